@@ -1,0 +1,1 @@
+"""Fine-tune a multimodal product tagger and call it as `pipeline("product-tagging")`."""
