@@ -1,0 +1,1 @@
+"""How good a tagger is: metrics, calibration, baselines and reports."""

@@ -1,0 +1,289 @@
+"""Tagging metrics as `evaluate.Metric` subclasses that need no Hub, and one summary of a whole catalogue.
+
+All of them take ONE attribute at a time:
+
+    references   int   [N, C]  1 the tag is given, 0 it is not, -100 unknown (counted nowhere)
+    predictions  {0,1} [N, P]  P <= C; columns past P are tags the model does not know: never predicted, so every
+                               product that carries one counts as a miss
+    scores       float [N, P]  any monotone score; columns past P are never retrieved
+
+Counting metrics keep five numbers per tag, whatever the number of rows: feed them with `add_batch`. Average precision
+ranks all rows of a tag, so it holds every score (5 bytes per row and tag): give it a sample of a very large catalogue.
+"""
+
+from dataclasses import dataclass
+
+import datasets
+import evaluate
+import numpy as np
+
+UNKNOWN = -100
+ROWS_AT_ONCE = 65_536  # bounds the temporary masks while counting
+
+
+@dataclass
+class TagCounts:
+    """Sufficient statistics of every counting metric; per tag [C], and per row for accuracy."""
+
+    true_positives: np.ndarray
+    false_positives: np.ndarray
+    false_negatives: np.ndarray
+    exact_rows: int
+    known_rows: int
+
+    def __add__(self, other: "TagCounts") -> "TagCounts":
+        return TagCounts(
+            self.true_positives + other.true_positives,
+            self.false_positives + other.false_positives,
+            self.false_negatives + other.false_negatives,
+            self.exact_rows + other.exact_rows,
+            self.known_rows + other.known_rows,
+        )
+
+    @property
+    def support(self) -> np.ndarray:
+        """Products that carry the tag, int [C]."""
+        return self.true_positives + self.false_negatives
+
+    def accuracy(self) -> float:
+        """Share of rows predicted exactly over their known tags (subset accuracy); NaN without a known row."""
+        return self.exact_rows / self.known_rows if self.known_rows else float("nan")
+
+    def averaged(self) -> dict[str, float]:
+        """Micro and macro precision, recall and F1; 0 where a ratio is 0/0, NaN where no tag occurs at all.
+
+        Micro pools the counts of every tag. Macro is the plain mean over the tags that occur in the references, as
+        scikit-learn gives with `labels=` those tags and `zero_division=0`.
+        """
+        present = self.support > 0
+        if not present.any():
+            return {f"{average}_{name}": float("nan") for average in ("micro", "macro") for name in _RATIOS}
+        scores = {}
+        for name, ratio in _RATIOS.items():
+            totals = (self.true_positives.sum(), self.false_positives.sum(), self.false_negatives.sum())
+            scores[f"micro_{name}"] = float(ratio(*totals))
+            per_tag = ratio(self.true_positives, self.false_positives, self.false_negatives)
+            scores[f"macro_{name}"] = float(per_tag[present].mean())
+        return scores
+
+
+def _divide(numerator, denominator):
+    return np.where(denominator > 0, numerator / np.maximum(denominator, 1), 0.0)
+
+
+_RATIOS = {
+    "precision": lambda tp, fp, fn: _divide(tp, tp + fp),
+    "recall": lambda tp, fp, fn: _divide(tp, tp + fn),
+    "f1": lambda tp, fp, fn: _divide(2 * tp, 2 * tp + fp + fn),
+}
+
+
+def count_tags(references, predictions) -> TagCounts:
+    """Count one attribute's hits and misses: references [N, C] in {0, 1, -100}, predictions {0, 1} [N, P <= C].
+
+    Raises ValueError where the shapes do not fit or a value is none of these.
+    """
+    references, predictions = _checked(references, predictions, "predictions")
+    _, columns = references.shape
+    width = predictions.shape[1]
+    tp, fp, fn = np.zeros((3, columns), dtype=np.int64)
+    exact = known_rows = 0
+    for start in range(0, len(references), ROWS_AT_ONCE):
+        reference = references[start : start + ROWS_AT_ONCE]
+        predicted = np.zeros(reference.shape, dtype=bool)
+        predicted[:, :width] = predictions[start : start + ROWS_AT_ONCE].astype(bool)
+        known, given = reference != UNKNOWN, reference == 1
+        wrong = known & (predicted != given)
+        tp += (given & predicted).sum(0)
+        fp += (wrong & predicted).sum(0)
+        fn += (wrong & given).sum(0)
+        row_known = known.any(1)
+        exact += int((row_known & ~wrong.any(1)).sum())
+        known_rows += int(row_known.sum())
+    return TagCounts(tp, fp, fn, exact, known_rows)
+
+
+def average_precisions(references, scores) -> np.ndarray:
+    """Average precision of each tag, float [C]: the sum over distinct scores of (recall step x precision).
+
+    The definition of scikit-learn's `average_precision_score`, over the known rows. NaN for a tag no row carries.
+    A score of -inf, like a column past the width of `scores`, is never retrieved. Raises ValueError as `count_tags`.
+    """
+    references, scores = _checked(references, scores, "scores")
+    result = np.full(references.shape[1], np.nan)
+    for column, reference in enumerate(references.T):
+        relevant = (reference == 1).sum()
+        if not relevant:
+            continue
+        if column >= scores.shape[1]:
+            result[column] = 0.0
+            continue
+        retrieved = (reference != UNKNOWN) & (scores[:, column] > -np.inf)
+        result[column] = _average_precision(reference[retrieved] == 1, scores[retrieved, column], relevant)
+    return result
+
+
+def _average_precision(given: np.ndarray, scores: np.ndarray, relevant: int) -> float:
+    order = np.argsort(-scores, kind="stable")
+    scores = scores[order]
+    ends_of_ties = np.flatnonzero(np.append(scores[1:] != scores[:-1], True)[: len(scores)])
+    hits = given[order].cumsum()[ends_of_ties]
+    precision = hits / (ends_of_ties + 1)
+    return float((precision * np.diff(hits, prepend=0)).sum() / relevant)
+
+
+def _checked(references, values, name: str):
+    references, values = np.asarray(references), np.asarray(values)
+    if references.ndim != 2 or values.ndim != 2 or len(references) != len(values):
+        raise ValueError(
+            f"references {references.shape} and {name} {values.shape} must be matrices with one row per product"
+        )
+    if values.shape[1] > references.shape[1]:
+        raise ValueError(
+            f"{name} has {values.shape[1]} columns but references only {references.shape[1]}: "
+            "references need a column for every tag of the vocabulary"
+        )
+    allowed = {"references": (references, (0, 1, UNKNOWN))}
+    if name == "predictions":
+        allowed[name] = (values, (0, 1))
+    elif np.isnan(values).any():
+        raise ValueError(f"{name} contain NaN: the model is broken, or a division by zero made them")
+    for what, (array, legal) in allowed.items():
+        illegal = ~np.isin(array, legal)
+        if illegal.any():
+            row, column = np.argwhere(illegal)[0]
+            raise ValueError(f"{what}[{row}, {column}] is {array[row, column]}, not one of {legal}")
+    return references, values
+
+
+class _TagMetric(evaluate.Metric):
+    """Accumulates `TagCounts` instead of writing every row to evaluate's cache file."""
+
+    second_input = "predictions"
+    counts: TagCounts | None = None
+
+    def _info(self):
+        matrix = datasets.Sequence(datasets.Sequence(datasets.Value("float32")))
+        return evaluate.MetricInfo(
+            description=type(self).__doc__ or "",
+            citation="",
+            inputs_description=__doc__ or "",
+            features=datasets.Features({"references": matrix, self.second_input: matrix}),
+        )
+
+    def add_batch(self, *, references, predictions):
+        """Count a batch: references int [N, C], predictions {0, 1} [N, P]."""
+        counts = count_tags(references, predictions)
+        self.counts = counts if self.counts is None else self.counts + counts
+
+    def add(self, *, reference, prediction):
+        """Count one product: reference int [C], prediction {0, 1} [P]."""
+        self.add_batch(references=[reference], predictions=[prediction])
+
+    def compute(self, *, references=None, predictions=None) -> dict[str, float]:
+        """The scores of everything added since the last call, and of these rows if given."""
+        if references is not None:
+            self.add_batch(references=references, predictions=predictions)
+        if self.counts is None:
+            raise ValueError(f"{type(self).__name__}: no rows were added before compute()")
+        counts, self.counts = self.counts, None
+        return self._scores(counts)
+
+
+class Accuracy(_TagMetric):
+    """Share of products whose known tags of the attribute are all predicted exactly: {"accuracy"}."""
+
+    def _scores(self, counts):
+        return {"accuracy": counts.accuracy()}
+
+
+class Precision(_TagMetric):
+    """Correct among the predicted tags: {"micro_precision", "macro_precision"}."""
+
+    def _scores(self, counts):
+        return {name: value for name, value in counts.averaged().items() if name.endswith("precision")}
+
+
+class Recall(_TagMetric):
+    """Predicted among the given tags: {"micro_recall", "macro_recall"}."""
+
+    def _scores(self, counts):
+        return {name: value for name, value in counts.averaged().items() if name.endswith("recall")}
+
+
+class F1(_TagMetric):
+    """Harmonic mean of precision and recall: {"micro_f1", "macro_f1"}."""
+
+    def _scores(self, counts):
+        return {name: value for name, value in counts.averaged().items() if name.endswith("f1")}
+
+
+class AveragePrecision(_TagMetric):
+    """Mean over the tags that occur of the area under the precision-recall curve: {"average_precision"}.
+
+    Takes `scores` in place of `predictions`, and holds all of them until `compute`.
+    """
+
+    second_input = "scores"
+
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        self.held: list[tuple[np.ndarray, np.ndarray]] = []
+
+    def add_batch(self, *, references, scores):
+        """Hold a batch: references int [N, C], scores float [N, P]."""
+        references, scores = _checked(references, scores, "scores")
+        self.held.append((references.astype(np.int8), scores.astype(np.float32)))
+
+    def add(self, *, reference, score):
+        """Hold one product: reference int [C], score float [P]."""
+        self.add_batch(references=[reference], scores=[score])
+
+    def compute(self, *, references=None, scores=None) -> dict[str, float]:
+        """Mean average precision of everything added since the last call, and of these rows if given."""
+        if references is not None:
+            self.add_batch(references=references, scores=scores)
+        if not self.held:
+            raise ValueError(f"{type(self).__name__}: no rows were added before compute()")
+        held, self.held = self.held, []
+        references, scores = (np.concatenate(arrays) for arrays in zip(*held, strict=True))
+        return {"average_precision": _mean(average_precisions(references, scores))}
+
+
+def _mean(values: np.ndarray) -> float:
+    present = values[~np.isnan(values)]
+    return float(present.mean()) if len(present) else float("nan")
+
+
+def score_attributes(attributes: dict) -> dict[str, float]:
+    """Score a whole catalogue: {name: (kind, references, predictions, scores)}, arrays as in this module's docstring.
+
+    Returns "<name>/accuracy", "<name>/micro_f1", "<name>/macro_f1" (precision and recall alike) and
+    "<name>/average_precision" for each attribute, and over all of them "micro_f1" (counts of every tag pooled),
+    "macro_f1" and "map" (plain means over every tag that occurs in the references, so an attribute weighs as many
+    parts as it has tags). A score is NaN where the references hold nothing to measure.
+
+    Raises ValueError where a `single` attribute has two tags predicted for one product, and as `count_tags` does.
+    """
+    summary, every_count, every_precision = {}, [], []
+    for name, (kind, references, predictions, scores) in attributes.items():
+        try:
+            if kind == "single" and (np.asarray(predictions).sum(1) > 1).any():
+                row = int(np.argmax(np.asarray(predictions).sum(1) > 1))
+                raise ValueError(f"row {row} has several tags predicted, a `single` attribute takes at most one")
+            counts = count_tags(references, predictions)
+            precisions = average_precisions(references, scores)
+        except ValueError as error:
+            raise ValueError(f"attribute {name!r}: {error}") from error
+        summary[f"{name}/accuracy"] = counts.accuracy()
+        summary.update({f"{name}/{metric}": value for metric, value in counts.averaged().items()})
+        summary[f"{name}/average_precision"] = _mean(precisions)
+        every_count.append(counts)
+        every_precision.append(precisions)
+    if every_count:
+        tags = ("true_positives", "false_positives", "false_negatives")
+        pooled = TagCounts(*(np.concatenate([getattr(c, field) for c in every_count]) for field in tags), 0, 0)
+        overall = pooled.averaged()
+        summary |= {"micro_f1": overall["micro_f1"], "macro_f1": overall["macro_f1"]}
+        summary["map"] = _mean(np.concatenate(every_precision))
+    return summary

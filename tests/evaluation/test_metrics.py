@@ -1,0 +1,163 @@
+import evaluate
+import numpy as np
+import pytest
+from sklearn import metrics as sk
+
+from hf_tagger.evaluation.metrics import (
+    F1,
+    Accuracy,
+    AveragePrecision,
+    Precision,
+    Recall,
+    average_precisions,
+    count_tags,
+    score_attributes,
+)
+
+
+def random_attribute(seed, kind, rows=300, vocabulary=6, never_trained=2, unknown_rate=0.2):
+    """References [rows, C], predictions and scores [rows, vocabulary]; tag 3 occurs in no reference."""
+    rng = np.random.default_rng(seed)
+    columns = vocabulary + never_trained
+    if kind == "single":
+        references = np.eye(columns, dtype=int)[rng.integers(0, columns, rows)]
+        references[rng.random(rows) < 0.1] = 0  # none applies
+        references[rng.random(rows) < unknown_rate] = -100
+        predictions = np.eye(vocabulary, dtype=int)[rng.integers(0, vocabulary, rows)]
+        agrees = rng.random(rows) < 0.5
+        predictions[agrees] = np.maximum(references[agrees, :vocabulary], 0)
+    else:
+        references = (rng.random((rows, columns)) < 0.3).astype(int)
+        references[rng.random(references.shape) < unknown_rate] = -100
+        predictions = (rng.random((rows, vocabulary)) < 0.4).astype(int)
+    references[:, 3] = np.minimum(references[:, 3], 0)
+    scores = np.round(rng.random((rows, vocabulary)) + 0.3 * predictions, 1)  # rounded: many ties
+    return references, predictions, scores
+
+
+def padded(array, columns):
+    return np.pad(array, ((0, 0), (0, columns - array.shape[1])))
+
+
+@pytest.mark.parametrize("kind", ["single", "multi"])
+@pytest.mark.parametrize("seed", range(3))
+def test_precision_recall_and_f1_equal_scikit_learn(kind, seed):
+    references, predictions, _ = random_attribute(seed, kind)
+    wide = padded(predictions, references.shape[1])
+    known = references != -100
+    # scikit-learn knows no unknown entries: an unknown one neither given nor predicted counts nowhere
+    truth, guess = np.where(known, references, 0), np.where(known, wide, 0)
+    present = np.flatnonzero(truth.sum(0))
+    ours = evaluate.combine([Precision(), Recall(), F1()]).compute(references=references, predictions=predictions)
+    for average in ("micro", "macro"):
+        labels = present if average == "macro" else None
+        expected = sk.precision_recall_fscore_support(truth, guess, average=average, labels=labels, zero_division=0)
+        for name, value in zip(("precision", "recall", "f1"), expected[:3], strict=True):
+            assert ours[f"{average}_{name}"] == pytest.approx(value), f"{average}_{name}"
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_accuracy_of_a_single_attribute_equals_scikit_learn_over_the_known_rows(seed):
+    references, predictions, _ = random_attribute(seed, "single")
+    known = references[:, 0] != -100
+    truth, guess = references[known], padded(predictions, references.shape[1])[known]
+    expected = sk.accuracy_score(truth, guess)
+    assert 0.2 < expected < 0.9
+    assert Accuracy().compute(references=references, predictions=predictions)["accuracy"] == pytest.approx(expected)
+
+
+def test_accuracy_of_a_multi_attribute_ignores_unknown_entries_within_a_row():
+    references = [[1, 0, -100], [1, -100, 0], [-100, -100, -100]]
+    predictions = [[1, 0, 1], [1, 0, 1], [1, 1, 1]]
+    assert Accuracy().compute(references=references, predictions=predictions) == {"accuracy": 0.5}
+
+
+@pytest.mark.parametrize("kind", ["single", "multi"])
+def test_average_precision_equals_scikit_learn_with_ties_and_unknown_rows(kind):
+    references, _, scores = random_attribute(7, kind, never_trained=0)
+    ours = average_precisions(references, scores)
+    assert np.isnan(ours[3])
+    for column in (0, 1, 2, 4, 5):
+        known = references[:, column] != -100
+        assert ours[column] == pytest.approx(
+            sk.average_precision_score(references[known, column], scores[known, column])
+        )
+    mean = AveragePrecision().compute(references=references, scores=scores)["average_precision"]
+    assert mean == pytest.approx(np.nanmean(ours))
+
+
+def test_a_tag_the_model_never_learned_counts_as_missed():
+    references, predictions, scores = [[1, 0], [0, 1]], [[1], [0]], [[0.9], [0.1]]
+    counts = count_tags(references, predictions)
+    assert counts.false_negatives.tolist() == [0, 1]
+    assert counts.averaged()["macro_recall"] == 0.5
+    assert counts.accuracy() == 0.5
+    assert average_precisions(references, scores).tolist() == [1.0, 0.0]
+    assert average_precisions(references, [[0.9, -np.inf], [0.1, -np.inf]]).tolist() == [1.0, 0.0]
+
+
+def test_batches_give_the_scores_of_one_call_and_compute_starts_afresh():
+    references, predictions, scores = random_attribute(1, "multi")
+    for metric, name, values in ((F1(), "predictions", predictions), (AveragePrecision(), "scores", scores)):
+        whole = metric.compute(references=references, **{name: values})
+        for start in range(0, len(references), 70):
+            batch = slice(start, start + 70)
+            metric.add_batch(references=references[batch], **{name: values[batch]})
+        assert metric.compute() == pytest.approx(whole)
+        with pytest.raises(ValueError, match="no rows were added"):
+            metric.compute()
+
+
+def test_counting_in_row_chunks_changes_nothing(monkeypatch):
+    references, predictions, _ = random_attribute(2, "multi")
+    whole = count_tags(references, predictions)
+    monkeypatch.setattr("hf_tagger.evaluation.metrics.ROWS_AT_ONCE", 64)
+    chunked = count_tags(references, predictions)
+    assert chunked.averaged() == whole.averaged() and chunked.accuracy() == whole.accuracy()
+
+
+def test_the_catalogue_summary_pools_every_attribute():
+    colour, usage = random_attribute(3, "single"), random_attribute(4, "multi")
+    summary = score_attributes({"colour": ("single", *colour), "usage": ("multi", *usage)})
+    truths, guesses, precisions = [], [], []
+    for references, predictions, scores in (colour, usage):
+        known = references != -100
+        truths.append(np.where(known, references, 0))
+        guesses.append(np.where(known, padded(predictions, references.shape[1]), 0))
+        precisions.append(average_precisions(references, scores))
+    truth, guess = np.hstack(truths), np.hstack(guesses)
+    present = np.flatnonzero(truth.sum(0))
+    assert summary["micro_f1"] == pytest.approx(sk.f1_score(truth, guess, average="micro", zero_division=0))
+    macro = sk.f1_score(truth, guess, average="macro", labels=present, zero_division=0)
+    assert summary["macro_f1"] == pytest.approx(macro)
+    assert summary["map"] == pytest.approx(np.nanmean(np.concatenate(precisions)))
+    alone = F1().compute(references=colour[0], predictions=colour[1])
+    assert {name: summary[f"colour/{name}"] for name in alone} == alone
+    assert {"usage/accuracy", "usage/macro_precision", "usage/micro_recall", "usage/average_precision"} <= set(summary)
+
+
+def test_an_attribute_without_a_known_row_is_nan_and_leaves_the_overall_scores_alone():
+    colour = random_attribute(3, "single")
+    nothing = np.full((300, 2), -100), np.zeros((300, 2), int), np.zeros((300, 2))
+    summary = score_attributes({"colour": ("single", *colour), "fit": ("multi", *nothing)})
+    assert np.isnan([summary["fit/accuracy"], summary["fit/macro_f1"], summary["fit/average_precision"]]).all()
+    alone = score_attributes({"colour": ("single", *colour)})
+    assert {name: summary[name] for name in ("micro_f1", "macro_f1", "map")} == {
+        name: alone[name] for name in ("micro_f1", "macro_f1", "map")
+    }
+
+
+@pytest.mark.parametrize(
+    ("references", "predictions", "scores", "message"),
+    [
+        ([[1, 0]], [[1, 1]], [[0.5, 0.5]], "'colour': row 0 has several tags predicted"),
+        ([[1, 2]], [[1, 0]], [[0.5, 0.5]], r"references\[0, 1\] is 2"),
+        ([[1, 0]], [[0.5, 0]], [[0.5, 0.5]], r"predictions\[0, 0\] is 0.5"),
+        ([[1, 0]], [[1, 0, 0]], [[0.5, 0.5]], "predictions has 3 columns but references only 2"),
+        ([[1, 0]], [[1, 0], [0, 0]], [[0.5, 0.5]], "one row per product"),
+        ([[1, 0]], [[1, 0]], [[np.nan, 0.5]], "NaN"),
+    ],
+)
+def test_malformed_inputs_are_named(references, predictions, scores, message):
+    with pytest.raises(ValueError, match=message):
+        score_attributes({"colour": ("single", references, predictions, scores)})
