@@ -1,0 +1,410 @@
+"""Open any product photo as an RGB PIL image, or say precisely why it cannot be opened.
+
+Ships with the model: standard library, Pillow and numpy only.
+"""
+
+import functools
+import http.client
+import io
+import ipaddress
+import os
+import queue
+import re
+import socket
+import ssl
+import stat
+import threading
+import time
+from pathlib import Path
+from urllib.parse import quote, urljoin, urlsplit, urlunsplit
+
+import numpy as np
+from PIL import Image, UnidentifiedImageError
+
+# Pillow's other readers are never tried: some start external programs (EPS) and none holds product photos.
+Image.init()
+FORMATS = [
+    name
+    for name in ("JPEG", "MPO", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF", "JPEG2000", "PPM")
+    if name in Image.OPEN
+]
+MAX_REDIRECTS = 5
+
+_URL = re.compile(r"[a-zA-Z][a-zA-Z0-9+.-]*://")
+_ORIENTATION_TAG = 0x0112
+_TRANSPOSE = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+_SIDEWAYS = (5, 6, 7, 8)
+_NAT64 = ipaddress.ip_network("64:ff9b::/96")
+
+
+class ImageError(ValueError):
+    """A photo that cannot be used. `reason` is one of "empty", "unreadable", "truncated", "too_large", "not_found",
+    "wrong_type", "url_refused", "fetch_failed"; the message says what to do."""
+
+    def __init__(self, reason, message):
+        super().__init__(message)
+        self.reason = reason
+
+    def __reduce__(self):
+        return type(self), (self.reason, str(self))
+
+
+def load_image(
+    source,
+    *,
+    min_size=None,
+    root=None,
+    allow_urls=False,
+    allow_private_addresses=False,
+    max_bytes=20 * 2**20,
+    max_pixels=64_000_000,
+    timeout=10.0,
+):
+    """Return `source` as a PIL image of mode "RGB".
+
+    EXIF orientation is applied, transparency is laid on white, 16-bit and CMYK are brought to 8-bit RGB, and the first
+    frame of an animation is taken.
+
+    Args:
+        source: a PIL image, a path, an http(s) URL, encoded bytes, a binary file, a `{"bytes", "path"}` dict (an
+            undecoded `datasets` image), or a uint8 array [H, W], [H, W, 3] or [H, W, 4].
+        min_size: (height, width) in pixels the caller needs. A JPEG is decoded at the smallest of the scales 1, 1/2,
+            1/4, 1/8 that still has at least this size; other formats are decoded in full.
+        root: folder that relative paths start from.
+        allow_urls: fetch URLs; otherwise they are refused.
+        allow_private_addresses: let a URL reach loopback, private and other non-public addresses.
+        max_bytes: largest download, in bytes.
+        max_pixels: largest image, in pixels, that is decoded.
+        timeout: seconds for the whole download, redirects included.
+
+    Raises:
+        ImageError: the photo cannot be used.
+    """
+    if isinstance(source, dict):
+        source = _undecoded(source)
+    if isinstance(source, Image.Image):
+        return _to_rgb(source, None, max_pixels, "a PIL image")
+    if isinstance(source, np.ndarray):
+        return _to_rgb(_from_array(source), None, max_pixels, "an array")
+
+    if isinstance(source, (bytes, bytearray, memoryview)):
+        name, file = "image bytes", _bytes_file(source, "image bytes")
+    elif isinstance(source, str) and _URL.match(source):
+        name = repr(source)
+        if not allow_urls:
+            raise ImageError(
+                "url_refused", f"{name}: URLs are fetched only with allow_urls=True; pass a path or bytes, or set it"
+            )
+        file = _bytes_file(fetch(source, allow_private_addresses, max_bytes, timeout), name)
+    elif isinstance(source, (str, os.PathLike)):
+        name = repr(os.fspath(source))
+        file = _open_path(source, root)
+    elif hasattr(source, "read"):
+        name, file = "an image file object", source
+    else:
+        raise ImageError(
+            "wrong_type",
+            f"{type(source).__name__} is not an image; pass a PIL image, a path, bytes, a binary file or a uint8 array",
+        )
+
+    try:
+        return _to_rgb(_identify(file, name), min_size, max_pixels, name)
+    finally:
+        if file is not source:
+            file.close()
+
+
+def _undecoded(source):
+    data, path = source.get("bytes"), source.get("path")
+    if data is not None:
+        return data
+    if path:
+        return path
+    raise ImageError("empty", 'an image dict needs "bytes" or "path", and this one has neither')
+
+
+def _bytes_file(data, name):
+    if len(data) == 0:
+        raise ImageError("empty", f"{name}: zero bytes; provide the photo again")
+    return io.BytesIO(data)
+
+
+def _open_path(source, root):
+    if not os.fspath(source):
+        raise ImageError("empty", "an empty path is not an image; leave the image out instead")
+    path = Path(root or "", os.fspath(source))
+    try:
+        # Opening a pipe or a device would block or never end.
+        status = path.stat()
+        if not stat.S_ISREG(status.st_mode):
+            raise ImageError("wrong_type", f"{str(path)!r} is not a regular file; give the path of an image file")
+        if status.st_size == 0:
+            raise ImageError("empty", f"{str(path)!r}: zero bytes; provide the photo again")
+        return open(path, "rb")
+    except ImageError:
+        raise
+    except (OSError, ValueError) as error:
+        raise ImageError(
+            "not_found", f"cannot open {str(path)!r} ({error}); check the path and the folder that it starts from"
+        ) from error
+
+
+def _from_array(array):
+    if array.dtype != np.uint8 or array.ndim not in (2, 3) or (array.ndim == 3 and array.shape[2] not in (3, 4)):
+        raise ImageError(
+            "wrong_type",
+            f"an array of shape {array.shape} and type {array.dtype} is not an image; "
+            "pass uint8 [height, width, 3] with values 0 to 255",
+        )
+    if array.size == 0:
+        raise ImageError("empty", f"an array of shape {array.shape} has no pixels")
+    return Image.fromarray(array)
+
+
+def _identify(file, name):
+    try:
+        return Image.open(file, formats=FORMATS)
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+        raise ImageError("too_large", f"{name}: {error}; shrink the photo") from error
+    except UnidentifiedImageError as error:
+        if _is_empty(file):
+            raise ImageError("empty", f"{name}: zero bytes; provide the photo again") from error
+        raise ImageError(
+            "unreadable", f"{name} is not an image in a known format ({', '.join(FORMATS)}), or its header is damaged"
+        ) from error
+    except Exception as error:  # Pillow's readers let struct, zlib, value and syntax errors of damaged headers through
+        raise ImageError("unreadable", f"{name} cannot be read: {error}; save the photo again") from error
+
+
+def _is_empty(file):
+    try:
+        return file.seek(0, io.SEEK_END) == 0
+    except (OSError, ValueError):
+        return False
+
+
+def _to_rgb(image, min_size, max_pixels, name):
+    width, height = image.size
+    if width * height == 0:
+        raise ImageError("empty", f"{name} has no pixels")
+    if width * height > max_pixels:
+        raise ImageError(
+            "too_large", f"{name} has {width} x {height} pixels, more than max_pixels={max_pixels}; shrink the photo"
+        )
+    try:
+        if min_size is not None and image.format in ("JPEG", "MPO"):
+            height, width = min_size
+            if _orientation(image) in _SIDEWAYS:
+                height, width = width, height
+            image.draft(None, (width, height))
+        image.load()
+        # After load: PNG may keep EXIF behind the pixels, and TIFF has turned the pixels itself by now.
+        transpose = _TRANSPOSE.get(_orientation(image))
+        image = _eight_bit_rgb(image)
+    except Exception as error:  # see _identify
+        reason = "truncated" if re.search("truncated|broken data stream", str(error), re.IGNORECASE) else "unreadable"
+        raise ImageError(reason, f"{name} cannot be decoded: {error}; save or upload the photo again") from error
+    if transpose is not None:
+        image = image.transpose(transpose)
+        image.info = {}  # holds the orientation, which must not be applied twice
+    return image
+
+
+def _orientation(image):
+    # A photo with a damaged EXIF block is still a photo.
+    try:
+        return image.getexif().get(_ORIENTATION_TAG, 1)
+    except Exception:
+        return 1
+
+
+def _eight_bit_rgb(image):
+    if image.mode.startswith("I") or image.mode == "F":
+        image = _eight_bit_grey(image)
+    if image.has_transparency_data:
+        layer = image.convert("RGBA")
+        white = Image.new("RGB", image.size, "white")
+        white.paste(layer, mask=layer.getchannel("A"))
+        return white
+    return image if image.mode == "RGB" else image.convert("RGB")
+
+
+def _eight_bit_grey(image):
+    """Pillow clips deep greys to 255 where it should scale them."""
+    pixels = np.asarray(image).astype(np.float32)
+    peak = pixels.max()
+    if image.mode == "F" and peak <= 1:
+        pixels *= 255
+    elif image.mode.startswith("I;16") or peak > 255:
+        pixels /= 257
+    return Image.fromarray(np.rint(pixels).clip(0, 255).astype(np.uint8))
+
+
+def fetch(url, allow_private_addresses=False, max_bytes=20 * 2**20, timeout=10.0):
+    """Download `url` and return its bytes.
+
+    Every address the host resolves to is checked, and the connection goes to a checked address and not to the name, so
+    that a name that changes its address in between gains nothing. Redirects pass the same checks. Proxy settings of
+    the environment are not used, because a proxy would resolve the name again.
+
+    Raises:
+        ImageError: "url_refused", "too_large" or "fetch_failed".
+    """
+    deadline = time.monotonic() + timeout
+    try:
+        for _ in range(MAX_REDIRECTS + 1):
+            data, location = _request(url, allow_private_addresses, max_bytes, deadline)
+            if location is None:
+                return data
+            url = urljoin(url, location)
+    except ImageError:
+        raise
+    except TimeoutError as error:
+        raise ImageError("fetch_failed", f"{url!r} took longer than timeout={timeout} seconds") from error
+    except (OSError, ValueError, http.client.HTTPException) as error:
+        raise ImageError("fetch_failed", f"{url!r} could not be fetched: {error!r}") from error
+    raise ImageError("fetch_failed", f"{url!r}: more than {MAX_REDIRECTS} redirects")
+
+
+def _request(url, allow_private_addresses, max_bytes, deadline):
+    """Return (body, None), or (None, where the server redirects to)."""
+    parts = urlsplit(url)
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise ImageError("url_refused", f"{url!r} is refused: only http and https URLs are fetched")
+    host = parts.hostname.encode("idna").decode()
+    port = parts.port or (443 if parts.scheme == "https" else 80)
+    target = quote(urlunsplit(("", "", parts.path or "/", parts.query, "")), safe="/%:=&?~+!$,;'@()*[]")
+
+    connection = http.client.HTTPConnection(host, port)
+    with _connect(url, parts.scheme, host, port, allow_private_addresses, deadline) as connected:
+        connection.sock = _DeadlineSocket(connected, deadline)
+        connection.request("GET", target, headers={"User-Agent": "hf_tagger"})
+        response = connection.getresponse()
+        if response.status in (301, 302, 303, 307, 308) and response.headers["Location"]:
+            return None, response.headers["Location"]
+        if response.status != 200:
+            raise ImageError("fetch_failed", f"{url!r} answered {response.status} {response.reason}")
+        too_large = ImageError("too_large", f"{url!r} is larger than max_bytes={max_bytes}; shrink the photo")
+        if response.length is not None and response.length > max_bytes:
+            raise too_large
+        data = response.read(max_bytes + 1)
+        if len(data) > max_bytes:
+            raise too_large
+        if response.length:
+            raise ImageError("fetch_failed", f"{url!r}: the connection closed {response.length} bytes before the end")
+        return data, None
+
+
+def _connect(url, scheme, host, port, allow_private_addresses, deadline):
+    addresses = _resolve(host, port, deadline)
+    if not allow_private_addresses:
+        for address in addresses:
+            if not _is_public(address):
+                raise ImageError(
+                    "url_refused", f"{url!r} is refused: {host} is at {address}, which is not a public internet address"
+                )
+    for number, address in enumerate(addresses, 1):
+        try:
+            # The last address may use all the time that is left; the ones before leave some for the rest.
+            connected = socket.create_connection((address, port), _remaining(deadline) / (len(addresses) - number + 1))
+            break
+        except OSError:
+            if number == len(addresses):
+                raise
+    if scheme == "http":
+        return connected
+    with connected:  # wrap_socket detaches it, and closes it when the handshake fails
+        connected.settimeout(_remaining(deadline))
+        return _tls_context().wrap_socket(connected, server_hostname=host)
+
+
+def _resolve(host, port, deadline):
+    """Addresses of `host`, in the resolver's order. In a thread, because getaddrinfo takes no timeout."""
+    answers = queue.SimpleQueue()
+
+    def look_up():
+        try:
+            answers.put(socket.getaddrinfo(host, port, type=socket.SOCK_STREAM))
+        except Exception as error:
+            answers.put(error)
+
+    threading.Thread(target=look_up, daemon=True).start()
+    try:
+        answer = answers.get(timeout=_remaining(deadline))
+    except queue.Empty:
+        raise TimeoutError from None
+    if isinstance(answer, Exception):
+        raise answer
+    return list(dict.fromkeys(entry[4][0] for entry in answer))
+
+
+def _is_public(address):
+    ip = ipaddress.ip_address(address.split("%")[0])
+    if ip.version == 6:
+        # IPv4 addresses written inside IPv6 ones reach the IPv4 host.
+        inner = ip.ipv4_mapped or ip.sixtofour or (ip.teredo and ip.teredo[1])
+        if ip in _NAT64:
+            inner = ipaddress.IPv4Address(int(ip) & 0xFFFFFFFF)
+        ip = inner or ip
+    return ip.is_global and not ip.is_multicast and not ip.is_reserved
+
+
+@functools.lru_cache(maxsize=1)
+def _tls_context():
+    context = ssl.create_default_context()
+    try:
+        import certifi
+
+        context.load_verify_locations(certifi.where())
+    except ImportError:
+        pass
+    return context
+
+
+def _remaining(deadline):
+    remaining = deadline - time.monotonic()
+    if remaining <= 0:
+        raise TimeoutError
+    return remaining
+
+
+class _DeadlineSocket:
+    """What http.client needs of a socket, each operation ending by `deadline`.
+
+    A plain socket timeout starts anew with each byte that trickles in.
+    """
+
+    def __init__(self, connected, deadline):
+        self.connected = connected
+        self.deadline = deadline
+
+    def sendall(self, data):
+        self.connected.settimeout(_remaining(self.deadline))
+        self.connected.sendall(data)
+
+    def makefile(self, mode):
+        return io.BufferedReader(_DeadlineReader(self.connected, self.deadline), 64 * 1024)
+
+    def close(self):
+        pass  # http.client closes its socket before the body is read; _request closes the connection
+
+
+class _DeadlineReader(io.RawIOBase):
+    def __init__(self, connected, deadline):
+        self.connected = connected
+        self.deadline = deadline
+
+    def readable(self):
+        return True
+
+    def readinto(self, buffer):
+        self.connected.settimeout(_remaining(self.deadline))
+        return self.connected.recv_into(buffer)
