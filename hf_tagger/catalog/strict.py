@@ -1,0 +1,185 @@
+"""Dataclasses built from YAML and command-line values: unknown keys and wrong types are errors that say where."""
+
+import copy
+import dataclasses
+import difflib
+import types
+import typing
+from collections.abc import Iterable
+from functools import cache
+from typing import Any
+
+import yaml
+from pydantic import ConfigDict, TypeAdapter, ValidationError
+
+
+class ConfigError(ValueError):
+    """A configuration value is wrong: the message names the full dotted key and the remedy."""
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """' Did you mean "x"?' for the known name nearest to `name`, else a list of what is known."""
+    known = [str(candidate) for candidate in known]
+    by_lower = {candidate.lower(): candidate for candidate in known}
+    close = difflib.get_close_matches(str(name).lower(), by_lower, n=1, cutoff=0.5)
+    if close:
+        return f' Did you mean "{by_lower[close[0]]}"?'
+    return f" Known: {', '.join(known)}." if known else ""
+
+
+def build(cls: type, data: Any, where: str = "") -> Any:
+    """An instance of the dataclass `cls` from plain data, nested dataclasses, lists and dicts of them included.
+
+    `data` is a mapping as YAML gives it (None counts as empty); `where` is its dotted key in the whole configuration.
+    Strings are read as the type that a field wants ("1e-4" as float, "true" as bool).
+
+    Raises ConfigError for an unknown key (naming the nearest known one), a missing key, a value of the wrong type, and
+    for any ValueError from a dataclass's own `__post_init__`.
+    """
+    if isinstance(data, cls):
+        return data
+    data = {} if data is None else data
+    if not isinstance(data, dict):
+        raise ConfigError(f"{where or cls.__name__}: expected keys and values, got {data!r}.")
+    fields = {field.name: field for field in dataclasses.fields(cls) if field.init}
+    for key in data:
+        if key not in fields:
+            raise ConfigError(f'Unknown key "{_join(where, key)}".{did_you_mean(key, fields)}')
+    hints = _type_hints(cls)
+    values = {key: _convert(hints[key], value, _join(where, key)) for key, value in data.items()}
+    for name, field in fields.items():
+        no_default = field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
+        if no_default and name not in values:
+            raise ConfigError(f'Missing key "{_join(where, name)}".')
+    try:
+        return cls(**values)
+    except ConfigError:
+        raise
+    except ValueError as error:
+        raise ConfigError(f"{where}: {error}" if where else str(error)) from error
+
+
+def override(data: dict, arguments: list[str]) -> dict:
+    """A copy of `data` with `--key.sub value`, `--key.sub=value` and bare `--flag` (true) arguments applied.
+
+    Values are read as YAML. List items are addressed by index (`--phases.0.learning_rate 1e-3`). Raises ConfigError for
+    a key below a plain value, an argument without `--` and an index past the end; whether a key is known, `build` says.
+    """
+    data = copy.deepcopy(data)
+    position = 0
+    while position < len(arguments):
+        argument = arguments[position]
+        position += 1
+        if not argument.startswith("--") or argument == "--":
+            raise ConfigError(f'Unexpected argument "{argument}": overrides are written --key.sub value.')
+        key, equals, text = argument[2:].partition("=")
+        if not equals:
+            follows = arguments[position : position + 1]
+            if follows and not follows[0].startswith("--"):
+                text = follows[0]
+                position += 1
+            else:
+                text = "true"
+        _assign(data, key, _parse_value(text, key))
+    return data
+
+
+def _assign(data: dict, key: str, value: Any) -> None:
+    *path, last = key.split(".")
+    node: Any = data
+    for depth, part in enumerate(path):
+        index = _index(node, part, key)
+        if isinstance(node, dict) and node.get(part) is None:
+            node[part] = {}
+        node = node[index]
+        if not isinstance(node, dict | list):
+            parent = ".".join(path[: depth + 1])
+            raise ConfigError(f'"--{key}": "{parent}" holds {node!r}, which has no keys of its own.')
+    node[_index(node, last, key)] = value
+
+
+def _index(node: dict | list, part: str, key: str) -> str | int:
+    if isinstance(node, dict):
+        return part
+    if part.isdigit() and int(part) < len(node):
+        return int(part)
+    raise ConfigError(f'"--{key}": "{part}" must be an index below {len(node)} of this list.')
+
+
+def _parse_value(text: str, key: str) -> Any:
+    try:
+        value = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise ConfigError(f'"--{key}": {text!r} is not valid YAML ({error}). Quote it.') from error
+    return _exponent_floats(value)
+
+
+def _exponent_floats(value: Any) -> Any:
+    # YAML 1.1 reads 1e-4 (no dot) as a string.
+    if isinstance(value, list):
+        return [_exponent_floats(item) for item in value]
+    if isinstance(value, str) and value[:1] in "0123456789+-." and "e" in value.lower():
+        try:
+            return float(value)
+        except ValueError:
+            return value
+    return value
+
+
+def _convert(hint: Any, value: Any, where: str) -> Any:
+    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    if dataclasses.is_dataclass(hint):
+        return build(hint, value, where)
+    if not _holds_dataclass(hint):
+        return _check_leaf(hint, value, where)
+    if origin in (typing.Union, types.UnionType):
+        if value is None and type(None) in arguments:
+            return None
+        arms = [arm for arm in arguments if _holds_dataclass(arm)]
+        plain = [arm for arm in arguments if arm not in arms and arm is not type(None)]
+        if isinstance(value, dict | list) or not plain:
+            return _convert(arms[0], value, where)
+        return _check_leaf(typing.Union[tuple(plain)], value, where)  # noqa: UP007
+    if origin is list:
+        if not isinstance(value, list):
+            raise ConfigError(f"{where}: expected a list, got {value!r}.")
+        return [_convert(arguments[0], item, f"{where}.{index}") for index, item in enumerate(value)]
+    if origin is dict:
+        if not isinstance(value, dict):
+            raise ConfigError(f"{where}: expected keys and values, got {value!r}.")
+        return {
+            _check_leaf(arguments[0], key, where): _convert(arguments[1], item, _join(where, key))
+            for key, item in value.items()
+        }
+    raise TypeError(f"{where}: strict.build does not know the type {hint}")
+
+
+def _check_leaf(hint: Any, value: Any, where: str) -> Any:
+    if isinstance(value, bool) and hint in (int, float, int | None, float | None):
+        raise ConfigError(f"{where}: expected a number, got {value!r}.")
+    try:
+        return _adapter(hint).validate_python(value)
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join([where, *(str(part) for part in first["loc"] if not str(part).startswith("function"))])
+        remedy = " Quote it: YAML reads yes, no, on, off as true or false." if isinstance(first["input"], bool) else ""
+        raise ConfigError(f"{place}: {first['msg']}, got {first['input']!r}.{remedy}") from error
+
+
+def _holds_dataclass(hint: Any) -> bool:
+    return dataclasses.is_dataclass(hint) or any(_holds_dataclass(argument) for argument in typing.get_args(hint))
+
+
+@cache
+def _type_hints(cls: type) -> dict[str, Any]:
+    return typing.get_type_hints(cls)
+
+
+@cache
+def _adapter(hint: Any) -> TypeAdapter:
+    # Shoe sizes and years are written as numbers in YAML where tags are strings.
+    return TypeAdapter(hint, config=ConfigDict(coerce_numbers_to_str=True, arbitrary_types_allowed=True))
+
+
+def _join(where: str, key: Any) -> str:
+    return f"{where}.{key}" if where else str(key)
