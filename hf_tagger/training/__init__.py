@@ -1,0 +1,1 @@
+"""How a tagger learns: arguments, loop, losses, LoRA, backbones and checkpoints."""

@@ -1,0 +1,231 @@
+"""Losses over three-valued tag labels: given (1), not given (0), unknown (-100).
+
+An unknown label contributes neither loss nor gradient. Every loss is computed in float32, also under autocast.
+"""
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+UNKNOWN = -100
+
+# Distribution-balanced loss: the paper's values for its larger data set (COCO-MLT).
+WEIGHT_FLOOR, WEIGHT_SLOPE, WEIGHT_CENTRE = 0.1, 10.0, 0.2
+NEGATIVE_SCALE, PRIOR_SHIFT = 2.0, 0.05
+
+
+@dataclass
+class LossSettings:
+    """
+    Args:
+        single: loss of `single` attributes, softmax over the tags and an explicit none: "cross_entropy".
+        multi: loss of `multi` attributes, summed over the tags: "asymmetric", "bce", "focal" or
+            "distribution_balanced".
+        label_smoothing: share of the target spread evenly over a `single` attribute's tags and none, in [0, 1).
+        balance: temper of balanced softmax for `single` attributes, in [0, 1]: 0 is plain cross-entropy, 1 trains as
+            if every tag were equally frequent, which costs accuracy on a very skewed attribute. One number, or
+            {attribute: number} with 0 for those not named.
+        gamma_negative, gamma_positive, margin: focusing of negatives and positives and the probability margin of
+            the asymmetric loss.
+        focal_gamma, focal_alpha: focusing and weight of positives of the focal loss.
+    """
+
+    single: str = "cross_entropy"
+    multi: str = "asymmetric"
+    label_smoothing: float = 0.0
+    balance: float | dict[str, float] = 0.0
+    gamma_negative: float = 4.0
+    gamma_positive: float = 0.0
+    margin: float = 0.05
+    focal_gamma: float = 2.0
+    focal_alpha: float = 0.25
+
+    def __post_init__(self):
+        for key, table in (("single", SINGLE_LOSSES), ("multi", MULTI_LOSSES)):
+            if getattr(self, key) not in table:
+                raise ValueError(f"loss.{key}: no loss is called {getattr(self, key)!r}, choose one of {sorted(table)}")
+        if not 0 <= self.label_smoothing < 1:
+            raise ValueError(f"loss.label_smoothing must lie in [0, 1), got {self.label_smoothing}")
+        tempers = self.balance.items() if isinstance(self.balance, dict) else [("", self.balance)]
+        for name, temper in tempers:
+            if not 0 <= temper <= 1:
+                raise ValueError(f"loss.balance{'.' * bool(name)}{name} must lie in [0, 1], got {temper}")
+        if not 0 <= self.margin < 1:
+            raise ValueError(f"loss.margin must lie in [0, 1), got {self.margin}")
+        for key in ("gamma_negative", "gamma_positive", "focal_gamma"):
+            if 0 < getattr(self, key) < 1 or getattr(self, key) < 0:
+                # x ** gamma has an infinite slope at 0 there
+                raise ValueError(f"loss.{key} must be 0 or at least 1, got {getattr(self, key)}")
+
+    def temper(self, attribute: str) -> float:
+        """Temper of balanced softmax for one attribute."""
+        return self.balance.get(attribute, 0.0) if isinstance(self.balance, dict) else self.balance
+
+
+class LossSum(NamedTuple):
+    """Sum of the losses of all known (product, attribute) pairs, and their number (both scalar tensors).
+
+    Sums and numbers of micro-batches and processes add up to those of one large batch: divide once, by all.
+    """
+
+    total: Tensor
+    count: Tensor
+
+    def mean(self) -> Tensor:
+        """Loss per known pair; 0, with a graph, where everything is unknown."""
+        return self.total / self.count.clamp(min=1)
+
+
+class TaggingLoss(nn.Module):
+    """The loss of every attribute of a model.
+
+    Args:
+        attributes: as in `TaggerConfig`: name, kind, tags; `counts` (training rows per tag) where balanced softmax or
+            the distribution-balanced loss needs them, with `none_count` (rows to which no tag applies).
+
+    Raises ValueError where needed counts are missing, or `balance` names no `single` attribute.
+    """
+
+    def __init__(self, attributes: list[dict], settings: LossSettings | None = None):
+        super().__init__()
+        self.attributes, self.settings = attributes, settings or LossSettings()
+        singles = {attribute["name"] for attribute in attributes if attribute["kind"] == "single"}
+        if isinstance(self.settings.balance, dict) and (strangers := set(self.settings.balance) - singles):
+            raise ValueError(f"loss.balance names {sorted(strangers)}, the single attributes are {sorted(singles)}")
+        for index, attribute in enumerate(attributes):
+            self.register_buffer(f"counts_{index}", self._counts(attribute), persistent=False)
+
+    def _counts(self, attribute: dict) -> Tensor:
+        """Training rows of each tag and, last, of none, at least 1; empty where the loss does not look at them."""
+        if attribute["kind"] == "single":
+            needed = self.settings.temper(attribute["name"]) > 0
+        else:
+            needed = self.settings.multi == "distribution_balanced"
+        if not needed:
+            return torch.empty(0)
+        if not attribute.get("counts"):
+            raise ValueError(
+                f"attribute {attribute['name']!r} has no training counts in the model's config: scan the catalogue's "
+                "vocabulary first, or choose a loss that does not balance by frequency"
+            )
+        none = attribute.get("none_count") or 0
+        return torch.tensor([*attribute["counts"], none], dtype=torch.float32)
+
+    def forward(self, tag_logits: Tensor, none_logits: Tensor, tag_labels: Tensor) -> LossSum:
+        """tag_logits [B, T], none_logits [B, A] (read for `single` attributes), tag_labels [B, T] in {0, 1, -100}."""
+        with torch.autocast(tag_logits.device.type, enabled=False):
+            total = tag_logits.new_zeros((), dtype=torch.float32)
+            start = 0
+            for index, attribute in enumerate(self.attributes):
+                columns = slice(start, start + len(attribute["tags"]))
+                start = columns.stop
+                labels = tag_labels[:, columns].float()
+                known = labels != UNKNOWN
+                if attribute["kind"] == "single":
+                    known = known.all(1, keepdim=True)
+                    logits = torch.cat([tag_logits[:, columns], none_logits[:, index, None]], dim=1).float()
+                else:
+                    logits = tag_logits[:, columns].float()
+                # Zeroed before the loss, not after: even an infinite logit of an unknown label has no gradient.
+                logits, labels = torch.where(known, logits, 0.0), torch.where(known, labels, 0.0)
+                total = total + self._attribute_loss(index, logits, labels).where(known, 0.0).sum()
+            return LossSum(total, self.count(tag_labels))
+
+    def _attribute_loss(self, index: int, logits: Tensor, labels: Tensor) -> Tensor:
+        attribute, counts, settings = self.attributes[index], self.get_buffer(f"counts_{index}"), self.settings
+        if attribute["kind"] == "single":
+            return SINGLE_LOSSES[settings.single](
+                logits, labels, counts, settings.temper(attribute["name"]), settings.label_smoothing
+            )
+        return MULTI_LOSSES[settings.multi](logits, labels, counts, settings)
+
+    def count(self, tag_labels: Tensor) -> Tensor:
+        """Known (product, attribute) pairs in tag_labels [B, T], as `forward` counts them: a scalar tensor.
+
+        A `single` attribute is known where all of its labels are, a `multi` one where any is.
+        """
+        known, count, start = tag_labels != UNKNOWN, 0, 0
+        for attribute in self.attributes:
+            columns = known[:, start : start + len(attribute["tags"])]
+            count = count + (columns.all(1) if attribute["kind"] == "single" else columns.any(1)).sum()
+            start += len(attribute["tags"])
+        return count
+
+
+def cross_entropy(logits: Tensor, labels: Tensor, counts: Tensor, temper: float, label_smoothing: float) -> Tensor:
+    """Softmax cross-entropy over tags and none: logits [B, C + 1] (none last), labels [B, C] -> [B, 1].
+
+    With temper > 0 balanced softmax (arXiv 2007.10740): temper x log(training rows) is added to the logits while
+    training, so that the model need not learn the frequencies and rare tags are not drowned by them.
+    """
+    given = labels.any(1)
+    target = torch.where(given, labels.argmax(1), labels.shape[1])
+    if temper:
+        logits = logits + temper * _rows_of_tag(counts).log()
+    return F.cross_entropy(logits, target, label_smoothing=label_smoothing, reduction="none")[:, None]
+
+
+def _rows_of_tag(counts: Tensor) -> Tensor:
+    # A none that never occurs is held down as hard as the commonest tag: log(1) would leave its logit untrained and
+    # free to win at inference, where the frequencies are no longer added.
+    tags, none = counts[:-1], counts[-1:]
+    return torch.cat([tags.clamp(min=1), torch.where(none > 0, none, tags.max().clamp(min=1))])
+
+
+def binary_cross_entropy(logits: Tensor, labels: Tensor, counts: Tensor, settings: LossSettings) -> Tensor:
+    """Independent sigmoid cross-entropy of each tag: [B, C] -> [B, C]."""
+    return F.binary_cross_entropy_with_logits(logits, labels, reduction="none")
+
+
+def asymmetric(logits: Tensor, labels: Tensor, counts: Tensor, settings: LossSettings) -> Tensor:
+    """Asymmetric loss (arXiv 2009.14119): easy negatives, the mass of a long tag list, count little: [B, C] -> [B, C].
+
+    Negatives whose probability is below the margin count nothing; the rest are focused by gamma_negative.
+    """
+    probability = logits.sigmoid()
+    shifted = (probability - settings.margin).clamp(min=0)
+    # log(1 - p) straight from the logit where the margin does not keep its argument away from 0
+    log_negative = torch.log1p(-shifted) if settings.margin else F.logsigmoid(-logits)
+    positive = labels * (1 - probability) ** settings.gamma_positive * F.logsigmoid(logits)
+    negative = (1 - labels) * shifted**settings.gamma_negative * log_negative
+    return -(positive + negative)
+
+
+def focal(logits: Tensor, labels: Tensor, counts: Tensor, settings: LossSettings) -> Tensor:
+    """Focal loss (arXiv 1708.02002): well classified tags count little: [B, C] -> [B, C]."""
+    probability_of_label = torch.where(labels > 0, logits, -logits).sigmoid()
+    weight = torch.where(labels > 0, settings.focal_alpha, 1 - settings.focal_alpha)
+    cross_entropies = F.binary_cross_entropy_with_logits(logits, labels, reduction="none")
+    return weight * (1 - probability_of_label) ** settings.focal_gamma * cross_entropies
+
+
+def distribution_balanced(logits: Tensor, labels: Tensor, counts: Tensor, settings: LossSettings) -> Tensor:
+    """Distribution-balanced loss (arXiv 2007.09654), rebalanced and negative-tolerant: [B, C] -> [B, C].
+
+    A tag's weight says how often the product would have been drawn for it, against how often for any of its tags;
+    negatives are softened by NEGATIVE_SCALE, and each logit is shifted by the tag's prior log-odds.
+    """
+    tags = counts[:-1].clamp(min=1)
+    rate = 1 / tags
+    drawn = labels @ rate
+    # A product without tags is drawn for none of them: the ratio grows without bound and its sigmoid is 1.
+    ratio = rate / drawn.clamp(min=1e-12)[:, None]
+    weight = WEIGHT_FLOOR + torch.sigmoid(WEIGHT_SLOPE * (ratio - WEIGHT_CENTRE))
+    # Rows have several tags each: the sum of counts bounds the number of rows from above. PRIOR_SHIFT keeps that small.
+    odds_against = (counts.sum() / tags - 1).clamp(min=1e-3)
+    shifted = logits - PRIOR_SHIFT * odds_against.log()
+    positive = labels * F.softplus(-shifted)
+    negative = (1 - labels) * F.softplus(NEGATIVE_SCALE * shifted) / NEGATIVE_SCALE
+    return weight * (positive + negative)
+
+
+SINGLE_LOSSES = {"cross_entropy": cross_entropy}
+MULTI_LOSSES = {
+    "asymmetric": asymmetric,
+    "bce": binary_cross_entropy,
+    "focal": focal,
+    "distribution_balanced": distribution_balanced,
+}

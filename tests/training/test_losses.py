@@ -1,0 +1,205 @@
+import math
+
+import pytest
+import torch
+from timm.loss import AsymmetricLossMultiLabel
+from torch.nn.functional import binary_cross_entropy_with_logits, log_softmax
+from torchvision.ops import sigmoid_focal_loss
+
+from hf_tagger.training.losses import MULTI_LOSSES, LossSettings, TaggingLoss
+
+COLOUR = {"name": "colour", "kind": "single", "tags": ["Black", "White", "Red"], "counts": [90, 9, 1], "none_count": 10}
+USAGE = {"name": "usage", "kind": "multi", "tags": ["Sports", "Party", "Office", "Home"], "counts": [60, 30, 10, 2]}
+ATTRIBUTES = [COLOUR, USAGE]
+
+
+def random_batch(rows=6, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    tag_logits = torch.randn(rows, 7, generator=generator).mul(3).requires_grad_()
+    none_logits = torch.randn(rows, 2, generator=generator).requires_grad_()
+    labels = torch.zeros(rows, 7)
+    labels[torch.arange(rows), torch.randint(0, 3, (rows,), generator=generator)] = 1
+    labels[1, :3] = 0  # none applies
+    labels[:, 3:] = (torch.rand(rows, 4, generator=generator) < 0.4).float()
+    labels[2, 3:] = 0
+    return tag_logits, none_logits, labels
+
+
+def single_loss(settings, logits, labels, attribute=COLOUR):
+    """Loss of one product of one `single` attribute: logits of the tags and none, in this order."""
+    tags, none = torch.tensor([logits[:-1]]), torch.tensor([logits[-1:]])
+    return TaggingLoss([attribute], settings)(tags, none, torch.tensor([labels], dtype=torch.float)).total.item()
+
+
+def multi_loss(settings, logits, labels):
+    return TaggingLoss([USAGE], settings)(logits, torch.zeros(len(logits), 1), labels).total
+
+
+def test_a_given_tag_and_none_are_classes_of_one_softmax():
+    log_probabilities = log_softmax(torch.tensor([1.0, -1.0, 0.5, 2.0]), 0)
+    assert single_loss(LossSettings(), [1.0, -1.0, 0.5, 2.0], [0, 0, 1]) == pytest.approx(-log_probabilities[2].item())
+    assert single_loss(LossSettings(), [1.0, -1.0, 0.5, 2.0], [0, 0, 0]) == pytest.approx(-log_probabilities[3].item())
+
+
+def test_label_smoothing_spreads_over_tags_and_none():
+    log_probabilities = log_softmax(torch.tensor([1.0, -1.0, 0.5, 2.0]), 0)
+    expected = -(0.8 * log_probabilities[0] + 0.2 * log_probabilities.mean())
+    loss = single_loss(LossSettings(label_smoothing=0.2), [1.0, -1.0, 0.5, 2.0], [1, 0, 0])
+    assert loss == pytest.approx(expected.item())
+
+
+@pytest.mark.parametrize("temper", [0.3, 1.0])
+def test_balanced_softmax_weighs_each_tag_by_its_tempered_frequency(temper):
+    logits, frequencies = [1.0, -1.0, 0.5, 2.0], [90, 9, 1, 10]
+    weights = [n**temper * math.exp(z) for n, z in zip(frequencies, logits, strict=True)]
+    for tag, labels in enumerate([[1, 0, 0], [0, 1, 0], [0, 0, 1], [0, 0, 0]]):
+        expected = -math.log(weights[tag] / sum(weights))
+        assert single_loss(LossSettings(balance=temper), logits, labels) == pytest.approx(expected)
+        assert single_loss(LossSettings(balance={"colour": temper}), logits, labels) == pytest.approx(expected)
+
+
+def test_balanced_softmax_holds_down_a_none_that_never_occurs():
+    never = COLOUR | {"none_count": 0}
+    tags, none = torch.zeros(1, 3), torch.zeros(1, 1, requires_grad=True)
+    for balance in (0.0, 1.0):
+        TaggingLoss([never], LossSettings(balance=balance))(tags, none, torch.tensor([[0.0, 1, 0]])).total.backward()
+    both_gradients = none.grad.item()
+    assert both_gradients > 2 * 0.25  # 0.25 from the plain loss, more from the balanced one
+
+
+def test_asymmetric_loss_equals_timm():
+    logits, _, labels = random_batch()
+    settings = LossSettings(gamma_negative=4, gamma_positive=1, margin=0.05)
+    mean_of_rows = AsymmetricLossMultiLabel(gamma_neg=4, gamma_pos=1, clip=0.05)(logits[:, 3:], labels[:, 3:])
+    loss = multi_loss(settings, logits[:, 3:], labels[:, 3:])
+    assert loss.item() / len(logits) == pytest.approx(mean_of_rows.item(), rel=1e-5)
+
+
+def test_asymmetric_loss_without_focusing_or_margin_is_bce_even_far_out():
+    logits, labels = torch.tensor([[60.0, -60.0, 3.0, -3.0]], requires_grad=True), torch.tensor([[0.0, 1.0, 1.0, 0.0]])
+    loss = multi_loss(LossSettings(gamma_negative=0, margin=0.0), logits, labels)
+    loss.backward()
+    assert loss.item() == pytest.approx(binary_cross_entropy_with_logits(logits, labels, reduction="sum").item())
+    assert logits.grad.isfinite().all() and logits.grad[0, 0] == pytest.approx(1.0)
+
+
+def test_bce_and_focal_equal_their_reference_implementations():
+    logits, _, labels = random_batch()
+    logits, labels = logits[:, 3:], labels[:, 3:]
+    bce = binary_cross_entropy_with_logits(logits, labels, reduction="sum")
+    assert multi_loss(LossSettings(multi="bce"), logits, labels).item() == pytest.approx(bce.item())
+    focal = sigmoid_focal_loss(logits, labels, alpha=0.25, gamma=2, reduction="sum")
+    assert multi_loss(LossSettings(multi="focal"), logits, labels).item() == pytest.approx(focal.item())
+
+
+def test_distribution_balanced_loss_follows_the_paper_term_by_term():
+    logits, _, labels = random_batch()
+    logits, labels = logits[:, 3:], labels[:, 3:]
+    counts, expected = USAGE["counts"], 0.0
+    for z, y in zip(logits.tolist(), labels.tolist(), strict=True):
+        drawn = sum(1 / n for n, given in zip(counts, y, strict=True) if given)
+        for n, z_tag, given in zip(counts, z, y, strict=True):
+            ratio = (1 / n) / drawn if drawn else math.inf
+            weight = 0.1 + (1 / (1 + math.exp(-10 * (ratio - 0.2))) if ratio < math.inf else 1)
+            shifted = z_tag - 0.05 * math.log(sum(counts) / n - 1)
+            term = math.log1p(math.exp(-shifted)) if given else math.log1p(math.exp(2 * shifted)) / 2
+            expected += weight * term
+    loss = multi_loss(LossSettings(multi="distribution_balanced"), logits, labels)
+    assert loss.item() == pytest.approx(expected, rel=1e-5)
+
+
+def test_distribution_balanced_loss_favours_the_rare_tag_of_a_product():
+    logits = torch.zeros(1, 4, requires_grad=True)
+    multi_loss(LossSettings(multi="distribution_balanced"), logits, torch.tensor([[1.0, 0, 0, 1]])).backward()
+    assert logits.grad[0, 3].abs() > 3 * logits.grad[0, 0].abs()
+
+
+@pytest.mark.parametrize("multi", MULTI_LOSSES)
+def test_unknown_labels_have_no_loss_and_exactly_no_gradient(multi):
+    loss = TaggingLoss(ATTRIBUTES, LossSettings(multi=multi, balance=0.5, label_smoothing=0.1))
+    tag_logits, none_logits, labels = random_batch()
+    labels[0, :3] = -100  # colour unknown
+    labels[3, 3:] = -100  # usage unknown
+    labels[4] = -100  # everything unknown
+    with torch.no_grad():
+        tag_logits[4, 0], none_logits[4, 0], tag_logits[3, 5] = math.nan, math.inf, -math.inf
+    result = loss(tag_logits, none_logits, labels)
+    result.total.backward()
+    assert result.count == 12 - 4 and result.total.isfinite()
+    assert (tag_logits.grad[labels == -100] == 0).all() and (none_logits.grad[[0, 4]] == 0).all()
+    assert (tag_logits.grad[1:3, :3] != 0).all() and tag_logits.grad[1, 3:].any()
+
+    known = [(0, [USAGE], slice(3, 7), 1), (3, [COLOUR], slice(0, 3), 0)]
+    partial = sum(
+        TaggingLoss(attributes, loss.settings)(
+            tag_logits[[row], columns], none_logits[[row]][:, [index]], labels[[row], columns]
+        ).total
+        for row, attributes, columns, index in known
+    )
+    rest = loss(tag_logits[[1, 2, 5]], none_logits[[1, 2, 5]], labels[[1, 2, 5]]).total
+    assert result.total.item() == pytest.approx((partial + rest).item(), rel=1e-5)
+
+
+def test_one_unknown_tag_of_a_multi_attribute_leaves_the_others():
+    logits, labels = torch.randn(1, 4, requires_grad=True), torch.tensor([[1.0, -100, 0, 0]])
+    loss = TaggingLoss([USAGE], LossSettings(multi="bce"))(logits, torch.zeros(1, 1), labels)
+    loss.total.backward()
+    assert loss.count == 1
+    assert logits.grad[0, 1] == 0 and (logits.grad[0, [0, 2, 3]] != 0).all()
+
+
+@pytest.mark.parametrize("multi", MULTI_LOSSES)
+def test_a_batch_with_nothing_known_gives_zero_with_a_graph(multi):
+    tag_logits, none_logits, labels = random_batch()
+    result = TaggingLoss(ATTRIBUTES, LossSettings(multi=multi))(tag_logits, none_logits, torch.full_like(labels, -100))
+    result.mean().backward()
+    assert result.mean() == 0 and result.count == 0
+    assert (tag_logits.grad == 0).all() and (none_logits.grad == 0).all()
+
+
+def test_micro_batches_add_up_to_the_large_batch():
+    loss = TaggingLoss(ATTRIBUTES, LossSettings(balance=0.5, label_smoothing=0.1))
+    tag_logits, none_logits, labels = random_batch(rows=9)
+    labels[[0, 1, 7], :3], labels[8] = -100, -100
+    (whole,) = torch.autograd.grad(loss(tag_logits, none_logits, labels).mean(), tag_logits)
+    normaliser = loss.count(labels)
+    parts = [slice(0, 2), slice(2, 8), slice(8, 9)]
+    for part in parts:
+        (loss(tag_logits[part], none_logits[part], labels[part]).total / normaliser).backward()
+    torch.testing.assert_close(tag_logits.grad, whole)
+    assert sum(loss.count(labels[part]) for part in parts) == normaliser
+
+
+@pytest.mark.parametrize("multi", MULTI_LOSSES)
+def test_losses_are_float32_under_autocast(multi):
+    loss = TaggingLoss(ATTRIBUTES, LossSettings(multi=multi, balance=0.5))
+    tag_logits, none_logits, labels = random_batch()
+    tag_logits, none_logits = tag_logits.detach().bfloat16(), none_logits.detach().bfloat16()
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        mixed = loss(tag_logits, none_logits, labels).total
+    assert mixed.dtype == torch.float32
+    assert mixed.item() == loss(tag_logits.float(), none_logits.float(), labels).total.item()
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"multi": "asymetric"}, "loss.multi: no loss is called 'asymetric'"),
+        ({"label_smoothing": 1.0}, "loss.label_smoothing"),
+        ({"balance": {"colour": 1.5}}, "loss.balance.colour"),
+        ({"focal_gamma": 0.5}, "loss.focal_gamma must be 0 or at least 1"),
+        ({"margin": 1.0}, "loss.margin"),
+    ],
+)
+def test_settings_out_of_range_are_named(settings, message):
+    with pytest.raises(ValueError, match=message):
+        LossSettings(**settings)
+
+
+def test_balancing_needs_counts_and_known_attributes():
+    without = [{key: COLOUR[key] for key in ("name", "kind", "tags")}]
+    TaggingLoss(without)
+    with pytest.raises(ValueError, match="'colour' has no training counts"):
+        TaggingLoss(without, LossSettings(balance=0.5))
+    with pytest.raises(ValueError, match=r"\['size'\].*\['colour'\]"):
+        TaggingLoss(ATTRIBUTES, LossSettings(balance={"size": 0.5}))
