@@ -1,0 +1,112 @@
+"""Product records to the batches of the model: decoded photos, token ids and three-valued tag labels."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+
+from hf_tagger.catalog.quarantine import Refusal
+from hf_tagger.image_tagger import ImageError
+from hf_tagger.processing_tagger import TaggerProcessor
+
+UNKNOWN = -100
+
+
+class TagEncoder:
+    """Tags of a record -> one row of `tag_labels`: 1 given, 0 not given, -100 where the attribute is unknown.
+
+    Args:
+        attributes: the `attributes` of a `TaggerConfig`.
+    """
+
+    def __init__(self, attributes: Sequence[dict]):
+        self.columns: dict[str, tuple[str, slice, dict[str, int]]] = {}
+        start = 0
+        for attribute in attributes:
+            index = {tag: start + i for i, tag in enumerate(attribute["tags"])}
+            self.columns[attribute["name"]] = (attribute["kind"], slice(start, start + len(index)), index)
+            start += len(index)
+        self.width = start
+
+    def __call__(self, tags: dict[str, list[str] | None]) -> np.ndarray:
+        """float32 [T]. A `single` attribute whose given tag is not in the vocabulary counts as unknown: any answer
+        the model could be pushed towards would be wrong."""
+        row = np.full(self.width, UNKNOWN, dtype=np.float32)
+        for name, (kind, where, index) in self.columns.items():
+            given = tags.get(name)
+            if given is None:
+                continue
+            known = [index[tag] for tag in given if tag in index]
+            if kind == "single" and given and not known:
+                continue
+            row[where] = 0.0
+            row[known] = 1.0
+        return row
+
+
+class Collator:
+    """Turns records into one batch.
+
+    Args:
+        processor: supplies tokens and pixels.
+        attributes: the `attributes` of the model's config.
+        augment_text: record -> text, drawn afresh at every call (training only).
+        augment_image: uint8 [H, W, 3] -> the same (training only).
+
+    Returns a dict: the processor's tensors, `tag_labels` float [B, T], `ids` (list of str), `tags` (the records' own
+    tags, for metrics that must count tags outside the vocabulary) and `refusals` (photos that could not be read, and
+    rows that had nothing else). A batch whose every row was refused has an empty `ids` and no tensors.
+    """
+
+    def __init__(
+        self,
+        processor: TaggerProcessor,
+        attributes: Sequence[dict],
+        augment_text: Callable[[dict], str | None] | None = None,
+        augment_image: Callable[[np.ndarray], np.ndarray] | None = None,
+    ):
+        self.processor = processor
+        self.encode_tags = TagEncoder(attributes)
+        self.augment_text = augment_text
+        self.augment_image = augment_image
+
+    def __call__(self, records: Sequence[dict]) -> dict[str, Any]:
+        kept, photos, refusals = [], [], []
+        for record in records:
+            pixels, faults = self._decode(record)
+            readable = bool(pixels) or (record["text"] and self.processor.tokenizer is not None)
+            for error in faults:
+                refusals.append(Refusal(number=record.get("number"), id=record["id"], column="images",
+                                        reason=error.reason, detail=str(error), fatal=not readable))
+            if not readable and not faults:
+                refusals.append(Refusal(number=record.get("number"), id=record["id"], column="images", reason="empty",
+                                        detail="nothing that this model reads", fatal=True))
+            if readable:
+                kept.append(record)
+                photos.append(pixels)
+        batch: dict[str, Any] = {"ids": [record["id"] for record in kept], "tags": [record["tags"] for record in kept],
+                                 "refusals": refusals}
+        if not kept:
+            return batch
+        texts = [record["text"] if self.augment_text is None else self.augment_text(record) for record in kept]
+        if self.processor.tokenizer is not None and any(texts):
+            batch.update(self.processor.tokenize(texts))
+        if any(photos):
+            batch.update(self.processor.stack_images(photos))
+        if "input_ids" not in batch and "pixel_values" not in batch:
+            # Augmentation emptied the only text of the batch: a model must still be given something to run on.
+            batch.update(self.processor.tokenize([record["text"] for record in kept]))
+        batch["tag_labels"] = torch.from_numpy(np.stack([self.encode_tags(record["tags"]) for record in kept]))
+        return batch
+
+    def _decode(self, record: dict) -> tuple[list[np.ndarray], list[ImageError]]:
+        pixels, faults = [], []
+        for source in record["images"] if self.processor.image_processor is not None else ():
+            try:
+                photo = self.processor.pixels(source)
+            except ImageError as error:
+                faults.append(error)
+                continue
+            pixels.append(photo if self.augment_image is None else self.augment_image(photo))
+        return pixels, faults

@@ -1,0 +1,144 @@
+"""Batches from a streamed catalogue: shuffled, of similar length, decoded in workers, and resumable at any batch.
+
+Every worker process walks the same stream of undecoded rows and forms the same batches; each collates its share of them.
+So the order of batches depends on the seed and the epoch alone, not on the number of workers, and going on from batch N
+costs reading N batches of raw rows, not decoding them.
+"""
+
+import random
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from torch.utils.data import DataLoader, IterableDataset, get_worker_info
+
+from hf_tagger.catalog.collate import Collator
+from hf_tagger.catalog.quarantine import Refusal
+from hf_tagger.catalog.stream import Catalog
+
+
+@dataclass
+class LoaderSettings:
+    """
+    Args:
+        batch_size: products per batch and process.
+        shuffle_buffer: rows held to draw from (0: catalogue order). Rows carry their undecoded photos: a thousand rows
+            of 300 kB photos hold 300 MB.
+        bucket_batches: batches sorted together by text length before they are cut (1: no length buckets).
+        num_workers: processes that decode and tokenize ahead of the training step (0: in the main process).
+    """
+
+    batch_size: int = 32
+    shuffle_buffer: int = 2000
+    bucket_batches: int = 8
+    num_workers: int = 1
+
+
+@dataclass
+class CatalogLoader:
+    """
+    Args:
+        repeat_factors: {attribute: {tag: r}}: a row is emitted r times on average, r being the largest among its tags
+            (repeat-factor sampling, arXiv 1908.03195); fractions are drawn.
+    """
+
+    catalog: Catalog
+    split: str
+    collator: Collator
+    settings: LoaderSettings
+    seed: int = 0
+    shuffle: bool = False
+    repeat_factors: dict[str, dict[str, float]] = field(default_factory=dict)
+    rank: int = 0
+    world_size: int = 1
+    drop_duplicates: bool = False
+
+    def epoch(self, epoch: int = 0, skip_batches: int = 0) -> Iterator[dict[str, Any]]:
+        """Batches of one pass over this process's rows, the first `skip_batches` of them left out."""
+        dataset = _Batches(self, epoch, skip_batches)
+        workers = self.settings.num_workers
+        loader = DataLoader(dataset, batch_size=None, num_workers=workers, prefetch_factor=4 if workers else None)
+        return iter(loader)
+
+    def batches(self, epoch: int) -> Iterator[tuple[list[dict], list[Refusal]]]:
+        """Uncollated batches, with the rows refused while they were gathered."""
+        order = random.Random(f"batches {self.seed} {epoch}")
+        size, refusals = self.settings.batch_size, []
+        pool: list[dict] = []
+        for record in self._records(epoch, refusals):
+            pool.append(record)
+            if len(pool) == size * max(1, self.settings.bucket_batches):
+                yield from self._with_refusals(self._cut(pool, order), refusals)
+                pool = []
+        yield from self._with_refusals(self._cut(pool, order) or [[]], refusals)
+
+    @staticmethod
+    def _with_refusals(batches: Iterable[list[dict]], refusals: list[Refusal]):
+        for batch in batches:
+            yield batch, list(refusals)
+            refusals.clear()
+
+    def _records(self, epoch: int, refusals: list[Refusal]) -> Iterator[dict]:
+        draw = random.Random(f"repeats {self.seed} {epoch}")
+        stream = self.catalog.records(
+            self.split, epoch=epoch, seed=self.seed, shuffle_buffer=self.settings.shuffle_buffer if self.shuffle else 0,
+            rank=self.rank, world_size=self.world_size, drop_duplicates=self.drop_duplicates)
+        for item in stream:
+            if isinstance(item, Refusal):
+                refusals.append(item)
+                continue
+            factor = self._repeat_factor(item["tags"]) if self.repeat_factors else 1.0
+            for _ in range(int(factor) + (draw.random() < factor % 1)):
+                yield item
+
+    def _repeat_factor(self, tags: dict[str, list[str] | None]) -> float:
+        return max((self.repeat_factors.get(name, {}).get(tag, 1.0) for name, given in tags.items()
+                    for tag in given or ()), default=1.0)
+
+    def _cut(self, pool: list[dict], order: random.Random) -> list[list[dict]]:
+        """A pool of records -> batches of products with texts of similar length, so that little of a batch is padding."""
+        size = self.settings.batch_size
+        if self.settings.bucket_batches > 1:
+            pool = sorted(pool, key=lambda record: len(record["text"] or ""))
+        batches = [pool[start:start + size] for start in range(0, len(pool), size)]
+        if self.shuffle:
+            order.shuffle(batches)
+        return batches
+
+
+class _Batches(IterableDataset):
+    def __init__(self, loader: CatalogLoader, epoch: int, skip_batches: int):
+        self.loader, self.epoch, self.skip_batches = loader, epoch, skip_batches
+
+    def __iter__(self):
+        worker = get_worker_info()
+        share, shares = (worker.id, worker.num_workers) if worker else (0, 1)
+        if worker:
+            torch.set_num_threads(1)
+        for index, (records, stream_refusals) in enumerate(self.loader.batches(self.epoch)):
+            if index < self.skip_batches or (index - self.skip_batches) % shares != share:
+                continue
+            with _seeded(f"{self.loader.seed} {self.epoch} {index} {self.loader.rank}"):
+                batch = self.loader.collator(records)
+            batch["refusals"] = stream_refusals + batch["refusals"]
+            yield batch
+
+
+class _seeded:
+    """Random draws inside depend on the batch alone; the generators outside go on as if nothing had been drawn."""
+
+    def __init__(self, key: str):
+        self.seed = random.Random(key).getrandbits(32)
+
+    def __enter__(self):
+        self.states = random.getstate(), np.random.get_state(), torch.get_rng_state()
+        random.seed(self.seed)
+        np.random.seed(self.seed)
+        torch.manual_seed(self.seed)
+
+    def __exit__(self, *exception):
+        random.setstate(self.states[0])
+        np.random.set_state(self.states[1])
+        torch.set_rng_state(self.states[2])

@@ -1,0 +1,133 @@
+"""Configuration of `TaggerModel`: which towers read the product, how they are fused, and the tags it can give."""
+
+from typing import Any, ClassVar, Literal
+
+from huggingface_hub.dataclasses import strict
+from transformers import AutoConfig, PreTrainedConfig
+from transformers.configuration_utils import SubConfigSpec
+
+
+class RecurrentTextConfig(PreTrainedConfig):
+    """The classic text tower: an embedding table and a bidirectional LSTM or GRU, trained from scratch."""
+
+    model_type = "tagger_recurrent"
+
+    cell: Literal["lstm", "gru"] = "lstm"
+    vocab_size: int = 8000
+    embedding_size: int = 128
+    hidden_size: int = 256
+    num_hidden_layers: int = 1
+    dropout: float = 0.1
+    pad_token_id: int | None = 0
+    initializer_range: float = 0.05
+
+    def __post_init__(self, **kwargs):
+        super().__post_init__(**kwargs)
+        if self.hidden_size % 2:
+            raise ValueError(f"hidden_size is shared by two directions and must be even, got {self.hidden_size}")
+
+
+AutoConfig.register(RecurrentTextConfig.model_type, RecurrentTextConfig, exist_ok=True)
+
+
+@strict
+class TaggerConfig(PreTrainedConfig):
+    """
+    Args:
+        attributes: one entry per attribute, in the order of the logits:
+            `{"name": "colour", "kind": "single" | "multi", "tags": ["Black", ...]}` and optionally `"counts"` (training
+            rows per tag), `"none_count"` (training rows to which no tag applies), `"thresholds"` (one per tag),
+            `"parents"` ({tag: parent tag}). A `single` attribute has at most one tag per product.
+        text_config: any `AutoModel` encoder's configuration, `RecurrentTextConfig`, or None for a photo-only model.
+        vision_config: a `timm_wrapper` configuration (any timm backbone), or None for a text-only model.
+        fusion: how the two pooled vectors become one. `concat` (an MLP over both), `gated` (gated multimodal unit,
+            arXiv 1702.01992), `attention` (transformer layers over the fused sequence), `late` (each modality gives
+            logits of its own, averaged with weights learned per attribute).
+        hidden_size: width of the fused sequence and of the pooled vector.
+        fusion_layers, fusion_heads: depth and heads of `attention` fusion.
+        text_pooling: `mean` over the real tokens, or `cls` (the first token).
+        vision_stages: indices of intermediate feature maps (timm `forward_intermediates`) whose channel means join the
+            photo's pooled vector. Early stages still know colour, which a classifier's last stage has thrown away.
+        tag_head: `names` scores the pooled vector against an embedding of "attribute: tag"; `linear` is a plain
+            fully connected output.
+        lexical_buckets: size of the hashed n-gram table of the lexical path; 0 switches it off.
+        lexical_ngrams: n-gram orders of the lexical path, in text-tower tokens.
+        name_match: whether a tag whose name stands in the text gets a bonus (one learned weight per attribute).
+        modality_dropout: {"text": p, "image": p}: probability, in training, that a product which has both loses one.
+    """
+
+    model_type = "product-tagger"
+    sub_configs_defaults: ClassVar = {
+        "text_config": SubConfigSpec(config_class=AutoConfig, model_type="bert", optional=True),
+        "vision_config": SubConfigSpec(config_class=AutoConfig, model_type="timm_wrapper", optional=True),
+    }
+
+    text_config: dict | PreTrainedConfig | None = None
+    vision_config: dict | PreTrainedConfig | None = None
+    attributes: list[dict[str, Any]] | None = None
+    fusion: Literal["concat", "gated", "attention", "late"] = "concat"
+    hidden_size: int = 512
+    fusion_layers: int = 1
+    fusion_heads: int = 8
+    text_pooling: Literal["mean", "cls"] = "mean"
+    vision_stages: list[int] | tuple[int, ...] = ()
+    tag_head: Literal["names", "linear"] = "names"
+    lexical_buckets: int = 0
+    lexical_ngrams: list[int] | tuple[int, ...] = (1, 2, 3)
+    name_match: bool = False
+    max_name_tokens: int = 12
+    dropout: float = 0.1
+    modality_dropout: dict[str, float] | None = None
+    initializer_range: float = 0.02
+
+    def __post_init__(self, **kwargs):
+        # In a process that has hf_tagger installed, the task is registered in code; the copy of the task's description
+        # that a saved folder carries for those who have not would be refused as a second registration.
+        if not type(self).__module__.startswith("transformers_modules"):
+            kwargs.pop("custom_pipelines", None)
+        super().__post_init__(**kwargs)
+        self.attributes = [] if self.attributes is None else self.attributes
+        self.modality_dropout = self.modality_dropout or {}
+        _check_attributes(self.attributes)
+        if self.fusion == "attention" and self.hidden_size % self.fusion_heads:
+            raise ValueError(f"hidden_size {self.hidden_size} is not a multiple of fusion_heads {self.fusion_heads}")
+        if (self.lexical_buckets or self.name_match) and self.text_config is None:
+            raise ValueError("lexical_buckets and name_match read the text: they need a text_config")
+        for modality, rate in self.modality_dropout.items():
+            if modality not in ("text", "image") or not 0 <= rate < 1:
+                raise ValueError(f"modality_dropout takes text and image with rates in [0, 1), got {modality}: {rate}")
+
+    @property
+    def num_tags(self) -> int:
+        """Closed tags over all attributes: the width T of `tag_logits`."""
+        return sum(len(attribute["tags"]) for attribute in self.attributes)
+
+    def attribute_slices(self) -> dict[str, slice]:
+        """Where each attribute's tags stand among the T columns of the logits."""
+        slices, start = {}, 0
+        for attribute in self.attributes:
+            slices[attribute["name"]] = slice(start, start + len(attribute["tags"]))
+            start += len(attribute["tags"])
+        return slices
+
+    def get_text_config(self, decoder=None, encoder=None):
+        # The text tower's vocabulary is none of generation's business: never let it be mistaken for ours.
+        return self
+
+
+def _check_attributes(attributes: list[dict]) -> None:
+    names = [attribute.get("name") for attribute in attributes]
+    for attribute in attributes:
+        name, tags = attribute.get("name"), attribute.get("tags")
+        if not name or names.count(name) > 1:
+            raise ValueError(f"every attribute needs a name of its own, got {names}")
+        if attribute.get("kind") not in ("single", "multi"):
+            raise ValueError(f"attribute {name!r}: kind must be 'single' or 'multi', got {attribute.get('kind')!r}")
+        if not tags or len(set(tags)) != len(tags):
+            raise ValueError(f"attribute {name!r} needs at least one tag, and each tag once")
+        for key in ("thresholds", "counts"):
+            if attribute.get(key) is not None and len(attribute[key]) != len(tags):
+                raise ValueError(f"attribute {name!r}: {len(attribute[key])} {key} for {len(tags)} tags")
+
+
+__all__ = ["RecurrentTextConfig", "TaggerConfig"]

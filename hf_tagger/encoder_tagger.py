@@ -1,0 +1,282 @@
+"""The towers and their fusion: tokens and photos in, one fused sequence and one pooled vector out."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+from transformers import AutoModel, PreTrainedModel
+from transformers.modeling_outputs import BaseModelOutput
+from transformers.utils import ModelOutput
+
+from .configuration_tagger import RecurrentTextConfig, TaggerConfig
+
+TEXT, IMAGE = 0, 1
+
+
+@dataclass
+class TaggerEncoderOutput(ModelOutput):
+    """
+    Args:
+        last_hidden_state: fused sequence [B, S, H], or None unless asked for.
+        attention_mask: bool [B, S], True where the fused sequence may be attended to.
+        pooled: one vector per product [B, H].
+        modality_pooled: the projected text and photo vectors [B, 2, H], proxies where a modality is absent.
+        present: bool [B, 2], which of text and photo each product has.
+    """
+
+    last_hidden_state: torch.FloatTensor | None = None
+    attention_mask: torch.BoolTensor | None = None
+    pooled: torch.FloatTensor | None = None
+    modality_pooled: torch.FloatTensor | None = None
+    present: torch.BoolTensor | None = None
+
+
+class RecurrentTextModel(PreTrainedModel):
+    """Embedding table and bidirectional LSTM or GRU; returns hidden states [B, L, hidden_size]."""
+
+    config_class = RecurrentTextConfig
+    _supports_sdpa = True
+
+    def __init__(self, config: RecurrentTextConfig):
+        super().__init__(config)
+        cell = {"lstm": nn.LSTM, "gru": nn.GRU}[config.cell]
+        self.embed_tokens = nn.Embedding(config.vocab_size, config.embedding_size, padding_idx=config.pad_token_id)
+        self.dropout = nn.Dropout(config.dropout)
+        self.rnn = cell(config.embedding_size, config.hidden_size // 2, config.num_hidden_layers, batch_first=True,
+                        bidirectional=True, dropout=config.dropout if config.num_hidden_layers > 1 else 0.0)
+        self.post_init()
+
+    def get_input_embeddings(self):
+        return self.embed_tokens
+
+    def forward(self, input_ids: torch.LongTensor, attention_mask: torch.LongTensor) -> BaseModelOutput:
+        # Packing keeps the backward direction from reading padding first, so a row's output does not depend on its batch.
+        lengths = attention_mask.sum(-1).clamp(min=1).cpu()
+        embedded = self.dropout(self.embed_tokens(input_ids))
+        packed = nn.utils.rnn.pack_padded_sequence(embedded, lengths, batch_first=True, enforce_sorted=False)
+        states, _ = nn.utils.rnn.pad_packed_sequence(self.rnn(packed)[0], batch_first=True,
+                                                     total_length=input_ids.shape[1])
+        return BaseModelOutput(last_hidden_state=states)
+
+
+class TaggerEncoder(nn.Module):
+    """Runs the towers on the rows that have something for them, and fuses what they return."""
+
+    def __init__(self, config: TaggerConfig):
+        super().__init__()
+        self.config = config
+        width = config.hidden_size
+        if config.text_config is not None:
+            if config.text_config.model_type == RecurrentTextConfig.model_type:
+                self.text_tower = RecurrentTextModel(config.text_config)
+            else:
+                self.text_tower = AutoModel.from_config(config.text_config)
+                # The pooler of BERT and its kin is never used here: drop it rather than ship and synchronise it.
+                if getattr(self.text_tower, "pooler", None) is not None:
+                    self.text_tower.pooler = None
+            text_width = config.text_config.hidden_size
+            self.text_projection = _projection(text_width, width)
+            self.text_token_projection = nn.Linear(text_width, width)
+        if config.vision_config is not None:
+            self.vision_tower = AutoModel.from_config(config.vision_config)
+            timm_model = self.vision_tower.timm_model
+            pooled_width = getattr(timm_model, "head_hidden_size", timm_model.num_features)
+            stage_width = sum(timm_model.feature_info[stage]["num_chs"] for stage in config.vision_stages)
+            self.image_projection = _projection(pooled_width + stage_width, width)
+            self.image_token_projection = nn.Linear(timm_model.num_features, width)
+        self.proxies = nn.Embedding(2, width)
+        self.fusion = FUSIONS[config.fusion](config)
+
+    def forward(
+        self,
+        input_ids: torch.LongTensor | None = None,
+        attention_mask: torch.LongTensor | None = None,
+        pixel_values: torch.FloatTensor | None = None,
+        pixel_mask: torch.BoolTensor | None = None,
+        output_sequence: bool = False,
+        **kwargs,
+    ) -> TaggerEncoderOutput:
+        """
+        Args:
+            input_ids, attention_mask: int64 [B, L]; a row without any attended token has no text.
+            pixel_values: [B, I, 3, H, W]; pixel_mask: bool [B, I], True = a real image.
+            output_sequence: also return the fused sequence (attention fusion computes it in any case).
+        """
+        reference = input_ids if input_ids is not None else pixel_values
+        if reference is None:
+            raise ValueError("a product needs text or a photo: pass input_ids, pixel_values or both")
+        batch, device = reference.shape[0], reference.device
+        if input_ids is not None and attention_mask is None:
+            attention_mask = torch.ones_like(input_ids)
+        if pixel_values is not None and pixel_mask is None:
+            pixel_mask = torch.ones(pixel_values.shape[:2], dtype=torch.bool, device=device)
+        has_text = _rows_with(attention_mask, self.config.text_config, batch, device)
+        has_image = _rows_with(pixel_mask, self.config.vision_config, batch, device)
+        if self.training:
+            has_text, has_image = self._drop_modalities(has_text, has_image)
+        output_sequence = output_sequence or self.config.fusion == "attention"
+
+        text, text_tokens, text_mask = self._read_text(input_ids, attention_mask, has_text, output_sequence)
+        image, image_tokens, image_mask = self._read_images(pixel_values, pixel_mask, has_image, output_sequence)
+        present = torch.stack([has_text, has_image], dim=1)
+        modality_pooled = torch.stack([text, image], dim=1)
+        sequence = mask = None
+        if output_sequence:
+            sequence = torch.cat([text_tokens, image_tokens], dim=1)
+            mask = torch.cat([text_mask, image_mask], dim=1)
+        pooled, sequence = self.fusion(modality_pooled, present, sequence, mask)
+        return TaggerEncoderOutput(last_hidden_state=sequence, attention_mask=mask, pooled=pooled,
+                                   modality_pooled=modality_pooled, present=present)
+
+    def _drop_modalities(self, has_text, has_image):
+        """Takes at most one modality away, and only from products that have both."""
+        rates = self.config.modality_dropout or {}
+        draw = torch.rand(has_text.shape, device=has_text.device)
+        both = has_text & has_image
+        text_rate, image_rate = rates.get("text", 0.0), rates.get("image", 0.0)
+        drop_text = both & (draw < text_rate)
+        drop_image = both & (draw >= text_rate) & (draw < text_rate + image_rate)
+        return has_text & ~drop_text, has_image & ~drop_image
+
+    def _read_text(self, input_ids, attention_mask, has_text, output_sequence):
+        batch = has_text.shape[0]
+        proxy = self.proxies.weight[TEXT].expand(batch, -1)
+        slot, slot_mask = proxy[:, None], ~has_text[:, None]
+        if not bool(has_text.any()):
+            return proxy, slot, slot_mask
+        rows = has_text.nonzero().squeeze(1)
+        mask = attention_mask[rows]
+        states = self.text_tower(input_ids=input_ids[rows], attention_mask=mask).last_hidden_state
+        pooled = self.text_projection(pool_tokens(states, mask, self.config.text_pooling))
+        tokens, token_mask = slot, slot_mask
+        if output_sequence:
+            token_mask = torch.cat([slot_mask, attention_mask.bool() & has_text[:, None]], dim=1)
+            tokens = torch.cat([slot, _scatter_rows(self.text_token_projection(states), rows, batch)], dim=1)
+        return torch.where(has_text[:, None], _scatter_rows(pooled, rows, batch), proxy), tokens, token_mask
+
+    def _read_images(self, pixel_values, pixel_mask, has_image, output_sequence):
+        batch = has_image.shape[0]
+        proxy = self.proxies.weight[IMAGE].expand(batch, -1)
+        slot, slot_mask = proxy[:, None], ~has_image[:, None]
+        if not bool(has_image.any()):
+            return proxy, slot, slot_mask
+        # Only real photos of products that keep them go through the tower, whatever the padding of the batch.
+        mask = pixel_mask & has_image[:, None]
+        row_of_image = mask.nonzero()[:, 0]
+        pixels = pixel_values[mask].contiguous(memory_format=torch.channels_last)
+        vectors, states = self._run_vision(pixels, output_sequence)
+        pooled = vectors.new_zeros(batch, vectors.shape[1]).index_add(0, row_of_image, vectors)
+        pooled = self.image_projection(pooled / mask.sum(1, keepdim=True).clamp(min=1))
+        tokens, token_mask = slot, slot_mask
+        if output_sequence:
+            count = mask.shape[1] * states.shape[1]
+            projected = self.image_token_projection(states)
+            spread = projected.new_zeros(*mask.shape, *projected.shape[1:])
+            spread[mask] = projected
+            tokens = torch.cat([slot, spread.view(batch, count, -1)], dim=1)
+            token_mask = torch.cat([slot_mask, mask.repeat_interleave(states.shape[1], dim=1)], dim=1)
+        return torch.where(has_image[:, None], pooled, proxy.to(pooled.dtype)), tokens, token_mask
+
+    def _run_vision(self, pixels, output_sequence):
+        """Photos [N, 3, H, W] -> pooled features [N, F] and, if wanted, the last feature map as tokens [N, P, C]."""
+        stages = list(self.config.vision_stages)
+        outputs = self.vision_tower(pixels, output_hidden_states=stages or None, do_pooling=True)
+        vectors = [outputs.pooler_output] + [stage.mean((2, 3)) for stage in outputs.hidden_states or ()]
+        states = None
+        if output_sequence:
+            states = outputs.last_hidden_state
+            if states.dim() == 4:
+                # Swin and MambaOut keep channels last; convolutional networks keep them second.
+                if str(getattr(self.vision_tower.timm_model, "output_fmt", "NCHW")) != "NHWC":
+                    states = states.permute(0, 2, 3, 1)
+                states = states.flatten(1, 2)
+        return torch.cat(vectors, dim=1), states
+
+
+def pool_tokens(states: torch.Tensor, attention_mask: torch.Tensor, pooling: str) -> torch.Tensor:
+    """One vector [B, H] from token states [B, L, H]: the first token, or the mean over the attended ones."""
+    if pooling == "cls":
+        return states[:, 0]
+    weights = attention_mask.to(states.dtype)[..., None]
+    return (states * weights).sum(1) / weights.sum(1).clamp(min=1)
+
+
+def _projection(in_features: int, out_features: int) -> nn.Module:
+    return nn.Sequential(nn.LayerNorm(in_features), nn.Linear(in_features, out_features))
+
+
+def _rows_with(mask, tower_config, batch, device):
+    if mask is None or tower_config is None:
+        return torch.zeros(batch, dtype=torch.bool, device=device)
+    return mask.bool().any(1)
+
+
+def _scatter_rows(values: torch.Tensor, rows: torch.Tensor, batch: int) -> torch.Tensor:
+    """Puts values [R, ...] at the given rows of a zero tensor [batch, ...]."""
+    if values.shape[0] == batch:
+        return values
+    return values.new_zeros(batch, *values.shape[1:]).index_copy(0, rows, values)
+
+
+class ConcatFusion(nn.Module):
+    """A hidden layer over both vectors side by side: the classic of the field."""
+
+    def __init__(self, config: TaggerConfig):
+        super().__init__()
+        width = config.hidden_size
+        self.layers = nn.Sequential(nn.Linear(2 * width, width), nn.GELU(), nn.LayerNorm(width),
+                                    nn.Dropout(config.dropout))
+
+    def forward(self, modality_pooled, present, sequence, mask):
+        return self.layers(modality_pooled.flatten(1)), sequence
+
+
+class GatedFusion(nn.Module):
+    """Gated multimodal unit (arXiv 1702.01992): each feature chooses how much to trust text and photo."""
+
+    def __init__(self, config: TaggerConfig):
+        super().__init__()
+        width = config.hidden_size
+        self.text, self.image = nn.Linear(width, width), nn.Linear(width, width)
+        self.gate = nn.Linear(2 * width, width)
+        self.dropout = nn.Dropout(config.dropout)
+
+    def forward(self, modality_pooled, present, sequence, mask):
+        gate = torch.sigmoid(self.gate(modality_pooled.flatten(1)))
+        text = torch.tanh(self.text(modality_pooled[:, TEXT]))
+        image = torch.tanh(self.image(modality_pooled[:, IMAGE]))
+        return self.dropout(gate * text + (1 - gate) * image), sequence
+
+
+class AttentionFusion(nn.Module):
+    """Transformer layers over a summary token and the fused sequence; the summary is the pooled vector."""
+
+    def __init__(self, config: TaggerConfig):
+        super().__init__()
+        width = config.hidden_size
+        layer = nn.TransformerEncoderLayer(width, config.fusion_heads, 4 * width, config.dropout, activation="gelu",
+                                           batch_first=True, norm_first=True)
+        self.layers = nn.TransformerEncoder(layer, config.fusion_layers, nn.LayerNorm(width),
+                                            enable_nested_tensor=False)
+        self.summary = nn.Linear(2 * width, width)
+
+    def forward(self, modality_pooled, present, sequence, mask):
+        summary = self.summary(modality_pooled.flatten(1))
+        padding = torch.cat([torch.zeros_like(mask[:, :1]), ~mask], dim=1)
+        states = self.layers(torch.cat([summary[:, None], sequence], dim=1), src_key_padding_mask=padding)
+        return states[:, 0], states[:, 1:]
+
+
+class LateFusion(nn.Module):
+    """The mean of the vectors that are there. The logits are fused in the tag head, attribute by attribute."""
+
+    def __init__(self, config: TaggerConfig):
+        super().__init__()
+        self.dropout = nn.Dropout(config.dropout)
+
+    def forward(self, modality_pooled, present, sequence, mask):
+        weights = present.to(modality_pooled.dtype)[..., None]
+        return self.dropout((modality_pooled * weights).sum(1) / weights.sum(1).clamp(min=1)), sequence
+
+
+FUSIONS = {"concat": ConcatFusion, "gated": GatedFusion, "attention": AttentionFusion, "late": LateFusion}

@@ -1,0 +1,224 @@
+"""`TaggerModel`: a text tower and a vision tower, fused once, scored against every closed tag."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+from transformers import PreTrainedModel
+from transformers import initialization as init
+from transformers.utils import ModelOutput
+
+from .configuration_tagger import TaggerConfig
+from .encoder_tagger import TaggerEncoder, pool_tokens
+from .heads_tagger import LinearHead, NameHead, candidate_attributes
+from .lexical_tagger import WordEvidence
+
+
+@dataclass
+class TaggerOutput(ModelOutput):
+    """
+    Args:
+        tag_logits: [B, T], all evidence together, attribute by attribute in config order.
+        none_logits: [B, A], the logit of "no tag of this attribute applies".
+        encoder_logits: [B, T + A], what the towers alone say; the loss of fine-tuning is taken here.
+        pooled: fused vector per product [B, H].
+        last_hidden_state, attention_mask: fused sequence [B, S, H] and its mask [B, S], if asked for.
+    """
+
+    tag_logits: torch.FloatTensor | None = None
+    none_logits: torch.FloatTensor | None = None
+    encoder_logits: torch.FloatTensor | None = None
+    pooled: torch.FloatTensor | None = None
+    last_hidden_state: torch.FloatTensor | None = None
+    attention_mask: torch.BoolTensor | None = None
+
+
+class TaggerModel(PreTrainedModel):
+    """Product tagger: `forward` returns the logits of every closed tag from whatever text and photos a product has.
+
+    Evidence is summed per attribute: `encoder_scale` x the towers' logits, plus what the words say (`WordEvidence`).
+    """
+
+    config_class = TaggerConfig
+    base_model_prefix = ""
+    main_input_name = "input_ids"
+    supports_gradient_checkpointing = True
+    _supports_sdpa = True
+
+    def __init__(self, config: TaggerConfig):
+        super().__init__(config)
+        if not config.attributes:
+            raise ValueError("the configuration names no attributes: a tagger needs tags to score")
+        self.encoder = TaggerEncoder(config)
+        self.tag_head = {"names": NameHead, "linear": LinearHead}[config.tag_head](config)
+        attributes = len(config.attributes)
+        self.encoder_scale = nn.Embedding(attributes, 1)
+        if config.fusion == "late":
+            self.late_weights = nn.Embedding(attributes, 2)
+        self.words = WordEvidence(config) if config.lexical_buckets or config.name_match else None
+        self.register_buffer("candidate_attribute", candidate_attributes(config))
+        self.post_init()
+
+    @torch.no_grad()
+    def _init_weights(self, module):
+        super()._init_weights(module)
+        if isinstance(module, NameHead):
+            # Logits start near zero although name embeddings have unit variance per feature.
+            init.normal_(module.query.weight, std=0.1 / (module.query.weight.shape[0] * module.query.weight.shape[1]) ** 0.5)
+            init.zeros_(module.bias.weight)
+        elif isinstance(module, TaggerModel):
+            init.ones_(module.encoder_scale.weight)
+            if hasattr(module, "late_weights"):
+                init.zeros_(module.late_weights.weight)
+        elif isinstance(module, WordEvidence):
+            module.reset()
+
+    def get_input_embeddings(self):
+        text_tower = getattr(self.encoder, "text_tower", None)
+        return text_tower.get_input_embeddings() if text_tower is not None else None
+
+    def forward(
+        self,
+        input_ids: torch.LongTensor | None = None,
+        attention_mask: torch.LongTensor | None = None,
+        pixel_values: torch.FloatTensor | None = None,
+        pixel_mask: torch.BoolTensor | None = None,
+        output_sequence: bool = False,
+        **kwargs,
+    ) -> TaggerOutput:
+        """
+        Args:
+            input_ids, attention_mask: int64 [B, L]; a row that attends to nothing has no text.
+            pixel_values: float [B, I, 3, H, W]; pixel_mask: bool [B, I], True = a real photo.
+            output_sequence: also return the fused sequence.
+
+        A modality that no row has is not run at all; within a batch its tower sees only the rows that have it.
+        """
+        encoded = self.encoder(input_ids, attention_mask, pixel_values, pixel_mask, output_sequence=output_sequence)
+        encoder_logits = self.score(encoded.pooled, encoded.modality_pooled, encoded.present)
+        logits = self.encoder_scale.weight[self.candidate_attribute, 0] * encoder_logits
+        if self.words is not None and input_ids is not None:
+            if attention_mask is None:
+                attention_mask = torch.ones_like(input_ids)
+            # Words drop out together with the text they stand in.
+            attention_mask = attention_mask * encoded.present[:, :1].to(attention_mask.dtype)
+            logits = logits + self.words(input_ids, attention_mask, self.candidate_attribute)
+        tags = self.config.num_tags
+        return TaggerOutput(tag_logits=logits[:, :tags], none_logits=logits[:, tags:], encoder_logits=encoder_logits,
+                            pooled=encoded.pooled, last_hidden_state=encoded.last_hidden_state,
+                            attention_mask=encoded.attention_mask)
+
+    def score(self, pooled: torch.Tensor, modality_pooled: torch.Tensor, present: torch.Tensor) -> torch.Tensor:
+        """Encoder logits [B, C] from pooled [B, H]; with late fusion from the two modalities [B, 2, H] apart."""
+        if self.config.fusion != "late":
+            return self.tag_head(pooled)
+        logits = self.tag_head(modality_pooled)
+        # Products with neither modality (a batch's padding) fall back on equal weights instead of 0 / 0.
+        absent = ~present & present.any(1, keepdim=True)
+        weights = self.late_weights.weight.masked_fill(absent[:, None], float("-inf")).softmax(-1)
+        return torch.einsum("bmc,bcm->bc", logits, weights[:, self.candidate_attribute])
+
+    def tag_scores(self, tag_logits: torch.Tensor, none_logits: torch.Tensor) -> torch.Tensor:
+        """Probabilities [B, T]: softmax over an attribute's tags and "none" where it is `single`, else sigmoid."""
+        scores = torch.empty_like(tag_logits, dtype=torch.float32)
+        for index, (attribute, where) in enumerate(zip(self.config.attributes, self.config.attribute_slices().values(),
+                                                       strict=True)):
+            logits = tag_logits[:, where].float()
+            if attribute["kind"] == "single":
+                with_none = torch.cat([logits, none_logits[:, index:index + 1].float()], dim=1)
+                scores[:, where] = with_none.softmax(-1)[:, :-1]
+            else:
+                scores[:, where] = logits.sigmoid()
+        return scores
+
+    def predicted_tags(self, scores: torch.Tensor) -> torch.BoolTensor:
+        """The tags a product gets [B, T], from `tag_scores`: of a `single` attribute the best one, if it is likelier
+        than none of them; of a `multi` attribute all that reach their threshold (0.5 until thresholds are fitted)."""
+        chosen = torch.zeros_like(scores, dtype=torch.bool)
+        for attribute, where in zip(self.config.attributes, self.config.attribute_slices().values(), strict=True):
+            part = scores[:, where]
+            thresholds = attribute.get("thresholds")
+            if attribute["kind"] == "single":
+                best = part.argmax(-1, keepdim=True)
+                score = part.gather(1, best)
+                wanted = score >= 1 - part.sum(-1, keepdim=True)
+                if thresholds is not None:
+                    wanted = score >= torch.tensor(thresholds, device=scores.device)[best]
+                chosen[:, where] = torch.zeros_like(part, dtype=torch.bool).scatter(1, best, wanted)
+            else:
+                chosen[:, where] = part >= torch.tensor(thresholds or [0.5] * part.shape[1], device=scores.device)
+        return chosen
+
+    @torch.no_grad()
+    def encode_names(self, names: Sequence[str], processor, batch_size: int = 256) -> torch.Tensor:
+        """The text tower's encodings [N, E] of names such as "colour: Black"."""
+        was_training = self.training
+        self.eval()
+        vectors = []
+        for start in range(0, len(names), batch_size):
+            tokens = {key: value.to(self.device) for key, value in
+                      processor.tokenize(names[start:start + batch_size]).items()}
+            states = self.encoder.text_tower(**tokens).last_hidden_state
+            vectors.append(pool_tokens(states, tokens["attention_mask"], self.config.text_pooling))
+        self.train(was_training)
+        return torch.cat(vectors)
+
+    def name_tags(self, processor) -> None:
+        """Starts the tag head from the tags' names and teaches `WordEvidence` the tokenizer (a new model, once)."""
+        if self.words is not None:
+            self.words.set_tokenizer(processor.tokenizer, self.config.attributes)
+        if isinstance(self.tag_head, NameHead) and self.config.text_config is not None:
+            names = [f"{attribute['name']}: {tag}" for attribute in self.config.attributes for tag in attribute["tags"]]
+            names += [f"{attribute['name']}: none" for attribute in self.config.attributes]
+            self.tag_head.set_names(self.encode_names(names, processor))
+
+    @torch.no_grad()
+    def add_tags(self, tags: dict[str, Sequence[str]], processor) -> None:
+        """Adds tags by name to a trained model, in place; they are scored at once, before any retraining.
+
+        A new tag starts from the encoding of its name, with the typical bias of its attribute. The score of no other tag
+        moves, except that the tags of a `single` attribute share one softmax.
+
+        Args:
+            tags: {attribute: [new tags]}.
+            processor: the model's `TaggerProcessor`.
+
+        Raises:
+            ValueError: an unknown attribute, a tag that is there already, or a model that does not know tags by name.
+        """
+        if not isinstance(self.tag_head, NameHead) or self.config.text_config is None:
+            raise ValueError("add_tags needs tag_head='names' and a text tower: this model knows tags by index only")
+        attributes = {attribute["name"]: attribute for attribute in self.config.attributes}
+        for name, new in tags.items():
+            if name not in attributes:
+                raise ValueError(f"unknown attribute {name!r}; this model knows: {', '.join(attributes)}")
+            repeated = [tag for tag in new if list(new).count(tag) > 1 or tag in attributes[name]["tags"]]
+            if repeated:
+                raise ValueError(f"attribute {name!r} has the tag {repeated[0]!r} already")
+        old_tags, order, names, grown = self.config.num_tags, [], [], []
+        for attribute, where in zip(self.config.attributes, self.config.attribute_slices().values(), strict=True):
+            new = list(tags.get(attribute["name"], ()))
+            order += list(range(where.start, where.stop)) + [-1] * len(new)
+            names += [f"{attribute['name']}: {tag}" for tag in new]
+            attribute = {**attribute, "tags": list(attribute["tags"]) + new}
+            if attribute.get("counts") is not None:
+                attribute["counts"] = list(attribute["counts"]) + [0] * len(new)
+            if attribute.get("thresholds") is not None:
+                typical = sum(attribute["thresholds"]) / len(attribute["thresholds"])
+                attribute["thresholds"] = list(attribute["thresholds"]) + [typical] * len(new)
+            grown.append(attribute)
+        if not names:
+            return
+        order += range(old_tags, old_tags + len(self.config.attributes))
+        old_attribute = self.candidate_attribute
+        self.config.attributes = grown
+        self.candidate_attribute = candidate_attributes(self.config).to(old_attribute.device)
+        order = torch.tensor(order, device=old_attribute.device)
+        self.tag_head.grow(order, old_attribute, self.candidate_attribute, self.encode_names(names, processor))
+        if self.words is not None:
+            self.words.grow(order, old_attribute, self.candidate_attribute)
+            self.words.set_tokenizer(processor.tokenizer, grown)
+
+
+__all__ = ["TaggerModel"]
