@@ -50,7 +50,7 @@ class RecurrentTextModel(PreTrainedModel):
         return self.embed_tokens
 
     def forward(self, input_ids: torch.LongTensor, attention_mask: torch.LongTensor) -> BaseModelOutput:
-        # Packing keeps the backward direction from reading padding first, so a row's output does not depend on its batch.
+        # Packing keeps the backward direction from reading padding first: a row's output is the same in any batch.
         lengths = attention_mask.sum(-1).clamp(min=1).cpu()
         embedded = self.dropout(self.embed_tokens(input_ids))
         packed = nn.utils.rnn.pack_padded_sequence(embedded, lengths, batch_first=True, enforce_sorted=False)

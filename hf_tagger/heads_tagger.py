@@ -1,12 +1,13 @@
-"""Tag heads: evidence for every closed tag from the pooled vector, from the words of the text, and from the tags' names.
+"""Tag heads: the pooled vector scored against every closed tag.
 
-All of them score the same C = T + A candidates: the T tags in config order, then one "none applies" per attribute.
+They score C = T + A candidates: the T tags in config order, then one "none applies" per attribute.
 """
 
 import torch
 from torch import nn
 
 from .configuration_tagger import TaggerConfig
+
 
 def candidate_attributes(config: TaggerConfig) -> torch.LongTensor:
     """For each of the C candidates, the index of its attribute [C]."""

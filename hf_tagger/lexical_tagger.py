@@ -1,8 +1,8 @@
 """Exact words count: tag evidence read straight from `input_ids`, beside what the text tower makes of them.
 
-An encoder averages a product's words away; a linear model over the words themselves knows rare tags better. `LexicalPath`
-is that linear model over hashed n-grams, `NameMatch` asks whether a tag's own name stands in the text. Both score the
-C = T + A candidates of the tag heads, need no second processor, and travel with the model.
+An encoder averages a product's words away; a linear model over the words themselves knows rare tags better.
+`LexicalPath` is that linear model over hashed n-grams, `NameMatch` asks whether a tag's own name stands in the text.
+Both score the C = T + A candidates of the tag heads, need no second processor, and travel with the model.
 """
 
 import unicodedata
@@ -32,7 +32,7 @@ def fold_vocabulary(tokenizer) -> torch.LongTensor:
 
 
 class WordEvidence(nn.Module):
-    """Adds up what the words say of each candidate: weight per attribute x lexical path + weight per attribute x name."""
+    """What the words say of each candidate: lexical path and name match, each with a weight per attribute."""
 
     def __init__(self, config: TaggerConfig):
         super().__init__()

@@ -65,7 +65,7 @@ class TaggerModel(PreTrainedModel):
         super()._init_weights(module)
         if isinstance(module, NameHead):
             # Logits start near zero although name embeddings have unit variance per feature.
-            init.normal_(module.query.weight, std=0.1 / (module.query.weight.shape[0] * module.query.weight.shape[1]) ** 0.5)
+            init.normal_(module.query.weight, std=0.1 / module.query.weight.numel() ** 0.5)
             init.zeros_(module.bias.weight)
         elif isinstance(module, TaggerModel):
             init.ones_(module.encoder_scale.weight)
@@ -177,8 +177,8 @@ class TaggerModel(PreTrainedModel):
     def add_tags(self, tags: dict[str, Sequence[str]], processor) -> None:
         """Adds tags by name to a trained model, in place; they are scored at once, before any retraining.
 
-        A new tag starts from the encoding of its name, with the typical bias of its attribute. The score of no other tag
-        moves, except that the tags of a `single` attribute share one softmax.
+        A new tag starts from the encoding of its name, with the typical bias of its attribute. The score of no other
+        tag moves, except that the tags of a `single` attribute share one softmax.
 
         Args:
             tags: {attribute: [new tags]}.

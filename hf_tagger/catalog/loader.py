@@ -1,8 +1,8 @@
 """Batches from a streamed catalogue: shuffled, of similar length, decoded in workers, and resumable at any batch.
 
-Every worker process walks the same stream of undecoded rows and forms the same batches; each collates its share of them.
-So the order of batches depends on the seed and the epoch alone, not on the number of workers, and going on from batch N
-costs reading N batches of raw rows, not decoding them.
+Every worker process walks the same stream of undecoded rows and forms the same batches; each collates its share of
+them. So the order of batches depends on the seed and the epoch alone, not on the number of workers, and going on from
+batch N costs reading N batches of raw rows, not decoding them.
 """
 
 import random
@@ -98,7 +98,7 @@ class CatalogLoader:
                     for tag in given or ()), default=1.0)
 
     def _cut(self, pool: list[dict], order: random.Random) -> list[list[dict]]:
-        """A pool of records -> batches of products with texts of similar length, so that little of a batch is padding."""
+        """A pool of records -> batches of products with texts of similar length: little of a batch is padding."""
         size = self.settings.batch_size
         if self.settings.bucket_batches > 1:
             pool = sorted(pool, key=lambda record: len(record["text"] or ""))
