@@ -1,0 +1,175 @@
+"""How the cells of a catalogue say which tags a product has, per attribute."""
+
+import json
+import math
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from hf_tagger.catalog.cleaning import clean_tag
+from hf_tagger.catalog.quarantine import RowError
+from hf_tagger.catalog.strict import ConfigError
+
+_CACHED_CELLS = 100_000
+
+
+@dataclass
+class AttributeSpec:
+    """One attribute (colour, material, season …) as the schema declares it.
+
+    Args:
+        column: the catalogue's column (default: the attribute's own name).
+        kind: `single`: a product has one of the tags or none; `multi`: any number of them.
+        format: `column`: the cell is the tag; `list`: a list (in a CSV: a JSON list); `delimited`: tags with
+            `delimiter` between them; `path`: "Apparel > Topwear > Tshirts", of which `level` picks one node (0: the
+            first, -1: the last); without `level` every node is a tag, with its parent known.
+        delimiter: what stands between the tags (default "," for delimited, ">" for path).
+        min_count: tags of fewer products than this in the training split are reported and left out.
+        when_missing: what an empty cell says: `unknown` (nobody looked) or `none` (no tag applies).
+        none_values, unknown_values: cell values that say so in words ("No pattern"; "n/a").
+        aliases: {other spelling: tag}.
+        fold_case: spellings that differ by case only are one tag: that of `tags` or `aliases`, else in lower case.
+        tags: a fixed list of tags, in this order (default: the tags found).
+    """
+
+    column: str | None = None
+    kind: Literal["single", "multi"] = "single"
+    format: Literal["column", "list", "delimited", "path"] = "column"
+    delimiter: str | None = None
+    level: int | None = None
+    min_count: int = 1
+    when_missing: Literal["unknown", "none"] = "unknown"
+    none_values: list[str] = field(default_factory=list)
+    unknown_values: list[str] = field(default_factory=list)
+    aliases: dict[str, str] = field(default_factory=dict)
+    fold_case: bool = False
+    tags: list[str] | None = None
+
+    def __post_init__(self):
+        if self.delimiter is None and self.format in ("delimited", "path"):
+            self.delimiter = "," if self.format == "delimited" else ">"
+        if self.delimiter is not None and (not self.delimiter or self.format in ("column", "list")):
+            raise ConfigError(f"delimiter {self.delimiter!r} needs format: delimited or path.")
+        if self.level is not None and self.format != "path":
+            raise ConfigError("level needs format: path.")
+        if self.is_tree and self.kind == "single":
+            raise ConfigError("a path without level gives a product several tags: write kind: multi, or level: -1.")
+        if self.min_count < 1:
+            raise ConfigError(f"min_count must be at least 1, got {self.min_count}.")
+
+    @property
+    def is_tree(self) -> bool:
+        """Every node of a path is a tag: tags have parents."""
+        return self.format == "path" and self.level is None
+
+
+class TagReader:
+    """Reads the cells of one attribute. `read(value)` gives its tags, [] (none applies) or None (unknown)."""
+
+    def __init__(self, name: str, spec: AttributeSpec):
+        self.name, self.spec = name, spec
+        self._none = {_fold(value) for value in spec.none_values}
+        self._unknown = {_fold(value) for value in spec.unknown_values}
+        self._aliases = {self._key(spelling): tag for spelling, tag in spec.aliases.items()}
+        if spec.fold_case:
+            spelt = [*spec.aliases.values(), *(spec.tags or [])]
+            self._aliases = {tag.casefold(): tag for tag in spelt} | self._aliases
+        self._cache: dict[str, tuple[str, ...] | None] = {}
+
+    def read(self, value: Any) -> list[str] | None:
+        """Raises RowError ("several_values", "wrong_type") for a cell that this attribute cannot have."""
+        if type(value) is not str:
+            return self._read(value)
+        if value in self._cache:
+            cached = self._cache[value]
+        else:
+            tags = self._read(value)
+            cached = None if tags is None else tuple(tags)
+            if len(self._cache) < _CACHED_CELLS:
+                self._cache[value] = cached
+        return None if cached is None else list(cached)
+
+    def _read(self, value: Any) -> list[str] | None:
+        cells = self._split(value)
+        if cells == []:
+            return []
+        tags, said_none, said_unknown = [], False, False
+        for cell in cells or ():
+            tag = clean_tag(cell_text(cell))
+            if tag is None:
+                continue
+            folded = _fold(tag)
+            said_none |= folded in self._none
+            said_unknown |= folded in self._unknown
+            if folded not in self._none and folded not in self._unknown:
+                tag = self._aliases.get(self._key(tag)) or (tag.lower() if self.spec.fold_case else tag)
+                if tag not in tags:
+                    tags.append(tag)
+        if not tags:
+            return [] if said_none or (not said_unknown and self.spec.when_missing == "none") else None
+        if self.spec.kind == "single" and len(tags) > 1:
+            raise RowError(
+                self.spec.column or self.name,
+                "several_values",
+                f"{self.name} is single, but the row says {', '.join(tags)} (declare it kind: multi, or add aliases)",
+            )
+        return tags
+
+    def _split(self, value: Any) -> list | None:
+        """The cell's items; None where the cell is empty, [] where it states an empty list."""
+        if is_missing(value):
+            return None
+        spec = self.spec
+        if spec.format == "list" and isinstance(value, str):
+            value = self._json_list(value)
+        if isinstance(value, list | tuple):
+            if spec.format != "path" or not value:
+                return list(value)
+            if len(value) > 1:
+                column = spec.column or self.name
+                raise RowError(column, "several_values", f"{self.name} takes one path per product, got {value!r}")
+            value = value[0]
+        if isinstance(value, dict | bytes):
+            column, kind = spec.column or self.name, type(value).__name__
+            raise RowError(column, "wrong_type", f"{self.name} wants text, got {kind}")
+        if spec.delimiter is None:
+            return [value]
+        pieces = [piece.strip() for piece in str(value).split(spec.delimiter)]
+        pieces = [piece for piece in pieces if piece] or None
+        if spec.format == "path" and spec.level is not None and pieces:
+            inside = -len(pieces) <= spec.level < len(pieces)
+            return [pieces[spec.level]] if inside else None
+        return pieces
+
+    def _json_list(self, value: str) -> list:
+        try:
+            items = json.loads(value)
+        except json.JSONDecodeError:
+            items = None
+        if not isinstance(items, list):
+            column = self.spec.column or self.name
+            detail = f"{self.name} wants a list, got {value!r} (tags in one string: format: delimited)"
+            raise RowError(column, "wrong_type", detail)
+        return items
+
+    def _key(self, tag: str) -> str:
+        return tag.casefold() if self.spec.fold_case else tag
+
+
+def is_missing(value: Any) -> bool:
+    """An empty cell: None, blank text, or NaN."""
+    if isinstance(value, str):
+        return not value.strip()
+    return value is None or (isinstance(value, float) and math.isnan(value))
+
+
+def cell_text(value: Any) -> str:
+    """A cell as text: whole floats without their ".0", as a column of numbers with gaps is often stored."""
+    if value is None:
+        return ""
+    if isinstance(value, float) and value.is_integer():
+        return str(int(value))
+    return value if isinstance(value, str) else str(value)
+
+
+def _fold(tag: str) -> str:
+    return (clean_tag(tag) or "").casefold()

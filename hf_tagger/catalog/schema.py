@@ -1,0 +1,215 @@
+"""A shop's columns mapped onto one product record."""
+
+import os
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+from hf_tagger.catalog.attributes import AttributeSpec, TagReader, cell_text, is_missing
+from hf_tagger.catalog.cleaning import clean_tag, clean_text
+from hf_tagger.catalog.quarantine import RowError
+from hf_tagger.catalog.strict import ConfigError, did_you_mean
+
+Record = dict[str, Any]
+
+
+@dataclass
+class PairsSpec:
+    """Tags as pairs: each row names the attributes that are known for it; all its other attributes are unknown.
+
+    Args:
+        names, values: list columns of equal length: the attributes' names and their values.
+        discover: take every attribute that the catalogue names, each as this says (default: an attribute that is not
+            declared is an error).
+    """
+
+    names: str
+    values: str
+    discover: AttributeSpec | None = None
+
+
+@dataclass
+class CatalogSchema:
+    """
+    Args:
+        id: column of the product's id (default: the file's name and the row's number).
+        text: columns of text, in the order in which they are read.
+        language_column, language: the column that names each product's language, or the language of them all.
+        images: columns of photos: paths, bytes, `datasets` images, or lists of these.
+        image_root: folder that paths start from (default: the folder of the catalogue file).
+        image_delimiter: what stands between several paths in one cell.
+        allow_urls: photos may be http(s) URLs.
+        group: column whose rows stay in one split (default: the id).
+        attributes: {name: how its tags are written}.
+        pairs: tags written as attribute-value pairs; attributes without a `column` are then read from these.
+        max_chars: length that each text column is cut to, in characters.
+    """
+
+    id: str | None = None
+    text: str | list[str] = field(default_factory=list)
+    language_column: str | None = None
+    language: str | None = None
+    images: str | list[str] = field(default_factory=list)
+    image_root: str | None = None
+    image_delimiter: str | None = None
+    allow_urls: bool = False
+    group: str | None = None
+    attributes: dict[str, AttributeSpec] = field(default_factory=dict)
+    pairs: PairsSpec | None = None
+    max_chars: int = 2000
+
+    def __post_init__(self):
+        self.text = [self.text] if isinstance(self.text, str) else list(self.text)
+        self.images = [self.images] if isinstance(self.images, str) else list(self.images)
+        if not self.text and not self.images:
+            raise ConfigError("a schema needs at least one text or images column.")
+        if self.language and self.language_column:
+            raise ConfigError("give language (one for all products) or language_column, not both.")
+        if not self.attributes and not (self.pairs and self.pairs.discover):
+            raise ConfigError("a schema needs attributes: {name: {kind: single}, …}, or pairs with discover.")
+        self._paired = {name for name, spec in self.attributes.items() if self.pairs and spec.column is None}
+        for name, spec in self.attributes.items():
+            if spec.column is None and name not in self._paired:
+                spec.column = name
+        self._readers = {name: TagReader(name, spec) for name, spec in self.attributes.items()}
+        self._discovered: dict[str, TagReader] = {}
+
+    def columns(self) -> dict[str, str]:
+        """{column that the schema reads: the schema's key that names it}."""
+        named = [(self.id, "id"), (self.language_column, "language_column"), (self.group, "group")]
+        named += [(column, "text") for column in self.text]
+        named += [(column, "images") for column in self.images]
+        named += [(spec.column, f"attributes.{name}") for name, spec in self.attributes.items()]
+        if self.pairs:
+            named += [(self.pairs.names, "pairs.names"), (self.pairs.values, "pairs.values")]
+        columns: dict[str, str] = {}
+        for column, key in named:
+            if column is not None:
+                columns.setdefault(column, key)
+        return columns
+
+    def check_columns(self, columns: Iterable[str], where: str = "the catalogue") -> None:
+        """Raises ConfigError, naming the nearest column, where the catalogue lacks one that the schema reads."""
+        columns = list(columns)
+        for column, key in self.columns().items():
+            if column not in columns:
+                raise ConfigError(f'{where} has no column "{column}" (schema: {key}).{did_you_mean(column, columns)}')
+
+    def attribute(self, name: str) -> AttributeSpec:
+        """The specification of an attribute, declared or discovered."""
+        if name in self.attributes:
+            return self.attributes[name]
+        if self.pairs and self.pairs.discover:
+            return self.pairs.discover
+        raise ConfigError(f'The attribute "{name}" is not declared.{did_you_mean(name, self.attributes)}')
+
+    def record(
+        self, row: dict, number: int, *, file: str = "", image_root: str = "", notes: list[RowError] | None = None
+    ) -> Record:
+        """A row of the catalogue -> product record: {"id", "text", "texts", "language", "images", "tags"}.
+
+        `tags` holds every declared attribute (its tags, [] none applies, None unknown) and, with `pairs.discover`,
+        those that the row names. `image_root` stands in for the schema's own where it has none. What is refused while
+        the row remains is appended to `notes`.
+
+        Raises RowError where the row cannot be used ("no_content", "several_values", "wrong_type"), ConfigError for an
+        attribute in `pairs` that is not declared.
+        """
+        notes = [] if notes is None else notes
+        texts = [text for column in self.text if (text := self._text(row.get(column), column, notes))]
+        images = self._images(row, self.image_root or image_root, notes) if self.images else []
+        if not texts and not images:
+            columns = ", ".join([*self.text, *self.images])
+            raise RowError(None, "no_content", f"neither text nor photo (looked in {columns})")
+        language = row.get(self.language_column) if self.language_column else self.language
+        return {
+            "id": self.row_id(row, number, file),
+            "text": ". ".join(texts) if texts else None,
+            "texts": texts,
+            "language": None if is_missing(language) else str(language).strip().lower().replace("_", "-"),
+            "images": images,
+            "tags": self._tags(row),
+        }
+
+    def row_id(self, row: dict, number: int, file: str = "") -> str:
+        """The row's id, or where it has none its file and number."""
+        value = row.get(self.id) if self.id else None
+        return f"{file}:{number}" if is_missing(value) else cell_text(value).strip()
+
+    def group_key(self, row: dict, number: int, file: str = "") -> str:
+        """What decides the row's split: its group, or where it has none its id."""
+        value = row.get(self.group) if self.group else None
+        return self.row_id(row, number, file) if is_missing(value) else cell_text(value).strip()
+
+    def _text(self, value: Any, column: str, notes: list[RowError]) -> str | None:
+        if isinstance(value, list):
+            value = ". ".join(cell_text(item) for item in value if isinstance(item, str | int | float))
+        if is_missing(value):
+            return None
+        if isinstance(value, dict | bytes):
+            notes.append(RowError(column, "wrong_type", f"wanted text, got {type(value).__name__}"))
+            return None
+        return clean_text(cell_text(value), self.max_chars)
+
+    def _images(self, row: dict, root: str, notes: list[RowError]) -> list:
+        images = []
+        for column in self.images:
+            values = row.get(column)
+            if isinstance(values, str) and self.image_delimiter:
+                values = values.split(self.image_delimiter)
+            for value in values if isinstance(values, list) else [values]:
+                if is_missing(value) or (isinstance(value, dict) and not (value.get("bytes") or value.get("path"))):
+                    continue
+                try:
+                    images.append(self._image(value, column, root))
+                except RowError as refused:
+                    notes.append(refused)
+        return images
+
+    def _image(self, value: Any, column: str, root: str) -> Any:
+        if isinstance(value, dict):
+            if value.get("bytes"):
+                return value
+            value = value["path"]
+        if isinstance(value, bytes):
+            return value
+        if not isinstance(value, str):
+            raise RowError(column, "wrong_type", f"wanted a path, bytes or an image, got {type(value).__name__}")
+        value = value.strip()
+        if value[:7].lower() == "http://" or value[:8].lower() == "https://":
+            if not self.allow_urls:
+                raise RowError(column, "url_refused", f"{value}: set allow_urls: true in the schema to fetch photos")
+            return value
+        if "://" in value or os.path.isabs(value):
+            return value
+        if ".." in value and os.path.normpath(value).startswith(".."):
+            raise RowError(column, "outside_root", f"{value} leads out of the photo folder")
+        return os.path.join(root, value) if root else value
+
+    def _tags(self, row: dict) -> dict[str, list[str] | None]:
+        tags = {
+            name: None if name in self._paired else reader.read(row.get(reader.spec.column))
+            for name, reader in self._readers.items()
+        }
+        if self.pairs:
+            for name, values in self._pairs(row).items():
+                tags[name] = self._paired_reader(name).read(values)
+        return tags
+
+    def _pairs(self, row: dict) -> dict[str, list]:
+        names, values = row.get(self.pairs.names), row.get(self.pairs.values)
+        names = names if isinstance(names, list) else [] if is_missing(names) else [names]
+        values = values if isinstance(values, list) else [] if is_missing(values) else [values]
+        if len(names) != len(values):
+            raise RowError(self.pairs.names, "wrong_type", f"{len(names)} names for {len(values)} values")
+        pairs: dict[str, list] = {}
+        for name, value in zip(names, values, strict=True):
+            if name := clean_tag(cell_text(name)):
+                pairs.setdefault(name, []).extend(value if isinstance(value, list) else [value])
+        return pairs
+
+    def _paired_reader(self, name: str) -> TagReader:
+        reader = self._readers.get(name) or self._discovered.get(name)
+        if reader is None:
+            reader = self._discovered[name] = TagReader(name, self.attribute(name))
+        return reader
