@@ -1,6 +1,6 @@
 """The towers and their fusion: tokens and photos in, one fused sequence and one pooled vector out."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import nn
@@ -29,6 +29,25 @@ class TaggerEncoderOutput(ModelOutput):
     pooled: torch.FloatTensor | None = None
     modality_pooled: torch.FloatTensor | None = None
     present: torch.BoolTensor | None = None
+
+
+@dataclass
+class TowerFeatures:
+    """What the towers say of a batch, before anything trainable in minutes touches it.
+
+    Args:
+        present: bool [B, 2], which of text and photo each product has.
+        text, image: pooled features [B, F] of each tower, None where no product of the batch has the modality.
+        text_states, text_mask, image_states, image_mask: token states [B, S, F] and which of them are real [B, S].
+    """
+
+    present: torch.BoolTensor
+    text: torch.Tensor | None = None
+    image: torch.Tensor | None = None
+    text_states: torch.Tensor | None = None
+    text_mask: torch.BoolTensor | None = None
+    image_states: torch.Tensor | None = None
+    image_mask: torch.BoolTensor | None = None
 
 
 class RecurrentTextModel(PreTrainedModel):
@@ -93,6 +112,7 @@ class TaggerEncoder(nn.Module):
         attention_mask: torch.LongTensor | None = None,
         pixel_values: torch.FloatTensor | None = None,
         pixel_mask: torch.BoolTensor | None = None,
+        features: TowerFeatures | None = None,
         output_sequence: bool = False,
         **kwargs,
     ) -> TaggerEncoderOutput:
@@ -100,8 +120,36 @@ class TaggerEncoder(nn.Module):
         Args:
             input_ids, attention_mask: int64 [B, L]; a row without any attended token has no text.
             pixel_values: [B, I, 3, H, W]; pixel_mask: bool [B, I], True = a real image.
+            features: what `run_towers` returned earlier for these products; the towers then stay idle.
             output_sequence: also return the fused sequence (attention fusion computes it in any case).
         """
+        output_sequence = output_sequence or self.config.fusion == "attention"
+        if features is None:
+            features = self.run_towers(input_ids, attention_mask, pixel_values, pixel_mask, output_sequence)
+        elif output_sequence:
+            raise ValueError("the fused sequence needs the towers' token states, which stored features do not keep")
+        else:
+            features = self._drop_modalities(features)
+        present = features.present
+        vectors = []
+        for modality, vector in ((TEXT, features.text), (IMAGE, features.image)):
+            proxy = self.proxies.weight[modality].expand(len(present), -1)
+            if vector is None:
+                vectors.append(proxy)
+            else:
+                projected = (self.text_projection, self.image_projection)[modality](vector)
+                vectors.append(torch.where(present[:, modality, None], projected, proxy.to(projected.dtype)))
+        modality_pooled = torch.stack([vector.to(vectors[0].dtype) for vector in vectors], dim=1)
+        sequence = mask = None
+        if output_sequence:
+            sequence, mask = self._fused_sequence(features)
+        pooled, sequence = self.fusion(modality_pooled, present, sequence, mask)
+        return TaggerEncoderOutput(last_hidden_state=sequence, attention_mask=mask, pooled=pooled,
+                                   modality_pooled=modality_pooled, present=present)
+
+    def run_towers(self, input_ids=None, attention_mask=None, pixel_values=None, pixel_mask=None,
+                   output_states: bool = False) -> TowerFeatures:
+        """Runs each tower on the rows that have something for it (arguments as in `forward`)."""
         reference = input_ids if input_ids is not None else pixel_values
         if reference is None:
             raise ValueError("a product needs text or a photo: pass input_ids, pixel_values or both")
@@ -110,72 +158,55 @@ class TaggerEncoder(nn.Module):
             attention_mask = torch.ones_like(input_ids)
         if pixel_values is not None and pixel_mask is None:
             pixel_mask = torch.ones(pixel_values.shape[:2], dtype=torch.bool, device=device)
-        has_text = _rows_with(attention_mask, self.config.text_config, batch, device)
-        has_image = _rows_with(pixel_mask, self.config.vision_config, batch, device)
-        if self.training:
-            has_text, has_image = self._drop_modalities(has_text, has_image)
-        output_sequence = output_sequence or self.config.fusion == "attention"
+        has = [_rows_with(attention_mask, self.config.text_config, batch, device),
+               _rows_with(pixel_mask, self.config.vision_config, batch, device)]
+        features = TowerFeatures(present=torch.stack(has, dim=1))
+        features = self._drop_modalities(features)
+        has_text, has_image = features.present.unbind(1)
+        if bool(has_text.any()):
+            rows = has_text.nonzero().squeeze(1)
+            mask = attention_mask[rows]
+            states = self.text_tower(input_ids=input_ids[rows], attention_mask=mask).last_hidden_state
+            features.text = _scatter_rows(pool_tokens(states, mask, self.config.text_pooling), rows, batch)
+            if output_states:
+                features.text_states = _scatter_rows(states, rows, batch)
+                features.text_mask = attention_mask.bool() & has_text[:, None]
+        if bool(has_image.any()):
+            # Only real photos of products that keep them go through the tower, whatever the padding of the batch.
+            mask = pixel_mask & has_image[:, None]
+            pixels = pixel_values[mask].contiguous(memory_format=torch.channels_last)
+            vectors, states = self._run_vision(pixels, output_states)
+            total = vectors.new_zeros(batch, vectors.shape[1]).index_add(0, mask.nonzero()[:, 0], vectors)
+            features.image = total / mask.sum(1, keepdim=True).clamp(min=1)
+            if output_states:
+                spread = states.new_zeros(*mask.shape, *states.shape[1:])
+                spread[mask] = states
+                features.image_states = spread.flatten(1, 2)
+                features.image_mask = mask.repeat_interleave(states.shape[1], dim=1)
+        return features
 
-        text, text_tokens, text_mask = self._read_text(input_ids, attention_mask, has_text, output_sequence)
-        image, image_tokens, image_mask = self._read_images(pixel_values, pixel_mask, has_image, output_sequence)
-        present = torch.stack([has_text, has_image], dim=1)
-        modality_pooled = torch.stack([text, image], dim=1)
-        sequence = mask = None
-        if output_sequence:
-            sequence = torch.cat([text_tokens, image_tokens], dim=1)
-            mask = torch.cat([text_mask, image_mask], dim=1)
-        pooled, sequence = self.fusion(modality_pooled, present, sequence, mask)
-        return TaggerEncoderOutput(last_hidden_state=sequence, attention_mask=mask, pooled=pooled,
-                                   modality_pooled=modality_pooled, present=present)
-
-    def _drop_modalities(self, has_text, has_image):
-        """Takes at most one modality away, and only from products that have both."""
-        rates = self.config.modality_dropout or {}
-        draw = torch.rand(has_text.shape, device=has_text.device)
-        both = has_text & has_image
+    def _drop_modalities(self, features: TowerFeatures) -> TowerFeatures:
+        """In training, takes at most one modality away, and only from products that have both."""
+        rates = self.config.modality_dropout
+        if not self.training or not rates:
+            return features
+        draw = torch.rand(len(features.present), device=features.present.device)
         text_rate, image_rate = rates.get("text", 0.0), rates.get("image", 0.0)
-        drop_text = both & (draw < text_rate)
-        drop_image = both & (draw >= text_rate) & (draw < text_rate + image_rate)
-        return has_text & ~drop_text, has_image & ~drop_image
+        lost = torch.stack([draw < text_rate, (draw >= text_rate) & (draw < text_rate + image_rate)], dim=1)
+        present = features.present & ~(lost & features.present.all(1, keepdim=True))
+        return replace(features, present=present)
 
-    def _read_text(self, input_ids, attention_mask, has_text, output_sequence):
-        batch = has_text.shape[0]
-        proxy = self.proxies.weight[TEXT].expand(batch, -1)
-        slot, slot_mask = proxy[:, None], ~has_text[:, None]
-        if not bool(has_text.any()):
-            return proxy, slot, slot_mask
-        rows = has_text.nonzero().squeeze(1)
-        mask = attention_mask[rows]
-        states = self.text_tower(input_ids=input_ids[rows], attention_mask=mask).last_hidden_state
-        pooled = self.text_projection(pool_tokens(states, mask, self.config.text_pooling))
-        tokens, token_mask = slot, slot_mask
-        if output_sequence:
-            token_mask = torch.cat([slot_mask, attention_mask.bool() & has_text[:, None]], dim=1)
-            tokens = torch.cat([slot, _scatter_rows(self.text_token_projection(states), rows, batch)], dim=1)
-        return torch.where(has_text[:, None], _scatter_rows(pooled, rows, batch), proxy), tokens, token_mask
-
-    def _read_images(self, pixel_values, pixel_mask, has_image, output_sequence):
-        batch = has_image.shape[0]
-        proxy = self.proxies.weight[IMAGE].expand(batch, -1)
-        slot, slot_mask = proxy[:, None], ~has_image[:, None]
-        if not bool(has_image.any()):
-            return proxy, slot, slot_mask
-        # Only real photos of products that keep them go through the tower, whatever the padding of the batch.
-        mask = pixel_mask & has_image[:, None]
-        row_of_image = mask.nonzero()[:, 0]
-        pixels = pixel_values[mask].contiguous(memory_format=torch.channels_last)
-        vectors, states = self._run_vision(pixels, output_sequence)
-        pooled = vectors.new_zeros(batch, vectors.shape[1]).index_add(0, row_of_image, vectors)
-        pooled = self.image_projection(pooled / mask.sum(1, keepdim=True).clamp(min=1))
-        tokens, token_mask = slot, slot_mask
-        if output_sequence:
-            count = mask.shape[1] * states.shape[1]
-            projected = self.image_token_projection(states)
-            spread = projected.new_zeros(*mask.shape, *projected.shape[1:])
-            spread[mask] = projected
-            tokens = torch.cat([slot, spread.view(batch, count, -1)], dim=1)
-            token_mask = torch.cat([slot_mask, mask.repeat_interleave(states.shape[1], dim=1)], dim=1)
-        return torch.where(has_image[:, None], pooled, proxy.to(pooled.dtype)), tokens, token_mask
+    def _fused_sequence(self, features: TowerFeatures) -> tuple[torch.Tensor, torch.Tensor]:
+        """Text tokens then photo tokens [B, S, H]; a slot before each holds the proxy of an absent modality."""
+        parts, masks = [], []
+        towers = ((features.text_states, features.text_mask), (features.image_states, features.image_mask))
+        for modality, (states, mask) in enumerate(towers):
+            parts.append(self.proxies.weight[modality].expand(len(features.present), 1, -1))
+            masks.append(~features.present[:, modality, None])
+            if states is not None:
+                parts.append((self.text_token_projection, self.image_token_projection)[modality](states))
+                masks.append(mask)
+        return torch.cat([part.to(parts[-1].dtype) for part in parts], dim=1), torch.cat(masks, dim=1)
 
     def _run_vision(self, pixels, output_sequence):
         """Photos [N, 3, H, W] -> pooled features [N, F] and, if wanted, the last feature map as tokens [N, P, C]."""

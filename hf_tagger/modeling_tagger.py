@@ -10,7 +10,7 @@ from transformers import initialization as init
 from transformers.utils import ModelOutput
 
 from .configuration_tagger import TaggerConfig
-from .encoder_tagger import TaggerEncoder, pool_tokens
+from .encoder_tagger import TaggerEncoder, TowerFeatures, pool_tokens
 from .heads_tagger import LinearHead, NameHead, candidate_attributes
 from .lexical_tagger import WordEvidence
 
@@ -84,6 +84,7 @@ class TaggerModel(PreTrainedModel):
         attention_mask: torch.LongTensor | None = None,
         pixel_values: torch.FloatTensor | None = None,
         pixel_mask: torch.BoolTensor | None = None,
+        features: TowerFeatures | None = None,
         output_sequence: bool = False,
         **kwargs,
     ) -> TaggerOutput:
@@ -91,11 +92,12 @@ class TaggerModel(PreTrainedModel):
         Args:
             input_ids, attention_mask: int64 [B, L]; a row that attends to nothing has no text.
             pixel_values: float [B, I, 3, H, W]; pixel_mask: bool [B, I], True = a real photo.
+            features: what `encoder.run_towers` returned earlier; the towers then stay idle.
             output_sequence: also return the fused sequence.
 
         A modality that no row has is not run at all; within a batch its tower sees only the rows that have it.
         """
-        encoded = self.encoder(input_ids, attention_mask, pixel_values, pixel_mask, output_sequence=output_sequence)
+        encoded = self.encoder(input_ids, attention_mask, pixel_values, pixel_mask, features, output_sequence)
         encoder_logits = self.score(encoded.pooled, encoded.modality_pooled, encoded.present)
         logits = self.encoder_scale.weight[self.candidate_attribute, 0] * encoder_logits
         if self.words is not None and input_ids is not None:
