@@ -1,0 +1,192 @@
+"""LoRA (arXiv 2106.09685) on both towers through peft; everything else that is trainable is trained and saved in full.
+
+    peft_model = apply_lora(model, LoraSettings(rank=8))
+    ...                                                     # train
+    size = save_adapter(peft_model, folder, base="shop/base-model")
+    merged = merge_adapter(load_adapter(model, folder))
+
+`AutoModel.from_pretrained(folder)` opens an adapter folder as well: it names its base model.
+"""
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+from peft import LoraConfig, PeftModel, get_peft_model
+from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+TOWERS = ("text_tower", "vision_tower")
+# Embeddings and stems, squeeze-excite gates (a few channels wide), poolers.
+LEFT_ALONE = re.compile(r"embed|stem|pooler|\bse\.|^(timm_model\.)?conv1\b")
+
+
+@dataclass
+class LoraSettings:
+    """
+    Args:
+        rank: width of the low-rank update.
+        alpha: the update is scaled by alpha / rank, or by alpha / sqrt(rank) with `use_rslora` (arXiv 2312.03732).
+        dropout: on the input of the update, in training.
+        text_targets, vision_targets: the tower's layers to adapt: "auto", or names as the tower has them, their endings
+            being enough (["query", "value"]); [] leaves the tower as it is, frozen.
+    """
+
+    rank: int = 8
+    alpha: float = 16.0
+    dropout: float = 0.05
+    use_rslora: bool = False
+    text_targets: str | list[str] = "auto"
+    vision_targets: str | list[str] = "auto"
+
+    def __post_init__(self):
+        if self.rank < 1:
+            raise ValueError(f"lora.rank must be at least 1, got {self.rank}")
+        for key in ("text_targets", "vision_targets"):
+            value = getattr(self, key)
+            if isinstance(value, str) and value != "auto":
+                raise ValueError(f'lora.{key} must be "auto" or a list of layer names, got {value!r}')
+
+
+class ParameterCount(NamedTuple):
+    trainable: int
+    total: int
+
+    def __str__(self):
+        return f"trainable {self.trainable:,} of {self.total:,} parameters ({self.trainable / self.total:.2%})"
+
+
+def apply_lora(model: nn.Module, settings: LoraSettings, modules_to_save: list[str] | None = None) -> PeftModel:
+    """Puts adapters into the sub-modules called `text_tower` and `vision_tower`, in place, and freezes the rest.
+
+    Args:
+        modules_to_save: names of the modules trained and saved in full; by default every module outside the towers that
+            has a trainable parameter, and a tower without a layer LoRA could adapt (a recurrent one).
+
+    BatchNorm statistics are frozen, for they are not in an adapter.
+
+    Raises ValueError where a target names no layer, no layer at all is to be adapted, or a parameter outside the towers
+    belongs to no module of its own and could not be saved with an adapter.
+    """
+    targets, whole_towers = [], []
+    for name, tower in find_towers(model).items():
+        wanted = getattr(settings, f"{name.rpartition('.')[2].removesuffix('_tower')}_targets")
+        chosen = adaptable_layers(tower) if wanted == "auto" else _named_layers(tower, wanted, name)
+        targets += [f"{name}.{layer}" for layer in chosen]
+        if not chosen and wanted == "auto":
+            whole_towers.append(name)
+    if not targets:
+        raise ValueError("LoRA has no layer to adapt: name lora.text_targets or lora.vision_targets, or tune in full")
+    if modules_to_save is None:
+        modules_to_save = [*whole_towers, *_trainable_outside_towers(model)]
+    config = LoraConfig(
+        r=settings.rank,
+        lora_alpha=settings.alpha,
+        lora_dropout=settings.dropout,
+        use_rslora=settings.use_rslora,
+        target_modules=targets,
+        modules_to_save=modules_to_save,
+    )
+    freeze_batch_norm(model)
+    return get_peft_model(model, config)
+
+
+def find_towers(model: nn.Module) -> dict[str, nn.Module]:
+    """The towers of a model by their full names."""
+    return {name: module for name, module in model.named_modules() if name.rpartition(".")[2] in TOWERS}
+
+
+def adaptable_layers(tower: nn.Module) -> list[str]:
+    """Names of a tower's layers that LoRA adapts by default, whatever its architecture.
+
+    All linear layers (query, key, value, output and MLP of a transformer) and all ordinary convolutions, pointwise or
+    not. Left out: embeddings and stems, squeeze-excite gates, and depthwise or grouped convolutions, where the rank
+    would have to divide by the groups and merging fails.
+    """
+    stem = next((module for module in tower.modules() if isinstance(module, nn.Conv2d)), None)
+    # Subclasses compute something else from their weights (dynamic padding, standardised kernels): LoRA does not fit.
+    return [
+        name
+        for name, module in tower.named_modules()
+        if (type(module) is nn.Linear or (type(module) is nn.Conv2d and module.groups == 1))
+        and module is not stem
+        and not LEFT_ALONE.search(name)
+    ]
+
+
+def _named_layers(tower: nn.Module, wanted: list[str], tower_name: str) -> list[str]:
+    chosen = []
+    for target in wanted:
+        found = [
+            name
+            for name, module in tower.named_modules()
+            if isinstance(module, nn.Linear | nn.Conv2d) and f".{name}".endswith(f".{target}")
+        ]
+        if not found:
+            examples = ", ".join(sorted({name.rpartition(".")[2] for name in adaptable_layers(tower)}))
+            raise ValueError(f"{tower_name} has no layer called {target!r}; layers LoRA adapts well there: {examples}")
+        chosen += found
+    return list(dict.fromkeys(chosen))
+
+
+def _trainable_outside_towers(module: nn.Module, prefix: str = "") -> Iterator[str]:
+    """Names of the largest modules that hold trainable parameters and no tower."""
+    for name, parameter in module.named_parameters(recurse=False):
+        if parameter.requires_grad:
+            raise ValueError(f"{prefix}{name} is a bare parameter: adapters save modules, put it into one of its own")
+    for name, child in module.named_children():
+        if name in TOWERS or not any(parameter.requires_grad for parameter in child.parameters()):
+            continue
+        if find_towers(child):
+            yield from _trainable_outside_towers(child, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}"
+
+
+def freeze_batch_norm(model: nn.Module) -> int:
+    """Makes every BatchNorm use and keep its running statistics, also after `model.train()`; returns their number."""
+    layers = [module for module in model.modules() if isinstance(module, _BatchNorm)]
+    for layer in layers:
+        layer.register_forward_pre_hook(_use_running_statistics)
+    return len(layers)
+
+
+def _use_running_statistics(module, inputs):
+    module.training = False
+
+
+def count_parameters(model: nn.Module) -> ParameterCount:
+    """Trainable and all parameters; the frozen originals that peft keeps beside fully trained modules count once."""
+    parameters = [parameter for name, parameter in model.named_parameters() if ".original_module." not in name]
+    trainable = sum(parameter.numel() for parameter in parameters if parameter.requires_grad)
+    return ParameterCount(trainable, sum(parameter.numel() for parameter in parameters))
+
+
+def save_adapter(model: PeftModel, folder: str | Path, base: str | Path) -> int:
+    """Writes the adapter and the fully trained modules alone; returns their size in bytes.
+
+    Args:
+        base: folder or Hub id of the model as it was before `apply_lora`.
+    """
+    for config in model.peft_config.values():
+        config.base_model_name_or_path = str(base)
+    # "auto" would look the base model up on the Hub to see whether its vocabulary has grown.
+    model.save_pretrained(folder, save_embedding_layers=False)
+    return sum(file.stat().st_size for file in Path(folder).glob("adapter_*"))
+
+
+def load_adapter(model: nn.Module, folder: str | Path, is_trainable: bool = False) -> PeftModel:
+    """Puts a saved adapter onto its base model, in place; `is_trainable` to go on training it."""
+    if is_trainable:
+        freeze_batch_norm(model)
+    return PeftModel.from_pretrained(model, folder, is_trainable=is_trainable)
+
+
+def merge_adapter(model: PeftModel) -> nn.Module:
+    """The base model with the adapter folded into its weights: same outputs, no extra work.
+
+    Raises ValueError where the adapter holds non-finite weights.
+    """
+    return model.merge_and_unload(safe_merge=True)
