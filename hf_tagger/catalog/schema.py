@@ -8,6 +8,7 @@ from typing import Any
 from hf_tagger.catalog.attributes import AttributeSpec, TagReader, cell_text, is_missing
 from hf_tagger.catalog.cleaning import clean_tag, clean_text
 from hf_tagger.catalog.quarantine import RowError
+from hf_tagger.catalog.remote import RemoteFile
 from hf_tagger.catalog.strict import ConfigError, did_you_mean
 
 Record = dict[str, Any]
@@ -106,7 +107,8 @@ class CatalogSchema:
     def record(
         self, row: dict, number: int, *, file: str = "", image_root: str = "", notes: list[RowError] | None = None
     ) -> Record:
-        """A row of the catalogue -> product record: {"id", "text", "texts", "language", "images", "tags"}.
+        """A row of the catalogue -> product record: {"id", "number", "file", "text", "texts", "language", "images",
+        "tags"}.
 
         `tags` holds every declared attribute (its tags, [] none applies, None unknown) and, with `pairs.discover`,
         those that the row names. `image_root` stands in for the schema's own where it has none. What is refused while
@@ -124,6 +126,8 @@ class CatalogSchema:
         language = row.get(self.language_column) if self.language_column else self.language
         return {
             "id": self.row_id(row, number, file),
+            "number": number,
+            "file": file,
             "text": ". ".join(texts) if texts else None,
             "texts": texts,
             "language": None if is_missing(language) else str(language).strip().lower().replace("_", "-"),
@@ -180,11 +184,11 @@ class CatalogSchema:
             if not self.allow_urls:
                 raise RowError(column, "url_refused", f"{value}: set allow_urls: true in the schema to fetch photos")
             return value
-        if "://" in value or os.path.isabs(value):
-            return value
-        if ".." in value and os.path.normpath(value).startswith(".."):
-            raise RowError(column, "outside_root", f"{value} leads out of the photo folder")
-        return os.path.join(root, value) if root else value
+        if "://" not in value and not os.path.isabs(value):
+            if ".." in value and os.path.normpath(value).startswith(".."):
+                raise RowError(column, "outside_root", f"{value} leads out of the photo folder")
+            value = os.path.join(root, value)
+        return RemoteFile(value) if "://" in value else value
 
     def _tags(self, row: dict) -> dict[str, list[str] | None]:
         tags = {
