@@ -1,0 +1,320 @@
+"""A catalogue made up from nothing, the same for the same arguments.
+
+It is the quickstart's catalogue and the tests' fixture. Scores on it show that the software works, and nothing about
+any real catalogue: they never stand in for a real result.
+
+The photos are drawings whose shape, colour and pattern are the tags; the texts come from templates in six languages,
+with HTML, typos and tags left unsaid, so that neither modality alone is enough. Attributes: category, colour and
+pattern (single), features (multi; three of its tags can be seen, three only be read).
+"""
+
+import csv
+import json
+import random
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import accumulate
+from multiprocessing import get_context
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import yaml
+
+from hf_tagger.catalog.synthetic_pictures import COLOURS, PATTERNS, SHAPES, VISIBLE_FEATURES, draw_product, encode_jpeg
+from hf_tagger.catalog.synthetic_words import BRANDS, LANGUAGES, capitalise, upper
+
+TAGS = {
+    "category": tuple(SHAPES),
+    "colour": tuple(COLOURS),
+    "pattern": PATTERNS,
+    "features": (*VISIBLE_FEATURES, "Waterproof", "Handmade", "Recycled"),
+}
+SPLITS = ("train", "validation", "test")
+# Product 0, 1, 2 have 1, 2, 3 variants, and so on: any row is found without making those before it.
+_VARIANTS = ((0, 0), (1, 0), (1, 1), (2, 0), (2, 1), (2, 2))
+_ROW_GROUP = 500
+
+
+@dataclass(frozen=True)
+class SyntheticOptions:
+    """
+    Args:
+        rows: products in all three splits together, at least 20.
+        languages: of the texts, keys of `synthetic_words.LANGUAGES`.
+        long_tail: exponent of the tags' frequencies: tag number k occurs in proportion to 1 / k ** long_tail.
+        label_noise: rate of wrong tags per attribute, in the train and validation splits; the test split has none.
+        missing_modality: rate of rows that lack their photo or, as often, their text.
+        unknown: rate of attributes about which a row says nothing.
+        unsaid: rate of tags that the text does not mention; a row without a photo mentions all of them.
+        junk: rate of descriptions with HTML and of titles in capitals, with emoji or broken characters.
+        typos: rate of titles with a typing error.
+        picture_size: pixels of each side of the photos; 0 for a catalogue without photos.
+        seed: another seed, another catalogue.
+    """
+
+    rows: int = 2000
+    languages: tuple[str, ...] = tuple(LANGUAGES)
+    long_tail: float = 0.8
+    label_noise: float = 0.02
+    missing_modality: float = 0.1
+    unknown: float = 0.05
+    unsaid: float = 0.4
+    junk: float = 0.2
+    typos: float = 0.1
+    picture_size: int = 128
+    seed: int = 0
+
+    def __post_init__(self):
+        if self.rows < 20:
+            raise ValueError(f"rows must be at least 20 so that every split has some, got {self.rows}")
+        unknown = [language for language in self.languages if language not in LANGUAGES]
+        if unknown or not self.languages:
+            raise ValueError(f"languages must be some of {', '.join(LANGUAGES)}, got {list(self.languages)}")
+        for name in ("label_noise", "missing_modality", "unknown", "unsaid", "junk", "typos"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ValueError(f"{name} is a rate between 0 and 1, got {getattr(self, name)}")
+
+    @cached_property
+    def cumulative_weights(self) -> dict[str, list[float]]:
+        """Per attribute, the running sum of its tags' frequencies."""
+        return {
+            name: list(accumulate(rank**-self.long_tail for rank in range(1, len(tags) + 1)))
+            for name, tags in TAGS.items()
+        }
+
+
+def generate(start: int = 0, stop: int | None = None, **options) -> Iterator[dict]:
+    """Rows `start` to `stop` (default: all) of the catalogue that `SyntheticOptions(**options)` describes.
+
+    Each row: `id`, `product` (shared by its colour variants), `split`, `language`, `title`, `description` (None where
+    the text is missing), `image` (JPEG bytes or None), and per attribute its tag (`pattern` is "Plain" where no pattern
+    applies), for `features` a list; None is unknown.
+    """
+    options = SyntheticOptions(**options)
+    for number in range(start, options.rows if stop is None else stop):
+        yield _row(number, options)
+
+
+def catalog_schema(format: str = "parquet") -> dict:
+    """The schema, as plain data, of what `write_catalog` writes in this format."""
+    features = {"kind": "multi", "format": "list"}
+    if format == "csv":
+        features = {"kind": "multi", "format": "delimited", "delimiter": "|", "none_values": ["Basic"]}
+    return {
+        "id": "id",
+        "group": "product",
+        "text": ["title", "description"],
+        "language_column": "language",
+        "images": ["image"],
+        "attributes": {
+            "category": {"kind": "single"},
+            "colour": {"kind": "single"},
+            "pattern": {"kind": "single", "none_values": ["Plain"]},
+            "features": features,
+        },
+    }
+
+
+def write_catalog(folder, format: str = "parquet", rows_per_shard: int = 1000, processes: int = 1, **options) -> Path:
+    """Write train, validation and test (8 : 1 : 1, a product's variants in one split) and `schema.yaml` into `folder`.
+
+    Args:
+        format: "parquet": shards such as train-00000-of-00002.parquet with the photos inside; "csv": train.csv,
+            validation.csv, test.csv and a folder of JPEG files.
+        rows_per_shard: rows of all splits from which one parquet shard of each split is made, at least 20.
+        processes: that write shards side by side; their number changes nothing in the files.
+        options: fields of `SyntheticOptions`.
+
+    Returns the folder's path. Raises ValueError for an argument out of range.
+    """
+    settings = SyntheticOptions(**options)
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "schema.yaml").write_text(yaml.safe_dump(catalog_schema(format), sort_keys=False), encoding="utf-8")
+    if format == "csv":
+        _write_csv(folder, settings)
+    elif format == "parquet":
+        _write_shards(folder, settings, rows_per_shard, processes)
+    else:
+        raise ValueError(f"format must be 'parquet' or 'csv', got {format!r}")
+    return folder
+
+
+def _row(number, options):
+    product, variant = number // 6 * 3 + _VARIANTS[number % 6][0], _VARIANTS[number % 6][1]
+    shared = random.Random(f"product {options.seed} {product}")
+    rng = random.Random(f"row {options.seed} {number}")
+    split = {8: "validation", 9: "test"}.get(product % 10, "train")
+
+    lost = rng.random() / options.missing_modality if options.missing_modality else 1
+    has_photo, has_text = options.picture_size > 0 and not lost < 0.5, not 0.5 <= lost < 1
+    has_text = has_text or not has_photo
+    tags = {
+        "category": _draw(shared, "category", options),
+        "colour": _draw(rng, "colour", options),
+        "pattern": _draw(rng, "pattern", options) if rng.random() < 0.7 else None,
+        "features": _draw_features(rng, has_text, options),
+    }
+    row = {"id": f"P{product:07d}-{variant}", "product": f"P{product:07d}", "split": split}
+    row |= {"language": None, "title": None, "description": None, "image": None}
+    if has_text:
+        row["language"] = rng.choice(options.languages)
+        row["title"], row["description"] = _texts(tags, row["language"], has_photo, shared, rng, options)
+    if has_photo:
+        picture = draw_product(**tags, size=options.picture_size, rng=rng)
+        row["image"] = encode_jpeg(picture)
+    for name, given in tags.items():
+        if split != "test" and rng.random() < options.label_noise:
+            given = _mislabel(name, given, rng)
+        row[name] = None if rng.random() < options.unknown else "Plain" if given is None else given
+    return row
+
+
+def _draw(rng, attribute, options):
+    return rng.choices(TAGS[attribute], cum_weights=options.cumulative_weights[attribute])[0]
+
+
+def _draw_features(rng, has_text, options):
+    drawn = {_draw(rng, "features", options) for _ in range(rng.choice((0, 1, 1, 2)))}
+    # What can only be read is not true of a product without text.
+    return [tag for tag in TAGS["features"] if tag in drawn and (has_text or tag in VISIBLE_FEATURES)]
+
+
+def _mislabel(attribute, given, rng):
+    wrong = rng.choice([tag for tag in TAGS[attribute] if tag != given])
+    if attribute == "features":
+        return [tag for tag in TAGS[attribute] if (tag in given) != (tag == wrong)]
+    return wrong
+
+
+def _texts(tags, code, has_photo, shared, rng, options):
+    """Title and description. A mentioned tag stands in the title or in a statement of the description."""
+    language = LANGUAGES[code]
+    in_title, sentences = {}, [shared.choice(language.openings)]
+    for name in ("category", "colour", "pattern"):
+        in_title[name] = None
+        if tags[name] is not None and not (has_photo and rng.random() < options.unsaid):
+            if rng.random() < 0.6:
+                in_title[name] = tags[name]
+            else:
+                sentences.append(language.statement(name, tags[name]))
+    for tag in tags["features"]:
+        if tag not in VISIBLE_FEATURES or not has_photo or rng.random() >= options.unsaid:
+            sentences.append(language.features[tag])
+    sentences.append(rng.choice(language.closings))
+
+    phrase = language.noun_phrase(**in_title)
+    title = rng.choice(language.titles).format(
+        brand=shared.choice(BRANDS),
+        model=f"{shared.choice('ABDKMRTX')}{shared.randint(10, 999)}",
+        phrase=phrase,
+        Phrase=capitalise(phrase, code),
+    )
+    if rng.random() < options.typos:
+        title = _mistype(title, rng)
+    if rng.random() < options.junk:
+        title = _spoil(title, code, rng)
+    description = _mark_up(sentences, rng) if rng.random() < options.junk else language.gap.join(sentences)
+    return title, description
+
+
+def _mistype(title, rng):
+    """Swap, drop or double a letter of one longer word."""
+    words = title.split(" ")
+    place = rng.choice([place for place, word in enumerate(words) if len(word) > 4])
+    word, at = words[place], rng.randint(1, len(words[place]) - 3)
+    first, second = word[at], word[at + 1]
+    wrong = rng.choice((second if first == second else second + first, second, first * 2 + second))
+    words[place] = word[:at] + wrong + word[at + 2 :]
+    return " ".join(words)
+
+
+def _spoil(title, code, rng):
+    return rng.choice(
+        (
+            upper(title, code),
+            f"{title} !!!",
+            f"★ {title}  ★",
+            title.replace(" ", "\u00a0 "),
+            title.encode("utf-8").decode("latin-1"),
+        )
+    )
+
+
+def _mark_up(sentences, rng):
+    items = "".join(f"<li>{sentence}</li>" for sentence in sentences)
+    return rng.choice(
+        (
+            f"<ul>{items}</ul>",
+            f"<p><b>{sentences[0]}</b></p><p>{'<br/>'.join(sentences[1:])}</p>",
+            f'<div style="color:#333">{"&nbsp; ".join(sentences)}</div>',
+            "\r\n\r\n".join(sentences) + "<script>track('view');</script>",
+        )
+    )
+
+
+def _write_csv(folder, options):
+    (folder / "photos").mkdir(exist_ok=True)
+    columns = _arrow_schema().names
+    files = {split: open(folder / f"{split}.csv", "w", newline="", encoding="utf-8") for split in SPLITS}
+    writers = {split: csv.DictWriter(file, columns, extrasaction="ignore") for split, file in files.items()}
+    for writer in writers.values():
+        writer.writeheader()
+    for number in range(options.rows):
+        row = _row(number, options)
+        if row["image"] is not None:
+            path = f"photos/{row['id']}.jpg"
+            (folder / path).write_bytes(row["image"])
+            row["image"] = path
+        if row["features"] is not None:
+            row["features"] = "|".join(row["features"]) or "Basic"
+        writers[row["split"]].writerow(row)
+    for file in files.values():
+        file.close()
+
+
+def _write_shards(folder, options, rows_per_shard, processes):
+    if rows_per_shard < 20:
+        raise ValueError(f"rows_per_shard must be at least 20, got {rows_per_shard}")
+    shards = max(1, options.rows // rows_per_shard)
+    jobs = [(folder, options, shard, shards) for shard in range(shards)]
+    if processes == 1:
+        for job in jobs:
+            _write_shard(*job)
+        return
+    with ProcessPoolExecutor(processes, mp_context=get_context("spawn")) as pool:
+        list(pool.map(_write_shard, *zip(*jobs, strict=True)))
+
+
+def _write_shard(folder, options, shard, shards):
+    schema = _arrow_schema()
+    paths = {split: folder / f"{split}-{shard:05d}-of-{shards:05d}.parquet" for split in SPLITS}
+    writers = {split: pq.ParquetWriter(path, schema, compression="zstd") for split, path in paths.items()}
+    waiting = {split: [] for split in SPLITS}
+    for number in range(shard * options.rows // shards, (shard + 1) * options.rows // shards):
+        row = _row(number, options)
+        if row["image"] is not None:
+            row["image"] = {"bytes": row["image"], "path": f"{row['id']}.jpg"}
+        split = row.pop("split")
+        waiting[split].append(row)
+        if len(waiting[split]) == _ROW_GROUP:
+            writers[split].write_table(pa.Table.from_pylist(waiting[split], schema))
+            waiting[split].clear()
+    for split, writer in writers.items():
+        if waiting[split]:
+            writer.write_table(pa.Table.from_pylist(waiting[split], schema))
+        writer.close()
+
+
+def _arrow_schema():
+    columns = {name: pa.string() for name in ("id", "product", "language", "title", "description")}
+    columns["image"] = pa.struct({"bytes": pa.binary(), "path": pa.string()})
+    columns |= {name: pa.string() for name in ("category", "colour", "pattern")} | {"features": pa.list_(pa.string())}
+    # What `datasets` reads to know that a column holds photos.
+    kinds = {name: {"dtype": "string", "_type": "Value"} for name in columns}
+    kinds["image"] = {"_type": "Image"}
+    kinds["features"] = {"feature": {"dtype": "string", "_type": "Value"}, "_type": "List"}
+    return pa.schema(list(columns.items()), {"huggingface": json.dumps({"info": {"features": kinds}})})
