@@ -80,7 +80,7 @@ def read_rows(file: str, format: str, schema: CatalogSchema, dialect: CsvDialect
         if format == "parquet":
             yield from _read_parquet(file, schema)
         elif format in ("csv", "tsv"):
-            yield from _read_csv(file, schema, dialect)
+            yield from _read_csv(file, schema, dialect, tabs=format == "tsv")
         elif format == "jsonl":
             for number, values, error in _read_json_lines(file, dialect):
                 yield number, None if values is None else _pick(values, columns), error
@@ -110,13 +110,13 @@ def check_first_file(file: str, format: str, schema: CatalogSchema, dialect: Csv
         schema.check_columns(_with_imagefolder_names(seen), f"{file} (rows 1 to {number})")
 
 
-def _read_csv(file: str, schema: CatalogSchema, dialect: CsvDialect) -> Iterator[RawRow]:
+def _read_csv(file: str, schema: CatalogSchema, dialect: CsvDialect, tabs: bool) -> Iterator[RawRow]:
     csv.field_size_limit(_MAX_CELL_CHARS)
     with fsspec.open(
         file, "rt", compression="infer", encoding=dialect.encoding, errors="surrogateescape", newline=""
     ) as lines:
         first = next(lines, "")
-        delimiter = dialect.delimiter or _find_delimiter(first, list(schema.columns()))
+        delimiter = dialect.delimiter or ("\t" if tabs else _find_delimiter(first, list(schema.columns())))
         reader = csv.reader(itertools.chain([first], lines), delimiter=delimiter, strict=True)
         header = [name.strip() for name in next(reader, [])]
         twice = sorted({name for name in header if name and header.count(name) > 1} & set(schema.columns()))

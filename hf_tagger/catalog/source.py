@@ -1,0 +1,130 @@
+"""Where a catalogue's rows lie: files, folders and globs anywhere fsspec reaches, or a dataset on the Hub."""
+
+import codecs
+import glob
+import os
+import re
+from dataclasses import dataclass, field
+from typing import Literal
+
+import fsspec
+
+from hf_tagger.catalog.readers import FORMATS, CsvDialect, format_of
+from hf_tagger.catalog.strict import ConfigError, did_you_mean
+
+_HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
+_METADATA_FILES = ("metadata.csv", "metadata.jsonl", "metadata.parquet")
+
+
+@dataclass
+class SourceConfig:
+    """
+    Args:
+        path: files of the split "train": a path, a glob, a folder, an hf:// or s3:// address, or a list of these; or
+            the id of a dataset on the Hub, which then brings its own splits.
+        files: {split: the same} where splits are given as files of their own.
+        fractions: {split: share} cut from "train" by a hash of the group (or id) column: rows of one group stay
+            together, and stay where they are when the catalogue grows.
+        split_seed: another seed draws other splits.
+        format: default: what the files' names tell.
+        delimiter: of csv files (default: found in the header line).
+        encoding: of csv, tsv and jsonl files.
+        name, revision: configuration and revision of a Hub dataset.
+    """
+
+    path: str | list[str] | None = None
+    files: dict[str, str | list[str]] = field(default_factory=dict)
+    fractions: dict[str, float] = field(default_factory=dict)
+    split_seed: int = 0
+    format: Literal["parquet", "csv", "tsv", "jsonl", "imagefolder", "webdataset", "hub"] | None = None
+    delimiter: str | None = None
+    encoding: str = "utf-8-sig"
+    name: str | None = None
+    revision: str | None = None
+
+    def __post_init__(self):
+        if not self.path and not self.files:
+            raise ConfigError("a source needs path (one catalogue) or files ({train: …, validation: …}).")
+        if self.path and "train" in self.files:
+            raise ConfigError("give the training rows once: path or files.train.")
+        given_twice = sorted(set(self.fractions) & {*self.files, "train"})
+        if given_twice:
+            raise ConfigError(f'fractions.{given_twice[0]}: fractions are cut from "train", for splits without files.')
+        if any(share <= 0 for share in self.fractions.values()) or sum(self.fractions.values()) >= 1:
+            raise ConfigError(f"fractions must be above 0 and leave some rows for train, got {self.fractions}.")
+        if self.delimiter is not None and len(self.delimiter) != 1:
+            raise ConfigError(f"delimiter must be one character, got {self.delimiter!r}.")
+        try:
+            codecs.lookup(self.encoding)
+        except LookupError:
+            raise ConfigError(f"encoding: {self.encoding!r} is not known; try utf-8 or cp1252.") from None
+
+    @property
+    def splits(self) -> list[str]:
+        """Names of the splits that this source declares (a Hub dataset may have more)."""
+        train = ["train"] if self.path or "train" in self.files else []
+        return train + [split for split in [*self.files, *self.fractions] if split != "train"]
+
+    @property
+    def dialect(self) -> CsvDialect:
+        return CsvDialect(self.delimiter, self.encoding)
+
+    def hub_id(self, split: str) -> str | None:
+        """The Hub dataset that holds the split; None where files do."""
+        path = self.files.get(self.stored_split(split), self.path)
+        if not isinstance(path, str) or (self.format or "hub") != "hub":
+            return None
+        looks_like_one = _HUB_ID.fullmatch(path) and not os.path.exists(path) and format_of(path) is None
+        return path if self.format == "hub" or looks_like_one else None
+
+    def stored_split(self, split: str) -> str:
+        """The split whose rows hold those of `split`: "train" for one that is cut from it."""
+        return "train" if split in self.fractions else split
+
+    def is_cut(self, split: str) -> bool:
+        """Whether only some of the stored rows belong to the split."""
+        return bool(self.fractions) and self.stored_split(split) == "train"
+
+
+def catalogue_files(source: SourceConfig, split: str) -> list[tuple[str, str]]:
+    """(file, format) of each file that holds rows of the split, sorted by name.
+
+    Raises ConfigError for a split that is not declared, a path where nothing is, an unknown format, or a mixture.
+    """
+    stored = source.stored_split(split)
+    patterns = source.files.get(stored) or (source.path if stored == "train" else None)
+    if not patterns:
+        raise ConfigError(f'The source has no split "{split}".{did_you_mean(split, source.splits)}')
+    patterns = [patterns] if isinstance(patterns, str) else patterns
+    files = sorted({file for pattern in patterns for file in _files_at(pattern)})
+    declared = None if source.format in (None, "imagefolder") else source.format
+    formats = [declared or format_of(file) for file in files]
+    if None in formats:
+        known = ", ".join(f"{name} ({' '.join(suffixes)})" for name, suffixes in FORMATS.items())
+        file = files[formats.index(None)]
+        raise ConfigError(f"{file}: its name does not tell the format. Set format to one of: {known}, imagefolder.")
+    other = next((index for index, format in enumerate(formats) if format != formats[0]), None)
+    if other is not None:
+        raise ConfigError(f'The split "{split}" mixes formats: {files[0]}, {files[other]}.')
+    return list(zip(files, formats, strict=True))
+
+
+def _files_at(pattern: str) -> list[str]:
+    """Files that a path, glob or folder stands for. Of a folder: its metadata files (imagefolder), else its catalogue
+    files, sub-folders included."""
+    try:
+        fs, path = fsspec.core.url_to_fs(pattern)
+    except (ImportError, ValueError) as error:
+        raise ConfigError(f"{pattern}: {error}") from error
+
+    def files_in(entry: str) -> list[str]:
+        if not fs.isdir(entry):
+            return [entry]
+        found = fs.find(entry)
+        return [f for f in found if f.endswith(_METADATA_FILES)] or [f for f in found if format_of(f)]
+
+    entries = fs.glob(path) if glob.has_magic(path) and not fs.exists(path) else [path] if fs.exists(path) else []
+    found = [file for entry in entries for file in files_in(entry)]
+    if not found:
+        raise ConfigError(f"No catalogue file at {pattern} (looked from {os.getcwd()}).")
+    return [fs.unstrip_protocol(file) if "://" in pattern else file for file in found]
