@@ -53,8 +53,6 @@ def build(cls: type, data: Any, where: str = "") -> Any:
             raise ConfigError(f'Missing key "{_join(where, name)}".')
     try:
         return cls(**values)
-    except ConfigError:
-        raise
     except ValueError as error:
         raise ConfigError(f"{where}: {error}" if where else str(error)) from error
 

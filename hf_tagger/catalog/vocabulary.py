@@ -1,0 +1,179 @@
+"""The tags of a catalogue, counted in one pass over its training rows."""
+
+import hashlib
+import json
+from array import array
+from collections import Counter, defaultdict
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+from hf_tagger.catalog.duplicates import content_digest, count_repeats
+from hf_tagger.catalog.quarantine import Refusal
+from hf_tagger.catalog.schema import CatalogSchema, Record
+from hf_tagger.catalog.strict import ConfigError
+
+
+@dataclass
+class Vocabulary:
+    """What one pass over the training rows found. All of it is plain data: `save` writes it as it stands.
+
+    Args:
+        attributes: as in the model's config: [{"name", "kind", "tags", "counts" (products per tag), "none_count"
+            (products to which no tag applies), "unknown_count", "parents" ({tag: parent}, of paths only)}]. Tags by
+            falling count, then by name; a fixed list in its own order.
+        below_min_count: {attribute: {tag: count}} of the tags left out for `min_count`.
+        not_listed: {attribute: {tag: count}} of the tags left out because the schema's fixed list lacks them.
+        languages: {attribute: {language: {tag: count}}} ("" where a product's language is not known).
+        rows: counts of rows: "total" (refused ones included), "refused", "text_only", "image_only", "text_and_image",
+            "duplicates" (of these: same text and photos as an earlier row).
+        rows_per_language: {language: rows}.
+        fingerprint: of ids, texts, photos' number and tags of all rows, whatever their order.
+    """
+
+    attributes: list[dict] = field(default_factory=list)
+    below_min_count: dict[str, dict[str, int]] = field(default_factory=dict)
+    not_listed: dict[str, dict[str, int]] = field(default_factory=dict)
+    languages: dict[str, dict[str, dict[str, int]]] = field(default_factory=dict)
+    rows: dict[str, int] = field(default_factory=dict)
+    rows_per_language: dict[str, int] = field(default_factory=dict)
+    fingerprint: str = ""
+
+    @classmethod
+    def scan(cls, records: Iterable[Record | Refusal], schema: CatalogSchema) -> "Vocabulary":
+        """Counts what `Catalog.records` yields. Memory grows with the number of different tags, and by 8 bytes a row.
+
+        Raises ConfigError for a declared attribute of which no row has a tag that occurs `min_count` times.
+        """
+        counts = _Counts(schema)
+        for item in records:
+            counts.add(item)
+        return counts.vocabulary()
+
+    def save(self, path: str | Path) -> None:
+        text = json.dumps(asdict(self), ensure_ascii=False, indent=1)
+        Path(path).write_text(text + "\n", encoding="utf-8")
+
+    @classmethod
+    def load(cls, path: str | Path) -> "Vocabulary":
+        return cls(**json.loads(Path(path).read_text(encoding="utf-8")))
+
+    def summary(self) -> str:
+        """A line per attribute for a person: how many tags, how many rows, what was left out."""
+        rows = self.rows
+        lines = [
+            f"{rows['total']} rows: {rows['text_and_image']} with text and photo, {rows['text_only']} text only,"
+            f" {rows['image_only']} photo only, {rows['refused']} refused, {rows['duplicates']} exact duplicates"
+        ]
+        for attribute in self.attributes:
+            name, tags = attribute["name"], attribute["tags"]
+            line = f"{name} ({attribute['kind']}): {len(tags)} tags"
+            if tags:
+                line += f", {attribute['counts'][0]} × {tags[0]} … {attribute['counts'][-1]} × {tags[-1]}"
+            line += f"; none {attribute['none_count']}, unknown {attribute['unknown_count']}"
+            for left_out, why in ((self.below_min_count, "below min_count"), (self.not_listed, "not in the list")):
+                if left_out.get(name):
+                    line += f"; left out: {len(left_out[name])} {why}"
+            lines.append(line)
+        return "\n".join(lines)
+
+
+class _Counts:
+    """Running totals of a scan."""
+
+    def __init__(self, schema: CatalogSchema):
+        self.schema = schema
+        # Declared attributes first, in the schema's order, whether a row has them or not.
+        self.tags: dict[str, dict[str, Counter]] = {name: defaultdict(Counter) for name in schema.attributes}
+        self.none: Counter[str] = Counter()
+        self.given: Counter[str] = Counter()
+        self.parents: dict[str, dict[str, str | None]] = defaultdict(dict)
+        self.rows = dict.fromkeys(["total", "refused", "text_only", "image_only", "text_and_image", "duplicates"], 0)
+        self.rows_per_language: Counter[str] = Counter()
+        self.contents = array("Q")
+        self.row_digests = 0
+
+    def add(self, item: Record | Refusal) -> None:
+        if isinstance(item, Refusal):
+            self.rows["total"] += item.fatal
+            self.rows["refused"] += item.fatal
+            return
+        language = item["language"] or ""
+        self.rows["total"] += 1
+        self.rows[_modalities(item)] += 1
+        self.rows_per_language[language] += 1
+        self.contents.append(content_digest(item))
+        # A sum does not depend on the order of the rows, nor on the number of files they come in.
+        self.row_digests += _row_digest(item)
+        for name, tags in item["tags"].items():
+            if tags is None:
+                continue
+            if tags:
+                self.given[name] += 1
+                self.tags.setdefault(name, defaultdict(Counter))[language].update(tags)
+                if len(tags) > 1 and self.schema.attribute(name).is_tree:
+                    self._add_path(name, tags)
+            else:
+                self.none[name] += 1
+
+    def _add_path(self, name: str, path: list[str]) -> None:
+        parents = self.parents[name]
+        for parent, child in zip(path, path[1:], strict=False):
+            # "Accessories" below several departments has no one parent.
+            parents[child] = parent if parents.get(child, parent) == parent else None
+
+    def vocabulary(self) -> Vocabulary:
+        found = Vocabulary(
+            rows=self.rows | {"duplicates": count_repeats(self.contents)},
+            rows_per_language=dict(self.rows_per_language.most_common()),
+            fingerprint=f"{self.rows['total'] - self.rows['refused']}:{self.row_digests % 2**64:016x}",
+        )
+        totals = {name: sum(languages.values(), Counter()) for name, languages in self.tags.items()}
+        discovered = sorted(totals.keys() - self.schema.attributes, key=lambda name: (-self.given[name], name))
+        for name in [*self.schema.attributes, *discovered]:
+            self._add_attribute(found, name, totals[name])
+        return found
+
+    def _add_attribute(self, found: Vocabulary, name: str, totals: Counter) -> None:
+        spec = self.schema.attribute(name)
+        ranked = sorted(totals.items(), key=lambda item: (-item[1], item[0]))
+        if spec.tags is not None:
+            kept = {tag: totals[tag] for tag in spec.tags}
+            found.not_listed[name] = {tag: count for tag, count in ranked if tag not in kept}
+        else:
+            kept = {tag: count for tag, count in ranked if count >= spec.min_count}
+            found.below_min_count[name] = {tag: count for tag, count in ranked if tag not in kept}
+        found.languages[name] = {
+            language: dict(sorted(counts.items(), key=lambda item: (-item[1], item[0])))
+            for language, counts in sorted(self.tags[name].items())
+        }
+        if not kept:
+            if name not in self.schema.attributes:
+                return
+            seen = f"its commonest, {ranked[0][0]!r}, has {ranked[0][1]}" if ranked else "no row has any"
+            raise ConfigError(f"attributes.{name}: no tag is on min_count={spec.min_count} products ({seen}).")
+        known = self.rows["total"] - self.rows["refused"] - self.given[name] - self.none[name]
+        attribute = {
+            "name": name,
+            "kind": spec.kind,
+            "tags": list(kept),
+            "counts": list(kept.values()),
+            "none_count": self.none[name],
+            "unknown_count": known,
+        }
+        if spec.is_tree:
+            parents = self.parents[name]
+            attribute["parents"] = {tag: parents[tag] for tag in kept if parents.get(tag) in kept}
+        found.attributes.append(attribute)
+
+
+def _modalities(record: Record) -> str:
+    if record["text"] and record["images"]:
+        return "text_and_image"
+    return "text_only" if record["text"] else "image_only"
+
+
+def _row_digest(record: Record) -> int:
+    content = [record["id"], record["text"], len(record["images"]), record["tags"]]
+    data = json.dumps(content, sort_keys=True).encode()
+    return int.from_bytes(hashlib.blake2b(data, digest_size=8).digest(), "big")
