@@ -1,96 +1,14 @@
-"""Shop text as it should have been typed: mojibake repaired, HTML and invisible characters out, single spaces."""
+"""Cleaning of a catalogue's texts (as the pipeline does it, too) and of its tags' names."""
 
 import html
-import re
-import unicodedata
 from functools import lru_cache
-from html.parser import HTMLParser
 
-import ftfy
+from hf_tagger.text_tagger import clean_text, normalise, repair
 
-_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
-_MARKUP = re.compile(r"<(?:/?[a-zA-Z][^<>]*>|!--|!\[CDATA\[)")
-_ENTITY = re.compile(r"&#?\w+;")
-_INVISIBLE = re.compile(
-    "[\u00ad\u061c\u180e\u200b\u200e\u200f\u202a-\u202e\u2060-\u206f\ufeff\ufff9-\ufffd\ud800-\udfff]"
-)
-# Joiners are part of the spelling of Arabic-script and Indic words; anywhere else they only keep words from matching.
-_STRAY_JOINER = re.compile("(?<![\u0600-\u0dff])[\u200c\u200d]|[\u200c\u200d](?![\u0600-\u0dff])")
-_SKIPPED_ELEMENTS = {"script", "style", "template"}
-_INLINE_ELEMENTS = {"a", "abbr", "b", "em", "font", "i", "mark", "s", "small", "span", "strong", "sub", "sup", "u"}
-
-
-def clean_text(text: str, max_chars: int = 2000) -> str | None:
-    """`text` repaired (ftfy), without HTML, NFKC-normalised, without control and zero-width characters, with single
-    spaces, cut at a word to `max_chars` characters. None where no letter or digit of any script is left."""
-    # A page that came with its whole shop frame must not cost minutes: what follows never needs more than this.
-    text = text[: 20 * max_chars]
-    if not text.isascii() or "<" in text or "&" in text:
-        text = _strip_html(ftfy.fix_text(text))
-    text = _normalise(text)
-    if len(text) > max_chars:
-        text = _cut_at_word(text, max_chars)
-    return text if any(map(str.isalnum, text)) else None
+__all__ = ["clean_tag", "clean_text"]
 
 
 @lru_cache(maxsize=65536)
 def clean_tag(tag: str) -> str | None:
     """A tag's name repaired like a text, with HTML entities read but nothing else taken for markup. None if empty."""
-    return _normalise(html.unescape(ftfy.fix_text(tag))) or None
-
-
-def _normalise(text: str) -> str:
-    if not text.isascii():
-        text = unicodedata.normalize("NFKC", text)
-        text = _STRAY_JOINER.sub("", _INVISIBLE.sub("", text))
-    if not text.isprintable():
-        text = _CONTROL.sub(" ", text)
-    return " ".join(text.split())
-
-
-def _cut_at_word(text: str, max_chars: int) -> str:
-    head = text[: max_chars + 1]
-    space = head.rfind(" ")
-    # Chinese, Japanese and Thai have no spaces to cut at.
-    return head[:space] if space > max_chars // 2 else head[:max_chars]
-
-
-def _strip_html(text: str) -> str:
-    # Feeds escape markup once or twice over: "&lt;b&gt;Shoe&lt;/b&gt;".
-    for _ in range(3):
-        if _MARKUP.search(text):
-            parser = _TextOnly()
-            parser.feed(text)
-            parser.close()
-            text = "".join(parser.pieces)
-        elif _ENTITY.search(text):
-            text = html.unescape(text)
-        else:
-            break
-    return text
-
-
-class _TextOnly(HTMLParser):
-    def __init__(self):
-        super().__init__(convert_charrefs=True)
-        self.pieces: list[str] = []
-        self.skipping: str | None = None
-
-    def handle_starttag(self, tag, attrs):
-        if self.skipping is None and tag in _SKIPPED_ELEMENTS:
-            self.skipping = tag
-        if tag not in _INLINE_ELEMENTS:
-            self.pieces.append(" ")
-
-    def handle_endtag(self, tag):
-        if tag == self.skipping:
-            self.skipping = None
-        if tag not in _INLINE_ELEMENTS:
-            self.pieces.append(" ")
-
-    def handle_data(self, data):
-        if self.skipping is None:
-            self.pieces.append(data)
-
-    def unknown_decl(self, data):
-        self.handle_data(data.removeprefix("CDATA["))
+    return normalise(html.unescape(repair(tag))) or None
