@@ -50,9 +50,10 @@ class TaggerConfig(PreTrainedConfig):
             photo's pooled vector. Early stages still know colour, which a classifier's last stage has thrown away.
         tag_head: `names` scores the pooled vector against an embedding of "attribute: tag"; `linear` is a plain
             fully connected output.
-        lexical_buckets: size of the hashed n-gram table of the lexical path; 0 switches it off.
-        lexical_ngrams: n-gram orders of the lexical path, in text-tower tokens.
-        name_match: whether a tag whose name stands in the text gets a bonus (one learned weight per attribute).
+        lexical_buckets: size of the hashed feature table of the lexical path; 0 switches it off.
+        lexical_char_ngrams: lengths of the letter n-grams of the lexical path (word pieces are always features).
+        name_match: whether tags whose names stand in the text gain by it (weights shared within an attribute).
+        max_name_words: words of a tag's name that are looked for when the whole name is not there.
         modality_dropout: {"text": p, "image": p}: probability, in training, that a product which has both loses one.
     """
 
@@ -73,9 +74,9 @@ class TaggerConfig(PreTrainedConfig):
     vision_stages: list[int] | tuple[int, ...] = ()
     tag_head: Literal["names", "linear"] = "names"
     lexical_buckets: int = 0
-    lexical_ngrams: list[int] | tuple[int, ...] = (1, 2, 3)
+    lexical_char_ngrams: list[int] | tuple[int, ...] = (3, 4, 5)
     name_match: bool = False
-    max_name_tokens: int = 12
+    max_name_words: int = 6
     dropout: float = 0.1
     modality_dropout: dict[str, float] | None = None
     initializer_range: float = 0.02

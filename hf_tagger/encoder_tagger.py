@@ -85,6 +85,7 @@ class TaggerEncoder(nn.Module):
         super().__init__()
         self.config = config
         width = config.hidden_size
+        self.feature_widths = {"text": 0, "image": 0}
         if config.text_config is not None:
             if config.text_config.model_type == RecurrentTextConfig.model_type:
                 self.text_tower = RecurrentTextModel(config.text_config)
@@ -93,7 +94,7 @@ class TaggerEncoder(nn.Module):
                 # The pooler of BERT and its kin is never used here: drop it rather than ship and synchronise it.
                 if getattr(self.text_tower, "pooler", None) is not None:
                     self.text_tower.pooler = None
-            text_width = config.text_config.hidden_size
+            text_width = self.feature_widths["text"] = config.text_config.hidden_size
             self.text_projection = _projection(text_width, width)
             self.text_token_projection = nn.Linear(text_width, width)
         if config.vision_config is not None:
@@ -101,6 +102,7 @@ class TaggerEncoder(nn.Module):
             timm_model = self.vision_tower.timm_model
             pooled_width = getattr(timm_model, "head_hidden_size", timm_model.num_features)
             stage_width = sum(timm_model.feature_info[stage]["num_chs"] for stage in config.vision_stages)
+            self.feature_widths["image"] = pooled_width + stage_width
             self.image_projection = _projection(pooled_width + stage_width, width)
             self.image_token_projection = nn.Linear(timm_model.num_features, width)
         self.proxies = nn.Embedding(2, width)

@@ -219,8 +219,7 @@ class TaggerModel(PreTrainedModel):
         order = torch.tensor(order, device=old_attribute.device)
         self.tag_head.grow(order, old_attribute, self.candidate_attribute, self.encode_names(names, processor))
         if self.words is not None:
-            self.words.grow(order, old_attribute, self.candidate_attribute)
-            self.words.set_tokenizer(processor.tokenizer, grown)
+            self.words.grow(order, old_attribute, self.candidate_attribute, grown)
 
 
 __all__ = ["TaggerModel"]

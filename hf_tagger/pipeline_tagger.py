@@ -1,0 +1,275 @@
+"""`pipeline("product-tagging")`: products in, their tags with scores out, one product or a stream of millions."""
+
+import difflib
+import os
+from collections import deque
+from collections.abc import Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from itertools import islice
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from transformers import Pipeline
+from transformers.utils import is_peft_available
+
+from .image_tagger import ImageError, load_image
+from .text_tagger import clean_text
+
+PRODUCT_KEYS = ("text", "title", "description", "language", "image", "images")
+OPTIONS = ("top_k", "threshold", "attributes", "allow_urls", "allow_private_addresses", "on_error")
+
+
+class ProductError(ValueError):
+    """A product that cannot be tagged: the message names the item and the remedy."""
+
+
+class ProductTaggingPipeline(Pipeline):
+    """Tags products by title and description (any language), photos, or only one of the two.
+
+        tagger = pipeline("product-tagging", model="my-shop/tagger")
+        tagger({"title": "Rotes Kleid", "image": "dress.jpg"})
+        [{"label": "Dress", "score": 0.98, "attribute": "category", "source": "vocabulary"}, ...]
+
+    Inputs: a str (the text), or a dict with any of `text` or `title` and `description`, `language` (for the record
+    only), and `image` or `images`: PIL images, paths, bytes, undecoded `datasets` images, uint8 arrays, or URLs with
+    `allow_urls=True`. One product gives a list of tags; a list or tuple of products a list of those; any other iterable
+    (a generator, a `datasets` or torch dataset) is streamed: an iterator that gives the results in the input's order.
+
+    Options, for the pipeline or for one call:
+        top_k: at most so many tags per product, the best ones.
+        threshold: lowest score to be listed, for all tags alike, also for several tags of a `single` attribute (0 with
+            `top_k` lists the best candidates). Default: the model's own thresholds, fitted on validation data, and of
+            a `single` attribute the best tag.
+        attributes: names of the attributes wanted. Default: all.
+        allow_urls: fetch photos from http(s) URLs; at most 20 MiB and 10 seconds each.
+        allow_private_addresses: let URLs reach loopback and private addresses.
+        on_error: "raise" `ProductError`, or "skip": the product's result is `{"error": message}`, and the rest goes on.
+        batch_size: products per model run (default 32). A stream is read ahead by up to two batches.
+        num_workers: threads that read photos while the model runs (default 1; 0: none).
+    """
+
+    _load_processor = True
+    _load_tokenizer = _load_image_processor = _load_feature_extractor = _load_video_processor = False
+    _non_generation_params = ("top_k",)
+
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
+        if self.processor is None:
+            raise ValueError("product-tagging needs the model's processor: pass processor=, or a folder that has one")
+        self.model.eval()
+        _merge_adapters(self.model)
+        self._autocast = self.model.dtype == torch.float32 and _bf16_is_fast(self.device)
+
+    def save_pretrained(self, save_directory: str | os.PathLike, **kwargs):
+        """Saves the model, its processor and the code of both: all that the pipeline needs."""
+        super().save_pretrained(save_directory, **kwargs)
+        self.processor.save_pretrained(save_directory)
+
+    def __call__(self, inputs, *, batch_size: int | None = None, num_workers: int | None = None, **options):
+        batch_size = batch_size or self._batch_size or 32
+        num_workers = next(given for given in (num_workers, self._num_workers, 1) if given is not None)
+        parameters = self._sanitize_parameters(**options)
+        stored = (self._preprocess_params, self._forward_params, self._postprocess_params)
+        parameters = [{**old, **new} for old, new in zip(stored, parameters, strict=True)]
+        if isinstance(inputs, list | tuple):
+            return list(self.get_iterator(inputs, num_workers, batch_size, *parameters))
+        if _is_stream(inputs):
+            return self.get_iterator(inputs, num_workers, batch_size, *parameters)
+        return next(self.get_iterator([inputs], 0, 1, *parameters))
+
+    def _sanitize_parameters(self, **options):
+        for name in options:
+            if name not in OPTIONS:
+                raise TypeError(f"product-tagging has no option {name!r}.{_nearest(name, OPTIONS)}")
+        top_k, threshold, attributes = options.get("top_k"), options.get("threshold"), options.get("attributes")
+        if top_k is not None and (not isinstance(top_k, int) or top_k < 1):
+            raise ValueError(f"top_k must be a whole number from 1, got {top_k!r}")
+        if threshold is not None and not 0 <= threshold <= 1:
+            raise ValueError(f"threshold is a score between 0 and 1, got {threshold!r}")
+        if isinstance(attributes, str):
+            raise ValueError(f"attributes is a list of names: write attributes=[{attributes!r}]")
+        known = [attribute["name"] for attribute in self.model.config.attributes]
+        for name in attributes or ():
+            if name not in known:
+                raise ValueError(f"the model has no attribute {name!r}.{_nearest(name, known)}")
+        if options.get("on_error", "raise") not in ("raise", "skip"):
+            raise ValueError(f'on_error must be "raise" or "skip", got {options["on_error"]!r}')
+        groups = (("allow_urls", "allow_private_addresses", "on_error"), (), ("top_k", "threshold", "attributes"))
+        return [{name: options[name] for name in group if name in options} for group in groups]
+
+    def get_iterator(self, inputs, num_workers, batch_size, preprocess_params, forward_params, postprocess_params):
+        """Results in the order of `inputs`. While the model runs one batch, threads prepare the next."""
+
+        def prepare(numbered):
+            return self.preprocess(numbered[1], position=numbered[0], **preprocess_params)
+
+        def finish(products):
+            batch = self.collate([product for product in products if "error" not in product])
+            outputs = self.forward(batch, **forward_params) if batch else {"scores": (), "chosen": ()}
+            tagged = zip(outputs["scores"], outputs["chosen"], strict=True)
+            for product in products:
+                yield product if "error" in product else self.postprocess(next(tagged), **postprocess_params)
+
+        numbered = enumerate(_items(inputs))
+        if num_workers == 0:
+            while chunk := list(islice(numbered, batch_size)):
+                yield from finish([prepare(item) for item in chunk])
+            return
+        pool, ahead = ThreadPoolExecutor(num_workers), deque()
+        try:
+            while chunk := list(islice(numbered, batch_size)):
+                ahead.append([pool.submit(prepare, item) for item in chunk])
+                if len(ahead) > 1:
+                    yield from finish([future.result() for future in ahead.popleft()])
+            while ahead:
+                yield from finish([future.result() for future in ahead.popleft()])
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)
+
+    def preprocess(
+        self, product, position: int = 0, allow_urls: bool = False, allow_private_addresses: bool = False,
+        on_error: str = "raise",
+    ) -> dict[str, Any]:
+        """One product -> {"text": str | None, "photos": [uint8 [H, W, 3], ...]}, or, to be skipped, {"error": str}.
+
+        Raises:
+            ProductError: neither text nor a photo that this model reads, an unreadable photo, a value of a wrong type,
+                an unknown key.
+        """
+        try:
+            text, sources = self._read(product)
+            photos = []
+            for number, source in enumerate(sources):
+                photos.append(self._read_photo(source, number, allow_urls, allow_private_addresses))
+            return {"text": text, "photos": photos}
+        except ProductError as error:
+            message = f"item {position}: {error}"
+            if on_error == "skip":
+                return {"error": message}
+            raise ProductError(message) from error.__cause__
+
+    def _read(self, product):
+        if isinstance(product, str):
+            product = {"text": product}
+        if not isinstance(product, Mapping):
+            raise ProductError(
+                f"{type(product).__name__} is not a product; pass a str, or a dict with {', '.join(PRODUCT_KEYS)}"
+            )
+        for key in product:
+            if key not in PRODUCT_KEYS:
+                raise ProductError(
+                    f"unknown key {key!r}.{_nearest(key, PRODUCT_KEYS)} Leave out or rename what is not known (of a "
+                    "dataset: select_columns, rename_column)"
+                )
+        for key in ("text", "title", "description", "language"):
+            if not isinstance(product.get(key), str | None):
+                raise ProductError(f"{key} must be a str, got {type(product[key]).__name__}; convert or leave it out")
+        if product.get("text") and (product.get("title") or product.get("description")):
+            raise ProductError("got text beside title or description; pass the one or the others")
+        image, images = product.get("image"), product.get("images")
+        if images is not None and not isinstance(images, list | tuple):
+            raise ProductError(f"images must be a list, got {type(images).__name__}; write a single photo as image")
+        if image is not None and images:
+            raise ProductError("got image beside images; put all photos into images")
+        texts = [clean_text(product[key]) for key in ("text", "title", "description") if product.get(key)]
+        text = ". ".join(filter(None, texts)) or None
+        sources = list(images or ([] if image is None else [image]))
+        if text is None and not sources:
+            raise ProductError("neither text nor a photo; give the product a text, title, description or image")
+        if text is None and self.processor.image_processor is None:
+            raise ProductError("no text, and this model reads text only; give the product a text or title")
+        if not sources and self.processor.tokenizer is None:
+            raise ProductError("no photo, and this model reads photos only; give the product an image")
+        return text, sources if self.processor.image_processor is not None else []
+
+    def _read_photo(self, source, number, allow_urls, allow_private_addresses):
+        try:
+            image = load_image(
+                source,
+                min_size=self.processor.image_size,
+                allow_urls=allow_urls,
+                allow_private_addresses=allow_private_addresses,
+            )
+            return self.processor.pixels(image)
+        except ImageError as error:
+            raise ProductError(f"image {number}: {error}") from error
+
+    def collate(self, products):
+        """Products of `preprocess` -> the processor's tensors, or None if there is no product."""
+        if not products:
+            return None
+        texts, photos = [product["text"] for product in products], [product["photos"] for product in products]
+        batch = {}
+        if self.processor.tokenizer is not None and any(texts):
+            batch |= self.processor.tokenize(texts)
+        if any(photos):
+            batch |= self.processor.stack_images(photos)
+        return batch
+
+    def _forward(self, batch):
+        if "pixel_values" in batch:
+            batch["pixel_values"] = batch["pixel_values"].to(self.model.dtype)
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self._autocast):
+            output = self.model(**batch)
+        scores = self.model.tag_scores(output.tag_logits, output.none_logits)
+        return {"scores": scores, "chosen": self.model.predicted_tags(scores)}
+
+    def postprocess(self, outputs, top_k=None, threshold=None, attributes=None) -> list[dict[str, Any]]:
+        """Scores and the model's own choice, [T] each, of one product -> its tags, best first."""
+        scores, chosen = (output.tolist() for output in outputs)
+        tags = [(tag, entry["name"]) for entry in self.model.config.attributes for tag in entry["tags"]]
+        listed = [
+            {"label": tag, "score": score, "attribute": name, "source": "vocabulary"}
+            for (tag, name), score, wanted in zip(tags, scores, chosen, strict=True)
+            if (wanted if threshold is None else score >= threshold) and (attributes is None or name in attributes)
+        ]
+        return sorted(listed, key=lambda tag: -tag["score"])[:top_k]
+
+
+def _is_stream(inputs) -> bool:
+    """Whether `inputs` is many products; a single thing that happens to be iterable (bytes, an image) is not."""
+    if isinstance(inputs, str | bytes | bytearray | Mapping | os.PathLike | Image.Image | np.ndarray | torch.Tensor):
+        return False
+    return isinstance(inputs, Iterable) or (hasattr(inputs, "__getitem__") and hasattr(inputs, "__len__"))
+
+
+def _items(inputs) -> Iterator:
+    # Map-style torch datasets have no __iter__, and not all of them end with an IndexError.
+    return iter(inputs) if isinstance(inputs, Iterable) else (inputs[number] for number in range(len(inputs)))
+
+
+def _nearest(name, known) -> str:
+    close = difflib.get_close_matches(str(name), known, n=1, cutoff=0.5)
+    return f" Did you mean {close[0]!r}?" if close else f" Known: {', '.join(known)}."
+
+
+def _bf16_is_fast(device: torch.device) -> bool:
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    if device.type == "cpu":
+        capabilities = torch.cpu.get_capabilities()
+        return bool(capabilities.get("amx_bf16") or capabilities.get("avx512_bf16"))
+    return False
+
+
+def _merge_adapters(model) -> None:
+    """Folds adapters into the weights, in place, if `from_pretrained` loaded them for inference."""
+    if not getattr(model, "_hf_peft_config_loaded", False):
+        return
+    if is_peft_available():
+        from peft.tuners.tuners_utils import BaseTunerLayer
+        from peft.utils import ModulesToSaveWrapper
+
+        for name, module in list(model.named_modules()):
+            if isinstance(module, BaseTunerLayer):
+                module.merge()
+                model.set_submodule(name, module.get_base_layer())
+            elif isinstance(module, ModulesToSaveWrapper):
+                model.set_submodule(name, module.modules_to_save[module.active_adapter])
+        model._hf_peft_config_loaded = False
+        del model.peft_config
+
+
+__all__ = ["ProductError", "ProductTaggingPipeline"]
