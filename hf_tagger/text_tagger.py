@@ -6,7 +6,6 @@ Ships with the model, so that a product is read in the shop as it was read in tr
 import html
 import re
 import unicodedata
-from html.parser import HTMLParser
 
 try:
     import ftfy
@@ -14,14 +13,20 @@ except ImportError:  # a saved model's folder opened where hf_tagger is not inst
     ftfy = None
 
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
-_MARKUP = re.compile(r"<(?:/?[a-zA-Z][^<>]*>|!--|!\[CDATA\[)")
+# Expressions and not html.parser, which takes minutes over 40 kB of "<a <a <a" (each is searched to the end) and
+# raises on "<![". Here a tag ends before the next "<", so that no character is looked at more than a few times.
+_MARKUP = re.compile(r"<(?:[/!?]?[a-zA-Z][^<>]*>|!--|!\[CDATA\[)")
+_TAG = re.compile(r"""<[/!?]?(?P<name>[a-zA-Z][\w:-]*+)(?:(?:[^<>"']|"[^"<]*"|'[^'<]*')*+|[^<>]*+)>""")
+_COMMENT_OR_SCRIPT = re.compile(
+    r"<!--.*?(?:-->|\Z)|<(script|style|template)\b[^<>]*+>.*?(?:</\1\s*>|\Z)", re.DOTALL | re.IGNORECASE
+)
+_CDATA = re.compile(r"<!\[CDATA\[|\]\]>")
 _ENTITY = re.compile(r"&#?\w+;")
 _INVISIBLE = re.compile(
     "[\u00ad\u061c\u180e\u200b\u200e\u200f\u202a-\u202e\u2060-\u206f\ufeff\ufff9-\ufffd\ud800-\udfff]"
 )
 # Joiners are part of the spelling of Arabic-script and Indic words; anywhere else they only keep words from matching.
 _STRAY_JOINER = re.compile("(?<![\u0600-\u0dff])[\u200c\u200d]|[\u200c\u200d](?![\u0600-\u0dff])")
-_SKIPPED_ELEMENTS = {"script", "style", "template"}
 _INLINE_ELEMENTS = {"a", "abbr", "b", "em", "font", "i", "mark", "s", "small", "span", "strong", "sub", "sup", "u"}
 
 
@@ -64,10 +69,8 @@ def _strip_html(text: str) -> str:
     # Feeds escape markup once or twice over: "&lt;b&gt;Shoe&lt;/b&gt;".
     for _ in range(3):
         if _MARKUP.search(text):
-            parser = _TextOnly()
-            parser.feed(text)
-            parser.close()
-            text = "".join(parser.pieces)
+            text = _COMMENT_OR_SCRIPT.sub(" ", _CDATA.sub("", text))
+            text = html.unescape(_TAG.sub(_space_between_blocks, text))
         elif _ENTITY.search(text):
             text = html.unescape(text)
         else:
@@ -75,27 +78,5 @@ def _strip_html(text: str) -> str:
     return text
 
 
-class _TextOnly(HTMLParser):
-    def __init__(self):
-        super().__init__(convert_charrefs=True)
-        self.pieces: list[str] = []
-        self.skipping: str | None = None
-
-    def handle_starttag(self, tag, attrs):
-        if self.skipping is None and tag in _SKIPPED_ELEMENTS:
-            self.skipping = tag
-        if tag not in _INLINE_ELEMENTS:
-            self.pieces.append(" ")
-
-    def handle_endtag(self, tag):
-        if tag == self.skipping:
-            self.skipping = None
-        if tag not in _INLINE_ELEMENTS:
-            self.pieces.append(" ")
-
-    def handle_data(self, data):
-        if self.skipping is None:
-            self.pieces.append(data)
-
-    def unknown_decl(self, data):
-        self.handle_data(data.removeprefix("CDATA["))
+def _space_between_blocks(tag: re.Match) -> str:
+    return "" if tag["name"].lower() in _INLINE_ELEMENTS else " "

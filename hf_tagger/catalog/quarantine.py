@@ -59,8 +59,12 @@ class Quarantine:
             return
         self.path.parent.mkdir(parents=True, exist_ok=True)
         if resume and self.path.exists():
-            for line in self.path.read_text(encoding="utf-8").splitlines():
-                self._resume_line(line)
+            # A last line without its end is the one that the killed run was writing.
+            whole, _, _ = self.path.read_text(encoding="utf-8").rpartition("\n")
+            self.path.write_text(whole + "\n" if whole else "", encoding="utf-8")
+            for line in whole.splitlines():
+                data = json.loads(line)
+                self._count(Refusal(number=data.pop("row"), **data))
         else:
             self.path.write_text("")
 
@@ -115,11 +119,3 @@ class Quarantine:
         if example is None or (refusal.fatal and not example.fatal):
             self._examples[refusal.reason] = refusal
         return True
-
-    def _resume_line(self, line: str) -> None:
-        try:
-            data = json.loads(line)
-        except json.JSONDecodeError:
-            return  # the line that the killed run was writing
-        data["number"] = data.pop("row")
-        self._count(Refusal(**data))
