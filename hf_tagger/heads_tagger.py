@@ -5,6 +5,7 @@ They score C = T + A candidates: the T tags in config order, then one "none appl
 
 import torch
 from torch import nn
+from transformers import initialization as init
 
 from .configuration_tagger import TaggerConfig
 
@@ -83,3 +84,54 @@ class LinearHead(nn.Module):
 
     def forward(self, pooled: torch.Tensor) -> torch.Tensor:
         return self.output(pooled)
+
+
+class EvidenceGate(nn.Module):
+    """How much the words and how much the towers are trusted, per attribute and product.
+
+    Both give log-probabilities (`single` attributes) or logits (`multi`); the gate adds them with weights that depend
+    on what there is to go by: on a title that spells out the tag the words decide, on one that does not the photo does.
+    Weights are linear in the features (1, a tag of this attribute is named, share of `single` attributes with a named
+    tag, none is named, no photo); they start at 1 and are fitted on validation data (`training.gate`).
+    """
+
+    FEATURES = 5
+
+    def __init__(self, config: TaggerConfig):
+        super().__init__()
+        self.attributes = len(config.attributes)
+        self.encoder = nn.Embedding(self.attributes, self.FEATURES)
+        self.words = nn.Embedding(self.attributes, self.FEATURES)
+        self.register_buffer("single", torch.tensor([attribute["kind"] == "single" for attribute in config.attributes]))
+
+    @torch.no_grad()
+    def reset(self) -> None:
+        for table in (self.encoder, self.words):
+            init.copy_(table.weight, torch.eye(self.FEATURES)[:1].expand(self.attributes, -1))
+
+    def features(self, named: torch.Tensor, has_image: torch.Tensor) -> torch.Tensor:
+        """named bool [B, A], has_image bool [B] -> [B, A, F]."""
+        share = (named.sum(1, keepdim=True) / self.single.sum().clamp(min=1)).expand_as(named)
+        none_named = (~named.any(1, keepdim=True)).expand_as(named)
+        no_image = (~has_image[:, None]).expand_as(named)
+        columns = (torch.ones_like(share), named, share, none_named, no_image)
+        return torch.stack([column.to(share.dtype) for column in columns], dim=-1)
+
+    def normalise(self, logits: torch.Tensor, candidate_attribute: torch.Tensor) -> torch.Tensor:
+        """Log-probabilities within each `single` attribute, "none" included; logits of `multi` ones as they are."""
+        logits = logits.float()
+        index = candidate_attribute.repeat(len(logits), 1)
+        highest = logits.new_full((len(logits), self.attributes), -torch.inf).scatter_reduce(1, index, logits, "amax")
+        powers = (logits - highest.gather(1, index)).exp()
+        total = torch.zeros_like(highest).scatter_add(1, index, powers).log() + highest
+        return logits - torch.where(self.single, total, 0.0).gather(1, index)
+
+    def forward(self, encoder_logits: torch.Tensor, word_logits: torch.Tensor | None, features: torch.Tensor,
+                candidate_attribute: torch.Tensor) -> torch.Tensor:
+        """[B, C] each (`word_logits` None without text) -> [B, C]."""
+        fused = 0.0
+        for table, logits in ((self.encoder, encoder_logits), (self.words, word_logits)):
+            if logits is not None:
+                trust = (features * table.weight).sum(-1).clamp(min=0.0)
+                fused = fused + trust[:, candidate_attribute] * self.normalise(logits, candidate_attribute)
+        return fused

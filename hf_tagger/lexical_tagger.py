@@ -25,19 +25,18 @@ _MULTIPLIER = 1_000_003
 
 
 class WordEvidence(nn.Module):
-    """What the words of a text say of each candidate: lexical path plus name match, times a weight per attribute."""
+    """What the words of a text say of each candidate: lexical path plus name match."""
 
     def __init__(self, config: TaggerConfig):
         super().__init__()
+        self.attributes = len(config.attributes)
         self.reader = WordReader(config.text_config.vocab_size)
         self.lexical = LexicalPath(config) if config.lexical_buckets else None
         self.names = NameMatch(config) if config.name_match else None
-        self.scale = nn.Embedding(len(config.attributes), 1)
 
     @torch.no_grad()
     def reset(self) -> None:
         """Before it is fitted, a text says only what names of tags stand in it."""
-        init.ones_(self.scale.weight)
         init.constant_(self.reader.folds, -1)
         init.zeros_(self.reader.piece_chars)
         if self.lexical is not None:
@@ -55,16 +54,18 @@ class WordEvidence(nn.Module):
 
     def forward(
         self, input_ids: torch.Tensor, attention_mask: torch.Tensor, candidate_attribute: torch.Tensor
-    ) -> torch.Tensor:
-        """[B, L] -> [B, C]; a row without text gets zeros."""
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Evidence [B, C], zero for a row without text, and whether a tag of each attribute is named, bool [B, A]."""
         view = self.reader(input_ids, attention_mask)
-        evidence = 0.0
+        evidence = torch.zeros(len(input_ids), len(candidate_attribute), device=input_ids.device)
+        named = torch.zeros(len(input_ids), self.attributes, dtype=torch.bool, device=input_ids.device)
         if self.lexical is not None:
             evidence = evidence + self.lexical(view)
         if self.names is not None:
-            evidence = evidence + self.names(view, candidate_attribute)
-        has_text = attention_mask.bool().any(1, keepdim=True)
-        return self.scale.weight[candidate_attribute, 0] * evidence * has_text
+            features = self.names.features(view, candidate_attribute)
+            evidence = evidence + self.names.score(features, candidate_attribute)
+            named = self.names.named(features, candidate_attribute)
+        return evidence * attention_mask.bool().any(1, keepdim=True), named
 
     @torch.no_grad()
     def grow(
@@ -245,11 +246,17 @@ class NameMatch(nn.Module):
                     inside[..., length] |= covering
         return inside
 
-    def forward(self, view: TextView, candidate_attribute: torch.Tensor) -> torch.Tensor:
-        """[B, C]; "none" candidates have no name."""
-        features = self.features(view, candidate_attribute)
+    def score(self, features: torch.Tensor, candidate_attribute: torch.Tensor) -> torch.Tensor:
+        """`features` [B, T, K] -> [B, C]; "none" candidates have no name."""
         weights = self.weight.weight[candidate_attribute[: len(self.names)]]
         return nn.functional.pad((features * weights).sum(-1), (0, self.attributes))
+
+    def named(self, features: torch.Tensor, candidate_attribute: torch.Tensor) -> torch.Tensor:
+        """Whether any tag of each `single` attribute is found, bool [B, A]. Of `multi` ones nothing is said: there a tag
+        added later must not change how the others are weighed."""
+        index = candidate_attribute[: len(self.names)].repeat(len(features), 1)
+        found = features.new_zeros(len(features), self.attributes).scatter_add(1, index, features[..., 0]) > 0
+        return found & self.exclusive
 
     @torch.no_grad()
     def grow(self, order: torch.Tensor, attributes: list[dict]) -> None:

@@ -10,8 +10,8 @@ from transformers import initialization as init
 from transformers.utils import ModelOutput
 
 from .configuration_tagger import TaggerConfig
-from .encoder_tagger import TaggerEncoder, TowerFeatures, pool_tokens
-from .heads_tagger import LinearHead, NameHead, candidate_attributes
+from .encoder_tagger import IMAGE, TaggerEncoder, TowerFeatures, pool_tokens
+from .heads_tagger import EvidenceGate, LinearHead, NameHead, candidate_attributes
 from .lexical_tagger import WordEvidence
 
 
@@ -22,6 +22,8 @@ class TaggerOutput(ModelOutput):
         tag_logits: [B, T], all evidence together, attribute by attribute in config order.
         none_logits: [B, A], the logit of "no tag of this attribute applies".
         encoder_logits: [B, T + A], what the towers alone say; the loss of fine-tuning is taken here.
+        word_logits: [B, T + A], what the words alone say; None without text.
+        gate_features: [B, A, F], what `EvidenceGate` weighs the two by.
         pooled: fused vector per product [B, H].
         last_hidden_state, attention_mask: fused sequence [B, S, H] and its mask [B, S], if asked for.
     """
@@ -29,6 +31,8 @@ class TaggerOutput(ModelOutput):
     tag_logits: torch.FloatTensor | None = None
     none_logits: torch.FloatTensor | None = None
     encoder_logits: torch.FloatTensor | None = None
+    word_logits: torch.FloatTensor | None = None
+    gate_features: torch.FloatTensor | None = None
     pooled: torch.FloatTensor | None = None
     last_hidden_state: torch.FloatTensor | None = None
     attention_mask: torch.BoolTensor | None = None
@@ -37,7 +41,7 @@ class TaggerOutput(ModelOutput):
 class TaggerModel(PreTrainedModel):
     """Product tagger: `forward` returns the logits of every closed tag from whatever text and photos a product has.
 
-    Evidence is summed per attribute: `encoder_scale` x the towers' logits, plus what the words say (`WordEvidence`).
+    What the towers say and what the words say (`WordEvidence`) is added up by `EvidenceGate`.
     """
 
     config_class = TaggerConfig
@@ -53,9 +57,9 @@ class TaggerModel(PreTrainedModel):
         self.encoder = TaggerEncoder(config)
         self.tag_head = {"names": NameHead, "linear": LinearHead}[config.tag_head](config)
         attributes = len(config.attributes)
-        self.encoder_scale = nn.Embedding(attributes, 1)
         if config.fusion == "late":
             self.late_weights = nn.Embedding(attributes, 2)
+        self.gate = EvidenceGate(config)
         self.words = WordEvidence(config) if config.lexical_buckets or config.name_match else None
         self.register_buffer("candidate_attribute", candidate_attributes(config))
         self.post_init()
@@ -67,11 +71,9 @@ class TaggerModel(PreTrainedModel):
             # Logits start near zero although name embeddings have unit variance per feature.
             init.normal_(module.query.weight, std=0.1 / module.query.weight.numel() ** 0.5)
             init.zeros_(module.bias.weight)
-        elif isinstance(module, TaggerModel):
-            init.ones_(module.encoder_scale.weight)
-            if hasattr(module, "late_weights"):
-                init.zeros_(module.late_weights.weight)
-        elif isinstance(module, WordEvidence):
+        elif isinstance(module, TaggerModel) and hasattr(module, "late_weights"):
+            init.zeros_(module.late_weights.weight)
+        elif isinstance(module, WordEvidence | EvidenceGate):
             module.reset()
 
     def get_input_embeddings(self):
@@ -99,17 +101,26 @@ class TaggerModel(PreTrainedModel):
         """
         encoded = self.encoder(input_ids, attention_mask, pixel_values, pixel_mask, features, output_sequence)
         encoder_logits = self.score(encoded.pooled, encoded.modality_pooled, encoded.present)
-        logits = self.encoder_scale.weight[self.candidate_attribute, 0] * encoder_logits
+        words, named = None, encoded.present.new_zeros(len(encoded.present), len(self.config.attributes))
         if self.words is not None and input_ids is not None:
             if attention_mask is None:
                 attention_mask = torch.ones_like(input_ids)
             # Words drop out together with the text they stand in.
             attention_mask = attention_mask * encoded.present[:, :1].to(attention_mask.dtype)
-            logits = logits + self.words(input_ids, attention_mask, self.candidate_attribute)
+            words, named = self.words(input_ids, attention_mask, self.candidate_attribute)
+        gate_features = self.gate.features(named, encoded.present[:, IMAGE])
+        logits = self.gate(encoder_logits, words, gate_features, self.candidate_attribute)
         tags = self.config.num_tags
-        return TaggerOutput(tag_logits=logits[:, :tags], none_logits=logits[:, tags:], encoder_logits=encoder_logits,
-                            pooled=encoded.pooled, last_hidden_state=encoded.last_hidden_state,
-                            attention_mask=encoded.attention_mask)
+        return TaggerOutput(
+            tag_logits=logits[:, :tags],
+            none_logits=logits[:, tags:],
+            encoder_logits=encoder_logits,
+            word_logits=words,
+            gate_features=gate_features,
+            pooled=encoded.pooled,
+            last_hidden_state=encoded.last_hidden_state,
+            attention_mask=encoded.attention_mask,
+        )
 
     def score(self, pooled: torch.Tensor, modality_pooled: torch.Tensor, present: torch.Tensor) -> torch.Tensor:
         """Encoder logits [B, C] from pooled [B, H]; with late fusion from the two modalities [B, 2, H] apart."""

@@ -1,4 +1,4 @@
-"""Words and letters recovered from `input_ids`: what a text says exactly, whatever pieces its tokenizer cuts it into."""
+"""Words and letters recovered from `input_ids`, whatever pieces the tokenizer cuts a text into."""
 
 import re
 import unicodedata
@@ -23,7 +23,7 @@ class TextView:
     Args:
         pieces: case-folded token ids [B, L], -1 where there is none.
         chars: letters and digits as numbers [B, S], `BOUNDARY` around every word, `NO_CHAR` at the end.
-        spans: hashes of runs of 1 to K words written as one, a final plural "s" dropped [B, W, K]; -1 where none starts.
+        spans: hashes of runs of 1 to K words written as one, a final plural "s" dropped [B, W, K]; -1: no such run.
     """
 
     pieces: torch.LongTensor
