@@ -1,0 +1,94 @@
+"""Runs a tagger over a split and collects what the metrics need: every row once, whatever the number of processes."""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from accelerate.utils import gather_object
+
+from hf_tagger.evaluation.metrics import score_attributes
+
+INPUTS = ("input_ids", "attention_mask", "pixel_values", "pixel_mask")
+UNKNOWN = -100
+
+
+@dataclass
+class Predictions:
+    """Of N products: ids, tag scores and decisions [N, T], and per product the tags given {attribute: [...]}."""
+
+    attributes: list[dict]
+    ids: list[str] = field(default_factory=list)
+    tags: list[dict[str, list[str] | None]] = field(default_factory=list)
+    scores: np.ndarray | None = None
+    chosen: np.ndarray | None = None
+
+    def metrics(self) -> dict[str, float]:
+        """Scores of `score_attributes`; tags outside the vocabulary are columns that are never predicted."""
+        parts, start = {}, 0
+        for attribute in self.attributes:
+            where = slice(start, start + len(attribute["tags"]))
+            start = where.stop
+            references, unseen = self._references(attribute)
+            missing = np.zeros((len(self.ids), unseen))
+            parts[attribute["name"]] = (
+                attribute["kind"],
+                references,
+                np.concatenate([self.chosen[:, where], missing.astype(bool)], axis=1),
+                np.concatenate([self.scores[:, where], missing], axis=1),
+            )
+        return score_attributes(parts)
+
+    def _references(self, attribute: dict) -> tuple[np.ndarray, int]:
+        """int [N, tags of the vocabulary + unseen tags] in {0, 1, -100}, and how many were unseen."""
+        column = {tag: index for index, tag in enumerate(attribute["tags"])}
+        known = len(column)
+        for tags in self.tags:
+            for tag in tags.get(attribute["name"]) or ():
+                column.setdefault(tag, len(column))
+        references = np.zeros((len(self.tags), len(column)), dtype=np.int64)
+        for row, tags in enumerate(self.tags):
+            given = tags.get(attribute["name"])
+            if given is None:
+                references[row] = UNKNOWN
+            else:
+                references[row, [column[tag] for tag in given]] = 1
+        return references, len(column) - known
+
+
+@torch.no_grad()
+def outputs_of(model, batches: Iterable[dict[str, Any]], without: Iterable[str] = ()) -> Iterator[tuple[dict, Any]]:
+    """(batch, `TaggerOutput`) for every batch that has products, one modality hidden from the model if so wished."""
+    hidden = {"text": ("input_ids", "attention_mask"), "image": ("pixel_values", "pixel_mask")}
+    left_out = {key for modality in without for key in hidden[modality]}
+    was_training = model.training
+    model.eval()
+    for batch in batches:
+        inputs = {key: batch[key].to(model.device) for key in INPUTS if key in batch and key not in left_out}
+        if batch["ids"] and inputs:
+            yield batch, model(**inputs)
+    model.train(was_training)
+
+
+def predict(model, batches: Iterable[dict[str, Any]], without: Iterable[str] = (), gather: bool = True) -> Predictions:
+    """Tags a split with a `TaggerModel`, on the product of all processes' batches if `gather`."""
+    found = Predictions(model.config.attributes)
+    scores, chosen = [], []
+    for batch, outputs in outputs_of(model, batches, without):
+        probabilities = model.tag_scores(outputs.tag_logits, outputs.none_logits)
+        scores.append(probabilities.cpu().numpy())
+        chosen.append(model.predicted_tags(probabilities).cpu().numpy())
+        found.ids += batch["ids"]
+        found.tags += batch["tags"]
+    width = model.config.num_tags
+    found.scores = np.concatenate(scores) if scores else np.zeros((0, width), np.float32)
+    found.chosen = np.concatenate(chosen) if chosen else np.zeros((0, width), bool)
+    if gather:
+        # Ranks may hold different numbers of rows: plain objects travel where padded tensors would count rows twice.
+        parts = gather_object([(found.ids, found.tags, found.scores, found.chosen)])
+        found.ids = [item for ids, _, _, _ in parts for item in ids]
+        found.tags = [item for _, tags, _, _ in parts for item in tags]
+        found.scores = np.concatenate([part for _, _, part, _ in parts])
+        found.chosen = np.concatenate([part for _, _, _, part in parts])
+    return found

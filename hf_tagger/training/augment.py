@@ -1,0 +1,130 @@
+"""Augmentation of a product's text and photos while training. Rates are probabilities per product and epoch."""
+
+import random
+import re
+import unicodedata
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torchvision.transforms import v2
+
+WORD = re.compile(r"\w+(?:['’]\w+)?")
+
+
+@dataclass
+class TextAugmentation:
+    """
+    Args:
+        label_masking: all words of the product's own tags are taken out of its text, so that the rest of the text and
+            the photo must do.
+        word_dropout: each word is dropped with this probability.
+        typos: each word suffers one swap, loss or doubling of letters with this probability.
+        field_dropout: of a product with several text columns (title, description), only one random column is kept.
+    """
+
+    label_masking: float = 0.0
+    word_dropout: float = 0.0
+    typos: float = 0.0
+    field_dropout: float = 0.0
+
+
+@dataclass
+class ImageAugmentation:
+    """
+    Args:
+        crop: random resized crop; crop_scale: smallest share of the photo's area that it keeps.
+        flip: horizontal flip.
+        rotation: largest angle in degrees, applied with probability 0.5 (0: never).
+        noise: Gaussian pixel noise of 2 % of the value range.
+        erasing: random erasing (arXiv 1708.04896).
+        colour_jitter: change of brightness, contrast, saturation and hue. Off unless asked for: colour is a tag.
+    """
+
+    crop: float = 0.5
+    crop_scale: float = 0.6
+    flip: float = 0.5
+    rotation: float = 0.0
+    noise: float = 0.0
+    erasing: float = 0.0
+    colour_jitter: float = 0.0
+
+
+def text_augmenter(settings: TextAugmentation, language_of_words: Callable[[str], set[str]] | None = None):
+    """A function record -> text (None where nothing is left)."""
+
+    def augment(record: dict) -> str | None:
+        texts = record["texts"]
+        if len(texts) > 1 and random.random() < settings.field_dropout:
+            texts = [random.choice(texts)]
+        text = ". ".join(texts)
+        if random.random() < settings.label_masking:
+            text = mask_labels(text, [tag for given in record["tags"].values() for tag in given or ()])
+        if settings.word_dropout or settings.typos:
+            text = " ".join(_noisy_words(text.split(), settings))
+        return text.strip() or None
+
+    return augment
+
+
+def mask_labels(text: str, tags: list[str]) -> str:
+    """The text without any word of the given tags, whatever its case, plural or possessive.
+
+    Languages written without spaces have no words to go by: there a tag is cut out wherever its characters stand.
+    """
+    stems = {_stem(word) for tag in tags for word in WORD.findall(tag)}
+    for tag in tags:
+        if any(ord(character) > 0x2E7F for character in tag):
+            text = text.replace(tag, " ")
+    kept = WORD.sub(lambda match: "" if _stem(match.group()) in stems else match.group(), text)
+    return " ".join(kept.split())
+
+
+def _stem(word: str) -> str:
+    word = unicodedata.normalize("NFKC", word).casefold().replace("’", "'").removesuffix("'s")
+    for ending, replacement in (("ies", "y"), ("es", ""), ("s", "")):
+        if len(word) > len(ending) + 2 and word.endswith(ending):
+            return word.removesuffix(ending) + replacement
+    return word.removesuffix("e") if len(word) > 3 else word
+
+
+def _noisy_words(words: list[str], settings: TextAugmentation) -> list[str]:
+    kept = [word for word in words if random.random() >= settings.word_dropout] or words[:1]
+    return [_typo(word) if len(word) > 2 and random.random() < settings.typos else word for word in kept]
+
+
+def _typo(word: str) -> str:
+    at = random.randrange(len(word) - 1)
+    swapped = word[:at] + word[at + 1] + word[at] + word[at + 2:]
+    return random.choice([swapped, word[:at] + word[at + 1:], word[:at] + word[at] + word[at:]])
+
+
+def image_augmenter(settings: ImageAugmentation) -> Callable[[np.ndarray], np.ndarray]:
+    """A function uint8 [H, W, 3] -> uint8 [H, W, 3]."""
+
+    def sometimes(rate: float, transform) -> list:
+        return [v2.RandomApply([transform], p=rate)] if rate else []
+
+    def augment(photo: np.ndarray) -> np.ndarray:
+        height, width = photo.shape[:2]
+        steps = (
+            sometimes(settings.crop, v2.RandomResizedCrop((height, width), scale=(settings.crop_scale, 1.0),
+                                                          ratio=(0.8 * width / height, 1.25 * width / height)))
+            + sometimes(settings.flip, v2.RandomHorizontalFlip(p=1.0))
+            + sometimes(0.5 if settings.rotation else 0.0, v2.RandomRotation(settings.rotation or 1.0, fill=255))
+            + sometimes(settings.colour_jitter, v2.ColorJitter(0.2, 0.2, 0.2, 0.05))
+            + sometimes(settings.noise, _pixel_noise)
+            + sometimes(settings.erasing, v2.RandomErasing(p=1.0, scale=(0.02, 0.2)))
+        )
+        pixels = torch.from_numpy(photo.copy()).permute(2, 0, 1)
+        for step in steps:
+            pixels = step(pixels)
+        return pixels.permute(1, 2, 0).contiguous().numpy()
+
+    return augment
+
+
+def _pixel_noise(pixels: torch.Tensor) -> torch.Tensor:
+    noise = torch.randn(pixels.shape) * (0.02 * 255)
+    return (pixels + noise).round().clamp(0, 255).to(torch.uint8)

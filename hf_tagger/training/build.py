@@ -1,0 +1,99 @@
+"""A new tagger from settings and a vocabulary, and which of its parts move in a phase."""
+
+import re
+from collections.abc import Iterable
+
+import torch
+from peft import PeftModel
+from transformers import ViTImageProcessor, set_seed
+
+from hf_tagger.configuration_tagger import TaggerConfig
+from hf_tagger.modeling_tagger import TaggerModel
+from hf_tagger.processing_tagger import TaggerProcessor
+from hf_tagger.training.arguments import ModelSettings, PhaseSettings
+from hf_tagger.training.backbones import load_text_backbone, load_towers, load_vision_backbone, vision_config
+from hf_tagger.training.lora import LoraSettings, apply_lora
+from hf_tagger.training.optimizer import tower_of
+
+CONFIG_FIELDS = ("fusion", "fusion_layers", "fusion_heads", "hidden_size", "text_pooling", "vision_stages", "tag_head",
+                 "dropout", "modality_dropout")
+EMBEDDINGS = re.compile(r"word_embeddings|embed_tokens|tok_embeddings")
+
+
+def build_model(
+    settings: ModelSettings, attributes: list[dict], texts: Iterable[str] = (), seed: int = 0
+) -> tuple[TaggerModel, TaggerProcessor]:
+    """
+    Args:
+        attributes: a vocabulary's.
+        texts: the catalogue's, for the tokenizer of an untrained text tower.
+
+    The same arguments give the same weights.
+    """
+    text = load_text_backbone(settings.text_backbone, texts) if settings.text_backbone else None
+    vision = None
+    if settings.vision_backbone:
+        vision = load_vision_backbone(settings.vision_backbone, settings.vision_weights)
+    words = settings.words
+    config = TaggerConfig(
+        attributes=attributes,
+        text_config=text.config if text else None,
+        vision_config=_sized(vision_config(vision), settings.image_size) if vision else None,
+        lexical_buckets=words.buckets if text else 0,
+        lexical_char_ngrams=words.char_ngrams,
+        name_match=words.names and text is not None,
+        **{name: getattr(settings, name) for name in CONFIG_FIELDS},
+    )
+    set_seed(seed)
+    model = TaggerModel(config)
+    load_towers(model, text, vision)
+    image_processor = None
+    if vision:
+        height, width = settings.image_size
+        image_processor = ViTImageProcessor(size={"height": height, "width": width}, image_mean=list(vision.mean),
+                                            image_std=list(vision.std))
+    processor = TaggerProcessor(image_processor, text.tokenizer if text else None, text_prefix=settings.text_prefix,
+                                max_length=settings.max_length)
+    model.name_tags(processor)
+    return model.to(memory_format=torch.channels_last), processor
+
+
+def _sized(config, image_size: tuple[int, int]):
+    """Tells networks with position embeddings (ViT, Swin) the size of the photos they will see."""
+    from timm import create_model
+
+    with torch.device("meta"):
+        network = create_model(config.architecture, pretrained=False)
+    if network.pretrained_cfg.get("fixed_input_size"):
+        config.model_args = {**(config.model_args or {}), "img_size": list(image_size)}
+    return config
+
+
+def with_lora(model: TaggerModel, settings: LoraSettings) -> PeftModel:
+    """Adapters on the towers; heads, gate and word evidence are saved along with them. What the tokenizer alone
+    determines stays in the base model."""
+    modules = [name for name in ("gate", "tag_head", "late_weights") if hasattr(model, name)]
+    modules += [f"encoder.{name}" for name, _ in model.encoder.named_children() if tower_of(f".{name}.") is None]
+    if model.words is not None:
+        modules += [f"words.{name}" for name in ("lexical", "names") if getattr(model.words, name) is not None]
+    return apply_lora(model, settings, modules)
+
+
+def set_trainable(model: torch.nn.Module, phase: PhaseSettings, lora: bool, embeddings: bool = False) -> None:
+    """Lets the parts move that the phase names. Word evidence and gate are fitted apart and never move here."""
+    frozen = re.compile("|".join(f"(?:{pattern})" for pattern in phase.frozen) or r"(?!)")
+    for name, parameter in model.named_parameters():
+        tower = tower_of(name)
+        if ".original_module." in name or re.search(r"(^|\.)(words|gate)\.", name):
+            wanted = False
+        elif tower is None:
+            wanted = "heads" in phase.train
+        elif tower not in phase.train or frozen.search(name):
+            wanted = False
+        elif lora:
+            wanted = "lora_" in name or ".modules_to_save." in name
+        else:
+            wanted = embeddings or not EMBEDDINGS.search(name)
+        parameter.requires_grad_(wanted)
+    if not any(parameter.requires_grad for parameter in model.parameters()):
+        raise ValueError(f"phase {phase.name!r} trains nothing: the model has none of {phase.train}, or all is frozen")

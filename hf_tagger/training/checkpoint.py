@@ -1,0 +1,86 @@
+"""Checkpoints that a kill cannot break: written aside and renamed when complete; safetensors and JSON, no pickle."""
+
+import json
+import os
+import random
+import shutil
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+
+PREFIX = "checkpoint-"
+
+
+def save_checkpoint(folder: Path, step: int, tensors: dict[str, torch.Tensor], progress: dict[str, Any]) -> Path:
+    """Writes `folder/checkpoint-<step>` and then removes older ones; `progress` must be plain JSON data."""
+    target = folder / f"{PREFIX}{step:08d}"
+    aside = folder / f"{target.name}.incomplete"
+    shutil.rmtree(aside, ignore_errors=True)
+    aside.mkdir(parents=True)
+    write_safetensors(aside / "state.safetensors", tensors)
+    (aside / "progress.json").write_text(json.dumps(progress), encoding="utf-8")
+    for file in aside.iterdir():
+        with open(file, "rb") as handle:
+            os.fsync(handle.fileno())
+    shutil.rmtree(target, ignore_errors=True)
+    aside.rename(target)
+    for old in folder.glob(f"{PREFIX}*"):
+        if old != target:
+            shutil.rmtree(old, ignore_errors=True)
+    return target
+
+
+def write_safetensors(path: Path, tensors: dict[str, torch.Tensor]) -> None:
+    """safetensors refuses tensors that share memory or are not contiguous: store plain copies."""
+    save_file({name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}, path)
+
+
+def newest_checkpoint(folder: Path) -> Path | None:
+    """The last complete checkpoint, or None. Half-written ones carry another name and never count."""
+    complete = [path for path in folder.glob(f"{PREFIX}*") if path.suffix != ".incomplete"]
+    return max(complete, default=None, key=lambda path: path.name)
+
+
+def load_checkpoint(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
+    """Tensors and progress as given to `save_checkpoint`."""
+    return load_file(path / "state.safetensors"), json.loads((path / "progress.json").read_text(encoding="utf-8"))
+
+
+def optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, torch.Tensor]:
+    """The optimiser's running state as flat tensors "optimizer.<parameter>.<key>"; its options are rebuilt."""
+    tensors = {}
+    for index, state in optimizer.state_dict()["state"].items():
+        for key, value in state.items():
+            if value is not None:
+                tensors[f"optimizer.{index}.{key}"] = torch.as_tensor(value)
+    return tensors
+
+
+def load_optimizer(optimizer: torch.optim.Optimizer, tensors: dict[str, torch.Tensor]) -> None:
+    """Puts back what `optimizer_tensors` returned for an optimiser built the same way."""
+    state: dict[int, dict[str, torch.Tensor]] = {}
+    for name, tensor in tensors.items():
+        if name.startswith("optimizer."):
+            _, index, key = name.split(".", 2)
+            state.setdefault(int(index), {})[key] = tensor
+    whole = optimizer.state_dict()
+    optimizer.load_state_dict({**whole, "state": state})
+
+
+def random_state() -> dict[str, Any]:
+    """State of the generators that training draws from (batches seed their own: see catalog.loader)."""
+    state = {"python": random.getstate(), "torch": torch.get_rng_state().tolist()}
+    if torch.cuda.is_available():
+        state["cuda"] = torch.cuda.get_rng_state().tolist()
+    return state
+
+
+def set_random_state(state: dict[str, Any]) -> None:
+    """Undoes what happened since `random_state` (JSON has turned its tuples into lists)."""
+    version, internal, gauss = state["python"]
+    random.setstate((version, tuple(internal), gauss))
+    torch.set_rng_state(torch.tensor(state["torch"], dtype=torch.uint8))
+    if "cuda" in state and torch.cuda.is_available():
+        torch.cuda.set_rng_state(torch.tensor(state["cuda"], dtype=torch.uint8))

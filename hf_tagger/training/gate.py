@@ -1,0 +1,107 @@
+"""Fits `EvidenceGate` on validation products: how far to trust the words, how far the towers."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from hf_tagger.catalog.collate import UNKNOWN
+from hf_tagger.heads_tagger import EvidenceGate
+
+
+@dataclass
+class GateSettings:
+    """
+    Args:
+        l2: strength, per product, of the pull towards equal trust in words and towers.
+        balance: temper t of the class weights count ** -t of `single` attributes.
+        iterations: of L-BFGS at most.
+    """
+
+    l2: float = 1e-3
+    balance: float = 0.25
+    iterations: int = 60
+
+
+def fit_gate(
+    gate: EvidenceGate,
+    attributes: list[dict],
+    candidate_attribute: Tensor,
+    rows: Iterable[tuple[Tensor, Tensor | None, Tensor, Tensor]],
+    settings: GateSettings,
+) -> dict[str, float]:
+    """Fits the gate in place.
+
+    Args:
+        rows: (encoder_logits [B, C], word_logits [B, C] or None, gate_features [B, A, F], tag_labels [B, T]), of
+            products as they are and, as far as wanted, with a modality or their labels' words hidden.
+
+    Returns the mean loss before and after.
+    """
+    encoder, words, features, labels = [], [], [], []
+    for encoder_logits, word_logits, gate_features, tag_labels in rows:
+        encoder.append(gate.normalise(encoder_logits, candidate_attribute))
+        words.append(torch.zeros_like(encoder[-1]) if word_logits is None
+                     else gate.normalise(word_logits, candidate_attribute)
+                     * (word_logits != 0).any(1, keepdim=True))
+        features.append(gate_features)
+        labels.append(tag_labels)
+    if not encoder:
+        return {}
+    encoder, words, features, labels = (torch.cat(part) for part in (encoder, words, features, labels))
+    before = after = 0.0
+    start = 0
+    for index, attribute in enumerate(attributes):
+        where = slice(start, start + len(attribute["tags"]))
+        start = where.stop
+        columns = torch.tensor([*range(where.start, where.stop), labels.shape[1] + index])
+        block = labels[:, where]
+        known = (block != UNKNOWN).all(1)
+        if not known.any():
+            continue
+        fit = _AttributeFit(attribute, encoder[known][:, columns], words[known][:, columns], features[known, index],
+                            block[known], settings)
+        tables = torch.stack([gate.encoder.weight[index], gate.words.weight[index]]).detach().clone()
+        fitted = fit.solve(tables)
+        before, after = before + float(fit.loss(tables)), after + float(fit.loss(fitted))
+        with torch.no_grad():
+            gate.encoder.weight[index], gate.words.weight[index] = fitted
+    return {"loss_before": before / len(attributes), "loss_after": after / len(attributes)}
+
+
+class _AttributeFit:
+    def __init__(self, attribute, encoder, words, features, labels, settings: GateSettings):
+        self.single = attribute["kind"] == "single"
+        self.paths, self.features, self.settings = (encoder, words), features, settings
+        if self.single:
+            self.target = torch.where(labels.amax(1) > 0, labels.argmax(1), labels.shape[1])
+            counts = torch.bincount(self.target, minlength=labels.shape[1] + 1).clamp(min=1).float()
+            self.weight = counts[self.target] ** -settings.balance
+        else:
+            self.target, self.weight = labels, torch.ones(len(labels))
+        self.weight = self.weight / self.weight.sum()
+
+    def loss(self, tables: Tensor) -> Tensor:
+        fused = 0.0
+        for table, logits in zip(tables, self.paths, strict=True):
+            fused = fused + (self.features @ table).clamp(min=0.0)[:, None] * logits
+        if self.single:
+            losses = torch.nn.functional.cross_entropy(fused, self.target, reduction="none")
+        else:
+            losses = torch.nn.functional.binary_cross_entropy_with_logits(fused[:, :-1], self.target, reduction="none")
+            losses = losses.mean(1)
+        return (losses * self.weight).sum()
+
+    def solve(self, start: Tensor) -> Tensor:
+        tables = start.clone().requires_grad_(True)
+        optimizer = torch.optim.LBFGS([tables], max_iter=self.settings.iterations, line_search_fn="strong_wolfe")
+
+        def closure():
+            optimizer.zero_grad()
+            loss = self.loss(tables) + self.settings.l2 * (tables - start).square().sum()
+            loss.backward()
+            return loss
+
+        optimizer.step(closure)
+        return tables.detach()

@@ -1,0 +1,347 @@
+"""The training loop: one phase at a time, resumable at any step, on one process or many."""
+
+import logging
+import math
+import signal
+import time
+from collections.abc import Callable, Iterator
+from contextlib import nullcontext
+from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from accelerate.utils import gather_object
+from safetensors.torch import load_file
+from torch import nn
+from tqdm import tqdm
+from transformers import get_scheduler
+
+from hf_tagger.catalog.quarantine import Quarantine
+from hf_tagger.training.arguments import PhaseSettings, TrainingSettings
+from hf_tagger.training.checkpoint import (
+    load_checkpoint,
+    load_optimizer,
+    newest_checkpoint,
+    optimizer_tensors,
+    random_state,
+    save_checkpoint,
+    set_random_state,
+    write_safetensors,
+)
+from hf_tagger.training.losses import TaggingLoss
+from hf_tagger.training.optimizer import OPTIMIZERS, add_l1_gradient, parameter_groups, tower_of
+
+logger = logging.getLogger(__name__)
+INPUTS = ("input_ids", "attention_mask", "pixel_values", "pixel_mask", "features")
+UNKNOWN = -100
+
+
+class NonFiniteLoss(RuntimeError):
+    """The loss or its gradient became infinite or not a number; the message names the products of the step."""
+
+
+class Interrupted(RuntimeError):
+    """Training was asked to stop, and has saved a checkpoint first."""
+
+
+@dataclass
+class Progress:
+    """Where a run stands: everything but weights that a resumed run needs to go on as if it had never stopped."""
+
+    phase: int = 0
+    epoch: int = 0
+    batch: int = 0
+    step: int = 0
+    phase_step: int = 0
+    best: float = -math.inf
+    stale: int = 0
+    history: list[dict[str, float]] = field(default_factory=list)
+
+
+class TrainingLoop:
+    """
+    Args:
+        evaluate: model -> metrics of the validation split; called by every process at the same steps.
+        folder: where checkpoints, `best.safetensors` and the quarantine are kept.
+    """
+
+    def __init__(
+        self,
+        accelerator: Accelerator,
+        settings: TrainingSettings,
+        loss: TaggingLoss,
+        evaluate: Callable[[nn.Module], dict[str, float]] | None,
+        folder: Path,
+        quarantine: Quarantine,
+    ):
+        self.accelerator, self.settings, self.evaluate = accelerator, settings, evaluate
+        self.loss = loss.to(accelerator.device)
+        self.folder, self.quarantine = folder, quarantine
+        self.progress = Progress()
+        self.resumed: dict[str, torch.Tensor] | None = None
+        self.changed: set[str] = set()
+        self._stop = False
+
+    def resume(self) -> bool:
+        """Reads the newest complete checkpoint; `run_phase` then skips what is done. False where there is none."""
+        path = newest_checkpoint(self.folder)
+        if path is None:
+            return False
+        self.resumed, progress = load_checkpoint(path)
+        self._random_state = progress.pop("random_state")[self.accelerator.process_index]
+        self.progress = Progress(**progress)
+        return True
+
+    def run_phase(self, index: int, phase: PhaseSettings, model: nn.Module, loader, batches_per_epoch: int) -> None:
+        """Trains what `requires_grad` in `model` on `loader.epoch(...)`; leaves the best weights in it.
+
+        Args:
+            loader: a `CatalogLoader` or `FeatureLoader` of this process's rows.
+            batches_per_epoch: of the longest process, for the schedule (an estimate will do).
+        """
+        self.changed |= {name for name, parameter in model.named_parameters() if parameter.requires_grad}
+        if self.progress.phase > index:
+            return
+        settings = self.settings
+        groups = parameter_groups(model, phase.learning_rate, phase.tower_learning_rate, phase.layer_decay,
+                                  settings.optimizer.weight_decay)
+        optimizer = OPTIMIZERS[settings.optimizer.name](groups, settings.optimizer)
+        steps_per_epoch = max(1, math.ceil(batches_per_epoch / settings.gradient_accumulation))
+        total = min(phase.epochs * steps_per_epoch, phase.max_steps or math.inf)
+        scheduler = get_scheduler(phase.scheduler, optimizer, int(phase.warmup_ratio * total), total)
+        self.scheduled_steps = total
+        if self.resumed is not None:
+            self._restore(model, optimizer, scheduler)
+        else:
+            self.progress = Progress(phase=index, step=self.progress.step, history=self.progress.history)
+        distributed = self.accelerator.num_processes > 1
+        wrapped = self.accelerator.prepare_model(model) if distributed else model
+        if settings.compile:
+            wrapped = torch.compile(wrapped, dynamic=True)
+        previous = signal.signal(signal.SIGINT, self._ask_to_stop)
+        try:
+            self._run_epochs(phase, model, wrapped, optimizer, scheduler, loader, total)
+        finally:
+            signal.signal(signal.SIGINT, previous)
+            if distributed:
+                self.accelerator.unwrap_model(wrapped, keep_fp32_wrapper=False)
+        self._load_best(model)
+        self.progress = Progress(phase=index + 1, step=self.progress.step, history=self.progress.history)
+        self._save(model, None)
+
+    def _run_epochs(self, phase, model, wrapped, optimizer, scheduler, loader, total):
+        progress = self.progress
+        bar = tqdm(total=total, initial=progress.phase_step, desc=phase.name, unit="step", dynamic_ncols=True,
+                   disable=not self.accelerator.is_main_process)
+        meter = Meter()
+        with bar:
+            limit = phase.max_steps or math.inf
+            while progress.epoch < phase.epochs and progress.phase_step < limit:
+                batches = loader.epoch(progress.epoch, progress.batch)
+                while progress.phase_step < limit:
+                    meter.start_wait()
+                    window = self._window(batches)
+                    meter.end_wait()
+                    if window is None:
+                        break
+                    loss = self._step(model, wrapped, optimizer, scheduler, window)
+                    progress.batch += self.settings.gradient_accumulation
+                    progress.step += 1
+                    progress.phase_step += 1
+                    meter.add(loss, sum(len(batch["ids"]) for batch in window) * self.accelerator.num_processes)
+                    bar.update()
+                    bar.set_postfix_str(meter.summary(), refresh=False)
+                    if progress.step % self.settings.log_every == 0:
+                        self.accelerator.log({"loss": meter.loss, "learning_rate": scheduler.get_last_lr()[0],
+                                              "rows_per_second": meter.rows_per_second}, step=progress.step)
+                    if self._asked_to_stop():
+                        self._save(model, optimizer)
+                        raise Interrupted(f"stopped at step {progress.step}; go on with --resume")
+                    every = self.settings.checkpoint_steps
+                    if every and progress.step % every == 0:
+                        self._save(model, optimizer)
+                progress.epoch, progress.batch = progress.epoch + 1, 0
+                last = progress.epoch >= phase.epochs or progress.phase_step >= limit
+                finished = self._validate(phase, model, last, bar)
+                self._save(model, optimizer)
+                if finished:
+                    break
+        self.throughput = meter
+
+    def _window(self, batches: Iterator[dict]) -> list[dict] | None:
+        """The micro-batches of one optimiser step; None when no process has any left. A process that ran out first
+        gets its last batch with every label unknown: it joins in the collective calls and adds nothing."""
+        window = []
+        for batch in islice(batches, self.settings.gradient_accumulation):
+            for refusal in batch["refusals"]:
+                self.quarantine.add(refusal)
+            self.quarantine.saw(len(batch["ids"]) + sum(refusal.fatal for refusal in batch["refusals"]))
+            self.quarantine.check()
+            if batch["ids"]:
+                window.append(batch)
+                self._last_batch = batch
+        if self.accelerator.num_processes > 1:
+            left = self.accelerator.reduce(torch.tensor(len(window), device=self.accelerator.device), "sum")
+            if int(left) and not window:
+                idle = dict(self._last_batch, ids=[])
+                idle["tag_labels"] = torch.full_like(idle["tag_labels"], UNKNOWN)
+                return [idle]
+            return window if int(left) else None
+        return window or None
+
+    def _step(self, model, wrapped, optimizer, scheduler, window: list[dict]) -> float:
+        accelerator = self.accelerator
+        wrapped.train()
+        count = sum(self.loss.count(batch["tag_labels"]) for batch in window).to(accelerator.device)
+        if accelerator.num_processes > 1:
+            count = accelerator.reduce(count, "sum")
+        total = torch.zeros((), device=accelerator.device)
+        for index, batch in enumerate(window):
+            inputs = {key: _to_device(batch[key], accelerator.device) for key in INPUTS if key in batch}
+            labels = batch["tag_labels"].to(accelerator.device)
+            with self._synchronised(wrapped, index == len(window) - 1):
+                with accelerator.autocast():
+                    outputs = wrapped(**inputs)
+                tags = labels.shape[1]
+                logits = outputs.encoder_logits
+                loss = self.loss(logits[:, :tags], logits[:, tags:], labels).total / count.clamp(min=1)
+                total += loss.detach()
+                # DDP averages the gradients of its processes; the loss above is already a share of the whole step's.
+                accelerator.backward(loss * accelerator.num_processes)
+        if self.settings.optimizer.l1:
+            add_l1_gradient(optimizer, self.settings.optimizer.l1)
+        parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+        norm = nn.utils.clip_grad_norm_(parameters, self.settings.optimizer.max_grad_norm or math.inf)
+        if not (torch.isfinite(total) and torch.isfinite(norm)):
+            ids = [item for batch in window for item in batch["ids"]]
+            raise NonFiniteLoss(
+                f"loss {total.item()}, gradient norm {norm.item()} at step {self.progress.step + 1}, products {ids}. "
+                "The weights were not touched. Lower learning_rate, or use mixed_precision: no; the last checkpoint is "
+                f"in {self.folder}"
+            )
+        optimizer.step()
+        # Rows that repeat-factor sampling added may outlast the schedule, and a cosine would climb again.
+        if scheduler.last_epoch < self.scheduled_steps:
+            scheduler.step()
+        optimizer.zero_grad(set_to_none=True)
+        return total.item()
+
+    def _synchronised(self, wrapped, last: bool):
+        return nullcontext() if last else self.accelerator.no_sync(wrapped)
+
+    def _validate(self, phase: PhaseSettings, model, last: bool, bar) -> bool:
+        """Scores the validation split if it is due, keeps the best weights; True when patience is used up."""
+        progress, settings = self.progress, self.settings
+        due = last or (phase.evaluate_every and progress.epoch % phase.evaluate_every == 0)
+        if self.evaluate is None or not due:
+            return False
+        metrics = self.evaluate(model)
+        if settings.metric not in metrics:
+            known = ", ".join(sorted(metrics))
+            raise ValueError(f"training.metric {settings.metric!r} is not measured; known: {known}")
+        value = metrics[settings.metric]
+        progress.history.append({"step": progress.step, "phase": progress.phase, settings.metric: value})
+        self.accelerator.log({f"validation/{name}": number for name, number in metrics.items()}, step=progress.step)
+        bar.write(f"step {progress.step}: validation {settings.metric} {value:.4f}")
+        if value > progress.best:
+            progress.best, progress.stale = value, 0
+            if self.accelerator.is_main_process:
+                write_safetensors(self.folder / "best.safetensors", kept_tensors(model, self.changed))
+        else:
+            progress.stale += 1
+        return bool(settings.early_stopping) and progress.stale >= settings.early_stopping
+
+    def _load_best(self, model) -> None:
+        path = self.folder / "best.safetensors"
+        self.accelerator.wait_for_everyone()
+        if self.evaluate is not None and path.exists():
+            load_kept(model, load_file(path))
+
+    def _save(self, model, optimizer) -> None:
+        states = gather_object([random_state()])
+        if self.accelerator.is_main_process:
+            tensors = {f"model.{name}": tensor for name, tensor in kept_tensors(model, self.changed).items()}
+            if optimizer is not None:
+                tensors.update(optimizer_tensors(optimizer))
+            save_checkpoint(self.folder, self.progress.step, tensors, {**asdict(self.progress), "random_state": states})
+        self.accelerator.wait_for_everyone()
+
+    def _restore(self, model, optimizer, scheduler) -> None:
+        load_kept(model, {name.removeprefix("model."): tensor for name, tensor in self.resumed.items()
+                          if name.startswith("model.")})
+        load_optimizer(optimizer, self.resumed)
+        for _ in range(min(self.progress.phase_step, self.scheduled_steps)):
+            scheduler.step()
+        set_random_state(self._random_state)
+        self.resumed = None
+
+    def _ask_to_stop(self, *_) -> None:
+        self._stop = True
+
+    def _asked_to_stop(self) -> bool:
+        """Whether any process got Ctrl-C: all of them must leave the loop at the same step."""
+        if self.accelerator.num_processes == 1:
+            return self._stop
+        return bool(self.accelerator.reduce(torch.tensor(int(self._stop), device=self.accelerator.device), "sum"))
+
+
+class Meter:
+    """Running loss, throughput, and the share of time spent waiting for data."""
+
+    def __init__(self):
+        self.loss, self.rows, self.waited = math.nan, 0, 0.0
+        self.started = self.wait_started = time.perf_counter()
+
+    def start_wait(self) -> None:
+        self.wait_started = time.perf_counter()
+
+    def end_wait(self) -> None:
+        now = time.perf_counter()
+        # The first wait starts the workers and fills their queue: that is paid once, not per step.
+        if self.rows:
+            self.waited += now - self.wait_started
+        else:
+            self.started = now
+
+    def add(self, loss: float, rows: int) -> None:
+        self.loss = loss if math.isnan(self.loss) else 0.95 * self.loss + 0.05 * loss
+        self.rows += rows
+
+    @property
+    def rows_per_second(self) -> float:
+        return self.rows / max(time.perf_counter() - self.started, 1e-9)
+
+    @property
+    def waiting(self) -> float:
+        """Share of the time so far spent waiting for data, in [0, 1]."""
+        return self.waited / max(time.perf_counter() - self.started, 1e-9)
+
+    def summary(self) -> str:
+        return f"loss {self.loss:.3f}, {self.rows_per_second:.0f} rows/s, waiting {self.waiting:.0%}"
+
+
+def kept_tensors(model: nn.Module, changed: set[str]) -> dict[str, torch.Tensor]:
+    """What training may have changed: the parameters named, and all that is no tower's or a changed tower's buffer."""
+    towers = {tower_of(name) for name in changed}
+    parameters = {name for name, _ in model.named_parameters()}
+    return {
+        name: tensor
+        for name, tensor in model.state_dict().items()
+        if name in changed or tower_of(name) is None or (name not in parameters and tower_of(name) in towers)
+    }
+
+
+def load_kept(model: nn.Module, tensors: dict[str, torch.Tensor]) -> None:
+    """Puts back what `kept_tensors` returned."""
+    unexpected = model.load_state_dict(tensors, strict=False).unexpected_keys
+    if unexpected:
+        raise ValueError(f"the checkpoint belongs to another configuration: it holds {unexpected[0]}")
+
+
+def _to_device(value: Any, device: torch.device) -> Any:
+    if is_dataclass(value):
+        return replace(value, **{item.name: _to_device(getattr(value, item.name), device) for item in fields(value)})
+    return value.to(device, non_blocking=True) if isinstance(value, torch.Tensor) else value

@@ -1,0 +1,82 @@
+"""Optimisers with a learning rate per part of the model: heads, and each tower layer by its depth."""
+
+import re
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import nn
+
+LAYER = re.compile(r"\.(?:layers?|blocks?|stages|h)\.?(\d+)(?:\.(?:blocks\.)?(\d+))?")
+OPTIMIZERS = {
+    "adamw": lambda groups, s: torch.optim.AdamW(groups, betas=tuple(s.betas), weight_decay=s.weight_decay),
+    "adam": lambda groups, s: torch.optim.Adam(groups, betas=tuple(s.betas), weight_decay=s.weight_decay),
+    "sgd": lambda groups, s: torch.optim.SGD(groups, momentum=s.momentum, weight_decay=s.weight_decay),
+    "adagrad": lambda groups, s: torch.optim.Adagrad(groups, weight_decay=s.weight_decay),
+}
+
+
+@dataclass
+class OptimizerSettings:
+    """
+    Args:
+        name: adamw (decoupled decay), adam, sgd (with momentum) or adagrad; for the last three, `weight_decay` is an L2
+            term.
+        weight_decay: for matrices only; biases and norms never decay.
+        l1: weight of an L1 term over the same matrices.
+        max_grad_norm: gradients are clipped to this norm; 0 switches it off.
+    """
+
+    name: Literal["adamw", "adam", "sgd", "adagrad"] = "adamw"
+    betas: tuple[float, float] = (0.9, 0.999)
+    momentum: float = 0.9
+    weight_decay: float = 0.01
+    l1: float = 0.0
+    max_grad_norm: float = 1.0
+
+
+def tower_of(name: str) -> str | None:
+    """ "text" or "vision" for a parameter of a tower, else None."""
+    match = re.search(r"\b(text|vision)_tower\.", name)
+    return match.group(1) if match else None
+
+
+def layer_depth(name: str) -> int | None:
+    """How deep a tower parameter's layer lies, counted from the input; None outside of numbered layers."""
+    match = LAYER.search(name)
+    return None if match is None else int(match.group(1)) * 100 + int(match.group(2) or 0)
+
+
+def parameter_groups(
+    model: nn.Module, learning_rate: float, tower_learning_rate: float, layer_decay: float, weight_decay: float
+) -> list[dict]:
+    """Groups of trainable parameters: heads at `learning_rate`, a tower's last layer at `tower_learning_rate`, every
+    layer below it at `layer_decay` times the one above (arXiv 1801.06146); vectors and scalars without decay."""
+    depths: dict[str, list[int]] = {"text": [], "vision": []}
+    trainable = [(name, parameter) for name, parameter in model.named_parameters() if parameter.requires_grad]
+    for name, _ in trainable:
+        tower, depth = tower_of(name), layer_depth(name)
+        if tower and depth is not None and depth not in depths[tower]:
+            depths[tower].append(depth)
+    groups: dict[tuple[float, bool], dict] = {}
+    for name, parameter in trainable:
+        rate, tower, depth = learning_rate, tower_of(name), layer_depth(name)
+        if tower:
+            ranks = sorted(depths[tower], reverse=True)
+            below_top = ranks.index(depth) if depth is not None else len(ranks)
+            rate = tower_learning_rate * layer_decay**below_top
+        decays = parameter.ndim >= 2
+        group = groups.setdefault((rate, decays), {"params": [], "lr": rate})
+        if not decays:
+            group["weight_decay"] = 0.0
+        group["params"].append(parameter)
+    return list(groups.values())
+
+
+def add_l1_gradient(optimizer: torch.optim.Optimizer, weight: float) -> None:
+    """Adds the subgradient of weight x |w|, summed over the decaying parameters, to their gradients."""
+    for group in optimizer.param_groups:
+        if group["weight_decay"] or "weight_decay" not in group:
+            for parameter in group["params"]:
+                if parameter.grad is not None:
+                    parameter.grad.add_(parameter.detach().sign(), alpha=weight)

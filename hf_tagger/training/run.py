@@ -1,0 +1,295 @@
+"""One fine-tuning run, step by step: catalogue, model, phases, gate, what is saved, what is reported."""
+
+import json
+import platform
+import shutil
+import subprocess
+from collections.abc import Iterator
+from dataclasses import replace
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import yaml
+from accelerate import Accelerator, DistributedDataParallelKwargs
+from accelerate.utils import broadcast, set_seed
+
+from hf_tagger.catalog.collate import Collator
+from hf_tagger.catalog.loader import CatalogLoader, LoaderSettings
+from hf_tagger.catalog.quarantine import Quarantine, Refusal
+from hf_tagger.catalog.stream import Catalog
+from hf_tagger.catalog.strict import build
+from hf_tagger.catalog.vocabulary import Vocabulary
+from hf_tagger.evaluation.predict import outputs_of, predict
+from hf_tagger.pipeline_tagger import bf16_is_fast
+from hf_tagger.training.arguments import CatalogSettings, PhaseSettings, Protocol, RunSettings
+from hf_tagger.training.augment import image_augmenter, text_augmenter
+from hf_tagger.training.build import build_model, set_trainable, with_lora
+from hf_tagger.training.features import store_features
+from hf_tagger.training.gate import fit_gate
+from hf_tagger.training.loop import TrainingLoop
+from hf_tagger.training.lora import count_parameters, freeze_batch_norm, merge_adapter, save_adapter
+from hf_tagger.training.losses import TaggingLoss
+from hf_tagger.training.words import fit_words, text_batches
+
+PACKAGES = ("torch", "transformers", "datasets", "accelerate", "peft", "timm", "evaluate", "hf_tagger")
+
+
+class FinetuneRun:
+    """
+    Args:
+        settings: the whole run; data: the plain YAML data that it was built from, saved beside the model.
+        resume: go on from the newest checkpoint in `output_dir/checkpoints`.
+    """
+
+    def __init__(self, settings: RunSettings, data: dict, resume: bool = False):
+        self.settings, self.data, self.resume = settings, data, resume
+        self.folder = Path(settings.output_dir)
+        self.checkpoints = self.folder / "checkpoints"
+        wanted = settings.training.mixed_precision
+        self.accelerator = Accelerator(
+            log_with=settings.training.log_with or None,
+            project_dir=self.folder,
+            kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=True)],
+            mixed_precision="no",
+        )
+        if wanted == "bf16" or (wanted == "auto" and bf16_is_fast(self.accelerator.device)):
+            self.accelerator.state._mixed_precision = "bf16"
+        set_seed(settings.seed)
+        if self.accelerator.is_main_process:
+            if not resume:
+                shutil.rmtree(self.checkpoints, ignore_errors=True)
+            self.checkpoints.mkdir(parents=True, exist_ok=True)
+        self.accelerator.wait_for_everyone()
+        self.say = self.accelerator.print
+
+    def prepare_catalog(self) -> None:
+        """Opens the catalogue and counts its tags, or reads what an interrupted run counted."""
+        main = self.accelerator.is_main_process
+        catalog = self.settings.catalog
+        if catalog.synthetic is not None:
+            catalog = self._synthetic_catalog(catalog)
+        self.catalog_settings = catalog
+        self.catalog = Catalog(catalog.source, catalog.schema)
+        name = "quarantine.jsonl" if main else f"quarantine.rank{self.accelerator.process_index}.jsonl"
+        self.quarantine = Quarantine(self.folder / name, catalog.max_bad_fraction, resume=self.resume)
+        path = self.checkpoints / "vocabulary.json"
+        if main and not (self.resume and path.exists()):
+            records = self._checked(self.catalog.records("train", drop_duplicates=catalog.drop_duplicates))
+            Vocabulary.scan(records, catalog.schema).save(path)
+            self.quarantine.check(final=True)
+        self.accelerator.wait_for_everyone()
+        self.vocabulary = Vocabulary.load(path)
+        self.say(self.vocabulary.summary())
+
+    def _synthetic_catalog(self, catalog: CatalogSettings) -> CatalogSettings:
+        from hf_tagger.catalog.synthetic import write_catalog
+
+        folder = self.folder / "catalog"
+        if self.accelerator.is_main_process and not (self.resume and folder.exists()):
+            self.say(f"writing a synthetic catalogue of {catalog.synthetic.get('rows', 2000)} products to {folder}")
+            write_catalog(folder, **catalog.synthetic)
+        self.accelerator.wait_for_everyone()
+        files = {split: f"{folder}/{split}-*.parquet" for split in ("train", "validation", "test")}
+        schema = yaml.safe_load((folder / "schema.yaml").read_text(encoding="utf-8"))
+        return build(CatalogSettings, {"source": {"files": files}, "schema": schema}, "catalog")
+
+    def _checked(self, records) -> Iterator[Any]:
+        for record in records:
+            if isinstance(record, Refusal):
+                self.quarantine.add(record)
+                self.quarantine.saw(int(record.fatal))
+                self.quarantine.check()
+            else:
+                self.quarantine.saw()
+            yield record
+
+    def _records(self, split: str) -> Iterator[dict]:
+        for item in self.catalog.records(split, drop_duplicates=self.catalog_settings.drop_duplicates):
+            if not isinstance(item, Refusal):
+                yield item
+
+    def build_model(self) -> None:
+        """Backbones, tag names, and what the words of the catalogue say of its tags."""
+        settings, attributes = self.settings, [entry for entry in self.vocabulary.attributes if entry["tags"]]
+        texts = (record["text"] for record in self._records("train") if record["text"])
+        self.model, self.processor = build_model(settings.model, attributes, texts, settings.seed)
+        self.say(f"model: {sum(weight.numel() for weight in self.model.parameters()):,} parameters")
+        if settings.save_adapter and settings.lora is not None and self.accelerator.is_main_process:
+            self._save_folder(self.model, self.folder / "base")
+        self.model.to(self.accelerator.device)
+        self.model.requires_grad_(True)
+        if self.model.words is not None and not self.resume:
+            self._fit_words(attributes)
+        self.adapted = with_lora(self.model, settings.lora) if settings.lora is not None else None
+        if settings.lora is None and not (settings.model.vision_backbone or "scratch:").startswith("scratch:"):
+            freeze_batch_norm(self.model)
+        self.loop = TrainingLoop(
+            self.accelerator, settings.training, TaggingLoss(attributes, settings.training.loss),
+            self._validate if settings.evaluation.validation in self.catalog.splits else None,
+            self.checkpoints, self.quarantine,
+        )
+        if self.resume and not self.loop.resume():
+            self.resume = False
+            self.say(f"no complete checkpoint in {self.checkpoints}: starting anew")
+            if self.model.words is not None:
+                self._fit_words(attributes)
+        self.accelerator.init_trackers("finetune")
+
+    def _fit_words(self, attributes: list[dict]) -> None:
+        batches = text_batches(self._records("train"), self.processor, attributes)
+        fitted = fit_words(self.model.words, attributes, self.model.candidate_attribute, batches,
+                           self.settings.model.words)
+        self.say("word evidence:", json.dumps(fitted))
+
+    def train(self, index: int, phase: PhaseSettings) -> None:
+        settings = self.settings.training
+        set_trainable(self.model, phase, self.adapted is not None, settings.embeddings)
+        self.say(f"phase {index + 1}, {phase.name}: {count_parameters(self.model)}")
+        loader = None
+        if self.loop.progress.phase <= index:
+            loader = self._feature_loader(phase) if phase.cached_views else self._train_loader(phase)
+        rows = self.vocabulary.rows["total"] - self.vocabulary.rows["refused"]
+        batches = rows / self.accelerator.num_processes / (phase.batch_size or settings.loader.batch_size)
+        self.loop.run_phase(index, phase, self.model, loader, max(1, round(batches + 0.5)))
+
+    def _loader(self, split: str, collator: Collator, settings: LoaderSettings, protocol: Protocol | None = None,
+                **options) -> CatalogLoader:
+        catalog = self.catalog
+        if protocol is not None and protocol.text is not None:
+            catalog = Catalog(catalog.source, replace(catalog.schema, text=protocol.text))
+        return CatalogLoader(
+            catalog, split, collator, settings, seed=self.settings.seed, rank=self.accelerator.process_index,
+            world_size=self.accelerator.num_processes, drop_duplicates=self.catalog_settings.drop_duplicates, **options)
+
+    def _train_loader(self, phase: PhaseSettings) -> CatalogLoader:
+        settings = self.settings.training
+        loader = replace(settings.loader, batch_size=phase.batch_size or settings.loader.batch_size)
+        return self._loader("train", self._augmenting_collator(), loader, shuffle=True,
+                            repeat_factors=self._repeat_factors())
+
+    def _augmenting_collator(self) -> Collator:
+        settings = self.settings.training
+        return Collator(self.processor, self.model.config.attributes, text_augmenter(settings.text_augmentation),
+                        image_augmenter(settings.image_augmentation))
+
+    def _feature_loader(self, phase: PhaseSettings):
+        settings = self.settings.training
+        plain = Collator(self.processor, self.model.config.attributes)
+        reader = replace(settings.loader, batch_size=self.settings.evaluation.batch_size, bucket_batches=8)
+        views = [self._loader("train", plain if view == 0 else self._augmenting_collator(), reader).epoch(view)
+                 for view in range(phase.cached_views)]
+        folder = self.checkpoints / f"features.rank{self.accelerator.process_index}"
+        source = self._loader("train", plain, reader, repeat_factors=self._repeat_factors())
+        return store_features(self.model, views, folder, phase.batch_size or settings.loader.batch_size,
+                              self.settings.seed, source.repeat_factor)
+
+    def _repeat_factors(self) -> dict[str, dict[str, float]]:
+        """Repeat-factor sampling (arXiv 1908.03195): sqrt(threshold / frequency) for tags rarer than the threshold."""
+        threshold = self.settings.training.repeat_threshold
+        rows = max(1, self.vocabulary.rows["total"] - self.vocabulary.rows["refused"])
+        return {
+            entry["name"]: {tag: factor for tag, count in zip(entry["tags"], entry["counts"], strict=True)
+                            if (factor := (threshold * rows / max(count, 1)) ** 0.5) > 1}
+            for entry in self.vocabulary.attributes if threshold
+        }
+
+    def _evaluation_batches(self, split: str, protocol: Protocol, spread: bool = True) -> Iterator[dict[str, Any]]:
+        settings = replace(self.settings.training.loader, batch_size=self.settings.evaluation.batch_size)
+        loader = self._loader(split, Collator(self.processor, self.model.config.attributes), settings, protocol)
+        return (loader if spread else replace(loader, rank=0, world_size=1)).epoch()
+
+    def _validate(self, model) -> dict[str, float]:
+        protocol = next(iter(self.settings.evaluation.protocols.values()))
+        batches = self._evaluation_batches(self.settings.evaluation.validation, protocol)
+        return predict(model, batches, protocol.without).metrics()
+
+    def fit_gate(self) -> None:
+        """How far words and towers are trusted, from the validation split seen under every protocol."""
+        split, model = self.settings.evaluation.validation, self.model
+        if model.words is None or split not in self.catalog.splits:
+            return
+
+        def rows():
+            for protocol in self.settings.evaluation.protocols.values():
+                batches = self._evaluation_batches(split, protocol, spread=False)
+                for batch, outputs in outputs_of(model, batches, protocol.without):
+                    yield (outputs.encoder_logits.float(), outputs.word_logits, outputs.gate_features,
+                           batch["tag_labels"].to(model.device))
+
+        if self.accelerator.is_main_process:
+            fitted = fit_gate(model.gate, model.config.attributes, model.candidate_attribute, rows(),
+                              self.settings.gate)
+            self.say("evidence gate:", json.dumps(fitted))
+        for table in (model.gate.encoder, model.gate.words):
+            table.weight.data.copy_(broadcast(table.weight.data))
+
+    def save(self) -> None:
+        """The model folder, and beside it what made it: configuration, vocabulary, versions."""
+        if self.adapted is not None:
+            if self.settings.save_adapter and self.accelerator.is_main_process:
+                size = save_adapter(self.adapted, self.folder / "adapter", self.folder / "base")
+                self.processor.save_pretrained(self.folder / "adapter")
+                self.say(f"adapter: {size / 2**20:.1f} MiB")
+            self.model = merge_adapter(self.adapted)
+            self.adapted = None
+        if not self.accelerator.is_main_process:
+            return
+        self._save_folder(self.model, self.folder)
+        (self.folder / "training_config.yaml").write_text(
+            yaml.safe_dump(self.data, sort_keys=False, allow_unicode=True), encoding="utf-8")
+        self.vocabulary.save(self.folder / "vocabulary.json")
+        (self.folder / "provenance.json").write_text(json.dumps(self._provenance(), indent=1) + "\n", encoding="utf-8")
+
+    def _save_folder(self, model, folder: Path) -> None:
+        model.save_pretrained(folder)
+        self.processor.save_pretrained(folder)
+
+    def _provenance(self) -> dict[str, Any]:
+        git = subprocess.run(["git", "rev-parse", "HEAD"], cwd=Path(__file__).parent, capture_output=True, text=True)
+        return {
+            "data_fingerprint": self.vocabulary.fingerprint,
+            "rows": self.vocabulary.rows,
+            "git_revision": git.stdout.strip() or None,
+            "versions": {name: metadata.version(name) for name in PACKAGES},
+            "python": platform.python_version(),
+            "processes": self.accelerator.num_processes,
+            "mixed_precision": self.accelerator.mixed_precision,
+            "validation": self.loop.progress.history,
+        }
+
+    def report(self) -> dict[str, dict[str, float]]:
+        """Scores the test split under every protocol, prints a table, and says how to use the model."""
+        settings = self.settings.evaluation
+        results = {}
+        if settings.split in self.catalog.splits:
+            for name, protocol in settings.protocols.items():
+                batches = self._evaluation_batches(settings.split, protocol)
+                results[name] = predict(self.model, batches, protocol.without).metrics()
+        if not self.accelerator.is_main_process:
+            return results
+        (self.folder / "metrics.json").write_text(json.dumps({settings.split: results}, indent=1) + "\n")
+        self.say(score_table(results, [entry["name"] for entry in self.model.config.attributes]))
+        self.say(self.quarantine.summary())
+        shutil.rmtree(self.checkpoints)
+        self.say(f"model folder: {self.folder}")
+        self.say(f'python -c "import hf_tagger; from transformers import pipeline; '
+                 f"print(pipeline('product-tagging', model='{self.folder}')('Red cotton dress'))\"")
+        return results
+
+
+def score_table(results: dict[str, dict[str, float]], attributes: list[str]) -> str:
+    """Accuracy / macro-F1 per attribute (rows) and protocol (columns)."""
+    width = max([len("macro-F1, all tags"), *map(len, attributes)])
+    columns = {name: max(len(name), 13) for name in results}
+    lines = [" ".join([" " * width, *(f"{name:>{size}}" for name, size in columns.items())])]
+    for attribute in attributes:
+        cells = [f"{scores[f'{attribute}/accuracy']:.3f} / {scores[f'{attribute}/macro_f1']:.3f}"
+                 for scores in results.values()]
+        lines.append(" ".join([f"{attribute:<{width}}",
+                               *(f"{cell:>{size}}" for cell, size in zip(cells, columns.values(), strict=True))]))
+    for label, key in (("micro-F1, all tags", "micro_f1"), ("macro-F1, all tags", "macro_f1")):
+        cells = [f"{scores[key]:>{size}.3f}" for scores, size in zip(results.values(), columns.values(), strict=True)]
+        lines.append(" ".join([f"{label:<{width}}", *cells]))
+    return "\n".join(["accuracy / macro-F1", *lines]) if results else "no test split: nothing was scored"
+

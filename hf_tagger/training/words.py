@@ -1,0 +1,253 @@
+"""Fits the lexical path and the name match together: one convex problem, solved in seconds."""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from hf_tagger.catalog.collate import UNKNOWN, TagEncoder
+from hf_tagger.lexical_tagger import NameMatch, WordEvidence
+
+
+@dataclass
+class WordsSettings:
+    """
+    Args:
+        buckets: size of the hashed feature table; 0 leaves the lexical path out.
+        char_ngrams: lengths of the letter n-grams.
+        names: whether tags gain by their names standing in the text.
+        inverse_l2: C, the inverse strength of the L2 term on the table.
+        name_l2: L2 term on the name weights, which all tags of an attribute share.
+        balance: temper t of the class weights count ** -t of `single` attributes; one number, or {attribute: number}
+            with 0.5 for those not named.
+        max_rows: products it is fitted on at most.
+        iterations: of L-BFGS at most.
+    """
+
+    buckets: int = 2**15
+    char_ngrams: list[int] = field(default_factory=lambda: [3, 4, 5])
+    names: bool = True
+    inverse_l2: float = 10.0
+    name_l2: float = 3.0
+    balance: float | dict[str, float] = 0.5
+    max_rows: int = 100_000
+    iterations: int = 60
+
+    def temper(self, attribute: str) -> float:
+        return self.balance.get(attribute, 0.5) if isinstance(self.balance, dict) else self.balance
+
+
+# Logit of a "none" that no training row of a `single` attribute has.
+NEVER = -30.0
+
+
+class _TextRows:
+    """Sparse word features and name features of many texts."""
+
+    def __init__(self, evidence: WordEvidence, candidate_attribute: Tensor):
+        self.evidence, self.candidate_attribute = evidence, candidate_attribute
+        self.buckets: list[Tensor] = []
+        self.values: list[Tensor] = []
+        self.rows: list[Tensor] = []
+        self.matches: list[Tensor] = []
+        self.count = 0
+
+    def add(self, input_ids: Tensor, attention_mask: Tensor) -> None:
+        view = self.evidence.reader(input_ids, attention_mask)
+        if self.evidence.lexical is not None:
+            # Values are kept without idf and length, which need all texts: 1 + log(count), shared by a bucket.
+            buckets, real = self.evidence.lexical.ngrams(view)
+            row = torch.arange(len(buckets)).unsqueeze(1).expand_as(buckets)
+            flat, counts = torch.unique((row * self.evidence.lexical.buckets + buckets)[real], return_counts=True)
+            self.rows.append(flat // self.evidence.lexical.buckets + self.count)
+            self.buckets.append(flat % self.evidence.lexical.buckets)
+            self.values.append(1 + counts.float().log())
+        if self.evidence.names is not None:
+            features = self.evidence.names.features(view, self.candidate_attribute)
+            row, tag, kind = features.nonzero().unbind(1)
+            self.matches.append(torch.stack([row + self.count, tag, kind, features[row, tag, kind]], dim=1).double())
+        self.count += len(input_ids)
+
+
+@torch.no_grad()
+def fit_words(
+    evidence: WordEvidence,
+    attributes: list[dict],
+    candidate_attribute: Tensor,
+    batches: Iterable[tuple[Tensor, Tensor, Tensor]],
+    settings: WordsSettings,
+) -> dict[str, float]:
+    """Fits `evidence` in place and freezes it.
+
+    Args:
+        batches: (input_ids [B, L], attention_mask [B, L], tag_labels [B, T]).
+
+    Minimises, over the weights W of the table and u of the names,
+    sum of weighted losses + |W|^2 / (2 C) + name_l2 / 2 |u|^2, the loss being softmax cross-entropy over tags and none
+    for `single` attributes and binary cross-entropy for `multi` ones; unknown labels weigh nothing. Returns the number
+    of texts and the mean loss before and after.
+    """
+    rows, labels = _TextRows(evidence, candidate_attribute), []
+    for input_ids, attention_mask, tag_labels in batches:
+        with_text = attention_mask.bool().any(1)
+        rows.add(input_ids[with_text], attention_mask[with_text])
+        labels.append(tag_labels[with_text])
+        if rows.count >= settings.max_rows:
+            break
+    evidence.requires_grad_(False)
+    if not rows.count:
+        return {"texts": 0}
+    problem = _Problem(rows, torch.cat(labels), attributes, candidate_attribute, settings)
+    start = problem.loss()
+    problem.solve(settings.iterations)
+    problem.write(evidence)
+    return {"texts": rows.count, "loss_before": start, "loss_after": problem.loss()}
+
+
+class _Problem:
+    def __init__(self, rows: _TextRows, labels: Tensor, attributes, candidate_attribute, settings: WordsSettings):
+        lexical = rows.evidence.lexical
+        self.settings, self.attributes, self.candidate_attribute = settings, attributes, candidate_attribute
+        self.candidates, self.tags = len(candidate_attribute), labels.shape[1]
+        self.targets = _Targets(labels, attributes, settings)
+        self.x = self.x_t = None
+        if lexical is not None:
+            row, bucket, value = torch.cat(rows.rows), torch.cat(rows.buckets), torch.cat(rows.values)
+            frequency = torch.bincount(bucket, minlength=lexical.buckets)
+            self.idf = ((1 + rows.count) / (1 + frequency)).log() + 1
+            value = value * self.idf[bucket]
+            norm = torch.zeros(rows.count).index_add(0, row, value.square()).sqrt()
+            value = value / norm[row].clamp(min=1e-6)
+            # Only buckets that occur get a row in the problem; the others keep weight zero.
+            self.used = frequency.nonzero().squeeze(1)
+            column = torch.full((lexical.buckets,), -1).index_copy(0, self.used, torch.arange(len(self.used)))[bucket]
+            self.x = _csr(row, column, value, (rows.count, len(self.used)))
+            self.x_t = _csr(column, row, value, (len(self.used), rows.count))
+        self.matches = torch.cat(rows.matches) if rows.matches else None
+        table = 0 if self.x is None else len(self.used)
+        self.shapes = [(table, self.candidates), (1, self.candidates), (len(attributes), NameMatch.FEATURES)]
+        self.parameters = torch.zeros(sum(a * b for a, b in self.shapes), requires_grad=True)
+
+    def _parts(self) -> list[Tensor]:
+        sizes = [a * b for a, b in self.shapes]
+        return [part.view(shape) for part, shape in
+                zip(self.parameters.detach().split(sizes), self.shapes, strict=True)]
+
+    def _evaluate(self) -> tuple[float, Tensor]:
+        """Loss and its gradient, flat like `parameters`."""
+        table, bias, names = self._parts()
+        logits = bias.expand(self.targets.rows, -1).clone()
+        if self.x is not None:
+            logits += self.x @ table
+        if self.matches is not None:
+            row, tag, kind = self.matches[:, :3].long().unbind(1)
+            value = self.matches[:, 3].float()
+            attribute = self.candidate_attribute[tag]
+            logits.view(-1).index_add_(0, row * self.candidates + tag, value * names[attribute, kind])
+        loss, slope = self.targets.loss(logits)
+        gradients = [torch.zeros_like(table), slope.sum(0, keepdim=True), self.settings.name_l2 * names]
+        if self.x is not None:
+            gradients[0] = self.x_t @ slope + table / self.settings.inverse_l2
+            loss += float(table.square().sum()) / (2 * self.settings.inverse_l2)
+        if self.matches is not None:
+            flat = attribute * NameMatch.FEATURES + kind
+            gradients[2].view(-1).index_add_(0, flat, value * slope[row, tag])
+            loss += self.settings.name_l2 / 2 * float(names.square().sum())
+        return loss, torch.cat([gradient.reshape(-1) for gradient in gradients])
+
+    def loss(self) -> float:
+        return self._evaluate()[0] / self.targets.rows
+
+    def solve(self, iterations: int) -> None:
+        optimizer = torch.optim.LBFGS([self.parameters], max_iter=iterations, history_size=8, tolerance_grad=1e-4,
+                                      tolerance_change=1e-7 * self.targets.rows, line_search_fn="strong_wolfe")
+
+        def closure():
+            loss, self.parameters.grad = self._evaluate()
+            return torch.tensor(loss)
+
+        optimizer.step(closure)
+
+    def write(self, evidence: WordEvidence) -> None:
+        table, bias, names = self._parts()
+        if evidence.lexical is not None:
+            evidence.lexical.idf.copy_(self.idf)
+            evidence.lexical.weight.weight.zero_()
+            evidence.lexical.weight.weight[self.used] = table
+            evidence.lexical.bias.weight.copy_(bias.T)
+            evidence.lexical.bias.weight[self.targets.never] = NEVER
+        if evidence.names is not None:
+            evidence.names.weight.weight.copy_(names)
+
+
+class _Targets:
+    """Labels with class weights, one block per attribute: softmax with none for `single`, sigmoids for `multi`."""
+
+    def __init__(self, labels: Tensor, attributes: list[dict], settings: WordsSettings):
+        self.rows, self.blocks, self.never, start = len(labels), [], [], 0
+        for index, attribute in enumerate(attributes):
+            where = slice(start, start + len(attribute["tags"]))
+            none = labels.shape[1] + index
+            start = where.stop
+            block = labels[:, where]
+            known = (block != UNKNOWN).all(1)
+            if attribute["kind"] == "single":
+                target = torch.where(block.amax(1) > 0, block.argmax(1), block.shape[1])
+                counts = torch.bincount(target[known], minlength=block.shape[1] + 1).clamp(min=1).float()
+                weight = counts[target] ** -settings.temper(attribute["name"]) * known
+                weight = weight / (weight.sum() / known.sum().clamp(min=1)).clamp(min=1e-12)
+                # A "none" that never occurs is left out of the softmax rather than pushed to minus infinity.
+                with_none = bool((target[known] == block.shape[1]).any())
+                self.blocks.append(("single", where, none if with_none else None, target, weight))
+                if not with_none:
+                    self.never.append(none)
+            else:
+                self.blocks.append(("multi", where, None, block.clamp(min=0), known.float()))
+
+    def loss(self, logits: Tensor) -> tuple[float, Tensor]:
+        """Summed loss and its slope [N, C]."""
+        slope, loss = torch.zeros_like(logits), 0.0
+        for kind, where, none, target, weight in self.blocks:
+            if kind == "multi":
+                part = logits[:, where]
+                losses = torch.nn.functional.binary_cross_entropy_with_logits(part, target, reduction="none")
+                loss += float((losses * weight[:, None]).sum())
+                slope[:, where] = (part.sigmoid() - target) * weight[:, None]
+                continue
+            part = logits[:, where] if none is None else torch.cat([logits[:, where], logits[:, none, None]], dim=1)
+            log_probability = part.log_softmax(1)
+            chosen = target.clamp(max=part.shape[1] - 1)[:, None]
+            loss -= float((log_probability.gather(1, chosen)[:, 0] * weight).sum())
+            gradient = log_probability.exp().scatter_add(1, chosen, -torch.ones_like(chosen, dtype=part.dtype))
+            gradient *= weight[:, None]
+            tags = where.stop - where.start
+            slope[:, where] = gradient[:, :tags]
+            if none is not None:
+                slope[:, none] = gradient[:, tags]
+        return loss, slope
+
+
+def _csr(row: Tensor, column: Tensor, value: Tensor, shape: tuple[int, int]) -> Tensor:
+    return torch.sparse_coo_tensor(torch.stack([row, column]), value, shape).coalesce().to_sparse_csr()
+
+
+def text_batches(records: Iterable[dict], processor, attributes: list[dict], augment=None,
+                 batch_size: int = 256) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+    """Records with text -> what `fit_words` reads."""
+    encode, pending = TagEncoder(attributes), []
+
+    def flush():
+        tokens = processor.tokenize([text for text, _ in pending])
+        return tokens["input_ids"], tokens["attention_mask"], torch.from_numpy(np.stack([row for _, row in pending]))
+
+    for record in records:
+        text = record["text"] if augment is None else augment(record)
+        if text:
+            pending.append((text, encode(record["tags"])))
+        if len(pending) == batch_size:
+            yield flush()
+            pending = []
+    if pending:
+        yield flush()

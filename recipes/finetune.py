@@ -1,0 +1,47 @@
+"""Fine-tune a product tagger on a catalogue.
+
+    accelerate launch recipes/finetune.py                                        # the embedded quickstart
+    accelerate launch recipes/finetune.py recipes/configs/fashion.yaml --output_dir runs/fashion
+    accelerate launch recipes/finetune.py my.yaml --training.loader.batch_size 64 --resume
+
+Every key of the YAML file can be overridden as `--key.sub value`. `--resume` goes on from the newest checkpoint.
+"""
+
+import sys
+from pathlib import Path
+
+from hf_tagger.catalog.strict import ConfigError
+from hf_tagger.training.arguments import load_run
+from hf_tagger.training.loop import Interrupted
+from hf_tagger.training.run import FinetuneRun
+
+QUICKSTART = Path(__file__).parent / "configs" / "quickstart.yaml"
+
+
+def main(arguments: list[str]) -> int:
+    config = QUICKSTART
+    if arguments and not arguments[0].startswith("--"):
+        config, *arguments = arguments
+    resume = "--resume" in arguments
+    try:
+        settings, data = load_run(config, [argument for argument in arguments if argument != "--resume"])
+        run = FinetuneRun(settings, data, resume=resume)
+    except ConfigError as error:
+        print(f"finetune: {error}", file=sys.stderr)
+        return 2
+    try:
+        run.prepare_catalog()
+        run.build_model()
+        for index, phase in enumerate(settings.phases):
+            run.train(index, phase)
+        run.fit_gate()
+    except Interrupted as error:
+        print(f"finetune: {error}", file=sys.stderr)
+        return 130
+    run.save()
+    run.report()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
