@@ -15,6 +15,7 @@ tensors (`weights_only=True`).
 """
 
 import hashlib
+import sys
 from collections.abc import Iterable
 from dataclasses import dataclass
 from importlib import metadata
@@ -204,12 +205,24 @@ def _lite0_state(path: Path) -> dict[str, torch.Tensor]:
 
 
 def load_towers(model: nn.Module, text: TextBackbone | None, vision: VisionBackbone | None) -> None:
-    """Puts the backbones' weights into the towers of a new `TaggerModel`; an untrained tower stays as it is."""
+    """Puts the backbones' weights into the towers of a new `TaggerModel`; an untrained tower stays as it is.
+
+    The vision tower may be built for other photo sizes than its weights were trained on.
+    """
     towers = {name.rpartition(".")[2]: tower for name, tower in find_towers(model).items()}
     if text is not None and text.weights is not None:
         towers["text_tower"].load_state_dict(text.weights)
     if vision is not None and vision.weights is not None:
-        towers["vision_tower"].timm_model.load_state_dict(vision.weights)
+        net = towers["vision_tower"].timm_model
+        net.load_state_dict(_resampled(vision.weights, net))
+
+
+def _resampled(weights: dict[str, torch.Tensor], net: nn.Module) -> dict[str, torch.Tensor]:
+    """Position embeddings of a ViT or Swin interpolated where the network is built for another image size."""
+    if all(weights[key].shape == like.shape for key, like in net.state_dict().items()):
+        return weights
+    # timm keeps the conversion of a checkpoint beside each network.
+    return sys.modules[type(net).__module__].checkpoint_filter_fn(dict(weights), net)
 
 
 def vision_config(backbone: VisionBackbone) -> PreTrainedConfig:

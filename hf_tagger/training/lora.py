@@ -62,10 +62,11 @@ def apply_lora(model: nn.Module, settings: LoraSettings, modules_to_save: list[s
     """Puts adapters into the sub-modules called `text_tower` and `vision_tower`, in place, and freezes the rest.
 
     Args:
-        modules_to_save: names of the modules trained and saved in full; by default every module outside the towers that
-            has a trainable parameter, and a tower without a layer LoRA could adapt (a recurrent one).
+        modules_to_save: names of the modules outside the towers that are trained and saved in full; by default all that
+            have a trainable parameter.
 
-    BatchNorm statistics are frozen, for they are not in an adapter.
+    A tower without a layer LoRA could adapt (a recurrent one) is trained and saved in full as well. BatchNorm statistics
+    are frozen, for they are not in an adapter.
 
     Raises ValueError where a target names no layer, no layer at all is to be adapted, or a parameter outside the towers
     belongs to no module of its own and could not be saved with an adapter.
@@ -80,14 +81,14 @@ def apply_lora(model: nn.Module, settings: LoraSettings, modules_to_save: list[s
     if not targets:
         raise ValueError("LoRA has no layer to adapt: name lora.text_targets or lora.vision_targets, or tune in full")
     if modules_to_save is None:
-        modules_to_save = [*whole_towers, *_trainable_outside_towers(model)]
+        modules_to_save = list(_trainable_outside_towers(model))
     config = LoraConfig(
         r=settings.rank,
         lora_alpha=settings.alpha,
         lora_dropout=settings.dropout,
         use_rslora=settings.use_rslora,
         target_modules=targets,
-        modules_to_save=modules_to_save,
+        modules_to_save=[*whole_towers, *modules_to_save],
     )
     freeze_batch_norm(model)
     return get_peft_model(model, config)

@@ -32,13 +32,13 @@ def needs(package):
     return lambda test: test
 
 
-def tagger(text, vision):
+def tagger(text, vision, **vision_changes):
     attributes = [{"name": "colour", "kind": "single", "tags": ["Red", "Blue"]}]
+    timm_config = vision and vision_config(vision)
+    for name, value in vision_changes.items():
+        setattr(timm_config, name, value)
     config = TaggerConfig(
-        attributes=attributes,
-        text_config=text and text.config,
-        vision_config=vision and vision_config(vision),
-        hidden_size=16,
+        attributes=attributes, text_config=text and text.config, vision_config=timm_config, hidden_size=16
     )
     model = TaggerModel(config).eval()
     load_towers(model, text, vision)
@@ -196,6 +196,17 @@ def test_a_weights_file_fits_its_architecture_and_loses_its_classifier(tmp_path)
         load_vision_backbone("timm:resnet10t", tmp_path / "absent.safetensors")
     with pytest.raises(ConfigError, match="vision_weights belong to a timm: backbone"):
         load_vision_backbone("scratch:resnet10t", tmp_path / "net.safetensors")
+
+
+@pytest.mark.parametrize("architecture", ["vit_tiny_patch16_224", "swin_tiny_patch4_window7_224"])
+def test_position_embeddings_are_resampled_to_the_size_of_the_photos(architecture, tmp_path):
+    net = timm.create_model(architecture, pretrained=False)
+    save_file(net.state_dict(), tmp_path / "net.safetensors")
+    backbone = load_vision_backbone(f"timm:{architecture}", tmp_path / "net.safetensors")
+    tower = tagger(None, backbone, model_args={"img_size": [64, 96]}).encoder.vision_tower.timm_model
+    same = [name for name, value in tower.state_dict().items() if torch.equal(value, net.state_dict()[name])]
+    assert len(same) >= len(tower.state_dict()) - 24  # all but position embeddings, or Swin's biases per block
+    assert tower(torch.zeros(1, 3, 64, 96)).isfinite().all()
 
 
 def test_an_untrained_timm_network_knows_its_pixels():

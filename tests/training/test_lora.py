@@ -111,9 +111,10 @@ def test_text_targets_are_attention_and_mlp(model_type, per_layer):
     assert len(names) == 2 * per_layer
 
 
-def test_a_recurrent_text_tower_has_no_target_and_is_trained_whole():
+@pytest.mark.parametrize("modules_to_save", [None, ["tag_head"]])
+def test_a_recurrent_text_tower_has_no_target_and_is_trained_whole(modules_to_save):
     recurrent = RecurrentTextConfig(vocab_size=50, embedding_size=8, hidden_size=16)
-    model = apply_lora(tagger(recurrent), LoraSettings())
+    model = apply_lora(tagger(recurrent), LoraSettings(), modules_to_save)
     trainable = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
     assert any("text_tower" in name and "weight_ih" in name for name in trainable)
     assert not any("text_tower" in name and "lora" in name for name in trainable)
