@@ -65,8 +65,8 @@ def apply_lora(model: nn.Module, settings: LoraSettings, modules_to_save: list[s
         modules_to_save: names of the modules outside the towers that are trained and saved in full; by default all that
             have a trainable parameter.
 
-    A tower without a layer LoRA could adapt (a recurrent one) is trained and saved in full as well. BatchNorm statistics
-    are frozen, for they are not in an adapter.
+    A tower without a layer LoRA could adapt (a recurrent one) is trained and saved in full as well. BatchNorm
+    statistics are frozen, for they are not in an adapter.
 
     Raises ValueError where a target names no layer, no layer at all is to be adapted, or a parameter outside the towers
     belongs to no module of its own and could not be saved with an adapter.
