@@ -34,8 +34,9 @@ class ProductTaggingPipeline(Pipeline):
 
     Inputs: a str (the text), or a dict with any of `text` or `title` and `description`, `language` (for the record
     only), and `image` or `images`: PIL images, paths, bytes, undecoded `datasets` images, uint8 arrays, or URLs with
-    `allow_urls=True`. One product gives a list of tags; a list or tuple of products a list of those; any other iterable
-    (a generator, a `datasets` or torch dataset) is streamed: an iterator that gives the results in the input's order.
+    `allow_urls=True`. What the model has no tower for is passed over. One product gives a list of tags; a list or tuple
+    of products a list of those; any other iterable (generator, `datasets` or torch dataset) is streamed: an iterator
+    that gives the results in the input's order.
 
     Options, for the pipeline or for one call:
         top_k: at most so many tags per product, the best ones.
@@ -60,7 +61,9 @@ class ProductTaggingPipeline(Pipeline):
             raise ValueError("product-tagging needs the model's processor: pass processor=, or a folder that has one")
         self.model.eval()
         _merge_adapters(self.model)
-        self._autocast = self.model.dtype == torch.float32 and _bf16_is_fast(self.device)
+        config = self.model.config
+        self._modalities = config.text_config is not None, config.vision_config is not None
+        self._autocast = self.model.dtype == torch.float32 and bf16_is_fast(self.device)
 
     def save_pretrained(self, save_directory: str | os.PathLike, **kwargs):
         """Saves the model, its processor and the code of both: all that the pipeline needs."""
@@ -178,11 +181,12 @@ class ProductTaggingPipeline(Pipeline):
         sources = list(images or ([] if image is None else [image]))
         if text is None and not sources:
             raise ProductError("neither text nor a photo; give the product a text, title, description or image")
-        if text is None and self.processor.image_processor is None:
+        reads_text, reads_photos = self._modalities
+        if text is None and not reads_photos:
             raise ProductError("no text, and this model reads text only; give the product a text or title")
-        if not sources and self.processor.tokenizer is None:
+        if not sources and not reads_text:
             raise ProductError("no photo, and this model reads photos only; give the product an image")
-        return text, sources if self.processor.image_processor is not None else []
+        return text if reads_text else None, sources if reads_photos else []
 
     def _read_photo(self, source, number, allow_urls, allow_private_addresses):
         try:
@@ -202,7 +206,7 @@ class ProductTaggingPipeline(Pipeline):
             return None
         texts, photos = [product["text"] for product in products], [product["photos"] for product in products]
         batch = {}
-        if self.processor.tokenizer is not None and any(texts):
+        if any(texts):
             batch |= self.processor.tokenize(texts)
         if any(photos):
             batch |= self.processor.stack_images(photos)
@@ -245,7 +249,7 @@ def _nearest(name, known) -> str:
     return f" Did you mean {close[0]!r}?" if close else f" Known: {', '.join(known)}."
 
 
-def _bf16_is_fast(device: torch.device) -> bool:
+def bf16_is_fast(device: torch.device) -> bool:
     if device.type == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
     if device.type == "cpu":
@@ -269,6 +273,7 @@ def _merge_adapters(model) -> None:
             elif isinstance(module, ModulesToSaveWrapper):
                 model.set_submodule(name, module.modules_to_save[module.active_adapter])
         model._hf_peft_config_loaded = False
+        model._weight_conversions = None  # would save the weights under an adapter's names
         del model.peft_config
 
 
