@@ -62,7 +62,7 @@ class Quarantine:
             # A last line without its end is the one that the killed run was writing.
             whole, _, _ = self.path.read_text(encoding="utf-8").rpartition("\n")
             self.path.write_text(whole + "\n" if whole else "", encoding="utf-8")
-            for line in whole.splitlines():
+            for line in whole.split("\n") if whole else ():
                 data = json.loads(line)
                 self._count(Refusal(number=data.pop("row"), **data))
         else:

@@ -44,6 +44,7 @@ RawRow = tuple[int, dict[str, Any] | None, RowError | None]
 _UNREADABLE = (OSError, EOFError, zlib.error, lzma.LZMAError, tarfile.TarError, pa.ArrowException)
 _SAMPLE_ROWS = 1000
 _MAX_CELL_CHARS = 1 << 20
+_PAGE_BUFFER_BYTES = 1 << 20
 _MAX_MEMBER_BYTES = 64 << 20
 _UNDECODABLE = re.compile("[\udc80-\udcff]")
 # `datasets`' imagefolder calls the photo of the metadata column `file_name` `image`.
@@ -184,9 +185,11 @@ def _read_json_lines(file: str, dialect: CsvDialect) -> Iterator[RawRow]:
 
 
 def _read_parquet(file: str, schema: CatalogSchema) -> Iterator[RawRow]:
-    with fsspec.open(file, "rb") as handle:
-        # Local files are read page by page; over a network whole column chunks come in one request.
-        parquet = pq.ParquetFile(handle, pre_buffer="://" in file)
+    remote = "://" in file
+    with fsspec.open(file, "rb") if remote else pa.OSFile(file) as handle:
+        # Local files are read page by page: a row group of photos may be as large as the memory. Over a network its
+        # columns come in one request.
+        parquet = pq.ParquetFile(handle, pre_buffer=remote, buffer_size=0 if remote else _PAGE_BUFFER_BYTES)
         stored = parquet.schema_arrow.names
         schema.check_columns(_with_imagefolder_names(stored), file)
         names = {_stored_name(column, stored): column for column in schema.columns()}
@@ -220,8 +223,8 @@ def _read_tar(file: str, columns: list[str] | None) -> Iterator[RawRow]:
     wanted = None if columns is None else {*columns, "json"}
     with fsspec.open(file, "rb") as handle, tarfile.open(fileobj=handle, mode="r|*") as archive:
         files = ((*_key_and_suffix(member.name), member) for member in archive if member.isfile())
-        named = (item for item in files if item[1] and not posixpath.basename(item[0]).startswith("."))
-        for number, (key, members) in enumerate(itertools.groupby(named, key=lambda item: item[0]), start=1):
+        visible = (item for item in files if item[0] and item[1])
+        for number, (key, members) in enumerate(itertools.groupby(visible, key=lambda item: item[0]), start=1):
             values, error = {"__key__": key}, None
             for _, suffix, member in members:
                 if wanted is not None and suffix not in wanted:
@@ -242,9 +245,10 @@ def _read_tar(file: str, columns: list[str] | None) -> Iterator[RawRow]:
 
 
 def _key_and_suffix(name: str) -> tuple[str, str]:
+    """"shop/17.front.jpg" -> ("shop/17", "front.jpg"); no key for a hidden file."""
     folder, base = posixpath.split(name)
     stem, _, suffix = base.partition(".")
-    return posixpath.join(folder, stem), suffix.lower()
+    return posixpath.join(folder, stem) if stem else "", suffix.lower()
 
 
 def _pick(values: dict, columns: list[str]) -> dict:

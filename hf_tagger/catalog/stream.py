@@ -19,7 +19,7 @@ from hf_tagger.catalog.source import SourceConfig, catalogue_files
 from hf_tagger.catalog.strict import ConfigError
 
 _ROWS_AT_ONCE = 64
-_FILES_AT_ONCE = 8
+_FILES_AT_ONCE = 4
 
 
 @dataclass(frozen=True)
