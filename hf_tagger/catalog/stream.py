@@ -24,13 +24,15 @@ _FILES_AT_ONCE = 4
 
 @dataclass(frozen=True)
 class _Shard:
-    """One file, or one shard (`index`) of a Hub dataset. `label` is what refusals and ids call it."""
+    """One file, or one shard (`index`) of a Hub dataset. `label` is what refusals and ids call it; `size` is in bytes
+    where they are known (else all shards count as equal)."""
 
     file: str
     format: str
     label: str
     image_root: str = ""
     index: int = 0
+    size: int = 1
 
 
 def open_rows(source: SourceConfig, schema: CatalogSchema, split: str) -> datasets.IterableDataset:
@@ -71,9 +73,9 @@ class Catalog:
     ) -> Iterator[Record | Refusal]:
         """Product records of a split, and the refusals met on the way (those of a row's parts before its record).
 
-        Every row goes to exactly one of the `world_size` ranks: whole files where their number divides evenly, else
-        every `world_size`-th row. Ranks may differ in their number of rows. Inside a DataLoader worker the stream is
-        the same as outside: sharing it out among workers is the caller's.
+        Every row goes to exactly one of the `world_size` ranks: whole files where these divide evenly, else every
+        `world_size`-th row. Ranks may differ in their number of rows. Inside a DataLoader worker the stream is the
+        same as outside: sharing it out among workers is the caller's.
 
         Args:
             epoch: with a shuffle buffer, another order each epoch.
@@ -86,7 +88,7 @@ class Catalog:
         shards = list(self._shards_of(split))
         if shuffle_buffer > 0:
             random.Random(f"files {seed} {epoch}").shuffle(shards)
-        whole_files = len(shards) % world_size == 0
+        whole_files = _divide_evenly(shards, world_size)
         if whole_files:
             shards = shards[rank::world_size]
         rows = _stream(self.source, self.schema, split, shards, _FILES_AT_ONCE if shuffle_buffer > 0 else 1)
@@ -142,10 +144,19 @@ def _shards(source: SourceConfig, schema: CatalogSchema, split: str) -> list[_Sh
     files = catalogue_files(source, split)
     check_first_file(*files[0], schema, source.dialect)
     common = os.path.commonpath([os.path.dirname(file) for file, _ in files])
-    return [
-        _Shard(file, format, os.path.relpath(file, common).replace(os.sep, "/"), os.path.dirname(file))
-        for file, format in files
-    ]
+    shards = []
+    for file, format in files:
+        label = os.path.relpath(file, common).replace(os.sep, "/")
+        size = 1 if "://" in file else os.path.getsize(file)
+        shards.append(_Shard(file, format, label, image_root=os.path.dirname(file), size=size))
+    return shards
+
+
+def _divide_evenly(shards: Sequence[_Shard], world_size: int) -> bool:
+    """Whether ranks that take every `world_size`-th shard get about the same: training goes at the pace of the rank
+    with most rows, or ends with the one that has fewest."""
+    sizes = [sum(shard.size for shard in shards[rank::world_size]) for rank in range(world_size)]
+    return len(shards) % world_size == 0 and max(sizes) <= 1.1 * min(sizes)
 
 
 def _stream(
@@ -216,7 +227,7 @@ def _open_hub(path: str, name: str | None, revision: str | None, split: str):
             rows = rows.cast_column(column, datasets.Image(decode=False))
         elif isinstance(feature, datasets.List) and isinstance(feature.feature, datasets.Image):
             rows = rows.cast_column(column, datasets.List(datasets.Image(decode=False)))
-    columns = list(features) or list(next(iter(rows), {}))
+    columns = list(features) or list(next(rows.iter(batch_size=1), {}))
     names = {column: f.names for column, f in features.items() if isinstance(f, datasets.ClassLabel)}
     return rows, columns, names
 

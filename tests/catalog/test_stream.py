@@ -205,6 +205,17 @@ def test_ranks_read_whole_files_where_these_divide_evenly(tmp_path):
         assert len(files) == 2
 
 
+def test_ranks_share_rows_where_files_are_uneven(tmp_path):
+    shop = files_of(tmp_path, [60, 2])
+    assert [len(records(shop, rank=rank, world_size=2)) for rank in range(2)] == [31, 31]
+
+
+def test_one_file_is_shuffled_anew_each_epoch(tmp_path):
+    shop = files_of(tmp_path, [50])
+    orders = [ids(records(shop, shuffle_buffer=20, seed=seed, epoch=epoch)) for seed in (0, 1) for epoch in (0, 1, 2)]
+    assert len({tuple(order) for order in orders}) == 6
+
+
 def test_shuffled_order_depends_on_seed_and_epoch_alone(tmp_path):
     files_of(tmp_path, [40, 40, 40])
 
