@@ -46,8 +46,9 @@ class TaggerConfig(PreTrainedConfig):
         hidden_size: width of the fused sequence and of the pooled vector.
         fusion_layers, fusion_heads: depth and heads of `attention` fusion.
         text_pooling: `mean` over the real tokens, or `cls` (the first token).
-        vision_stages: indices of intermediate feature maps (timm `forward_intermediates`) whose channel means join the
-            photo's pooled vector. Early stages still know colour, which a classifier's last stage has thrown away.
+        vision_stages: indices of intermediate feature maps (timm `forward_intermediates`) whose channel means, standard
+            deviations and maxima join the photo's pooled vector. Early stages still know colour, which a classifier's
+            last stage has thrown away.
         tag_head: `names` scores the pooled vector against an embedding of "attribute: tag"; `linear` is a plain
             fully connected output.
         lexical_buckets: size of the hashed feature table of the lexical path; 0 switches it off.

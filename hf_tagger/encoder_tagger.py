@@ -101,7 +101,7 @@ class TaggerEncoder(nn.Module):
             self.vision_tower = AutoModel.from_config(config.vision_config)
             timm_model = self.vision_tower.timm_model
             pooled_width = getattr(timm_model, "head_hidden_size", timm_model.num_features)
-            stage_width = sum(timm_model.feature_info[stage]["num_chs"] for stage in config.vision_stages)
+            stage_width = sum(3 * timm_model.feature_info[stage]["num_chs"] for stage in config.vision_stages)
             self.feature_widths["image"] = pooled_width + stage_width
             self.image_projection = _projection(pooled_width + stage_width, width)
             self.image_token_projection = nn.Linear(timm_model.num_features, width)
@@ -134,12 +134,12 @@ class TaggerEncoder(nn.Module):
             features = self._drop_modalities(features)
         present = features.present
         vectors = []
-        for modality, vector in ((TEXT, features.text), (IMAGE, features.image)):
+        for modality, vector, projection in ((TEXT, features.text, "text"), (IMAGE, features.image, "image")):
             proxy = self.proxies.weight[modality].expand(len(present), -1)
             if vector is None:
                 vectors.append(proxy)
             else:
-                projected = (self.text_projection, self.image_projection)[modality](vector)
+                projected = getattr(self, f"{projection}_projection")(vector)
                 vectors.append(torch.where(present[:, modality, None], projected, proxy.to(projected.dtype)))
         modality_pooled = torch.stack([vector.to(vectors[0].dtype) for vector in vectors], dim=1)
         sequence = mask = None
@@ -201,12 +201,15 @@ class TaggerEncoder(nn.Module):
     def _fused_sequence(self, features: TowerFeatures) -> tuple[torch.Tensor, torch.Tensor]:
         """Text tokens then photo tokens [B, S, H]; a slot before each holds the proxy of an absent modality."""
         parts, masks = [], []
-        towers = ((features.text_states, features.text_mask), (features.image_states, features.image_mask))
-        for modality, (states, mask) in enumerate(towers):
+        towers = (
+            (TEXT, "text", features.text_states, features.text_mask),
+            (IMAGE, "image", features.image_states, features.image_mask),
+        )
+        for modality, name, states, mask in towers:
             parts.append(self.proxies.weight[modality].expand(len(features.present), 1, -1))
             masks.append(~features.present[:, modality, None])
             if states is not None:
-                parts.append((self.text_token_projection, self.image_token_projection)[modality](states))
+                parts.append(getattr(self, f"{name}_token_projection")(states))
                 masks.append(mask)
         return torch.cat([part.to(parts[-1].dtype) for part in parts], dim=1), torch.cat(masks, dim=1)
 
@@ -214,7 +217,10 @@ class TaggerEncoder(nn.Module):
         """Photos [N, 3, H, W] -> pooled features [N, F] and, if wanted, the last feature map as tokens [N, P, C]."""
         stages = list(self.config.vision_stages)
         outputs = self.vision_tower(pixels, output_hidden_states=stages or None, do_pooling=True)
-        vectors = [outputs.pooler_output] + [stage.mean((2, 3)) for stage in outputs.hidden_states or ()]
+        vectors = [outputs.pooler_output]
+        for stage in outputs.hidden_states or ():
+            deviation = stage.flatten(2).var(-1, unbiased=False).add(1e-6).sqrt()
+            vectors += [stage.mean((2, 3)), deviation, stage.amax((2, 3))]
         states = None
         if output_sequence:
             states = outputs.last_hidden_state

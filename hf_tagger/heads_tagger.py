@@ -55,9 +55,9 @@ class NameHead(nn.Module):
 
     @torch.no_grad()
     def normalise(self, names: torch.Tensor) -> torch.Tensor:
-        """Encodings of names [N, E] -> rows for `embeddings`, of unit variance per feature on average."""
+        """Encodings of names [N, E] -> rows for `embeddings`, of unit length."""
         centred = names - self.name_mean
-        return centred / centred.norm(dim=1, keepdim=True).clamp(min=1e-6) * centred.shape[1] ** 0.5
+        return centred / centred.norm(dim=1, keepdim=True).clamp(min=1e-6)
 
     @torch.no_grad()
     def set_names(self, names: torch.Tensor) -> None:
@@ -91,11 +91,12 @@ class EvidenceGate(nn.Module):
 
     Both give log-probabilities (`single` attributes) or logits (`multi`); the gate adds them with weights that depend
     on what there is to go by: on a title that spells out the tag the words decide, on one that does not the photo does.
-    Weights are linear in the features (1, a tag of this attribute is named, share of `single` attributes with a named
-    tag, none is named, no photo); they start at 1 and are fitted on validation data (`training.gate`).
+    There is one weight per state of the text, (a tag of this attribute is named or not) x (tags of 0, 1, more `single`
+    attributes are named), plus one that is added where there is no photo. States start at 1; all are fitted on
+    validation data (`training.gate`).
     """
 
-    FEATURES = 5
+    FEATURES = 6
 
     def __init__(self, config: TaggerConfig):
         super().__init__()
@@ -107,15 +108,15 @@ class EvidenceGate(nn.Module):
     @torch.no_grad()
     def reset(self) -> None:
         for table in (self.encoder, self.words):
-            init.copy_(table.weight, torch.eye(self.FEATURES)[:1].expand(self.attributes, -1))
+            init.ones_(table.weight)
+            init.zeros_(table.weight[:, -1])
 
     def features(self, named: torch.Tensor, has_image: torch.Tensor) -> torch.Tensor:
         """named bool [B, A], has_image bool [B] -> [B, A, F]."""
-        share = (named.sum(1, keepdim=True) / self.single.sum().clamp(min=1)).expand_as(named)
-        none_named = (~named.any(1, keepdim=True)).expand_as(named)
-        no_image = (~has_image[:, None]).expand_as(named)
-        columns = (torch.ones_like(share), named, share, none_named, no_image)
-        return torch.stack([column.to(share.dtype) for column in columns], dim=-1)
+        count = named.sum(1, keepdim=True)
+        columns = [~named & (count == 0), ~named & (count == 1), ~named & (count > 1), named & (count == 1),
+                   named & (count > 1), (~has_image[:, None]).expand_as(named)]
+        return torch.stack(columns, dim=-1).float()
 
     def normalise(self, logits: torch.Tensor, candidate_attribute: torch.Tensor) -> torch.Tensor:
         """Log-probabilities within each `single` attribute, "none" included; logits of `multi` ones as they are."""

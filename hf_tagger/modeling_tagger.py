@@ -68,8 +68,6 @@ class TaggerModel(PreTrainedModel):
     def _init_weights(self, module):
         super()._init_weights(module)
         if isinstance(module, NameHead):
-            # Logits start near zero although name embeddings have unit variance per feature.
-            init.normal_(module.query.weight, std=0.1 / module.query.weight.numel() ** 0.5)
             init.zeros_(module.bias.weight)
         elif isinstance(module, TaggerModel) and hasattr(module, "late_weights"):
             init.zeros_(module.late_weights.weight)

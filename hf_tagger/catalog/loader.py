@@ -89,11 +89,12 @@ class CatalogLoader:
             if isinstance(item, Refusal):
                 refusals.append(item)
                 continue
-            factor = self._repeat_factor(item["tags"]) if self.repeat_factors else 1.0
+            factor = self.repeat_factor(item["tags"]) if self.repeat_factors else 1.0
             for _ in range(int(factor) + (draw.random() < factor % 1)):
                 yield item
 
-    def _repeat_factor(self, tags: dict[str, list[str] | None]) -> float:
+    def repeat_factor(self, tags: dict[str, list[str] | None]) -> float:
+        """How often a product with these tags is emitted, on average."""
         return max((self.repeat_factors.get(name, {}).get(tag, 1.0) for name, given in tags.items()
                     for tag in given or ()), default=1.0)
 

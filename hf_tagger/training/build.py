@@ -73,7 +73,9 @@ def with_lora(model: TaggerModel, settings: LoraSettings) -> PeftModel:
     """Adapters on the towers; heads, gate and word evidence are saved along with them. What the tokenizer alone
     determines stays in the base model."""
     modules = [name for name in ("gate", "tag_head", "late_weights") if hasattr(model, name)]
-    modules += [f"encoder.{name}" for name, _ in model.encoder.named_children() if tower_of(f".{name}.") is None]
+    unused = () if model.config.fusion == "attention" else ("text_token_projection", "image_token_projection")
+    modules += [f"encoder.{name}" for name, _ in model.encoder.named_children()
+                if tower_of(f"encoder.{name}.weight") is None and name not in unused]
     if model.words is not None:
         modules += [f"words.{name}" for name in ("lexical", "names") if getattr(model.words, name) is not None]
     return apply_lora(model, settings, modules)

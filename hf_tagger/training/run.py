@@ -5,6 +5,7 @@ import platform
 import shutil
 import subprocess
 from collections.abc import Iterator
+from contextlib import nullcontext
 from dataclasses import replace
 from importlib import metadata
 from pathlib import Path
@@ -30,6 +31,8 @@ from hf_tagger.training.gate import fit_gate
 from hf_tagger.training.loop import TrainingLoop
 from hf_tagger.training.lora import count_parameters, freeze_batch_norm, merge_adapter, save_adapter
 from hf_tagger.training.losses import TaggingLoss
+from hf_tagger.training.memory import keep_freed_memory
+from hf_tagger.training.optimizer import tower_of
 from hf_tagger.training.words import fit_words, text_batches
 
 PACKAGES = ("torch", "transformers", "datasets", "accelerate", "peft", "timm", "evaluate", "hf_tagger")
@@ -55,6 +58,7 @@ class FinetuneRun:
         )
         if wanted == "bf16" or (wanted == "auto" and bf16_is_fast(self.accelerator.device)):
             self.accelerator.state._mixed_precision = "bf16"
+        keep_freed_memory()
         set_seed(settings.seed)
         if self.accelerator.is_main_process:
             if not resume:
@@ -181,8 +185,11 @@ class FinetuneRun:
                  for view in range(phase.cached_views)]
         folder = self.checkpoints / f"features.rank{self.accelerator.process_index}"
         source = self._loader("train", plain, reader, repeat_factors=self._repeat_factors())
-        return store_features(self.model, views, folder, phase.batch_size or settings.loader.batch_size,
-                              self.settings.seed, source.repeat_factor)
+        untouched = self.adapted is not None and not any(tower_of(name) for name in self.loop.changed)
+        # An adapter that has not been trained adds nothing but time.
+        with self.adapted.disable_adapter() if untouched else nullcontext():
+            return store_features(self.model, views, folder, phase.batch_size or settings.loader.batch_size,
+                                  self.settings.seed, source.repeat_factor)
 
     def _repeat_factors(self) -> dict[str, dict[str, float]]:
         """Repeat-factor sampling (arXiv 1908.03195): sqrt(threshold / frequency) for tags rarer than the threshold."""

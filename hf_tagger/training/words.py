@@ -1,5 +1,6 @@
 """Fits the lexical path and the name match together: one convex problem, solved in seconds."""
 
+import warnings
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
@@ -230,7 +231,10 @@ class _Targets:
 
 
 def _csr(row: Tensor, column: Tensor, value: Tensor, shape: tuple[int, int]) -> Tensor:
-    return torch.sparse_coo_tensor(torch.stack([row, column]), value, shape).coalesce().to_sparse_csr()
+    with warnings.catch_warnings():
+        # torch announces that its CSR tensors are young, and that it does not check ours.
+        warnings.simplefilter("ignore", UserWarning)
+        return torch.sparse_coo_tensor(torch.stack([row, column]), value, shape).coalesce().to_sparse_csr()
 
 
 def text_batches(records: Iterable[dict], processor, attributes: list[dict], augment=None,
