@@ -186,7 +186,8 @@ def test_decompression_bombs_are_refused_before_decoding():
 def test_other_files_are_refused(tmp_path):
     (tmp_path / "notes.jpg").write_text("no photo")
     assert reason(tmp_path / "notes.jpg") == "unreadable"
-    assert reason(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 10 10\n%%EndComments\n") == "unreadable"
+    assert reason(encode(halves(), "EPS")) == "unreadable"
+    assert reason(encode(halves(), "PCX")) == "unreadable"
     assert reason(tmp_path / "missing.jpg") == "not_found"
     assert reason("a" * 5000) == "not_found"
     assert reason("a\0b") == "not_found"
