@@ -21,7 +21,8 @@ class SourceConfig:
     """
     Args:
         path: files of the split "train": a path, a glob, a folder, an hf:// or s3:// address, or a list of these; or
-            the id of a dataset on the Hub, which then brings its own splits.
+            the id of a dataset on the Hub, which then brings its own splits. (Such a dataset's CSV and JSON files are
+            read with guessed types and stop at the first bad row; "hf://datasets/<id>/*.csv" reads them as they stand.)
         files: {split: the same} where splits are given as files of their own.
         fractions: {split: share} cut from "train" by a hash of the group (or id) column: rows of one group stay
             together, and stay where they are when the catalogue grows.
