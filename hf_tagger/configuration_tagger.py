@@ -51,6 +51,10 @@ class TaggerConfig(PreTrainedConfig):
             last stage has thrown away.
         tag_head: `names` scores the pooled vector against an embedding of "attribute: tag"; `linear` is a plain
             fully connected output.
+        colour_histogram: whether a coarse colour histogram of each photo joins its pooled vector too.
+        image_mean, image_std: what photos are normalised with, for the histogram to undo.
+        word_views: how many sets of weights read the words: 1, fitted on texts as they are, or 2, the second one fitted
+            also on texts without the words of their own tags, for texts that do not spell their tags out.
         lexical_buckets: size of the hashed feature table of the lexical path; 0 switches it off.
         lexical_char_ngrams: lengths of the letter n-grams of the lexical path (word pieces are always features).
         name_match: whether tags whose names stand in the text gain by it (weights shared within an attribute).
@@ -73,7 +77,11 @@ class TaggerConfig(PreTrainedConfig):
     fusion_heads: int = 8
     text_pooling: Literal["mean", "cls"] = "mean"
     vision_stages: list[int] | tuple[int, ...] = ()
+    colour_histogram: bool = False
+    image_mean: list[float] | tuple[float, ...] = (0.5, 0.5, 0.5)
+    image_std: list[float] | tuple[float, ...] = (0.5, 0.5, 0.5)
     tag_head: Literal["names", "linear"] = "names"
+    word_views: int = 1
     lexical_buckets: int = 0
     lexical_char_ngrams: list[int] | tuple[int, ...] = (3, 4, 5)
     name_match: bool = False

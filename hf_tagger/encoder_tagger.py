@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import nn
 from transformers import AutoModel, PreTrainedModel
+from transformers import initialization as init
 from transformers.modeling_outputs import BaseModelOutput
 from transformers.utils import ModelOutput
 
@@ -102,8 +103,10 @@ class TaggerEncoder(nn.Module):
             timm_model = self.vision_tower.timm_model
             pooled_width = getattr(timm_model, "head_hidden_size", timm_model.num_features)
             stage_width = sum(3 * timm_model.feature_info[stage]["num_chs"] for stage in config.vision_stages)
-            self.feature_widths["image"] = pooled_width + stage_width
-            self.image_projection = _projection(pooled_width + stage_width, width)
+            self.histogram = ColourHistogram(config) if config.colour_histogram else None
+            image_width = pooled_width + stage_width + (self.histogram.width if self.histogram else 0)
+            self.feature_widths["image"] = image_width
+            self.image_projection = _projection(image_width, width)
             self.image_token_projection = nn.Linear(timm_model.num_features, width)
         self.proxies = nn.Embedding(2, width)
         self.fusion = FUSIONS[config.fusion](config)
@@ -221,6 +224,8 @@ class TaggerEncoder(nn.Module):
         for stage in outputs.hidden_states or ():
             deviation = stage.flatten(2).var(-1, unbiased=False).add(1e-6).sqrt()
             vectors += [stage.mean((2, 3)), deviation, stage.amax((2, 3))]
+        if self.histogram is not None:
+            vectors.append(self.histogram(pixels).to(vectors[0].dtype))
         states = None
         if output_sequence:
             states = outputs.last_hidden_state
@@ -241,7 +246,7 @@ def pool_tokens(states: torch.Tensor, attention_mask: torch.Tensor, pooling: str
 
 
 def _projection(in_features: int, out_features: int) -> nn.Module:
-    return nn.Sequential(nn.LayerNorm(in_features), nn.Linear(in_features, out_features))
+    return nn.Sequential(Standardise(in_features), nn.LayerNorm(in_features), nn.Linear(in_features, out_features))
 
 
 def _rows_with(mask, tower_config, batch, device):
@@ -255,6 +260,74 @@ def _scatter_rows(values: torch.Tensor, rows: torch.Tensor, batch: int) -> torch
     if values.shape[0] == batch:
         return values
     return values.new_zeros(batch, *values.shape[1:]).index_copy(0, rows, values)
+
+
+class Standardise(nn.Module):
+    """Brings every feature to mean 0 and variance 1 over the catalogue, outliers cut at 6 standard deviations.
+
+    Features of different stages and towers differ by orders of magnitude; whichever is large would drown the rest.
+    Until `fit`, features pass as they are.
+    """
+
+    def __init__(self, width: int):
+        super().__init__()
+        self.register_buffer("mean", torch.zeros(width))
+        self.register_buffer("std", torch.ones(width))
+
+    def reset(self) -> None:
+        init.zeros_(self.mean)
+        init.ones_(self.std)
+
+    @torch.no_grad()
+    def fit(self, vectors: torch.Tensor) -> None:
+        """vectors [N, F] of training products."""
+        self.mean.copy_(vectors.mean(0))
+        self.std.copy_(vectors.std(0).clamp(min=1e-4))
+
+    def forward(self, vectors: torch.Tensor) -> torch.Tensor:
+        return ((vectors - self.mean) / self.std).clamp(-6, 6)
+
+
+class ColourHistogram(nn.Module):
+    """Joint histogram of red, green and blue in 6 x 6 x 6 soft bins, of the whole photo and of its centre, square roots
+    of shares. White, the studio background, is left out and reported as a share of its own. Pixels are averaged to
+    56 x 56 first."""
+
+    BINS, SIDE, WHITE = 6, 56, 0.94
+    width = 2 * (BINS**3 + 1)
+
+    def __init__(self, config: TaggerConfig):
+        super().__init__()
+        self.register_buffer("mean", torch.tensor(config.image_mean)[:, None, None])
+        self.register_buffer("std", torch.tensor(config.image_std)[:, None, None])
+        self.values = config.image_mean, config.image_std
+
+    def reset(self) -> None:
+        for buffer, values in zip((self.mean, self.std), self.values, strict=True):
+            init.copy_(buffer, torch.tensor(values)[:, None, None])
+
+    @torch.no_grad()
+    def forward(self, pixels: torch.Tensor) -> torch.Tensor:
+        """Normalised photos [N, 3, H, W] -> [N, 2 (BINS^3 + 1)]."""
+        with torch.autocast(pixels.device.type, enabled=False):
+            small = nn.functional.adaptive_avg_pool2d(pixels.float(), self.SIDE)
+            colour = (small * self.std + self.mean).clamp(0, 1).flatten(2)
+            centre = torch.zeros(self.SIDE, self.SIDE, device=pixels.device)
+            margin = self.SIDE // 4
+            centre[margin:-margin, margin:-margin] = 1.0
+            background = (colour.amin(1) > self.WHITE).float()
+            places = torch.arange(self.BINS, device=pixels.device)[:, None]
+            red, green, blue = ((1 - (channel[:, None] * (self.BINS - 1) - places).abs()).clamp(min=0)
+                                for channel in colour.unbind(1))
+            pairs = (red[:, :, None] * green[:, None]).flatten(1, 2)
+            parts = []
+            for region in (torch.ones_like(centre), centre):
+                inside = region.flatten().expand_as(background)
+                wanted = inside * (1 - background)
+                counts = (pairs * wanted[:, None]) @ blue.transpose(1, 2)
+                shares = counts.flatten(1) / wanted.sum(1, keepdim=True).clamp(min=1)
+                parts += [shares.sqrt(), (inside * background).sum(1, keepdim=True) / inside.sum(1, keepdim=True)]
+            return torch.cat(parts, dim=1)
 
 
 class ConcatFusion(nn.Module):

@@ -91,9 +91,9 @@ class EvidenceGate(nn.Module):
 
     Both give log-probabilities (`single` attributes) or logits (`multi`); the gate adds them with weights that depend
     on what there is to go by: on a title that spells out the tag the words decide, on one that does not the photo does.
-    There is one weight per state of the text, (a tag of this attribute is named or not) x (tags of 0, 1, more `single`
-    attributes are named), plus one that is added where there is no photo. States start at 1; all are fitted on
-    validation data (`training.gate`).
+    There is one weight per source (towers, and each view of the words) and state of the text, (a tag of this attribute
+    is named or not) x (tags of 0, 1, more `single` attributes are named), plus one that is added where there is no
+    photo. At first towers and words weigh the same; all weights are fitted on validation data (`training.gate`).
     """
 
     FEATURES = 6
@@ -101,15 +101,16 @@ class EvidenceGate(nn.Module):
     def __init__(self, config: TaggerConfig):
         super().__init__()
         self.attributes = len(config.attributes)
-        self.encoder = nn.Embedding(self.attributes, self.FEATURES)
-        self.words = nn.Embedding(self.attributes, self.FEATURES)
+        self.weights = nn.Embedding(self.attributes, (1 + config.word_views) * self.FEATURES)
+        self.views = config.word_views
         self.register_buffer("single", torch.tensor([attribute["kind"] == "single" for attribute in config.attributes]))
 
     @torch.no_grad()
     def reset(self) -> None:
-        for table in (self.encoder, self.words):
-            init.ones_(table.weight)
-            init.zeros_(table.weight[:, -1])
+        start = torch.ones(1 + self.views, self.FEATURES)
+        start[1:] /= self.views
+        start[:, -1] = 0.0
+        init.copy_(self.weights.weight, start.flatten().expand(self.attributes, -1))
 
     def features(self, named: torch.Tensor, has_image: torch.Tensor) -> torch.Tensor:
         """named bool [B, A], has_image bool [B] -> [B, A, F]."""
@@ -129,10 +130,14 @@ class EvidenceGate(nn.Module):
 
     def forward(self, encoder_logits: torch.Tensor, word_logits: torch.Tensor | None, features: torch.Tensor,
                 candidate_attribute: torch.Tensor) -> torch.Tensor:
-        """[B, C] each (`word_logits` None without text) -> [B, C]."""
-        fused = 0.0
-        for table, logits in ((self.encoder, encoder_logits), (self.words, word_logits)):
-            if logits is not None:
-                trust = (features * table.weight).sum(-1).clamp(min=0.0)
-                fused = fused + trust[:, candidate_attribute] * self.normalise(logits, candidate_attribute)
+        """encoder_logits [B, C] and word_logits [B, V, C] (None without text) -> [B, C]."""
+        weights = self.weights.weight.unflatten(1, (1 + self.views, -1))
+        trust = torch.einsum("baf,apf->bpa", features, weights).clamp(min=0.0)[..., candidate_attribute]
+        fused = trust[:, 0] * self.normalise(encoder_logits, candidate_attribute)
+        if word_logits is not None:
+            for view in range(self.views):
+                # A row without text has no evidence to normalise.
+                told = (word_logits[:, view] != 0).any(1, keepdim=True)
+                normalised = self.normalise(word_logits[:, view], candidate_attribute)
+                fused = fused + told * trust[:, 1 + view] * normalised
         return fused

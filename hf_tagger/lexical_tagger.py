@@ -25,11 +25,11 @@ _MULTIPLIER = 1_000_003
 
 
 class WordEvidence(nn.Module):
-    """What the words of a text say of each candidate: lexical path plus name match."""
+    """What the words of a text say of each candidate, lexical path plus name match, in V views (`word_views`)."""
 
     def __init__(self, config: TaggerConfig):
         super().__init__()
-        self.attributes = len(config.attributes)
+        self.attributes, self.views = len(config.attributes), config.word_views
         self.reader = WordReader(config.text_config.vocab_size)
         self.lexical = LexicalPath(config) if config.lexical_buckets else None
         self.names = NameMatch(config) if config.name_match else None
@@ -55,9 +55,9 @@ class WordEvidence(nn.Module):
     def forward(
         self, input_ids: torch.Tensor, attention_mask: torch.Tensor, candidate_attribute: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Evidence [B, C], zero for a row without text, and whether a tag of each attribute is named, bool [B, A]."""
+        """Evidence [B, V, C], zero for a row without text, and which attributes have a tag named, bool [B, A]."""
         view = self.reader(input_ids, attention_mask)
-        evidence = torch.zeros(len(input_ids), len(candidate_attribute), device=input_ids.device)
+        evidence = torch.zeros(len(input_ids), self.views, len(candidate_attribute), device=input_ids.device)
         named = torch.zeros(len(input_ids), self.attributes, dtype=torch.bool, device=input_ids.device)
         if self.lexical is not None:
             evidence = evidence + self.lexical(view)
@@ -65,7 +65,7 @@ class WordEvidence(nn.Module):
             features = self.names.features(view, candidate_attribute)
             evidence = evidence + self.names.score(features, candidate_attribute)
             named = self.names.named(features, candidate_attribute)
-        return evidence * attention_mask.bool().any(1, keepdim=True), named
+        return evidence * attention_mask.bool().any(1)[:, None, None], named
 
     @torch.no_grad()
     def grow(
@@ -89,10 +89,10 @@ class LexicalPath(nn.Module):
     def __init__(self, config: TaggerConfig):
         super().__init__()
         self.char_ngrams = tuple(config.lexical_char_ngrams)
-        self.buckets = config.lexical_buckets
+        self.buckets, self.views = config.lexical_buckets, config.word_views
         candidates = config.num_tags + len(config.attributes)
-        self.weight = nn.Embedding(self.buckets, candidates)
-        self.bias = nn.Embedding(candidates, 1)
+        self.weight = nn.Embedding(self.buckets, self.views * candidates)
+        self.bias = nn.Embedding(candidates, self.views)
         self.register_buffer("idf", torch.ones(self.buckets))
 
     def ngrams(self, view: TextView) -> tuple[torch.Tensor, torch.Tensor]:
@@ -129,14 +129,17 @@ class LexicalPath(nn.Module):
         return buckets, term / count / length.clamp(min=1e-6)
 
     def forward(self, view: TextView) -> torch.Tensor:
+        """[B, V, C]."""
         buckets, values = self.features(view)
-        return torch.einsum("bnc,bn->bc", self.weight(buckets), values) + self.bias.weight[:, 0]
+        evidence = torch.einsum("bnc,bn->bc", self.weight(buckets), values)
+        return evidence.unflatten(1, (self.views, -1)) + self.bias.weight.T
 
     @torch.no_grad()
     def grow(self, order: torch.Tensor, old_attribute: torch.Tensor, new_attribute: torch.Tensor) -> None:
-        columns = self.weight.weight.new_zeros(self.buckets, len(order))
-        columns[:, order >= 0] = self.weight.weight[:, order[order >= 0]]
-        self.weight = nn.Embedding.from_pretrained(columns, freeze=not self.weight.weight.requires_grad)
+        old = self.weight.weight.unflatten(1, (self.views, -1))
+        columns = old.new_zeros(self.buckets, self.views, len(order))
+        columns[..., order >= 0] = old[..., order[order >= 0]]
+        self.weight = nn.Embedding.from_pretrained(columns.flatten(1), freeze=not self.weight.weight.requires_grad)
         typical = mean_by_attribute(self.bias.weight, old_attribute)
         self.bias = regrown(self.bias, order, typical[new_attribute[order < 0]])
 
@@ -155,8 +158,8 @@ class NameMatch(nn.Module):
 
     def __init__(self, config: TaggerConfig):
         super().__init__()
-        tags, self.attributes = config.num_tags, len(config.attributes)
-        self.weight = nn.Embedding(self.attributes, self.FEATURES)
+        tags, self.attributes, self.views = config.num_tags, len(config.attributes), config.word_views
+        self.weight = nn.Embedding(self.attributes, self.views * self.FEATURES)
         single = [attribute["kind"] == "single" for attribute in config.attributes]
         self.register_buffer("exclusive", torch.tensor(single))
         words, parts = config.max_name_words, 2
@@ -168,7 +171,7 @@ class NameMatch(nn.Module):
 
     @torch.no_grad()
     def reset(self) -> None:
-        init.copy_(self.weight.weight, torch.tensor(self.PRIOR).expand(self.attributes, -1))
+        init.copy_(self.weight.weight, torch.tensor(self.PRIOR * self.views).expand(self.attributes, -1))
         for table in (self.names, self.words, self.last_words, self.parts):
             init.constant_(table, -1)
         init.zeros_(self.word_weights)
@@ -247,9 +250,9 @@ class NameMatch(nn.Module):
         return inside
 
     def score(self, features: torch.Tensor, candidate_attribute: torch.Tensor) -> torch.Tensor:
-        """`features` [B, T, K] -> [B, C]; "none" candidates have no name."""
-        weights = self.weight.weight[candidate_attribute[: len(self.names)]]
-        return nn.functional.pad((features * weights).sum(-1), (0, self.attributes))
+        """`features` [B, T, K] -> [B, V, C]; "none" candidates have no name."""
+        weights = self.weight.weight[candidate_attribute[: len(self.names)]].unflatten(1, (self.views, -1))
+        return nn.functional.pad(torch.einsum("btk,tvk->bvt", features, weights), (0, self.attributes))
 
     def named(self, features: torch.Tensor, candidate_attribute: torch.Tensor) -> torch.Tensor:
         """Whether any tag of each `single` attribute is found, bool [B, A]. Of `multi` ones nothing is said: there a

@@ -10,7 +10,7 @@ from transformers import initialization as init
 from transformers.utils import ModelOutput
 
 from .configuration_tagger import TaggerConfig
-from .encoder_tagger import IMAGE, TaggerEncoder, TowerFeatures, pool_tokens
+from .encoder_tagger import IMAGE, ColourHistogram, Standardise, TaggerEncoder, TowerFeatures, pool_tokens
 from .heads_tagger import EvidenceGate, LinearHead, NameHead, candidate_attributes
 from .lexical_tagger import WordEvidence
 
@@ -22,7 +22,7 @@ class TaggerOutput(ModelOutput):
         tag_logits: [B, T], all evidence together, attribute by attribute in config order.
         none_logits: [B, A], the logit of "no tag of this attribute applies".
         encoder_logits: [B, T + A], what the towers alone say; the loss of fine-tuning is taken here.
-        word_logits: [B, T + A], what the words alone say; None without text.
+        word_logits: [B, V, T + A], what the words alone say, in each of their views; None without text.
         gate_features: [B, A, F], what `EvidenceGate` weighs the two by.
         pooled: fused vector per product [B, H].
         last_hidden_state, attention_mask: fused sequence [B, S, H] and its mask [B, S], if asked for.
@@ -71,7 +71,7 @@ class TaggerModel(PreTrainedModel):
             init.zeros_(module.bias.weight)
         elif isinstance(module, TaggerModel) and hasattr(module, "late_weights"):
             init.zeros_(module.late_weights.weight)
-        elif isinstance(module, WordEvidence | EvidenceGate):
+        elif isinstance(module, WordEvidence | EvidenceGate | Standardise | ColourHistogram):
             module.reset()
 
     def get_input_embeddings(self):

@@ -60,12 +60,21 @@ def text_augmenter(settings: TextAugmentation, language_of_words: Callable[[str]
             texts = [random.choice(texts)]
         text = ". ".join(texts)
         if random.random() < settings.label_masking:
-            text = mask_labels(text, [tag for given in record["tags"].values() for tag in given or ()])
+            text = mask_labels(text, _own_tags(record))
         if settings.word_dropout or settings.typos:
             text = " ".join(_noisy_words(text.split(), settings))
         return text.strip() or None
 
     return augment
+
+
+def masked_text(record: dict) -> str | None:
+    """A record's text without any word of its own tags; None where nothing is left."""
+    return mask_labels(record["text"] or "", _own_tags(record)) or None
+
+
+def _own_tags(record: dict) -> list[str]:
+    return [tag for given in record["tags"].values() for tag in given or ()]
 
 
 def mask_labels(text: str, tags: list[str]) -> str:

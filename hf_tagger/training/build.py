@@ -15,8 +15,8 @@ from hf_tagger.training.backbones import load_text_backbone, load_towers, load_v
 from hf_tagger.training.lora import LoraSettings, apply_lora
 from hf_tagger.training.optimizer import tower_of
 
-CONFIG_FIELDS = ("fusion", "fusion_layers", "fusion_heads", "hidden_size", "text_pooling", "vision_stages", "tag_head",
-                 "dropout", "modality_dropout")
+CONFIG_FIELDS = ("fusion", "fusion_layers", "fusion_heads", "hidden_size", "text_pooling", "vision_stages",
+                 "colour_histogram", "tag_head",                 "dropout", "modality_dropout")
 EMBEDDINGS = re.compile(r"word_embeddings|embed_tokens|tok_embeddings")
 
 
@@ -39,6 +39,9 @@ def build_model(
         attributes=attributes,
         text_config=text.config if text else None,
         vision_config=_sized(vision_config(vision), settings.image_size) if vision else None,
+        image_mean=list(vision.mean) if vision else [0.5] * 3,
+        image_std=list(vision.std) if vision else [0.5] * 3,
+        word_views=2 if words.masked_view else 1,
         lexical_buckets=words.buckets if text else 0,
         lexical_char_ngrams=words.char_ngrams,
         name_match=words.names and text is not None,
@@ -67,6 +70,29 @@ def _sized(config, image_size: tuple[int, int]):
     if network.pretrained_cfg.get("fixed_input_size"):
         config.model_args = {**(config.model_args or {}), "img_size": list(image_size)}
     return config
+
+
+@torch.no_grad()
+def fit_standardise(model: TaggerModel, settings: ModelSettings, batches: Iterable[dict], rows: int = 1000) -> None:
+    """Sets the mean and deviation of pretrained towers' features from the first `rows` products. An untrained tower's
+    features will move too far for that to mean anything."""
+    model.eval()
+    found: dict[str, list[torch.Tensor]] = {"text": [], "image": []}
+    seen = 0
+    for batch in batches:
+        if seen >= rows or not batch["ids"]:
+            break
+        inputs = {key: batch[key].to(model.device) for key in
+                  ("input_ids", "attention_mask", "pixel_values", "pixel_mask") if key in batch}
+        features = model.encoder.run_towers(**inputs)
+        for index, name in enumerate(found):
+            vectors = getattr(features, name)
+            if vectors is not None:
+                found[name].append(vectors[features.present[:, index]])
+        seen += len(batch["ids"])
+    for name, backbone in (("text", settings.text_backbone), ("image", settings.vision_backbone)):
+        if found[name] and not backbone.startswith("scratch:"):
+            getattr(model.encoder, f"{name}_projection")[0].fit(torch.cat(found[name]).float())
 
 
 def with_lora(model: TaggerModel, settings: LoraSettings) -> PeftModel:

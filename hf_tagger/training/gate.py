@@ -34,22 +34,26 @@ def fit_gate(
     """Fits the gate in place.
 
     Args:
-        rows: (encoder_logits [B, C], word_logits [B, C] or None, gate_features [B, A, F], tag_labels [B, T]), of
+        rows: (encoder_logits [B, C], word_logits [B, V, C] or None, gate_features [B, A, F], tag_labels [B, T]), of
             products as they are and, as far as wanted, with a modality or their labels' words hidden.
 
     Returns the mean loss before and after.
     """
-    encoder, words, features, labels = [], [], [], []
+    sources, features, labels = [], [], []
     for encoder_logits, word_logits, gate_features, tag_labels in rows:
-        encoder.append(gate.normalise(encoder_logits, candidate_attribute))
-        words.append(torch.zeros_like(encoder[-1]) if word_logits is None
-                     else gate.normalise(word_logits, candidate_attribute)
-                     * (word_logits != 0).any(1, keepdim=True))
+        batch = [gate.normalise(encoder_logits, candidate_attribute)]
+        for view in range(gate.views):
+            if word_logits is None:
+                batch.append(torch.zeros_like(batch[0]))
+            else:
+                told = (word_logits[:, view] != 0).any(1, keepdim=True)
+                batch.append(told * gate.normalise(word_logits[:, view], candidate_attribute))
+        sources.append(torch.stack(batch))
         features.append(gate_features)
         labels.append(tag_labels)
-    if not encoder:
+    if not sources:
         return {}
-    encoder, words, features, labels = (torch.cat(part) for part in (encoder, words, features, labels))
+    sources, features, labels = torch.cat(sources, dim=1), torch.cat(features), torch.cat(labels)
     before = after = 0.0
     start = 0
     for index, attribute in enumerate(attributes):
@@ -60,20 +64,19 @@ def fit_gate(
         known = (block != UNKNOWN).all(1)
         if not known.any():
             continue
-        fit = _AttributeFit(attribute, encoder[known][:, columns], words[known][:, columns], features[known, index],
-                            block[known], settings)
-        tables = torch.stack([gate.encoder.weight[index], gate.words.weight[index]]).detach().clone()
+        fit = _AttributeFit(attribute, sources[:, known][..., columns], features[known, index], block[known], settings)
+        tables = gate.weights.weight[index].detach().view(1 + gate.views, -1).clone()
         fitted = fit.solve(tables)
         before, after = before + float(fit.loss(tables)), after + float(fit.loss(fitted))
         with torch.no_grad():
-            gate.encoder.weight[index], gate.words.weight[index] = fitted
+            gate.weights.weight[index] = fitted.flatten()
     return {"loss_before": before / len(attributes), "loss_after": after / len(attributes)}
 
 
 class _AttributeFit:
-    def __init__(self, attribute, encoder, words, features, labels, settings: GateSettings):
+    def __init__(self, attribute, sources, features, labels, settings: GateSettings):
         self.single = attribute["kind"] == "single"
-        self.paths, self.features, self.settings = (encoder, words), features, settings
+        self.sources, self.features, self.settings = sources, features, settings
         if self.single:
             self.target = torch.where(labels.amax(1) > 0, labels.argmax(1), labels.shape[1])
             counts = torch.bincount(self.target, minlength=labels.shape[1] + 1).clamp(min=1).float()
@@ -84,7 +87,7 @@ class _AttributeFit:
 
     def loss(self, tables: Tensor) -> Tensor:
         fused = 0.0
-        for table, logits in zip(tables, self.paths, strict=True):
+        for table, logits in zip(tables, self.sources, strict=True):
             fused = fused + (self.features @ table).clamp(min=0.0)[:, None] * logits
         if self.single:
             losses = torch.nn.functional.cross_entropy(fused, self.target, reduction="none")

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import nullcontext
 from dataclasses import replace
 from importlib import metadata
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -24,8 +25,8 @@ from hf_tagger.catalog.vocabulary import Vocabulary
 from hf_tagger.evaluation.predict import outputs_of, predict
 from hf_tagger.pipeline_tagger import bf16_is_fast
 from hf_tagger.training.arguments import CatalogSettings, PhaseSettings, Protocol, RunSettings
-from hf_tagger.training.augment import image_augmenter, text_augmenter
-from hf_tagger.training.build import build_model, set_trainable, with_lora
+from hf_tagger.training.augment import image_augmenter, masked_text, text_augmenter
+from hf_tagger.training.build import build_model, fit_standardise, set_trainable, with_lora
 from hf_tagger.training.features import store_features
 from hf_tagger.training.gate import fit_gate
 from hf_tagger.training.loop import TrainingLoop
@@ -123,8 +124,8 @@ class FinetuneRun:
             self._save_folder(self.model, self.folder / "base")
         self.model.to(self.accelerator.device)
         self.model.requires_grad_(True)
-        if self.model.words is not None and not self.resume:
-            self._fit_words(attributes)
+        if not self.resume:
+            self._settle(attributes)
         self.adapted = with_lora(self.model, settings.lora) if settings.lora is not None else None
         if settings.lora is None and not (settings.model.vision_backbone or "scratch:").startswith("scratch:"):
             freeze_batch_norm(self.model)
@@ -136,14 +137,24 @@ class FinetuneRun:
         if self.resume and not self.loop.resume():
             self.resume = False
             self.say(f"no complete checkpoint in {self.checkpoints}: starting anew")
-            if self.model.words is not None:
-                self._fit_words(attributes)
+            self._settle(attributes)
         self.accelerator.init_trackers("finetune")
 
-    def _fit_words(self, attributes: list[dict]) -> None:
-        batches = text_batches(self._records("train"), self.processor, attributes)
-        fitted = fit_words(self.model.words, attributes, self.model.candidate_attribute, batches,
-                           self.settings.model.words)
+    def _settle(self, attributes: list[dict]) -> None:
+        """What is fitted before any training: the scale of the towers' features and the evidence of the words."""
+        reader = replace(self.settings.training.loader, batch_size=self.settings.evaluation.batch_size)
+        sample = replace(self._loader("train", Collator(self.processor, attributes), reader, shuffle=True),
+                         rank=0, world_size=1)
+        fit_standardise(self.model, self.settings.model, sample.epoch())
+        if self.model.words is None:
+            return
+        words = self.settings.model.words
+        plain = text_batches(self._records("train"), self.processor, attributes)
+        masked = text_batches(self._records("train"), self.processor, attributes, masked_text)
+        views = [plain]
+        if words.masked_view:
+            views.append(chain(text_batches(self._records("train"), self.processor, attributes), masked))
+        fitted = fit_words(self.model.words, attributes, self.model.candidate_attribute, views, words)
         self.say("word evidence:", json.dumps(fitted))
 
     def train(self, index: int, phase: PhaseSettings) -> None:
@@ -228,8 +239,8 @@ class FinetuneRun:
             fitted = fit_gate(model.gate, model.config.attributes, model.candidate_attribute, rows(),
                               self.settings.gate)
             self.say("evidence gate:", json.dumps(fitted))
-        for table in (model.gate.encoder, model.gate.words):
-            table.weight.data.copy_(broadcast(table.weight.data))
+        weights = model.gate.weights.weight.data
+        weights.copy_(broadcast(weights))
 
     def save(self) -> None:
         """The model folder, and beside it what made it: configuration, vocabulary, versions."""

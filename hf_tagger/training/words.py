@@ -23,6 +23,8 @@ class WordsSettings:
         name_l2: L2 term on the name weights, which all tags of an attribute share.
         balance: temper t of the class weights count ** -t of `single` attributes; one number, or {attribute: number}
             with 0.5 for those not named.
+        masked_view: also fit a second set of weights, on every text as it is and without the words of its own tags.
+        masked_balance: its temper.
         max_rows: products it is fitted on at most.
         iterations: of L-BFGS at most.
     """
@@ -33,11 +35,14 @@ class WordsSettings:
     inverse_l2: float = 10.0
     name_l2: float = 3.0
     balance: float | dict[str, float] = 0.5
+    masked_view: bool = False
+    masked_balance: float | dict[str, float] = 0.4
     max_rows: int = 100_000
     iterations: int = 60
 
-    def temper(self, attribute: str) -> float:
-        return self.balance.get(attribute, 0.5) if isinstance(self.balance, dict) else self.balance
+    def temper(self, attribute: str, view: int) -> float:
+        balance, default = (self.balance, 0.5) if view == 0 else (self.masked_balance, 0.4)
+        return balance.get(attribute, default) if isinstance(balance, dict) else balance
 
 
 # Logit of a "none" that no training row of a `single` attribute has.
@@ -72,52 +77,60 @@ class _TextRows:
         self.count += len(input_ids)
 
 
+Texts = Iterable[tuple[Tensor, Tensor, Tensor]]
+
+
 @torch.no_grad()
 def fit_words(
-    evidence: WordEvidence,
-    attributes: list[dict],
-    candidate_attribute: Tensor,
-    batches: Iterable[tuple[Tensor, Tensor, Tensor]],
+    evidence: WordEvidence, attributes: list[dict], candidate_attribute: Tensor, views: list[Texts],
     settings: WordsSettings,
-) -> dict[str, float]:
+) -> list[dict[str, float]]:
     """Fits `evidence` in place and freezes it.
 
     Args:
-        batches: (input_ids [B, L], attention_mask [B, L], tag_labels [B, T]).
+        views: what each of its views learns from: batches of (input_ids [B, L], attention_mask [B, L],
+            tag_labels [B, T]). The first one also fixes the inverse document frequencies.
 
     Minimises, over the weights W of the table and u of the names,
     sum of weighted losses + |W|^2 / (2 C) + name_l2 / 2 |u|^2, the loss being softmax cross-entropy over tags and none
-    for `single` attributes and binary cross-entropy for `multi` ones; unknown labels weigh nothing. Returns the number
-    of texts and the mean loss before and after.
+    for `single` attributes and binary cross-entropy for `multi` ones; unknown labels weigh nothing. Returns for every
+    view the number of texts and the mean loss before and after.
     """
-    rows, labels = _TextRows(evidence, candidate_attribute), []
-    for input_ids, attention_mask, tag_labels in batches:
-        with_text = attention_mask.bool().any(1)
-        rows.add(input_ids[with_text], attention_mask[with_text])
-        labels.append(tag_labels[with_text])
-        if rows.count >= settings.max_rows:
-            break
     evidence.requires_grad_(False)
-    if not rows.count:
-        return {"texts": 0}
-    problem = _Problem(rows, torch.cat(labels), attributes, candidate_attribute, settings)
-    start = problem.loss()
-    problem.solve(settings.iterations)
-    problem.write(evidence)
-    return {"texts": rows.count, "loss_before": start, "loss_after": problem.loss()}
+    report, idf = [], None
+    for view, batches in enumerate(views):
+        rows, labels = _TextRows(evidence, candidate_attribute), []
+        for input_ids, attention_mask, tag_labels in batches:
+            with_text = attention_mask.bool().any(1)
+            rows.add(input_ids[with_text], attention_mask[with_text])
+            labels.append(tag_labels[with_text])
+            if rows.count >= settings.max_rows * (1 + view):
+                break
+        if not rows.count:
+            return report
+        problem = _Problem(rows, torch.cat(labels), attributes, candidate_attribute, settings, view, idf)
+        start = problem.loss()
+        problem.solve(settings.iterations)
+        problem.write(evidence)
+        idf = problem.idf
+        report.append({"texts": rows.count, "loss_before": start, "loss_after": problem.loss()})
+    return report
 
 
 class _Problem:
-    def __init__(self, rows: _TextRows, labels: Tensor, attributes, candidate_attribute, settings: WordsSettings):
+    def __init__(self, rows: _TextRows, labels: Tensor, attributes, candidate_attribute, settings: WordsSettings,
+                 view: int, idf: Tensor | None):
         lexical = rows.evidence.lexical
-        self.settings, self.attributes, self.candidate_attribute = settings, attributes, candidate_attribute
+        self.view, self.idf, self.settings = view, idf, settings
+        self.attributes, self.candidate_attribute = attributes, candidate_attribute
         self.candidates, self.tags = len(candidate_attribute), labels.shape[1]
-        self.targets = _Targets(labels, attributes, settings)
+        self.targets = _Targets(labels, attributes, settings, view)
         self.x = self.x_t = None
         if lexical is not None:
             row, bucket, value = torch.cat(rows.rows), torch.cat(rows.buckets), torch.cat(rows.values)
             frequency = torch.bincount(bucket, minlength=lexical.buckets)
-            self.idf = ((1 + rows.count) / (1 + frequency)).log() + 1
+            if self.idf is None:
+                self.idf = ((1 + rows.count) / (1 + frequency)).log() + 1
             value = value * self.idf[bucket]
             norm = torch.zeros(rows.count).index_add(0, row, value.square()).sqrt()
             value = value / norm[row].clamp(min=1e-6)
@@ -174,19 +187,21 @@ class _Problem:
     def write(self, evidence: WordEvidence) -> None:
         table, bias, names = self._parts()
         if evidence.lexical is not None:
-            evidence.lexical.idf.copy_(self.idf)
-            evidence.lexical.weight.weight.zero_()
-            evidence.lexical.weight.weight[self.used] = table
-            evidence.lexical.bias.weight.copy_(bias.T)
-            evidence.lexical.bias.weight[self.targets.never] = NEVER
+            lexical, view = evidence.lexical, self.view
+            lexical.idf.copy_(self.idf)
+            columns = lexical.weight.weight.unflatten(1, (lexical.views, -1))[:, view]
+            columns.zero_()
+            columns[self.used] = table
+            lexical.bias.weight[:, view] = bias[0]
+            lexical.bias.weight[self.targets.never, view] = NEVER
         if evidence.names is not None:
-            evidence.names.weight.weight.copy_(names)
+            evidence.names.weight.weight.unflatten(1, (evidence.names.views, -1))[:, self.view] = names
 
 
 class _Targets:
     """Labels with class weights, one block per attribute: softmax with none for `single`, sigmoids for `multi`."""
 
-    def __init__(self, labels: Tensor, attributes: list[dict], settings: WordsSettings):
+    def __init__(self, labels: Tensor, attributes: list[dict], settings: WordsSettings, view: int):
         self.rows, self.blocks, self.never, start = len(labels), [], [], 0
         for index, attribute in enumerate(attributes):
             where = slice(start, start + len(attribute["tags"]))
@@ -197,7 +212,7 @@ class _Targets:
             if attribute["kind"] == "single":
                 target = torch.where(block.amax(1) > 0, block.argmax(1), block.shape[1])
                 counts = torch.bincount(target[known], minlength=block.shape[1] + 1).clamp(min=1).float()
-                weight = counts[target] ** -settings.temper(attribute["name"]) * known
+                weight = counts[target] ** -settings.temper(attribute["name"], view) * known
                 weight = weight / (weight.sum() / known.sum().clamp(min=1)).clamp(min=1e-12)
                 # A "none" that never occurs is left out of the softmax rather than pushed to minus infinity.
                 with_none = bool((target[known] == block.shape[1]).any())
