@@ -3,23 +3,16 @@
 Ships with the model: standard library, Pillow and numpy only.
 """
 
-import functools
-import http.client
 import io
-import ipaddress
 import os
-import queue
 import re
-import socket
-import ssl
 import stat
-import threading
-import time
 from pathlib import Path
-from urllib.parse import quote, urljoin, urlsplit, urlunsplit
 
 import numpy as np
 from PIL import Image, UnidentifiedImageError
+
+from .url_tagger import FetchError, fetch
 
 # Pillow's other readers are never tried: some start external programs (EPS) and none holds product photos.
 Image.init()
@@ -28,7 +21,6 @@ FORMATS = [
     for name in ("JPEG", "MPO", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF", "JPEG2000", "PPM")
     if name in Image.OPEN
 ]
-MAX_REDIRECTS = 5
 
 _URL = re.compile(r"[a-zA-Z][a-zA-Z0-9+.-]*://")
 _ORIENTATION_TAG = 0x0112
@@ -42,7 +34,6 @@ _TRANSPOSE = {
     8: Image.Transpose.ROTATE_90,
 }
 _SIDEWAYS = (5, 6, 7, 8)
-_NAT64 = ipaddress.ip_network("64:ff9b::/96")
 
 
 class ImageError(ValueError):
@@ -103,7 +94,10 @@ def load_image(
             raise ImageError(
                 "url_refused", f"{name}: URLs are fetched only with allow_urls=True; pass a path or bytes, or set it"
             )
-        file = _bytes_file(fetch(source, allow_private_addresses, max_bytes, timeout), name)
+        try:
+            file = _bytes_file(fetch(source, allow_private_addresses, max_bytes, timeout), name)
+        except FetchError as error:
+            raise ImageError(error.reason, str(error)) from error
     elif isinstance(source, (str, os.PathLike)):
         name = repr(os.fspath(source))
         file = _open_path(source, root)
@@ -246,165 +240,3 @@ def _eight_bit_grey(image):
     elif image.mode.startswith("I;16") or peak > 255:
         pixels /= 257
     return Image.fromarray(np.rint(pixels).clip(0, 255).astype(np.uint8))
-
-
-def fetch(url, allow_private_addresses=False, max_bytes=20 * 2**20, timeout=10.0):
-    """Download `url` and return its bytes.
-
-    Every address the host resolves to is checked, and the connection goes to a checked address and not to the name, so
-    that a name that changes its address in between gains nothing. Redirects pass the same checks. Proxy settings of
-    the environment are not used, because a proxy would resolve the name again.
-
-    Raises:
-        ImageError: "url_refused", "too_large" or "fetch_failed".
-    """
-    deadline = time.monotonic() + timeout
-    try:
-        for _ in range(MAX_REDIRECTS + 1):
-            data, location = _request(url, allow_private_addresses, max_bytes, deadline)
-            if location is None:
-                return data
-            url = urljoin(url, location)
-    except ImageError:
-        raise
-    except TimeoutError as error:
-        raise ImageError("fetch_failed", f"{url!r} took longer than timeout={timeout} seconds") from error
-    except (OSError, ValueError, http.client.HTTPException) as error:
-        raise ImageError("fetch_failed", f"{url!r} could not be fetched: {error!r}") from error
-    raise ImageError("fetch_failed", f"{url!r}: more than {MAX_REDIRECTS} redirects")
-
-
-def _request(url, allow_private_addresses, max_bytes, deadline):
-    """Return (body, None), or (None, where the server redirects to)."""
-    parts = urlsplit(url)
-    if parts.scheme not in ("http", "https") or not parts.hostname:
-        raise ImageError("url_refused", f"{url!r} is refused: only http and https URLs are fetched")
-    host = parts.hostname.encode("idna").decode()
-    port = parts.port or (443 if parts.scheme == "https" else 80)
-    target = quote(urlunsplit(("", "", parts.path or "/", parts.query, "")), safe="/%:=&?~+!$,;'@()*[]")
-
-    connection = http.client.HTTPConnection(host, port)
-    with _connect(url, parts.scheme, host, port, allow_private_addresses, deadline) as connected:
-        connection.sock = _DeadlineSocket(connected, deadline)
-        connection.request("GET", target, headers={"User-Agent": "hf_tagger"})
-        response = connection.getresponse()
-        if response.status in (301, 302, 303, 307, 308) and response.headers["Location"]:
-            return None, response.headers["Location"]
-        if response.status != 200:
-            raise ImageError("fetch_failed", f"{url!r} answered {response.status} {response.reason}")
-        too_large = ImageError("too_large", f"{url!r} is larger than max_bytes={max_bytes}; shrink the photo")
-        if response.length is not None and response.length > max_bytes:
-            raise too_large
-        data = response.read(max_bytes + 1)
-        if len(data) > max_bytes:
-            raise too_large
-        if response.length:
-            raise ImageError("fetch_failed", f"{url!r}: the connection closed {response.length} bytes before the end")
-        return data, None
-
-
-def _connect(url, scheme, host, port, allow_private_addresses, deadline):
-    addresses = _resolve(host, port, deadline)
-    if not allow_private_addresses:
-        for address in addresses:
-            if not _is_public(address):
-                raise ImageError(
-                    "url_refused", f"{url!r} is refused: {host} is at {address}, which is not a public internet address"
-                )
-    for number, address in enumerate(addresses, 1):
-        try:
-            # The last address may use all the time that is left; the ones before leave some for the rest.
-            connected = socket.create_connection((address, port), _remaining(deadline) / (len(addresses) - number + 1))
-            break
-        except OSError:
-            if number == len(addresses):
-                raise
-    if scheme == "http":
-        return connected
-    with connected:  # wrap_socket detaches it, and closes it when the handshake fails
-        connected.settimeout(_remaining(deadline))
-        return _tls_context().wrap_socket(connected, server_hostname=host)
-
-
-def _resolve(host, port, deadline):
-    """Addresses of `host`, in the resolver's order. In a thread, because getaddrinfo takes no timeout."""
-    answers = queue.SimpleQueue()
-
-    def look_up():
-        try:
-            answers.put(socket.getaddrinfo(host, port, type=socket.SOCK_STREAM))
-        except Exception as error:
-            answers.put(error)
-
-    threading.Thread(target=look_up, daemon=True).start()
-    try:
-        answer = answers.get(timeout=_remaining(deadline))
-    except queue.Empty:
-        raise TimeoutError from None
-    if isinstance(answer, Exception):
-        raise answer
-    return list(dict.fromkeys(entry[4][0] for entry in answer))
-
-
-def _is_public(address):
-    ip = ipaddress.ip_address(address.split("%")[0])
-    if ip.version == 6:
-        # IPv4 addresses written inside IPv6 ones reach the IPv4 host.
-        inner = ip.ipv4_mapped or ip.sixtofour or (ip.teredo and ip.teredo[1])
-        if ip in _NAT64:
-            inner = ipaddress.IPv4Address(int(ip) & 0xFFFFFFFF)
-        ip = inner or ip
-    return ip.is_global and not ip.is_multicast and not ip.is_reserved
-
-
-@functools.lru_cache(maxsize=1)
-def _tls_context():
-    context = ssl.create_default_context()
-    try:
-        import certifi
-
-        context.load_verify_locations(certifi.where())
-    except ImportError:
-        pass
-    return context
-
-
-def _remaining(deadline):
-    remaining = deadline - time.monotonic()
-    if remaining <= 0:
-        raise TimeoutError
-    return remaining
-
-
-class _DeadlineSocket:
-    """What http.client needs of a socket, each operation ending by `deadline`.
-
-    A plain socket timeout starts anew with each byte that trickles in.
-    """
-
-    def __init__(self, connected, deadline):
-        self.connected = connected
-        self.deadline = deadline
-
-    def sendall(self, data):
-        self.connected.settimeout(_remaining(self.deadline))
-        self.connected.sendall(data)
-
-    def makefile(self, mode):
-        return io.BufferedReader(_DeadlineReader(self.connected, self.deadline), 64 * 1024)
-
-    def close(self):
-        pass  # http.client closes its socket before the body is read; _request closes the connection
-
-
-class _DeadlineReader(io.RawIOBase):
-    def __init__(self, connected, deadline):
-        self.connected = connected
-        self.deadline = deadline
-
-    def readable(self):
-        return True
-
-    def readinto(self, buffer):
-        self.connected.settimeout(_remaining(self.deadline))
-        return self.connected.recv_into(buffer)

@@ -132,7 +132,11 @@ class ProductTaggingPipeline(Pipeline):
             pool.shutdown(wait=False, cancel_futures=True)
 
     def preprocess(
-        self, product, position: int = 0, allow_urls: bool = False, allow_private_addresses: bool = False,
+        self,
+        product,
+        position: int = 0,
+        allow_urls: bool = False,
+        allow_private_addresses: bool = False,
         on_error: str = "raise",
     ) -> dict[str, Any]:
         """One product -> {"text": str | None, "photos": [uint8 [H, W, 3], ...]}, or, to be skipped, {"error": str}.
@@ -250,19 +254,18 @@ def _nearest(name, known) -> str:
 
 
 def bf16_is_fast(device: torch.device) -> bool:
+    """Whether the device computes in bfloat16 itself, so that autocast to it saves time."""
     if device.type == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
     if device.type == "cpu":
-        capabilities = torch.cpu.get_capabilities()
+        capabilities = getattr(torch.cpu, "get_capabilities", dict)()  # not in every torch that we allow
         return bool(capabilities.get("amx_bf16") or capabilities.get("avx512_bf16"))
     return False
 
 
 def _merge_adapters(model) -> None:
     """Folds adapters into the weights, in place, if `from_pretrained` loaded them for inference."""
-    if not getattr(model, "_hf_peft_config_loaded", False):
-        return
-    if is_peft_available():
+    if is_peft_available() and getattr(model, "_hf_peft_config_loaded", False):
         from peft.tuners.tuners_utils import BaseTunerLayer
         from peft.utils import ModulesToSaveWrapper
 
@@ -277,4 +280,4 @@ def _merge_adapters(model) -> None:
         del model.peft_config
 
 
-__all__ = ["ProductError", "ProductTaggingPipeline"]
+__all__ = ["ProductError", "ProductTaggingPipeline", "bf16_is_fast"]

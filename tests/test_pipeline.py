@@ -15,7 +15,7 @@ import torch
 from transformers import AutoModel, pipeline
 from transformers.pipelines.pt_utils import KeyDataset
 
-import hf_tagger  # noqa: F401  registers the task
+from hf_tagger import pipeline_tagger
 from hf_tagger.pipeline_tagger import ProductError
 from hf_tagger.training.lora import LoraSettings, apply_lora, save_adapter
 from tests.fake_hub import FakeHub
@@ -286,6 +286,13 @@ def test_half_precision(folder):
     half = pipeline("product-tagging", model=str(folder), dtype=torch.bfloat16)
     assert half.model.dtype == torch.bfloat16
     assert [labels(tags) for tags in half(PRODUCTS)] == TAGS
+
+
+def test_bfloat16_autocast_where_the_hardware_has_it(tagger, folder, monkeypatch):
+    monkeypatch.setattr(pipeline_tagger, "bf16_is_fast", lambda device: True)
+    fast = pipeline("product-tagging", model=str(folder))
+    assert [labels(tags) for tags in fast(PRODUCTS)] == TAGS
+    assert fast(PRODUCTS, threshold=0) != tagger(PRODUCTS, threshold=0)
 
 
 def test_adapter_folder_opens_as_a_pipeline_with_the_adapter_merged(tagger, folder, tmp_path):
