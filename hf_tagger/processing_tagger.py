@@ -77,10 +77,10 @@ class TaggerProcessor(ProcessorMixin):
         return {"input_ids": encoded["input_ids"],
                 "attention_mask": encoded["attention_mask"] * there[:, None].to(encoded["attention_mask"].dtype)}
 
-    def pixels(self, image: Any) -> np.ndarray:
-        """One photo, in any form `load_image` takes, resized to uint8 [H, W, 3]."""
+    def pixels(self, image: Any, **options) -> np.ndarray:
+        """One photo, in any form `load_image` takes (with its `options`), resized to uint8 [H, W, 3]."""
         height, width = self.image_size
-        image = load_image(image, min_size=(height, width))
+        image = load_image(image, min_size=(height, width), **options)
         if image.size != (width, height):
             # reducing_gap lets Pillow shrink large photos in cheap steps with no visible difference.
             image = image.resize((width, height), Image.Resampling.BILINEAR, reducing_gap=2.0)

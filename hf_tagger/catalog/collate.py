@@ -53,6 +53,7 @@ class Collator:
         attributes: the `attributes` of the model's config.
         augment_text: record -> text, drawn afresh at every call (training only).
         augment_image: uint8 [H, W, 3] -> the same (training only).
+        allow_urls: photos may be http(s) URLs, as the catalogue's schema says.
 
     Returns a dict: the processor's tensors, `tag_labels` float [B, T], `ids` (list of str), `tags` (the records' own
     tags, for metrics that must count tags outside the vocabulary) and `refusals` (photos that could not be read, and
@@ -65,11 +66,13 @@ class Collator:
         attributes: Sequence[dict],
         augment_text: Callable[[dict], str | None] | None = None,
         augment_image: Callable[[np.ndarray], np.ndarray] | None = None,
+        allow_urls: bool = False,
     ):
         self.processor = processor
         self.encode_tags = TagEncoder(attributes)
         self.augment_text = augment_text
         self.augment_image = augment_image
+        self.allow_urls = allow_urls
 
     def __call__(self, records: Sequence[dict]) -> dict[str, Any]:
         kept, photos, refusals = [], [], []
@@ -78,10 +81,12 @@ class Collator:
             readable = bool(pixels) or (record["text"] and self.processor.tokenizer is not None)
             for error in faults:
                 refusals.append(Refusal(number=record.get("number"), id=record["id"], column="images",
-                                        reason=error.reason, detail=str(error), fatal=not readable))
+                                        reason=error.reason, detail=str(error), fatal=not readable,
+                                        file=record.get("file", "")))
             if not readable and not faults:
                 refusals.append(Refusal(number=record.get("number"), id=record["id"], column="images", reason="empty",
-                                        detail="nothing that this model reads", fatal=True))
+                                        detail="nothing that this model reads", fatal=True,
+                                        file=record.get("file", "")))
             if readable:
                 kept.append(record)
                 photos.append(pixels)
@@ -104,7 +109,7 @@ class Collator:
         pixels, faults = [], []
         for source in record["images"] if self.processor.image_processor is not None else ():
             try:
-                photo = self.processor.pixels(source)
+                photo = self.processor.pixels(source, allow_urls=self.allow_urls)
             except ImageError as error:
                 faults.append(error)
                 continue

@@ -143,7 +143,7 @@ class FinetuneRun:
     def _settle(self, attributes: list[dict]) -> None:
         """What is fitted before any training: the scale of the towers' features and the evidence of the words."""
         reader = replace(self.settings.training.loader, batch_size=self.settings.evaluation.batch_size)
-        sample = replace(self._loader("train", Collator(self.processor, attributes), reader, shuffle=True),
+        sample = replace(self._loader("train", self._collator(), reader, shuffle=True),
                          rank=0, world_size=1)
         fit_standardise(self.model, self.settings.model, sample.epoch())
         if self.model.words is None:
@@ -183,14 +183,17 @@ class FinetuneRun:
         return self._loader("train", self._augmenting_collator(), loader, shuffle=True,
                             repeat_factors=self._repeat_factors())
 
+    def _collator(self, *augmenters) -> Collator:
+        return Collator(self.processor, self.model.config.attributes, *augmenters,
+                        allow_urls=self.catalog_settings.schema.allow_urls)
+
     def _augmenting_collator(self) -> Collator:
         settings = self.settings.training
-        return Collator(self.processor, self.model.config.attributes, text_augmenter(settings.text_augmentation),
-                        image_augmenter(settings.image_augmentation))
+        return self._collator(text_augmenter(settings.text_augmentation), image_augmenter(settings.image_augmentation))
 
     def _feature_loader(self, phase: PhaseSettings):
         settings = self.settings.training
-        plain = Collator(self.processor, self.model.config.attributes)
+        plain = self._collator()
         reader = replace(settings.loader, batch_size=self.settings.evaluation.batch_size, bucket_batches=8)
         views = [self._loader("train", plain if view == 0 else self._augmenting_collator(), reader).epoch(view)
                  for view in range(phase.cached_views)]
@@ -214,7 +217,7 @@ class FinetuneRun:
 
     def _evaluation_batches(self, split: str, protocol: Protocol, spread: bool = True) -> Iterator[dict[str, Any]]:
         settings = replace(self.settings.training.loader, batch_size=self.settings.evaluation.batch_size)
-        loader = self._loader(split, Collator(self.processor, self.model.config.attributes), settings, protocol)
+        loader = self._loader(split, self._collator(), settings, protocol)
         return (loader if spread else replace(loader, rank=0, world_size=1)).epoch()
 
     def _validate(self, model) -> dict[str, float]:
