@@ -131,7 +131,7 @@ class EvidenceGate(nn.Module):
     def forward(self, encoder_logits: torch.Tensor, word_logits: torch.Tensor | None, features: torch.Tensor,
                 candidate_attribute: torch.Tensor) -> torch.Tensor:
         """encoder_logits [B, C] and word_logits [B, V, C] (None without text) -> [B, C]."""
-        weights = self.weights.weight.unflatten(1, (1 + self.views, -1))
+        weights = self.weights.weight.float().unflatten(1, (1 + self.views, -1))
         trust = torch.einsum("baf,apf->bpa", features, weights).clamp(min=0.0)[..., candidate_attribute]
         fused = trust[:, 0] * self.normalise(encoder_logits, candidate_attribute)
         if word_logits is not None:
