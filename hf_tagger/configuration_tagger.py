@@ -55,6 +55,8 @@ class TaggerConfig(PreTrainedConfig):
         image_mean, image_std: what photos are normalised with, for the histogram to undo.
         word_views: how many sets of weights read the words: 1, fitted on texts as they are, or 2, the second one fitted
             also on texts without the words of their own tags, for texts that do not spell their tags out.
+        exemplars: training products remembered for `ExemplarEvidence`; 0 switches it off. exemplar_dim, exemplar_width,
+            exemplar_kernels: width of their keys, width of the kernel, and the weights of its blocks of features.
         lexical_buckets: size of the hashed feature table of the lexical path; 0 switches it off.
         lexical_char_ngrams: lengths of the letter n-grams of the lexical path (word pieces are always features).
         name_match: whether tags whose names stand in the text gain by it (weights shared within an attribute).
@@ -82,6 +84,10 @@ class TaggerConfig(PreTrainedConfig):
     image_std: list[float] | tuple[float, ...] = (0.5, 0.5, 0.5)
     tag_head: Literal["names", "linear"] = "names"
     word_views: int = 1
+    exemplars: int = 0
+    exemplar_dim: int = 128
+    exemplar_width: float = 0.6
+    exemplar_kernels: list[dict[str, float]] | tuple[dict[str, float], ...] = ()
     lexical_buckets: int = 0
     lexical_char_ngrams: list[int] | tuple[int, ...] = (3, 4, 5)
     name_match: bool = False
@@ -101,11 +107,19 @@ class TaggerConfig(PreTrainedConfig):
         _check_attributes(self.attributes)
         if self.fusion == "attention" and self.hidden_size % self.fusion_heads:
             raise ValueError(f"hidden_size {self.hidden_size} is not a multiple of fusion_heads {self.fusion_heads}")
+        if self.exemplars and self.vision_config is None:
+            raise ValueError("exemplars compare photos: they need a vision_config")
         if (self.lexical_buckets or self.name_match) and self.text_config is None:
             raise ValueError("lexical_buckets and name_match read the text: they need a text_config")
         for modality, rate in self.modality_dropout.items():
             if modality not in ("text", "image") or not 0 <= rate < 1:
                 raise ValueError(f"modality_dropout takes text and image with rates in [0, 1), got {modality}: {rate}")
+
+    @property
+    def evidence_sources(self) -> int:
+        """How many sources speak beside the encoder: views of the words, kernels of the exemplars."""
+        words = self.word_views if self.lexical_buckets or self.name_match else 0
+        return words + (len(self.exemplar_kernels) if self.exemplars else 0)
 
     @property
     def num_tags(self) -> int:

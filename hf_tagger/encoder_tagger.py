@@ -21,6 +21,7 @@ class TaggerEncoderOutput(ModelOutput):
         last_hidden_state: fused sequence [B, S, H], or None unless asked for.
         attention_mask: bool [B, S], True where the fused sequence may be attended to.
         pooled: one vector per product [B, H].
+        features: what the towers said, before fusion.
         modality_pooled: the projected text and photo vectors [B, 2, H], proxies where a modality is absent.
         present: bool [B, 2], which of text and photo each product has.
     """
@@ -28,6 +29,7 @@ class TaggerEncoderOutput(ModelOutput):
     last_hidden_state: torch.FloatTensor | None = None
     attention_mask: torch.BoolTensor | None = None
     pooled: torch.FloatTensor | None = None
+    features: "TowerFeatures | None" = None
     modality_pooled: torch.FloatTensor | None = None
     present: torch.BoolTensor | None = None
 
@@ -102,10 +104,12 @@ class TaggerEncoder(nn.Module):
             self.vision_tower = AutoModel.from_config(config.vision_config)
             timm_model = self.vision_tower.timm_model
             pooled_width = getattr(timm_model, "head_hidden_size", timm_model.num_features)
-            stage_width = sum(3 * timm_model.feature_info[stage]["num_chs"] for stage in config.vision_stages)
+            self.stage_widths = [3 * timm_model.feature_info[stage]["num_chs"] for stage in config.vision_stages]
+            stage_width = sum(self.stage_widths)
             self.histogram = ColourHistogram(config) if config.colour_histogram else None
             image_width = pooled_width + stage_width + (self.histogram.width if self.histogram else 0)
             self.feature_widths["image"] = image_width
+            self.feature_widths["histogram"] = self.histogram.width if self.histogram else 0
             self.image_projection = _projection(image_width, width)
             self.image_token_projection = nn.Linear(timm_model.num_features, width)
         self.proxies = nn.Embedding(2, width)
@@ -149,7 +153,7 @@ class TaggerEncoder(nn.Module):
         if output_sequence:
             sequence, mask = self._fused_sequence(features)
         pooled, sequence = self.fusion(modality_pooled, present, sequence, mask)
-        return TaggerEncoderOutput(last_hidden_state=sequence, attention_mask=mask, pooled=pooled,
+        return TaggerEncoderOutput(last_hidden_state=sequence, attention_mask=mask, pooled=pooled, features=features,
                                    modality_pooled=modality_pooled, present=present)
 
     def run_towers(self, input_ids=None, attention_mask=None, pixel_values=None, pixel_mask=None,

@@ -87,28 +87,27 @@ class LinearHead(nn.Module):
 
 
 class EvidenceGate(nn.Module):
-    """How much the words and how much the towers are trusted, per attribute and product.
+    """How much each source of evidence is trusted, per attribute and product.
 
-    Both give log-probabilities (`single` attributes) or logits (`multi`); the gate adds them with weights that depend
-    on what there is to go by: on a title that spells out the tag the words decide, on one that does not the photo does.
-    There is one weight per source (towers, and each view of the words) and state of the text, (a tag of this attribute
-    is named or not) x (tags of 0, 1, more `single` attributes are named), plus one that is added where there is no
-    photo. At first towers and words weigh the same; all weights are fitted on validation data (`training.gate`).
+    Sources (the encoder, the views of the words, the kernels of the exemplars) give log-probabilities (`single`
+    attributes) or logits (`multi`); the gate adds them with weights that depend on what there is to go by: on a title
+    that spells out the tag the words decide, on one that does not the photo does. There is one weight per source and
+    state of the text, (a tag of this attribute is named or not) x (tags of 0, 1, more `single` attributes are named),
+    plus one that is added where there is no photo. At first all sources weigh the same; the weights are fitted on
+    validation data (`training.gate`).
     """
 
     FEATURES = 6
 
     def __init__(self, config: TaggerConfig):
         super().__init__()
-        self.attributes = len(config.attributes)
-        self.weights = nn.Embedding(self.attributes, (1 + config.word_views) * self.FEATURES)
-        self.views = config.word_views
+        self.attributes, self.sources = len(config.attributes), 1 + config.evidence_sources
+        self.weights = nn.Embedding(self.attributes, self.sources * self.FEATURES)
         self.register_buffer("single", torch.tensor([attribute["kind"] == "single" for attribute in config.attributes]))
 
     @torch.no_grad()
     def reset(self) -> None:
-        start = torch.ones(1 + self.views, self.FEATURES)
-        start[1:] /= self.views
+        start = torch.full((self.sources, self.FEATURES), 1.5 / self.sources if self.sources > 1 else 1.0)
         start[:, -1] = 0.0
         init.copy_(self.weights.weight, start.flatten().expand(self.attributes, -1))
 
@@ -128,16 +127,16 @@ class EvidenceGate(nn.Module):
         total = torch.zeros_like(highest).scatter_add(1, index, powers).log() + highest
         return logits - torch.where(self.single, total, 0.0).gather(1, index)
 
-    def forward(self, encoder_logits: torch.Tensor, word_logits: torch.Tensor | None, features: torch.Tensor,
-                candidate_attribute: torch.Tensor) -> torch.Tensor:
-        """encoder_logits [B, C] and word_logits [B, V, C] (None without text) -> [B, C]."""
-        weights = self.weights.weight.float().unflatten(1, (1 + self.views, -1))
-        trust = torch.einsum("baf,apf->bpa", features, weights).clamp(min=0.0)[..., candidate_attribute]
-        fused = trust[:, 0] * self.normalise(encoder_logits, candidate_attribute)
-        if word_logits is not None:
-            for view in range(self.views):
-                # A row without text has no evidence to normalise.
-                told = (word_logits[:, view] != 0).any(1, keepdim=True)
-                normalised = self.normalise(word_logits[:, view], candidate_attribute)
-                fused = fused + told * trust[:, 1 + view] * normalised
-        return fused
+    def told(self, evidence: torch.Tensor, candidate_attribute: torch.Tensor) -> torch.Tensor:
+        """`normalise` for each source [B, S, C]; a source that says nothing of a row (all zeros) stays silent."""
+        silent = (evidence == 0).all(-1, keepdim=True)
+        normalised = self.normalise(evidence.flatten(0, 1), candidate_attribute).unflatten(0, evidence.shape[:2])
+        return normalised.masked_fill(silent, 0.0)
+
+    def forward(
+        self, evidence: torch.Tensor, features: torch.Tensor, candidate_attribute: torch.Tensor
+    ) -> torch.Tensor:
+        """evidence [B, S, C], the encoder's first -> [B, C]."""
+        weights = self.weights.weight.unflatten(1, (self.sources, -1))
+        trust = torch.einsum("baf,asf->bsa", features, weights).clamp(min=0.0)
+        return (trust[..., candidate_attribute] * self.told(evidence, candidate_attribute)).sum(1)

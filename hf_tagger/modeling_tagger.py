@@ -11,6 +11,7 @@ from transformers.utils import ModelOutput
 
 from .configuration_tagger import TaggerConfig
 from .encoder_tagger import IMAGE, ColourHistogram, Standardise, TaggerEncoder, TowerFeatures, pool_tokens
+from .exemplars_tagger import ExemplarEvidence, feature_blocks
 from .heads_tagger import EvidenceGate, LinearHead, NameHead, candidate_attributes
 from .lexical_tagger import WordEvidence
 
@@ -22,7 +23,8 @@ class TaggerOutput(ModelOutput):
         tag_logits: [B, T], all evidence together, attribute by attribute in config order.
         none_logits: [B, A], the logit of "no tag of this attribute applies".
         encoder_logits: [B, T + A], what the towers alone say; the loss of fine-tuning is taken here.
-        word_logits: [B, V, T + A], what the words alone say, in each of their views; None without text.
+        evidence: [B, S, T + A], what each source says: encoder, views of the words, kernels of the exemplars; zeros
+            where one has nothing to go by.
         gate_features: [B, A, F], what `EvidenceGate` weighs the two by.
         pooled: fused vector per product [B, H].
         last_hidden_state, attention_mask: fused sequence [B, S, H] and its mask [B, S], if asked for.
@@ -31,7 +33,7 @@ class TaggerOutput(ModelOutput):
     tag_logits: torch.FloatTensor | None = None
     none_logits: torch.FloatTensor | None = None
     encoder_logits: torch.FloatTensor | None = None
-    word_logits: torch.FloatTensor | None = None
+    evidence: torch.FloatTensor | None = None
     gate_features: torch.FloatTensor | None = None
     pooled: torch.FloatTensor | None = None
     last_hidden_state: torch.FloatTensor | None = None
@@ -41,7 +43,8 @@ class TaggerOutput(ModelOutput):
 class TaggerModel(PreTrainedModel):
     """Product tagger: `forward` returns the logits of every closed tag from whatever text and photos a product has.
 
-    What the towers say and what the words say (`WordEvidence`) is added up by `EvidenceGate`.
+    What the encoder says, what the words say (`WordEvidence`) and what remembered products say (`ExemplarEvidence`) is
+    added up by `EvidenceGate`.
     """
 
     config_class = TaggerConfig
@@ -59,8 +62,12 @@ class TaggerModel(PreTrainedModel):
         attributes = len(config.attributes)
         if config.fusion == "late":
             self.late_weights = nn.Embedding(attributes, 2)
-        self.gate = EvidenceGate(config)
         self.words = WordEvidence(config) if config.lexical_buckets or config.name_match else None
+        self.exemplars = None
+        if config.exemplars:
+            blocks = feature_blocks(self.encoder.feature_widths, self.encoder.stage_widths)
+            self.exemplars = ExemplarEvidence(config, blocks)
+        self.gate = EvidenceGate(config)
         self.register_buffer("candidate_attribute", candidate_attributes(config))
         self.post_init()
 
@@ -71,7 +78,7 @@ class TaggerModel(PreTrainedModel):
             init.zeros_(module.bias.weight)
         elif isinstance(module, TaggerModel) and hasattr(module, "late_weights"):
             init.zeros_(module.late_weights.weight)
-        elif isinstance(module, WordEvidence | EvidenceGate | Standardise | ColourHistogram):
+        elif isinstance(module, WordEvidence | ExemplarEvidence | EvidenceGate | Standardise | ColourHistogram):
             module.reset()
 
     def get_input_embeddings(self):
@@ -99,21 +106,30 @@ class TaggerModel(PreTrainedModel):
         """
         encoded = self.encoder(input_ids, attention_mask, pixel_values, pixel_mask, features, output_sequence)
         encoder_logits = self.score(encoded.pooled, encoded.modality_pooled, encoded.present)
-        words, named = None, encoded.present.new_zeros(len(encoded.present), len(self.config.attributes))
-        if self.words is not None and input_ids is not None:
-            if attention_mask is None:
-                attention_mask = torch.ones_like(input_ids)
-            # Words drop out together with the text they stand in.
-            attention_mask = attention_mask * encoded.present[:, :1].to(attention_mask.dtype)
-            words, named = self.words(input_ids, attention_mask, self.candidate_attribute)
+        evidence, named = [encoder_logits[:, None].float()], None
+        if self.words is not None:
+            if input_ids is None:
+                words = evidence[0].new_zeros(len(encoder_logits), self.config.word_views, encoder_logits.shape[1])
+            else:
+                if attention_mask is None:
+                    attention_mask = torch.ones_like(input_ids)
+                # Words drop out together with the text they stand in.
+                attention_mask = attention_mask * encoded.present[:, :1].to(attention_mask.dtype)
+                words, named = self.words(input_ids, attention_mask, self.candidate_attribute)
+            evidence.append(words)
+        if self.exemplars is not None:
+            evidence.append(self.exemplars(encoded.features.text, encoded.features.image, encoded.present))
+        if named is None:
+            named = encoded.present.new_zeros(len(encoder_logits), len(self.config.attributes))
+        evidence = torch.cat(evidence, dim=1)
         gate_features = self.gate.features(named, encoded.present[:, IMAGE])
-        logits = self.gate(encoder_logits, words, gate_features, self.candidate_attribute)
+        logits = self.gate(evidence, gate_features, self.candidate_attribute)
         tags = self.config.num_tags
         return TaggerOutput(
             tag_logits=logits[:, :tags],
             none_logits=logits[:, tags:],
             encoder_logits=encoder_logits,
-            word_logits=words,
+            evidence=evidence,
             gate_features=gate_features,
             pooled=encoded.pooled,
             last_hidden_state=encoded.last_hidden_state,
@@ -229,6 +245,8 @@ class TaggerModel(PreTrainedModel):
         self.tag_head.grow(order, old_attribute, self.candidate_attribute, self.encode_names(names, processor))
         if self.words is not None:
             self.words.grow(order, old_attribute, self.candidate_attribute, grown)
+        if self.exemplars is not None:
+            self.exemplars.grow(order)
 
 
 __all__ = ["TaggerModel"]

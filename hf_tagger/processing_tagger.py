@@ -6,7 +6,8 @@ from typing import Any
 import numpy as np
 import torch
 from PIL import Image
-from transformers import BatchFeature
+from tokenizers import Tokenizer, models
+from transformers import BatchFeature, PreTrainedTokenizerFast, ViTImageProcessor
 from transformers.processing_utils import ProcessorMixin
 
 from .image_tagger import load_image
@@ -20,12 +21,34 @@ class TaggerProcessor(ProcessorMixin):
         tokenizer: the text tower's tokenizer; None for a photo-only model.
         text_prefix: put before every text, for encoders trained with one ("query: " for the E5 family).
         max_length: tokens after which a text is cut.
+        modalities: of "text" and "image", those that the model reads; default: those a part is given for.
     """
 
-    def __init__(self, image_processor=None, tokenizer=None, text_prefix: str = "", max_length: int = 64, **kwargs):
+    def __init__(
+        self,
+        image_processor=None,
+        tokenizer=None,
+        text_prefix: str = "",
+        max_length: int = 64,
+        modalities: Sequence[str] | None = None,
+        **kwargs,
+    ):
         self.text_prefix = text_prefix
         self.max_length = max_length
+        given = [("text", tokenizer), ("image", image_processor)]
+        self.modalities = list(modalities or [name for name, part in given if part is not None])
+        # A saved processor must have both parts: a stand-in, never called, takes the place of the one not needed.
+        image_processor = ViTImageProcessor() if image_processor is None else image_processor
+        tokenizer = _no_tokenizer() if tokenizer is None else tokenizer
         super().__init__(image_processor, tokenizer, **kwargs)
+
+    @property
+    def reads_text(self) -> bool:
+        return "text" in self.modalities
+
+    @property
+    def reads_images(self) -> bool:
+        return "image" in self.modalities
 
     @property
     def image_size(self) -> tuple[int, int]:
@@ -34,8 +57,8 @@ class TaggerProcessor(ProcessorMixin):
 
     @property
     def model_input_names(self) -> list[str]:
-        text = ["input_ids", "attention_mask"] if self.tokenizer is not None else []
-        return text + (["pixel_values", "pixel_mask"] if self.image_processor is not None else [])
+        text = ["input_ids", "attention_mask"] if self.reads_text else []
+        return text + (["pixel_values", "pixel_mask"] if self.reads_images else [])
 
     def __call__(
         self,
@@ -63,9 +86,9 @@ class TaggerProcessor(ProcessorMixin):
         if text is not None and images is not None and len(text) != len(images):
             raise ValueError(f"{len(text)} texts for {len(images)} products' images")
         batch = {}
-        if self.tokenizer is not None and text is not None and any(text):
+        if self.reads_text and text is not None and any(text):
             batch.update(self.tokenize(text))
-        if self.image_processor is not None and images is not None and any(len(photos) for photos in images):
+        if self.reads_images and images is not None and any(len(photos) for photos in images):
             batch.update(self.stack_images([[self.pixels(photo) for photo in photos] for photos in images]))
         return BatchFeature(batch)
 
@@ -98,6 +121,10 @@ class TaggerProcessor(ProcessorMixin):
                 mask[row, column] = True
                 values[row, column] = (torch.from_numpy(photo.copy()).permute(2, 0, 1) - mean) / std
         return {"pixel_values": values, "pixel_mask": mask}
+
+
+def _no_tokenizer() -> PreTrainedTokenizerFast:
+    return PreTrainedTokenizerFast(tokenizer_object=Tokenizer(models.WordLevel({"[UNK]": 0}, unk_token="[UNK]")))
 
 
 __all__ = ["TaggerProcessor"]

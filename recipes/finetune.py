@@ -34,6 +34,7 @@ def main(arguments: list[str]) -> int:
         run.build_model()
         for index, phase in enumerate(settings.phases):
             run.train(index, phase)
+        run.fit_exemplars()
         run.fit_gate()
     except Interrupted as error:
         print(f"finetune: {error}", file=sys.stderr)

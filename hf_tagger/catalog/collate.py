@@ -78,7 +78,7 @@ class Collator:
         kept, photos, refusals = [], [], []
         for record in records:
             pixels, faults = self._decode(record)
-            readable = bool(pixels) or (record["text"] and self.processor.tokenizer is not None)
+            readable = bool(pixels) or (record["text"] and self.processor.reads_text)
             for error in faults:
                 refusals.append(Refusal(number=record.get("number"), id=record["id"], column="images",
                                         reason=error.reason, detail=str(error), fatal=not readable,
@@ -95,7 +95,7 @@ class Collator:
         if not kept:
             return batch
         texts = [record["text"] if self.augment_text is None else self.augment_text(record) for record in kept]
-        if self.processor.tokenizer is not None and any(texts):
+        if self.processor.reads_text and any(texts):
             batch.update(self.processor.tokenize(texts))
         if any(photos):
             batch.update(self.processor.stack_images(photos))
@@ -107,7 +107,7 @@ class Collator:
 
     def _decode(self, record: dict) -> tuple[list[np.ndarray], list[ImageError]]:
         pixels, faults = [], []
-        for source in record["images"] if self.processor.image_processor is not None else ():
+        for source in record["images"] if self.processor.reads_images else ():
             try:
                 photo = self.processor.pixels(source, allow_urls=self.allow_urls)
             except ImageError as error:

@@ -11,6 +11,7 @@ from hf_tagger.catalog.schema import CatalogSchema
 from hf_tagger.catalog.stream import SourceConfig
 from hf_tagger.catalog.strict import ConfigError, build, override
 from hf_tagger.training.augment import ImageAugmentation, TextAugmentation
+from hf_tagger.training.exemplars import ExemplarSettings
 from hf_tagger.training.gate import GateSettings
 from hf_tagger.training.lora import LoraSettings
 from hf_tagger.training.losses import LossSettings
@@ -46,6 +47,7 @@ class ModelSettings:
         text_backbone, vision_backbone: see `training.backbones` for the spellings; null for a model without that tower.
         vision_weights: a safetensors file for a `timm:` backbone.
         image_size: (height, width) in pixels.
+        exemplars: evidence from remembered products, see `training.exemplars`.
         words: evidence read straight from the text, see `training.words`.
         The rest are `TaggerConfig`'s fields and the processor's.
     """
@@ -66,6 +68,7 @@ class ModelSettings:
     tag_head: Literal["names", "linear"] = "names"
     dropout: float = 0.1
     modality_dropout: dict[str, float] = field(default_factory=lambda: {"text": 0.15, "image": 0.15})
+    exemplars: ExemplarSettings = field(default_factory=ExemplarSettings)
     words: WordsSettings = field(default_factory=WordsSettings)
 
 

@@ -44,6 +44,10 @@ def build_model(
         word_views=2 if words.masked_view else 1,
         lexical_buckets=words.buckets if text else 0,
         lexical_char_ngrams=words.char_ngrams,
+        exemplars=settings.exemplars.count,
+        exemplar_dim=settings.exemplars.dim,
+        exemplar_width=settings.exemplars.width,
+        exemplar_kernels=settings.exemplars.kernels if settings.exemplars.count else [],
         name_match=words.names and text is not None,
         **{name: getattr(settings, name) for name in CONFIG_FIELDS},
     )
@@ -98,7 +102,8 @@ def fit_standardise(model: TaggerModel, settings: ModelSettings, batches: Iterab
 def with_lora(model: TaggerModel, settings: LoraSettings) -> PeftModel:
     """Adapters on the towers; heads, gate and word evidence are saved along with them. What the tokenizer alone
     determines stays in the base model."""
-    modules = [name for name in ("gate", "tag_head", "late_weights") if hasattr(model, name)]
+    modules = ["gate", "tag_head", "late_weights", "exemplars"]
+    modules = [name for name in modules if getattr(model, name, None) is not None]
     unused = () if model.config.fusion == "attention" else ("text_token_projection", "image_token_projection")
     modules += [f"encoder.{name}" for name, _ in model.encoder.named_children()
                 if tower_of(f"encoder.{name}.weight") is None and name not in unused]
@@ -112,7 +117,7 @@ def set_trainable(model: torch.nn.Module, phase: PhaseSettings, lora: bool, embe
     frozen = re.compile("|".join(f"(?:{pattern})" for pattern in phase.frozen) or r"(?!)")
     for name, parameter in model.named_parameters():
         tower = tower_of(name)
-        if ".original_module." in name or re.search(r"(^|\.)(words|gate)\.", name):
+        if ".original_module." in name or re.search(r"(^|\.)(words|gate|exemplars)\.", name):
             wanted = False
         elif tower is None:
             wanted = "heads" in phase.train

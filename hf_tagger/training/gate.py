@@ -1,4 +1,4 @@
-"""Fits `EvidenceGate` on validation products: how far to trust the words, how far the towers."""
+"""Fits `EvidenceGate` on validation products: how far to trust each source of evidence."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ from hf_tagger.heads_tagger import EvidenceGate
 class GateSettings:
     """
     Args:
-        l2: strength, per product, of the pull towards equal trust in words and towers.
+        l2: strength, per product, of the pull towards equal trust in all sources.
         balance: temper t of the class weights count ** -t of `single` attributes.
         iterations: of L-BFGS at most.
     """
@@ -28,27 +28,20 @@ def fit_gate(
     gate: EvidenceGate,
     attributes: list[dict],
     candidate_attribute: Tensor,
-    rows: Iterable[tuple[Tensor, Tensor | None, Tensor, Tensor]],
+    rows: Iterable[tuple[Tensor, Tensor, Tensor]],
     settings: GateSettings,
 ) -> dict[str, float]:
     """Fits the gate in place.
 
     Args:
-        rows: (encoder_logits [B, C], word_logits [B, V, C] or None, gate_features [B, A, F], tag_labels [B, T]), of
-            products as they are and, as far as wanted, with a modality or their labels' words hidden.
+        rows: (evidence [B, S, C], gate_features [B, A, F], tag_labels [B, T]), of products as they are and, as far as
+            wanted, with a modality or their labels' words hidden.
 
     Returns the mean loss before and after.
     """
     sources, features, labels = [], [], []
-    for encoder_logits, word_logits, gate_features, tag_labels in rows:
-        batch = [gate.normalise(encoder_logits, candidate_attribute)]
-        for view in range(gate.views):
-            if word_logits is None:
-                batch.append(torch.zeros_like(batch[0]))
-            else:
-                told = (word_logits[:, view] != 0).any(1, keepdim=True)
-                batch.append(told * gate.normalise(word_logits[:, view], candidate_attribute))
-        sources.append(torch.stack(batch))
+    for evidence, gate_features, tag_labels in rows:
+        sources.append(gate.told(evidence, candidate_attribute).transpose(0, 1))
         features.append(gate_features)
         labels.append(tag_labels)
     if not sources:
@@ -65,7 +58,7 @@ def fit_gate(
         if not known.any():
             continue
         fit = _AttributeFit(attribute, sources[:, known][..., columns], features[known, index], block[known], settings)
-        tables = gate.weights.weight[index].detach().view(1 + gate.views, -1).clone()
+        tables = gate.weights.weight[index].detach().view(gate.sources, -1).clone()
         fitted = fit.solve(tables)
         before, after = before + float(fit.loss(tables)), after + float(fit.loss(fitted))
         with torch.no_grad():

@@ -12,6 +12,7 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
+import torch
 import yaml
 from accelerate import Accelerator, DistributedDataParallelKwargs
 from accelerate.utils import broadcast, set_seed
@@ -22,11 +23,12 @@ from hf_tagger.catalog.quarantine import Quarantine, Refusal
 from hf_tagger.catalog.stream import Catalog
 from hf_tagger.catalog.strict import build
 from hf_tagger.catalog.vocabulary import Vocabulary
-from hf_tagger.evaluation.predict import outputs_of, predict
-from hf_tagger.pipeline_tagger import bf16_is_fast
+from hf_tagger.evaluation.predict import INPUTS, outputs_of, predict
+from hf_tagger.pipeline_tagger import ProductTaggingPipeline, bf16_is_fast
 from hf_tagger.training.arguments import CatalogSettings, PhaseSettings, Protocol, RunSettings
 from hf_tagger.training.augment import image_augmenter, masked_text, text_augmenter
 from hf_tagger.training.build import build_model, fit_standardise, set_trainable, with_lora
+from hf_tagger.training.exemplars import fit_exemplars
 from hf_tagger.training.features import store_features
 from hf_tagger.training.gate import fit_gate
 from hf_tagger.training.loop import TrainingLoop
@@ -121,7 +123,8 @@ class FinetuneRun:
         self.model, self.processor = build_model(settings.model, attributes, texts, settings.seed)
         self.say(f"model: {sum(weight.numel() for weight in self.model.parameters()):,} parameters")
         if settings.save_adapter and settings.lora is not None and self.accelerator.is_main_process:
-            self._save_folder(self.model, self.folder / "base")
+            self.model.save_pretrained(self.folder / "base")
+            self.processor.save_pretrained(self.folder / "base")
         self.model.to(self.accelerator.device)
         self.model.requires_grad_(True)
         if not self.resume:
@@ -225,18 +228,39 @@ class FinetuneRun:
         batches = self._evaluation_batches(self.settings.evaluation.validation, protocol)
         return predict(model, batches, protocol.without).metrics()
 
+    def fit_exemplars(self) -> None:
+        """Remembers training products as the trained towers see them, their tags' words taken out of their texts."""
+        if self.model.exemplars is None:
+            return
+        reader = replace(self.settings.training.loader, batch_size=self.settings.evaluation.batch_size)
+        loader = replace(self._loader("train", self._collator(masked_text), reader), rank=0, world_size=1)
+
+        def rows():
+            self.model.eval()
+            for batch in loader.epoch():
+                if "input_ids" in batch and "pixel_values" in batch:
+                    inputs = {key: batch[key].to(self.model.device) for key in INPUTS if key in batch}
+                    with torch.no_grad():
+                        features = self.model.encoder.run_towers(**inputs)
+                    both = features.present.all(1).cpu()
+                    yield features.text[both].cpu(), features.image[both].cpu(), batch["tag_labels"][both]
+
+        fitted = fit_exemplars(self.model.exemplars.cpu(), self.model.config.attributes, rows(),
+                               self.settings.model.exemplars)
+        self.model.exemplars.to(self.model.device)
+        self.say("exemplars:", json.dumps(fitted))
+
     def fit_gate(self) -> None:
         """How far words and towers are trusted, from the validation split seen under every protocol."""
         split, model = self.settings.evaluation.validation, self.model
-        if model.words is None or split not in self.catalog.splits:
+        if model.gate.sources == 1 or split not in self.catalog.splits:
             return
 
         def rows():
             for protocol in self.settings.evaluation.protocols.values():
                 batches = self._evaluation_batches(split, protocol, spread=False)
                 for batch, outputs in outputs_of(model, batches, protocol.without):
-                    yield (outputs.encoder_logits.float(), outputs.word_logits, outputs.gate_features,
-                           batch["tag_labels"].to(model.device))
+                    yield outputs.evidence, outputs.gate_features, batch["tag_labels"].to(model.device)
 
         if self.accelerator.is_main_process:
             fitted = fit_gate(model.gate, model.config.attributes, model.candidate_attribute, rows(),
@@ -256,15 +280,12 @@ class FinetuneRun:
             self.adapted = None
         if not self.accelerator.is_main_process:
             return
-        self._save_folder(self.model, self.folder)
+        # Through the pipeline: the folder then also opens where hf_tagger is not installed.
+        ProductTaggingPipeline(self.model, processor=self.processor).save_pretrained(self.folder)
         (self.folder / "training_config.yaml").write_text(
             yaml.safe_dump(self.data, sort_keys=False, allow_unicode=True), encoding="utf-8")
         self.vocabulary.save(self.folder / "vocabulary.json")
         (self.folder / "provenance.json").write_text(json.dumps(self._provenance(), indent=1) + "\n", encoding="utf-8")
-
-    def _save_folder(self, model, folder: Path) -> None:
-        model.save_pretrained(folder)
-        self.processor.save_pretrained(folder)
 
     def _provenance(self) -> dict[str, Any]:
         git = subprocess.run(["git", "rev-parse", "HEAD"], cwd=Path(__file__).parent, capture_output=True, text=True)

@@ -1,0 +1,123 @@
+"""Fits `ExemplarEvidence`: chooses the products to remember and solves the ridge regression, in closed form."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from hf_tagger.catalog.collate import UNKNOWN
+from hf_tagger.exemplars_tagger import LOGIT_SCALE, MODES, ExemplarEvidence
+
+NEVER = -30.0
+
+
+@dataclass
+class ExemplarSettings:
+    """
+    Args:
+        count: products remembered at most (0: none); those with the rarest tags first.
+        dim: width that each block of features is compressed to (principal axes).
+        width: of the kernel, in units of 1 - cosine.
+        ridge: strength of the ridge.
+        balance: products weigh (their rarest tag's count) ** -balance, on average over attributes.
+        kernels: weights of the blocks text, final, early, late and histogram, per kernel.
+    """
+
+    count: int = 0
+    dim: int = 128
+    width: float = 0.6
+    ridge: float = 0.1
+    balance: float = 0.3
+    kernels: list[dict[str, float]] = field(
+        default_factory=lambda: [
+            {"text": 0.7, "final": 1.0, "late": 1.0, "early": 0.5, "histogram": 0.2},
+            {"text": 0.3, "final": 0.3, "late": 0.4, "early": 1.0, "histogram": 1.2},
+        ]
+    )
+
+
+@torch.no_grad()
+def fit_exemplars(
+    evidence: ExemplarEvidence,
+    attributes: list[dict],
+    rows: Iterable[tuple[Tensor, Tensor, Tensor]],
+    settings: ExemplarSettings,
+) -> dict[str, float]:
+    """Fits `evidence` in place.
+
+    Args:
+        rows: (text features [B, F], image features [B, F'], tag_labels [B, T]) of products with text and photo.
+            Text should be without the words of a product's own tags: they would make its photo look superfluous.
+    """
+    parts = list(zip(*rows, strict=True))
+    if not parts:
+        return {"exemplars": 0}
+    text, image, labels = (torch.cat(part) for part in parts)
+    count = evidence.coefficients.shape[2]
+    targets, weights = _targets(labels, attributes, settings)
+    if len(labels) > count:
+        rarest = weights.amax(1)
+        chosen = rarest.argsort(descending=True, stable=True)[:count]
+        text, image, targets, weights = text[chosen], image[chosen], targets[chosen], weights[chosen]
+    for name, (modality, columns) in evidence.blocks.items():
+        features = (text if modality == "text" else image)[:, columns].float()
+        getattr(evidence, f"mean_{name}").copy_(features.mean(0))
+        getattr(evidence, f"std_{name}").copy_(features.std(0).clamp(min=1e-4))
+        block = evidence.block(name, text if modality == "text" else image)
+        axes = getattr(evidence, f"axes_{name}")
+        _, vectors = torch.linalg.eigh(block.T @ block)
+        axes.copy_(vectors[:, -axes.shape[1]:])
+        keys = getattr(evidence, f"keys_{name}")
+        keys.zero_()
+        keys[: len(block)] = block @ axes
+    known = targets >= 0
+    mean = (targets.clamp(min=0) * known).sum(0) / known.sum(0).clamp(min=1)
+    evidence.coefficients.zero_()
+    for mode in range(MODES):
+        similarities = evidence.similarities(text if mode == 0 else None, image)
+        for index, kernel in enumerate(evidence.kernels):
+            gram = evidence.kernel(kernel, similarities)[:, : len(image)]
+            for columns, known_rows in _groups(known):
+                residual = (targets[known_rows][:, columns] - mean[columns])
+                system = gram[known_rows][:, known_rows].clone()
+                system.diagonal().add_(settings.ridge / weights[known_rows].mean(1).clamp(0.2, 5.0))
+                solution = torch.cholesky_solve(residual, torch.linalg.cholesky(system))
+                target = evidence.coefficients[index, mode]
+                target[known_rows.nonzero(), columns] = solution
+    offset, tags = mean.clone(), labels.shape[1]
+    start = 0
+    for index, attribute in enumerate(attributes):
+        where = slice(start, start + len(attribute["tags"]))
+        start = where.stop
+        if attribute["kind"] == "multi":
+            offset[where] -= 0.5
+        elif not attribute.get("none_count"):
+            offset[tags + index] = NEVER / LOGIT_SCALE
+    evidence.offset.copy_(offset)
+    return {"exemplars": len(image)}
+
+
+def _targets(labels: Tensor, attributes: list[dict], settings: ExemplarSettings) -> tuple[Tensor, Tensor]:
+    """0 / 1 / -1 (unknown) for every candidate [N, T + A], and weights of products [N, A]."""
+    none, weights, start = [], [], 0
+    for attribute in attributes:
+        block = labels[:, start:start + len(attribute["tags"])]
+        start += block.shape[1]
+        known = (block != UNKNOWN).all(1)
+        none.append(torch.where(known, (block.amax(1) <= 0).float(), -1.0))
+        counts = (block > 0).sum(0).clamp(min=1).float()
+        rarest = torch.where(block > 0, counts, torch.inf).amin(1)
+        rarest = torch.where(torch.isinf(rarest), known.sum().float(), rarest)
+        weight = rarest ** -settings.balance * known
+        weights.append(weight / weight.sum().clamp(min=1e-9) * known.sum())
+    candidates = torch.cat([torch.where(labels == UNKNOWN, -1.0, labels), torch.stack(none, dim=1)], dim=1)
+    return candidates, torch.stack(weights, dim=1)
+
+
+def _groups(known: Tensor) -> list[tuple[Tensor, Tensor]]:
+    """Columns that are known for the same rows, and those rows: each group is one linear system."""
+    groups: dict[bytes, list[int]] = {}
+    for column in range(known.shape[1]):
+        groups.setdefault(known[:, column].numpy().tobytes(), []).append(column)
+    return [(torch.tensor(columns), known[:, columns[0]]) for columns in groups.values() if known[:, columns[0]].any()]
