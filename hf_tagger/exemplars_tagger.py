@@ -47,10 +47,9 @@ class ExemplarEvidence(nn.Module):
     def __init__(self, config: TaggerConfig, blocks: Blocks):
         super().__init__()
         self.blocks, self.width = blocks, config.exemplar_width
-        self.kernels = [dict(kernel) for kernel in config.exemplar_kernels]
-        for kernel in self.kernels:
-            if unknown := set(kernel) - set(blocks):
-                raise ValueError(f"exemplar_kernels names {sorted(unknown)}; this model has the blocks {list(blocks)}")
+        self.kernels = [{name: kernel[name] for name in kernel if name in blocks} for kernel in config.exemplar_kernels]
+        if any(not set(kernel) - {"text"} for kernel in self.kernels):
+            raise ValueError(f"every exemplar kernel must look at the photo; the blocks are {', '.join(blocks)}")
         count, size = config.exemplars, config.exemplar_dim
         candidates = config.num_tags + len(config.attributes)
         self.register_buffer("coefficients", torch.zeros(len(self.kernels), MODES, count, candidates))

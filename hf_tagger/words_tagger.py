@@ -65,7 +65,8 @@ class WordReader(nn.Module):
         attended = attention_mask.bool()
         pieces = self.folds[input_ids].long().masked_fill(~attended, -1)
         chars = self.piece_chars[input_ids].long() * attended[..., None]
-        chars = nn.functional.pad(chars.flatten(1), (0, 1), value=BOUNDARY)
+        # Byte-level tokenizers write no space before a text's first word.
+        chars = nn.functional.pad(chars.flatten(1), (1, 1), value=BOUNDARY)
         chars = _compact(chars)
         # Of several boundaries in a row the last one stays: it opens a word, or ends the text.
         following = nn.functional.pad(chars[:, 1:], (0, 1))

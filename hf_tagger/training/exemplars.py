@@ -10,6 +10,7 @@ from hf_tagger.catalog.collate import UNKNOWN
 from hf_tagger.exemplars_tagger import LOGIT_SCALE, MODES, ExemplarEvidence
 
 NEVER = -30.0
+BLOCKS = ("text", "final", "early", "late", "histogram")
 
 
 @dataclass
@@ -21,7 +22,8 @@ class ExemplarSettings:
         width: of the kernel, in units of 1 - cosine.
         ridge: strength of the ridge.
         balance: products weigh (their rarest tag's count) ** -balance, on average over attributes.
-        kernels: weights of the blocks text, final, early, late and histogram, per kernel.
+        kernels: weights of the blocks text, final (the photo's pooled vector), early and late (its `vision_stages`) and
+            histogram, per kernel; blocks that the model does not have are left out.
     """
 
     count: int = 0
@@ -35,6 +37,12 @@ class ExemplarSettings:
             {"text": 0.3, "final": 0.3, "late": 0.4, "early": 1.0, "histogram": 1.2},
         ]
     )
+
+
+    def __post_init__(self):
+        for kernel in self.kernels:
+            if unknown := set(kernel) - set(BLOCKS):
+                raise ValueError(f"kernels: there is no block {sorted(unknown)[0]!r}, only {', '.join(BLOCKS)}")
 
 
 @torch.no_grad()
