@@ -210,7 +210,7 @@ class NameMatch(nn.Module):
         spans = view.spans
         attribute = candidate_attribute[: len(self.names)]
         flat = spans.flatten(1)
-        found = spans[:, None] == self.names[:, None, None]
+        found = (spans[:, None] == self.names[:, None, None]) & (self.names >= 0)[:, None, None]
         inside = self._inside_longer(found, attribute)
         outer = found & ~inside[:, attribute]
         any_outer = outer.flatten(2).any(-1)

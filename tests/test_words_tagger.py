@@ -57,7 +57,7 @@ def read(tokenizer, texts, max_span=4):
     return reader(**tokenizer(texts, padding=True, return_tensors="pt", return_token_type_ids=False))
 
 
-ALPHABET = {code: letter for text in TEXTS for letter in fold(text) if (code := max(char_codes(letter), default=0)) >= FIRST_CHAR}
+ALPHABET = {max(char_codes(letter)): letter for text in TEXTS for letter in fold(text) if letter.isalnum()}
 
 
 def words(row):
