@@ -70,8 +70,8 @@ class ExemplarEvidence(nn.Module):
         """One block of features [B, F], standardised and of unit length [B, F']."""
         columns = self.blocks[name][1]
         part = features[:, columns].float()
-        part = ((part - getattr(self, f"mean_{name}")) / getattr(self, f"std_{name}")).clamp(-4, 4)
-        return nn.functional.normalize(part, dim=1)
+        part = (part - getattr(self, f"mean_{name}").float()) / getattr(self, f"std_{name}").float()
+        return nn.functional.normalize(part.clamp(-4, 4), dim=1).to(getattr(self, f"axes_{name}").dtype)
 
     def similarities(self, text: torch.Tensor | None, image: torch.Tensor) -> dict[str, torch.Tensor]:
         """Cosines with every exemplar [B, N], block by block; without text, of the photo's blocks only."""
@@ -103,7 +103,7 @@ class ExemplarEvidence(nn.Module):
                 similarities = self.similarities(text[rows] if mode == 0 else None, image[rows])
                 answers = [self.kernel(weights, similarities) @ self.coefficients[index, mode]
                            for index, weights in enumerate(self.kernels)]
-                logits[rows] = LOGIT_SCALE * (torch.stack(answers, dim=1) + self.offset)
+                logits[rows] = LOGIT_SCALE * (torch.stack(answers, dim=1) + self.offset).float()
         return logits
 
     @torch.no_grad()

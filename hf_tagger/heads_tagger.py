@@ -137,6 +137,6 @@ class EvidenceGate(nn.Module):
         self, evidence: torch.Tensor, features: torch.Tensor, candidate_attribute: torch.Tensor
     ) -> torch.Tensor:
         """evidence [B, S, C], the encoder's first -> [B, C]."""
-        weights = self.weights.weight.unflatten(1, (self.sources, -1))
+        weights = self.weights.weight.float().unflatten(1, (self.sources, -1))
         trust = torch.einsum("baf,asf->bsa", features, weights).clamp(min=0.0)
         return (trust[..., candidate_attribute] * self.told(evidence, candidate_attribute)).sum(1)

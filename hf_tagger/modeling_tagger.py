@@ -24,8 +24,8 @@ class TaggerOutput(ModelOutput):
         none_logits: [B, A], the logit of "no tag of this attribute applies".
         encoder_logits: [B, T + A], what the towers alone say; the loss of fine-tuning is taken here.
         evidence: [B, S, T + A], what each source says: encoder, views of the words, kernels of the exemplars; zeros
-            where one has nothing to go by.
-        gate_features: [B, A, F], what `EvidenceGate` weighs the two by.
+            where one has nothing to go by. None in training mode.
+        gate_features: [B, A, F], what `EvidenceGate` weighs the sources by. None in training mode.
         pooled: fused vector per product [B, H].
         last_hidden_state, attention_mask: fused sequence [B, S, H] and its mask [B, S], if asked for.
     """
@@ -102,28 +102,17 @@ class TaggerModel(PreTrainedModel):
             features: what `encoder.run_towers` returned earlier; the towers then stay idle.
             output_sequence: also return the fused sequence.
 
-        A modality that no row has is not run at all; within a batch its tower sees only the rows that have it.
+        A modality that no row has is not run at all; within a batch its tower sees only the rows that have it. The
+        evidence of words and exemplars is fitted apart and joins in evaluation mode only: in training mode the logits
+        are the encoder's alone.
         """
         encoded = self.encoder(input_ids, attention_mask, pixel_values, pixel_mask, features, output_sequence)
         encoder_logits = self.score(encoded.pooled, encoded.modality_pooled, encoded.present)
-        evidence, named = [encoder_logits[:, None].float()], None
-        if self.words is not None:
-            if input_ids is None:
-                words = evidence[0].new_zeros(len(encoder_logits), self.config.word_views, encoder_logits.shape[1])
-            else:
-                if attention_mask is None:
-                    attention_mask = torch.ones_like(input_ids)
-                # Words drop out together with the text they stand in.
-                attention_mask = attention_mask * encoded.present[:, :1].to(attention_mask.dtype)
-                words, named = self.words(input_ids, attention_mask, self.candidate_attribute)
-            evidence.append(words)
-        if self.exemplars is not None:
-            evidence.append(self.exemplars(encoded.features.text, encoded.features.image, encoded.present))
-        if named is None:
-            named = encoded.present.new_zeros(len(encoder_logits), len(self.config.attributes))
-        evidence = torch.cat(evidence, dim=1)
-        gate_features = self.gate.features(named, encoded.present[:, IMAGE])
-        logits = self.gate(evidence, gate_features, self.candidate_attribute)
+        evidence, gate_features, logits = None, None, encoder_logits
+        if not self.training:
+            evidence, named = self._evidence(input_ids, attention_mask, encoded, encoder_logits)
+            gate_features = self.gate.features(named, encoded.present[:, IMAGE])
+            logits = self.gate(evidence, gate_features, self.candidate_attribute)
         tags = self.config.num_tags
         return TaggerOutput(
             tag_logits=logits[:, :tags],
@@ -135,6 +124,20 @@ class TaggerModel(PreTrainedModel):
             last_hidden_state=encoded.last_hidden_state,
             attention_mask=encoded.attention_mask,
         )
+
+    def _evidence(self, input_ids, attention_mask, encoded, encoder_logits) -> tuple[torch.Tensor, torch.Tensor]:
+        """What every source says [B, S, C], the encoder first, and which attributes have a tag named, bool [B, A]."""
+        evidence = [encoder_logits[:, None].float()]
+        named = encoded.present.new_zeros(len(encoder_logits), len(self.config.attributes))
+        if self.words is not None and input_ids is None:
+            evidence.append(evidence[0].new_zeros(len(encoder_logits), self.config.word_views, encoder_logits.shape[1]))
+        elif self.words is not None:
+            attention_mask = torch.ones_like(input_ids) if attention_mask is None else attention_mask
+            words, named = self.words(input_ids, attention_mask, self.candidate_attribute)
+            evidence.append(words)
+        if self.exemplars is not None:
+            evidence.append(self.exemplars(encoded.features.text, encoded.features.image, encoded.present))
+        return torch.cat(evidence, dim=1), named
 
     def score(self, pooled: torch.Tensor, modality_pooled: torch.Tensor, present: torch.Tensor) -> torch.Tensor:
         """Encoder logits [B, C] from pooled [B, H]; with late fusion from the two modalities [B, 2, H] apart."""

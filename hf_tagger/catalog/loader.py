@@ -6,6 +6,7 @@ batch N costs reading N batches of raw rows, not decoding them.
 """
 
 import random
+import signal
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -59,7 +60,12 @@ class CatalogLoader:
         """Batches of one pass over this process's rows, the first `skip_batches` of them left out."""
         dataset = _Batches(self, epoch, skip_batches)
         workers = self.settings.num_workers
-        loader = DataLoader(dataset, batch_size=None, num_workers=workers, prefetch_factor=4 if workers else None)
+        if self.drop_duplicates:
+            # Found here, workers inherit them: else each would read the catalogue once more.
+            self.catalog.duplicates(self.split)
+        # A generator of its own: starting an epoch must not advance the one that a resumed run has just restored.
+        loader = DataLoader(dataset, batch_size=None, num_workers=workers, prefetch_factor=4 if workers else None,
+                            generator=torch.Generator())
         return iter(loader)
 
     def batches(self, epoch: int) -> Iterator[tuple[list[dict], list[Refusal]]]:
@@ -118,6 +124,8 @@ class _Batches(IterableDataset):
         share, shares = (worker.id, worker.num_workers) if worker else (0, 1)
         if worker:
             torch.set_num_threads(1)
+            # Ctrl-C is the training process's to answer: it still wants its last batches.
+            signal.signal(signal.SIGINT, signal.SIG_IGN)
         for index, (records, stream_refusals) in enumerate(self.loader.batches(self.epoch)):
             if index < self.skip_batches or (index - self.skip_batches) % shares != share:
                 continue

@@ -83,6 +83,7 @@ class TrainingLoop:
         self.progress = Progress()
         self.resumed: dict[str, torch.Tensor] | None = None
         self.changed: set[str] = set()
+        self._last_batch: dict[str, Any] | None = None
         self._stop = False
 
     def resume(self) -> bool:
@@ -147,6 +148,9 @@ class TrainingLoop:
                     meter.end_wait()
                     if window is None:
                         break
+                    if not window:
+                        progress.batch += self.settings.gradient_accumulation
+                        continue
                     loss = self._step(model, wrapped, optimizer, scheduler, window)
                     progress.batch += self.settings.gradient_accumulation
                     progress.step += 1
@@ -172,10 +176,12 @@ class TrainingLoop:
         self.throughput = meter
 
     def _window(self, batches: Iterator[dict]) -> list[dict] | None:
-        """The micro-batches of one optimiser step; None when no process has any left. A process that ran out first
-        gets its last batch with every label unknown: it joins in the collective calls and adds nothing."""
+        """The micro-batches of one optimiser step, without those whose every row was refused; None when no process has
+        any left. A process that ran out first gets its last batch with every label unknown: it joins in the collective
+        calls and adds nothing."""
+        taken = list(islice(batches, self.settings.gradient_accumulation))
         window = []
-        for batch in islice(batches, self.settings.gradient_accumulation):
+        for batch in taken:
             for refusal in batch["refusals"]:
                 self.quarantine.add(refusal)
             self.quarantine.saw(len(batch["ids"]) + sum(refusal.fatal for refusal in batch["refusals"]))
@@ -184,13 +190,17 @@ class TrainingLoop:
                 window.append(batch)
                 self._last_batch = batch
         if self.accelerator.num_processes > 1:
-            left = self.accelerator.reduce(torch.tensor(len(window), device=self.accelerator.device), "sum")
-            if int(left) and not window:
+            left = self.accelerator.reduce(torch.tensor(len(taken), device=self.accelerator.device), "sum")
+            if not int(left):
+                return None
+            if not window:
+                if self._last_batch is None:
+                    raise RuntimeError("this process has no usable product at all: start fewer processes")
                 idle = dict(self._last_batch, ids=[])
                 idle["tag_labels"] = torch.full_like(idle["tag_labels"], UNKNOWN)
                 return [idle]
-            return window if int(left) else None
-        return window or None
+            return window
+        return window if taken else None
 
     def _step(self, model, wrapped, optimizer, scheduler, window: list[dict]) -> float:
         accelerator = self.accelerator

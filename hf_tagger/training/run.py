@@ -61,7 +61,8 @@ class FinetuneRun:
         )
         if wanted == "bf16" or (wanted == "auto" and bf16_is_fast(self.accelerator.device)):
             self.accelerator.state._mixed_precision = "bf16"
-        keep_freed_memory()
+        if settings.training.keep_freed_memory:
+            keep_freed_memory()
         set_seed(settings.seed)
         if self.accelerator.is_main_process:
             if not resume:
