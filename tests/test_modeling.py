@@ -233,14 +233,19 @@ def test_modality_dropout_takes_one_modality_and_only_from_rows_that_have_both()
         assert model.eval().encoder.run_towers(**inputs).present.view(200, 3, 2)[:, 0].all()
 
 
-def test_words_drop_out_with_the_text_they_stand_in():
-    model = tagger(architecture="test_convnext", modality_dropout={"text": 0.999})
-    model.train()
-    torch.manual_seed(0)
-    dropped = outputs(model, one(0))
-    assert not dropped["word_logits"].any()
-    kept = outputs(model.eval(), one(0))
-    assert kept["word_logits"].any()
+def test_training_logits_are_the_encoders_alone():
+    model = tagger(architecture="test_convnext")
+    training, evaluating = outputs(model.train(), one(0)), outputs(model.eval(), one(0))
+    assert "evidence" not in training
+    assert torch.equal(training["tag_logits"], training["encoder_logits"][:, : model.config.num_tags])
+    assert evaluating["evidence"][:, 1:].any()
+
+
+def test_words_are_silent_where_a_product_has_no_text():
+    model = tagger(architecture="test_convnext").eval()
+    texts_there = outputs(model, batch())["evidence"][:, 1:].flatten(1).any(1)
+    assert texts_there.tolist() == batch()["attention_mask"].bool().any(1).tolist()
+    assert not texts_there.all()
 
 
 def test_stored_features_stand_in_for_the_towers():
