@@ -67,7 +67,7 @@ class TaggerModel(PreTrainedModel):
         if config.exemplars:
             blocks = feature_blocks(self.encoder.feature_widths, self.encoder.stage_widths)
             self.exemplars = ExemplarEvidence(config, blocks)
-        self.gate = EvidenceGate(config)
+        self.evidence_gate = EvidenceGate(config)
         self.register_buffer("candidate_attribute", candidate_attributes(config))
         self.post_init()
 
@@ -111,8 +111,8 @@ class TaggerModel(PreTrainedModel):
         evidence, gate_features, logits = None, None, encoder_logits
         if not self.training:
             evidence, named = self._evidence(input_ids, attention_mask, encoded, encoder_logits)
-            gate_features = self.gate.features(named, encoded.present[:, IMAGE])
-            logits = self.gate(evidence, gate_features, self.candidate_attribute)
+            gate_features = self.evidence_gate.features(named, encoded.present[:, IMAGE])
+            logits = self.evidence_gate(evidence, gate_features, self.candidate_attribute)
         tags = self.config.num_tags
         return TaggerOutput(
             tag_logits=logits[:, :tags],

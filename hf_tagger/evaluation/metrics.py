@@ -17,7 +17,8 @@ import datasets
 import evaluate
 import numpy as np
 
-UNKNOWN = -100
+from hf_tagger.catalog.collate import UNKNOWN
+
 ROWS_AT_ONCE = 65_536  # bounds the temporary masks while counting
 
 

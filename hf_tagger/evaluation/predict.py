@@ -8,10 +8,10 @@ import numpy as np
 import torch
 from accelerate.utils import gather_object
 
+from hf_tagger.catalog.collate import UNKNOWN
 from hf_tagger.evaluation.metrics import score_attributes
 
 INPUTS = ("input_ids", "attention_mask", "pixel_values", "pixel_mask")
-UNKNOWN = -100
 
 
 @dataclass

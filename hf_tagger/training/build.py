@@ -16,7 +16,7 @@ from hf_tagger.training.lora import LoraSettings, apply_lora
 from hf_tagger.training.optimizer import tower_of
 
 CONFIG_FIELDS = ("fusion", "fusion_layers", "fusion_heads", "hidden_size", "text_pooling", "vision_stages",
-                 "colour_histogram", "tag_head",                 "dropout", "modality_dropout")
+                 "vision_grid", "colour_histogram", "tag_head",                 "dropout", "modality_dropout")
 EMBEDDINGS = re.compile(r"word_embeddings|embed_tokens|tok_embeddings")
 
 
@@ -84,8 +84,10 @@ def fit_standardise(model: TaggerModel, settings: ModelSettings, batches: Iterab
     found: dict[str, list[torch.Tensor]] = {"text": [], "image": []}
     seen = 0
     for batch in batches:
-        if seen >= rows or not batch["ids"]:
+        if seen >= rows:
             break
+        if not batch["ids"]:
+            continue
         inputs = {key: batch[key].to(model.device) for key in
                   ("input_ids", "attention_mask", "pixel_values", "pixel_mask") if key in batch}
         features = model.encoder.run_towers(**inputs)
@@ -102,7 +104,7 @@ def fit_standardise(model: TaggerModel, settings: ModelSettings, batches: Iterab
 def with_lora(model: TaggerModel, settings: LoraSettings) -> PeftModel:
     """Adapters on the towers; heads, gate and word evidence are saved along with them. What the tokenizer alone
     determines stays in the base model."""
-    modules = ["gate", "tag_head", "late_weights", "exemplars"]
+    modules = ["evidence_gate", "tag_head", "late_weights", "exemplars"]
     modules = [name for name in modules if getattr(model, name, None) is not None]
     unused = () if model.config.fusion == "attention" else ("text_token_projection", "image_token_projection")
     modules += [f"encoder.{name}" for name, _ in model.encoder.named_children()
@@ -117,7 +119,7 @@ def set_trainable(model: torch.nn.Module, phase: PhaseSettings, lora: bool, embe
     frozen = re.compile("|".join(f"(?:{pattern})" for pattern in phase.frozen) or r"(?!)")
     for name, parameter in model.named_parameters():
         tower = tower_of(name)
-        if ".original_module." in name or re.search(r"(^|\.)(words|gate|exemplars)\.", name):
+        if ".original_module." in name or re.search(r"(^|\.)(words|evidence_gate|exemplars)\.", name):
             wanted = False
         elif tower is None:
             wanted = "heads" in phase.train

@@ -14,8 +14,10 @@ PREFIX = "checkpoint-"
 
 
 def save_checkpoint(folder: Path, step: int, tensors: dict[str, torch.Tensor], progress: dict[str, Any]) -> Path:
-    """Writes `folder/checkpoint-<step>` and then removes older ones; `progress` must be plain JSON data."""
-    target = folder / f"{PREFIX}{step:08d}"
+    """Writes `folder/checkpoint-<step>.<number>` and then removes older ones; `progress` must be plain JSON data."""
+    # The end of an epoch may come at a step that has its checkpoint already: that one goes when the new one is there.
+    numbers = [int(path.suffix[1:]) for path in folder.glob(f"{PREFIX}{step:08d}.*") if path.suffix[1:].isdigit()]
+    target = folder / f"{PREFIX}{step:08d}.{max(numbers, default=0) + 1:02d}"
     aside = folder / f"{target.name}.incomplete"
     shutil.rmtree(aside, ignore_errors=True)
     aside.mkdir(parents=True)
@@ -24,7 +26,6 @@ def save_checkpoint(folder: Path, step: int, tensors: dict[str, torch.Tensor], p
     for file in aside.iterdir():
         with open(file, "rb") as handle:
             os.fsync(handle.fileno())
-    shutil.rmtree(target, ignore_errors=True)
     aside.rename(target)
     for old in folder.glob(f"{PREFIX}*"):
         if old != target:

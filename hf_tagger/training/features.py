@@ -1,7 +1,7 @@
 """Frozen tower features, computed once and kept on disk, so that heads settle in minutes instead of hours."""
 
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -59,7 +59,7 @@ class FeatureLoader:
 
 @torch.no_grad()
 def store_features(
-    model, views: list[Iterator[dict[str, Any]]], folder: Path, batch_size: int, seed: int,
+    model, views: Iterable[Iterator[dict[str, Any]]], folder: Path, batch_size: int, seed: int,
     repeat_factor: Callable[[dict], float] = lambda tags: 1.0,
 ) -> FeatureLoader:
     """Runs the towers of a `TaggerModel` over the batches of every view (which must hold the same products in the same

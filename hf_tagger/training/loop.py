@@ -1,9 +1,9 @@
 """The training loop: one phase at a time, resumable at any step, on one process or many."""
 
-import logging
 import math
 import signal
 import time
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
@@ -19,7 +19,9 @@ from torch import nn
 from tqdm import tqdm
 from transformers import get_scheduler
 
+from hf_tagger.catalog.collate import UNKNOWN
 from hf_tagger.catalog.quarantine import Quarantine
+from hf_tagger.catalog.strict import ConfigError
 from hf_tagger.training.arguments import PhaseSettings, TrainingSettings
 from hf_tagger.training.checkpoint import (
     load_checkpoint,
@@ -31,12 +33,12 @@ from hf_tagger.training.checkpoint import (
     set_random_state,
     write_safetensors,
 )
+from hf_tagger.training.lora import find_towers
 from hf_tagger.training.losses import TaggingLoss
 from hf_tagger.training.optimizer import OPTIMIZERS, add_l1_gradient, parameter_groups, tower_of
 
-logger = logging.getLogger(__name__)
+BEST = "best.safetensors"
 INPUTS = ("input_ids", "attention_mask", "pixel_values", "pixel_mask", "features")
-UNKNOWN = -100
 
 
 class NonFiniteLoss(RuntimeError):
@@ -86,13 +88,24 @@ class TrainingLoop:
         self._last_batch: dict[str, Any] | None = None
         self._stop = False
 
-    def resume(self) -> bool:
-        """Reads the newest complete checkpoint; `run_phase` then skips what is done. False where there is none."""
+    def resume(self, model: nn.Module) -> bool:
+        """Puts the weights of the newest complete checkpoint into `model`; `run_phase` then skips what is done. False
+        where there is no checkpoint.
+
+        Raises ConfigError where it was written by another number of processes: each had its own share of the rows.
+        """
         path = newest_checkpoint(self.folder)
         if path is None:
             return False
-        self.resumed, progress = load_checkpoint(path)
-        self._random_state = progress.pop("random_state")[self.accelerator.process_index]
+        tensors, progress = load_checkpoint(path)
+        states = progress.pop("random_state")
+        if len(states) != self.accelerator.num_processes:
+            raise ConfigError(f"{path} was written by {len(states)} processes, this run has "
+                              f"{self.accelerator.num_processes}: resume with as many, or start without --resume")
+        load_kept(model, {name.removeprefix("model."): tensor for name, tensor in tensors.items()
+                          if name.startswith("model.")})
+        self.resumed = {name: tensor for name, tensor in tensors.items() if not name.startswith("model.")}
+        self._random_state = states[self.accelerator.process_index]
         self.progress = Progress(**progress)
         return True
 
@@ -107,6 +120,8 @@ class TrainingLoop:
         if self.progress.phase > index:
             return
         settings = self.settings
+        self._frozen_towers = [tower for tower in find_towers(model).values()
+                               if not any(parameter.requires_grad for parameter in tower.parameters())]
         groups = parameter_groups(model, phase.learning_rate, phase.tower_learning_rate, phase.layer_decay,
                                   settings.optimizer.weight_decay)
         optimizer = OPTIMIZERS[settings.optimizer.name](groups, settings.optimizer)
@@ -115,9 +130,12 @@ class TrainingLoop:
         scheduler = get_scheduler(phase.scheduler, optimizer, int(phase.warmup_ratio * total), total)
         self.scheduled_steps = total
         if self.resumed is not None:
-            self._restore(model, optimizer, scheduler)
+            self._restore(optimizer, scheduler)
         else:
             self.progress = Progress(phase=index, step=self.progress.step, history=self.progress.history)
+            if self.accelerator.is_main_process:
+                # Where no validation of this phase can be measured, the weights of an earlier one must not come back.
+                (self.folder / BEST).unlink(missing_ok=True)
         distributed = self.accelerator.num_processes > 1
         wrapped = self.accelerator.prepare_model(model) if distributed else model
         if settings.compile:
@@ -140,11 +158,11 @@ class TrainingLoop:
         meter = Meter()
         with bar:
             limit = phase.max_steps or math.inf
-            while progress.epoch < phase.epochs and progress.phase_step < limit:
+            while progress.epoch < phase.epochs and progress.phase_step < limit and not self._out_of_patience():
                 batches = loader.epoch(progress.epoch, progress.batch)
                 while progress.phase_step < limit:
                     meter.start_wait()
-                    window = self._window(batches)
+                    window = self._window(batches, loader)
                     meter.end_wait()
                     if window is None:
                         break
@@ -169,15 +187,13 @@ class TrainingLoop:
                         self._save(model, optimizer)
                 progress.epoch, progress.batch = progress.epoch + 1, 0
                 last = progress.epoch >= phase.epochs or progress.phase_step >= limit
-                finished = self._validate(phase, model, last, bar)
+                self._validate(phase, model, last, bar)
                 self._save(model, optimizer)
-                if finished:
-                    break
         self.throughput = meter
 
-    def _window(self, batches: Iterator[dict]) -> list[dict] | None:
+    def _window(self, batches: Iterator[dict], loader) -> list[dict] | None:
         """The micro-batches of one optimiser step, without those whose every row was refused; None when no process has
-        any left. A process that ran out first gets its last batch with every label unknown: it joins in the collective
+        any left. A process that ran out first gets an old batch with every label unknown: it joins in the collective
         calls and adds nothing."""
         taken = list(islice(batches, self.settings.gradient_accumulation))
         window = []
@@ -194,17 +210,25 @@ class TrainingLoop:
             if not int(left):
                 return None
             if not window:
-                if self._last_batch is None:
-                    raise RuntimeError("this process has no usable product at all: start fewer processes")
-                idle = dict(self._last_batch, ids=[])
-                idle["tag_labels"] = torch.full_like(idle["tag_labels"], UNKNOWN)
-                return [idle]
+                return [self._idle_batch(loader)]
             return window
         return window if taken else None
+
+    def _idle_batch(self, loader) -> dict[str, Any]:
+        if self._last_batch is None:
+            # A resumed process may have run out before it has seen any batch itself.
+            self._last_batch = next((batch for batch in loader.epoch(self.progress.epoch) if batch["ids"]), None)
+        if self._last_batch is None:
+            raise RuntimeError("this process has no usable product at all: start fewer processes")
+        labels = self._last_batch["tag_labels"]
+        return {**self._last_batch, "ids": [], "tag_labels": torch.full_like(labels, UNKNOWN)}
 
     def _step(self, model, wrapped, optimizer, scheduler, window: list[dict]) -> float:
         accelerator = self.accelerator
         wrapped.train()
+        for tower in self._frozen_towers:
+            # Frozen means as it is: no dropout, and no BatchNorm statistics that drift.
+            tower.eval()
         count = sum(self.loss.count(batch["tag_labels"]) for batch in window).to(accelerator.device)
         if accelerator.num_processes > 1:
             count = accelerator.reduce(count, "sum")
@@ -242,12 +266,15 @@ class TrainingLoop:
     def _synchronised(self, wrapped, last: bool):
         return nullcontext() if last else self.accelerator.no_sync(wrapped)
 
-    def _validate(self, phase: PhaseSettings, model, last: bool, bar) -> bool:
-        """Scores the validation split if it is due, keeps the best weights; True when patience is used up."""
+    def _out_of_patience(self) -> bool:
+        return bool(self.settings.early_stopping) and self.progress.stale >= self.settings.early_stopping
+
+    def _validate(self, phase: PhaseSettings, model, last: bool, bar) -> None:
+        """Scores the validation split if it is due and keeps the best weights."""
         progress, settings = self.progress, self.settings
         due = last or (phase.evaluate_every and progress.epoch % phase.evaluate_every == 0)
         if self.evaluate is None or not due:
-            return False
+            return
         metrics = self.evaluate(model)
         if settings.metric not in metrics:
             known = ", ".join(sorted(metrics))
@@ -259,13 +286,12 @@ class TrainingLoop:
         if value > progress.best:
             progress.best, progress.stale = value, 0
             if self.accelerator.is_main_process:
-                write_safetensors(self.folder / "best.safetensors", kept_tensors(model, self.changed))
+                write_safetensors(self.folder / BEST, kept_tensors(model, self.changed))
         else:
             progress.stale += 1
-        return bool(settings.early_stopping) and progress.stale >= settings.early_stopping
 
     def _load_best(self, model) -> None:
-        path = self.folder / "best.safetensors"
+        path = self.folder / BEST
         self.accelerator.wait_for_everyone()
         if self.evaluate is not None and path.exists():
             load_kept(model, load_file(path))
@@ -279,12 +305,14 @@ class TrainingLoop:
             save_checkpoint(self.folder, self.progress.step, tensors, {**asdict(self.progress), "random_state": states})
         self.accelerator.wait_for_everyone()
 
-    def _restore(self, model, optimizer, scheduler) -> None:
-        load_kept(model, {name.removeprefix("model."): tensor for name, tensor in self.resumed.items()
-                          if name.startswith("model.")})
-        load_optimizer(optimizer, self.resumed)
-        for _ in range(min(self.progress.phase_step, self.scheduled_steps)):
-            scheduler.step()
+    def _restore(self, optimizer, scheduler) -> None:
+        if self.resumed:
+            load_optimizer(optimizer, self.resumed)
+        with warnings.catch_warnings():
+            # torch misses the optimiser steps that the interrupted run took.
+            warnings.simplefilter("ignore", UserWarning)
+            for _ in range(min(self.progress.phase_step, self.scheduled_steps)):
+                scheduler.step()
         set_random_state(self._random_state)
         self.resumed = None
 

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-UNKNOWN = -100
+from hf_tagger.catalog.collate import UNKNOWN
 
 # Distribution-balanced loss: the paper's values for its larger data set (COCO-MLT).
 WEIGHT_FLOOR, WEIGHT_SLOPE, WEIGHT_CENTRE = 0.1, 10.0, 0.2

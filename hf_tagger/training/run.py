@@ -8,13 +8,12 @@ from collections.abc import Iterator
 from contextlib import nullcontext
 from dataclasses import replace
 from importlib import metadata
-from itertools import chain
 from pathlib import Path
 from typing import Any
 
 import torch
 import yaml
-from accelerate import Accelerator, DistributedDataParallelKwargs
+from accelerate import Accelerator, DistributedDataParallelKwargs, PartialState
 from accelerate.utils import broadcast, set_seed
 
 from hf_tagger.catalog.collate import Collator
@@ -28,6 +27,7 @@ from hf_tagger.pipeline_tagger import ProductTaggingPipeline, bf16_is_fast
 from hf_tagger.training.arguments import CatalogSettings, PhaseSettings, Protocol, RunSettings
 from hf_tagger.training.augment import image_augmenter, masked_text, text_augmenter
 from hf_tagger.training.build import build_model, fit_standardise, set_trainable, with_lora
+from hf_tagger.training.checkpoint import newest_checkpoint
 from hf_tagger.training.exemplars import fit_exemplars
 from hf_tagger.training.features import store_features
 from hf_tagger.training.gate import fit_gate
@@ -52,15 +52,15 @@ class FinetuneRun:
         self.settings, self.data, self.resume = settings, data, resume
         self.folder = Path(settings.output_dir)
         self.checkpoints = self.folder / "checkpoints"
-        wanted = settings.training.mixed_precision
+        precision = settings.training.mixed_precision
+        if precision == "auto":
+            precision = "bf16" if bf16_is_fast(PartialState().device) else "no"
         self.accelerator = Accelerator(
             log_with=settings.training.log_with or None,
             project_dir=self.folder,
             kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=True)],
-            mixed_precision="no",
+            mixed_precision=precision,
         )
-        if wanted == "bf16" or (wanted == "auto" and bf16_is_fast(self.accelerator.device)):
-            self.accelerator.state._mixed_precision = "bf16"
         if settings.training.keep_freed_memory:
             keep_freed_memory()
         set_seed(settings.seed)
@@ -74,27 +74,33 @@ class FinetuneRun:
     def prepare_catalog(self) -> None:
         """Opens the catalogue and counts its tags, or reads what an interrupted run counted."""
         main = self.accelerator.is_main_process
-        catalog = self.settings.catalog
+        catalog, path = self.settings.catalog, self.checkpoints / "vocabulary.json"
+        counted = self.resume and path.exists()
+        self.accelerator.wait_for_everyone()
         if catalog.synthetic is not None:
-            catalog = self._synthetic_catalog(catalog)
+            catalog = self._synthetic_catalog(catalog, written=counted)
         self.catalog_settings = catalog
         self.catalog = Catalog(catalog.source, catalog.schema)
         name = "quarantine.jsonl" if main else f"quarantine.rank{self.accelerator.process_index}.jsonl"
-        self.quarantine = Quarantine(self.folder / name, catalog.max_bad_fraction, resume=self.resume)
-        path = self.checkpoints / "vocabulary.json"
-        if main and not (self.resume and path.exists()):
+        self.quarantine = Quarantine(self.folder / name, catalog.max_bad_fraction, resume=counted)
+        if main and not counted:
             records = self._checked(self.catalog.records("train", drop_duplicates=catalog.drop_duplicates))
             Vocabulary.scan(records, catalog.schema).save(path)
             self.quarantine.check(final=True)
         self.accelerator.wait_for_everyone()
         self.vocabulary = Vocabulary.load(path)
+        if counted:
+            # The quarantine brings the rows lost so far: out of these, not of the few that are read from here on.
+            self.quarantine.saw(self.vocabulary.rows["total"] // (1 if main else self.accelerator.num_processes))
         self.say(self.vocabulary.summary())
 
-    def _synthetic_catalog(self, catalog: CatalogSettings) -> CatalogSettings:
+    def _synthetic_catalog(self, catalog: CatalogSettings, written: bool) -> CatalogSettings:
         from hf_tagger.catalog.synthetic import write_catalog
 
         folder = self.folder / "catalog"
-        if self.accelerator.is_main_process and not (self.resume and folder.exists()):
+        if self.accelerator.is_main_process and not written:
+            # Shards of an earlier run with other options would be read along.
+            shutil.rmtree(folder, ignore_errors=True)
             self.say(f"writing a synthetic catalogue of {catalog.synthetic.get('rows', 2000)} products to {folder}")
             write_catalog(folder, **catalog.synthetic)
         self.accelerator.wait_for_everyone()
@@ -128,8 +134,11 @@ class FinetuneRun:
             self.processor.save_pretrained(self.folder / "base")
         self.model.to(self.accelerator.device)
         self.model.requires_grad_(True)
-        if not self.resume:
+        resumable = self.resume and newest_checkpoint(self.checkpoints) is not None
+        if not resumable:
             self._settle(attributes)
+        # What a run draws from here on must not depend on whether it has settled or resumes.
+        set_seed(settings.seed)
         self.adapted = with_lora(self.model, settings.lora) if settings.lora is not None else None
         if settings.lora is None and not (settings.model.vision_backbone or "scratch:").startswith("scratch:"):
             freeze_batch_norm(self.model)
@@ -138,10 +147,10 @@ class FinetuneRun:
             self._validate if settings.evaluation.validation in self.catalog.splits else None,
             self.checkpoints, self.quarantine,
         )
-        if self.resume and not self.loop.resume():
-            self.resume = False
+        if resumable:
+            self.loop.resume(self.model)
+        elif self.resume:
             self.say(f"no complete checkpoint in {self.checkpoints}: starting anew")
-            self._settle(attributes)
         self.accelerator.init_trackers("finetune")
 
     def _settle(self, attributes: list[dict]) -> None:
@@ -153,21 +162,24 @@ class FinetuneRun:
         if self.model.words is None:
             return
         words = self.settings.model.words
-        plain = text_batches(self._records("train"), self.processor, attributes)
-        masked = text_batches(self._records("train"), self.processor, attributes, masked_text)
-        views = [plain]
+
+        def texts(augment=None):
+            return text_batches(self._records("train"), self.processor, attributes, augment)
+
+        views = [[(1.0, texts())]]
         if words.masked_view:
-            views.append(chain(text_batches(self._records("train"), self.processor, attributes), masked))
-        fitted = fit_words(self.model.words, attributes, self.model.candidate_attribute, views, words)
+            views.append([(1.0, texts()), (words.masked_weight, texts(masked_text))])
+        fitted = fit_words(self.model.words.cpu(), attributes, self.model.candidate_attribute.cpu(), views, words)
+        self.model.words.to(self.model.device)
         self.say("word evidence:", json.dumps(fitted))
 
     def train(self, index: int, phase: PhaseSettings) -> None:
-        settings = self.settings.training
-        set_trainable(self.model, phase, self.adapted is not None, settings.embeddings)
-        self.say(f"phase {index + 1}, {phase.name}: {count_parameters(self.model)}")
-        loader = None
+        settings, loader = self.settings.training, None
         if self.loop.progress.phase <= index:
             loader = self._feature_loader(phase) if phase.cached_views else self._train_loader(phase)
+        # After the features, for peft makes adapters trainable when it switches them on again.
+        set_trainable(self.model, phase, self.adapted is not None, settings.embeddings)
+        self.say(f"phase {index + 1}, {phase.name}: {count_parameters(self.model)}")
         rows = self.vocabulary.rows["total"] - self.vocabulary.rows["refused"]
         batches = rows / self.accelerator.num_processes / (phase.batch_size or settings.loader.batch_size)
         self.loop.run_phase(index, phase, self.model, loader, max(1, round(batches + 0.5)))
@@ -199,8 +211,8 @@ class FinetuneRun:
         settings = self.settings.training
         plain = self._collator()
         reader = replace(settings.loader, batch_size=self.settings.evaluation.batch_size, bucket_batches=8)
-        views = [self._loader("train", plain if view == 0 else self._augmenting_collator(), reader).epoch(view)
-                 for view in range(phase.cached_views)]
+        views = (self._loader("train", plain if view == 0 else self._augmenting_collator(), reader).epoch(view)
+                 for view in range(phase.cached_views))
         folder = self.checkpoints / f"features.rank{self.accelerator.process_index}"
         source = self._loader("train", plain, reader, repeat_factors=self._repeat_factors())
         untouched = self.adapted is not None and not any(tower_of(name) for name in self.loop.changed)
@@ -230,21 +242,29 @@ class FinetuneRun:
         return predict(model, batches, protocol.without).metrics()
 
     def fit_exemplars(self) -> None:
-        """Remembers training products as the trained towers see them, their tags' words taken out of their texts."""
+        """Remembers training products as the trained towers see them, with and without their tags' words."""
         if self.model.exemplars is None:
             return
         reader = replace(self.settings.training.loader, batch_size=self.settings.evaluation.batch_size)
-        loader = replace(self._loader("train", self._collator(masked_text), reader), rank=0, world_size=1)
+        loaders = [replace(self._loader("train", self._collator(augment), reader), rank=0, world_size=1)
+                   for augment in (masked_text, None)]
+
+        def towers(batch, keys):
+            with torch.no_grad():
+                return self.model.encoder.run_towers(**{key: batch[key].to(self.model.device) for key in keys})
 
         def rows():
             self.model.eval()
-            for batch in loader.epoch():
-                if "input_ids" in batch and "pixel_values" in batch:
-                    inputs = {key: batch[key].to(self.model.device) for key in INPUTS if key in batch}
-                    with torch.no_grad():
-                        features = self.model.encoder.run_towers(**inputs)
-                    both = features.present.all(1).cpu()
-                    yield features.text[both].cpu(), features.image[both].cpu(), batch["tag_labels"][both]
+            for masked, plain in zip(*(loader.epoch() for loader in loaders), strict=True):
+                if "input_ids" not in plain or "pixel_values" not in plain:
+                    continue
+                features = towers(plain, INPUTS)
+                both = features.present.all(1).cpu()
+                yield features.text[both].cpu(), features.image[both].cpu(), plain["tag_labels"][both]
+                if "input_ids" in masked:
+                    told = towers(masked, ("input_ids", "attention_mask"))
+                    both &= told.present[:, 0].cpu()
+                    yield told.text[both].cpu(), features.image[both].cpu(), plain["tag_labels"][both]
 
         fitted = fit_exemplars(self.model.exemplars.cpu(), self.model.config.attributes, rows(),
                                self.settings.model.exemplars)
@@ -254,7 +274,7 @@ class FinetuneRun:
     def fit_gate(self) -> None:
         """How far words and towers are trusted, from the validation split seen under every protocol."""
         split, model = self.settings.evaluation.validation, self.model
-        if model.gate.sources == 1 or split not in self.catalog.splits:
+        if model.evidence_gate.sources == 1 or split not in self.catalog.splits:
             return
 
         def rows():
@@ -264,10 +284,10 @@ class FinetuneRun:
                     yield outputs.evidence, outputs.gate_features, batch["tag_labels"].to(model.device)
 
         if self.accelerator.is_main_process:
-            fitted = fit_gate(model.gate, model.config.attributes, model.candidate_attribute, rows(),
+            fitted = fit_gate(model.evidence_gate, model.config.attributes, model.candidate_attribute, rows(),
                               self.settings.gate)
             self.say("evidence gate:", json.dumps(fitted))
-        weights = model.gate.weights.weight.data
+        weights = model.evidence_gate.weights.weight.data
         weights.copy_(broadcast(weights))
 
     def save(self) -> None:
@@ -294,7 +314,7 @@ class FinetuneRun:
             "data_fingerprint": self.vocabulary.fingerprint,
             "rows": self.vocabulary.rows,
             "git_revision": git.stdout.strip() or None,
-            "versions": {name: metadata.version(name) for name in PACKAGES},
+            "versions": {name: _version(name) for name in PACKAGES},
             "python": platform.python_version(),
             "processes": self.accelerator.num_processes,
             "mixed_precision": self.accelerator.mixed_precision,
@@ -319,6 +339,13 @@ class FinetuneRun:
         self.say(f'python -c "import hf_tagger; from transformers import pipeline; '
                  f"print(pipeline('product-tagging', model='{self.folder}')('Red cotton dress'))\"")
         return results
+
+
+def _version(package: str) -> str | None:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:  # hf_tagger on the path, but not installed
+        return None
 
 
 def score_table(results: dict[str, dict[str, float]], attributes: list[str]) -> str:
