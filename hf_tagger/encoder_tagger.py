@@ -105,10 +105,15 @@ class TaggerEncoder(nn.Module):
             timm_model = self.vision_tower.timm_model
             pooled_width = getattr(timm_model, "head_hidden_size", timm_model.num_features)
             self.stage_widths = [3 * timm_model.feature_info[stage]["num_chs"] for stage in config.vision_stages]
-            stage_width = sum(self.stage_widths)
+            grid_width = 0
+            if config.vision_grid:
+                rows, columns = config.vision_grid
+                grid_width = rows * columns * self.stage_widths[config.vision_grid_stage] // 3
+            stage_width = sum(self.stage_widths) + grid_width
             self.histogram = ColourHistogram(config) if config.colour_histogram else None
             image_width = pooled_width + stage_width + (self.histogram.width if self.histogram else 0)
             self.feature_widths["image"] = image_width
+            self.feature_widths["grid"] = grid_width
             self.feature_widths["histogram"] = self.histogram.width if self.histogram else 0
             self.image_projection = _projection(image_width, width)
             self.image_token_projection = nn.Linear(timm_model.num_features, width)
@@ -228,6 +233,9 @@ class TaggerEncoder(nn.Module):
         for stage in outputs.hidden_states or ():
             deviation = stage.flatten(2).var(-1, unbiased=False).add(1e-6).sqrt()
             vectors += [stage.mean((2, 3)), deviation, stage.amax((2, 3))]
+        if self.config.vision_grid:
+            stage = outputs.hidden_states[self.config.vision_grid_stage]
+            vectors.append(nn.functional.adaptive_avg_pool2d(stage, tuple(self.config.vision_grid)).flatten(1))
         if self.histogram is not None:
             vectors.append(self.histogram(pixels).to(vectors[0].dtype))
         states = None

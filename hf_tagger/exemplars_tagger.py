@@ -22,15 +22,14 @@ Blocks = dict[str, tuple[str, slice]]
 
 def feature_blocks(widths: dict[str, int], stage_widths: list[int]) -> Blocks:
     """Where each block of features stands: {name: ("text" or "image", columns)}. The photo's blocks are its pooled
-    vector, its early and its late stages, and its colour histogram."""
+    vector, its early and its late stages, a coarse grid of one of them, and its colour histogram."""
     blocks = {"text": ("text", slice(0, widths["text"]))} if widths["text"] else {}
     early = sum(stage_widths[: (len(stage_widths) + 1) // 2])
     late = sum(stage_widths) - early
-    ends = {"early": early, "late": late}
-    histogram = widths["histogram"]
-    start = widths["image"] - early - late - histogram
+    ends = {"early": early, "late": late, "grid": widths["grid"], "histogram": widths["histogram"]}
+    start = widths["image"] - sum(ends.values())
     blocks["final"] = ("image", slice(0, start))
-    for name, width in (*ends.items(), ("histogram", histogram)):
+    for name, width in ends.items():
         if width:
             blocks[name] = ("image", slice(start, start + width))
             start += width

@@ -60,6 +60,7 @@ class ModelSettings:
     image_size: tuple[int, int] = (128, 128)
     text_pooling: Literal["mean", "cls"] = "mean"
     vision_stages: list[int] = field(default_factory=list)
+    vision_grid: list[int] = field(default_factory=list)
     colour_histogram: bool = False
     fusion: Literal["concat", "gated", "attention", "late"] = "concat"
     fusion_layers: int = 1

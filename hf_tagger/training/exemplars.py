@@ -10,7 +10,7 @@ from hf_tagger.catalog.collate import UNKNOWN
 from hf_tagger.exemplars_tagger import LOGIT_SCALE, MODES, ExemplarEvidence
 
 NEVER = -30.0
-BLOCKS = ("text", "final", "early", "late", "histogram")
+BLOCKS = ("text", "final", "early", "late", "grid", "histogram")
 
 
 @dataclass
@@ -22,22 +22,30 @@ class ExemplarSettings:
         width: of the kernel, in units of 1 - cosine.
         ridge: strength of the ridge.
         balance: products weigh (their rarest tag's count) ** -balance, on average over attributes.
-        kernels: weights of the blocks text, final (the photo's pooled vector), early and late (its `vision_stages`) and
-            histogram, per kernel; blocks that the model does not have are left out.
+        prior_adjustment: this times the log of a tag's share of the rows is taken off its logit (arXiv 2007.07314);
+            one number, or {attribute: number} with 0.4 for those not named.
+        kernels: weights of the blocks text, final (the photo's pooled vector), early and late (its `vision_stages`),
+            grid and histogram, per kernel; blocks that the model does not have are left out.
     """
 
     count: int = 0
     dim: int = 128
-    width: float = 0.6
-    ridge: float = 0.1
+    width: float = 0.8
+    ridge: float = 0.04
     balance: float = 0.3
+    prior_adjustment: float | dict[str, float] = 0.4
     kernels: list[dict[str, float]] = field(
         default_factory=lambda: [
-            {"text": 0.7, "final": 1.0, "late": 1.0, "early": 0.5, "histogram": 0.2},
+            {"text": 1.0, "final": 1.0, "late": 1.0, "early": 0.5, "grid": 0.7, "histogram": 0.2},
             {"text": 0.3, "final": 0.3, "late": 0.4, "early": 1.0, "histogram": 1.2},
         ]
     )
 
+
+    def adjustment(self, attribute: str) -> float:
+        """Strength of the prior adjustment for an attribute."""
+        given = self.prior_adjustment
+        return given.get(attribute, 0.4) if isinstance(given, dict) else given
 
     def __post_init__(self):
         for kernel in self.kernels:
@@ -56,7 +64,7 @@ def fit_exemplars(
 
     Args:
         rows: (text features [B, F], image features [B, F'], tag_labels [B, T]) of products with text and photo.
-            Text should be without the words of a product's own tags: they would make its photo look superfluous.
+            A product should come without the words of its own tags, too, or they make its photo look superfluous.
     """
     parts = list(zip(*rows, strict=True))
     if not parts:
@@ -100,7 +108,13 @@ def fit_exemplars(
         start = where.stop
         if attribute["kind"] == "multi":
             offset[where] -= 0.5
-        elif not attribute.get("none_count"):
+        else:
+            prior = settings.adjustment(attribute["name"]) * mean.clamp(min=1e-5).log() / LOGIT_SCALE
+            offset[where] -= prior[where]
+            offset[tags + index] -= prior[tags + index]
+        if attribute["kind"] == "multi":
+            continue
+        if not attribute.get("none_count"):
             offset[tags + index] = NEVER / LOGIT_SCALE
     evidence.offset.copy_(offset)
     return {"exemplars": len(image)}

@@ -24,7 +24,7 @@ class WordsSettings:
         balance: temper t of the class weights count ** -t of `single` attributes; one number, or {attribute: number}
             with 0.5 for those not named.
         masked_view: also fit a second set of weights, on every text as it is and without the words of its own tags.
-        masked_balance: its temper.
+        masked_balance: its temper; masked_weight: what a masked text counts beside a whole one.
         max_rows: products it is fitted on at most.
         iterations: of L-BFGS at most.
     """
@@ -37,6 +37,7 @@ class WordsSettings:
     balance: float | dict[str, float] = 0.5
     masked_view: bool = False
     masked_balance: float | dict[str, float] = 0.4
+    masked_weight: float = 0.5
     max_rows: int = 100_000
     iterations: int = 60
 
@@ -82,14 +83,15 @@ Texts = Iterable[tuple[Tensor, Tensor, Tensor]]
 
 @torch.no_grad()
 def fit_words(
-    evidence: WordEvidence, attributes: list[dict], candidate_attribute: Tensor, views: list[Texts],
+    evidence: WordEvidence, attributes: list[dict], candidate_attribute: Tensor, views: list[list[tuple[float, Texts]]],
     settings: WordsSettings,
 ) -> list[dict[str, float]]:
     """Fits `evidence` in place and freezes it.
 
     Args:
-        views: what each of its views learns from: batches of (input_ids [B, L], attention_mask [B, L],
-            tag_labels [B, T]). The first one also fixes the inverse document frequencies.
+        views: what each of its views learns from: some (weight of each text, texts), texts being batches of
+            (input_ids [B, L], attention_mask [B, L], tag_labels [B, T]). The first view also fixes the inverse document
+            frequencies.
 
     Minimises, over the weights W of the table and u of the names,
     sum of weighted losses + |W|^2 / (2 C) + name_l2 / 2 |u|^2, the loss being softmax cross-entropy over tags and none
@@ -98,17 +100,21 @@ def fit_words(
     """
     evidence.requires_grad_(False)
     report, idf = [], None
-    for view, batches in enumerate(views):
-        rows, labels = _TextRows(evidence, candidate_attribute), []
-        for input_ids, attention_mask, tag_labels in batches:
-            with_text = attention_mask.bool().any(1)
-            rows.add(input_ids[with_text], attention_mask[with_text])
-            labels.append(tag_labels[with_text])
-            if rows.count >= settings.max_rows * (1 + view):
-                break
+    for view, parts in enumerate(views):
+        rows, labels, weights = _TextRows(evidence, candidate_attribute), [], []
+        for weight, batches in parts:
+            limit = rows.count + settings.max_rows
+            for input_ids, attention_mask, tag_labels in batches:
+                with_text = attention_mask.bool().any(1)
+                rows.add(input_ids[with_text], attention_mask[with_text])
+                labels.append(tag_labels[with_text])
+                weights.append(torch.full((len(labels[-1]),), weight))
+                if rows.count >= limit:
+                    break
         if not rows.count:
             return report
-        problem = _Problem(rows, torch.cat(labels), attributes, candidate_attribute, settings, view, idf)
+        targets = _Targets(torch.cat(labels), torch.cat(weights), attributes, settings, view)
+        problem = _Problem(rows, targets, attributes, candidate_attribute, settings, view, idf)
         start = problem.loss()
         problem.solve(settings.iterations)
         problem.write(evidence)
@@ -118,13 +124,12 @@ def fit_words(
 
 
 class _Problem:
-    def __init__(self, rows: _TextRows, labels: Tensor, attributes, candidate_attribute, settings: WordsSettings,
+    def __init__(self, rows: _TextRows, targets: "_Targets", attributes, candidate_attribute, settings: WordsSettings,
                  view: int, idf: Tensor | None):
         lexical = rows.evidence.lexical
         self.view, self.idf, self.settings = view, idf, settings
         self.attributes, self.candidate_attribute = attributes, candidate_attribute
-        self.candidates, self.tags = len(candidate_attribute), labels.shape[1]
-        self.targets = _Targets(labels, attributes, settings, view)
+        self.candidates, self.targets = len(candidate_attribute), targets
         self.x = self.x_t = None
         if lexical is not None:
             row, bucket, value = torch.cat(rows.rows), torch.cat(rows.buckets), torch.cat(rows.values)
@@ -201,7 +206,7 @@ class _Problem:
 class _Targets:
     """Labels with class weights, one block per attribute: softmax with none for `single`, sigmoids for `multi`."""
 
-    def __init__(self, labels: Tensor, attributes: list[dict], settings: WordsSettings, view: int):
+    def __init__(self, labels: Tensor, weights: Tensor, attributes: list[dict], settings: WordsSettings, view: int):
         self.rows, self.blocks, self.never, start = len(labels), [], [], 0
         for index, attribute in enumerate(attributes):
             where = slice(start, start + len(attribute["tags"]))
@@ -213,14 +218,14 @@ class _Targets:
                 target = torch.where(block.amax(1) > 0, block.argmax(1), block.shape[1])
                 counts = torch.bincount(target[known], minlength=block.shape[1] + 1).clamp(min=1).float()
                 weight = counts[target] ** -settings.temper(attribute["name"], view) * known
-                weight = weight / (weight.sum() / known.sum().clamp(min=1)).clamp(min=1e-12)
+                weight = weight / (weight.sum() / known.sum().clamp(min=1)).clamp(min=1e-12) * weights
                 # A "none" that never occurs is left out of the softmax rather than pushed to minus infinity.
                 with_none = bool((target[known] == block.shape[1]).any())
                 self.blocks.append(("single", where, none if with_none else None, target, weight))
                 if not with_none:
                     self.never.append(none)
             else:
-                self.blocks.append(("multi", where, None, block.clamp(min=0), known.float()))
+                self.blocks.append(("multi", where, None, block.clamp(min=0), known * weights))
 
     def loss(self, logits: Tensor) -> tuple[float, Tensor]:
         """Summed loss and its slope [N, C]."""
