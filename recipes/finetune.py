@@ -10,9 +10,10 @@ Every key of the YAML file can be overridden as `--key.sub value`. `--resume` go
 import sys
 from pathlib import Path
 
+from hf_tagger.catalog.quarantine import TooManyBadRows
 from hf_tagger.catalog.strict import ConfigError
 from hf_tagger.training.arguments import load_run
-from hf_tagger.training.loop import Interrupted
+from hf_tagger.training.loop import Interrupted, NonFiniteLoss
 from hf_tagger.training.run import FinetuneRun
 
 QUICKSTART = Path(__file__).parent / "configs" / "quickstart.yaml"
@@ -26,21 +27,21 @@ def main(arguments: list[str]) -> int:
     try:
         settings, data = load_run(config, [argument for argument in arguments if argument != "--resume"])
         run = FinetuneRun(settings, data, resume=resume)
-    except ConfigError as error:
-        print(f"finetune: {error}", file=sys.stderr)
-        return 2
-    try:
         run.prepare_catalog()
         run.build_model()
         for index, phase in enumerate(settings.phases):
             run.train(index, phase)
         run.fit_exemplars()
         run.fit_gate()
-    except Interrupted as error:
+        run.save()
+        run.report()
+    except (ConfigError, TooManyBadRows, NonFiniteLoss) as error:
         print(f"finetune: {error}", file=sys.stderr)
+        return 2
+    except (Interrupted, KeyboardInterrupt) as error:
+        print(f"finetune: {error or 'interrupted; go on with --resume'}", file=sys.stderr)
         return 130
-    run.save()
-    run.report()
+    run.accelerator.end_training()
     return 0
 
 

@@ -59,16 +59,30 @@ class Predictions:
 
 @torch.no_grad()
 def outputs_of(model, batches: Iterable[dict[str, Any]], without: Iterable[str] = ()) -> Iterator[tuple[dict, Any]]:
-    """(batch, `TaggerOutput`) for every batch that has products, one modality hidden from the model if so wished."""
+    """(batch, `TaggerOutput`) for every batch that has products, one modality hidden from the model if so wished.
+    Products that have no other are left out of their batch."""
     hidden = {"text": ("input_ids", "attention_mask"), "image": ("pixel_values", "pixel_mask")}
     left_out = {key for modality in without for key in hidden[modality]}
     was_training = model.training
     model.eval()
     for batch in batches:
-        inputs = {key: batch[key].to(model.device) for key in INPUTS if key in batch and key not in left_out}
-        if batch["ids"] and inputs:
-            yield batch, model(**inputs)
+        batch = _with_content({key: value for key, value in batch.items() if key not in left_out})
+        if batch["ids"]:
+            yield batch, model(**{key: batch[key].to(model.device) for key in INPUTS if key in batch})
     model.train(was_training)
+
+
+def _with_content(batch: dict[str, Any]) -> dict[str, Any]:
+    """The batch without products of which neither text nor a photo is there: what they would get depends on nothing."""
+    there = torch.zeros(len(batch["ids"]), dtype=torch.bool)
+    for mask in ("attention_mask", "pixel_mask"):
+        if mask in batch:
+            there |= batch[mask].bool().any(1)
+    if there.all():
+        return batch
+    rows = there.nonzero().flatten()
+    kept = {key: [value[row] for row in rows] for key, value in batch.items() if key in ("ids", "tags")}
+    return batch | kept | {key: value[rows] for key, value in batch.items() if isinstance(value, torch.Tensor)}
 
 
 def predict(model, batches: Iterable[dict[str, Any]], without: Iterable[str] = (), gather: bool = True) -> Predictions:

@@ -73,8 +73,7 @@ def fit_exemplars(
     count = evidence.coefficients.shape[2]
     targets, weights = _targets(labels, attributes, settings)
     if len(labels) > count:
-        rarest = weights.amax(1)
-        chosen = rarest.argsort(descending=True, stable=True)[:count]
+        chosen = weights.argsort(descending=True, stable=True)[:count]
         text, image, targets, weights = text[chosen], image[chosen], targets[chosen], weights[chosen]
     for name, (modality, columns) in evidence.blocks.items():
         features = (text if modality == "text" else image)[:, columns].float()
@@ -97,7 +96,7 @@ def fit_exemplars(
             for columns, known_rows in _groups(known):
                 residual = (targets[known_rows][:, columns] - mean[columns])
                 system = gram[known_rows][:, known_rows].clone()
-                system.diagonal().add_(settings.ridge / weights[known_rows].mean(1).clamp(0.2, 5.0))
+                system.diagonal().add_(settings.ridge / weights[known_rows].clamp(0.2, 5.0))
                 solution = torch.cholesky_solve(residual, torch.linalg.cholesky(system))
                 target = evidence.coefficients[index, mode]
                 target[known_rows.nonzero(), columns] = solution
@@ -121,7 +120,7 @@ def fit_exemplars(
 
 
 def _targets(labels: Tensor, attributes: list[dict], settings: ExemplarSettings) -> tuple[Tensor, Tensor]:
-    """0 / 1 / -1 (unknown) for every candidate [N, T + A], and weights of products [N, A]."""
+    """0 / 1 / -1 (unknown) for every candidate [N, T + A], and weights of products [N], 1 on average."""
     none, weights, start = [], [], 0
     for attribute in attributes:
         block = labels[:, start:start + len(attribute["tags"])]
@@ -134,7 +133,8 @@ def _targets(labels: Tensor, attributes: list[dict], settings: ExemplarSettings)
         weight = rarest ** -settings.balance * known
         weights.append(weight / weight.sum().clamp(min=1e-9) * known.sum())
     candidates = torch.cat([torch.where(labels == UNKNOWN, -1.0, labels), torch.stack(none, dim=1)], dim=1)
-    return candidates, torch.stack(weights, dim=1)
+    weights = torch.stack(weights, dim=1)
+    return candidates, weights.sum(1) / (weights > 0).sum(1).clamp(min=1)
 
 
 def _groups(known: Tensor) -> list[tuple[Tensor, Tensor]]:
