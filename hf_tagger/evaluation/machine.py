@@ -1,0 +1,46 @@
+"""What a measurement was taken on: no figure is worth much without it."""
+
+import os
+import platform
+from pathlib import Path
+
+import psutil
+import torch
+
+from hf_tagger.pipeline_tagger import bf16_is_fast
+
+
+def describe_machine() -> dict:
+    """The "cpu", the "cores" that this process may use, "threads" of torch, "memory_gb", "gpu", "bf16_is_fast",
+    "system", and the "load_average" of the last minute: on an idle machine about 0."""
+    cuda = torch.cuda.is_available()
+    return {
+        "cpu": _cpu_name(),
+        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "memory_gb": round(psutil.virtual_memory().total / 2**30, 1),
+        "gpu": torch.cuda.get_device_name() if cuda else None,
+        "bf16_is_fast": bf16_is_fast(torch.device("cuda" if cuda else "cpu")),
+        "system": platform.platform(),
+        "load_average": round(psutil.getloadavg()[0], 2),
+    }
+
+
+def resident_mb() -> float:
+    """MiB of memory resident for this process and its children; pages they share count for each of them."""
+    total, process = 0, psutil.Process()
+    for each in (process, *process.children(recursive=True)):
+        try:
+            total += each.memory_info().rss
+        except psutil.NoSuchProcess:  # a worker that has just ended
+            continue
+    return total / 2**20
+
+
+def _cpu_name() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        lines = []
+    names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    return next(names, platform.processor() or platform.machine())

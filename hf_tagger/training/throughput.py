@@ -1,0 +1,160 @@
+"""What `recipes/benchmark.py` times: training as configured, and the same training written the plain way."""
+
+import itertools
+import math
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import nn
+
+from hf_tagger.catalog.loader import CatalogLoader
+from hf_tagger.image_tagger import load_image
+from hf_tagger.processing_tagger import TaggerProcessor
+from hf_tagger.training.arguments import PhaseSettings, RunSettings
+from hf_tagger.training.build import set_trainable
+from hf_tagger.training.loop import INPUTS
+from hf_tagger.training.lora import count_parameters, find_towers
+from hf_tagger.training.optimizer import OPTIMIZERS, parameter_groups
+from hf_tagger.training.run import FinetuneRun
+
+PLAIN_LENGTH = 128
+
+
+class TimedLoader:
+    """Batches of one epoch after the other without end, and the times at which each was asked for and came."""
+
+    def __init__(self, loader: CatalogLoader):
+        self.loader = loader
+        self.asked: list[float] = []
+        self.came: list[float] = []
+        self.ids: list[list[str]] = []
+
+    def epoch(self, epoch: int = 0, skip_batches: int = 0) -> Iterator[dict[str, Any]]:
+        epochs = (self.loader.epoch(number) for number in itertools.count(epoch))
+        batches = (batch for batches in epochs for batch in batches if batch["ids"])
+        while True:
+            self.asked.append(time.perf_counter())
+            batch = next(batches)
+            self.came.append(time.perf_counter())
+            self.ids.append(batch["ids"])
+            yield batch
+
+    def reading(self, skip: int, steps: int) -> dict[str, Any]:
+        """Of `steps` batches after the first `skip`: rows per second, the share of that time spent waiting for data,
+        and the ids of the rows. Each step counts with the wait for its successor, so one batch more must have come."""
+        first, last = skip, skip + steps
+        seconds = self.came[last] - self.came[first]
+        waited = sum(self.came[step] - self.asked[step] for step in range(first + 1, last + 1))
+        ids = [item for batch in self.ids[first:last] for item in batch]
+        return {"rows_per_second": len(ids) / seconds, "waiting": waited / seconds, "ids": sorted(ids)}
+
+
+class TimedRun(FinetuneRun):
+    """One phase of a run, for the clock only: it is neither validated nor saved, and what a run fits before training
+    (scale of features, words) is left unfitted, for a step takes the same time either way."""
+
+    def __init__(self, settings: RunSettings, phase: PhaseSettings, folder: Path):
+        settings = replace(
+            settings, output_dir=str(folder), phases=[phase], save_adapter=False,
+            training=replace(settings.training, checkpoint_steps=0, log_with=[]),
+            evaluation=replace(settings.evaluation, validation=""))
+        super().__init__(settings, {})
+
+    def _settle(self, attributes: list[dict]) -> None:
+        pass
+
+    def _train_loader(self, phase: PhaseSettings) -> TimedLoader:
+        self.timed_loader = TimedLoader(super()._train_loader(phase))
+        return self.timed_loader
+
+    def read(self, phase: PhaseSettings, batches: int) -> TimedLoader:
+        """Takes batches from the loader of training without training on them."""
+        loader = self._train_loader(phase)
+        for _ in itertools.islice(loader.epoch(), batches):
+            pass
+        return loader
+
+
+class PlainRun(TimedRun):
+    """The same training without what makes `TrainingLoop` fast: float32, the default memory layout, texts padded to
+    128 tokens, photos decoded in full and then resized, no length buckets, data prepared between the steps, memory
+    handed back to the system."""
+
+    def __init__(self, settings: RunSettings, phase: PhaseSettings, folder: Path):
+        training = settings.training
+        training = replace(training, mixed_precision="no", compile=False, keep_freed_memory=False,
+                           loader=replace(training.loader, num_workers=0, bucket_batches=1))
+        super().__init__(replace(settings, training=training), phase, folder)
+
+    def build_model(self) -> None:
+        super().build_model()
+        self.model.to(memory_format=torch.contiguous_format)
+        for name, tower in find_towers(self.model).items():
+            if name.endswith("vision_tower"):
+                tower.register_forward_pre_hook(lambda module, inputs: (inputs[0].contiguous(), *inputs[1:]))
+        self.processor = PlainProcessor(self.processor.image_processor, self.processor.tokenizer,
+                                        text_prefix=self.processor.text_prefix, max_length=PLAIN_LENGTH)
+
+    def train(self, index: int, phase: PhaseSettings) -> None:
+        settings, model, device = self.settings.training, self.model, self.accelerator.device
+        set_trainable(model, phase, self.adapted is not None, settings.embeddings)
+        model.train()
+        groups = parameter_groups(model, phase.learning_rate, phase.tower_learning_rate, phase.layer_decay,
+                                  settings.optimizer.weight_decay)
+        optimizer = OPTIMIZERS[settings.optimizer.name](groups, settings.optimizer)
+        parameters = [parameter for group in groups for parameter in group["params"]]
+        batches = self._train_loader(phase).epoch()
+        for number, batch in enumerate(itertools.islice(batches, phase.max_steps * settings.gradient_accumulation), 1):
+            labels = batch["tag_labels"].to(device)
+            logits = model(**{key: batch[key].to(device) for key in INPUTS if key in batch}).encoder_logits
+            tags = labels.shape[1]
+            loss = self.loop.loss(logits[:, :tags], logits[:, tags:], labels).total
+            loss = loss / self.loop.loss.count(labels).clamp(min=1) / settings.gradient_accumulation
+            loss.backward()
+            if number % settings.gradient_accumulation == 0:
+                nn.utils.clip_grad_norm_(parameters, settings.optimizer.max_grad_norm or math.inf)
+                optimizer.step()
+                optimizer.zero_grad()
+            loss.item()
+
+
+class PlainProcessor(TaggerProcessor):
+    def tokenize(self, text):
+        encoded = self.tokenizer([self.text_prefix + (item or "") for item in text], truncation=True,
+                                 padding="max_length", max_length=self.max_length, return_tensors="pt")
+        there = torch.tensor([[bool(item)] for item in text])
+        return {"input_ids": encoded["input_ids"], "attention_mask": encoded["attention_mask"] * there}
+
+    def pixels(self, image, **options):
+        height, width = self.image_size
+        return np.asarray(load_image(image, **options).resize((width, height), Image.Resampling.BILINEAR))
+
+
+def time_training(settings: RunSettings, phase: PhaseSettings, skip: int, steps: int, folder: Path,
+                  plain: bool = False) -> dict[str, Any]:
+    """Trains on `steps` batches after the first `skip`, which are not timed.
+
+    Call it in a process of its own: what glibc does with freed memory is set once for a whole process.
+
+    Returns `TimedLoader.reading` of the training, with "trainable_parameters", "batch_size" and "mixed_precision";
+    unless `plain`, also "loader_rows_per_second" of the loader with nobody training.
+    """
+    batches = skip + steps + 1
+    phase = replace(phase, epochs=1, max_steps=math.ceil(batches / settings.training.gradient_accumulation))
+    run = (PlainRun if plain else TimedRun)(settings, phase, folder)
+    run.prepare_catalog()
+    run.build_model()
+    alone = None if plain else run.read(phase, batches).reading(skip, steps)
+    run.train(0, phase)
+    result = run.timed_loader.reading(skip, steps) | {
+        "trainable_parameters": count_parameters(run.model).trainable,
+        "batch_size": phase.batch_size or settings.training.loader.batch_size,
+        "mixed_precision": run.accelerator.mixed_precision,
+    }
+    return result if plain else result | {"loader_rows_per_second": alone["rows_per_second"]}

@@ -1,0 +1,93 @@
+"""The stopwatch of recipes/benchmark.py, and what makes its plain loop plain."""
+
+import io
+import time
+
+import numpy as np
+import pytest
+import torch
+from accelerate.state import AcceleratorState
+from PIL import Image
+
+from hf_tagger.catalog.strict import build
+from hf_tagger.training.arguments import PhaseSettings, RunSettings
+from hf_tagger.training.lora import find_towers
+from hf_tagger.training.throughput import PlainProcessor, PlainRun, TimedLoader, time_training
+from tests.tiny_tagger import SIZE, tiny_processor
+
+
+class SlowLoader:
+    """Epochs of three batches of two rows, each 30 ms in the making (the second of all 500 ms), and an empty one, such
+    as refusals leave behind."""
+
+    def epoch(self, epoch):
+        for number in range(3):
+            time.sleep(0.5 if (epoch, number) == (0, 1) else 0.03)
+            yield {"ids": [f"{epoch}.{number}a", f"{epoch}.{number}b"]}
+        yield {"ids": []}
+
+
+def test_a_step_lasts_from_its_batch_to_the_next():
+    loader = TimedLoader(SlowLoader())
+    for number, batch in enumerate(loader.epoch()):
+        assert batch["ids"]
+        if number == 5:
+            break
+        time.sleep(0.5 if number == 0 else 0.09)  # the first step is slow, and not to be counted
+    reading = loader.reading(skip=1, steps=4)
+    assert reading["ids"] == ["0.1a", "0.1b", "0.2a", "0.2b", "1.0a", "1.0b", "1.1a", "1.1b"]
+    assert reading["rows_per_second"] == pytest.approx(2 / 0.12, rel=0.25)
+    assert reading["waiting"] == pytest.approx(0.25, abs=0.08)
+
+
+def test_plain_processor_pads_to_128_tokens_and_decodes_whole_photos():
+    tiny = tiny_processor()
+    plain = PlainProcessor(tiny.image_processor, tiny.tokenizer, text_prefix="new ", max_length=128)
+    batch = plain.tokenize(["red mug", None])
+    assert batch["input_ids"].shape == (2, 128) and batch["attention_mask"].sum(1).tolist() == [3, 0]
+    photo = Image.fromarray(np.random.default_rng(0).integers(0, 256, (256, 256, 3), np.uint8)).resize((1024, 1024))
+    file = io.BytesIO()
+    photo.save(file, "JPEG")
+    whole = np.asarray(Image.open(file).resize((SIZE, SIZE), Image.Resampling.BILINEAR))
+    assert np.array_equal(plain.pixels(file.getvalue()), whole)
+    assert not np.array_equal(tiny.pixels(file.getvalue()), whole)
+
+
+@pytest.fixture
+def settings():
+    AcceleratorState._reset_state()  # precision is set once per process
+    yield build(RunSettings, {
+        "catalog": {"synthetic": {"rows": 60, "picture_size": 24}},
+        "model": {"text_backbone": "scratch:gru", "vision_backbone": "scratch:test_convnext", "image_size": [32, 32],
+                  "hidden_size": 16},
+        "training": {"mixed_precision": "bf16", "loader": {"batch_size": 4, "bucket_batches": 2}},
+    })  # fmt: skip
+    AcceleratorState._reset_state()
+
+
+def test_plain_run_is_float32_in_the_default_layout(settings, tmp_path, monkeypatch):
+    kept = []
+    monkeypatch.setattr("hf_tagger.training.run.keep_freed_memory", lambda: kept.append(True))
+    run = PlainRun(settings, PhaseSettings(), tmp_path)
+    run.prepare_catalog()
+    run.build_model()
+    assert run.accelerator.mixed_precision == "no" and not kept
+    assert run.settings.training.loader.num_workers == 0 and run.settings.training.loader.bucket_batches == 1
+    assert all(weight.is_contiguous() for weight in run.model.parameters())
+    seen = []
+    tower = next(tower for name, tower in find_towers(run.model).items() if name.endswith("vision_tower"))
+    stem = next(module for module in tower.modules() if isinstance(module, torch.nn.Conv2d))
+    stem.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0]))
+    run.train(0, PhaseSettings(max_steps=1))
+    assert seen and all(pixels.is_contiguous() and pixels.dtype == torch.float32 for pixels in seen)
+
+
+def test_both_sides_train_the_same_rows_and_parameters(settings, tmp_path):
+    phase = PhaseSettings(train=["heads", "vision"])
+    fast = time_training(settings, phase, skip=2, steps=4, folder=tmp_path / "fast")
+    AcceleratorState._reset_state()
+    slow = time_training(settings, phase, skip=2, steps=4, folder=tmp_path / "slow", plain=True)
+    assert fast["ids"] == slow["ids"] and len(set(fast["ids"])) == 16
+    assert fast["trainable_parameters"] == slow["trainable_parameters"] > 0
+    assert (fast["mixed_precision"], slow["mixed_precision"]) == ("bf16", "no")
+    assert fast["loader_rows_per_second"] > 0 and "loader_rows_per_second" not in slow
