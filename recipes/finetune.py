@@ -39,7 +39,7 @@ def main(arguments: list[str]) -> int:
         print(f"finetune: {error}", file=sys.stderr)
         return 2
     except (Interrupted, KeyboardInterrupt) as error:
-        print(f"finetune: {error or 'interrupted; go on with --resume'}", file=sys.stderr)
+        print(f"finetune: {str(error) or 'interrupted; go on with --resume'}", file=sys.stderr)
         return 130
     run.accelerator.end_training()
     return 0

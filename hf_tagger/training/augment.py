@@ -5,6 +5,7 @@ import re
 import unicodedata
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
@@ -51,21 +52,21 @@ class ImageAugmentation:
     colour_jitter: float = 0.0
 
 
-def text_augmenter(settings: TextAugmentation, language_of_words: Callable[[str], set[str]] | None = None):
+def text_augmenter(settings: TextAugmentation) -> Callable[[dict], str | None]:
     """A function record -> text (None where nothing is left)."""
+    return partial(_augment_text, settings)
 
-    def augment(record: dict) -> str | None:
-        texts = record["texts"]
-        if len(texts) > 1 and random.random() < settings.field_dropout:
-            texts = [random.choice(texts)]
-        text = ". ".join(texts)
-        if random.random() < settings.label_masking:
-            text = mask_labels(text, _own_tags(record))
-        if settings.word_dropout or settings.typos:
-            text = " ".join(_noisy_words(text.split(), settings))
-        return text.strip() or None
 
-    return augment
+def _augment_text(settings: TextAugmentation, record: dict) -> str | None:
+    texts = record["texts"]
+    if len(texts) > 1 and random.random() < settings.field_dropout:
+        texts = [random.choice(texts)]
+    text = ". ".join(texts)
+    if random.random() < settings.label_masking:
+        text = mask_labels(text, _own_tags(record))
+    if settings.word_dropout or settings.typos:
+        text = " ".join(_noisy_words(text.split(), settings))
+    return text.strip() or None
 
 
 def masked_text(record: dict) -> str | None:
@@ -111,27 +112,28 @@ def _typo(word: str) -> str:
 
 def image_augmenter(settings: ImageAugmentation) -> Callable[[np.ndarray], np.ndarray]:
     """A function uint8 [H, W, 3] -> uint8 [H, W, 3]."""
+    return partial(_augment_image, settings)
 
-    def sometimes(rate: float, transform) -> list:
-        return [v2.RandomApply([transform], p=rate)] if rate else []
 
-    def augment(photo: np.ndarray) -> np.ndarray:
-        height, width = photo.shape[:2]
-        steps = (
-            sometimes(settings.crop, v2.RandomResizedCrop((height, width), scale=(settings.crop_scale, 1.0),
-                                                          ratio=(0.8 * width / height, 1.25 * width / height)))
-            + sometimes(settings.flip, v2.RandomHorizontalFlip(p=1.0))
-            + sometimes(0.5 if settings.rotation else 0.0, v2.RandomRotation(settings.rotation or 1.0, fill=255))
-            + sometimes(settings.colour_jitter, v2.ColorJitter(0.2, 0.2, 0.2, 0.05))
-            + sometimes(settings.noise, _pixel_noise)
-            + sometimes(settings.erasing, v2.RandomErasing(p=1.0, scale=(0.02, 0.2)))
-        )
-        pixels = torch.from_numpy(photo.copy()).permute(2, 0, 1)
-        for step in steps:
-            pixels = step(pixels)
-        return pixels.permute(1, 2, 0).contiguous().numpy()
+def _augment_image(settings: ImageAugmentation, photo: np.ndarray) -> np.ndarray:
+    height, width = photo.shape[:2]
+    steps = (
+        _sometimes(settings.crop, v2.RandomResizedCrop((height, width), scale=(settings.crop_scale, 1.0),
+                                                       ratio=(0.8 * width / height, 1.25 * width / height)))
+        + _sometimes(settings.flip, v2.RandomHorizontalFlip(p=1.0))
+        + _sometimes(0.5 if settings.rotation else 0.0, v2.RandomRotation(settings.rotation or 1.0, fill=255))
+        + _sometimes(settings.colour_jitter, v2.ColorJitter(0.2, 0.2, 0.2, 0.05))
+        + _sometimes(settings.noise, _pixel_noise)
+        + _sometimes(settings.erasing, v2.RandomErasing(p=1.0, scale=(0.02, 0.2)))
+    )
+    pixels = torch.from_numpy(photo.copy()).permute(2, 0, 1)
+    for step in steps:
+        pixels = step(pixels)
+    return pixels.permute(1, 2, 0).contiguous().numpy()
 
-    return augment
+
+def _sometimes(rate: float, transform) -> list:
+    return [v2.RandomApply([transform], p=rate)] if rate else []
 
 
 def _pixel_noise(pixels: torch.Tensor) -> torch.Tensor:

@@ -16,6 +16,7 @@ from accelerate import Accelerator
 from accelerate.utils import gather_object
 from safetensors.torch import load_file
 from torch import nn
+from torch.nn.parallel import DistributedDataParallel
 from tqdm import tqdm
 from transformers import get_scheduler
 
@@ -137,6 +138,11 @@ class TrainingLoop:
                 # Where no validation of this phase can be measured, the weights of an earlier one must not come back.
                 (self.folder / BEST).unlink(missing_ok=True)
         distributed = self.accelerator.num_processes > 1
+        if distributed:
+            # What is fitted apart is the same in every process; sent around, it would cost more than the gradients.
+            tensors = [*model.named_parameters(), *model.named_buffers()]
+            DistributedDataParallel._set_params_and_buffers_to_ignore_for_model(
+                model, [name for name, tensor in tensors if tower_of(name) is None and not tensor.requires_grad])
         wrapped = self.accelerator.prepare_model(model) if distributed else model
         if settings.compile:
             wrapped = torch.compile(wrapped, dynamic=True)
@@ -261,7 +267,7 @@ class TrainingLoop:
         if scheduler.last_epoch < self.scheduled_steps:
             scheduler.step()
         optimizer.zero_grad(set_to_none=True)
-        return total.item()
+        return total.item() * accelerator.num_processes
 
     def _synchronised(self, wrapped, last: bool):
         return nullcontext() if last else self.accelerator.no_sync(wrapped)

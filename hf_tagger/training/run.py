@@ -14,7 +14,7 @@ from typing import Any
 import torch
 import yaml
 from accelerate import Accelerator, DistributedDataParallelKwargs, PartialState
-from accelerate.utils import broadcast, set_seed
+from accelerate.utils import broadcast, parse_flag_from_env, set_seed
 
 from hf_tagger.catalog.collate import Collator
 from hf_tagger.catalog.loader import CatalogLoader, LoaderSettings
@@ -52,10 +52,13 @@ class FinetuneRun:
         self.settings, self.data, self.resume = settings, data, resume
         self.folder = Path(settings.output_dir)
         self.checkpoints = self.folder / "checkpoints"
+        # Without an accelerator, accelerate must be told: else it takes each of several processes for the only one.
+        cpu = parse_flag_from_env("ACCELERATE_USE_CPU") or not torch.accelerator.is_available()
         precision = settings.training.mixed_precision
         if precision == "auto":
-            precision = "bf16" if bf16_is_fast(PartialState().device) else "no"
+            precision = "bf16" if bf16_is_fast(PartialState(cpu=cpu).device) else "no"
         self.accelerator = Accelerator(
+            cpu=cpu,
             log_with=settings.training.log_with or None,
             project_dir=self.folder,
             kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=True)],

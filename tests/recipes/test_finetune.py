@@ -1,0 +1,251 @@
+"""The main job as real processes on tiny catalogues: finished, killed and resumed, interrupted, and shared by two."""
+
+import json
+import multiprocessing
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import yaml
+from safetensors.torch import load_file
+from transformers import AutoProcessor, pipeline
+
+from hf_tagger.catalog.collate import Collator
+from hf_tagger.catalog.loader import CatalogLoader, LoaderSettings
+from hf_tagger.catalog.schema import CatalogSchema
+from hf_tagger.catalog.strict import build
+from hf_tagger.catalog.synthetic import catalog_schema, generate, write_catalog
+from hf_tagger.evaluation.predict import predict
+from hf_tagger.modeling_tagger import TaggerModel
+from recipes import finetune
+from tests.catalog.files import catalog, write_parquet
+
+ROOT = Path(__file__).parents[2]
+ENVIRONMENT = {"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+SHOP = {"rows": 120, "picture_size": 32, "languages": ["en"], "missing_modality": 0.2}
+PRODUCTS = ["Red cotton dress", "Waterproof blue mug with dots", {"text": "Bag"}]
+
+
+def write_config(path, catalog, **changes):
+    data = {"catalog": catalog, "seed": 3, "lora": None}
+    data["model"] = {"text_backbone": "scratch:lstm", "vision_backbone": "scratch:test_resnet", "image_size": [32, 32],
+                     "hidden_size": 32, "max_length": 24, "words": {"buckets": 512}}  # fmt: skip
+    data["training"] = {"loader": {"batch_size": 8, "shuffle_buffer": 40, "bucket_batches": 2}, "metric": "micro_f1",
+                        "text_augmentation": {"word_dropout": 0.1, "label_masking": 0.3}, "gradient_accumulation": 2,
+                        "checkpoint_steps": 3}  # fmt: skip
+    for name, value in changes.items():
+        data[name] = data[name] | value if isinstance(data.get(name), dict) else value
+    path.write_text(yaml.safe_dump(data), encoding="utf-8")
+    return path
+
+
+def command(config, output_dir, *arguments, launcher=(sys.executable,)):
+    return [*launcher, str(ROOT / "recipes" / "finetune.py"), str(config), "--output_dir", str(output_dir), *arguments]
+
+
+def run(*arguments, **options):
+    environment = os.environ | ENVIRONMENT
+    result = subprocess.run(command(*arguments, **options), env=environment, capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr[-3000:]
+    return result.stdout
+
+
+def killed_at(point, arguments):
+    """In a process of its own: the recipe, ended by SIGKILL at the point {"step": n}, {"writing": n} or {"gate": 1}."""
+
+    def die(*_):
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    multiprocessing.set_start_method("fork", force=True)
+    loop, writer = finetune.FinetuneRun.train.__globals__["TrainingLoop"], sys.modules["hf_tagger.training.checkpoint"]
+    step, write, save_checkpoint = loop._step, writer.write_safetensors, writer.save_checkpoint
+    now = {"step": 0}
+
+    def counting_step(self, *given):
+        now["step"] = self.progress.step + 1
+        if point.get("step") == now["step"]:
+            die()
+        return step(self, *given)
+
+    def dying_write(path, tensors):
+        write(path, tensors)
+        if path.parent.suffix == ".incomplete" and point.get("writing") == now["step"]:
+            die()
+
+    loop._step, writer.write_safetensors = counting_step, dying_write
+    assert writer.save_checkpoint is save_checkpoint
+    if "gate" in point:
+        finetune.FinetuneRun.fit_gate = die
+    sys.exit(finetune.main(arguments))
+
+
+def in_a_process(point, config, output_dir, *arguments):
+    """Exit code of `killed_at` in a process forked from one that has imported all there is, but done nothing."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["recipes.finetune", "tests.recipes.test_finetune"])
+    arguments = [str(config), "--output_dir", str(output_dir), *arguments]
+    process = context.Process(target=killed_at, args=(point, arguments))
+    process.start()
+    process.join(240)
+    return process.exitcode
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread():
+    """Sums depend on the number of threads: all processes get the same."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in ENVIRONMENT.items():
+            patch.setenv(name, value)
+        yield
+
+
+@pytest.fixture(scope="module")
+def adapters(tmp_path_factory):
+    """A config with all there is to resume: phases, cached features, LoRA, dropout, word evidence, exemplars, gate."""
+    folder = tmp_path_factory.mktemp("adapters")
+    config = write_config(
+        folder / "config.yaml",
+        {"synthetic": SHOP},
+        model={"text_backbone": "scratch:bert-tiny", "vision_backbone": "scratch:test_efficientnet", "fusion": "gated",
+               "exemplars": {"count": 20}},
+        lora={"rank": 2},
+        save_adapter=True,
+        phases=[
+            {"name": "heads", "train": ["heads"], "cached_views": 2, "epochs": 2, "batch_size": 24},
+            {"name": "adapters", "epochs": 2, "evaluate_every": 2, "tower_learning_rate": 1e-2},
+        ],
+        evaluation={"protocols": {"both": {}, "photo only": {"without": ["text"]}}},
+    )  # fmt: skip
+    return config, folder / "whole", run(config, folder / "whole")
+
+
+def test_the_recipe_writes_a_folder_that_the_pipeline_opens(adapters):
+    _, folder, printed = adapters
+    lines = printed.splitlines()
+    assert "photo only" in printed and any(line.startswith("colour ") for line in lines)
+    assert f"model folder: {folder}" in lines and f"model='{folder}'" in lines[-1]
+    tags = pipeline("product-tagging", model=str(folder))(PRODUCTS[0], threshold=0)
+    assert {tag["attribute"] for tag in tags} == {"category", "colour", "pattern", "features"}
+    scores = json.loads((folder / "metrics.json").read_text())["test"]
+    assert set(scores) == {"both", "photo only"} and 0 <= scores["both"]["micro_f1"] <= 1
+    assert not (folder / "checkpoints").exists()
+
+
+def test_what_made_the_model_is_saved_beside_it(adapters):
+    config, folder, _ = adapters
+    saved = yaml.safe_load((folder / "training_config.yaml").read_text())
+    assert saved == yaml.safe_load(config.read_text()) | {"output_dir": str(folder)}
+    provenance = json.loads((folder / "provenance.json").read_text())
+    assert provenance["versions"]["torch"] and provenance["data_fingerprint"] and provenance["rows"]
+    assert [entry["phase"] for entry in provenance["validation"]] == [0, 0, 1]
+    vocabulary = json.loads((folder / "vocabulary.json").read_text())
+    assert provenance["data_fingerprint"] == vocabulary["fingerprint"]
+
+
+def test_the_saved_adapter_gives_the_logits_of_the_merged_model(adapters):
+    _, folder, printed = adapters
+    assert "adapter: " in printed
+    weights = load_file(folder / "adapter" / "adapter_model.safetensors")
+    assert any(value.abs().max() > 0 for name, value in weights.items() if "lora_B" in name)
+    merged, adapter = (pipeline("product-tagging", model=str(path)) for path in (folder, folder / "adapter"))
+    inputs = merged.processor(text=["Red dress", "Waterproof mug"])
+    for name in ("tag_logits", "none_logits"):
+        difference = merged.model(**inputs)[name] - adapter.model(**inputs)[name]
+        assert difference.abs().max() < 1e-4
+
+
+def test_killed_and_resumed_a_run_ends_with_the_very_same_weights(adapters, tmp_path):
+    config, whole, _ = adapters
+    # Phase 1 has steps 1 to 4 and phase 2 steps 5 to 16; checkpoints come every 3 steps and with every epoch.
+    assert in_a_process({"step": 4}, config, tmp_path) == -signal.SIGKILL
+    assert list((tmp_path / "checkpoints").glob("checkpoint-00000003.*"))
+    assert in_a_process({"writing": 9}, config, tmp_path, "--resume") == -signal.SIGKILL
+    assert {path.name for path in (tmp_path / "checkpoints").glob("checkpoint-*")} == {
+        "checkpoint-00000006.01", "checkpoint-00000009.01.incomplete"}  # fmt: skip
+    assert in_a_process({"step": 12}, config, tmp_path, "--resume") == -signal.SIGKILL
+    assert in_a_process({"gate": 1}, config, tmp_path, "--resume") == -signal.SIGKILL
+    assert in_a_process({}, config, tmp_path, "--resume") == 0
+    for file in ("model.safetensors", "adapter/adapter_model.safetensors", "base/model.safetensors", "vocabulary.json",
+                 "metrics.json"):  # fmt: skip
+        assert (tmp_path / file).read_bytes() == (whole / file).read_bytes(), file
+    histories = [json.loads((folder / "provenance.json").read_text())["validation"] for folder in (tmp_path, whole)]
+    assert histories[0] == histories[1]
+
+
+@pytest.fixture(scope="module")
+def classic(tmp_path_factory):
+    """The classic architecture of the field, all of it trained, on a CSV and a folder of photos."""
+    folder = tmp_path_factory.mktemp("classic")
+    write_catalog(folder / "shop", format="csv", **SHOP)
+    files = {split: str(folder / "shop" / f"{split}.csv") for split in ("train", "validation", "test")}
+    config = write_config(
+        folder / "config.yaml",
+        {"source": {"files": files}, "schema": catalog_schema("csv")},
+        model={"tag_head": "linear", "words": {"buckets": 0, "names": False}},
+        phases=[{"epochs": 3}],
+        training={"log_with": ["tensorboard"], "log_every": 2},
+    )
+    return config, folder / "whole", run(config, folder / "whole", "--training.checkpoint_steps", "0")
+
+
+def test_the_classic_architecture_trains_by_the_same_recipe(classic):
+    _, folder, _ = classic
+    model = TaggerModel.from_pretrained(folder)
+    assert model.config.text_config.cell == "lstm" and model.words is None and model.config.fusion == "concat"
+    assert len(pipeline("product-tagging", model=str(folder))(PRODUCTS)) == 3
+    assert list(folder.glob("finetune/events.out.tfevents.*"))
+
+
+def test_ctrl_c_saves_and_exits_and_the_run_goes_on_as_if_nothing_had_happened(classic, tmp_path):
+    config, whole, _ = classic
+    arguments = ("--training.loader.num_workers", "2")
+    process = subprocess.Popen(command(config, tmp_path, *arguments), env=os.environ | ENVIRONMENT, text=True,
+                               stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True)  # fmt: skip
+    deadline = time.monotonic() + 120
+    while not list(tmp_path.glob("checkpoints/checkpoint-*")) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    os.killpg(process.pid, signal.SIGINT)  # as a terminal does: the loader's workers get it too
+    _, errors = process.communicate(timeout=120)
+    assert process.returncode == 130, errors[-3000:]
+    assert "finetune: stopped at step" in errors and "Traceback" not in errors
+    assert not (tmp_path / "model.safetensors").exists()
+    assert in_a_process({}, config, tmp_path, *arguments, "--resume") == 0
+    assert (tmp_path / "model.safetensors").read_bytes() == (whole / "model.safetensors").read_bytes()
+
+
+def test_two_processes_with_uneven_shards_finish_and_count_every_row_once(tmp_path):
+    rows = {"train": [], "test": []}
+    for row in generate(rows=120, picture_size=32, languages=("en",), missing_modality=0.4):
+        row["image"] = {"bytes": row["image"], "path": None} if row["image"] else None
+        rows["train" if row["split"] == "train" else "test"].append(row)
+    # 33 and 31 rows: five batches for one process, four for the other.
+    write_parquet(tmp_path / "train-0.parquet", rows["train"][:33])
+    write_parquet(tmp_path / "train-1.parquet", rows["train"][33:64])
+    write_parquet(tmp_path / "test.parquet", rows["test"][:17])
+    schema = catalog_schema()
+    source = {"files": {"train": str(tmp_path / "train-*.parquet"), "validation": str(tmp_path / "test.parquet"),
+                        "test": str(tmp_path / "test.parquet")}}  # fmt: skip
+    config = write_config(tmp_path / "config.yaml", {"source": source, "schema": schema},
+                          model={"text_backbone": "scratch:gru"}, phases=[{"epochs": 2}])  # fmt: skip
+    launcher = (sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2")
+    run(config, tmp_path / "out", launcher=launcher)
+    scores = json.loads((tmp_path / "out" / "metrics.json").read_text())["test"]["all"]
+    model = TaggerModel.from_pretrained(tmp_path / "out")
+    collator = Collator(AutoProcessor.from_pretrained(tmp_path / "out"), model.config.attributes)
+    loader = CatalogLoader(catalog(source, build(CatalogSchema, schema)), "test", collator, LoaderSettings(64))
+    found = predict(model, loader.epoch())
+    assert len(set(found.ids)) == len(found.ids) == 17
+    assert scores == pytest.approx(found.metrics(), nan_ok=True)
+    assert json.loads((tmp_path / "out" / "provenance.json").read_text())["processes"] == 2
+
+
+def test_an_unknown_key_names_the_nearest_and_nothing_starts(tmp_path, capsys):
+    config = write_config(tmp_path / "config.yaml", {"synthetic": SHOP}, output_dir=str(tmp_path / "out"))
+    assert finetune.main([str(config), "--training.optimizer.learning_rat", "1"]) == 2
+    assert finetune.main([str(config), "--training.loader.batchsize", "1"]) == 2
+    assert 'Unknown key "training.loader.batchsize". Did you mean "batch_size"?' in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
