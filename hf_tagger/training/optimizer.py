@@ -74,9 +74,8 @@ def parameter_groups(
 
 
 def add_l1_gradient(optimizer: torch.optim.Optimizer, weight: float) -> None:
-    """Adds the subgradient of weight x |w|, summed over the decaying parameters, to their gradients."""
+    """Adds the subgradient of weight x |w|, summed over the matrices (what decays), to their gradients."""
     for group in optimizer.param_groups:
-        if group["weight_decay"] or "weight_decay" not in group:
-            for parameter in group["params"]:
-                if parameter.grad is not None:
-                    parameter.grad.add_(parameter.detach().sign(), alpha=weight)
+        for parameter in group["params"]:
+            if parameter.grad is not None and parameter.ndim >= 2:
+                parameter.grad.add_(parameter.detach().sign(), alpha=weight)
