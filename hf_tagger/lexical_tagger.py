@@ -255,10 +255,11 @@ class NameMatch(nn.Module):
         return nn.functional.pad(torch.einsum("btk,tvk->bvt", features, weights), (0, self.attributes))
 
     def named(self, features: torch.Tensor, candidate_attribute: torch.Tensor) -> torch.Tensor:
-        """Whether any tag of each `single` attribute is found, bool [B, A]. Of `multi` ones nothing is said: there a
-        tag added later must not change how the others are weighed."""
+        """Whether any tag of each `single` attribute is found, or one of its alternatives, bool [B, A]. Of `multi` ones
+        nothing is said: there a tag added later must not change how the others are weighed."""
         index = candidate_attribute[: len(self.names)].repeat(len(features), 1)
-        found = features.new_zeros(len(features), self.attributes).scatter_add(1, index, features[..., 0]) > 0
+        either = features[..., 0] + features[..., 4]
+        found = features.new_zeros(len(features), self.attributes).scatter_add(1, index, either) > 0
         return found & self.exclusive
 
     @torch.no_grad()

@@ -19,7 +19,7 @@ class GateSettings:
         iterations: of L-BFGS at most.
     """
 
-    l2: float = 1e-3
+    l2: float = 1e-2
     balance: float = 0.25
     iterations: int = 60
 
