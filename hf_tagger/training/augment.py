@@ -94,7 +94,7 @@ def mask_labels(text: str, tags: list[str]) -> str:
 def _stem(word: str) -> str:
     word = unicodedata.normalize("NFKC", word).casefold().replace("’", "'").removesuffix("'s")
     for ending, replacement in (("ies", "y"), ("es", ""), ("s", "")):
-        if len(word) > len(ending) + 2 and word.endswith(ending):
+        if len(word) > len(ending) + 2 and word.endswith(ending) and not word.endswith("ss"):
             return word.removesuffix(ending) + replacement
     return word.removesuffix("e") if len(word) > 3 else word
 

@@ -191,6 +191,10 @@ class _Problem:
 
     def write(self, evidence: WordEvidence) -> None:
         table, bias, names = self._parts()
+        # A tag of a fixed list that no row has was pushed towards minus infinity; call it as rare as the rarest.
+        for where, unseen in self.targets.unseen:
+            table[:, where][:, unseen] = 0.0
+            bias[0, where][unseen] = bias[0, where][~unseen].min()
         if evidence.lexical is not None:
             lexical, view = evidence.lexical, self.view
             lexical.idf.copy_(self.idf)
@@ -207,13 +211,16 @@ class _Targets:
     """Labels with class weights, one block per attribute: softmax with none for `single`, sigmoids for `multi`."""
 
     def __init__(self, labels: Tensor, weights: Tensor, attributes: list[dict], settings: WordsSettings, view: int):
-        self.rows, self.blocks, self.never, start = len(labels), [], [], 0
+        self.rows, self.blocks, self.never, self.unseen, start = len(labels), [], [], [], 0
         for index, attribute in enumerate(attributes):
             where = slice(start, start + len(attribute["tags"]))
             none = labels.shape[1] + index
             start = where.stop
             block = labels[:, where]
             known = (block != UNKNOWN).all(1)
+            unseen = ~(block > 0).any(0)
+            if unseen.any() and not unseen.all():
+                self.unseen.append((where, unseen))
             if attribute["kind"] == "single":
                 target = torch.where(block.amax(1) > 0, block.argmax(1), block.shape[1])
                 counts = torch.bincount(target[known], minlength=block.shape[1] + 1).clamp(min=1).float()

@@ -1,0 +1,90 @@
+from pathlib import Path
+
+import pytest
+import yaml
+
+from hf_tagger.catalog.strict import ConfigError
+from hf_tagger.training.arguments import load_run
+
+CONFIGS = Path(__file__).parents[2] / "recipes" / "configs"
+SHOP = {
+    "source": {"path": "shop.csv"},
+    "schema": {"text": "title", "attributes": {"colour": {"kind": "single"}}},
+}
+
+
+@pytest.fixture
+def config(tmp_path):
+    path = tmp_path / "config.yaml"
+    path.write_text(yaml.safe_dump({"catalog": SHOP, "seed": 3, "phases": [{"name": "heads", "train": ["heads"]}, {}]}))
+    return path
+
+
+@pytest.mark.parametrize("path", sorted(CONFIGS.glob("*.yaml")), ids=lambda path: path.stem)
+def test_every_shipped_configuration_loads_and_opens_with_its_command(path):
+    settings, data = load_run(path, [])
+    assert settings.phases and data["output_dir"] == settings.output_dir
+    assert path.read_text(encoding="utf-8").startswith("# accelerate launch recipes/finetune.py")
+    # Numbers such as 1e-3 are text to YAML 1.1: they must have been read as numbers all the same.
+    assert all(isinstance(phase.learning_rate, float) for phase in settings.phases)
+
+
+def test_what_is_not_given_has_its_default(config):
+    settings, data = load_run(config, [])
+    assert settings.seed == 3 and settings.lora.rank == 8 and settings.training.loader.batch_size == 32
+    assert settings.catalog.schema.attributes["colour"].kind == "single"
+    assert [phase.name for phase in settings.phases] == ["heads", "fine-tune"]
+    assert data["seed"] == 3
+
+
+def test_any_key_can_be_overridden(config):
+    settings, data = load_run(config, [
+        "--training.loader.batch_size", "64", "--lora=null", "--phases.0.learning_rate", "1e-4", "--save_adapter",
+        "--model.image_size", "[224, 168]", "--training.loss.balance", "{colour: 0.2}", "--phases.1.cached_views=0",
+    ])  # fmt: skip
+    assert settings.training.loader.batch_size == 64 and settings.lora is None and settings.save_adapter is True
+    assert settings.phases[0].learning_rate == 1e-4 and settings.model.image_size == (224, 168)
+    assert settings.training.loss.balance == {"colour": 0.2}
+    assert data["training"]["loader"]["batch_size"] == 64, "the resolved configuration is what is saved"
+
+
+@pytest.mark.parametrize(("argument", "value", "message"), [
+    ("--training.loader.batchsize", "64", 'Unknown key "training.loader.batchsize". Did you mean "batch_size"?'),
+    ("--trainin.seed", "1", 'Unknown key "trainin". Did you mean "training"?'),
+    ("--phases.0.learning_rates", "1", 'Unknown key "phases.0.learning_rates". Did you mean "learning_rate"?'),
+    ("--model.words.bucket", "1", 'Unknown key "model.words.bucket". Did you mean "buckets"?'),
+    ("--training.loss.multi", "asymetric", "no loss is called 'asymetric'"),
+    ("--model.fusion", "sum", "model.fusion"),
+    ("--seed", "many", "seed"),
+    ("--phases.0.cached_views", "2", None),
+    ("--phases.1.cached_views", "2", "cached_views freezes the towers, so it needs train"),
+    ("--phases.0.epochs", "0", "trains nothing"),
+    ("--phases.0.train", "[head]", "phases.0.train"),
+    ("--catalog.synthetic", "{rows: 100}", "give source and schema (your catalogue), or synthetic"),
+    ("--lora.rank", "0", "lora.rank must be at least 1"),
+])  # fmt: skip
+def test_what_does_not_fit_is_an_error_that_names_the_key(config, argument, value, message):
+    if message is None:
+        load_run(config, [argument, value])
+        return
+    with pytest.raises(ConfigError) as error:
+        load_run(config, [argument, value])
+    assert message in str(error.value)
+
+
+def test_a_configuration_without_a_catalogue_is_refused(tmp_path):
+    path = tmp_path / "config.yaml"
+    path.write_text("catalog: {}\n")
+    with pytest.raises(ConfigError, match="give source and schema"):
+        load_run(path, [])
+    path.write_text("")
+    with pytest.raises(ConfigError, match='Missing key "catalog"'):
+        load_run(path, [])
+
+
+def test_files_that_are_absent_or_no_yaml_are_named(tmp_path):
+    with pytest.raises(ConfigError, match="there is no configuration file .*absent.yaml"):
+        load_run(tmp_path / "absent.yaml", [])
+    (tmp_path / "broken.yaml").write_text("a: [1,")
+    with pytest.raises(ConfigError, match="broken.yaml is not valid YAML"):
+        load_run(tmp_path / "broken.yaml", [])
