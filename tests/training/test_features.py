@@ -1,0 +1,99 @@
+from collections import Counter
+
+import pytest
+import torch
+
+from hf_tagger.encoder_tagger import TowerFeatures
+from hf_tagger.training.features import store_features
+from tests.test_modeling import PHOTOS, TEXTS, outputs, tagger
+from tests.tiny_tagger import photo, tiny_processor
+
+
+def view(order=(0, 1, 2, 3), texts=TEXTS, photos=PHOTOS):
+    """Two batches of products with text, photos or both, and one whose every row was refused."""
+    for rows in (order[:2], [], order[2:]):
+        batch = {"ids": [f"p{row}" for row in rows], "tags": [{"n": [str(row)]} for row in rows], "refusals": []}
+        if rows:
+            batch |= tiny_processor()(text=[texts[row] for row in rows], images=[photos[row] for row in rows])
+            batch["tag_labels"] = torch.tensor([[row, -100.0] for row in rows])
+        yield batch
+
+
+def stored(folder, model=None, views=None, batch_size=3, seed=0, **options):
+    views = [view(), view(texts=["new mug"] * 4, photos=[[photo(seed=9)]] * 4)] if views is None else views
+    return store_features(model or tagger(), views, folder, batch_size, seed, **options)
+
+
+def test_an_epoch_has_every_product_once_with_its_labels(tmp_path):
+    batches = list(stored(tmp_path).epoch())
+    assert [len(batch["ids"]) for batch in batches] == [3, 1]
+    assert sorted(item for batch in batches for item in batch["ids"]) == ["p0", "p1", "p2", "p3"]
+    for batch in batches:
+        assert batch["tag_labels"].tolist() == [[float(item[1:]), -100.0] for item in batch["ids"]]
+        assert isinstance(batch["features"], TowerFeatures) and batch["features"].text.dtype == torch.float32
+        assert batch["refusals"] == []
+
+
+def test_stored_features_are_the_towers_own(tmp_path):
+    model = tagger()
+    (batch,) = stored(tmp_path, model, [view()], batch_size=8).epoch()
+    rows = [int(item[1:]) for item in batch["ids"]]
+    inputs = tiny_processor()(text=[TEXTS[row] for row in rows], images=[PHOTOS[row] for row in rows])
+    assert batch["features"].present.tolist() == [[bool(TEXTS[row]), bool(PHOTOS[row])] for row in rows]
+    found = outputs(model, {"features": batch["features"]})["encoder_logits"]
+    torch.testing.assert_close(found, outputs(model, inputs)["encoder_logits"], rtol=0.02, atol=0.02)  # float16
+
+
+def test_each_product_is_drawn_in_every_view(tmp_path):
+    loader = stored(tmp_path, batch_size=8)
+    first, seen = stored(tmp_path / "first", views=[view()], batch_size=8), set()
+    expected = {item: text for batch in first.epoch() for item, text in
+                zip(batch["ids"], batch["features"].text, strict=True)}  # fmt: skip
+    for epoch in range(12):
+        (batch,) = loader.epoch(epoch)
+        place = batch["ids"].index("p0")
+        seen.add(torch.equal(batch["features"].text[place], expected["p0"]))
+        present = batch["features"].present[batch["ids"].index("p1")].tolist()
+        assert present in ([False, True], [True, True])
+    assert seen == {True, False}
+
+
+def test_epochs_differ_are_repeatable_and_can_start_at_any_batch(tmp_path):
+    loader = stored(tmp_path, batch_size=1)
+    orders = [[batch["ids"][0] for batch in loader.epoch(epoch)] for epoch in range(6)]
+    assert len(set(map(tuple, orders))) > 1
+    again = list(stored(tmp_path / "again", batch_size=1).epoch(3))
+    assert [batch["ids"][0] for batch in again] == orders[3]
+    rest = list(loader.epoch(3, skip_batches=2))
+    for batch, expected in zip(rest, again[2:], strict=True):
+        assert batch["ids"] == expected["ids"]
+        assert torch.equal(batch["features"].text, expected["features"].text)
+
+
+def test_rare_products_are_drawn_as_often_as_their_factor_says(tmp_path):
+    loader = stored(tmp_path, repeat_factor=lambda tags: {"0": 2.5, "1": 3.0}.get(tags["n"][0], 1.0))
+    counts = Counter(item for epoch in range(40) for batch in loader.epoch(epoch) for item in batch["ids"])
+    assert counts["p1"] == 120 and counts["p2"] == counts["p3"] == 40 and 90 <= counts["p0"] <= 110
+
+
+@pytest.mark.parametrize(("text", "architecture", "kept"), [("gru", None, "text"), (None, "test_resnet", "image")])
+def test_a_model_with_one_tower_stores_that_towers_features(tmp_path, text, architecture, kept):
+    model = tagger(text, architecture)
+    (batch,) = stored(tmp_path, model, [view()], batch_size=8).epoch()
+    assert getattr(batch["features"], kept) is not None
+    assert getattr(batch["features"], "image" if kept == "text" else "text") is None
+    assert outputs(model, {"features": batch["features"]})["encoder_logits"].isfinite().all()
+
+
+def test_a_catalogue_that_changes_between_two_views_is_noticed(tmp_path):
+    with pytest.raises(RuntimeError, match="other products on its second reading"):
+        stored(tmp_path, views=[view(), view(order=(0, 2, 1, 3))])
+
+
+def test_training_on_features_still_drops_modalities(tmp_path):
+    model = tagger(modality_dropout={"text": 0.999})
+    (batch,) = stored(tmp_path, model, [view()], batch_size=8).epoch()
+    row = batch["ids"].index("p0")
+    model.train()
+    dropped = model.encoder(features=batch["features"]).present
+    assert dropped[row].tolist() == [False, True] and dropped.any(1).all()
