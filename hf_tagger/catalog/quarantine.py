@@ -44,7 +44,8 @@ class Quarantine:
     Args:
         path: quarantine.jsonl to write, one {row, id, file, column, reason, detail, fatal} per line (None: only count).
         max_bad_fraction: share of rows that may be lost before `check` raises; refused photos do not count towards it.
-        resume: go on with the file of an interrupted run instead of starting it anew.
+        resume: go on with the file of an interrupted run instead of starting it anew; `saw` must then be told how many
+            rows that run had read.
     """
 
     def __init__(self, path: str | Path | None, max_bad_fraction: float = 0.05, resume: bool = False):
@@ -64,7 +65,8 @@ class Quarantine:
             self.path.write_text(whole + "\n" if whole else "", encoding="utf-8")
             for line in whole.split("\n") if whole else ():
                 data = json.loads(line)
-                self._count(Refusal(number=data.pop("row"), **data))
+                refusal = Refusal(number=data.pop("row"), **data)
+                self.rows_lost += self._count(refusal) and refusal.fatal
         else:
             self.path.write_text("")
 

@@ -11,6 +11,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 import yaml
 from accelerate import Accelerator, DistributedDataParallelKwargs, PartialState
@@ -20,9 +21,9 @@ from hf_tagger.catalog.collate import Collator
 from hf_tagger.catalog.loader import CatalogLoader, LoaderSettings
 from hf_tagger.catalog.quarantine import Quarantine, Refusal
 from hf_tagger.catalog.stream import Catalog
-from hf_tagger.catalog.strict import build
+from hf_tagger.catalog.strict import ConfigError, build, did_you_mean
 from hf_tagger.catalog.vocabulary import Vocabulary
-from hf_tagger.evaluation.predict import INPUTS, outputs_of, predict
+from hf_tagger.evaluation.predict import INPUTS, Predictions, outputs_of, predict
 from hf_tagger.pipeline_tagger import ProductTaggingPipeline, bf16_is_fast
 from hf_tagger.training.arguments import CatalogSettings, PhaseSettings, Protocol, RunSettings
 from hf_tagger.training.augment import image_augmenter, masked_text, text_augmenter
@@ -96,6 +97,23 @@ class FinetuneRun:
             # The quarantine brings the rows lost so far: out of these, not of the few that are read from here on.
             self.quarantine.saw(self.vocabulary.rows["total"] // (1 if main else self.accelerator.num_processes))
         self.say(self.vocabulary.summary())
+        self._check_evaluation()
+
+    def _check_evaluation(self) -> None:
+        """What evaluation would only find out after the training."""
+        settings = self.settings.evaluation
+        attributes = self.vocabulary.attributes
+        tags = sum(len(attribute["tags"]) for attribute in attributes)
+        known = Predictions(attributes, scores=np.zeros((0, tags)), chosen=np.zeros((0, tags), bool)).metrics()
+        if self.settings.training.metric not in known:
+            nearest = did_you_mean(self.settings.training.metric, known)
+            raise ConfigError(f"training.metric: {self.settings.training.metric!r} is not measured.{nearest}")
+        for name, protocol in settings.protocols.items():
+            for split in {settings.validation, settings.split} & set(self.catalog.splits):
+                try:
+                    next(self._seen_through(protocol).records(split), None)
+                except ConfigError as error:
+                    raise ConfigError(f"evaluation.protocols.{name}: {error}") from error
 
     def _synthetic_catalog(self, catalog: CatalogSettings, written: bool) -> CatalogSettings:
         from hf_tagger.catalog.synthetic import write_catalog
@@ -189,12 +207,15 @@ class FinetuneRun:
 
     def _loader(self, split: str, collator: Collator, settings: LoaderSettings, protocol: Protocol | None = None,
                 **options) -> CatalogLoader:
-        catalog = self.catalog
-        if protocol is not None and protocol.text is not None:
-            catalog = Catalog(catalog.source, replace(catalog.schema, text=protocol.text))
         return CatalogLoader(
-            catalog, split, collator, settings, seed=self.settings.seed, rank=self.accelerator.process_index,
-            world_size=self.accelerator.num_processes, drop_duplicates=self.catalog_settings.drop_duplicates, **options)
+            self._seen_through(protocol), split, collator, settings, seed=self.settings.seed,
+            rank=self.accelerator.process_index, world_size=self.accelerator.num_processes,
+            drop_duplicates=self.catalog_settings.drop_duplicates, **options)
+
+    def _seen_through(self, protocol: Protocol | None) -> Catalog:
+        if protocol is None or protocol.text is None:
+            return self.catalog
+        return Catalog(self.catalog.source, replace(self.catalog.schema, text=protocol.text))
 
     def _train_loader(self, phase: PhaseSettings) -> CatalogLoader:
         settings = self.settings.training

@@ -1,0 +1,81 @@
+import pytest
+import torch
+
+from hf_tagger.evaluation.predict import INPUTS, outputs_of, predict
+from tests.test_modeling import PHOTOS, TEXTS, tagger
+from tests.tiny_tagger import tiny_processor
+
+# Rows with both, a photo, a text, and both; see tests.test_modeling.
+TAGS = [
+    {"colour": ["Red"], "category": ["Mug"], "features": []},
+    {"colour": ["Blue"], "category": None, "features": None},
+    {"colour": ["Teal"], "category": ["Dress"], "features": ["Waterproof", "Foldable"]},
+    {"colour": [], "category": ["Dress"], "features": ["Handmade"]},
+]
+
+
+def batches(*groups):
+    for rows in groups:
+        batch = {"ids": [f"p{row}" for row in rows], "tags": [TAGS[row] for row in rows], "refusals": []}
+        if rows:
+            batch |= tiny_processor()(text=[TEXTS[row] for row in rows], images=[PHOTOS[row] for row in rows])
+            batch["tag_labels"] = torch.arange(len(rows) * 6.0).view(-1, 6)
+        yield batch
+
+
+@pytest.fixture(scope="module")
+def model():
+    return tagger()
+
+
+def test_every_product_is_scored_once_in_any_batches(model):
+    together = predict(model, batches([0, 1, 2, 3]))
+    assert together.ids == ["p0", "p1", "p2", "p3"] and together.tags == TAGS
+    assert together.scores.shape == together.chosen.shape == (4, 6)
+    apart = predict(model, batches([0], [], [1, 2], [3]))
+    assert apart.ids == together.ids
+    assert apart.scores == pytest.approx(together.scores, abs=1e-4) and (apart.chosen == together.chosen).all()
+
+
+def test_the_model_is_left_in_the_mode_it_was_in(model):
+    model.train()
+    predict(model, batches([0]))
+    assert model.training
+    model.eval()
+
+
+@pytest.mark.parametrize(("without", "left"), [("text", ["p0", "p1", "p3"]), ("image", ["p0", "p2", "p3"])])
+def test_without_a_modality_products_that_have_no_other_are_left_out_of_any_batch(model, without, left):
+    together = predict(model, batches([0, 1, 2, 3]), [without])
+    apart = predict(model, batches([0], [1], [2], [3]), [without])
+    assert together.ids == apart.ids == left and len(together.tags) == len(together.scores) == 3
+    assert apart.scores == pytest.approx(together.scores, abs=1e-4)
+    hidden = batches([0, 1, 2, 3])
+    for batch, outputs in outputs_of(model, hidden, [without]):
+        assert len(batch["tag_labels"]) == len(outputs.tag_logits) == 3
+        assert batch["tag_labels"][-1, 0] == 18
+        assert not [key for key in INPUTS if key in batch and len(batch[key]) != 3]
+
+
+def test_a_hidden_modality_is_never_seen(model):
+    with_photos = predict(model, batches([0, 3]), ["image"]).scores
+    no_photos = [{**batch, **tiny_processor()(text=[TEXTS[0], TEXTS[3]])} for batch in batches([0, 3])]
+    for key in ("pixel_values", "pixel_mask"):
+        no_photos[0].pop(key)
+    assert predict(model, no_photos).scores == pytest.approx(with_photos, abs=1e-6)
+
+
+def test_metrics_count_tags_outside_the_vocabulary_as_misses_and_unknown_ones_nowhere(model):
+    found = predict(model, batches([0, 1, 2, 3]))
+    found.chosen[:] = False
+    found.chosen[0, [0, 2]] = found.chosen[1, [1, 3]] = found.chosen[2, 3] = found.chosen[2, 4] = True
+    scores = found.metrics()
+    assert scores["colour/accuracy"] == 3 / 4  # teal cannot be said; row 3 has no colour and gets none
+    assert scores["category/accuracy"] == 2 / 3  # row 1 is unknown, whatever is predicted
+    assert scores["colour/macro_f1"] == pytest.approx(2 / 3)  # red, blue; teal
+    assert scores["features/micro_recall"] == 1 / 3  # waterproof of waterproof, foldable, handmade
+
+
+def test_nothing_to_score_gives_no_rows(model):
+    found = predict(model, batches([]))
+    assert found.ids == [] and found.scores.shape == (0, 6) and "macro_f1" in found.metrics()

@@ -1,0 +1,119 @@
+"""The steps of a run that need no training; whole runs, as real processes: tests/recipes/test_finetune.py."""
+
+import pytest
+import torch
+from accelerate.state import AcceleratorState
+
+from hf_tagger.catalog.quarantine import TooManyBadRows
+from hf_tagger.catalog.strict import ConfigError, build
+from hf_tagger.training.arguments import RunSettings
+from hf_tagger.training.run import FinetuneRun
+from tests.catalog.files import products, write_jsonl
+
+SHIRTS = {"id": "id", "text": "title", "attributes": {"colour": {}}}
+
+
+@pytest.fixture(autouse=True)
+def fresh_accelerate():
+    AcceleratorState._reset_state(True)
+    yield
+    AcceleratorState._reset_state(True)
+
+
+def a_run(folder, resume=False, catalog=None, **settings):
+    files = {split: str(folder / f"{split}.jsonl") for split in ("train", "validation", "test")}
+    catalog = catalog or {"source": {"files": files}, "schema": SHIRTS}
+    data = {"catalog": catalog, "output_dir": str(folder / "out")} | settings
+    return FinetuneRun(build(RunSettings, data), data, resume)
+
+
+@pytest.fixture
+def shop(tmp_path):
+    for number, split in enumerate(("train", "validation", "test")):
+        write_jsonl(tmp_path / f"{split}.jsonl", products(200 * number, 200 * number + 180))
+    return tmp_path
+
+
+@pytest.mark.parametrize(("wanted", "on"), [("bf16", True), ("no", False)])
+def test_mixed_precision_is_what_was_asked_for(shop, wanted, on):
+    run = a_run(shop, training={"mixed_precision": wanted})
+    with run.accelerator.autocast():
+        assert torch.is_autocast_enabled(run.accelerator.device.type) is on
+        assert (torch.ones(2, 2) @ torch.ones(2, 2)).dtype == (torch.bfloat16 if on else torch.float32)
+    assert run.accelerator.mixed_precision == wanted
+
+
+def test_the_catalogue_is_counted_once_and_refused_rows_are_written_down(shop, capsys):
+    rows = products(0, 180)
+    rows[5]["title"] = None
+    write_jsonl(shop / "train.jsonl", rows)
+    run = a_run(shop)
+    run.prepare_catalog()
+    assert run.vocabulary.rows["total"] == 180 and run.vocabulary.rows["refused"] == 1
+    assert "180 rows: 0 with text and photo, 179 text only" in capsys.readouterr().out
+    assert len((shop / "out" / "quarantine.jsonl").read_text().splitlines()) == 1
+
+    (shop / "train.jsonl").unlink()
+    write_jsonl(shop / "train.jsonl", products(0, 90))
+    again = a_run(shop, resume=True)
+    again.prepare_catalog()
+    assert again.vocabulary.rows["total"] == 180, "a resumed run must keep the tags it has learned"
+
+
+def test_a_resumed_run_judges_bad_rows_by_all_rows_and_not_by_those_read_since(shop):
+    rows = products(0, 180)
+    for row in rows[:8]:
+        row["title"] = None
+    write_jsonl(shop / "train.jsonl", rows)
+    run = a_run(shop)
+    run.prepare_catalog()
+    again = a_run(shop, resume=True)
+    again.prepare_catalog()
+    assert (again.quarantine.rows_lost, again.quarantine.rows_seen) == (8, 180)
+    again.quarantine.check()
+
+
+def test_too_many_bad_rows_stop_the_run(shop):
+    rows = products(0, 180)
+    for row in rows[:20]:
+        row["title"] = None
+    write_jsonl(shop / "train.jsonl", rows)
+    with pytest.raises(TooManyBadRows, match="no_content"):
+        a_run(shop).prepare_catalog()
+
+
+def test_a_synthetic_catalogue_replaces_that_of_an_earlier_run(tmp_path):
+    totals = []
+    for rows in (60, 40, 60):
+        run = a_run(tmp_path, catalog={"synthetic": {"rows": rows, "picture_size": 0}})
+        run.prepare_catalog()
+        totals.append(run.vocabulary.rows["total"])
+    assert totals[1] < totals[0] == totals[2]
+    (tmp_path / "out" / "checkpoints" / "vocabulary.json").unlink()
+    (tmp_path / "out" / "catalog" / "train-00000-of-00001.parquet").write_bytes(b"half wri")
+    resumed = a_run(tmp_path, resume=True, catalog={"synthetic": {"rows": 60, "picture_size": 0}})
+    resumed.prepare_catalog()
+    assert resumed.vocabulary.rows["total"] == totals[0], "what a killed run had not written in full is written anew"
+
+
+def test_repeat_factors_follow_the_frequencies(shop):
+    rows = products(0, 100)
+    for number, row in enumerate(rows):
+        row["colour"] = "Rare" if number < 4 else "Common"
+    write_jsonl(shop / "train.jsonl", rows)
+    run = a_run(shop, training={"repeat_threshold": 0.16})
+    run.prepare_catalog()
+    assert run._repeat_factors() == {"colour": {"Rare": pytest.approx(2.0)}}
+    run.settings.training.repeat_threshold = 0.0
+    assert run._repeat_factors() == {}
+
+
+@pytest.mark.parametrize(("settings", "message"), [
+    ({"evaluation": {"protocols": {"masked": {"text": ["titel"]}}}},
+     r'evaluation.protocols.masked: .*no column "titel".* Did you mean "title"'),
+    ({"training": {"metric": "colour/macro-f1"}},
+     "training.metric: 'colour/macro-f1' is not measured. Did you mean \"colour/macro_f1\""),
+])  # fmt: skip
+def test_what_evaluation_lacks_is_found_before_the_training(shop, settings, message):
+    with pytest.raises(ConfigError, match=message):
+        a_run(shop, **settings).prepare_catalog()
