@@ -161,7 +161,9 @@ def test_the_saved_adapter_gives_the_logits_of_the_merged_model(adapters):
 def test_killed_and_resumed_a_run_ends_with_the_very_same_weights(adapters, tmp_path):
     config, whole, _ = adapters
     # Phase 1 has steps 1 to 4 and phase 2 steps 5 to 16; checkpoints come every 3 steps and with every epoch.
-    assert in_a_process({"step": 4}, config, tmp_path) == -signal.SIGKILL
+    assert in_a_process({"step": 1}, config, tmp_path) == -signal.SIGKILL
+    assert not list((tmp_path / "checkpoints").glob("checkpoint-*"))
+    assert in_a_process({"step": 4}, config, tmp_path, "--resume") == -signal.SIGKILL
     assert list((tmp_path / "checkpoints").glob("checkpoint-00000003.*"))
     assert in_a_process({"writing": 9}, config, tmp_path, "--resume") == -signal.SIGKILL
     assert {path.name for path in (tmp_path / "checkpoints").glob("checkpoint-*")} == {
