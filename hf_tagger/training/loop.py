@@ -145,7 +145,8 @@ class TrainingLoop:
                 model, [name for name, tensor in tensors if tower_of(name) is None and not tensor.requires_grad])
         wrapped = self.accelerator.prepare_model(model) if distributed else model
         if settings.compile:
-            wrapped = torch.compile(wrapped, dynamic=True)
+            # Which sizes vary is left to torch to see: told that all may, it fails on the photos' height and width.
+            wrapped = torch.compile(wrapped)
         previous = signal.signal(signal.SIGINT, self._ask_to_stop)
         try:
             self._run_epochs(phase, model, wrapped, optimizer, scheduler, loader, total)
