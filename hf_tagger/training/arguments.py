@@ -173,7 +173,7 @@ class RunSettings:
     """A whole run: what `recipes/finetune.py` reads from its YAML file and command line.
 
     Args:
-        output_dir: the model folder; checkpoints are kept in `output_dir/checkpoints` until the run is complete.
+        output_dir: the model folder; `output_dir/checkpoints` holds the last checkpoint and the best weights.
         lora: adapters on the towers; null trains all of a tower's weights.
         save_adapter: also write `output_dir/adapter`, the changes alone, and `output_dir/base`, which they change.
     """

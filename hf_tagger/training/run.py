@@ -358,7 +358,8 @@ class FinetuneRun:
         (self.folder / "metrics.json").write_text(json.dumps({settings.split: results}, indent=1) + "\n")
         self.say(score_table(results, [entry["name"] for entry in self.model.config.attributes]))
         self.say(self.quarantine.summary())
-        shutil.rmtree(self.checkpoints)
+        for features in self.checkpoints.glob("features.rank*"):
+            shutil.rmtree(features)
         self.say(f"model folder: {self.folder}")
         self.say(f'python -c "import hf_tagger; from transformers import pipeline; '
                  f"print(pipeline('product-tagging', model='{self.folder}')('Red cotton dress'))\"")
