@@ -92,11 +92,12 @@ def compare_with_truth(issues: LabelIssues, heads: RefittedHeads, truth: dict[st
         planted = sum(chosen in ("all", name) for _, name in wrong)
         suspects = [suspect for suspect in issues.suspects if chosen in ("all", suspect.attribute)]
         found = [(suspect.row, suspect.attribute) in wrong for suspect in suspects]
+        precisions = precision_at_recall(found, planted, RECALLS)
         results[chosen] = {
             "planted": planted, "suspects": len(found), "precision": round(sum(found) / max(len(found), 1), 3),
             "recall": round(sum(found) / max(planted, 1), 3),
-            "precision_at_recall": {str(recall): round(precision, 3) for recall, precision in
-                                    precision_at_recall(found, planted, RECALLS).items()}}
+            "precision_at_recall": {str(recall): precision and round(precision, 3)
+                                    for recall, precision in precisions.items()}}
     return results
 
 

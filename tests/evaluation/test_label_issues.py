@@ -126,4 +126,4 @@ def test_precision_of_the_shortest_list_that_reaches_a_recall():
     found = [True, False, True, True, False]
     precisions = precision_at_recall(found, planted=4, recalls=(0.25, 0.5, 0.75, 1.0))
     assert precisions[0.25] == 1.0 and precisions[0.5] == pytest.approx(2 / 3) and precisions[0.75] == 0.75
-    assert np.isnan(precisions[1.0])
+    assert precisions[1.0] is None
