@@ -107,8 +107,8 @@ class CatalogSchema:
     def record(
         self, row: dict, number: int, *, file: str = "", image_root: str = "", notes: list[RowError] | None = None
     ) -> Record:
-        """A row of the catalogue -> product record: {"id", "number", "file", "text", "texts", "language", "images",
-        "tags"}.
+        """A row of the catalogue -> product record: {"id", "group", "number", "file", "text", "texts", "language",
+        "images", "tags"}.
 
         `tags` holds every declared attribute (its tags, [] none applies, None unknown) and, with `pairs.discover`,
         those that the row names. `image_root` stands in for the schema's own where it has none. What is refused while
@@ -126,6 +126,7 @@ class CatalogSchema:
         language = row.get(self.language_column) if self.language_column else self.language
         return {
             "id": self.row_id(row, number, file),
+            "group": self.group_key(row, number, file),
             "number": number,
             "file": file,
             "text": ". ".join(texts) if texts else None,
@@ -141,7 +142,7 @@ class CatalogSchema:
         return f"{file}:{number}" if is_missing(value) else cell_text(value).strip()
 
     def group_key(self, row: dict, number: int, file: str = "") -> str:
-        """What decides the row's split: its group, or where it has none its id."""
+        """What decides the row's split and fold: its group, or where it has none its id."""
         value = row.get(self.group) if self.group else None
         return self.row_id(row, number, file) if is_missing(value) else cell_text(value).strip()
 

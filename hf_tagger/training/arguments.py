@@ -25,6 +25,7 @@ class CatalogSettings:
     Args:
         source: where the catalogue is; schema: what its columns mean.
         synthetic: in place of both, options of `catalog.synthetic.write_catalog`: a made-up catalogue to try things on.
+        labels: file of corrected tags that stand in for the catalogue's own, see `catalog.labels`.
         max_bad_fraction: share of rows that may be refused before the run stops.
         drop_duplicates: leave out products whose text and photos occurred before.
     """
@@ -32,6 +33,7 @@ class CatalogSettings:
     source: SourceConfig | None = None
     schema: CatalogSchema | None = None
     synthetic: dict[str, Any] | None = None
+    labels: str | None = None
     max_bad_fraction: float = 0.05
     drop_duplicates: bool = False
 

@@ -42,9 +42,11 @@ class FeatureLoader:
         draw.shuffle(rows)
         views = [draw.randrange(len(self.present)) for _ in rows]
         for start in range(skip_batches * self.batch_size, len(rows), self.batch_size):
-            yield self._batch(rows[start:start + self.batch_size], views[start:start + self.batch_size])
+            yield self.batch(rows[start:start + self.batch_size], views[start:start + self.batch_size])
 
-    def _batch(self, rows: list[int], views: list[int]) -> dict[str, Any]:
+    def batch(self, rows: list[int], views: list[int]) -> dict[str, Any]:
+        """These products, each in the view given."""
+
         def gather(arrays: list[np.ndarray]) -> torch.Tensor | None:
             if not arrays:
                 return None

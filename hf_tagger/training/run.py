@@ -18,6 +18,7 @@ from accelerate import Accelerator, DistributedDataParallelKwargs, PartialState
 from accelerate.utils import broadcast, parse_flag_from_env, set_seed
 
 from hf_tagger.catalog.collate import Collator
+from hf_tagger.catalog.labels import Labels
 from hf_tagger.catalog.loader import CatalogLoader, LoaderSettings
 from hf_tagger.catalog.quarantine import Quarantine, Refusal
 from hf_tagger.catalog.stream import Catalog
@@ -84,13 +85,16 @@ class FinetuneRun:
         if catalog.synthetic is not None:
             catalog = self._synthetic_catalog(catalog, written=counted)
         self.catalog_settings = catalog
-        self.catalog = Catalog(catalog.source, catalog.schema)
+        self.catalog = self._open_catalog(catalog)
         name = "quarantine.jsonl" if main else f"quarantine.rank{self.accelerator.process_index}.jsonl"
         self.quarantine = Quarantine(self.folder / name, catalog.max_bad_fraction, resume=counted)
         if main and not counted:
             records = self._checked(self.catalog.records("train", drop_duplicates=catalog.drop_duplicates))
-            Vocabulary.scan(records, catalog.schema).save(path)
+            vocabulary = Vocabulary.scan(records, catalog.schema)
             self.quarantine.check(final=True)
+            if self.catalog.labels is not None:
+                self.say(self.catalog.labels.check(vocabulary, catalog.schema))
+            vocabulary.save(path)
         self.accelerator.wait_for_everyone()
         self.vocabulary = Vocabulary.load(path)
         if counted:
@@ -98,6 +102,10 @@ class FinetuneRun:
             self.quarantine.saw(self.vocabulary.rows["total"] // (1 if main else self.accelerator.num_processes))
         self.say(self.vocabulary.summary())
         self._check_evaluation()
+
+    def _open_catalog(self, settings: CatalogSettings) -> Catalog:
+        labels = Labels(settings.labels, settings.schema) if settings.labels else None
+        return Catalog(settings.source, settings.schema, labels)
 
     def _check_evaluation(self) -> None:
         """What evaluation would only find out after the training."""
@@ -127,7 +135,8 @@ class FinetuneRun:
         self.accelerator.wait_for_everyone()
         files = {split: f"{folder}/{split}-*.parquet" for split in ("train", "validation", "test")}
         schema = yaml.safe_load((folder / "schema.yaml").read_text(encoding="utf-8"))
-        return build(CatalogSettings, {"source": {"files": files}, "schema": schema}, "catalog")
+        data = {"source": {"files": files}, "schema": schema, "labels": catalog.labels}
+        return build(CatalogSettings, data, "catalog")
 
     def _checked(self, records) -> Iterator[Any]:
         for record in records:
@@ -215,7 +224,7 @@ class FinetuneRun:
     def _seen_through(self, protocol: Protocol | None) -> Catalog:
         if protocol is None or protocol.text is None:
             return self.catalog
-        return Catalog(self.catalog.source, replace(self.catalog.schema, text=protocol.text))
+        return self.catalog.with_text(protocol.text)
 
     def _train_loader(self, phase: PhaseSettings) -> CatalogLoader:
         settings = self.settings.training
