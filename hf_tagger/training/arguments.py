@@ -191,6 +191,12 @@ class RunSettings:
     gate: GateSettings = field(default_factory=GateSettings)
     save_adapter: bool = False
 
+    def __post_init__(self):
+        moving = [phase.name for phase in self.phases if not phase.cached_views]
+        if self.gate.folds and moving:
+            raise ValueError(f"gate.folds fits heads again on frozen features: give phase {moving[0]!r} cached_views, "
+                             "or set gate.folds: 0")
+
 
 def load_run(config: str | Path, arguments: list[str]) -> tuple[RunSettings, dict]:
     """A run from a YAML file and `--key.sub value` overrides, and the plain data it was built from.

@@ -68,7 +68,7 @@ class TrainingLoop:
     """
     Args:
         evaluate: model -> metrics of the validation split; called by every process at the same steps.
-        folder: where checkpoints, `best.safetensors` and the quarantine are kept.
+        folder: where checkpoints and `best.safetensors` are kept; None: nowhere.
     """
 
     def __init__(
@@ -77,7 +77,7 @@ class TrainingLoop:
         settings: TrainingSettings,
         loss: TaggingLoss,
         evaluate: Callable[[nn.Module], dict[str, float]] | None,
-        folder: Path,
+        folder: Path | None,
         quarantine: Quarantine,
     ):
         self.accelerator, self.settings, self.evaluate = accelerator, settings, evaluate
@@ -134,7 +134,7 @@ class TrainingLoop:
             self._restore(optimizer, scheduler)
         else:
             self.progress = Progress(phase=index, step=self.progress.step, history=self.progress.history)
-            if self.accelerator.is_main_process:
+            if self.accelerator.is_main_process and self.folder is not None:
                 # Where no validation of this phase can be measured, the weights of an earlier one must not come back.
                 (self.folder / BEST).unlink(missing_ok=True)
         distributed = self.accelerator.num_processes > 1
@@ -260,8 +260,8 @@ class TrainingLoop:
             ids = [item for batch in window for item in batch["ids"]]
             raise NonFiniteLoss(
                 f"loss {total.item()}, gradient norm {norm.item()} at step {self.progress.step + 1}, products {ids}. "
-                "The weights were not touched. Lower learning_rate, or use mixed_precision: no; the last checkpoint is "
-                f"in {self.folder}"
+                "The weights were not touched. Lower learning_rate, or use mixed_precision: no"
+                + (f"; the last checkpoint is in {self.folder}" if self.folder is not None else "")
             )
         optimizer.step()
         # Rows that repeat-factor sampling added may outlast the schedule, and a cosine would climb again.
@@ -298,12 +298,13 @@ class TrainingLoop:
             progress.stale += 1
 
     def _load_best(self, model) -> None:
-        path = self.folder / BEST
         self.accelerator.wait_for_everyone()
-        if self.evaluate is not None and path.exists():
-            load_kept(model, load_file(path))
+        if self.evaluate is not None and (self.folder / BEST).exists():
+            load_kept(model, load_file(self.folder / BEST))
 
     def _save(self, model, optimizer) -> None:
+        if self.folder is None:
+            return
         states = gather_object([random_state()])
         if self.accelerator.is_main_process:
             tensors = {f"model.{name}": tensor for name, tensor in kept_tensors(model, self.changed).items()}

@@ -52,7 +52,7 @@ def test_rows_are_the_products_of_the_splits(heads, train):
     tags = {record["id"]: record["tags"] for record in catalog.records("test")}
     test = np.flatnonzero(heads.split_of == "test")
     assert {heads.ids[row]: heads.tags[row] for row in test} == tags
-    assert len(heads.ids) == len(train) + len(tags) == len(heads.tag_labels) == len(heads.input_ids)
+    assert len(heads.ids) == len(train) + len(tags) == len(heads.tag_labels)
 
 
 def test_scores_are_those_of_the_model_on_the_products_themselves(heads, train):
@@ -83,3 +83,40 @@ def test_a_products_own_labels_do_not_move_its_out_of_fold_scores(heads, train):
     assert np.array_equal(before[fold == 0], after[fold == 0])
     assert np.abs(before[fold == 1] - after[fold == 1]).max() > 0.05
     assert torch.is_grad_enabled()
+
+
+def test_the_gate_learns_from_products_that_the_sources_were_not_fitted_on(tmp_path):
+    """Words that know every training text by heart are trusted on it, and less on texts that they have not seen."""
+    AcceleratorState._reset_state(True)
+    phase = {"train": ["heads"], "cached_views": 2, "epochs": 2, "batch_size": 16}
+    data = DATA | {"output_dir": str(tmp_path), "phases": [phase], "lora": None, "gate": {"folds": 2, "max_rows": 60}}
+    settings = build(RunSettings, data)
+    run = FinetuneRun(settings, data)
+    run.prepare_catalog()
+    run.build_model()
+    run.train(0, settings.phases[0])
+    run.fit_exemplars()
+    before = {name: tensor.clone() for name, tensor in run.model.state_dict().items()}
+    rows = run._out_of_fold_evidence(settings.gate)
+    for name, tensor in run.model.state_dict().items():
+        assert torch.equal(tensor, before[name]), name
+    # 60 of the products in four ways, as far as they have what a way shows.
+    evidence, features, labels = (torch.cat(part) for part in zip(*rows, strict=True))
+    assert 60 < len(evidence) <= 240 and evidence.shape[1] == run.model.evidence_gate.sources == 5
+    has_text = evidence[:, 1].abs().sum(-1) > 0
+    colour = slice(12, 23)
+    known = (labels[:, colour].amax(1) == 1) & has_text
+    heads = RefittedHeads(run, store=run._stored["plain"], masked=run._stored["masked"])
+    heads.fit(np.arange(len(heads.ids)))
+    seen = [(told[:, 1, colour], given[:, colour]) for told, _, given in heads.evidence(np.arange(len(heads.ids)))]
+    told, given = (torch.cat(part) for part in zip(*seen, strict=True))
+    spoken = (told.abs().sum(-1) > 0) & (given.amax(1) == 1)
+
+    def accuracy(scores, right):
+        return (scores.argmax(1) == right.argmax(1)).float().mean()
+
+    held_out = accuracy(evidence[known][:, 1, colour], labels[known][:, colour])
+    assert accuracy(told[spoken], given[spoken]) > held_out + 0.1
+    run.fit_gate()
+    assert not torch.equal(run.model.evidence_gate.weights.weight, before["evidence_gate.weights.weight"])
+    AcceleratorState._reset_state(True)
