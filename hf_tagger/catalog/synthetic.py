@@ -125,6 +125,7 @@ def catalog_schema(format: str = "parquet") -> dict:
             "pattern": {"kind": "single", "none_values": ["Plain"]},
             "features": features,
         },
+        "free_form": {"attributes": "all"},
     }
 
 

@@ -12,17 +12,21 @@ from hf_tagger.catalog.collate import UNKNOWN
 from hf_tagger.evaluation.metrics import score_attributes
 
 INPUTS = ("input_ids", "attention_mask", "pixel_values", "pixel_mask")
+PER_PRODUCT = ("ids", "tags", "free_form", "texts", "languages")
+LOG_LIKELIHOOD = "decoder/log_likelihood"
 
 
 @dataclass
 class Predictions:
-    """Of N products: ids, tag scores and decisions [N, T], and per product the tags given {attribute: [...]}."""
+    """Of N products: ids, tag scores and decisions [N, T], per product the tags given {attribute: [...]}, and, of
+    batches with `labels`, the sum of the log-probabilities of a decoder's tokens and their number [N, 2]."""
 
     attributes: list[dict]
     ids: list[str] = field(default_factory=list)
     tags: list[dict[str, list[str] | None]] = field(default_factory=list)
     scores: np.ndarray | None = None
     chosen: np.ndarray | None = None
+    written: np.ndarray | None = None
 
     def metrics(self) -> dict[str, float]:
         """Scores of `score_attributes`; tags outside the vocabulary are columns that are never predicted."""
@@ -38,7 +42,11 @@ class Predictions:
                 np.concatenate([self.chosen[:, where], missing.astype(bool)], axis=1),
                 np.concatenate([self.scores[:, where], missing], axis=1),
             )
-        return score_attributes(parts)
+        scores = score_attributes(parts)
+        if self.written is not None:
+            total, tokens = self.written.sum(0)
+            scores[LOG_LIKELIHOOD] = float(total / tokens) if tokens else float("nan")
+        return scores
 
     def _references(self, attribute: dict) -> tuple[np.ndarray, int]:
         """int [N, tags of the vocabulary + unseen tags] in {0, 1, -100}, and how many were unseen."""
@@ -68,7 +76,7 @@ def outputs_of(model, batches: Iterable[dict[str, Any]], without: Iterable[str] 
     for batch in batches:
         batch = _with_content({key: value for key, value in batch.items() if key not in left_out})
         if batch["ids"]:
-            yield batch, model(**{key: batch[key].to(model.device) for key in INPUTS if key in batch})
+            yield batch, model(**{key: batch[key].to(model.device) for key in (*INPUTS, "labels") if key in batch})
     model.train(was_training)
 
 
@@ -81,28 +89,40 @@ def _with_content(batch: dict[str, Any]) -> dict[str, Any]:
     if there.all():
         return batch
     rows = there.nonzero().flatten()
-    kept = {key: [value[row] for row in rows] for key, value in batch.items() if key in ("ids", "tags")}
+    kept = {key: [value[row] for row in rows] for key, value in batch.items() if key in PER_PRODUCT}
     return batch | kept | {key: value[rows] for key, value in batch.items() if isinstance(value, torch.Tensor)}
 
 
 def predict(model, batches: Iterable[dict[str, Any]], without: Iterable[str] = (), gather: bool = True) -> Predictions:
     """Tags a split with a `TaggerModel`, on the product of all processes' batches if `gather`."""
     found = Predictions(model.config.attributes)
-    scores, chosen = [], []
+    scores, chosen, written = [], [], []
     for batch, outputs in outputs_of(model, batches, without):
         probabilities = model.tag_scores(outputs.tag_logits, outputs.none_logits)
         scores.append(probabilities.cpu().numpy())
         chosen.append(model.predicted_tags(probabilities).cpu().numpy())
+        if outputs.logits is not None:
+            written.append(_log_likelihoods(outputs.logits, batch["labels"], model.config.first_control_id))
         found.ids += batch["ids"]
         found.tags += batch["tags"]
     width = model.config.num_tags
     found.scores = np.concatenate(scores) if scores else np.zeros((0, width), np.float32)
     found.chosen = np.concatenate(chosen) if chosen else np.zeros((0, width), bool)
+    found.written = np.concatenate(written) if written else None
     if gather:
         # Ranks may hold different numbers of rows: plain objects travel where padded tensors would count rows twice.
-        parts = gather_object([(found.ids, found.tags, found.scores, found.chosen)])
-        found.ids = [item for ids, _, _, _ in parts for item in ids]
-        found.tags = [item for _, tags, _, _ in parts for item in tags]
-        found.scores = np.concatenate([part for _, _, part, _ in parts])
-        found.chosen = np.concatenate([part for _, _, _, part in parts])
+        parts = gather_object([(found.ids, found.tags, found.scores, found.chosen, found.written)])
+        ids, tags, scores, chosen, written = zip(*parts, strict=True)
+        found.ids, found.tags = [item for part in ids for item in part], [item for part in tags for item in part]
+        found.scores, found.chosen = np.concatenate(scores), np.concatenate(chosen)
+        written = [part for part in written if part is not None]
+        found.written = np.concatenate(written) if written else None
     return found
+
+
+def _log_likelihoods(logits: torch.Tensor, labels: torch.Tensor, first_control_id: int) -> np.ndarray:
+    """Per product the sum over its counted tokens, and their number [B, 2]."""
+    labels = labels.to(logits.device)
+    counted = (labels >= 0) & (labels < first_control_id)
+    values = logits.float().log_softmax(-1).gather(2, labels.clamp(min=0)[..., None])[..., 0]
+    return torch.stack([(values * counted).sum(1), counted.sum(1).float()], dim=1).cpu().numpy()

@@ -1,6 +1,6 @@
 """Everything a training run can be told, as plain dataclasses: their fields are the YAML keys."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -11,12 +11,15 @@ from hf_tagger.catalog.schema import CatalogSchema
 from hf_tagger.catalog.stream import SourceConfig
 from hf_tagger.catalog.strict import ConfigError, build, override
 from hf_tagger.training.augment import ImageAugmentation, TextAugmentation
+from hf_tagger.training.decoder import DecoderSettings
 from hf_tagger.training.exemplars import ExemplarSettings
 from hf_tagger.training.gate import GateSettings
 from hf_tagger.training.lora import LoraSettings
 from hf_tagger.training.losses import LossSettings
 from hf_tagger.training.optimizer import OptimizerSettings
 from hf_tagger.training.words import WordsSettings
+
+Part = Literal["heads", "text", "vision", "decoder"]
 
 
 @dataclass
@@ -51,6 +54,7 @@ class ModelSettings:
         image_size: (height, width) in pixels.
         exemplars: evidence from remembered products, see `training.exemplars`.
         words: evidence read straight from the text, see `training.words`.
+        decoder: writes free-form tags, see `training.decoder`; null for a model that does not.
         The rest are `TaggerConfig`'s fields and the processor's.
     """
 
@@ -73,6 +77,7 @@ class ModelSettings:
     modality_dropout: dict[str, float] = field(default_factory=lambda: {"text": 0.15, "image": 0.15})
     exemplars: ExemplarSettings = field(default_factory=ExemplarSettings)
     words: WordsSettings = field(default_factory=WordsSettings)
+    decoder: DecoderSettings | None = None
 
 
 @dataclass
@@ -80,7 +85,8 @@ class PhaseSettings:
     """One stretch of training.
 
     Args:
-        train: which parts move: heads (fusion and tag head), text, vision (the towers).
+        train: which parts move: heads (fusion and tag head), text, vision (the towers), decoder. The decoder alone
+            learns on the model as it is, closed tags stay as they are.
         frozen: regular expressions; tower weights whose names one of them matches stay as they are.
         cached_views: run the frozen towers once per product and view (0: not cached), then train on the stored
             features. View 0 is the product as it is, the others are augmented. Needs `train: [heads]`.
@@ -93,7 +99,7 @@ class PhaseSettings:
     """
 
     name: str = "fine-tune"
-    train: list[Literal["heads", "text", "vision"]] = field(default_factory=lambda: ["heads", "text", "vision"])
+    train: list[Part] = field(default_factory=lambda: ["heads", "text", "vision"])
     frozen: list[str] = field(default_factory=list)
     cached_views: int = 0
     epochs: int = 3
@@ -175,12 +181,15 @@ class RunSettings:
     """A whole run: what `recipes/finetune.py` reads from its YAML file and command line.
 
     Args:
+        start_from: a model folder or Hub id of ours to go on from, with its backbones, tags and evidence; of `model`,
+            only `decoder` is then read. Evidence and gate are fitted anew where a phase moves heads or towers.
         output_dir: the model folder; `output_dir/checkpoints` holds the last checkpoint and the best weights.
         lora: adapters on the towers; null trains all of a tower's weights.
         save_adapter: also write `output_dir/adapter`, the changes alone, and `output_dir/base`, which they change.
     """
 
     catalog: CatalogSettings
+    start_from: str | None = None
     output_dir: str = "runs/tagger"
     seed: int = 0
     model: ModelSettings = field(default_factory=ModelSettings)
@@ -192,10 +201,23 @@ class RunSettings:
     save_adapter: bool = False
 
     def __post_init__(self):
-        moving = [phase.name for phase in self.phases if not phase.cached_views]
-        if self.gate.folds and moving:
-            raise ValueError(f"gate.folds fits heads again on frozen features: give phase {moving[0]!r} cached_views, "
-                             "or set gate.folds: 0")
+        moving = [phase.name for phase in self.phases if not phase.cached_views and phase.train != ["decoder"]]
+        if self.gate.folds and (moving or self.start_from):
+            raise ValueError("gate.folds fits heads again on frozen features: "
+                             + (f"give phase {moving[0]!r} cached_views, or " if moving else "with start_from, ")
+                             + "set gate.folds: 0")
+        if self.start_from and replace(self.model, decoder=None) != ModelSettings():
+            raise ValueError("model: with start_from, the model is the one there; only model.decoder may be given")
+        decodes = any("decoder" in phase.train for phase in self.phases)
+        if self.model.decoder is not None and not decodes:
+            raise ValueError("phases: model.decoder is given, but no phase trains it: write train: [..., decoder]")
+        if decodes and self.model.decoder is None:
+            raise ValueError("phases: a phase trains the decoder, but model.decoder is not given")
+
+    @property
+    def moves_closed_tags(self) -> bool:
+        """Whether any phase trains more than the decoder."""
+        return any(set(phase.train) != {"decoder"} for phase in self.phases)
 
 
 def load_run(config: str | Path, arguments: list[str]) -> tuple[RunSettings, dict]:

@@ -56,7 +56,8 @@ class RefittedHeads:
                  masked: FeatureLoader | None = None):
         if run.accelerator.num_processes > 1:
             raise ConfigError("heads are refitted by one process: start this recipe as one.")
-        self.run, self.model, self.phases = run, run.model, run.settings.phases
+        self.run, self.model = run, run.model
+        self.phases = [phase for phase in run.settings.phases if phase.cached_views]
         self._split_of: list[str] = []
         self._folder = None
         if store is None:

@@ -19,6 +19,7 @@ from accelerate import Accelerator, DistributedDataParallelKwargs, PartialState
 from accelerate.utils import broadcast, parse_flag_from_env, set_seed
 
 from hf_tagger.catalog.collate import Collator
+from hf_tagger.catalog.free_form import TargetEncoder
 from hf_tagger.catalog.labels import Labels
 from hf_tagger.catalog.loader import CatalogLoader, LoaderSettings
 from hf_tagger.catalog.quarantine import Quarantine, Refusal
@@ -29,14 +30,15 @@ from hf_tagger.evaluation.predict import Predictions, outputs_of, predict
 from hf_tagger.pipeline_tagger import ProductTaggingPipeline, bf16_is_fast
 from hf_tagger.training.arguments import CatalogSettings, PhaseSettings, Protocol, RunSettings
 from hf_tagger.training.augment import image_augmenter, masked_text, text_augmenter
-from hf_tagger.training.build import build_model, fit_standardise, set_trainable, with_lora
+from hf_tagger.training.build import build_model, fit_standardise, load_model, set_trainable, with_lora
 from hf_tagger.training.checkpoint import newest_checkpoint
+from hf_tagger.training.decoder import add_decoder
 from hf_tagger.training.exemplars import fit_exemplars
 from hf_tagger.training.features import FeatureLoader, store_features
 from hf_tagger.training.gate import GateSettings, fit_gate
 from hf_tagger.training.loop import TrainingLoop, kept_tensors, load_kept
 from hf_tagger.training.lora import count_parameters, freeze_batch_norm, merge_adapter, save_adapter
-from hf_tagger.training.losses import TaggingLoss
+from hf_tagger.training.losses import SequenceLoss, TaggingLoss
 from hf_tagger.training.memory import keep_freed_memory
 from hf_tagger.training.optimizer import tower_of
 from hf_tagger.training.refit import RefittedHeads, exemplar_rows
@@ -161,8 +163,17 @@ class FinetuneRun:
     def build_model(self) -> None:
         """Backbones, tag names, and what the words of the catalogue say of its tags."""
         settings, attributes = self.settings, [entry for entry in self.vocabulary.attributes if entry["tags"]]
-        texts = (record["text"] for record in self._records("train") if record["text"])
-        self.model, self.processor = build_model(settings.model, attributes, texts, settings.seed)
+        if settings.start_from:
+            self.model, self.processor = load_model(settings.start_from)
+            attributes = self.model.config.attributes
+        else:
+            texts = (record["text"] for record in self._records("train") if record["text"])
+            self.model, self.processor = build_model(settings.model, attributes, texts, settings.seed)
+        decoder = settings.model.decoder
+        if decoder is not None and self.model.decoder is None:
+            set_seed(settings.seed)
+            add_decoder(self.model, self.processor, self._records("train"), self.catalog_settings.schema,
+                        self.vocabulary, decoder)
         self.say(f"model: {sum(weight.numel() for weight in self.model.parameters()):,} parameters")
         if settings.save_adapter and settings.lora is not None and self.accelerator.is_main_process:
             self.model.save_pretrained(self.folder / "base")
@@ -170,19 +181,23 @@ class FinetuneRun:
         self.model.to(self.accelerator.device)
         self.model.requires_grad_(True)
         resumable = self.resume and newest_checkpoint(self.checkpoints) is not None
-        if not resumable or settings.gate.folds:
-            self._fit_scales()
-        if not resumable:
-            self._fit_words(attributes)
+        if not settings.start_from:
+            if not resumable or settings.gate.folds:
+                self._fit_scales()
+            if not resumable:
+                self._fit_words(attributes)
         # What a run draws from here on must not depend on whether it has settled or resumes.
         set_seed(settings.seed)
-        self.adapted = with_lora(self.model, settings.lora) if settings.lora is not None else None
-        if settings.lora is None and not (settings.model.vision_backbone or "scratch:").startswith("scratch:"):
+        adapts = settings.lora is not None and settings.moves_closed_tags
+        self.adapted = with_lora(self.model, settings.lora) if adapts else None
+        if not adapts and not (settings.model.vision_backbone or "scratch:").startswith("scratch:"):
             freeze_batch_norm(self.model)
         self.loop = TrainingLoop(
             self.accelerator, settings.training, TaggingLoss(attributes, settings.training.loss),
             self._validate if settings.evaluation.validation in self.catalog.splits else None,
             self.checkpoints, self.quarantine,
+            None if decoder is None else (SequenceLoss(self.model.config.first_control_id, decoder.label_smoothing),
+                                          decoder.weight),
         )
         # What the sources of evidence start from when they are fitted again.
         self._unfitted = None
@@ -221,7 +236,7 @@ class FinetuneRun:
         settings, loader = self.settings.training, None
         if self.loop.progress.phase <= index:
             loader = self._feature_loader(phase) if phase.cached_views else self._train_loader(phase)
-        if not phase.cached_views:
+        if not phase.cached_views and phase.train != ["decoder"]:
             self._stored.clear()
         # After the features, for peft makes adapters trainable when it switches them on again.
         set_trainable(self.model, phase, self.adapted is not None, settings.embeddings)
@@ -249,8 +264,11 @@ class FinetuneRun:
                             repeat_factors=self._repeat_factors())
 
     def _collator(self, *augmenters) -> Collator:
+        targets, decoder = None, self.settings.model.decoder
+        if decoder is not None:
+            targets = TargetEncoder(self.processor.tag_tokenizer, self.model.config, decoder.targets)
         return Collator(self.processor, self.model.config.attributes, *augmenters,
-                        allow_urls=self.catalog_settings.schema.allow_urls)
+                        allow_urls=self.catalog_settings.schema.allow_urls, encode_targets=targets)
 
     def _augmenting_collator(self) -> Collator:
         settings = self.settings.training
@@ -310,7 +328,7 @@ class FinetuneRun:
 
     def fit_exemplars(self) -> None:
         """Remembers training products as the trained towers see them, with and without their tags' words."""
-        if self.model.exemplars is None:
+        if self.model.exemplars is None or not self.settings.moves_closed_tags:
             return
         attributes, settings = self.model.config.attributes, self.settings.model.exemplars
         rows = exemplar_rows(self._all_features("plain"), self._all_features("masked"), attributes, settings)
@@ -322,7 +340,7 @@ class FinetuneRun:
         """How far words and towers are trusted, from the validation split seen under every protocol and, if so set,
         from training products out of fold."""
         model, settings = self.model, self.settings.gate
-        if model.evidence_gate.sources == 1:
+        if model.evidence_gate.sources == 1 or not self.settings.moves_closed_tags:
             return
         rows = list(self._validation_evidence()) if self.settings.evaluation.validation in self.catalog.splits else []
         if settings.folds:

@@ -92,7 +92,7 @@ def test_files_that_are_absent_or_no_yaml_are_named(tmp_path):
 
 
 def test_a_gate_that_refits_heads_needs_frozen_towers():
-    with pytest.raises(ConfigError, match="gate.folds.*phase 'fine-tune' cached_views"):
+    with pytest.raises(ConfigError, match="gate.folds.*phase .fine-tune. cached_views"):
         build(RunSettings, {"catalog": SHOP, "gate": {"folds": 3}})
     heads = {"train": ["heads"], "cached_views": 1}
     assert build(RunSettings, {"catalog": SHOP, "gate": {"folds": 3}, "phases": [heads]}).gate.folds == 3
