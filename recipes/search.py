@@ -18,7 +18,7 @@ import json
 import multiprocessing
 import sys
 import warnings
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import optuna
@@ -87,7 +87,7 @@ def open_study(folder: Path, search: SearchSettings, data: dict) -> optuna.Study
     """The study of this folder. Raises ConfigError where it was begun with another configuration or space."""
     study = optuna.create_study(storage=storage(folder), study_name=STUDY, direction="maximize", load_if_exists=True)
     # More trials of the same search may be asked for.
-    asked = json.dumps([data, repr(replace(search, trials=1))], sort_keys=True, default=str)
+    asked = json.dumps([data, asdict(search) | {"trials": None}], sort_keys=True, default=str)
     fingerprint = hashlib.blake2b(asked.encode(), digest_size=8).hexdigest()
     begun = study.user_attrs.get("fingerprint")
     if begun is None:

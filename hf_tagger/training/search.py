@@ -61,7 +61,9 @@ class Range:
         if self.step is None and not self.whole:
             raise ConfigError(f"space.{key}: a grid needs a step, or a list of values.")
         step = self.step or 1
-        return [self.low + index * step for index in range(int((self.high - self.low) / step + 1e-9) + 1)]
+        values = [self.low + index * step for index in range(int((self.high - self.low) / step + 1e-9) + 1)]
+        # 3 * 0.1 is a little more than 0.3.
+        return values if self.whole else [round(value, 12) for value in values]
 
     def examples(self) -> list[int | float]:
         return [self.low, self.high]

@@ -50,12 +50,13 @@ def search(**settings):
 
 
 def drawn(space, count=200, sampler="random"):
-    study = optuna.create_study(sampler=search(space=space, sampler=sampler).sampler_for([0]))
-    found = []
-    for _ in range(count):
-        trial = study.ask()
-        found.append({key: values.suggest(trial, key) for key, values in search(space=space).space.items()})
-        study.tell(trial, 0.0)
+    settings, found = search(space=dict(space), sampler=sampler), []
+
+    def objective(trial):
+        found.append({key: values.suggest(trial, key) for key, values in settings.space.items()})
+        return 0.0
+
+    optuna.create_study(sampler=settings.sampler_for([0])).optimize(objective, n_trials=count)
     return found
 
 
@@ -72,8 +73,8 @@ def test_values_come_from_where_the_space_says():
 
 def test_a_grid_is_walked_completely_and_once():
     space = {"a": {"low": 1, "high": 3}, "b": {"low": 0.0, "high": 0.3, "step": 0.1}, "c": [[1], [2]]}
-    found = [(values["a"], round(values["b"], 6), values["c"][0]) for values in drawn(space, 24, "grid")]
-    assert len(set(found)) == 24 and {b for _, b, _ in found} == {0.0, 0.1, 0.2, 0.3}
+    found = [(values["a"], round(values["b"], 6), values["c"][0]) for values in drawn(space, 99, "grid")]
+    assert len(found) == len(set(found)) == 24 and {b for _, b, _ in found} == {0.0, 0.1, 0.2, 0.3}
     with pytest.raises(ConfigError, match="space.a: a grid needs a step"):
         search(space={"a": {"low": 0.1, "high": 0.2}}, sampler="grid").sampler_for([0])
 
