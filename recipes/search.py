@@ -99,7 +99,8 @@ def open_study(folder: Path, search: SearchSettings, data: dict) -> optuna.Study
 
 
 def prepare(settings: RunSettings, data: dict, search: SearchSettings, folder: Path) -> Objective:
-    run = FinetuneRun(replace(settings, output_dir=str(folder / "shared")), data)
+    # Resumed: a made-up catalogue must not be written anew while another search of this study reads it.
+    run = FinetuneRun(replace(settings, output_dir=str(folder / "shared")), data, resume=True)
     run.prepare_catalog()
     fold_of = None
     if search.folds:
@@ -138,6 +139,10 @@ def report(study: optuna.Study, search: SearchSettings, data: dict, folder: Path
         score = "" if trial["score"] is None else f"{trial['score']:.4f}"
         spread = f" +- {trial['std']:.4f}" if search.folds and trial["state"] == "complete" else ""
         print(f"{trial['number']:>4} {trial['state']:<9}{score}{spread}  {json.dumps(trial['values'])}")
+    running = sum(trial["state"] == "running" for trial in others)
+    if running:
+        print(f"{running} are running elsewhere, or were killed less than {GRACE} seconds ago: the same command, later, "
+              "tries these again")
     if not complete:
         print("search: no trial was completed", file=sys.stderr)
         return 1

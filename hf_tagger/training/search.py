@@ -21,6 +21,7 @@ from hf_tagger.catalog.stream import Catalog
 from hf_tagger.catalog.strict import ConfigError, build, override
 from hf_tagger.evaluation.predict import predict
 from hf_tagger.training.arguments import CatalogSettings, RunSettings
+from hf_tagger.training.loop import Interrupted
 from hf_tagger.training.run import FinetuneRun
 
 HELD_OUT = "held out"
@@ -252,6 +253,10 @@ class Objective:
                 for fold in range(self.search.folds):
                     scores.append(TrialRun(settings, self.data, None, self.fold_of, fold).metrics()[metric])
                     self._report(trial, float(np.mean(scores)), fold, last=fold + 1 == self.search.folds)
+        except (Interrupted, KeyboardInterrupt):
+            # For the search that goes on; a grid would otherwise count this point as done.
+            trial.study.enqueue_trial(trial.params)
+            raise
         finally:
             shutil.rmtree(folder, ignore_errors=True)
             trial.set_user_attr("scores", scores)

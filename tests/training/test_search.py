@@ -8,6 +8,7 @@ from hf_tagger.catalog.quarantine import Refusal
 from hf_tagger.catalog.strict import ConfigError, build
 from hf_tagger.training.arguments import RunSettings
 from hf_tagger.training.folds import assign_folds
+from hf_tagger.training.loop import Interrupted
 from hf_tagger.training.search import (
     HELD_OUT,
     Objective,
@@ -165,3 +166,17 @@ def test_a_hopeless_trial_is_stopped_between_validations(data, tmp_path):
         (trial,) = tried(Objective(data, build(RunSettings, data).catalog, space, tmp_path / "study"), 1,
                          pruner=threshold)  # fmt: skip
         assert trial.state.name == state and len(trial.intermediate_values) == validations
+
+
+def test_an_interrupted_trial_is_tried_again_with_its_values(data, tmp_path, monkeypatch):
+    space = search(space={"phases.0.learning_rate": [0.01, 0.02]}, sampler="grid")
+    study = optuna.create_study(direction="maximize", sampler=space.sampler_for([0]))
+    objective = Objective(data, build(RunSettings, data).catalog, space, tmp_path / "study")
+    with monkeypatch.context() as patch:
+        patch.setattr(TrialRun, "metrics", lambda run: (_ for _ in ()).throw(Interrupted("stopped at step 1")))
+        with pytest.raises(Interrupted):
+            study.optimize(objective, n_trials=1)
+    study.optimize(objective)
+    states = [(trial.state.name, trial.params["phases.0.learning_rate"]) for trial in study.trials]
+    assert states[0][0] == "FAIL" and states[1] == ("COMPLETE", states[0][1])
+    assert sorted(value for state, value in states if state == "COMPLETE") == ["0.01", "0.02"]
