@@ -141,8 +141,8 @@ def report(study: optuna.Study, search: SearchSettings, data: dict, folder: Path
         print(f"{trial['number']:>4} {trial['state']:<9}{score}{spread}  {json.dumps(trial['values'])}")
     running = sum(trial["state"] == "running" for trial in others)
     if running:
-        print(f"{running} are running elsewhere, or were killed less than {GRACE} seconds ago: the same command, later, "
-              "tries these again")
+        print(f"{running} are running elsewhere, or were killed less than {GRACE} seconds ago: the same command tries "
+              "these again, later")
     if not complete:
         print("search: no trial was completed", file=sys.stderr)
         return 1
