@@ -18,7 +18,7 @@ import json
 import multiprocessing
 import sys
 import warnings
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import optuna
@@ -87,7 +87,7 @@ def open_study(folder: Path, search: SearchSettings, data: dict) -> optuna.Study
     """The study of this folder. Raises ConfigError where it was begun with another configuration or space."""
     study = optuna.create_study(storage=storage(folder), study_name=STUDY, direction="maximize", load_if_exists=True)
     # More trials of the same search may be asked for.
-    asked = json.dumps([data, repr(replace(search, trials=1))], sort_keys=True, default=str)
+    asked = json.dumps([data, asdict(search) | {"trials": None}], sort_keys=True, default=str)
     fingerprint = hashlib.blake2b(asked.encode(), digest_size=8).hexdigest()
     begun = study.user_attrs.get("fingerprint")
     if begun is None:
@@ -99,7 +99,8 @@ def open_study(folder: Path, search: SearchSettings, data: dict) -> optuna.Study
 
 
 def prepare(settings: RunSettings, data: dict, search: SearchSettings, folder: Path) -> Objective:
-    run = FinetuneRun(replace(settings, output_dir=str(folder / "shared")), data)
+    # Resumed: a made-up catalogue must not be written anew while another search of this study reads it.
+    run = FinetuneRun(replace(settings, output_dir=str(folder / "shared")), data, resume=True)
     run.prepare_catalog()
     fold_of = None
     if search.folds:
@@ -138,6 +139,10 @@ def report(study: optuna.Study, search: SearchSettings, data: dict, folder: Path
         score = "" if trial["score"] is None else f"{trial['score']:.4f}"
         spread = f" +- {trial['std']:.4f}" if search.folds and trial["state"] == "complete" else ""
         print(f"{trial['number']:>4} {trial['state']:<9}{score}{spread}  {json.dumps(trial['values'])}")
+    running = sum(trial["state"] == "running" for trial in others)
+    if running:
+        print(f"{running} are running elsewhere, or were killed less than {GRACE} seconds ago: the same command tries "
+              "these again, later")
     if not complete:
         print("search: no trial was completed", file=sys.stderr)
         return 1

@@ -156,6 +156,19 @@ def _judge_multi(found, attribute, rows, labels, scores, min_positives):
         doubts[wrong, column] = np.where(given == 1, 1 - 2 * score, 2 * score - 1)[wrong]
     for at in np.flatnonzero((doubts > -np.inf).any(1)):
         toggled = labels[at] != (doubts[at] > -np.inf)
-        names = [tuple(tag for tag, there in zip(tags, chosen, strict=True) if there) for chosen in
-                 (labels[at], toggled)]
-        found.suspects.append(Suspect(int(rows[at]), name, *names, float(doubts[at].max())))
+        given, suggested = (tag_path(attribute, [tag for tag, there in zip(tags, chosen, strict=True) if there])
+                            for chosen in (labels[at], toggled))
+        if given != suggested:
+            found.suspects.append(Suspect(int(rows[at]), name, given, suggested, float(doubts[at].max())))
+
+
+def tag_path(attribute: dict, tags: list[str]) -> tuple[str, ...]:
+    """Of a tree of tags: these and all above them, from the root down, as the catalogue writes paths."""
+    parents = attribute.get("parents") or {}
+    depth = {}
+    for tag in tags:
+        line = [tag]
+        while line[-1] in parents and parents[line[-1]] not in line:
+            line.append(parents[line[-1]])
+        depth.update({above: len(line) - index for index, above in enumerate(line)})
+    return tuple(sorted(depth, key=depth.__getitem__))

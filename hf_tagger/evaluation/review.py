@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 from jinja2 import Environment, PackageLoader, select_autoescape
 
 from hf_tagger.catalog.quarantine import Refusal
-from hf_tagger.evaluation.label_issues import LabelIssues, Suspect
+from hf_tagger.evaluation.label_issues import LabelIssues, Suspect, tag_path
 from hf_tagger.image_tagger import ImageError, load_image
 
 PHOTO_SIDE = 240
@@ -54,7 +54,7 @@ def write_review(
     page = environment.get_template("label_issues.html.j2").render(
         title=title,
         cards=[_card(number, suspect, ids[suspect.row], products) for number, suspect in enumerate(shown)],
-        attributes={entry["name"]: {"kind": entry["kind"], "tags": entry["tags"]} for entry in attributes},
+        attributes={entry["name"]: {"kind": entry["kind"], "tags": tag_path(entry, entry["tags"])} for entry in attributes},
         issues=issues,
         total=len(issues.suspects),
     )

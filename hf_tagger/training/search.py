@@ -21,6 +21,7 @@ from hf_tagger.catalog.stream import Catalog
 from hf_tagger.catalog.strict import ConfigError, build, override
 from hf_tagger.evaluation.predict import predict
 from hf_tagger.training.arguments import CatalogSettings, RunSettings
+from hf_tagger.training.loop import Interrupted
 from hf_tagger.training.run import FinetuneRun
 
 HELD_OUT = "held out"
@@ -61,7 +62,9 @@ class Range:
         if self.step is None and not self.whole:
             raise ConfigError(f"space.{key}: a grid needs a step, or a list of values.")
         step = self.step or 1
-        return [self.low + index * step for index in range(int((self.high - self.low) / step + 1e-9) + 1)]
+        values = [self.low + index * step for index in range(int((self.high - self.low) / step + 1e-9) + 1)]
+        # 3 * 0.1 is a little more than 0.3.
+        return values if self.whole else [round(value, 12) for value in values]
 
     def examples(self) -> list[int | float]:
         return [self.low, self.high]
@@ -250,6 +253,10 @@ class Objective:
                 for fold in range(self.search.folds):
                     scores.append(TrialRun(settings, self.data, None, self.fold_of, fold).metrics()[metric])
                     self._report(trial, float(np.mean(scores)), fold, last=fold + 1 == self.search.folds)
+        except (Interrupted, KeyboardInterrupt):
+            # For the search that goes on; a grid would otherwise count this point as done.
+            trial.study.enqueue_trial(trial.params)
+            raise
         finally:
             shutil.rmtree(folder, ignore_errors=True)
             trial.set_user_attr("scores", scores)

@@ -75,6 +75,20 @@ def test_several_doubtful_tags_of_a_product_are_one_suspect():
     assert suspect.score == pytest.approx(0.9)
 
 
+def test_in_a_tree_a_suggestion_is_a_whole_path():
+    tree = {"name": "category", "kind": "multi", "tags": ["Mugs", "Kitchen", "Cups"],
+            "parents": {"Mugs": "Kitchen", "Cups": "Kitchen"}}  # fmt: skip
+    labels = np.zeros((60, 3), np.float32)
+    labels[:20], labels[20:40] = [1, 1, 0], [0, 1, 1]
+    scores = np.where(labels > 0, 0.9, 0.1)
+    scores[0] = [0.05, 0.95, 0.95]  # cups rather than mugs
+    scores[1] = [0.9, 0.05, 0.1]  # without its parent, which stays because of it
+    scores[40] = [0.1, 0.05, 0.95]  # neither, but cups: and so in the kitchen
+    found = {suspect.row: suspect for suspect in find_label_issues([tree], labels, scores).suspects}
+    assert {row: (suspect.given, suspect.suggested) for row, suspect in found.items()} == {
+        0: (("Kitchen", "Mugs"), ("Kitchen", "Cups")), 40: ((), ("Kitchen", "Cups"))}  # fmt: skip
+
+
 def test_what_nobody_knows_is_never_suspected():
     labels, scores = single(40, wrong=[6])
     labels[6] = -100

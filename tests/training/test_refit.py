@@ -5,7 +5,7 @@ import pytest
 import torch
 from accelerate.state import AcceleratorState
 
-from hf_tagger.catalog.strict import build
+from hf_tagger.catalog.strict import ConfigError, build
 from hf_tagger.evaluation.predict import predict
 from hf_tagger.training.arguments import RunSettings
 from hf_tagger.training.refit import HEADS, RefittedHeads, heads_only
@@ -26,6 +26,8 @@ def test_heads_only_takes_the_first_phase_on_cached_features_and_leaves_the_rest
     (phase,) = settings.phases
     assert (phase.cached_views, phase.epochs, phase.evaluate_every) == (2, 2, 0)
     assert settings.lora is None and settings.model.exemplars.count == 0 and not settings.model.words.masked_view
+    with pytest.raises(ConfigError, match="model.fusion: attention needs token states"):
+        heads_only(build(RunSettings, DATA | {"model": DATA["model"] | {"fusion": "attention"}}))
     (default,) = heads_only(build(RunSettings, DATA | {"phases": [{"epochs": 3}]})).phases
     assert default.cached_views and default.epochs == HEADS.epochs
 

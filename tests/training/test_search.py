@@ -8,6 +8,7 @@ from hf_tagger.catalog.quarantine import Refusal
 from hf_tagger.catalog.strict import ConfigError, build
 from hf_tagger.training.arguments import RunSettings
 from hf_tagger.training.folds import assign_folds
+from hf_tagger.training.loop import Interrupted
 from hf_tagger.training.search import (
     HELD_OUT,
     Objective,
@@ -50,12 +51,13 @@ def search(**settings):
 
 
 def drawn(space, count=200, sampler="random"):
-    study = optuna.create_study(sampler=search(space=space, sampler=sampler).sampler_for([0]))
-    found = []
-    for _ in range(count):
-        trial = study.ask()
-        found.append({key: values.suggest(trial, key) for key, values in search(space=space).space.items()})
-        study.tell(trial, 0.0)
+    settings, found = search(space=dict(space), sampler=sampler), []
+
+    def objective(trial):
+        found.append({key: values.suggest(trial, key) for key, values in settings.space.items()})
+        return 0.0
+
+    optuna.create_study(sampler=settings.sampler_for([0])).optimize(objective, n_trials=count)
     return found
 
 
@@ -72,8 +74,8 @@ def test_values_come_from_where_the_space_says():
 
 def test_a_grid_is_walked_completely_and_once():
     space = {"a": {"low": 1, "high": 3}, "b": {"low": 0.0, "high": 0.3, "step": 0.1}, "c": [[1], [2]]}
-    found = [(values["a"], round(values["b"], 6), values["c"][0]) for values in drawn(space, 24, "grid")]
-    assert len(set(found)) == 24 and {b for _, b, _ in found} == {0.0, 0.1, 0.2, 0.3}
+    found = [(values["a"], round(values["b"], 6), values["c"][0]) for values in drawn(space, 99, "grid")]
+    assert len(found) == len(set(found)) == 24 and {b for _, b, _ in found} == {0.0, 0.1, 0.2, 0.3}
     with pytest.raises(ConfigError, match="space.a: a grid needs a step"):
         search(space={"a": {"low": 0.1, "high": 0.2}}, sampler="grid").sampler_for([0])
 
@@ -164,3 +166,17 @@ def test_a_hopeless_trial_is_stopped_between_validations(data, tmp_path):
         (trial,) = tried(Objective(data, build(RunSettings, data).catalog, space, tmp_path / "study"), 1,
                          pruner=threshold)  # fmt: skip
         assert trial.state.name == state and len(trial.intermediate_values) == validations
+
+
+def test_an_interrupted_trial_is_tried_again_with_its_values(data, tmp_path, monkeypatch):
+    space = search(space={"phases.0.learning_rate": [0.01, 0.02]}, sampler="grid")
+    study = optuna.create_study(direction="maximize", sampler=space.sampler_for([0]))
+    objective = Objective(data, build(RunSettings, data).catalog, space, tmp_path / "study")
+    with monkeypatch.context() as patch:
+        patch.setattr(TrialRun, "metrics", lambda run: (_ for _ in ()).throw(Interrupted("stopped at step 1")))
+        with pytest.raises(Interrupted):
+            study.optimize(objective, n_trials=1)
+    study.optimize(objective)
+    states = [(trial.state.name, trial.params["phases.0.learning_rate"]) for trial in study.trials]
+    assert states[0][0] == "FAIL" and states[1] == ("COMPLETE", states[0][1])
+    assert sorted(value for state, value in states if state == "COMPLETE") == ["0.01", "0.02"]
