@@ -56,8 +56,9 @@ class Collator:
         allow_urls: photos may be http(s) URLs, as the catalogue's schema says.
 
     Returns a dict: the processor's tensors, `tag_labels` float [B, T], `ids` (list of str), `tags` (the records' own
-    tags, for metrics that must count tags outside the vocabulary) and `refusals` (photos that could not be read, and
-    rows that had nothing else). A batch whose every row was refused has an empty `ids` and no tensors.
+    tags, for metrics that must count tags outside the vocabulary), `about` (for reports: the records without photos and
+    tags, and in "photos" how many of these could be read) and `refusals` (photos that could not be read, and rows that
+    had nothing else). A batch whose every row was refused has an empty `ids` and no tensors.
     """
 
     def __init__(
@@ -91,6 +92,7 @@ class Collator:
                 kept.append(record)
                 photos.append(pixels)
         batch: dict[str, Any] = {"ids": [record["id"] for record in kept], "tags": [record["tags"] for record in kept],
+                                 "about": [_about(record, pixels) for record, pixels in zip(kept, photos, strict=True)],
                                  "refusals": refusals}
         if not kept:
             return batch
@@ -115,3 +117,7 @@ class Collator:
                 continue
             pixels.append(photo if self.augment_image is None else self.augment_image(photo))
         return pixels, faults
+
+
+def _about(record: dict, pixels: list) -> dict[str, Any]:
+    return {key: record.get(key) for key in ("number", "file", "text", "language", "kept")} | {"photos": len(pixels)}

@@ -43,6 +43,7 @@ class CatalogSchema:
         group: column whose rows stay in one split (default: the id).
         attributes: {name: how its tags are written}.
         pairs: tags written as attribute-value pairs; attributes without a `column` are then read from these.
+        keep: columns that records carry along as they are, for reports and slices.
         max_chars: length that each text column is cut to, in characters.
     """
 
@@ -57,6 +58,7 @@ class CatalogSchema:
     group: str | None = None
     attributes: dict[str, AttributeSpec] = field(default_factory=dict)
     pairs: PairsSpec | None = None
+    keep: list[str] = field(default_factory=list)
     max_chars: int = 2000
 
     def __post_init__(self):
@@ -80,6 +82,7 @@ class CatalogSchema:
         named = [(self.id, "id"), (self.language_column, "language_column"), (self.group, "group")]
         named += [(column, "text") for column in self.text]
         named += [(column, "images") for column in self.images]
+        named += [(column, "keep") for column in self.keep]
         named += [(spec.column, f"attributes.{name}") for name, spec in self.attributes.items()]
         if self.pairs:
             named += [(self.pairs.names, "pairs.names"), (self.pairs.values, "pairs.values")]
@@ -108,7 +111,7 @@ class CatalogSchema:
         self, row: dict, number: int, *, file: str = "", image_root: str = "", notes: list[RowError] | None = None
     ) -> Record:
         """A row of the catalogue -> product record: {"id", "number", "file", "text", "texts", "language", "images",
-        "tags"}.
+        "tags", "kept"}.
 
         `tags` holds every declared attribute (its tags, [] none applies, None unknown) and, with `pairs.discover`,
         those that the row names. `image_root` stands in for the schema's own where it has none. What is refused while
@@ -133,6 +136,7 @@ class CatalogSchema:
             "language": None if is_missing(language) else str(language).strip().lower().replace("_", "-"),
             "images": images,
             "tags": self._tags(row),
+            "kept": {column: row.get(column) for column in self.keep},
         }
 
     def row_id(self, row: dict, number: int, file: str = "") -> str:

@@ -20,12 +20,16 @@ from accelerate.utils import broadcast, parse_flag_from_env, set_seed
 from hf_tagger.catalog.collate import Collator
 from hf_tagger.catalog.loader import CatalogLoader, LoaderSettings
 from hf_tagger.catalog.quarantine import Quarantine, Refusal
+from hf_tagger.catalog.settings import CatalogSettings, write_synthetic, written_synthetic
 from hf_tagger.catalog.stream import Catalog
-from hf_tagger.catalog.strict import ConfigError, build, did_you_mean
+from hf_tagger.catalog.strict import ConfigError, did_you_mean
 from hf_tagger.catalog.vocabulary import Vocabulary
+from hf_tagger.evaluation.calibration import fit_calibration, store_attributes
 from hf_tagger.evaluation.predict import INPUTS, Predictions, outputs_of, predict
+from hf_tagger.evaluation.protocols import Protocol, seen_through
+from hf_tagger.evaluation.tables import score_table
 from hf_tagger.pipeline_tagger import ProductTaggingPipeline, bf16_is_fast
-from hf_tagger.training.arguments import CatalogSettings, PhaseSettings, Protocol, RunSettings
+from hf_tagger.training.arguments import PhaseSettings, RunSettings
 from hf_tagger.training.augment import image_augmenter, masked_text, text_augmenter
 from hf_tagger.training.build import build_model, fit_standardise, set_trainable, with_lora
 from hf_tagger.training.checkpoint import newest_checkpoint
@@ -111,23 +115,17 @@ class FinetuneRun:
         for name, protocol in settings.protocols.items():
             for split in {settings.validation, settings.split} & set(self.catalog.splits):
                 try:
-                    next(self._seen_through(protocol).records(split), None)
+                    next(seen_through(self.catalog, protocol).records(split), None)
                 except ConfigError as error:
                     raise ConfigError(f"evaluation.protocols.{name}: {error}") from error
 
     def _synthetic_catalog(self, catalog: CatalogSettings, written: bool) -> CatalogSettings:
-        from hf_tagger.catalog.synthetic import write_catalog
-
         folder = self.folder / "catalog"
         if self.accelerator.is_main_process and not written:
-            # Shards of an earlier run with other options would be read along.
-            shutil.rmtree(folder, ignore_errors=True)
             self.say(f"writing a synthetic catalogue of {catalog.synthetic.get('rows', 2000)} products to {folder}")
-            write_catalog(folder, **catalog.synthetic)
+            write_synthetic(catalog, folder)
         self.accelerator.wait_for_everyone()
-        files = {split: f"{folder}/{split}-*.parquet" for split in ("train", "validation", "test")}
-        schema = yaml.safe_load((folder / "schema.yaml").read_text(encoding="utf-8"))
-        return build(CatalogSettings, {"source": {"files": files}, "schema": schema}, "catalog")
+        return written_synthetic(folder)
 
     def _checked(self, records) -> Iterator[Any]:
         for record in records:
@@ -208,14 +206,9 @@ class FinetuneRun:
     def _loader(self, split: str, collator: Collator, settings: LoaderSettings, protocol: Protocol | None = None,
                 **options) -> CatalogLoader:
         return CatalogLoader(
-            self._seen_through(protocol), split, collator, settings, seed=self.settings.seed,
+            seen_through(self.catalog, protocol), split, collator, settings, seed=self.settings.seed,
             rank=self.accelerator.process_index, world_size=self.accelerator.num_processes,
             drop_duplicates=self.catalog_settings.drop_duplicates, **options)
-
-    def _seen_through(self, protocol: Protocol | None) -> Catalog:
-        if protocol is None or protocol.text is None:
-            return self.catalog
-        return Catalog(self.catalog.source, replace(self.catalog.schema, text=protocol.text))
 
     def _train_loader(self, phase: PhaseSettings) -> CatalogLoader:
         settings = self.settings.training
@@ -314,12 +307,23 @@ class FinetuneRun:
         weights = model.evidence_gate.weights.weight.data
         weights.copy_(broadcast(weights))
 
+    def calibrate(self) -> None:
+        """Temperatures and thresholds, from the validation split as the first protocol sees it."""
+        settings = self.settings.evaluation
+        if self.settings.calibration is None or settings.validation not in self.catalog.splits:
+            return
+        protocol = next(iter(settings.protocols.values()))
+        found = predict(self.model, self._evaluation_batches(settings.validation, protocol), protocol.without)
+        self.model.config.attributes, fitted = fit_calibration(found, self.settings.calibration)
+        self.say("calibration:", json.dumps(fitted))
+
     def save(self) -> None:
         """The model folder, and beside it what made it: configuration, vocabulary, versions."""
         if self.adapted is not None:
             if self.settings.save_adapter and self.accelerator.is_main_process:
                 size = save_adapter(self.adapted, self.folder / "adapter", self.folder / "base")
                 self.processor.save_pretrained(self.folder / "adapter")
+                store_attributes(self.folder / "adapter", self.model.config.attributes)
                 self.say(f"adapter: {size / 2**20:.1f} MiB")
             self.model = merge_adapter(self.adapted)
             self.adapted = None
@@ -370,20 +374,3 @@ def _version(package: str) -> str | None:
         return metadata.version(package)
     except metadata.PackageNotFoundError:  # hf_tagger on the path, but not installed
         return None
-
-
-def score_table(results: dict[str, dict[str, float]], attributes: list[str]) -> str:
-    """Accuracy / macro-F1 per attribute (rows) and protocol (columns)."""
-    width = max([len("macro-F1, all tags"), *map(len, attributes)])
-    columns = {name: max(len(name), 13) for name in results}
-    lines = [" ".join([" " * width, *(f"{name:>{size}}" for name, size in columns.items())])]
-    for attribute in attributes:
-        cells = [f"{scores[f'{attribute}/accuracy']:.3f} / {scores[f'{attribute}/macro_f1']:.3f}"
-                 for scores in results.values()]
-        lines.append(" ".join([f"{attribute:<{width}}",
-                               *(f"{cell:>{size}}" for cell, size in zip(cells, columns.values(), strict=True))]))
-    for label, key in (("micro-F1, all tags", "micro_f1"), ("macro-F1, all tags", "macro_f1")):
-        cells = [f"{scores[key]:>{size}.3f}" for scores, size in zip(results.values(), columns.values(), strict=True)]
-        lines.append(" ".join([f"{label:<{width}}", *cells]))
-    return "\n".join(["accuracy / macro-F1", *lines]) if results else "no test split: nothing was scored"
-
