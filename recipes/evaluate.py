@@ -26,11 +26,15 @@ from accelerate.utils import parse_flag_from_env
 from hf_tagger.catalog.settings import open_catalog
 from hf_tagger.catalog.strict import ConfigError
 from hf_tagger.evaluation.calibration import fit_calibration, store_attributes
+from hf_tagger.evaluation.card import write_card
 from hf_tagger.evaluation.machine import describe_machine
 from hf_tagger.evaluation.protocols import Evaluator, open_tagger
+from hf_tagger.evaluation.report import ReportData, write_report
 from hf_tagger.evaluation.results import ProtocolResult, remarks, write_results
 from hf_tagger.evaluation.tables import score_table
 from hf_tagger.training.arguments import RunSettings, load_evaluation
+
+TEMPLATE = Path(__file__).parents[1] / "model_cards" / "template.md"
 
 
 def main(arguments: list[str]) -> int:
@@ -38,16 +42,24 @@ def main(arguments: list[str]) -> int:
     # Without an accelerator, accelerate must be told: else it takes each of several processes for the only one.
     state = PartialState(cpu=parse_flag_from_env("ACCELERATE_USE_CPU") or not torch.accelerator.is_available())
     try:
+        baselines = read_baselines(options.baselines)
         settings = load_evaluation(options.catalogue, options.model, overrides)
         folder = Path(options.output_dir or Path(options.model) / "evaluation")
         evaluator = open_evaluator(options, settings, folder, state)
-        about = {"model": options.model, "catalogue": options.catalogue, "split": settings.evaluation.split,
+        about = {"model": options.model, "catalogue": options.catalogue,
+                 "dataset": Path(options.catalogue).stem, "split": settings.evaluation.split,
                  "machine": describe_machine()}
         if options.calibrate:
             about["calibration"] = calibrate(evaluator, settings, options.model)
         results = evaluate(evaluator, options)
         if state.is_main_process:
             write_results(folder, results, about)
+            title = f"How good is {Path(options.model).name}?"
+            data = ReportData.of(title, about, results, evaluator.catalog, baselines)
+            write_report(folder, data)
+            if options.card or Path(options.model).is_dir():
+                card = Path(options.card or Path(options.model) / "README.md")
+                write_card(TEMPLATE, card, data, options.model, ["recipes/evaluate.py", *arguments], folder)
             for remark in remarks(results[0].predictions, results[0].scorer):
                 print(f"note: {remark}")
             print(score_table({result.name: result.values for result in results}, evaluator.attributes))
@@ -67,8 +79,18 @@ def parse(arguments: list[str]) -> tuple[argparse.Namespace, list[str]]:
     parser.add_argument("--calibrate", action="store_true",
                         help="first fit temperatures and thresholds on validation, and store them in the model")
     parser.add_argument("--slices", nargs="*", default=[], metavar="COLUMN", help="also score by these columns' values")
+    parser.add_argument("--baselines", help="baselines.json of recipes/baselines.py, for the report's headline table")
+    parser.add_argument("--card", help="where the model card goes (default: README.md in the model folder)")
     parser.add_argument("--resamples", type=int, default=1000, help="bootstrap resamples (0: no intervals)")
     return parser.parse_known_args(arguments)
+
+
+def read_baselines(path: str | None) -> dict:
+    if path is None:
+        return {}
+    if not Path(path).is_file():
+        raise ConfigError(f"there is no file {path}: recipes/baselines.py writes it")
+    return json.loads(Path(path).read_text(encoding="utf-8"))["methods"]
 
 
 def open_evaluator(options: argparse.Namespace, settings: RunSettings, folder: Path, state: PartialState) -> Evaluator:

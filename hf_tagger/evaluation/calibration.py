@@ -51,7 +51,7 @@ class CalibrationSettings(ThresholdSettings):
         attributes: {attribute: thresholds of its own}, in place of the above.
     """
 
-    min_positives: int = 10
+    min_positives: int = 20
     attributes: dict[str, ThresholdSettings] = field(default_factory=dict)
 
 
@@ -115,7 +115,7 @@ def fit_probabilities(
     def loss(log_scale):
         return torch.nn.functional.cross_entropy(logits[usable] * log_scale.exp(), target)
 
-    fitted = _minimise(loss, log_scale)
+    fitted = _minimise(loss, log_scale, len(target))
     entry = {**attribute, "temperature": round(float((-fitted).exp()), 4)}
     return entry, {"log_loss_before": float(loss(log_scale)), "log_loss_after": float(loss(fitted))}
 
@@ -134,10 +134,11 @@ def _fit_platt(attribute: dict, logits: torch.Tensor, references: torch.Tensor, 
         return losses[known[:, columns]].mean()
 
     start, all_tags = torch.zeros(2, dtype=torch.float64), torch.arange(logits.shape[1])
-    shared = _minimise(lambda parameters: loss(parameters, all_tags), start)
+    shared = _minimise(lambda parameters: loss(parameters, all_tags), start, len(logits))
     fitted = shared.repeat(logits.shape[1], 1)
     for column in all_tags[(positives >= min_positives) & (negatives >= min_positives)]:
-        fitted[column] = _minimise(lambda parameters, column=column: loss(parameters, column[None]), shared)
+        fitted[column] = _minimise(lambda parameters, column=column: loss(parameters, column[None]), shared,
+                                   known[:, column].sum())
     slopes, intercepts = fitted[:, 0].exp(), fitted[:, 1]
     calibration = {"slopes": [round(value, 4) for value in slopes.tolist()],
                    "intercepts": [round(value, 4) for value in intercepts.tolist()]}
@@ -149,14 +150,15 @@ def _fit_platt(attribute: dict, logits: torch.Tensor, references: torch.Tensor, 
             {"log_loss_before": float(before), "log_loss_after": float(after)})
 
 
-def _minimise(loss, start: torch.Tensor) -> torch.Tensor:
+def _minimise(loss, start: torch.Tensor, products: int) -> torch.Tensor:
+    """The parameters of the least mean loss, drawn to `start` as strongly as by one product's worth of evidence: few
+    products should not move them far, nor perfectly separated ones to infinity."""
     parameters = start.clone().requires_grad_(True)
     optimizer = torch.optim.LBFGS([parameters], max_iter=100, line_search_fn="strong_wolfe")
 
     def closure():
         optimizer.zero_grad()
-        # Perfectly separated products would push the slope to infinity.
-        value = loss(parameters) + 1e-4 * (parameters - start).square().sum()
+        value = loss(parameters) + (parameters - start).square().sum() / products
         value.backward()
         return value
 

@@ -4,6 +4,7 @@ import json
 import platform
 import shutil
 import subprocess
+import time
 from collections.abc import Iterator
 from contextlib import nullcontext
 from dataclasses import replace
@@ -25,6 +26,7 @@ from hf_tagger.catalog.stream import Catalog
 from hf_tagger.catalog.strict import ConfigError, did_you_mean
 from hf_tagger.catalog.vocabulary import Vocabulary
 from hf_tagger.evaluation.calibration import fit_calibration, store_attributes
+from hf_tagger.evaluation.machine import describe_machine
 from hf_tagger.evaluation.predict import INPUTS, Predictions, outputs_of, predict
 from hf_tagger.evaluation.protocols import Protocol, seen_through
 from hf_tagger.evaluation.tables import score_table
@@ -55,7 +57,7 @@ class FinetuneRun:
 
     def __init__(self, settings: RunSettings, data: dict, resume: bool = False):
         self.settings, self.data, self.resume = settings, data, resume
-        self.folder = Path(settings.output_dir)
+        self.folder, self.started = Path(settings.output_dir), time.monotonic()
         self.checkpoints = self.folder / "checkpoints"
         # Without an accelerator, accelerate must be told: else it takes each of several processes for the only one.
         cpu = parse_flag_from_env("ACCELERATE_USE_CPU") or not torch.accelerator.is_available()
@@ -344,6 +346,8 @@ class FinetuneRun:
             "git_revision": git.stdout.strip() or None,
             "versions": {name: _version(name) for name in PACKAGES},
             "python": platform.python_version(),
+            "machine": describe_machine(),
+            "seconds": round(time.monotonic() - self.started),
             "processes": self.accelerator.num_processes,
             "mixed_precision": self.accelerator.mixed_precision,
             "validation": self.loop.progress.history,

@@ -93,7 +93,7 @@ def test_neighbours_vote_and_their_number_is_chosen_on_validation(catalogue):
     fitted = best_neighbours([COLOUR, USES], (train, known), (test, asked), choices=(1, 5, 290))
     tried = {count: NearestNeighbours([COLOUR, USES], train, known, count).predict(test, asked).metrics()["macro_f1"]
              for count in (1, 5, 290)}  # fmt: skip
-    assert fitted.neighbours == max(tried, key=tried.get) and tried[290] < tried[5]
+    assert len(set(tried.values())) > 1 and fitted.neighbours == max(tried, key=tried.get)
 
 
 def test_a_product_like_no_other_gets_probabilities_that_stay_finite(catalogue):
