@@ -54,24 +54,28 @@ def main(arguments: list[str]) -> int:
         settings = replace(settings, catalog=CatalogSettings(catalog.source, catalog.schema))
         vocabulary = Vocabulary.scan(catalog.records("train"), catalog.schema)
         attributes = [entry for entry in vocabulary.attributes if entry["tags"]]
-        methods = {}
-        for name in options.only:
+        about = {"catalogue": options.catalogue, "split": settings.evaluation.split, "machine": describe_machine(),
+                 "data_fingerprint": vocabulary.fingerprint, "methods": {}}
+        for name in [*options.only, *options.models]:
             print(f"{name} ...", flush=True)
-            predict, reads_photos = METHODS[name](catalog, attributes, settings, folder / name, options)
-            methods[name] = judge(predict, settings, reads_photos, options.resamples)
-        for model in options.models:
-            print(f"{model} ...", flush=True)
-            methods[Path(model).name] = judge(tagger(catalog, model, settings), settings, True, options.resamples)
+            if name in METHODS:
+                predict, reads_photos = METHODS[name](catalog, attributes, settings, folder / name, options)
+            else:
+                predict, reads_photos = tagger(catalog, name, settings), True
+            about["methods"][Path(name).name] = judge(predict, settings, reads_photos, options.resamples)
+            write(folder, about)
     except ConfigError as error:
         print(f"baselines: {error}", file=sys.stderr)
         return 2
-    about = {"catalogue": options.catalogue, "split": settings.evaluation.split, "machine": describe_machine(),
-             "data_fingerprint": vocabulary.fingerprint, "methods": methods}
+    print(comparison_table(about["methods"]), f"\n\nwritten to {folder}")
+    return 0
+
+
+def write(folder: Path, about: dict) -> None:
+    """After every method: the last one may take hours."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "baselines.json").write_text(json.dumps(about, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-    (folder / "baselines.md").write_text(comparison_table(methods) + "\n", encoding="utf-8")
-    print(comparison_table(methods), f"\n\nwritten to {folder}")
-    return 0
+    (folder / "baselines.md").write_text(comparison_table(about["methods"]) + "\n", encoding="utf-8")
 
 
 def parse(arguments: list[str]) -> tuple[argparse.Namespace, list[str]]:
