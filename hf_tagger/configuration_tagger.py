@@ -43,8 +43,9 @@ class TaggerConfig(PreTrainedConfig):
     Args:
         attributes: one entry per attribute, in the order of the logits:
             `{"name": "colour", "kind": "single" | "multi", "tags": ["Black", ...]}` and optionally `"counts"` (training
-            rows per tag), `"none_count"` (training rows to which no tag applies), `"thresholds"` (one per tag),
-            `"parents"` ({tag: parent tag}). A `single` attribute has at most one tag per product.
+            rows per tag), `"none_count"` (training rows to which no tag applies), `"parents"` ({tag: parent tag}), and
+            what is fitted on validation products: `"thresholds"` (one per tag), `"temperature"`, `"calibration"` (see
+            `decision_tagger.py`). A `single` attribute has at most one tag per product.
         text_config: any `AutoModel` encoder's configuration, `RecurrentTextConfig`, or None for a photo-only model.
         vision_config: a `timm_wrapper` configuration (any timm backbone), or None for a text-only model.
         fusion: how the two pooled vectors become one. `concat` (an MLP over both), `gated` (gated multimodal unit,
@@ -218,9 +219,14 @@ def _check_attributes(attributes: list[dict]) -> None:
             raise ValueError(f"attribute {name!r}: kind must be 'single' or 'multi', got {attribute.get('kind')!r}")
         if not tags or len(set(tags)) != len(tags):
             raise ValueError(f"attribute {name!r} needs at least one tag, and each tag once")
-        for key in ("thresholds", "counts"):
-            if attribute.get(key) is not None and len(attribute[key]) != len(tags):
-                raise ValueError(f"attribute {name!r}: {len(attribute[key])} {key} for {len(tags)} tags")
+        calibration = attribute.get("calibration") or {}
+        per_tag = {"thresholds": attribute.get("thresholds"), "counts": attribute.get("counts"),
+                   "slopes": calibration.get("slopes"), "intercepts": calibration.get("intercepts")}
+        for key, values in per_tag.items():
+            if values is not None and len(values) != len(tags):
+                raise ValueError(f"attribute {name!r}: {len(values)} {key} for {len(tags)} tags")
+        if (attribute.get("temperature") or 1.0) <= 0:
+            raise ValueError(f"attribute {name!r}: temperature must be above 0, got {attribute['temperature']}")
 
 
 __all__ = ["RecurrentTextConfig", "TaggerConfig"]

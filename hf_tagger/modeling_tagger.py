@@ -11,6 +11,7 @@ from transformers.cache_utils import Cache
 from transformers.utils import ModelOutput
 
 from .configuration_tagger import TaggerConfig
+from .decision_tagger import grown, predicted_tags, tag_scores
 from .decoder_tagger import DecoderMemory, TagDecoder, shift_right
 from .encoder_tagger import IMAGE, ColourHistogram, Standardise, TaggerEncoder, TowerFeatures, pool_tokens
 from .exemplars_tagger import ExemplarEvidence, feature_blocks
@@ -231,35 +232,12 @@ class TaggerModel(PreTrainedModel, GenerationMixin):
         return torch.einsum("bmc,bcm->bc", logits, weights[:, self.candidate_attribute])
 
     def tag_scores(self, tag_logits: torch.Tensor, none_logits: torch.Tensor) -> torch.Tensor:
-        """Probabilities [B, T]: softmax over an attribute's tags and "none" where it is `single`, else sigmoid."""
-        scores = torch.empty_like(tag_logits, dtype=torch.float32)
-        for index, (attribute, where) in enumerate(zip(self.config.attributes, self.config.attribute_slices().values(),
-                                                       strict=True)):
-            logits = tag_logits[:, where].float()
-            if attribute["kind"] == "single":
-                with_none = torch.cat([logits, none_logits[:, index:index + 1].float()], dim=1)
-                scores[:, where] = with_none.softmax(-1)[:, :-1]
-            else:
-                scores[:, where] = logits.sigmoid()
-        return scores
+        """Probabilities [B, T], calibrated as the config says; see `decision_tagger.tag_scores`."""
+        return tag_scores(self.config.attributes, tag_logits, none_logits)
 
     def predicted_tags(self, scores: torch.Tensor) -> torch.BoolTensor:
-        """The tags a product gets [B, T], from `tag_scores`: of a `single` attribute the best one, if it is likelier
-        than none of them; of a `multi` attribute all that reach their threshold (0.5 until thresholds are fitted)."""
-        chosen = torch.zeros_like(scores, dtype=torch.bool)
-        for attribute, where in zip(self.config.attributes, self.config.attribute_slices().values(), strict=True):
-            part = scores[:, where]
-            thresholds = attribute.get("thresholds")
-            if attribute["kind"] == "single":
-                best = part.argmax(-1, keepdim=True)
-                score = part.gather(1, best)
-                wanted = score >= 1 - part.sum(-1, keepdim=True)
-                if thresholds is not None:
-                    wanted = score >= torch.tensor(thresholds, device=scores.device)[best]
-                chosen[:, where] = torch.zeros_like(part, dtype=torch.bool).scatter(1, best, wanted)
-            else:
-                chosen[:, where] = part >= torch.tensor(thresholds or [0.5] * part.shape[1], device=scores.device)
-        return chosen
+        """The tags a product gets [B, T], from its `tag_scores`; see `decision_tagger.predicted_tags`."""
+        return predicted_tags(self.config.attributes, scores)
 
     @torch.no_grad()
     def encode_names(self, names: Sequence[str], processor, batch_size: int = 256) -> torch.Tensor:
@@ -307,28 +285,22 @@ class TaggerModel(PreTrainedModel, GenerationMixin):
             repeated = [tag for tag in new if list(new).count(tag) > 1 or tag in attributes[name]["tags"]]
             if repeated:
                 raise ValueError(f"attribute {name!r} has the tag {repeated[0]!r} already")
-        old_tags, order, names, grown = self.config.num_tags, [], [], []
+        old_tags, order, names, entries = self.config.num_tags, [], [], []
         for attribute, where in zip(self.config.attributes, self.config.attribute_slices().values(), strict=True):
             new = list(tags.get(attribute["name"], ()))
             order += list(range(where.start, where.stop)) + [-1] * len(new)
             names += [f"{attribute['name']}: {tag}" for tag in new]
-            attribute = {**attribute, "tags": list(attribute["tags"]) + new}
-            if attribute.get("counts") is not None:
-                attribute["counts"] = list(attribute["counts"]) + [0] * len(new)
-            if attribute.get("thresholds") is not None:
-                typical = sum(attribute["thresholds"]) / len(attribute["thresholds"])
-                attribute["thresholds"] = list(attribute["thresholds"]) + [typical] * len(new)
-            grown.append(attribute)
+            entries.append(grown(attribute, new))
         if not names:
             return
         order += range(old_tags, old_tags + len(self.config.attributes))
         old_attribute = self.candidate_attribute
-        self.config.attributes = grown
+        self.config.attributes = entries
         self.candidate_attribute = candidate_attributes(self.config).to(old_attribute.device)
         order = torch.tensor(order, device=old_attribute.device)
         self.tag_head.grow(order, old_attribute, self.candidate_attribute, self.encode_names(names, processor))
         if self.words is not None:
-            self.words.grow(order, old_attribute, self.candidate_attribute, grown)
+            self.words.grow(order, old_attribute, self.candidate_attribute, entries)
         if self.exemplars is not None:
             self.exemplars.grow(order)
 

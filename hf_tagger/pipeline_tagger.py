@@ -77,7 +77,11 @@ class ProductTaggingPipeline(Pipeline):
         config = self.model.config
         self._modalities = config.text_config is not None, config.vision_config is not None
         self._free_form: FreeFormTagger | None = None
-        self._autocast = self.model.dtype == torch.float32 and bf16_is_fast(self.device)
+
+    def autocast(self) -> torch.autocast:
+        """bfloat16 where the device computes in it faster, unless the model has a precision of its own."""
+        wanted = self.model.dtype == torch.float32 and bf16_is_fast(self.device)
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=wanted)
 
     def save_pretrained(self, save_directory: str | os.PathLike, **kwargs):
         """Saves the model, its processor and the code of both: all that the pipeline needs."""
@@ -265,7 +269,7 @@ class ProductTaggingPipeline(Pipeline):
                  min_score=None, generation=None, **options):
         if "pixel_values" in batch:
             batch["pixel_values"] = batch["pixel_values"].to(self.model.dtype)
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=self._autocast):
+        with self.autocast():
             output = self.model(**batch, output_memory=free_form)
             scores = self.model.tag_scores(output.tag_logits, output.none_logits)
             written = [[] for _ in scores]

@@ -29,12 +29,13 @@ from importlib import metadata
 from pathlib import Path
 from statistics import median
 
+from hf_tagger.catalog.settings import CatalogSettings
 from hf_tagger.catalog.stream import Catalog
 from hf_tagger.catalog.strict import ConfigError
 from hf_tagger.catalog.synthetic import generate, write_catalog
 from hf_tagger.evaluation.machine import describe_machine
 from hf_tagger.evaluation.speed import reading_memory, tagging_speed
-from hf_tagger.training.arguments import CatalogSettings, PhaseSettings, RunSettings, TrainingSettings, load_run
+from hf_tagger.training.arguments import PhaseSettings, RunSettings, TrainingSettings, load_run
 from hf_tagger.training.memory import keep_freed_memory
 from hf_tagger.training.run import PACKAGES, FinetuneRun
 from hf_tagger.training.throughput import time_training

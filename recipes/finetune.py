@@ -36,6 +36,7 @@ def main(arguments: list[str]) -> int:
             run.train(index, phase)
         run.fit_exemplars()
         run.fit_gate()
+        run.calibrate()
         run.save()
         run.report()
     except (ConfigError, TooManyBadRows, NonFiniteLoss) as error:

@@ -68,8 +68,9 @@ class Collator:
 
     Returns a dict: the processor's tensors, `tag_labels` float [B, T], with `encode_targets` `labels` int64 [B, S]
     (-100 padded), `ids` (list of str), `tags` and `free_form` (the records' own tags, for metrics that must count tags
-    outside the vocabulary), `texts`, `languages` and `refusals` (photos that could not be read, and
-    rows that had nothing else). A batch whose every row was refused has an empty `ids` and no tensors.
+    outside the vocabulary), `texts`, `languages`, `about` (for reports: the records without photos and tags, and in
+    "photos" how many of these could be read) and `refusals` (photos that could not be read, and rows that had nothing
+    else). A batch whose every row was refused has an empty `ids` and no tensors.
     """
 
     def __init__(
@@ -110,6 +111,7 @@ class Collator:
             "free_form": [record.get("free_form", {}) for record in kept],
             "texts": [record["text"] for record in kept],
             "languages": [record.get("language") for record in kept],
+            "about": [_about(record, pixels) for record, pixels in zip(kept, photos, strict=True)],
             "refusals": refusals,
         }
         if not kept:
@@ -137,3 +139,7 @@ class Collator:
                 continue
             pixels.append(photo if self.augment_image is None else self.augment_image(photo))
         return pixels, faults
+
+
+def _about(record: dict, pixels: list) -> dict[str, Any]:
+    return {key: record.get(key) for key in ("number", "file", "text", "language", "kept")} | {"photos": len(pixels)}

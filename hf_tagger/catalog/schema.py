@@ -45,6 +45,7 @@ class CatalogSchema:
         attributes: {name: how its tags are written}.
         pairs: tags written as attribute-value pairs; attributes without a `column` are then read from these.
         free_form: where the tags that a decoder learns to write are read from.
+        keep: columns that records carry along as they are, for reports and slices.
         max_chars: length that each text column is cut to, in characters.
     """
 
@@ -60,6 +61,7 @@ class CatalogSchema:
     attributes: dict[str, AttributeSpec] = field(default_factory=dict)
     pairs: PairsSpec | None = None
     free_form: FreeFormSpec | None = None
+    keep: list[str] = field(default_factory=list)
     max_chars: int = 2000
 
     def __post_init__(self):
@@ -96,6 +98,7 @@ class CatalogSchema:
         named = [(self.id, "id"), (self.language_column, "language_column"), (self.group, "group")]
         named += [(column, "text") for column in self.text]
         named += [(column, "images") for column in self.images]
+        named += [(column, "keep") for column in self.keep]
         named += [(spec.column, f"attributes.{name}") for name, spec in self.attributes.items()]
         named += [(reader.spec.column, f"free_form.columns.{name}") for name, reader in self._free_form_readers.items()]
         if self.pairs:
@@ -125,7 +128,7 @@ class CatalogSchema:
         self, row: dict, number: int, *, file: str = "", image_root: str = "", notes: list[RowError] | None = None
     ) -> Record:
         """A row of the catalogue -> product record: {"id", "group", "number", "file", "text", "texts", "language",
-        "images", "tags"}, and with `free_form` in the schema "free_form": the tags of each of its sources (None
+        "images", "tags", "kept"}, and with `free_form` in the schema "free_form": the tags of each of its sources (None
         unknown).
 
         `tags` holds every declared attribute (its tags, [] none applies, None unknown) and, with `pairs.discover`,
@@ -154,6 +157,7 @@ class CatalogSchema:
             "language": None if is_missing(language) else str(language).strip().lower().replace("_", "-"),
             "images": images,
             "tags": tags,
+            "kept": {column: row.get(column) for column in self.keep},
             **free_form,
         }
 

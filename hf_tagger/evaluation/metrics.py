@@ -14,23 +14,26 @@ ranks all rows of a tag, so it holds every score (5 bytes per row and tag): give
 from dataclasses import dataclass
 
 import datasets
-import evaluate
 import numpy as np
 
 from hf_tagger.catalog.collate import UNKNOWN
+from hf_tagger.evaluation.library import evaluate
 
 ROWS_AT_ONCE = 65_536  # bounds the temporary masks while counting
 
 
 @dataclass
 class TagCounts:
-    """Sufficient statistics of every counting metric; per tag [C], and per row for accuracy."""
+    """Sufficient statistics of every counting metric; per tag [..., C], and per row for accuracy [...].
+
+    Leading dimensions are several sets of products counted side by side; every score then has them too.
+    """
 
     true_positives: np.ndarray
     false_positives: np.ndarray
     false_negatives: np.ndarray
-    exact_rows: int
-    known_rows: int
+    exact_rows: int | np.ndarray
+    known_rows: int | np.ndarray
 
     def __add__(self, other: "TagCounts") -> "TagCounts":
         return TagCounts(
@@ -43,29 +46,42 @@ class TagCounts:
 
     @property
     def support(self) -> np.ndarray:
-        """Products that carry the tag, int [C]."""
+        """Products that carry the tag, int [..., C]."""
         return self.true_positives + self.false_negatives
 
-    def accuracy(self) -> float:
+    def accuracy(self):
         """Share of rows predicted exactly over their known tags (subset accuracy); NaN without a known row."""
-        return self.exact_rows / self.known_rows if self.known_rows else float("nan")
+        return _plain(_mean_over(self.exact_rows, self.known_rows))
+
+    def per_tag(self) -> dict[str, np.ndarray]:
+        """{"precision", "recall", "f1"} of each tag [..., C]; 0 where a ratio is 0/0."""
+        counts = self.true_positives, self.false_positives, self.false_negatives
+        return {name: ratio(*counts) for name, ratio in _RATIOS.items()}
 
     def averaged(self) -> dict[str, float]:
-        """Micro and macro precision, recall and F1; 0 where a ratio is 0/0, NaN where no tag occurs at all.
+        """Micro, macro and weighted precision, recall and F1; 0 where a ratio is 0/0, NaN where no tag occurs at all.
 
         Micro pools the counts of every tag. Macro is the plain mean over the tags that occur in the references, as
-        scikit-learn gives with `labels=` those tags and `zero_division=0`.
+        scikit-learn gives with `labels=` those tags and `zero_division=0`; weighted is their mean by support.
         """
-        present = self.support > 0
-        if not present.any():
-            return {f"{average}_{name}": float("nan") for average in ("micro", "macro") for name in _RATIOS}
+        support = self.support
+        present = support > 0
+        totals = [counts.sum(-1) for counts in (self.true_positives, self.false_positives, self.false_negatives)]
         scores = {}
-        for name, ratio in _RATIOS.items():
-            totals = (self.true_positives.sum(), self.false_positives.sum(), self.false_negatives.sum())
-            scores[f"micro_{name}"] = float(ratio(*totals))
-            per_tag = ratio(self.true_positives, self.false_positives, self.false_negatives)
-            scores[f"macro_{name}"] = float(per_tag[present].mean())
+        for name, values in self.per_tag().items():
+            micro = np.where(present.any(-1), _RATIOS[name](*totals), np.nan)
+            scores[f"micro_{name}"] = _plain(micro)
+            scores[f"macro_{name}"] = _plain(_mean_over((values * present).sum(-1), present.sum(-1)))
+            scores[f"weighted_{name}"] = _plain(_mean_over((values * support).sum(-1), support.sum(-1)))
         return scores
+
+
+def _plain(values):
+    return float(values) if np.ndim(values) == 0 else values
+
+
+def _mean_over(total, count):
+    return np.where(np.asarray(count) > 0, total / np.maximum(count, 1e-12), np.nan)
 
 
 def _divide(numerator, denominator):
@@ -199,21 +215,21 @@ class Accuracy(_TagMetric):
 
 
 class Precision(_TagMetric):
-    """Correct among the predicted tags: {"micro_precision", "macro_precision"}."""
+    """Correct among the predicted tags: micro_, macro_ and weighted_precision."""
 
     def _scores(self, counts):
         return {name: value for name, value in counts.averaged().items() if name.endswith("precision")}
 
 
 class Recall(_TagMetric):
-    """Predicted among the given tags: {"micro_recall", "macro_recall"}."""
+    """Predicted among the given tags: micro_, macro_ and weighted_recall."""
 
     def _scores(self, counts):
         return {name: value for name, value in counts.averaged().items() if name.endswith("recall")}
 
 
 class F1(_TagMetric):
-    """Harmonic mean of precision and recall: {"micro_f1", "macro_f1"}."""
+    """Harmonic mean of precision and recall: micro_, macro_ and weighted_f1."""
 
     def _scores(self, counts):
         return {name: value for name, value in counts.averaged().items() if name.endswith("f1")}
@@ -259,10 +275,10 @@ def _mean(values: np.ndarray) -> float:
 def score_attributes(attributes: dict) -> dict[str, float]:
     """Score a whole catalogue: {name: (kind, references, predictions, scores)}, arrays as in this module's docstring.
 
-    Returns "<name>/accuracy", "<name>/micro_f1", "<name>/macro_f1" (precision and recall alike) and
-    "<name>/average_precision" for each attribute, and over all of them "micro_f1" (counts of every tag pooled),
-    "macro_f1" and "map" (plain means over every tag that occurs in the references, so an attribute weighs as many
-    parts as it has tags). A score is NaN where the references hold nothing to measure.
+    Returns "<name>/accuracy", "<name>/micro_f1", "<name>/macro_f1", "<name>/weighted_f1" (precision and recall
+    alike) and "<name>/average_precision" for each attribute, and over all of them "micro_f1" (counts of every tag
+    pooled), "macro_f1" and "map" (plain means over every tag that occurs in the references, so an attribute weighs as
+    many parts as it has tags). A score is NaN where the references hold nothing to measure.
 
     Raises ValueError where a `single` attribute has two tags predicted for one product, and as `count_tags` does.
     """

@@ -1,7 +1,7 @@
 """Runs a tagger over a split and collects what the metrics need: every row once, whatever the number of processes."""
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -9,49 +9,61 @@ import torch
 from accelerate.utils import gather_object
 
 from hf_tagger.catalog.collate import UNKNOWN
+from hf_tagger.decision_tagger import predicted_tags, tag_scores
 from hf_tagger.evaluation.metrics import score_attributes
 
 INPUTS = ("input_ids", "attention_mask", "pixel_values", "pixel_mask")
-PER_PRODUCT = ("ids", "tags", "free_form", "texts", "languages")
+PER_PRODUCT = ("ids", "tags", "free_form", "texts", "languages", "about")
 LOG_LIKELIHOOD = "decoder/log_likelihood"
 
 
 @dataclass
 class Predictions:
-    """Of N products: ids, tag scores and decisions [N, T], per product the tags given {attribute: [...]}, and, of
-    batches with `labels`, the sum of the log-probabilities of a decoder's tokens and their number [N, 2]."""
+    """Of N products: ids, tag scores and decisions [N, T], and per product the tags given {attribute: [...]}.
+
+    Args:
+        attributes: a config's; logits: [N, T + A], "none" of each attribute last, where a model gave them.
+        written: of batches with `labels`, the sum of the log-probabilities of a decoder's tokens and their number
+            [N, 2].
+        about: per product what else is known of it, see `Collator`.
+    """
 
     attributes: list[dict]
     ids: list[str] = field(default_factory=list)
     tags: list[dict[str, list[str] | None]] = field(default_factory=list)
     scores: np.ndarray | None = None
     chosen: np.ndarray | None = None
+    logits: np.ndarray | None = None
     written: np.ndarray | None = None
+    about: list[dict[str, Any]] = field(default_factory=list)
 
-    def metrics(self) -> dict[str, float]:
-        """Scores of `score_attributes`; tags outside the vocabulary are columns that are never predicted."""
-        parts, start = {}, 0
+    def decided(self, attributes: list[dict]) -> "Predictions":
+        """The same logits with the calibration and thresholds of `attributes` (scores stay where there are none)."""
+        tags = sum(len(attribute["tags"]) for attribute in attributes)
+        scores = torch.from_numpy(self.scores if self.logits is None else self.logits)
+        if self.logits is not None:
+            scores = tag_scores(attributes, scores[:, :tags], scores[:, tags:])
+        chosen = predicted_tags(attributes, scores)
+        return replace(self, attributes=attributes, scores=scores.numpy(), chosen=chosen.numpy())
+
+    def parts(self) -> Iterator[tuple[dict, list[str], np.ndarray, np.ndarray, np.ndarray]]:
+        """(attribute, tags, references [N, C], chosen [N, P], scores [N, P]) of each attribute, as `metrics` wants
+        them; `tags` are the C - P that only the given tags know, after those of the vocabulary."""
+        start = 0
         for attribute in self.attributes:
             where = slice(start, start + len(attribute["tags"]))
             start = where.stop
-            references, unseen = self._references(attribute)
-            missing = np.zeros((len(self.ids), unseen))
-            parts[attribute["name"]] = (
-                attribute["kind"],
-                references,
-                np.concatenate([self.chosen[:, where], missing.astype(bool)], axis=1),
-                np.concatenate([self.scores[:, where], missing], axis=1),
-            )
-        scores = score_attributes(parts)
-        if self.written is not None:
-            total, tokens = self.written.sum(0)
-            scores[LOG_LIKELIHOOD] = float(total / tokens) if tokens else float("nan")
-        return scores
+            references, tags = self._references(attribute)
+            yield attribute, tags, references, self.chosen[:, where], self.scores[:, where]
 
-    def _references(self, attribute: dict) -> tuple[np.ndarray, int]:
-        """int [N, tags of the vocabulary + unseen tags] in {0, 1, -100}, and how many were unseen."""
+    def metrics(self) -> dict[str, float]:
+        """Scores of `score_attributes`; tags outside the vocabulary are columns that are never predicted."""
+        return score_attributes({attribute["name"]: (attribute["kind"], references, chosen, scores)
+                                 for attribute, _, references, chosen, scores in self.parts()})
+
+    def _references(self, attribute: dict) -> tuple[np.ndarray, list[str]]:
+        """int [N, tags of the vocabulary + unseen tags] in {0, 1, -100}, and all these tags."""
         column = {tag: index for index, tag in enumerate(attribute["tags"])}
-        known = len(column)
         for tags in self.tags:
             for tag in tags.get(attribute["name"]) or ():
                 column.setdefault(tag, len(column))
@@ -62,22 +74,43 @@ class Predictions:
                 references[row] = UNKNOWN
             else:
                 references[row, [column[tag] for tag in given]] = 1
-        return references, len(column) - known
+        return references, list(column)
 
 
 @torch.no_grad()
 def outputs_of(model, batches: Iterable[dict[str, Any]], without: Iterable[str] = ()) -> Iterator[tuple[dict, Any]]:
     """(batch, `TaggerOutput`) for every batch that has products, one modality hidden from the model if so wished.
     Products that have no other are left out of their batch."""
-    hidden = {"text": ("input_ids", "attention_mask"), "image": ("pixel_values", "pixel_mask")}
-    left_out = {key for modality in without for key in hidden[modality]}
     was_training = model.training
     model.eval()
     for batch in batches:
-        batch = _with_content({key: value for key, value in batch.items() if key not in left_out})
+        batch = _hide(batch, without)
         if batch["ids"]:
             yield batch, model(**{key: batch[key].to(model.device) for key in (*INPUTS, "labels") if key in batch})
     model.train(was_training)
+
+
+@torch.no_grad()
+def embeddings_of(model, batches: Iterable[dict[str, Any]], without: Iterable[str] = ()):
+    """(batch, {"text" | "image": features [B, F]}, {"text" | "image": present [B]}) of every batch that has products,
+    as the towers alone see them; products as in `outputs_of`."""
+    model.eval()
+    for batch in batches:
+        batch = _hide(batch, without)
+        if batch["ids"]:
+            inputs = {key: batch[key].to(model.device) for key in INPUTS if key in batch}
+            found = model.encoder.run_towers(**inputs)
+            width, rows = model.encoder.feature_widths, len(batch["ids"])
+            features = {name: np.zeros((rows, width[name]), np.float32) if getattr(found, name) is None
+                        else getattr(found, name).float().cpu().numpy() for name in ("text", "image") if width[name]}
+            present = found.present.cpu().numpy()
+            yield batch, features, {"text": present[:, 0], "image": present[:, 1]}
+
+
+def _hide(batch: dict[str, Any], without: Iterable[str]) -> dict[str, Any]:
+    hidden = {"text": ("input_ids", "attention_mask"), "image": ("pixel_values", "pixel_mask")}
+    left_out = {key for modality in without for key in hidden[modality]}
+    return _with_content({key: value for key, value in batch.items() if key not in left_out})
 
 
 def _with_content(batch: dict[str, Any]) -> dict[str, Any]:
@@ -96,28 +129,24 @@ def _with_content(batch: dict[str, Any]) -> dict[str, Any]:
 def predict(model, batches: Iterable[dict[str, Any]], without: Iterable[str] = (), gather: bool = True) -> Predictions:
     """Tags a split with a `TaggerModel`, on the product of all processes' batches if `gather`."""
     found = Predictions(model.config.attributes)
-    scores, chosen, written = [], [], []
+    logits, written = [np.zeros((0, model.config.num_tags + len(model.config.attributes)), np.float32)], []
     for batch, outputs in outputs_of(model, batches, without):
-        probabilities = model.tag_scores(outputs.tag_logits, outputs.none_logits)
-        scores.append(probabilities.cpu().numpy())
-        chosen.append(model.predicted_tags(probabilities).cpu().numpy())
+        logits.append(torch.cat([outputs.tag_logits, outputs.none_logits], dim=1).float().cpu().numpy())
         if outputs.logits is not None:
             written.append(_log_likelihoods(outputs.logits, batch["labels"], model.config.first_control_id))
         found.ids += batch["ids"]
         found.tags += batch["tags"]
-    width = model.config.num_tags
-    found.scores = np.concatenate(scores) if scores else np.zeros((0, width), np.float32)
-    found.chosen = np.concatenate(chosen) if chosen else np.zeros((0, width), bool)
+        found.about += batch.get("about", ())
+    found.logits = np.concatenate(logits)
     found.written = np.concatenate(written) if written else None
     if gather:
         # Ranks may hold different numbers of rows: plain objects travel where padded tensors would count rows twice.
-        parts = gather_object([(found.ids, found.tags, found.scores, found.chosen, found.written)])
-        ids, tags, scores, chosen, written = zip(*parts, strict=True)
-        found.ids, found.tags = [item for part in ids for item in part], [item for part in tags for item in part]
-        found.scores, found.chosen = np.concatenate(scores), np.concatenate(chosen)
-        written = [part for part in written if part is not None]
+        parts = gather_object([(found.ids, found.tags, found.about, found.logits, found.written)])
+        found.ids, found.tags, found.about = ([item for part in parts for item in part[index]] for index in range(3))
+        found.logits = np.concatenate([part[3] for part in parts])
+        written = [part[4] for part in parts if part[4] is not None]
         found.written = np.concatenate(written) if written else None
-    return found
+    return found.decided(model.config.attributes)
 
 
 def _log_likelihoods(logits: torch.Tensor, labels: torch.Tensor, first_control_id: int) -> np.ndarray:

@@ -2,14 +2,15 @@
 
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import yaml
 
 from hf_tagger.catalog.loader import LoaderSettings
-from hf_tagger.catalog.schema import CatalogSchema
-from hf_tagger.catalog.stream import SourceConfig
+from hf_tagger.catalog.settings import CatalogSettings
 from hf_tagger.catalog.strict import ConfigError, build, override
+from hf_tagger.evaluation.calibration import CalibrationSettings
+from hf_tagger.evaluation.protocols import EvaluationSettings
 from hf_tagger.training.augment import ImageAugmentation, TextAugmentation
 from hf_tagger.training.decoder import DecoderSettings
 from hf_tagger.training.exemplars import ExemplarSettings
@@ -20,29 +21,6 @@ from hf_tagger.training.optimizer import OptimizerSettings
 from hf_tagger.training.words import WordsSettings
 
 Part = Literal["heads", "text", "vision", "decoder"]
-
-
-@dataclass
-class CatalogSettings:
-    """
-    Args:
-        source: where the catalogue is; schema: what its columns mean.
-        synthetic: in place of both, options of `catalog.synthetic.write_catalog`: a made-up catalogue to try things on.
-        labels: file of corrected tags that stand in for the catalogue's own, see `catalog.labels`.
-        max_bad_fraction: share of rows that may be refused before the run stops.
-        drop_duplicates: leave out products whose text and photos occurred before.
-    """
-
-    source: SourceConfig | None = None
-    schema: CatalogSchema | None = None
-    synthetic: dict[str, Any] | None = None
-    labels: str | None = None
-    max_bad_fraction: float = 0.05
-    drop_duplicates: bool = False
-
-    def __post_init__(self):
-        if (self.synthetic is None) == (self.source is None or self.schema is None):
-            raise ValueError("give source and schema (your catalogue), or synthetic (a made-up one)")
 
 
 @dataclass
@@ -154,29 +132,6 @@ class TrainingSettings:
 
 
 @dataclass
-class Protocol:
-    """A way of looking at a split: other text columns, or without one modality."""
-
-    text: list[str] | None = None
-    without: list[Literal["text", "image"]] = field(default_factory=list)
-
-
-@dataclass
-class EvaluationSettings:
-    """
-    Args:
-        split: scored at the end, under every protocol.
-        validation: split that chooses weights and fits thresholds and evidence weights.
-        batch_size: products per batch.
-    """
-
-    split: str = "test"
-    validation: str = "validation"
-    batch_size: int = 64
-    protocols: dict[str, Protocol] = field(default_factory=lambda: {"all": Protocol()})
-
-
-@dataclass
 class RunSettings:
     """A whole run: what `recipes/finetune.py` reads from its YAML file and command line.
 
@@ -185,6 +140,7 @@ class RunSettings:
             only `decoder` is then read. Evidence and gate are fitted anew where a phase moves heads or towers.
         output_dir: the model folder; `output_dir/checkpoints` holds the last checkpoint and the best weights.
         lora: adapters on the towers; null trains all of a tower's weights.
+        calibration: temperatures and thresholds fitted on validation at the end; null leaves the scores as they are.
         save_adapter: also write `output_dir/adapter`, the changes alone, and `output_dir/base`, which they change.
     """
 
@@ -198,6 +154,7 @@ class RunSettings:
     training: TrainingSettings = field(default_factory=TrainingSettings)
     evaluation: EvaluationSettings = field(default_factory=EvaluationSettings)
     gate: GateSettings = field(default_factory=GateSettings)
+    calibration: CalibrationSettings | None = field(default_factory=CalibrationSettings)
     save_adapter: bool = False
 
     def __post_init__(self):
@@ -225,11 +182,42 @@ def load_run(config: str | Path, arguments: list[str]) -> tuple[RunSettings, dic
 
     Raises ConfigError, naming the key and the nearest known one, for anything that does not fit.
     """
-    try:
-        data = yaml.safe_load(Path(config).read_text(encoding="utf-8")) or {}
-    except FileNotFoundError:
-        raise ConfigError(f"there is no configuration file {config}") from None
-    except yaml.YAMLError as error:
-        raise ConfigError(f"{config} is not valid YAML: {error}") from error
-    data = override(data, arguments)
+    data = override(_read_yaml(config), arguments)
     return build(RunSettings, data), data
+
+
+def load_evaluation(catalogue: str | Path, model: str | Path, arguments: list[str]) -> RunSettings:
+    """The settings by which a model looks at a catalogue.
+
+    Args:
+        catalogue: a YAML file (a training configuration, or `source` and `schema` alone), or the path of a catalogue
+            that is read by the schema in the model folder's own training configuration; all of it is the split "test".
+        arguments: `--key.sub value` overrides.
+
+    Raises ConfigError as `load_run` does.
+    """
+    if Path(catalogue).suffix in (".yaml", ".yml"):
+        data = _read_yaml(catalogue)
+        if "catalog" not in data and {"source", "schema"} & set(data):
+            data = {"catalog": data}
+        return build(RunSettings, override(data, arguments))
+    config = Path(model) / "training_config.yaml"
+    if not config.exists():
+        raise ConfigError(f"{catalogue} is no YAML file, and {config}, which would tell how to read it, is not there: "
+                          "give a YAML file with source and schema")
+    data = _read_yaml(config)
+    schema = data["catalog"].get("schema")
+    if schema is None:
+        raise ConfigError(f"{config} describes a made-up catalogue: give a YAML file with source and schema")
+    data["catalog"] = data["catalog"] | {"source": {"files": {"test": str(catalogue)}}}
+    data["evaluation"] = (data.get("evaluation") or {}) | {"split": "test"}
+    return build(RunSettings, override(data, arguments))
+
+
+def _read_yaml(path: str | Path) -> dict:
+    try:
+        return yaml.safe_load(Path(path).read_text(encoding="utf-8")) or {}
+    except FileNotFoundError:
+        raise ConfigError(f"there is no configuration file {path}") from None
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{path} is not valid YAML: {error}") from error

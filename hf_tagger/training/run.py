@@ -5,6 +5,7 @@ import platform
 import random
 import shutil
 import subprocess
+import time
 from collections.abc import Iterator
 from contextlib import nullcontext
 from dataclasses import replace
@@ -20,15 +21,18 @@ from accelerate.utils import broadcast, parse_flag_from_env, set_seed
 
 from hf_tagger.catalog.collate import Collator
 from hf_tagger.catalog.free_form import TargetEncoder
-from hf_tagger.catalog.labels import Labels
 from hf_tagger.catalog.loader import CatalogLoader, LoaderSettings
 from hf_tagger.catalog.quarantine import Quarantine, Refusal
-from hf_tagger.catalog.stream import Catalog
-from hf_tagger.catalog.strict import ConfigError, build, did_you_mean
+from hf_tagger.catalog.settings import CatalogSettings, with_labels, write_synthetic, written_synthetic
+from hf_tagger.catalog.strict import ConfigError, did_you_mean
 from hf_tagger.catalog.vocabulary import Vocabulary
+from hf_tagger.evaluation.calibration import fit_calibration, store_attributes
+from hf_tagger.evaluation.machine import describe_machine
 from hf_tagger.evaluation.predict import Predictions, outputs_of, predict
+from hf_tagger.evaluation.protocols import Protocol, seen_through
+from hf_tagger.evaluation.tables import score_table
 from hf_tagger.pipeline_tagger import ProductTaggingPipeline, bf16_is_fast
-from hf_tagger.training.arguments import CatalogSettings, PhaseSettings, Protocol, RunSettings
+from hf_tagger.training.arguments import PhaseSettings, RunSettings
 from hf_tagger.training.augment import image_augmenter, masked_text, text_augmenter
 from hf_tagger.training.build import build_model, fit_standardise, load_model, set_trainable, with_lora
 from hf_tagger.training.checkpoint import newest_checkpoint
@@ -56,7 +60,7 @@ class FinetuneRun:
 
     def __init__(self, settings: RunSettings, data: dict, resume: bool = False):
         self.settings, self.data, self.resume = settings, data, resume
-        self.folder = Path(settings.output_dir)
+        self.folder, self.started = Path(settings.output_dir), time.monotonic()
         self.checkpoints = self.folder / "checkpoints"
         # Without an accelerator, accelerate must be told: else it takes each of several processes for the only one.
         cpu = parse_flag_from_env("ACCELERATE_USE_CPU") or not torch.accelerator.is_available()
@@ -111,8 +115,7 @@ class FinetuneRun:
         self._check_evaluation()
 
     def _open_catalog(self, settings: CatalogSettings) -> Catalog:
-        labels = Labels(settings.labels, settings.schema) if settings.labels else None
-        return Catalog(settings.source, settings.schema, labels)
+        return with_labels(settings)
 
     def _check_evaluation(self) -> None:
         """What evaluation would only find out after the training."""
@@ -126,24 +129,17 @@ class FinetuneRun:
         for name, protocol in settings.protocols.items():
             for split in {settings.validation, settings.split} & set(self.catalog.splits):
                 try:
-                    next(self._seen_through(protocol).records(split), None)
+                    next(seen_through(self.catalog, protocol).records(split), None)
                 except ConfigError as error:
                     raise ConfigError(f"evaluation.protocols.{name}: {error}") from error
 
     def _synthetic_catalog(self, catalog: CatalogSettings, written: bool) -> CatalogSettings:
-        from hf_tagger.catalog.synthetic import write_catalog
-
         folder = self.folder / "catalog"
         if self.accelerator.is_main_process and not written:
-            # Shards of an earlier run with other options would be read along.
-            shutil.rmtree(folder, ignore_errors=True)
             self.say(f"writing a synthetic catalogue of {catalog.synthetic.get('rows', 2000)} products to {folder}")
-            write_catalog(folder, **catalog.synthetic)
+            write_synthetic(catalog, folder)
         self.accelerator.wait_for_everyone()
-        files = {split: f"{folder}/{split}-*.parquet" for split in ("train", "validation", "test")}
-        schema = yaml.safe_load((folder / "schema.yaml").read_text(encoding="utf-8"))
-        data = {"source": {"files": files}, "schema": schema, "labels": catalog.labels}
-        return build(CatalogSettings, data, "catalog")
+        return written_synthetic(catalog, folder)
 
     def _checked(self, records) -> Iterator[Any]:
         for record in records:
@@ -248,14 +244,9 @@ class FinetuneRun:
     def _loader(self, split: str, collator: Collator, settings: LoaderSettings, protocol: Protocol | None = None,
                 **options) -> CatalogLoader:
         return CatalogLoader(
-            self._seen_through(protocol), split, collator, settings, seed=self.settings.seed,
+            seen_through(self.catalog, protocol), split, collator, settings, seed=self.settings.seed,
             rank=self.accelerator.process_index, world_size=self.accelerator.num_processes,
             drop_duplicates=self.catalog_settings.drop_duplicates, **options)
-
-    def _seen_through(self, protocol: Protocol | None) -> Catalog:
-        if protocol is None or protocol.text is None:
-            return self.catalog
-        return self.catalog.with_text(protocol.text)
 
     def _train_loader(self, phase: PhaseSettings) -> CatalogLoader:
         settings = self.settings.training
@@ -370,6 +361,15 @@ class FinetuneRun:
         rows = list(RefittedHeads(self, store=store, masked=masked).out_of_fold_evidence(fold, chosen))
         load_kept(self.model, fitted)
         return rows
+    def calibrate(self) -> None:
+        """Temperatures and thresholds, from the validation split as the first protocol sees it."""
+        settings = self.settings.evaluation
+        if self.settings.calibration is None or settings.validation not in self.catalog.splits:
+            return
+        protocol = next(iter(settings.protocols.values()))
+        found = predict(self.model, self._evaluation_batches(settings.validation, protocol), protocol.without)
+        self.model.config.attributes, fitted = fit_calibration(found, self.settings.calibration)
+        self.say("calibration:", json.dumps(fitted))
 
     def save(self) -> None:
         """The model folder, and beside it what made it: configuration, vocabulary, versions."""
@@ -377,6 +377,7 @@ class FinetuneRun:
             if self.settings.save_adapter and self.accelerator.is_main_process:
                 size = save_adapter(self.adapted, self.folder / "adapter", self.folder / "base")
                 self.processor.save_pretrained(self.folder / "adapter")
+                store_attributes(self.folder / "adapter", self.model.config.attributes)
                 self.say(f"adapter: {size / 2**20:.1f} MiB")
             self.model = merge_adapter(self.adapted)
             self.adapted = None
@@ -397,6 +398,8 @@ class FinetuneRun:
             "git_revision": git.stdout.strip() or None,
             "versions": {name: _version(name) for name in PACKAGES},
             "python": platform.python_version(),
+            "machine": describe_machine(),
+            "seconds": round(time.monotonic() - self.started),
             "processes": self.accelerator.num_processes,
             "mixed_precision": self.accelerator.mixed_precision,
             "validation": self.loop.progress.history,
@@ -435,20 +438,3 @@ def _version(package: str) -> str | None:
         return metadata.version(package)
     except metadata.PackageNotFoundError:  # hf_tagger on the path, but not installed
         return None
-
-
-def score_table(results: dict[str, dict[str, float]], attributes: list[str]) -> str:
-    """Accuracy / macro-F1 per attribute (rows) and protocol (columns)."""
-    width = max([len("macro-F1, all tags"), *map(len, attributes)])
-    columns = {name: max(len(name), 13) for name in results}
-    lines = [" ".join([" " * width, *(f"{name:>{size}}" for name, size in columns.items())])]
-    for attribute in attributes:
-        cells = [f"{scores[f'{attribute}/accuracy']:.3f} / {scores[f'{attribute}/macro_f1']:.3f}"
-                 for scores in results.values()]
-        lines.append(" ".join([f"{attribute:<{width}}",
-                               *(f"{cell:>{size}}" for cell, size in zip(cells, columns.values(), strict=True))]))
-    for label, key in (("micro-F1, all tags", "micro_f1"), ("macro-F1, all tags", "macro_f1")):
-        cells = [f"{scores[key]:>{size}.3f}" for scores, size in zip(results.values(), columns.values(), strict=True)]
-        lines.append(" ".join([f"{label:<{width}}", *cells]))
-    return "\n".join(["accuracy / macro-F1", *lines]) if results else "no test split: nothing was scored"
-

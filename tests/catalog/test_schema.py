@@ -18,9 +18,9 @@ def tags(spec: dict, value):
 
 
 def test_record():
-    shop = schema(id="sku", text=["title", "about"], images=["front", "more"], language_column="lang")
+    shop = schema(id="sku", text=["title", "about"], images=["front", "more"], language_column="lang", keep=["shelf"])
     row = {"sku": 7, "title": " Red <b>shirt</b>", "about": "Nice.", "front": "a.jpg", "more": ["b.jpg", b"bytes"],
-           "lang": "de_AT", "colour": "Red", "unused": 1}  # fmt: skip
+           "lang": "de_AT", "colour": "Red", "unused": 1, "shelf": 4}  # fmt: skip
     assert shop.record(row, 12, file="shop.csv", image_root="/photos") == {
         "id": "7",
         "group": "7",
@@ -31,6 +31,7 @@ def test_record():
         "language": "de-at",
         "images": ["/photos/a.jpg", "/photos/b.jpg", b"bytes"],
         "tags": {"colour": ["Red"]},
+        "kept": {"shelf": 4},
     }
 
 

@@ -135,6 +135,18 @@ def test_the_recipe_writes_a_folder_that_the_pipeline_opens(adapters):
     assert not (folder / "checkpoints").exists()
 
 
+def test_every_trained_model_brings_calibration_and_thresholds_and_so_does_its_adapter(adapters):
+    _, folder, printed = adapters
+    assert "calibration: {" in printed
+    category, colour, pattern, features = json.loads((folder / "config.json").read_text())["attributes"]
+    assert all(entry["temperature"] > 0 and "thresholds" not in entry for entry in (category, colour, pattern))
+    assert len(features["thresholds"]) == len(features["calibration"]["slopes"]) == len(features["tags"])
+    adapter = pipeline("product-tagging", model=str(folder / "adapter"))
+    assert adapter.model.config.attributes == [category, colour, pattern, features]
+    counted = json.loads((folder / "vocabulary.json").read_text())["attributes"]
+    assert not any("temperature" in entry or "thresholds" in entry for entry in counted)
+
+
 def test_what_made_the_model_is_saved_beside_it(adapters):
     config, folder, _ = adapters
     saved = yaml.safe_load((folder / "training_config.yaml").read_text())
@@ -191,7 +203,8 @@ def classic(tmp_path_factory):
         phases=[{"epochs": 3}],
         training={"log_with": ["tensorboard"], "log_every": 2},
     )
-    return config, folder / "whole", run(config, folder / "whole", "--training.checkpoint_steps", "0")
+    whole = run(config, folder / "whole", "--training.checkpoint_steps", "0", "--calibration", "null")
+    return config, folder / "whole", whole
 
 
 def test_the_classic_architecture_trains_by_the_same_recipe(classic):
@@ -199,6 +212,7 @@ def test_the_classic_architecture_trains_by_the_same_recipe(classic):
     model = TaggerModel.from_pretrained(folder)
     assert model.config.text_config.cell == "lstm" and model.words is None and model.config.fusion == "concat"
     assert len(pipeline("product-tagging", model=str(folder))(PRODUCTS)) == 3
+    assert not any("temperature" in entry or "thresholds" in entry for entry in model.config.attributes)
     assert list(folder.glob("finetune/events.out.tfevents.*"))
 
 

@@ -1,0 +1,213 @@
+"""What simpler methods would have scored: rules, a bag of words, nearest neighbours. A tagger has to beat them.
+
+Each is fitted on training products and gives `Predictions` of others, to be calibrated and scored as a tagger's are.
+"""
+
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from hf_tagger.catalog.quarantine import Refusal
+from hf_tagger.evaluation.predict import Predictions
+
+NEVER = -30.0  # log-probability of a tag that no training product has
+NEIGHBOURS = (1, 3, 5, 10, 20, 50)
+
+
+@dataclass
+class Products:
+    """Labelled products: ids, tags, what else reports want of them, and, for methods that read, texts (None where there
+    is none)."""
+
+    ids: list[str]
+    tags: list[dict[str, list[str] | None]]
+    about: list[dict]
+    texts: list[str | None] = field(default_factory=list)
+
+    @classmethod
+    def read(cls, records: Iterable[dict | Refusal], without: Iterable[str] = ()) -> "Products":
+        """Of `Catalog.records`, those that show something when a modality is hidden."""
+        found = cls([], [], [])
+        for record in records:
+            if isinstance(record, Refusal):
+                continue
+            text = None if "text" in without else record["text"]
+            photos = 0 if "image" in without else len(record["images"])
+            if text or photos:
+                about = {"text": record["text"], "language": record["language"], "kept": record["kept"]}
+                found.ids.append(record["id"])
+                found.texts.append(text)
+                found.tags.append(record["tags"])
+                found.about.append(about | {"photos": len(record["images"])})
+        return found
+
+    def predictions(self, attributes: list[dict], logits=None, scores=None) -> Predictions:
+        """logits [N, T + A] ("none" last) or scores [N, T] as predictions."""
+        arrays = {name: array.astype(np.float32) for name, array in (("logits", logits), ("scores", scores))
+                  if array is not None}
+        return Predictions(attributes, self.ids, self.tags, about=self.about, **arrays).decided(attributes)
+
+
+class RuleBaseline:
+    """A tag is given where its name, or an alias of it, stands in the text as whole words, in singular or plural.
+
+    Of a `single` attribute the longest name found counts, of two as long the first.
+
+    Args:
+        aliases: {attribute: {other spelling: tag}}, as the catalogue's schema has them.
+    """
+
+    def __init__(self, attributes: list[dict], aliases: dict[str, dict[str, str]]):
+        self.attributes = attributes
+        self.spellings = []
+        for attribute in attributes:
+            names = {tag: tag for tag in attribute["tags"]} | {
+                spelling: tag for spelling, tag in aliases.get(attribute["name"], {}).items()
+                if tag in attribute["tags"]}
+            forms = {form: tag for spelling, tag in names.items() for form in _forms(spelling)}
+            forms |= {spelling.casefold(): tag for spelling, tag in names.items()}
+            pattern = "|".join(re.escape(form) for form in sorted(forms, key=len, reverse=True))
+            self.spellings.append((forms, re.compile(rf"(?<!\w)(?:{pattern})(?!\w)")))
+
+    def predict(self, products: Products) -> Predictions:
+        scores = np.zeros((len(products.ids), sum(len(entry["tags"]) for entry in self.attributes)))
+        start = 0
+        for attribute, (forms, pattern) in zip(self.attributes, self.spellings, strict=True):
+            column = {tag: start + index for index, tag in enumerate(attribute["tags"])}
+            start += len(column)
+            for row, text in enumerate(products.texts):
+                found = pattern.findall((text or "").casefold())
+                if attribute["kind"] == "single":
+                    found = sorted(found, key=len, reverse=True)[:1]
+                scores[row, [column[forms[form]] for form in found]] = 1.0
+        return products.predictions(self.attributes, scores=scores)
+
+
+def _forms(name: str) -> list[str]:
+    name = name.casefold()
+    return [name, name[:-1] if name.endswith("s") else f"{name}s"]
+
+
+class BagOfWordsBaseline:
+    """TF-IDF of words, word pairs and letter n-grams, and a logistic regression per attribute (per tag of a `multi`
+    one), classes weighted by the inverse of their frequency. Needs scikit-learn (the extra `baselines`)."""
+
+    def __init__(self, attributes: list[dict], products: Products):
+        from sklearn.feature_extraction.text import TfidfVectorizer
+        from sklearn.pipeline import make_union
+
+        self.attributes = attributes
+        self.vectorizer = make_union(
+            TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True, token_pattern=r"(?u)\b\w+\b"),
+            TfidfVectorizer(analyzer="char_wb", ngram_range=(2, 5), sublinear_tf=True, min_df=2))
+        features = self.vectorizer.fit_transform([text or "" for text in products.texts])
+        self.models = [self._fit(attribute, features, products) for attribute in attributes]
+
+    def _fit(self, attribute: dict, features, products: Products):
+        given = [tags.get(attribute["name"]) for tags in products.tags]
+        known = np.array([row for row, tags in enumerate(given) if tags is not None])
+        column = {tag: index for index, tag in enumerate(attribute["tags"])}
+        if attribute["kind"] == "single":
+            classes = np.array([column.get(given[row][0], -1) if given[row] else len(column) for row in known])
+            return _logistic(features[known[classes >= 0]], classes[classes >= 0])
+        chosen = np.array([[tag in given[row] for tag in column] for row in known])
+        return [_logistic(features[known], chosen[:, index]) for index in range(len(column))]
+
+    def predict(self, products: Products) -> Predictions:
+        features = self.vectorizer.transform([text or "" for text in products.texts])
+        blocks, nones = [], []
+        for attribute, model in zip(self.attributes, self.models, strict=True):
+            width = len(attribute["tags"])
+            logits = np.full((len(products.ids), width + 1), NEVER)
+            if attribute["kind"] == "single":
+                logits[:, model.classes_] = np.maximum(model.predict_log_proba(features), NEVER)
+            else:
+                for column, of_tag in enumerate(model):
+                    logits[:, column] = of_tag.decision_function(features) if of_tag else NEVER
+            blocks.append(logits[:, :width])
+            nones.append(logits[:, width:])
+        return products.predictions(self.attributes, np.concatenate(blocks + nones, axis=1))
+
+
+def _logistic(features, classes):
+    """A fitted model; None where there is but one class."""
+    from sklearn.linear_model import LogisticRegression
+
+    if len(set(classes.tolist())) < 2:
+        return None
+    return LogisticRegression(C=10.0, class_weight="balanced", max_iter=300).fit(features, classes)
+
+
+class NearestNeighbours:
+    """Votes of the most similar training products, by cosine similarity of frozen encoders' embeddings.
+
+    Args:
+        products, vectors: the training products and their embeddings [N, F] (see `EmbeddingSpace`).
+        neighbours: how many vote, of those whose attribute is known; each by its similarity.
+    """
+
+    def __init__(self, attributes: list[dict], products: Products, vectors: np.ndarray, neighbours: int = 5):
+        self.attributes, self.vectors, self.neighbours = attributes, vectors, neighbours
+        self.votes = []
+        for attribute in attributes:
+            given = [tags.get(attribute["name"]) for tags in products.tags]
+            known = np.array([row for row, tags in enumerate(given) if tags is not None], dtype=int)
+            votes = np.zeros((len(known), len(attribute["tags"]) + 1), np.float32)
+            column = {tag: index for index, tag in enumerate(attribute["tags"])}
+            for place, row in enumerate(known):
+                votes[place, [column[tag] for tag in given[row] if tag in column] if given[row] else -1] = 1.0
+            self.votes.append((known, votes))
+
+    def predict(self, products: Products, vectors: np.ndarray) -> Predictions:
+        blocks, nones = [], []
+        for attribute, (known, votes) in zip(self.attributes, self.votes, strict=True):
+            logits = np.concatenate([self._vote(vectors[start:start + 512], known, votes, attribute["kind"])
+                                     for start in range(0, len(vectors), 512)])
+            blocks.append(logits[:, :-1])
+            nones.append(logits[:, -1:])
+        return products.predictions(self.attributes, np.concatenate(blocks + nones, axis=1))
+
+    def _vote(self, vectors, known, votes, kind: str) -> np.ndarray:
+        similarity = vectors @ self.vectors[known].T
+        nearest = np.argpartition(-similarity, min(self.neighbours, len(known)) - 1, axis=1)[:, : self.neighbours]
+        weight = np.take_along_axis(similarity, nearest, axis=1).clip(1e-6)
+        share = (weight[..., None] * votes[nearest]).sum(1) / weight.sum(1, keepdims=True)
+        # One vote's worth of doubt, spread over all tags: no neighbour's silence is a proof.
+        share = (share * self.neighbours + 1 / share.shape[1]) / (self.neighbours + 1)
+        return np.log(share) if kind == "single" else np.log(share / (1 - share).clip(1e-6))
+
+
+class EmbeddingSpace:
+    """Brings the vectors of several encoders to one scale, fitted on training products.
+
+    Args:
+        features: {modality: [N, F]}; present: {modality: bool [N]}.
+    """
+
+    def __init__(self, features: dict[str, np.ndarray], present: dict[str, np.ndarray]):
+        self.scale = {name: (vectors[present[name]].mean(0), vectors[present[name]].std(0) + 1e-6)
+                      for name, vectors in features.items()}
+
+    def __call__(self, features: dict[str, np.ndarray], present: dict[str, np.ndarray]) -> np.ndarray:
+        """[N, F]: standardised and of unit length per modality, zeros where a product lacks it."""
+        parts = []
+        for name, (mean, deviation) in self.scale.items():
+            vectors = (features[name] - mean) / deviation
+            length = np.linalg.norm(vectors, axis=1, keepdims=True).clip(1e-6)
+            parts.append(np.where(present[name][:, None], vectors / length, 0.0))
+        return np.concatenate(parts, axis=1).astype(np.float32)
+
+
+def best_neighbours(
+    attributes: list[dict], train: tuple[Products, np.ndarray], validation: tuple[Products, np.ndarray],
+    choices: Sequence[int] = NEIGHBOURS,
+) -> NearestNeighbours:
+    """The number of neighbours with the highest macro-F1 on validation products."""
+    fitted = NearestNeighbours(attributes, *train)
+    scores = {}
+    for fitted.neighbours in choices:
+        scores[fitted.neighbours] = fitted.predict(*validation).metrics()["macro_f1"]
+    fitted.neighbours = max(scores, key=scores.get)
+    return fitted

@@ -1,0 +1,261 @@
+"""Probabilities that mean what they say, and thresholds that serve an objective, fitted on validation products alone.
+
+What is fitted is plain data in the config's attributes; `hf_tagger/decision_tagger.py` says how it is applied.
+"""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+
+from hf_tagger.catalog.collate import UNKNOWN
+from hf_tagger.catalog.strict import ConfigError, did_you_mean
+from hf_tagger.decision_tagger import attribute_slices, tag_scores
+from hf_tagger.evaluation.predict import Predictions
+
+Objective = Literal["f1", "precision", "recall"]
+
+
+@dataclass
+class ThresholdSettings:
+    """
+    Args:
+        objective: `f1`: the highest F1 (on a `single` attribute, where one tag or none is given anyway: the likelier of
+            the two, no thresholds). `precision`: as many tags as possible of which at least `target` are right.
+            `recall`: as few tags as possible that hold at least `target` of the right ones.
+        target: of `precision` and `recall`.
+        shrinkage: number of positives at which a tag's own threshold and that of all its attribute's tags together
+            weigh the same; with fewer, the latter weighs more.
+    """
+
+    objective: Objective = "f1"
+    target: float = 0.9
+    shrinkage: float = 20.0
+
+    def __post_init__(self):
+        if not 0 < self.target <= 1:
+            raise ValueError(f"target is a precision or recall above 0 and up to 1, got {self.target}")
+        if self.shrinkage < 0:
+            raise ValueError(f"shrinkage must not be negative, got {self.shrinkage}")
+
+
+@dataclass
+class CalibrationSettings(ThresholdSettings):
+    """
+    Args:
+        min_positives: of a `multi` tag, for a Platt scaling of its own; others share their attribute's.
+        attributes: {attribute: thresholds of its own}, in place of the above.
+    """
+
+    min_positives: int = 20
+    attributes: dict[str, ThresholdSettings] = field(default_factory=dict)
+
+
+def fit_calibration(validation: Predictions, settings: CalibrationSettings) -> tuple[list[dict], dict[str, dict]]:
+    """Temperatures, Platt scalings and thresholds from validation products.
+
+    Returns the attributes with what was fitted, and per attribute what a person wants to know of it: log-loss before
+    and after, and of thresholds the validation precision, recall and coverage (products that get a tag, of those where
+    the attribute is known). An attribute of which no product is known stays as it is.
+
+    Raises ConfigError for settings of an attribute that the model does not have.
+    """
+    for name in settings.attributes:
+        known = [entry["name"] for entry in validation.attributes]
+        if name not in known:
+            nearest = did_you_mean(name, known)
+            raise ConfigError(f'calibration.attributes: the model has no attribute "{name}".{nearest}')
+    plain = [{key: value for key, value in entry.items() if key not in ("temperature", "calibration", "thresholds")}
+             for entry in validation.attributes]
+    calibrated, report = [], {}
+    parts = zip(plain, validation.parts(), attribute_slices(plain), strict=True)
+    for index, (attribute, (old, _, references, _, _), where) in enumerate(parts):
+        known = (references != UNKNOWN).any(1)
+        if not known.any():
+            calibrated.append(old)
+            continue
+        references, width = references[known], len(attribute["tags"])
+        if validation.logits is not None:
+            columns = [*range(where.start, where.stop), len(validation.logits[0]) - len(plain) + index]
+            logits = torch.from_numpy(validation.logits[known][:, columns]).double()
+            attribute, losses = fit_probabilities(attribute, logits, references, settings.min_positives)
+            scores = tag_scores([attribute], logits[:, :width].float(), logits[:, width:].float()).numpy()
+        else:
+            scores, losses = validation.scores[known][:, where], {}
+        chosen = settings.attributes.get(attribute["name"], settings)
+        attribute, found = fit_thresholds(attribute, references, scores, chosen)
+        calibrated.append(attribute)
+        report[attribute["name"]] = {"products": int(known.sum()), **losses, **found}
+    return calibrated, report
+
+
+def fit_probabilities(
+    attribute: dict, logits: torch.Tensor, references: np.ndarray, min_positives: int
+) -> tuple[dict, dict[str, float]]:
+    """The attribute with a "temperature" (single) or a "calibration" (multi), and log-losses before and after.
+
+    Args:
+        logits: float64 [N, T + 1], "none" last; references: int [N, C >= T] of known products.
+    """
+    width = len(attribute["tags"])
+    inside = torch.from_numpy(references[:, :width])
+    if attribute["kind"] == "multi":
+        return _fit_platt(attribute, logits[:, :width], inside, min_positives)
+    # A product whose tag the model never learned has no right answer to be confident of.
+    usable = torch.from_numpy((references[:, :width] == 1).any(1) | ~(references == 1).any(1))
+    if not usable.any():
+        return attribute, {}
+    target = torch.where(inside.amax(1) == 1, inside.argmax(1), width)[usable]
+    log_scale = torch.zeros((), dtype=torch.float64)
+
+    def loss(log_scale):
+        return torch.nn.functional.cross_entropy(logits[usable] * log_scale.exp(), target)
+
+    fitted = _minimise(loss, log_scale, len(target))
+    entry = {**attribute, "temperature": round(float((-fitted).exp()), 4)}
+    return entry, {"log_loss_before": float(loss(log_scale)), "log_loss_after": float(loss(fitted))}
+
+
+def _fit_platt(attribute: dict, logits: torch.Tensor, references: torch.Tensor, min_positives: int):
+    """Platt scaling (Platt 1999) with his targets, (n + 1) / (n + 2) and 1 / (m + 2) in place of 1 and 0, which keep a
+    tag of few examples from certainty."""
+    known = references != UNKNOWN
+    positives, negatives = (references == 1).sum(0), (references == 0).sum(0)
+    high, low = (positives + 1) / (positives + 2), 1 / (negatives + 2)
+    targets = torch.where(references == 1, high, low).double()
+
+    def loss(parameters, columns):
+        scaled = logits[:, columns] * parameters[0].exp() + parameters[1]
+        losses = torch.nn.functional.binary_cross_entropy_with_logits(scaled, targets[:, columns], reduction="none")
+        return losses[known[:, columns]].mean()
+
+    start, all_tags = torch.zeros(2, dtype=torch.float64), torch.arange(logits.shape[1])
+    shared = _minimise(lambda parameters: loss(parameters, all_tags), start, len(logits))
+    fitted = shared.repeat(logits.shape[1], 1)
+    for column in all_tags[(positives >= min_positives) & (negatives >= min_positives)]:
+        fitted[column] = _minimise(lambda parameters, column=column: loss(parameters, column[None]), shared,
+                                   known[:, column].sum())
+    slopes, intercepts = fitted[:, 0].exp(), fitted[:, 1]
+    calibration = {"slopes": [round(value, 4) for value in slopes.tolist()],
+                   "intercepts": [round(value, 4) for value in intercepts.tolist()]}
+    after = torch.nn.functional.binary_cross_entropy_with_logits(logits * slopes + intercepts, references.double(),
+                                                                 reduction="none")[known].mean()
+    before = torch.nn.functional.binary_cross_entropy_with_logits(logits, references.double(),
+                                                                  reduction="none")[known].mean()
+    return ({**attribute, "calibration": calibration},
+            {"log_loss_before": float(before), "log_loss_after": float(after)})
+
+
+def _minimise(loss, start: torch.Tensor, products: int) -> torch.Tensor:
+    """The parameters of the least mean loss, drawn to `start` as strongly as by one product's worth of evidence: few
+    products should not move them far, nor perfectly separated ones to infinity."""
+    parameters = start.clone().requires_grad_(True)
+    optimizer = torch.optim.LBFGS([parameters], max_iter=100, line_search_fn="strong_wolfe")
+
+    def closure():
+        optimizer.zero_grad()
+        value = loss(parameters) + (parameters - start).square().sum() / products
+        value.backward()
+        return value
+
+    optimizer.step(closure)
+    return parameters.detach()
+
+
+def fit_thresholds(
+    attribute: dict, references: np.ndarray, scores: np.ndarray, settings: ThresholdSettings
+) -> tuple[dict, dict[str, Any]]:
+    """The attribute with "thresholds", and what they give on these products.
+
+    Maximum F1 is found by sweeping each tag's own scores. Such a threshold is biased by chance where positives are few,
+    and for a tag that scores badly it can be so low that everything gets the tag (Lipton, Elkan & Naryanaswamy 2014,
+    arXiv 1402.1892). So each is drawn towards the one threshold that serves all tags of the attribute together, in
+    proportion to settings.shrinkage : positives, on the scale of log-odds.
+
+    Args:
+        references: int [N, C], scores: float [N, T] of products whose attribute is known.
+    """
+    width = len(attribute["tags"])
+    references = references[:, :width]
+    if attribute["kind"] == "single" and settings.objective == "f1":
+        return attribute, {}
+    candidates = scores
+    if attribute["kind"] == "single":
+        # Only the best tag can be given.
+        best = scores.argmax(1)[:, None] == np.arange(width)
+        candidates = np.where(best, scores, -np.inf)
+    known = (references != UNKNOWN) & np.isfinite(candidates)
+    missed = ((references == 1) & ~known).sum(0)
+    shared, reached = _best_threshold(candidates[known], references[known] == 1, missed.sum(), settings)
+    thresholds, positives = [], (references == 1).sum(0)
+    for column in range(width):
+        rows, weight = known[:, column], positives[column] / (positives[column] + settings.shrinkage or 1)
+        own = shared
+        if positives[column]:
+            own, _ = _best_threshold(candidates[rows, column], references[rows, column] == 1, missed[column], settings)
+        thresholds.append(round(float(_sigmoid((1 - weight) * _logit(shared) + weight * _logit(own))), 4))
+    entry = {**attribute, "thresholds": thresholds}
+    given = known & (candidates >= np.array(thresholds))
+    right = (given & (references == 1)).sum()
+    return entry, {
+        "objective": settings.objective, "target": None if settings.objective == "f1" else settings.target,
+        "reached": bool(reached), "attribute_threshold": round(float(shared), 4),
+        "precision": float(right / max(given.sum(), 1)), "recall": float(right / max(positives.sum(), 1)),
+        "coverage": float(given.any(1).mean()),
+    }
+
+
+def _best_threshold(scores: np.ndarray, given: np.ndarray, missed: int, settings: ThresholdSettings):
+    """(threshold, whether the target was reached) for scores [M] of which some are `given` tags; `missed` more given
+    tags can never be reached."""
+    order = np.argsort(-scores, kind="stable")
+    ranked, hits = scores[order], given[order].cumsum()
+    ends = np.flatnonzero(np.append(np.diff(ranked) != 0, True))
+    ranked, hits, listed = ranked[ends], hits[ends], ends + 1
+    if not len(ranked) or not hits[-1]:
+        return 1.0, False
+    precision, recall = hits / listed, hits / (hits[-1] + missed)
+    f1 = 2 * hits / (listed + hits[-1] + missed)
+    if settings.objective == "f1":
+        best, reached = f1.argmax(), True
+    elif settings.objective == "precision":
+        good = np.flatnonzero(precision >= settings.target)
+        reached = len(good) > 0
+        best = good[-1] if reached else precision.argmax()
+    else:
+        good = np.flatnonzero(recall >= settings.target)
+        reached = len(good) > 0
+        best = good[0] if reached else len(ranked) - 1
+    # Halfway to the next score below: the threshold should not sit on a product of the validation split.
+    below = ranked[best + 1] if best + 1 < len(ranked) else 0.0
+    return (ranked[best] + below) / 2, reached
+
+
+def _logit(probability: float) -> float:
+    probability = np.clip(probability, 1e-6, 1 - 1e-6)
+    return np.log(probability / (1 - probability))
+
+
+def _sigmoid(value: float) -> float:
+    return 1 / (1 + np.exp(-value))
+
+
+def store_attributes(folder: str | Path, attributes: Sequence[dict]) -> Path:
+    """Writes the attributes into the config of a saved model; of an adapter, into that of its base. Returns the file.
+
+    Raises ConfigError where the config is not a file here.
+    """
+    folder = Path(folder)
+    adapter = folder / "adapter_config.json"
+    if adapter.exists():
+        folder = Path(json.loads(adapter.read_text(encoding="utf-8"))["base_model_name_or_path"])
+    path = folder / "config.json"
+    if not path.exists():
+        raise ConfigError(f"{path} is not there: only the config of a local folder can be changed; download the model.")
+    config = json.loads(path.read_text(encoding="utf-8")) | {"attributes": list(attributes)}
+    path.write_text(json.dumps(config, indent=2, sort_keys=True, ensure_ascii=False) + "\n", encoding="utf-8")
+    return path

@@ -1,0 +1,98 @@
+"""What a tagger confuses, where it is surely wrong, and where it does not know: for people to look at."""
+
+from collections import Counter
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from hf_tagger.catalog.collate import UNKNOWN
+from hf_tagger.evaluation.predict import Predictions
+
+NONE = "(none)"
+
+
+@dataclass
+class Verdict:
+    """What was said of one attribute of a product: predicted tags with scores; the given ones, None if unknown."""
+
+    attribute: str
+    predicted: list[tuple[str, float]]
+    given: list[str] | None
+
+    @property
+    def right(self) -> bool | None:
+        return None if self.given is None else {tag for tag, _ in self.predicted} == set(self.given)
+
+
+@dataclass
+class Case:
+    """A product worth looking at: its row among the predictions, why, and the verdicts to show."""
+
+    row: int
+    id: str
+    text: str | None
+    reason: str
+    verdicts: list[Verdict] = field(default_factory=list)
+
+
+def confusions(predictions: Predictions, most: int = 8) -> dict[str, list[tuple[str, str, int]]]:
+    """{attribute: [(given, predicted, products)]}, the commonest first. A missed tag of a `multi` attribute is paired
+    with each false one of the same product, with "(none)" if there is none, and so is a false tag where none is missed.
+    """
+    found = {}
+    for attribute, tags, references, chosen, _ in predictions.parts():
+        pairs = Counter()
+        known = references != UNKNOWN
+        predicted = np.zeros_like(known)
+        predicted[:, : chosen.shape[1]] = chosen
+        wrong = known & (predicted != (references == 1))
+        for row in np.flatnonzero(wrong.any(1)):
+            missed = [tags[column] for column in np.flatnonzero(wrong[row] & ~predicted[row])] or [NONE]
+            false = [tags[column] for column in np.flatnonzero(wrong[row] & predicted[row])] or [NONE]
+            pairs.update((given, said) for given in missed for said in false)
+        found[attribute["name"]] = [(given, said, count) for (given, said), count in pairs.most_common(most)]
+    return found
+
+
+def confident_mistakes(predictions: Predictions, most: int = 12, per_attribute: int = 4) -> list[Case]:
+    """Wrongly given tags with the highest scores, at most `per_attribute` of each attribute."""
+    candidates = []
+    for attribute, tags, references, chosen, scores in predictions.parts():
+        width = chosen.shape[1]
+        false = chosen & (references[:, :width] == 0)
+        rows, columns = np.nonzero(false)
+        order = np.argsort(-scores[rows, columns], kind="stable")[:per_attribute]
+        candidates += [(float(scores[row, column]), row, attribute["name"], tags[column])
+                       for row, column in zip(rows[order], columns[order], strict=True)]
+    candidates.sort(key=lambda item: -item[0])
+    return [Case(row, predictions.ids[row], predictions.about[row]["text"], f"{name}: {tag}, {score:.0%} sure",
+                 [verdict for verdict in verdicts_of(predictions, row) if verdict.attribute == name])
+            for score, row, name, tag in candidates[:most]]
+
+
+def uncertain_products(predictions: Predictions, most: int = 12) -> list[Case]:
+    """Products whose attributes' scores are on average the least decided: the entropy of a `single` attribute's
+    distribution, or the mean entropy of a `multi` one's tags, as a share of the highest possible."""
+    shares = []
+    for attribute, _, _, chosen, scores in predictions.parts():
+        if attribute["kind"] == "single":
+            candidates = np.concatenate([scores, 1 - scores.sum(1, keepdims=True)], axis=1).clip(1e-9, 1)
+            shares.append(-(candidates * np.log(candidates)).sum(1) / np.log(chosen.shape[1] + 1))
+        else:
+            p = scores.clip(1e-9, 1 - 1e-9)
+            shares.append(-(p * np.log(p) + (1 - p) * np.log(1 - p)).mean(1) / np.log(2))
+    doubt = np.mean(shares, axis=0)
+    return [Case(row, predictions.ids[row], predictions.about[row]["text"], f"doubt {doubt[row]:.2f}",
+                 verdicts_of(predictions, row)) for row in np.argsort(-doubt, kind="stable")[:most]]
+
+
+def verdicts_of(predictions: Predictions, row: int) -> list[Verdict]:
+    """What was said and what is given of every attribute of one product."""
+    verdicts, start = [], 0
+    for attribute in predictions.attributes:
+        where = slice(start, start + len(attribute["tags"]))
+        start = where.stop
+        chosen, scores = predictions.chosen[row, where], predictions.scores[row, where]
+        said = [(attribute["tags"][column], float(scores[column])) for column in np.flatnonzero(chosen)]
+        verdicts.append(Verdict(attribute["name"], said, predictions.tags[row].get(attribute["name"])))
+    return verdicts

@@ -1,0 +1,106 @@
+"""Ways of looking at a split, and a tagger that looks at it so: once at every product."""
+
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Literal
+
+import torch
+from accelerate import PartialState
+from transformers import Pipeline, pipeline
+
+import hf_tagger  # noqa: F401 (registers the pipeline)
+from hf_tagger.catalog.collate import Collator
+from hf_tagger.catalog.loader import CatalogLoader, LoaderSettings
+from hf_tagger.catalog.stream import Catalog
+from hf_tagger.catalog.strict import ConfigError
+from hf_tagger.evaluation.predict import Predictions, predict
+
+
+@dataclass
+class Protocol:
+    """A way of looking at a split: other text columns, or without one modality."""
+
+    text: list[str] | None = None
+    without: list[Literal["text", "image"]] = field(default_factory=list)
+
+
+@dataclass
+class EvaluationSettings:
+    """
+    Args:
+        split: scored at the end, under every protocol.
+        validation: split that chooses weights and fits thresholds and evidence weights.
+        batch_size: products per batch.
+    """
+
+    split: str = "test"
+    validation: str = "validation"
+    batch_size: int = 64
+    protocols: dict[str, Protocol] = field(default_factory=lambda: {"all": Protocol()})
+
+
+def seen_through(catalog: Catalog, protocol: Protocol | None) -> Catalog:
+    """The catalogue with the text columns that the protocol reads."""
+    if protocol is None or protocol.text is None:
+        return catalog
+    return catalog.with_text(protocol.text)
+
+
+def standard_protocols(given: dict[str, Protocol], text: bool = True, image: bool = True) -> dict[str, Protocol]:
+    """Both modalities, text only, photo only, as far as the model reads them, under the given names where these say the
+    same; then the other given ones."""
+    wanted = {"all": Protocol()}
+    if text and image:
+        wanted |= {"text only": Protocol(without=["image"]), "photo only": Protocol(without=["text"])}
+    names = {name: next((known for known, protocol in given.items() if protocol == standard), name)
+             for name, standard in wanted.items()}
+    return {names[name]: standard for name, standard in wanted.items()} | given
+
+
+@dataclass
+class Evaluator:
+    """A tagger and a catalogue, looked at split by split and protocol by protocol, by one process or several.
+
+    Args:
+        tagger: `pipeline("product-tagging")`; state: this process among the others.
+        loader: how batches are read; their size is `settings.batch_size`.
+    """
+
+    tagger: Pipeline
+    catalog: Catalog
+    settings: EvaluationSettings
+    loader: LoaderSettings
+    state: PartialState
+    drop_duplicates: bool = False
+
+    @property
+    def protocols(self) -> dict[str, Protocol]:
+        """The standard protocols and those of the settings."""
+        config = self.tagger.model.config
+        return standard_protocols(self.settings.protocols, config.text_config is not None,
+                                  config.vision_config is not None)
+
+    @property
+    def attributes(self) -> list[str]:
+        return [entry["name"] for entry in self.tagger.model.config.attributes]
+
+    def predict(self, split: str, protocol: Protocol) -> Predictions:
+        """Every product of the split that shows something under the protocol, in every process."""
+        collator = Collator(self.tagger.processor, self.tagger.model.config.attributes,
+                            allow_urls=self.catalog.schema.allow_urls)
+        loader = CatalogLoader(
+            seen_through(self.catalog, protocol), split, collator,
+            replace(self.loader, batch_size=self.settings.batch_size), rank=self.state.process_index,
+            world_size=self.state.num_processes, drop_duplicates=self.drop_duplicates)
+        with self.tagger.autocast():
+            return predict(self.tagger.model, loader.epoch(), protocol.without)
+
+
+def open_tagger(model: str, device: torch.device) -> Pipeline:
+    """The pipeline of a model folder, adapter folder or Hub id. Raises ConfigError where there is none."""
+    folder = Path(model)
+    if not folder.is_dir() and (folder.exists() or model.count("/") != 1 or model.startswith((".", "/"))):
+        raise ConfigError(f"there is no model folder {model}")
+    if folder.is_dir() and not any((folder / name).exists() for name in ("config.json", "adapter_config.json")):
+        raise ConfigError(f"{model} holds no model: train one with recipes/finetune.py")
+    return pipeline("product-tagging", model=model, device=device)

@@ -1,0 +1,148 @@
+"""The report of an evaluation: one HTML file that needs nothing else, and the same figures as PNG."""
+
+import base64
+import io
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
+from PIL import Image
+
+from hf_tagger.catalog.quarantine import Refusal
+from hf_tagger.catalog.stream import Catalog
+from hf_tagger.evaluation import plots
+from hf_tagger.evaluation.mistakes import Case, confident_mistakes, confusions, uncertain_products
+from hf_tagger.evaluation.predict import Predictions
+from hf_tagger.evaluation.results import ProtocolResult
+from hf_tagger.evaluation.scoring import Scorer
+from hf_tagger.evaluation.tables import decimal
+from hf_tagger.image_tagger import ImageError, load_image
+
+FITTED = ("temperature", "calibration", "thresholds")
+THUMBNAIL = 160
+
+
+@dataclass
+class ReportData:
+    """What the template shows of the first protocol in detail, and of the others in tables.
+
+    Args:
+        uncalibrated: the first protocol's scores with plain probabilities and thresholds of 0.5; None where nothing is
+            fitted.
+        baselines: {method: {protocol: `ProtocolResult.plain()`}}, as recipes/baselines.py writes them.
+        photos: {product id: data URI}.
+    """
+
+    title: str
+    about: dict[str, Any]
+    results: list[ProtocolResult]
+    mistakes: list[Case]
+    uncertain: list[Case]
+    uncalibrated: Scorer | None = None
+    baselines: dict[str, dict[str, dict]] = field(default_factory=dict)
+    photos: dict[str, str] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, title: str, about: dict[str, Any], results: list[ProtocolResult], catalog: Catalog | None = None,
+           baselines: dict | None = None) -> "ReportData":
+        """`catalog`: where the gallery's photos are read from (default: a gallery without photos)."""
+        predictions = results[0].predictions
+        data = cls(title, about, results, confident_mistakes(predictions), uncertain_products(predictions),
+                   before_calibration(predictions), baselines or {})
+        if catalog is not None:
+            wanted = {case.id for case in data.mistakes + data.uncertain}
+            data.photos = thumbnails(catalog, about["split"], wanted)
+        return data
+
+    @property
+    def figures(self) -> dict[str, list[plots.Panel]]:
+        """{"reliability", "precision_recall", "f1_by_frequency": one panel per attribute}."""
+        main = self.results[0]
+        before = self.uncalibrated.reliability() if self.uncalibrated else {}
+        found = {"reliability": [plots.reliability(name, bins, before.get(name))
+                                 for name, bins in main.scorer.reliability().items() if bins[0].any()],
+                 "precision_recall": [], "f1_by_frequency": []}
+        for part in main.scorer.parts:
+            entry = {metric: main.summary.get(f"{part.name}/micro_{metric}") for metric in ("recall", "precision")}
+            if all(entry.values()):
+                point = entry["recall"]["value"], entry["precision"]["value"]
+                panel = plots.precision_recall(part.name, part.references, part.scores, point)
+                found["precision_recall"].append(panel)
+            rows = [row for row in main.per_tag if row["attribute"] == part.name and row["support"]]
+            if any(row["training"] for row in rows):
+                found["f1_by_frequency"].append(plots.f1_by_frequency(part.name, rows))
+        return found
+
+
+def before_calibration(predictions: Predictions) -> Scorer | None:
+    """Scores of the same logits without what was fitted; None where nothing was, or there are no logits."""
+    plain = [{key: value for key, value in entry.items() if key not in FITTED} for entry in predictions.attributes]
+    if predictions.logits is None or plain == predictions.attributes:
+        return None
+    return Scorer(predictions.decided(plain))
+
+
+def write_report(folder: Path, data: ReportData) -> Path:
+    """Writes report.html and figures/*.png into `folder`."""
+    figures = data.figures
+    (folder / "figures").mkdir(parents=True, exist_ok=True)
+    for name, panels in figures.items():
+        if panels:
+            plots.png(panels, folder / "figures" / f"{name}.png")
+    environment = Environment(loader=FileSystemLoader(Path(__file__).parent), autoescape=True,
+                              undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    environment.filters["decimal"] = lambda value: "–" if value is None or value != value else decimal(value)
+    environment.filters["threshold_range"] = threshold_range
+    environment.globals["zip"] = zip
+    main = data.results[0]
+    page = environment.get_template("report.html.jinja").render(
+        data=data, main=main, plain=[(result.name, result.plain()) for result in data.results],
+        before={name: float(value[0]) for name, value in data.uncalibrated.scores(precisions=False).items()}
+        if data.uncalibrated else {},
+        after=main.values, confusions=confusions(main.predictions),
+        figures={name: [Markup(plots.svg(panel)) for panel in panels] for name, panels in figures.items()},
+        attributes=main.predictions.attributes, weakest=sorted(
+            (row for row in main.per_tag if row["support"]), key=lambda row: (row["f1"], -row["support"])),
+    )
+    path = folder / "report.html"
+    path.write_text(page, encoding="utf-8")
+    return path
+
+
+def thumbnails(catalog: Catalog, split: str, wanted: set[str], size: int = THUMBNAIL) -> dict[str, str]:
+    """{id: data URI} of the first readable photo of each wanted product, as a small JPEG."""
+    found: dict[str, str] = {}
+    missing = set(wanted)
+    for record in catalog.records(split):
+        if not missing:
+            break
+        if isinstance(record, Refusal) or record["id"] not in missing:
+            continue
+        missing.discard(record["id"])
+        for source in record["images"]:
+            try:
+                photo = load_image(source, min_size=(size, size), allow_urls=catalog.schema.allow_urls)
+            except ImageError:
+                continue
+            found[record["id"]] = _data_uri(photo, size)
+            break
+    return found
+
+
+def _data_uri(photo: Image.Image, size: int) -> str:
+    photo = photo.convert("RGB")
+    photo.thumbnail((size, size))
+    buffer = io.BytesIO()
+    photo.save(buffer, "JPEG", quality=80)
+    return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode()
+
+
+def threshold_range(attribute: dict) -> str:
+    """What the thresholds of an attribute are, in a few words."""
+    thresholds = attribute.get("thresholds")
+    if thresholds is None:
+        return "the likelier of the best tag and none" if attribute["kind"] == "single" else "0.5 (not fitted)"
+    return f"{decimal(min(thresholds))} to {decimal(max(thresholds))}, median {decimal(float(np.median(thresholds)))}"

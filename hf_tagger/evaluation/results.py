@@ -1,0 +1,153 @@
+"""What an evaluation leaves on disk: metrics.json, per_tag.csv and predictions.parquet."""
+
+import csv
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from hf_tagger.catalog.strict import ConfigError
+from hf_tagger.evaluation.predict import Predictions
+from hf_tagger.evaluation.scoring import Scorer
+from hf_tagger.evaluation.slices import product_slices
+
+SLICE_METRICS = ("micro_f1", "macro_f1", "subset_accuracy")
+
+
+@dataclass
+class ProtocolResult:
+    """One protocol's predictions and every score of them.
+
+    Args:
+        summary: {metric: {"value", "low", "high"}} as `Scorer.summary`.
+        per_tag: rows of `Scorer.per_tag`.
+        slices: {family: {value: {"products", metric: {...}}}}.
+    """
+
+    name: str
+    predictions: Predictions
+    scorer: Scorer
+    summary: dict[str, dict]
+    per_tag: list[dict]
+    slices: dict[str, dict[str, dict]] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, name: str, predictions: Predictions, columns: Iterable[str] = (), resamples: int = 1000):
+        """Raises ConfigError where no product has a label that the model could have given."""
+        scorer = Scorer(predictions)
+        if not predictions.ids:
+            raise ConfigError(f'"{name}": the split has no product that can be looked at in this way.')
+        labelled = [entry["name"] for entry in predictions.attributes
+                    if any(tags.get(entry["name"]) is not None for tags in predictions.tags)]
+        if not labelled:
+            names = ", ".join(entry["name"] for entry in predictions.attributes)
+            raise ConfigError(f'"{name}": no product of the split has a label of any attribute of the model ({names}). '
+                              "There is nothing to measure: give the schema the columns that hold them.")
+        summary = scorer.summary(resamples)
+        slices = {family: {value: _slice(scorer.subset(rows), resamples) for value, rows in values.items()}
+                  for family, values in product_slices(predictions, columns).items()}
+        return cls(name, predictions, scorer, summary, scorer.per_tag(resamples), slices)
+
+    @property
+    def values(self) -> dict[str, float]:
+        """{metric: score}, NaN where nothing could be measured."""
+        return {name: float(value[0]) for name, value in self.scorer.scores().items()}
+
+    def plain(self) -> dict[str, Any]:
+        """As plain data: "products", "overall", "attributes", "tag_frequency", "slices", "unseen_tags"."""
+        overall, attributes, frequency = {}, {}, {}
+        names = {entry["name"] for entry in self.predictions.attributes}
+        for metric, entry in self.summary.items():
+            owner, _, short = metric.rpartition("/")
+            if owner in names:
+                attributes.setdefault(owner, {})[short] = entry
+            elif owner:
+                frequency.setdefault(owner, {})[short] = entry
+            else:
+                overall[metric] = entry
+        for name, columns in self.scorer.frequency().items():
+            frequency.setdefault(name, {})["tags"] = int(columns.sum())
+        return {"products": len(self.predictions.ids), "overall": overall, "attributes": attributes,
+                "tag_frequency": frequency, "slices": self.slices, "unseen_tags": self.scorer.unseen(),
+                "remarks": remarks(self.predictions, self.scorer)}
+
+
+def remarks(predictions: Predictions, scorer: Scorer) -> list[str]:
+    """What a reader of the scores must know: attributes and tags that could not be judged, thresholds never fitted."""
+    known = {entry["name"]: entry for entry in predictions.attributes}
+    seen = {name for tags in predictions.tags for name, given in tags.items() if given is not None}
+    told = []
+    if foreign := sorted(seen - known.keys()):
+        told.append(f"not scored, for the model does not know them: the attributes {', '.join(foreign)}")
+    if silent := [name for name in known if name not in seen]:
+        told.append(f"not scored, for no product has a label: {', '.join(silent)}")
+    for name, tags in scorer.unseen().items():
+        counted = ", ".join(f"{tag} ({products})" for tag, products in tags.items())
+        told.append(f"{name}: never seen in training, so counted as missed: {counted}")
+    plain = [name for name, entry in known.items() if entry["kind"] == "multi" and not entry.get("thresholds")]
+    if plain:
+        told.append(f"no fitted thresholds, so 0.5: {', '.join(plain)}; fit them with --calibrate")
+    return told
+
+
+def _slice(scorer: Scorer, resamples: int) -> dict[str, Any]:
+    summary = scorer.summary(resamples, precisions=False)
+    kept = {name: entry for name, entry in summary.items() if name in SLICE_METRICS or name.endswith("/accuracy")}
+    return {"products": len(scorer)} | kept
+
+
+def write_results(folder: Path, results: list[ProtocolResult], about: dict[str, Any]) -> None:
+    """Writes the three files into `folder`; `about` (model, catalogue, split ...) opens metrics.json."""
+    folder.mkdir(parents=True, exist_ok=True)
+    metrics = about | {"protocols": {result.name: result.plain() for result in results}}
+    text = json.dumps(rounded(metrics), indent=1, ensure_ascii=False)
+    (folder / "metrics.json").write_text(text + "\n", encoding="utf-8")
+    rows = [{"protocol": result.name, **row} for result in results for row in result.per_tag]
+    with open(folder / "per_tag.csv", "w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, list(rows[0]))
+        writer.writeheader()
+        writer.writerows(rounded(rows))
+    _write_predictions(folder / "predictions.parquet", results)
+
+
+def rounded(value: Any) -> Any:
+    """Plain data with its floats at five decimals, NaN as None."""
+    if isinstance(value, dict):
+        return {key: rounded(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [rounded(item) for item in value]
+    if isinstance(value, float):
+        return None if np.isnan(value) else round(value, 5)
+    return value
+
+
+def _write_predictions(path: Path, results: list[ProtocolResult]) -> None:
+    """A row per product and protocol: what was given and predicted of each attribute, the score of its best tag, and
+    the scores of all tags, whose names are the file's metadata."""
+    writer = None
+    for result in results:
+        predictions = result.predictions
+        columns = {"id": predictions.ids, "protocol": [result.name] * len(predictions.ids)}
+        columns |= {key: [about[key] for about in predictions.about] for key in ("text", "language", "photos")}
+        fields = [("id", pa.string()), ("protocol", pa.string()), ("text", pa.string()), ("language", pa.string()),
+                  ("photos", pa.int32())]
+        for attribute, tags, _, chosen, scores in predictions.parts():
+            name = attribute["name"]
+            columns[f"{name}.given"] = [row.get(name) for row in predictions.tags]
+            columns[f"{name}.predicted"] = [[tags[column] for column in np.flatnonzero(row)] for row in chosen]
+            columns[f"{name}.best_score"] = scores.max(1)
+            fields += [(f"{name}.given", pa.list_(pa.string())), (f"{name}.predicted", pa.list_(pa.string())),
+                       (f"{name}.best_score", pa.float32())]
+        columns["scores"] = list(predictions.scores)
+        fields.append(("scores", pa.list_(pa.float32())))
+        names = [[entry["name"], tag] for entry in predictions.attributes for tag in entry["tags"]]
+        schema = pa.schema(fields, {"tags": json.dumps(names, ensure_ascii=False)})
+        table = pa.Table.from_pydict(columns, schema)
+        writer = writer or pq.ParquetWriter(path, schema, compression="zstd")
+        writer.write_table(table)
+    writer.close()

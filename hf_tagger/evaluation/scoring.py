@@ -1,0 +1,253 @@
+"""Every metric of a split, with bootstrap intervals, for all its products or any of them.
+
+All metrics but average precision are ratios of sums over products. So each product's contributions are laid down once
+as a row of numbers, and a resampled split, or a slice of it, is a weighting of the rows: one matrix product scores a
+thousand resamples.
+"""
+
+from collections.abc import Sequence
+from copy import copy
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from hf_tagger.catalog.collate import UNKNOWN
+from hf_tagger.evaluation.metrics import TagCounts, average_precisions
+from hf_tagger.evaluation.predict import Predictions
+from hf_tagger.evaluation.probabilities import BINS, calibration_bins, calibration_error, f1_at_k, log_losses
+
+ROWS_AT_ONCE = 16_384
+HEAD, MEDIUM = 100, 20  # training products of head tags, and of medium ones (Liu et al. 2019, arXiv 1904.05160)
+TOP_K = (1, 3, 5)
+
+
+@dataclass
+class AttributeRows:
+    """What one attribute of each product adds to the sums.
+
+    Args:
+        name, kind; tags: those of the vocabulary, then those that only the given tags know.
+        rows: float32 [N, 3 C + 4 + 45]: hits, false alarms and misses of each tag, exact, known, log-loss and its
+            terms, confidence bins.
+        references, scores: [N, C] and [N, P], for average precision.
+    """
+
+    name: str
+    kind: str
+    tags: list[str]
+    rows: np.ndarray
+    references: np.ndarray
+    scores: np.ndarray
+
+    @classmethod
+    def of(cls, attribute: dict, tags: list[str], references, chosen, scores) -> "AttributeRows":
+        predicted = np.zeros(references.shape, dtype=bool)
+        predicted[:, : chosen.shape[1]] = chosen
+        known, given = references != UNKNOWN, references == 1
+        wrong = known & (predicted != given)
+        exact = known.any(1) & ~wrong.any(1)
+        loss, terms = log_losses(references, scores, attribute["kind"])
+        bins = calibration_bins(references, scores, attribute["kind"])
+        columns = [given & predicted, wrong & predicted, wrong & given,
+                   np.stack([exact, known.any(1), loss, terms], axis=1), bins.reshape(len(bins), -1)]
+        rows = np.concatenate([column.astype(np.float32) for column in columns], axis=1)
+        return cls(attribute["name"], attribute["kind"], tags, rows, references, scores)
+
+    def counts(self, sums: np.ndarray) -> TagCounts:
+        """Sums [..., K] of `rows` -> counts [..., C]."""
+        width = len(self.tags)
+        tags = (sums[..., start * width:(start + 1) * width] for start in range(3))
+        return TagCounts(*tags, sums[..., 3 * width], sums[..., 3 * width + 1])
+
+    def bins(self, sums: np.ndarray) -> np.ndarray:
+        """Sums [..., K] of `rows` -> confidence bins [..., 3, 15]."""
+        return sums[..., -3 * BINS:].reshape(*sums.shape[:-1], 3, BINS)
+
+    def log_loss(self, sums: np.ndarray) -> np.ndarray:
+        loss, terms = sums[..., 3 * len(self.tags) + 2], sums[..., 3 * len(self.tags) + 3]
+        return np.where(terms > 0, loss / np.maximum(terms, 1), np.nan)
+
+
+class Scorer:
+    """Scores of one set of predictions."""
+
+    def __init__(self, predictions: Predictions):
+        self.training_counts = {entry["name"]: entry.get("counts") or [] for entry in predictions.attributes}
+        self.parts = [AttributeRows.of(*part) for part in predictions.parts()]
+        self.overall = _overall_rows(self.parts, len(predictions.ids))
+
+    def subset(self, rows: np.ndarray) -> "Scorer":
+        """The scores of some products only: indices, or bool [N]."""
+        other = copy(self)
+        other.overall = self.overall[rows]
+        other.parts = [replace(part, rows=part.rows[rows], references=part.references[rows], scores=part.scores[rows])
+                       for part in self.parts]
+        return other
+
+    def __len__(self) -> int:
+        return len(self.overall)
+
+    def scores(self, weights: np.ndarray | None = None, precisions: bool = True) -> dict[str, np.ndarray]:
+        """{metric: value [G]}, NaN where nothing can be measured.
+
+        Args:
+            weights: how often each product counts, [G, N] for G sets of products; default: one set of all [1, N].
+            precisions: also average precision, which costs a sort per tag.
+
+        Metrics: "<attribute>/" accuracy, micro_, macro_ and weighted_ precision, recall and f1, log_loss, ece,
+        average_precision; over all attributes micro_f1, macro_f1, weighted_f1, map (means over every tag), log_loss and
+        ece (means over the attributes), subset_accuracy (products whose every known attribute is right), f1@1, f1@3,
+        f1@5; and over the tags of one frequency in training, head/macro_f1, medium/macro_f1, tail/macro_f1.
+        """
+        found, counts, average = {}, [], []
+        for part in self.parts:
+            sums = _weighted(part.rows, weights)
+            counts.append(part.counts(sums))
+            found[f"{part.name}/accuracy"] = counts[-1].accuracy()
+            found |= {f"{part.name}/{metric}": value for metric, value in counts[-1].averaged().items()}
+            found[f"{part.name}/log_loss"] = part.log_loss(sums)
+            found[f"{part.name}/ece"] = calibration_error(part.bins(sums))
+            if precisions:
+                average.append(_precisions(part, weights))
+                found[f"{part.name}/average_precision"] = _nanmean(average[-1])
+        fields = ("true_positives", "false_positives", "false_negatives")
+        tags = [np.concatenate([getattr(part, field) for part in counts], axis=-1) for field in fields]
+        averaged = TagCounts(*tags, 0, 0).averaged()
+        found |= {name: averaged[name] for name in ("micro_f1", "macro_f1", "weighted_f1")}
+        if precisions:
+            found["map"] = _nanmean(np.concatenate(average, axis=-1))
+        for name in ("log_loss", "ece"):
+            found[name] = _nanmean(np.stack([found[f"{part.name}/{name}"] for part in self.parts], axis=-1))
+        sums = _weighted(self.overall, weights)
+        for index, name in enumerate(["subset_accuracy", *(f"f1@{k}" for k in TOP_K)]):
+            value, count = sums[..., 2 * index], sums[..., 2 * index + 1]
+            found[name] = np.where(count > 0, value / np.maximum(count, 1), np.nan)
+        for name, columns in self.frequency().items():
+            group = TagCounts(*(part[..., columns] for part in tags), 0, 0).averaged()
+            found[f"{name}/macro_f1"] = group["macro_f1"]
+        return found
+
+    def frequency(self) -> dict[str, np.ndarray]:
+        """bool [all C] of "head" (100 and more training products), "medium" (20 and more), "tail" tags (fewer, or
+        never seen), as far as the model's config counts them."""
+        counts = np.concatenate([_padded(self.training_counts[part.name], len(part.tags)) for part in self.parts])
+        if not any(len(known) for known in self.training_counts.values()):
+            return {}
+        return {"head": counts >= HEAD, "medium": (counts < HEAD) & (counts >= MEDIUM), "tail": counts < MEDIUM}
+
+    def summary(self, resamples: int = 0, seed: int = 0, precisions: bool = True) -> dict[str, dict]:
+        """{metric: {"value", "low", "high"}}: the score and its 95 % bootstrap interval (percentiles over resampled
+        products; without resamples, the score alone). Metrics that nothing can be measured by are left out."""
+        values = {name: float(value[0]) for name, value in self.scores(None, precisions).items()}
+        summary = {name: {"value": value} for name, value in values.items() if not np.isnan(value)}
+        if resamples and len(self) > 1:
+            drawn = self.scores(resampled(len(self), resamples, seed), precisions)
+            for name, entry in summary.items():
+                entry["low"], entry["high"] = (float(bound) for bound in np.nanpercentile(drawn[name], [2.5, 97.5]))
+        return summary
+
+    def per_tag(self, resamples: int = 0, seed: int = 0) -> list[dict]:
+        """One row per tag: attribute, tag, training (products, None where not counted), support, predicted, hits,
+        precision, recall, f1, average_precision, and the bounds f1_low and f1_high."""
+        rows = []
+        weights = resampled(len(self), resamples, seed) if resamples and len(self) > 1 else None
+        for part in self.parts:
+            counts = part.counts(_weighted(part.rows, None)[0])
+            ratios, average = counts.per_tag(), average_precisions(part.references, part.scores)
+            bounds = np.full((2, len(part.tags)), np.nan)
+            if weights is not None:
+                drawn = part.counts(_weighted(part.rows, weights))
+                bounds = np.percentile(drawn.per_tag()["f1"], [2.5, 97.5], axis=0)
+            training = self.training_counts[part.name]
+            for column, tag in enumerate(part.tags):
+                seen = int(training[column]) if column < len(training) else 0
+                rows.append({
+                    "attribute": part.name, "tag": tag, "training": seen if training else None,
+                    "support": int(counts.support[column]), "hits": int(counts.true_positives[column]),
+                    "predicted": int(counts.true_positives[column] + counts.false_positives[column]),
+                    **{name: float(values[column]) for name, values in ratios.items()},
+                    "f1_low": float(bounds[0, column]), "f1_high": float(bounds[1, column]),
+                    "average_precision": float(average[column]),
+                })
+        return rows
+
+    def reliability(self) -> dict[str, np.ndarray]:
+        """{attribute: confidence bins [3, 15]}: predictions, summed confidence, right ones."""
+        return {part.name: part.bins(_weighted(part.rows, None)[0]) for part in self.parts}
+
+    def unseen(self) -> dict[str, dict[str, int]]:
+        """{attribute: {tag: products}} of given tags that the model does not know."""
+        found = {}
+        for part in self.parts:
+            support = (part.references[:, part.scores.shape[1]:] == 1).sum(0)
+            found[part.name] = dict(zip(part.tags[part.scores.shape[1]:], support.tolist(), strict=True))
+        return {name: tags for name, tags in found.items() if tags}
+
+
+def resampled(products: int, resamples: int, seed: int) -> np.ndarray:
+    """How often each product is drawn, uint8 [resamples, products]: Poisson(1), the limit of drawing with
+    replacement (Chamandy et al. 2012, "Estimating uncertainty for massive data streams")."""
+    return np.random.default_rng(seed).poisson(1.0, (resamples, products)).astype(np.uint8)
+
+
+def _weighted(rows: np.ndarray, weights: np.ndarray | None) -> np.ndarray:
+    """Weighted sums of rows [N, K] -> [G, K]."""
+    if weights is None:
+        return rows.sum(0, dtype=np.float64)[None]
+    total = np.zeros((len(weights), rows.shape[1]))
+    for start in range(0, len(rows), ROWS_AT_ONCE):
+        chunk = slice(start, start + ROWS_AT_ONCE)
+        total += weights[:, chunk].astype(np.float32) @ rows[chunk]
+    return total
+
+
+def _overall_rows(parts: Sequence[AttributeRows], products: int) -> np.ndarray:
+    """[N, 8]: every known attribute right, any attribute known; then F1@k over the tags of all attributes."""
+    exact, known = np.ones(products, bool), np.zeros(products, bool)
+    for part in parts:
+        right, there = part.rows[:, 3 * len(part.tags)] > 0, part.rows[:, 3 * len(part.tags) + 1] > 0
+        exact &= right | ~there
+        known |= there
+    columns = [exact & known, known]
+    inside = [part.references[:, : part.scores.shape[1]] for part in parts]
+    outside = [part.references[:, part.scores.shape[1]:] for part in parts]
+    references = np.concatenate(inside + outside, axis=1)
+    scores = np.concatenate([part.scores for part in parts], axis=1)
+    for k in TOP_K:
+        columns += f1_at_k(references, scores, k)
+    return np.stack(columns, axis=1).astype(np.float32)
+
+
+def _precisions(part: AttributeRows, weights: np.ndarray | None) -> np.ndarray:
+    """Average precision [G, C] of each tag under each weighting, NaN where no product has the tag."""
+    if weights is None:
+        return average_precisions(part.references, part.scores)[None]
+    found = np.full((len(weights), len(part.tags)), np.nan)
+    for column, reference in enumerate(part.references.T):
+        rows = np.flatnonzero(reference != UNKNOWN)
+        given = reference[rows] == 1
+        if not given.any():
+            continue
+        positives = weights[:, rows[given]].sum(1, dtype=np.float32)
+        if column >= part.scores.shape[1]:
+            found[positives > 0, column] = 0.0
+            continue
+        score = part.scores[rows, column]
+        order = np.argsort(-score, kind="stable")
+        drawn = weights[:, rows[order]].astype(np.float32)
+        last = np.flatnonzero(np.append(np.diff(score[order]) != 0, True))  # the end of each run of equal scores
+        hits = np.cumsum(drawn * given[order], axis=1)[:, last]
+        with np.errstate(invalid="ignore"):
+            precision = np.nan_to_num(hits / np.cumsum(drawn, axis=1)[:, last])
+            found[:, column] = (precision * np.diff(hits, prepend=0, axis=1)).sum(1) / positives
+    return found
+
+
+def _nanmean(values: np.ndarray) -> np.ndarray:
+    present = ~np.isnan(values)
+    count = present.sum(-1)
+    return np.where(count > 0, np.where(present, values, 0.0).sum(-1) / np.maximum(count, 1), np.nan)
+
+
+def _padded(counts: Sequence[int], width: int) -> np.ndarray:
+    return np.array([*counts, *[0] * (width - len(counts))])

@@ -1,0 +1,61 @@
+"""Scores as tables for people."""
+
+
+def score_table(results: dict[str, dict[str, float]], attributes: list[str]) -> str:
+    """Accuracy / macro-F1 per attribute (rows) and protocol (columns)."""
+    width = max([len("macro-F1, all tags"), *map(len, attributes)])
+    columns = {name: max(len(name), 13) for name in results}
+    lines = [" ".join([" " * width, *(f"{name:>{size}}" for name, size in columns.items())])]
+    for attribute in attributes:
+        cells = [f"{scores[f'{attribute}/accuracy']:.3f} / {scores[f'{attribute}/macro_f1']:.3f}"
+                 for scores in results.values()]
+        lines.append(" ".join([f"{attribute:<{width}}",
+                               *(f"{cell:>{size}}" for cell, size in zip(cells, columns.values(), strict=True))]))
+    for label, key in (("micro-F1, all tags", "micro_f1"), ("macro-F1, all tags", "macro_f1")):
+        cells = [f"{scores[key]:>{size}.3f}" for scores, size in zip(results.values(), columns.values(), strict=True)]
+        lines.append(" ".join([f"{label:<{width}}", *cells]))
+    return "\n".join(["accuracy / macro-F1", *lines]) if results else "no test split: nothing was scored"
+
+
+
+def comparison_table(methods: dict[str, dict[str, dict]]) -> str:
+    """Markdown: a row per protocol and method, the best of each column and protocol in bold.
+
+    Args:
+        methods: {method: {protocol: `ProtocolResult.plain()`}}; a method may lack protocols that show it nothing.
+    """
+    protocols = list(dict.fromkeys(name for results in methods.values() for name in results))
+    attributes = list(dict.fromkeys(name for results in methods.values() for result in results.values()
+                                    for name in result["attributes"]))
+    header = ["protocol", "method", "products", "micro-F1", "macro-F1", "mAP", *(f"{name}" for name in attributes)]
+    lines = ["| " + " | ".join(header) + " |", "|" + "---|" * len(header)]
+    for protocol in protocols:
+        shown = {name: results[protocol] for name, results in methods.items() if protocol in results}
+        for name, result in shown.items():
+            cells = [protocol, name, str(result["products"])]
+            cells += [_cell(metric, result["overall"], [other["overall"] for other in shown.values()],
+                            interval=metric != "map") for metric in ("micro_f1", "macro_f1", "map")]
+            for attribute in attributes:
+                others = [other["attributes"].get(attribute, {}) for other in shown.values()]
+                own = result["attributes"].get(attribute, {})
+                cells.append(" / ".join(_cell(metric, own, others) for metric in ("accuracy", "macro_f1")))
+            lines.append("| " + " | ".join(cells) + " |")
+    note = ("Micro-F1 and macro-F1 over all tags, with 95 % bootstrap intervals; per attribute accuracy / macro-F1. "
+            "Bold: the best of the column under its protocol.")
+    return "\n".join([*lines, "", note])
+
+
+def _cell(metric: str, own: dict, others: list[dict], interval: bool = False) -> str:
+    if metric not in own:
+        return "–"
+    best = max(other[metric]["value"] for other in others if metric in other)
+    text = decimal(own[metric]["value"])
+    text = f"**{text}**" if own[metric]["value"] == best and len(others) > 1 else text
+    if interval and "low" in own[metric]:
+        text += f" [{decimal(own[metric]['low'])}, {decimal(own[metric]['high'])}]"
+    return text
+
+
+def decimal(value: float) -> str:
+    """.843, 1.000"""
+    return f"{value:.3f}".removeprefix("0") if 0 <= value < 1 else f"{value:.3f}"

@@ -1,0 +1,170 @@
+"""Score what a tagger has to beat: rules, a bag of words, nearest neighbours, and the classic LSTM + CNN.
+
+    python recipes/baselines.py recipes/configs/fashion.yaml --output_dir runs/baselines
+    python recipes/baselines.py recipes/configs/fashion.yaml --models runs/fashion --only rules tfidf
+    python recipes/baselines.py my.yaml --epochs 5 --catalog.source.path products.csv
+
+CATALOGUE is a YAML file of recipes/finetune.py; its keys can be overridden as `--key.sub value`. Every method learns
+from the training split, fits its thresholds on validation and is scored on test as recipes/evaluate.py scores a tagger.
+Written to the output folder: baselines.md (one table) and baselines.json.
+
+rules: names and aliases of tags found in the text. tfidf: TF-IDF and logistic regression (needs the extra `baselines`).
+knn: nearest neighbours on the frozen pretrained towers of the configuration. lstm_cnn: the model and training of
+recipes/configs/lstm_resnet50.yaml.
+"""
+
+import argparse
+import json
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from accelerate import PartialState
+
+from hf_tagger.catalog.collate import Collator
+from hf_tagger.catalog.loader import CatalogLoader
+from hf_tagger.catalog.settings import CatalogSettings, open_catalog
+from hf_tagger.catalog.stream import Catalog
+from hf_tagger.catalog.strict import ConfigError
+from hf_tagger.catalog.vocabulary import Vocabulary
+from hf_tagger.evaluation.baselines import BagOfWordsBaseline, EmbeddingSpace, Products, RuleBaseline, best_neighbours
+from hf_tagger.evaluation.calibration import fit_calibration
+from hf_tagger.evaluation.machine import describe_machine
+from hf_tagger.evaluation.predict import Predictions, embeddings_of
+from hf_tagger.evaluation.protocols import Evaluator, Protocol, open_tagger, seen_through, standard_protocols
+from hf_tagger.evaluation.results import ProtocolResult, rounded
+from hf_tagger.evaluation.tables import comparison_table
+from hf_tagger.training.arguments import RunSettings, load_run
+from hf_tagger.training.build import build_model
+from hf_tagger.training.run import FinetuneRun
+
+CLASSIC = Path(__file__).parent / "configs" / "lstm_resnet50.yaml"
+Predict = Callable[[str, Protocol], Predictions]
+
+
+def main(arguments: list[str]) -> int:
+    options, overrides = parse(arguments)
+    folder = Path(options.output_dir)
+    try:
+        settings, data = load_run(options.catalogue, overrides)
+        catalog = open_catalog(settings.catalog, folder / "catalog")
+        settings = replace(settings, catalog=CatalogSettings(catalog.source, catalog.schema))
+        vocabulary = Vocabulary.scan(catalog.records("train"), catalog.schema)
+        attributes = [entry for entry in vocabulary.attributes if entry["tags"]]
+        about = {"catalogue": options.catalogue, "split": settings.evaluation.split, "machine": describe_machine(),
+                 "data_fingerprint": vocabulary.fingerprint, "methods": {}}
+        for name in [*options.only, *options.models]:
+            print(f"{name} ...", flush=True)
+            if name in METHODS:
+                predict, reads_photos = METHODS[name](catalog, attributes, settings, folder / name, options)
+            else:
+                predict, reads_photos = tagger(catalog, name, settings), True
+            about["methods"][Path(name).name] = judge(predict, settings, reads_photos, options.resamples)
+            write(folder, about)
+    except ConfigError as error:
+        print(f"baselines: {error}", file=sys.stderr)
+        return 2
+    print(comparison_table(about["methods"]), f"\n\nwritten to {folder}")
+    return 0
+
+
+def write(folder: Path, about: dict) -> None:
+    """After every method: the last one may take hours."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "baselines.json").write_text(json.dumps(about, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    (folder / "baselines.md").write_text(comparison_table(about["methods"]) + "\n", encoding="utf-8")
+
+
+def parse(arguments: list[str]) -> tuple[argparse.Namespace, list[str]]:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False)
+    parser.add_argument("catalogue", help="a YAML file of recipes/finetune.py")
+    parser.add_argument("--output_dir", default="runs/baselines", help="folder for what is written")
+    parser.add_argument("--only", nargs="*", choices=list(METHODS), default=list(METHODS), help="these methods alone")
+    parser.add_argument("--models", nargs="*", default=[], help="model folders to put into the table too")
+    parser.add_argument("--epochs", type=int, default=10, help="of the LSTM + CNN")
+    parser.add_argument("--resamples", type=int, default=1000, help="bootstrap resamples (0: no intervals)")
+    return parser.parse_known_args(arguments)
+
+
+def judge(predict: Predict, settings: RunSettings, reads_photos: bool, resamples: int) -> dict[str, dict]:
+    """Thresholds from validation, scores of the test split under every protocol that shows the method something."""
+    evaluation = settings.evaluation
+    validation = predict(evaluation.validation, next(iter(evaluation.protocols.values())))
+    attributes, _ = fit_calibration(validation, settings.calibration)
+    results = {}
+    for name, protocol in standard_protocols(evaluation.protocols).items():
+        if reads_photos or "text" not in protocol.without:
+            found = predict(evaluation.split, protocol).decided(attributes)
+            results[name] = rounded(ProtocolResult.of(name, found, resamples=resamples).plain())
+    return results
+
+
+def rules(catalog: Catalog, attributes: list[dict], *_) -> tuple[Predict, bool]:
+    aliases = {entry["name"]: catalog.schema.attribute(entry["name"]).aliases for entry in attributes}
+    return on_texts(catalog, RuleBaseline(attributes, aliases)), False
+
+
+def tfidf(catalog: Catalog, attributes: list[dict], *_) -> tuple[Predict, bool]:
+    return on_texts(catalog, BagOfWordsBaseline(attributes, Products.read(catalog.records("train")))), False
+
+
+def on_texts(catalog: Catalog, fitted) -> Predict:
+    return lambda split, protocol: fitted.predict(
+        Products.read(seen_through(catalog, protocol).records(split), protocol.without))
+
+
+def knn(catalog: Catalog, attributes: list[dict], settings: RunSettings, *_) -> tuple[Predict, bool]:
+    texts = (record["text"] for record in catalog.records("train") if isinstance(record, dict) and record["text"])
+    model, processor = build_model(settings.model, attributes, texts, settings.seed)
+    model.to(PartialState().device)
+    reader = replace(settings.training.loader, batch_size=settings.evaluation.batch_size)
+
+    def look(split: str, protocol: Protocol):
+        collator = Collator(processor, attributes, allow_urls=catalog.schema.allow_urls)
+        loader = CatalogLoader(seen_through(catalog, protocol), split, collator, reader)
+        batches, features, present = zip(*embeddings_of(model, loader.epoch(), protocol.without), strict=True)
+        products = Products(*([item for batch in batches for item in batch[key]] for key in ("ids", "tags", "about")))
+        return products, joined(features), joined(present)
+
+    train, features, present = look("train", Protocol())
+    space = EmbeddingSpace(features, present)
+
+    def embedded(split: str, protocol: Protocol) -> tuple[Products, np.ndarray]:
+        products, *seen = look(split, protocol)
+        return products, space(*seen)
+
+    validation = embedded(settings.evaluation.validation, next(iter(settings.evaluation.protocols.values())))
+    fitted = best_neighbours(attributes, (train, space(features, present)), validation)
+    print(f"{fitted.neighbours} neighbours, by macro-F1 on validation")
+    return lambda split, protocol: fitted.predict(*embedded(split, protocol)), True
+
+
+def joined(parts: tuple[dict[str, np.ndarray], ...]) -> dict[str, np.ndarray]:
+    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+
+
+def lstm_cnn(catalog, attributes, settings: RunSettings, folder: Path, options) -> tuple[Predict, bool]:
+    classic, data = load_run(CLASSIC, ["--phases.0.epochs", str(options.epochs), "--output_dir", str(folder)])
+    run = FinetuneRun(replace(classic, catalog=settings.catalog, evaluation=settings.evaluation), data)
+    run.prepare_catalog()
+    run.build_model()
+    for index, phase in enumerate(run.settings.phases):
+        run.train(index, phase)
+    run.save()
+    return tagger(catalog, str(folder), settings), True
+
+
+def tagger(catalog: Catalog, model: str, settings: RunSettings) -> Predict:
+    state = PartialState(cpu=not torch.accelerator.is_available())
+    opened = open_tagger(model, state.device)
+    return Evaluator(opened, catalog, settings.evaluation, settings.training.loader, state).predict
+
+
+METHODS = {"rules": rules, "tfidf": tfidf, "knn": knn, "lstm_cnn": lstm_cnn}
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,131 @@
+"""Say how good a tagger is, and set its thresholds.
+
+    python recipes/evaluate.py runs/quickstart runs/quickstart/training_config.yaml
+    python recipes/evaluate.py runs/fashion recipes/configs/fashion.yaml --slices season --evaluation.split validation
+    python recipes/evaluate.py runs/my-shop new_products.csv --calibrate --calibration.objective precision
+
+MODEL is a model folder, an adapter folder or a Hub id. CATALOGUE is a YAML file with source and schema (the one the
+model was trained by will do; its keys can be overridden as `--key.sub value`), or the path of a catalogue that is
+written like the training one. Several processes share the work under `accelerate launch` (on CPUs: `python -m
+torch.distributed.run --nproc_per_node 2`).
+
+Written to the output folder: metrics.json, per_tag.csv, predictions.parquet.
+"""
+
+import argparse
+import json
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+from accelerate import PartialState
+from accelerate.utils import parse_flag_from_env
+
+from hf_tagger.catalog.settings import open_catalog
+from hf_tagger.catalog.strict import ConfigError
+from hf_tagger.evaluation.calibration import fit_calibration, store_attributes
+from hf_tagger.evaluation.card import write_card
+from hf_tagger.evaluation.machine import describe_machine
+from hf_tagger.evaluation.protocols import Evaluator, open_tagger
+from hf_tagger.evaluation.report import ReportData, write_report
+from hf_tagger.evaluation.results import ProtocolResult, remarks, write_results
+from hf_tagger.evaluation.tables import score_table
+from hf_tagger.training.arguments import RunSettings, load_evaluation
+
+TEMPLATE = Path(__file__).parents[1] / "model_cards" / "template.md"
+
+
+def main(arguments: list[str]) -> int:
+    options, overrides = parse(arguments)
+    # Without an accelerator, accelerate must be told: else it takes each of several processes for the only one.
+    state = PartialState(cpu=parse_flag_from_env("ACCELERATE_USE_CPU") or not torch.accelerator.is_available())
+    try:
+        baselines = read_baselines(options.baselines)
+        settings = load_evaluation(options.catalogue, options.model, overrides)
+        folder = Path(options.output_dir or Path(options.model) / "evaluation")
+        evaluator = open_evaluator(options, settings, folder, state)
+        about = {"model": options.model, "catalogue": options.catalogue,
+                 "dataset": Path(options.catalogue).stem, "split": settings.evaluation.split,
+                 "machine": describe_machine()}
+        if options.calibrate:
+            about["calibration"] = calibrate(evaluator, settings, options.model)
+        results = evaluate(evaluator, options)
+        if state.is_main_process:
+            write_results(folder, results, about)
+            title = f"How good is {Path(options.model).name}?"
+            data = ReportData.of(title, about, results, evaluator.catalog, baselines)
+            write_report(folder, data)
+            if options.card or Path(options.model).is_dir():
+                card = Path(options.card or Path(options.model) / "README.md")
+                write_card(TEMPLATE, card, data, options.model, ["recipes/evaluate.py", *arguments], folder)
+            for remark in remarks(results[0].predictions, results[0].scorer):
+                print(f"note: {remark}")
+            print(score_table({result.name: result.values for result in results}, evaluator.attributes))
+            print(f"written to {folder}")
+    except ConfigError as error:
+        print(f"evaluate: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def parse(arguments: list[str]) -> tuple[argparse.Namespace, list[str]]:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False)
+    parser.add_argument("model", help="model folder, adapter folder or Hub id")
+    parser.add_argument("catalogue", help="YAML file, or the path of a catalogue written like the training one")
+    parser.add_argument("--output_dir", help="folder for what is written (default: MODEL/evaluation)")
+    parser.add_argument("--calibrate", action="store_true",
+                        help="first fit temperatures and thresholds on validation, and store them in the model")
+    parser.add_argument("--slices", nargs="*", default=[], metavar="COLUMN", help="also score by these columns' values")
+    parser.add_argument("--baselines", help="baselines.json of recipes/baselines.py, for the report's headline table")
+    parser.add_argument("--card", help="where the model card goes (default: README.md in the model folder)")
+    parser.add_argument("--resamples", type=int, default=1000, help="bootstrap resamples (0: no intervals)")
+    return parser.parse_known_args(arguments)
+
+
+def read_baselines(path: str | None) -> dict:
+    if path is None:
+        return {}
+    if not Path(path).is_file():
+        raise ConfigError(f"there is no file {path}: recipes/baselines.py writes it")
+    return json.loads(Path(path).read_text(encoding="utf-8"))["methods"]
+
+
+def open_evaluator(options: argparse.Namespace, settings: RunSettings, folder: Path, state: PartialState) -> Evaluator:
+    tagger = open_tagger(options.model, state.device)
+    with state.main_process_first():
+        catalog = open_catalog(settings.catalog, folder / "catalog", write=state.is_main_process)
+    catalog.schema = replace(catalog.schema, keep=[*catalog.schema.keep, *options.slices])
+    return Evaluator(tagger, catalog, settings.evaluation, settings.training.loader, state,
+                     settings.catalog.drop_duplicates)
+
+
+def calibrate(evaluator: Evaluator, settings: RunSettings, model: str) -> dict:
+    """Fits on the validation split under the first protocol, and changes the stored model."""
+    protocol = next(iter(settings.evaluation.protocols.values()))
+    validation = evaluator.predict(settings.evaluation.validation, protocol)
+    attributes, fitted = fit_calibration(validation, settings.calibration)
+    evaluator.tagger.model.config.attributes = attributes
+    if evaluator.state.is_main_process:
+        print(f"calibrated on {len(validation.ids)} products of {settings.evaluation.validation}:", json.dumps(fitted))
+        print("stored in", store_attributes(model, attributes))
+    return fitted
+
+
+def evaluate(evaluator: Evaluator, options: argparse.Namespace) -> list[ProtocolResult]:
+    """Scores the split under every protocol; the main process returns the results."""
+    results = []
+    for name, protocol in evaluator.protocols.items():
+        start = time.perf_counter()
+        predictions = evaluator.predict(evaluator.settings.split, protocol)
+        speed = len(predictions.ids) / (time.perf_counter() - start)
+        if evaluator.state.is_main_process:
+            print(f"{name}: {len(predictions.ids)} products, {speed:.1f} a second", flush=True)
+            results.append(ProtocolResult.of(name, predictions, options.slices, options.resamples))
+    return results
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

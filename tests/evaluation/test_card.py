@@ -1,0 +1,84 @@
+import json
+from pathlib import Path
+
+import pytest
+import yaml
+from huggingface_hub import ModelCard
+
+from hf_tagger.catalog.strict import ConfigError
+from hf_tagger.evaluation.calibration import CalibrationSettings, fit_calibration
+from hf_tagger.evaluation.card import write_card
+from hf_tagger.evaluation.report import ReportData, write_report
+from hf_tagger.evaluation.results import ProtocolResult
+from tests.evaluation.test_calibration import a_split
+
+TEMPLATE = Path(__file__).parents[2] / "model_cards" / "template.md"
+
+
+@pytest.fixture(scope="module")
+def written(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("cards") / "shop-tagger"
+    folder.mkdir()
+    (folder / "provenance.json").write_text(json.dumps({
+        "data_fingerprint": "300:abc", "rows": {"total": 300, "refused": 2}, "git_revision": "f00", "seconds": 5400,
+        "versions": {"torch": "2.15"}, "processes": 1, "machine": {"cpu": "Some CPU", "cores": 2, "gpu": None}}))
+    (folder / "vocabulary.json").write_text(json.dumps({"rows_per_language": {"de": 200, "pt-br": 90, "": 8}}))
+    (folder / "training_config.yaml").write_text(yaml.safe_dump({
+        "catalog": {"source": {"path": "/home/somebody/shop.csv"}, "schema": {"text": ["title"], "images": "photo"}}}))
+    attributes, _ = fit_calibration(a_split(300, 0), CalibrationSettings())
+    split = a_split(200, 1)
+    split.about = [{"text": "t", "language": "de", "photos": 1, "kept": {}} for _ in range(200)]
+    results = [ProtocolResult.of(name, split.decided(attributes), resamples=20) for name in ("all", "text only")]
+    baselines = {"rules": {"all": ProtocolResult.of("all", a_split(200, 2), resamples=0).plain()}}
+    about = {"split": "test", "dataset": "shop", "model": "m", "catalogue": "c"}
+    data = ReportData.of("x", about, results, None, baselines)
+    write_report(folder / "evaluation", data)
+    command = ["recipes/evaluate.py", "/home/somebody/shop-tagger", "shop.yaml"]
+    write_card(TEMPLATE, folder / "README.md", data, str(folder), command, folder / "evaluation")
+    return folder, (folder / "README.md").read_text(encoding="utf-8"), data
+
+
+def test_the_hub_can_read_its_metadata_and_results(written):
+    folder, _, data = written
+    card = ModelCard.load(folder / "README.md")
+    assert card.data.language == ["de", "pt"] and "product-tagging" in card.data.tags
+    results = {(result.dataset_config, result.metric_type): result for result in card.data.eval_results}
+    assert set(results) == {(protocol, metric) for protocol in ("all", "text only")
+                            for metric in ("micro_f1", "macro_f1", "subset_accuracy")}  # fmt: skip
+    one = results["all", "macro_f1"]
+    assert one.metric_value == pytest.approx(data.results[0].values["macro_f1"], abs=1e-4)
+    assert (one.dataset_name, one.dataset_split, one.dataset_revision) == ("shop", "test", "300:abc")
+
+
+def test_it_says_what_the_house_asks_of_a_card(written):
+    _, text, data = written
+    for heading in ("How to use it", "Intended use", "Results", "Against baselines", "Calibration", "Weak tags",
+                    "Training data", "Training", "Limitations", "Environmental cost"):  # fmt: skip
+        assert f"## {heading}\n" in text
+    assert 'pipeline("product-tagging", model="shop-tagger")' in text
+    assert "`300:abc`" in text and "total 300" in text and "de 200, pt-br 90" in text and "torch 2.15" in text
+    assert "1.50 hours on 2 cores of Some CPU" in text and "rules" in text
+    value = data.results[0].summary["colour/accuracy"]
+    low, high = (f"{value[bound]:.3f}".removeprefix("0") for bound in ("low", "high"))
+    assert f"[{low}, {high}]" in text
+    weak = [row for row in data.results[0].per_tag if row["support"] >= 3 and row["f1"] < 0.5]
+    assert weak and all(f"- {row['attribute']}: {row['tag']} (F1 " in text for row in weak)
+    assert "{{" not in text and "{%" not in text and "\n\n\n" not in text
+    rows = [line for line in text.splitlines() if line.startswith("| colour |")]
+    assert len(rows) == 3 and "|\n\n|" not in text, "tables must not fall apart"
+
+
+def test_no_path_of_the_machine_is_in_it_and_every_figure_is_there(written):
+    folder, text, _ = written
+    assert "/home/" not in text and "shop.csv" in text and str(folder.parent) not in text
+    figures = [line.split("](")[1].rstrip(")") for line in text.splitlines() if line.startswith("![")]
+    assert len(figures) == 2 and all((folder / figure).is_file() for figure in figures)
+
+
+def test_a_card_elsewhere_names_no_figures_that_are_not_beside_it(written, tmp_path):
+    folder, _, data = written
+    path = tmp_path / "cards" / "shop.md"
+    card = write_card(TEMPLATE, path, data, str(folder), ["evaluate.py"], folder / "evaluation")
+    assert "![" not in card.text and path.is_file()
+    with pytest.raises(ConfigError, match="no card template"):
+        write_card(tmp_path / "none.md", tmp_path / "x.md", data, str(folder), [], folder)

@@ -1,0 +1,129 @@
+import numpy as np
+import pytest
+from sklearn import metrics as sk
+
+from hf_tagger.evaluation.predict import Predictions
+from hf_tagger.evaluation.scoring import Scorer, resampled
+
+ATTRIBUTES = [
+    {"name": "colour", "kind": "single", "tags": list("abcdef"), "counts": [400, 150, 60, 30, 9, 1]},
+    {"name": "uses", "kind": "multi", "tags": list("uvwx"), "counts": [90, 80, 70, 3]},
+]
+
+
+def some_predictions(rows=200, seed=0, skill=0.6):
+    """Tags drawn at random, some unknown, some the model never learned; scores that mostly favour the right ones."""
+    rng = np.random.default_rng(seed)
+    tags, scores = [], np.zeros((rows, 10), np.float32)
+    for row in range(rows):
+        colour, uses = rng.choice(list("abcdefz")), [tag for tag in "uvwxy" if rng.random() < 0.3]
+        tags.append({"colour": None if rng.random() < 0.1 else [] if rng.random() < 0.1 else [str(colour)],
+                     "uses": None if rng.random() < 0.2 else uses})  # fmt: skip
+        logits = rng.normal(size=10)
+        for column, tag in enumerate("abcdefuvwx"):
+            named = (tags[-1]["colour"] or []) + (tags[-1]["uses"] or [])
+            logits[column] += 3 * (tag in named and rng.random() < skill)
+        scores[row, :6] = np.exp(logits[:6]) / (np.exp(logits[:6]).sum() + 2)
+        scores[row, 6:] = 1 / (1 + np.exp(-logits[6:]))
+    about = [{"text": "t", "language": "de" if row % 3 else "en", "photos": row % 2, "kept": {}} for row in range(rows)]
+    found = Predictions(ATTRIBUTES, [str(row) for row in range(rows)], tags, scores, about=about)
+    return found.decided(ATTRIBUTES)
+
+
+@pytest.fixture(scope="module")
+def predictions():
+    return some_predictions()
+
+
+def test_every_shared_score_is_that_of_the_plain_metrics(predictions):
+    expected = predictions.metrics()
+    found = {name: value[0] for name, value in Scorer(predictions).scores().items()}
+    assert {name: found[name] for name in expected} == pytest.approx(expected)
+    parts = {entry["name"]: (references, chosen) for entry, _, references, chosen, _ in predictions.parts()}
+    references, chosen = parts["colour"]
+    known = references[:, 0] != -100
+    truth, guess = references[known], np.pad(chosen[known], ((0, 0), (0, 1)))
+    assert found["colour/weighted_f1"] == pytest.approx(sk.f1_score(truth, guess, average="weighted", zero_division=0))
+
+
+def test_a_product_is_right_if_all_its_known_attributes_are(predictions):
+    exact = known = 0
+    parts = list(predictions.parts())
+    for row in range(len(predictions.ids)):
+        rights = []
+        for _, tags, references, chosen, _ in parts:
+            if (references[row] != -100).any():
+                predicted = {tags[column] for column in np.flatnonzero(chosen[row])}
+                rights.append(predicted == {tags[column] for column in np.flatnonzero(references[row] == 1)})
+        known += bool(rights)
+        exact += bool(rights) and all(rights)
+    assert Scorer(predictions).scores()["subset_accuracy"][0] == pytest.approx(exact / known)
+    assert 0.05 < exact / known < 0.95
+
+
+def test_weighting_a_product_twice_is_listing_it_twice(predictions):
+    scorer = Scorer(predictions)
+    weights = np.random.default_rng(1).integers(0, 3, (4, len(scorer))).astype(np.uint8)
+    weighted = scorer.scores(weights)
+    for row, counts in enumerate(weights):
+        repeated = scorer.subset(np.repeat(np.arange(len(scorer)), counts)).scores()
+        for name, value in repeated.items():
+            assert weighted[name][row] == pytest.approx(value[0], rel=1e-5, nan_ok=True), name
+
+
+def test_intervals_hold_the_score_of_the_whole_population_about_as_often_as_they_say():
+    population = Scorer(some_predictions(4000, seed=5))
+    truth = population.scores(precisions=False)["micro_f1"][0]
+    inside = 0
+    rng = np.random.default_rng(0)
+    for trial in range(60):
+        sample = population.subset(rng.choice(4000, 150, replace=False))
+        entry = sample.summary(200, seed=trial, precisions=False)["micro_f1"]
+        assert entry["low"] < entry["value"] < entry["high"]
+        inside += entry["low"] <= truth <= entry["high"]
+    assert 0.85 <= inside / 60 <= 1.0
+
+
+def test_resampling_draws_every_product_once_on_average_and_is_repeatable():
+    drawn = resampled(500, 400, seed=3)
+    assert drawn.mean() == pytest.approx(1, abs=0.01) and drawn.var() == pytest.approx(1, abs=0.05)
+    assert (drawn == resampled(500, 400, seed=3)).all() and (drawn != resampled(500, 400, seed=4)).any()
+
+
+def test_tags_are_grouped_by_how_often_training_saw_them(predictions):
+    scorer = Scorer(predictions)
+    groups = scorer.frequency()
+    names = [f"{part.name}:{tag}" for part in scorer.parts for tag in part.tags]
+    members = {group: {names[column] for column in np.flatnonzero(columns)} for group, columns in groups.items()}
+    assert members["head"] == {"colour:a", "colour:b"}
+    assert members["medium"] == {"colour:c", "colour:d", "uses:u", "uses:v", "uses:w"}
+    assert members["tail"] == {"colour:e", "colour:f", "colour:z", "uses:x", "uses:y"}
+    f1 = {f"{row['attribute']}:{row['tag']}": row["f1"] for row in scorer.per_tag() if row["support"]}
+    for group, tags in members.items():
+        assert scorer.scores()[f"{group}/macro_f1"][0] == pytest.approx(np.mean([f1[tag] for tag in tags]))
+
+
+def test_tags_that_training_never_saw_are_listed_and_counted_as_misses(predictions):
+    scorer = Scorer(predictions)
+    unseen = scorer.unseen()
+    assert unseen == {"colour": {"z": sum(tags["colour"] == ["z"] for tags in predictions.tags)},
+                      "uses": {"y": sum("y" in (tags["uses"] or ()) for tags in predictions.tags)}}  # fmt: skip
+    row = next(row for row in scorer.per_tag(100) if row["tag"] == "z")
+    assert (row["f1"], row["recall"], row["average_precision"], row["training"]) == (0, 0, 0, 0)
+    assert row["support"] == unseen["colour"]["z"]
+
+
+def test_per_tag_rows_add_up_to_macro_f1_and_have_intervals(predictions):
+    rows = [row for row in Scorer(predictions).per_tag(200) if row["attribute"] == "colour"]
+    macro = predictions.metrics()["colour/macro_f1"]
+    assert np.mean([row["f1"] for row in rows if row["support"]]) == pytest.approx(macro)
+    assert all(row["f1_low"] <= row["f1"] <= row["f1_high"] for row in rows)
+    assert any(row["f1_low"] < row["f1_high"] for row in rows)
+
+
+def test_what_nothing_can_be_measured_by_is_left_out():
+    nothing = some_predictions(30)
+    for tags in nothing.tags:
+        tags["uses"] = None
+    summary = Scorer(nothing).summary(50)
+    assert "uses/accuracy" not in summary and "uses/ece" not in summary and "micro_f1" in summary

@@ -1,0 +1,77 @@
+"""All four baselines and a tagger in one table, on a tiny catalogue."""
+
+import json
+
+import pytest
+import yaml
+from accelerate.state import AcceleratorState
+
+from hf_tagger.pipeline_tagger import ProductTaggingPipeline
+from recipes import baselines
+from tests.catalog.files import write_parquet
+from tests.recipes.test_evaluate import SCHEMA, shop_rows
+from tests.tiny_tagger import trained_tagger
+
+
+@pytest.fixture(scope="module")
+def table(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("baselines")
+    for split, (start, stop) in {"train": (0, 160), "validation": (160, 200), "test": (200, 260)}.items():
+        write_parquet(folder / f"{split}.parquet", shop_rows(start, stop))
+    files = {split: str(folder / f"{split}.parquet") for split in ("train", "validation", "test")}
+    config = {
+        "catalog": {"source": {"files": files}, "schema": SCHEMA},
+        "model": {"text_backbone": "scratch:bert-tiny", "vision_backbone": "scratch:test_convnext",
+                  "image_size": [32, 32], "hidden_size": 16},
+        "training": {"loader": {"batch_size": 16, "num_workers": 0}},
+    }  # fmt: skip
+    (folder / "shop.yaml").write_text(yaml.safe_dump(config, sort_keys=False))
+    classic = {
+        "catalog": {"synthetic": {}},
+        "model": {"text_backbone": "scratch:lstm", "vision_backbone": "scratch:test_resnet", "image_size": [32, 32],
+                  "hidden_size": 16, "tag_head": "linear", "words": {"buckets": 0, "names": False}},
+        "lora": None, "phases": [{"epochs": 9}], "training": {"keep_freed_memory": False},
+    }  # fmt: skip
+    (folder / "classic.yaml").write_text(yaml.safe_dump(classic))
+    model, processor = trained_tagger()
+    ProductTaggingPipeline(model, processor=processor).save_pretrained(folder / "tiny-tagger")
+    AcceleratorState._reset_state(True)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(baselines, "CLASSIC", folder / "classic.yaml")
+        status = baselines.main([str(folder / "shop.yaml"), "--output_dir", str(folder / "out"), "--epochs", "1",
+                                 "--resamples", "50", "--models", str(folder / "tiny-tagger")])  # fmt: skip
+    AcceleratorState._reset_state(True)
+    assert status == 0
+    return json.loads((folder / "out" / "baselines.json").read_text()), (folder / "out" / "baselines.md").read_text()
+
+
+def test_every_method_is_scored_under_every_protocol_that_shows_it_something(table):
+    methods = table[0]["methods"]
+    everything = ["all", "text only", "photo only"]
+    assert {name: list(results) for name, results in methods.items()} == {
+        "rules": everything[:2], "tfidf": everything[:2], "knn": everything, "lstm_cnn": everything,
+        "tiny-tagger": everything}  # fmt: skip
+    counts = {results["all"]["products"] for results in methods.values()}
+    assert counts == {len(shop_rows(200, 260))}, "all are scored on the same products"
+    for name in ("rules", "tfidf", "tiny-tagger"):
+        assert methods[name]["text only"]["attributes"]["category"]["accuracy"]["value"] > 0.9
+    interval = methods["tfidf"]["all"]["overall"]["macro_f1"]
+    assert interval["low"] <= interval["value"] <= interval["high"]
+
+
+def test_the_table_has_one_row_per_protocol_and_method(table):
+    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in table[1].splitlines() if line[:1] == "|"]
+    header, _, *rows = rows
+    assert header == ["protocol", "method", "products", "micro-F1", "macro-F1", "mAP", "colour", "category", "features"]
+    assert [row[:2] for row in rows if row[0] == "text only"] == [
+        ["text only", name] for name in ("rules", "tfidf", "knn", "lstm_cnn", "tiny-tagger")]  # fmt: skip
+    assert len(rows) == 2 + 2 + 3 * 3 and all(len(row) == len(header) for row in rows)
+    for protocol in ("all", "text only", "photo only"):
+        assert any("**" in row[4] for row in rows if row[0] == protocol)
+
+
+def test_a_wrong_key_is_said_before_anything_starts(tmp_path, capsys):
+    (tmp_path / "shop.yaml").write_text("catalog: {synthetic: {rows: 40}}\n")
+    assert baselines.main([str(tmp_path / "shop.yaml"), "--seeds", "1", "--output_dir", str(tmp_path / "out")]) == 2
+    assert 'Unknown key "seeds". Did you mean "seed"?' in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()

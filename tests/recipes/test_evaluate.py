@@ -1,0 +1,212 @@
+"""The recipe on a tiny trained tagger: within the test where only files matter, as real processes where these do."""
+
+import csv
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+import yaml
+from accelerate.state import AcceleratorState
+from transformers import pipeline
+
+from hf_tagger.catalog.synthetic_pictures import encode_jpeg
+from hf_tagger.pipeline_tagger import ProductTaggingPipeline
+from recipes import evaluate
+from tests.catalog.files import write_parquet
+from tests.tiny_tagger import photo, trained_tagger
+
+ROOT = Path(__file__).parents[2]
+SCHEMA = {
+    "id": "sku", "text": ["title"], "images": ["image"], "language_column": "language",
+    "attributes": {"colour": {}, "category": {}, "features": {"kind": "multi", "format": "list"}},
+}  # fmt: skip
+
+
+def shop_rows(start, stop):
+    """Red and blue mugs and dresses, waterproof or handmade; now and then a teal one, which no tagger here knows."""
+    rows = []
+    for number in range(start, stop):
+        colour, category = ["Red", "Blue"][number % 2], ["Mug", "Dress"][number // 2 % 2]
+        features = [tag for place, tag in ((2, "Waterproof"), (3, "Handmade")) if number >> place & 1]
+        title = " ".join([colour, category, *features]).lower()
+        rows.append({
+            "sku": f"p{number:03d}", "title": title if number % 8 else None, "language": "en" if number % 3 else "de",
+            "brand": "Acme" if number % 4 else None, "features": features,
+            "colour": "Teal" if number % 20 == 7 else colour, "category": category if number % 9 else None,
+            "image": encode_jpeg(photo(colour, category, seed=number)) if number % 7 else None,
+        })  # fmt: skip
+    return [row for row in rows if row["title"] or row["image"]]
+
+
+@pytest.fixture(scope="module")
+def shop(tmp_path_factory):
+    """A folder with a model, its training configuration and a catalogue of two splits."""
+    folder = tmp_path_factory.mktemp("shop")
+    model, processor = trained_tagger()
+    ProductTaggingPipeline(model, processor=processor).save_pretrained(folder / "model")
+    for split, (start, stop) in {"validation": (0, 60), "test": (60, 140)}.items():
+        write_parquet(folder / f"{split}.parquet", shop_rows(start, stop))
+    files = {split: str(folder / f"{split}.parquet") for split in ("validation", "test")}
+    config = {"catalog": {"source": {"files": files}, "schema": SCHEMA},
+              "training": {"loader": {"batch_size": 8, "num_workers": 0}},
+              "evaluation": {"protocols": {"everything": {}, "half blind": {"without": ["text"]}}}}  # fmt: skip
+    (folder / "model" / "training_config.yaml").write_text(yaml.safe_dump(config))
+    return folder
+
+
+@pytest.fixture
+def run_here(shop, capsys):
+    """main() in this process: (exit status, printed, stderr)."""
+    AcceleratorState._reset_state(True)
+
+    def run(model, catalogue, *arguments):
+        status = evaluate.main([str(shop / model), str(shop / catalogue), "--resamples", "50", *arguments])
+        printed = capsys.readouterr()
+        return status, printed.out, printed.err
+
+    yield run
+    AcceleratorState._reset_state(True)
+
+
+@pytest.fixture(scope="module")
+def evaluated(shop):
+    """What the recipe wrote, as a real process started in another folder."""
+    run_process(shop, "model", "model/training_config.yaml", "--slices", "brand", "--resamples", "100")
+    return shop / "model" / "evaluation"
+
+
+def run_process(shop, model, *arguments, launcher=(sys.executable,)):
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
+    command = [*launcher, str(ROOT / "recipes" / "evaluate.py"), model, *arguments]
+    result = subprocess.run(command, cwd=shop, env=environment, capture_output=True, text=True, timeout=300)
+    assert result.returncode == 0, result.stderr[-3000:]
+    return result.stdout
+
+
+def test_the_standard_protocols_come_under_the_configurations_names_where_it_has_them(evaluated):
+    metrics = json.loads((evaluated / "metrics.json").read_text())
+    assert list(metrics["protocols"]) == ["everything", "text only", "half blind"]
+    products = {name: result["products"] for name, result in metrics["protocols"].items()}
+    rows = shop_rows(60, 140)
+    assert products == {"everything": len(rows), "text only": sum(bool(row["title"]) for row in rows),
+                        "half blind": sum(bool(row["image"]) for row in rows)}  # fmt: skip
+    assert metrics["split"] == "test" and metrics["machine"]["cores"]
+
+
+def test_every_metric_is_there_overall_per_attribute_per_slice_with_intervals(evaluated):
+    result = json.loads((evaluated / "metrics.json").read_text())["protocols"]["everything"]
+    assert {"micro_f1", "macro_f1", "weighted_f1", "map", "log_loss", "ece", "subset_accuracy", "f1@1", "f1@3",
+            "f1@5"} == set(result["overall"])  # fmt: skip
+    colour = result["attributes"]["colour"]
+    ratios = ("precision", "recall", "f1")
+    averages = {f"{average}_{name}" for average in ("micro", "macro", "weighted") for name in ratios}
+    assert set(colour) == averages | {"accuracy", "log_loss", "ece", "average_precision"}
+    assert 0.8 < colour["accuracy"]["low"] <= colour["accuracy"]["value"] <= colour["accuracy"]["high"] <= 1
+    assert set(result["slices"]) == {"language", "modalities", "brand"}
+    assert set(result["slices"]["modalities"]) == {"text and photo", "text only", "photo only"}
+    brands = {value: entry["products"] for value, entry in result["slices"]["brand"].items()}
+    assert sum(brands.values()) == result["products"] and set(brands) == {"Acme", "(empty)"}
+    assert result["slices"]["language"]["de"]["colour/accuracy"]["value"] > 0.8
+
+
+def test_a_tag_the_model_never_saw_is_listed_and_missed(evaluated):
+    result = json.loads((evaluated / "metrics.json").read_text())["protocols"]["everything"]
+    teal = sum(row["colour"] == "Teal" for row in shop_rows(60, 140))
+    assert result["unseen_tags"] == {"colour": {"Teal": teal}} and teal
+    with open(evaluated / "per_tag.csv", newline="") as file:
+        rows = [row for row in csv.DictReader(file) if row["tag"] == "Teal"]
+    assert [row["protocol"] for row in rows] == ["everything", "text only", "half blind"]
+    assert float(rows[0]["f1"]) == 0 and int(rows[0]["support"]) == teal
+
+
+def test_predictions_tell_what_was_given_and_what_the_pipeline_would_say(shop, evaluated):
+    table = pq.read_table(evaluated / "predictions.parquet")
+    rows = [row for row in table.to_pylist() if row["protocol"] == "everything"]
+    given = {row["sku"]: row for row in shop_rows(60, 140)}
+    assert {row["id"] for row in rows} == set(given)
+    names = json.loads(table.schema.metadata[b"tags"])
+    tagger = pipeline("product-tagging", model=str(shop / "model"))
+    for row in rows[:12]:
+        source = given[row["id"]]
+        assert row["colour.given"] == [source["colour"]] and row["text"] == source["title"]
+        assert row["category.given"] == (source["category"] and [source["category"]])
+        product = {"title": source["title"], "image": source["image"]}
+        tags = tagger({key: value for key, value in product.items() if value})
+        for name in ("colour", "category", "features"):
+            assert sorted(row[f"{name}.predicted"]) == sorted(t["label"] for t in tags if t["attribute"] == name)
+        scores = {tuple(name): score for name, score in zip(names, row["scores"], strict=True)}
+        for tag in tags:
+            assert scores[tag["attribute"], tag["label"]] == pytest.approx(tag["score"], abs=1e-4)
+
+
+def test_two_processes_count_every_product_once(shop, evaluated, tmp_path):
+    launcher = (sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2")
+    run_process(shop, "model", "model/training_config.yaml", "--resamples", "0", "--output_dir", str(tmp_path),
+                launcher=launcher)  # fmt: skip
+    one, two = (pq.read_table(folder / "predictions.parquet").to_pylist() for folder in (evaluated, tmp_path))
+    one, two = ({(row["id"], row["protocol"]): row for row in rows} for rows in (one, two))
+    assert len(one) == len(two) and one.keys() == two.keys()
+    for key, row in one.items():
+        assert two[key]["scores"] == pytest.approx(row["scores"], abs=1e-4)
+
+
+def test_calibrating_changes_the_stored_model_and_what_the_pipeline_says(shop, run_here, tmp_path):
+    shutil.copytree(shop / "model", tmp_path / "model")
+    own = "{colour: {objective: precision, target: 1.0}}"
+    status, printed, _ = run_here(tmp_path / "model", "model/training_config.yaml", "--calibrate",
+                                  "--calibration.attributes", own)  # fmt: skip
+    assert status == 0 and "calibrated on" in printed
+    attributes = json.loads((tmp_path / "model" / "config.json").read_text())["attributes"]
+    colour, category, features = attributes
+    assert colour["temperature"] > 0 and len(colour["thresholds"]) == 2
+    assert "thresholds" not in category and len(features["thresholds"]) == 2
+    fitted = json.loads((tmp_path / "model" / "evaluation" / "metrics.json").read_text())["calibration"]
+    assert fitted["colour"]["objective"] == "precision" and fitted["features"]["log_loss_after"] >= 0
+    config = tmp_path / "model" / "config.json"
+    colour["thresholds"] = [1.1, 0.0]
+    config.write_text(json.dumps(json.loads(config.read_text()) | {"attributes": attributes}))
+    tags = pipeline("product-tagging", model=str(tmp_path / "model"))("red mug")
+    assert "colour" not in {tag["attribute"] for tag in tags} and "category" in {tag["attribute"] for tag in tags}
+
+
+def test_a_path_is_read_by_the_models_own_schema(shop, run_here, tmp_path):
+    status, _, message = run_here("model", "test.parquet", "--output_dir", str(tmp_path))
+    assert status == 0, message
+    metrics = json.loads((tmp_path / "metrics.json").read_text())
+    assert metrics["protocols"]["everything"]["products"] == len(shop_rows(60, 140))
+
+
+def test_what_the_scores_leave_out_is_said(shop, run_here, tmp_path):
+    attributes = ("{colour: {}, features: {kind: multi, format: list}, brand: {}, "
+                  "category: {unknown_values: [Mug, Dress]}}")  # fmt: skip
+    status, printed, _ = run_here("model", "model/training_config.yaml", "--output_dir", str(tmp_path),
+                                  "--catalog.schema.attributes", attributes)  # fmt: skip
+    notes = [line for line in printed.splitlines() if line.startswith("note: ")]
+    assert status == 0 and len(notes) == 4
+    assert "does not know them: the attributes brand" in notes[0] and "no product has a label: category" in notes[1]
+    assert "colour: never seen in training, so counted as missed: Teal (4)" in notes[2]
+    assert "so 0.5: features; fit them with --calibrate" in notes[3]
+    assert json.loads((tmp_path / "metrics.json").read_text())["protocols"]["everything"]["remarks"][0] in notes[0]
+
+
+@pytest.mark.parametrize(("arguments", "message"), [
+    (("nowhere", "model/training_config.yaml"), "there is no model folder"),
+    ((".", "model/training_config.yaml"), "holds no model"),
+    (("model", "missing.yaml"), "there is no configuration file"),
+    (("model", "missing.parquet"), "No catalogue file at"),
+    (("model", "model/training_config.yaml", "--evaluation.split", "tests"), 'no split "tests". Did you mean "test"'),
+    (("model", "model/training_config.yaml", "--slices", "brnd"),
+     'no column "brnd" (schema: keep). Did you mean "brand"'),
+    (("model", "model/training_config.yaml", "--calibrate", "--evaluation.validation", "dev"), 'no split "dev"'),
+    (("model", "model/training_config.yaml", "--catalog.schema.attributes", "{brand: {}}"),
+     "no product of the split has a label of any attribute of the model (colour, category, features)"),
+])  # fmt: skip
+def test_what_is_missing_is_said_in_one_line(run_here, arguments, message):
+    status, printed, error = run_here(*arguments)
+    said = error.strip().splitlines()[-1]  # transformers' progress bars come before
+    assert status == 2 and message in said and said.startswith("evaluate: ") and "Traceback" not in error
