@@ -24,6 +24,7 @@ from hf_tagger.catalog.free_form import TargetEncoder
 from hf_tagger.catalog.loader import CatalogLoader, LoaderSettings
 from hf_tagger.catalog.quarantine import Quarantine, Refusal
 from hf_tagger.catalog.settings import CatalogSettings, with_labels, write_synthetic, written_synthetic
+from hf_tagger.catalog.stream import Catalog
 from hf_tagger.catalog.strict import ConfigError, did_you_mean
 from hf_tagger.catalog.vocabulary import Vocabulary
 from hf_tagger.evaluation.calibration import fit_calibration, store_attributes
