@@ -211,7 +211,8 @@ class FinetuneRun:
         reader = replace(self.settings.training.loader, batch_size=self.settings.evaluation.batch_size)
         sample = replace(self._loader("train", self._collator(), reader, shuffle=True),
                          rank=0, world_size=1)
-        fit_standardise(self.model, self.settings.model, sample.epoch())
+        with self.accelerator.autocast():
+            fit_standardise(self.model, self.settings.model, sample.epoch())
 
     def _fit_words(self, attributes: list[dict]) -> None:
         """The evidence of the words, before any training."""
@@ -281,7 +282,7 @@ class FinetuneRun:
         folder = self.checkpoints / f"features.rank{self.accelerator.process_index}" / name
         untouched = self.adapted is not None and not any(tower_of(name) for name in self.loop.changed)
         # An adapter that has not been trained adds nothing but time.
-        with self.adapted.disable_adapter() if untouched else nullcontext():
+        with self.adapted.disable_adapter() if untouched else nullcontext(), self.accelerator.autocast():
             return store_features(self.model, views, folder, batch_size, self.settings.seed, **options)
 
     def _all_features(self, name: str) -> FeatureLoader:
@@ -316,7 +317,8 @@ class FinetuneRun:
     def _validate(self, model) -> dict[str, float]:
         protocol = next(iter(self.settings.evaluation.protocols.values()))
         batches = self._evaluation_batches(self.settings.evaluation.validation, protocol)
-        return predict(model, batches, protocol.without).metrics()
+        with self.accelerator.autocast():
+            return predict(model, batches, protocol.without).metrics()
 
     def fit_exemplars(self) -> None:
         """Remembers training products as the trained towers see them, with and without their tags' words."""
@@ -334,7 +336,10 @@ class FinetuneRun:
         model, settings = self.model, self.settings.gate
         if model.evidence_gate.sources == 1 or not self.settings.moves_closed_tags:
             return
-        rows = list(self._validation_evidence()) if self.settings.evaluation.validation in self.catalog.splits else []
+        rows = []
+        if self.settings.evaluation.validation in self.catalog.splits:
+            with self.accelerator.autocast():
+                rows = list(self._validation_evidence())
         if settings.folds:
             rows += self._out_of_fold_evidence(settings)
         if self.accelerator.is_main_process:
@@ -368,7 +373,8 @@ class FinetuneRun:
         if self.settings.calibration is None or settings.validation not in self.catalog.splits:
             return
         protocol = next(iter(settings.protocols.values()))
-        found = predict(self.model, self._evaluation_batches(settings.validation, protocol), protocol.without)
+        with self.accelerator.autocast():
+            found = predict(self.model, self._evaluation_batches(settings.validation, protocol), protocol.without)
         self.model.config.attributes, fitted = fit_calibration(found, self.settings.calibration)
         self.say("calibration:", json.dumps(fitted))
 
@@ -413,7 +419,8 @@ class FinetuneRun:
         if settings.split in self.catalog.splits:
             for name, protocol in settings.protocols.items():
                 batches = self._evaluation_batches(settings.split, protocol)
-                results[name] = predict(self.model, batches, protocol.without).metrics()
+                with self.accelerator.autocast():
+                    results[name] = predict(self.model, batches, protocol.without).metrics()
         if not self.accelerator.is_main_process:
             return results
         (self.folder / "metrics.json").write_text(json.dumps({settings.split: results}, indent=1) + "\n")
