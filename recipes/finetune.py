@@ -31,6 +31,7 @@ def main(arguments: list[str]) -> int:
         run.build_model()
         for index, phase in enumerate(settings.phases):
             run.train(index, phase)
+        run.augment()
         run.fit_exemplars()
         run.fit_gate()
         run.save()

@@ -6,6 +6,7 @@ from typing import Any, Literal
 
 import yaml
 
+from hf_tagger.augmentation.settings import AugmentationSettings
 from hf_tagger.catalog.loader import LoaderSettings
 from hf_tagger.catalog.schema import CatalogSchema
 from hf_tagger.catalog.stream import SourceConfig
@@ -175,6 +176,7 @@ class RunSettings:
     Args:
         output_dir: the model folder; checkpoints are kept in `output_dir/checkpoints` until the run is complete.
         lora: adapters on the towers; null trains all of a tower's weights.
+        augmentation: makes up for rare tags once the towers have settled, see `augmentation.settings`; null: off.
         save_adapter: also write `output_dir/adapter`, the changes alone, and `output_dir/base`, which they change.
     """
 
@@ -186,6 +188,7 @@ class RunSettings:
     phases: list[PhaseSettings] = field(default_factory=lambda: [PhaseSettings()])
     training: TrainingSettings = field(default_factory=TrainingSettings)
     evaluation: EvaluationSettings = field(default_factory=EvaluationSettings)
+    augmentation: AugmentationSettings | None = None
     gate: GateSettings = field(default_factory=GateSettings)
     save_adapter: bool = False
 

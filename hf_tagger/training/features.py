@@ -44,6 +44,13 @@ class FeatureLoader:
         for start in range(skip_batches * self.batch_size, len(rows), self.batch_size):
             yield self._batch(rows[start:start + self.batch_size], views[start:start + self.batch_size])
 
+    def all_views(self, batch_size: int = 256) -> Iterator[dict[str, Any]]:
+        """Batches of every product in every view, in the catalogue's order."""
+        for view in range(len(self.present)):
+            for start in range(0, len(self.ids), batch_size):
+                rows = list(range(start, min(start + batch_size, len(self.ids))))
+                yield self._batch(rows, [view] * len(rows))
+
     def _batch(self, rows: list[int], views: list[int]) -> dict[str, Any]:
         def gather(arrays: list[np.ndarray]) -> torch.Tensor | None:
             if not arrays:

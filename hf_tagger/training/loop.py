@@ -241,7 +241,7 @@ class TrainingLoop:
             count = accelerator.reduce(count, "sum")
         total = torch.zeros((), device=accelerator.device)
         for index, batch in enumerate(window):
-            inputs = {key: _to_device(batch[key], accelerator.device) for key in INPUTS if key in batch}
+            inputs = {key: to_device(batch[key], accelerator.device) for key in INPUTS if key in batch}
             labels = batch["tag_labels"].to(accelerator.device)
             with self._synchronised(wrapped, index == len(window) - 1):
                 with accelerator.autocast():
@@ -386,7 +386,8 @@ def load_kept(model: nn.Module, tensors: dict[str, torch.Tensor]) -> None:
         raise ValueError(f"the checkpoint belongs to another configuration: it holds {unexpected[0]}")
 
 
-def _to_device(value: Any, device: torch.device) -> Any:
+def to_device(value: Any, device: torch.device) -> Any:
+    """Tensors, also those of a dataclass, on the device; anything else as it is."""
     if is_dataclass(value):
-        return replace(value, **{item.name: _to_device(getattr(value, item.name), device) for item in fields(value)})
+        return replace(value, **{item.name: to_device(getattr(value, item.name), device) for item in fields(value)})
     return value.to(device, non_blocking=True) if isinstance(value, torch.Tensor) else value

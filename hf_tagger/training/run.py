@@ -17,6 +17,8 @@ import yaml
 from accelerate import Accelerator, DistributedDataParallelKwargs, PartialState
 from accelerate.utils import broadcast, parse_flag_from_env, set_seed
 
+from hf_tagger.augmentation.checks import check_augmentation
+from hf_tagger.augmentation.health import AugmentationStopped
 from hf_tagger.catalog.collate import Collator
 from hf_tagger.catalog.loader import CatalogLoader, LoaderSettings
 from hf_tagger.catalog.quarantine import Quarantine, Refusal
@@ -37,6 +39,7 @@ from hf_tagger.training.lora import count_parameters, freeze_batch_norm, merge_a
 from hf_tagger.training.losses import TaggingLoss
 from hf_tagger.training.memory import keep_freed_memory
 from hf_tagger.training.optimizer import tower_of
+from hf_tagger.training.rare_tags import augment_rare_tags
 from hf_tagger.training.words import fit_words, text_batches
 
 PACKAGES = ("torch", "transformers", "datasets", "accelerate", "peft", "timm", "evaluate", "hf_tagger")
@@ -74,6 +77,7 @@ class FinetuneRun:
             self.checkpoints.mkdir(parents=True, exist_ok=True)
         self.accelerator.wait_for_everyone()
         self.say = self.accelerator.print
+        self.features = None
 
     def prepare_catalog(self) -> None:
         """Opens the catalogue and counts its tags, or reads what an interrupted run counted."""
@@ -103,6 +107,8 @@ class FinetuneRun:
         """What evaluation would only find out after the training."""
         settings = self.settings.evaluation
         attributes = self.vocabulary.attributes
+        if self.settings.augmentation is not None:
+            check_augmentation(self.settings.augmentation, attributes)
         tags = sum(len(attribute["tags"]) for attribute in attributes)
         known = Predictions(attributes, scores=np.zeros((0, tags)), chosen=np.zeros((0, tags), bool)).metrics()
         if self.settings.training.metric not in known:
@@ -198,12 +204,31 @@ class FinetuneRun:
         settings, loader = self.settings.training, None
         if self.loop.progress.phase <= index:
             loader = self._feature_loader(phase) if phase.cached_views else self._train_loader(phase)
+        self.features = loader if phase.cached_views else None
         # After the features, for peft makes adapters trainable when it switches them on again.
         set_trainable(self.model, phase, self.adapted is not None, settings.embeddings)
         self.say(f"phase {index + 1}, {phase.name}: {count_parameters(self.model)}")
         rows = self.vocabulary.rows["total"] - self.vocabulary.rows["refused"]
         batches = rows / self.accelerator.num_processes / (phase.batch_size or settings.loader.batch_size)
         self.loop.run_phase(index, phase, self.model, loader, max(1, round(batches + 0.5)))
+
+    def augment(self) -> None:
+        """Makes up for rare tags by retraining the tag head, in the main process; see `training.rare_tags`."""
+        settings = self.settings.augmentation
+        if settings is None:
+            return
+        if self.accelerator.is_main_process:
+            features = self.features if self.accelerator.num_processes == 1 else None
+            features = features or self._feature_loader(PhaseSettings(train=["heads"], cached_views=2), whole=True)
+            try:
+                summary = augment_rare_tags(
+                    self.model, self.processor, features, settings, self.settings.training.loss,
+                    self.folder / "augmentation", self.settings.seed, self.accelerator.log)
+                self.say("augmentation:", json.dumps(summary))
+            except AugmentationStopped as error:
+                self.say(f"augmentation stopped, the tag head stays as it was: {error}")
+        for weight in self.model.tag_head.parameters():
+            weight.data.copy_(broadcast(weight.data))
 
     def _loader(self, split: str, collator: Collator, settings: LoaderSettings, protocol: Protocol | None = None,
                 **options) -> CatalogLoader:
@@ -231,12 +256,12 @@ class FinetuneRun:
         settings = self.settings.training
         return self._collator(text_augmenter(settings.text_augmentation), image_augmenter(settings.image_augmentation))
 
-    def _feature_loader(self, phase: PhaseSettings):
-        settings = self.settings.training
+    def _feature_loader(self, phase: PhaseSettings, whole: bool = False):
+        settings, share = self.settings.training, {"rank": 0, "world_size": 1} if whole else {}
         plain = self._collator()
         reader = replace(settings.loader, batch_size=self.settings.evaluation.batch_size, bucket_batches=8)
-        views = (self._loader("train", plain if view == 0 else self._augmenting_collator(), reader).epoch(view)
-                 for view in range(phase.cached_views))
+        views = (replace(self._loader("train", plain if view == 0 else self._augmenting_collator(), reader),
+                         **share).epoch(view) for view in range(phase.cached_views))
         folder = self.checkpoints / f"features.rank{self.accelerator.process_index}"
         source = self._loader("train", plain, reader, repeat_factors=self._repeat_factors())
         untouched = self.adapted is not None and not any(tower_of(name) for name in self.loop.changed)
