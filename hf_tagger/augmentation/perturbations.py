@@ -104,8 +104,8 @@ class PseudoLabels:
             kept.append(rows[start:start + 4096][sure.numpy()])
             labels.append(filled[sure].numpy().astype(np.int8))
         if not sum(map(len, kept)):
-            raise AugmentationStopped("no product has an unknown attribute that the model is sure of: pseudo_labels has "
-                                      "nothing to learn from. Choose another method, or lower augmentation.confidence")
+            raise AugmentationStopped("no product has an unknown attribute that the model is sure of: pseudo_labels "
+                                      "has nothing to learn from. Choose another method, or lower confidence")
         self.data, self.rows, self.tag_labels = data, np.concatenate(kept), np.concatenate(labels)
 
     def draw(self, size: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
