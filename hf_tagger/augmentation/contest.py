@@ -13,6 +13,7 @@ from hf_tagger.augmentation.methods import Problem, augment
 from hf_tagger.augmentation.retrain import Loss
 from hf_tagger.augmentation.settings import AugmentationSettings
 from hf_tagger.augmentation.vectors import TaggedVectors
+from hf_tagger.augmentation.wgan import ConditionalGan
 from hf_tagger.catalog.collate import UNKNOWN
 from hf_tagger.evaluation.metrics import count_tags
 from hf_tagger.exemplars_tagger import Blocks
@@ -97,6 +98,7 @@ class Contest:
     tag_embeddings: Tensor
     losses: Callable[[float], Callable[[Tensor, Tensor], Loss]]
     teachers: dict[int, nn.Module] = field(default_factory=dict)
+    gans: dict[int, ConditionalGan] = field(default_factory=dict)
 
     def run(self, settings: AugmentationSettings, seed: int) -> dict[str, dict[str, float]]:
         """Trains one head; macro-F1 by group on "test" and "validation"."""
@@ -111,7 +113,9 @@ class Contest:
             torch.manual_seed(seed)
             head = small_head(self.train.width, len(self.attribute["tags"]) + 1)
         problem = Problem(self.train, [self.attribute], self.tag_embeddings, teacher, self.losses(settings.balance))
-        augment(problem, head, settings, seed, progress=False)
+        result = augment(problem, head, settings, seed, progress=False, gan=self.gans.get(seed))
+        if settings.method == "gan":
+            self.gans[seed] = result.gan
         return head
 
     @torch.no_grad()

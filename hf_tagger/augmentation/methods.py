@@ -86,8 +86,11 @@ class Augmented:
 
 
 def augment(problem: Problem, head: nn.Module, settings: AugmentationSettings, seed: int, log: Log | None = None,
-            progress: bool = True) -> Augmented:
+            progress: bool = True, gan: ConditionalGan | None = None) -> Augmented:
     """Retrains `head` (its parameters that require a gradient) by `settings.method`, in place.
+
+    Args:
+        gan: trained earlier on this problem, for `method: gan`.
 
     Raises AugmentationStopped where a GAN fails before it has been any good or a method has nothing to go by.
     """
@@ -102,7 +105,8 @@ def augment(problem: Problem, head: nn.Module, settings: AugmentationSettings, s
             extra = result.gan = SemiSupervisedGan(data, sampler, problem.tag_embeddings, problem.candidates(),
                                                    settings.gan, generator, settings.batch_size, log)
         elif settings.method != "none":
-            result.source = _source(problem, sampler, settings, generator, log, progress)
+            reused = gan if settings.method == "gan" else None
+            result.source = reused or _source(problem, sampler, settings, generator, log, progress)
             result.gan = result.source if settings.method == "gan" else None
             sample = torch.cat([result.source.draw(1024, generator)[1] for _ in range(4)])
             source_loss = problem.loss(*problem.counts(sample))
