@@ -34,6 +34,7 @@ def main(arguments: list[str]) -> int:
         run.augment()
         run.fit_exemplars()
         run.fit_gate()
+        run.judge()
         run.save()
         run.report()
     except (ConfigError, TooManyBadRows, NonFiniteLoss) as error:

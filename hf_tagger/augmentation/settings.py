@@ -51,6 +51,8 @@ class AugmentationSettings:
         power: tags to make vectors for are drawn in proportion to (their products) ** -power.
         recombine: share of tag sets to generate in which another product lends the tags of one attribute.
         noise: standard deviations of Gaussian noise; confidence: least probability of a pseudo-label.
+        critic: also train a critic of tag sets and save it beside the model, for `pipeline(..., critic=True)`. It is
+            used by default only if it raises micro- and macro-F1 on validation.
         max_rows: products kept to learn from; those with rare tags come first.
     """
 
@@ -68,5 +70,6 @@ class AugmentationSettings:
     recombine: float = 0.3
     noise: float = 0.6
     confidence: float = 0.5
+    critic: bool = False
     max_rows: int = 200_000
     gan: GanSettings = field(default_factory=GanSettings)

@@ -9,15 +9,22 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from accelerate.utils import broadcast
 from torch import Tensor
 
 from hf_tagger.augmentation.diagnostics import compare, picture
+from hf_tagger.augmentation.health import AugmentationStopped
+from hf_tagger.augmentation.judge import train_judge
 from hf_tagger.augmentation.methods import Augmented, Problem, augment
 from hf_tagger.augmentation.settings import AugmentationSettings
 from hf_tagger.augmentation.vectors import TaggedVectors, VectorFile
+from hf_tagger.critic_tagger import TagSetCritic
+from hf_tagger.evaluation.predict import Predictions, outputs_of
 from hf_tagger.modeling_tagger import TaggerModel
 from hf_tagger.processing_tagger import TaggerProcessor
+from hf_tagger.training.arguments import PhaseSettings
 from hf_tagger.training.checkpoint import write_safetensors
 from hf_tagger.training.features import FeatureLoader
 from hf_tagger.training.loop import to_device
@@ -75,7 +82,7 @@ def augment_rare_tags(
     model: TaggerModel, processor: TaggerProcessor, features: FeatureLoader, settings: AugmentationSettings,
     loss: LossSettings, folder: Path, seed: int,
     log: Callable[[dict[str, float], int], None] | None = None,
-) -> dict[str, Any]:
+) -> tuple[dict[str, Any], TagSetCritic | None]:
     """Retrains `model.tag_head` in place.
 
     Args:
@@ -83,7 +90,8 @@ def augment_rare_tags(
         folder: where generator, critic, a report of how real the vectors look and their picture go, and, while this
             runs, the vectors.
 
-    Returns a summary for a person. Raises AugmentationStopped, with the tag head as it was.
+    Returns a summary for a person and, if wanted, a critic of tag sets. Raises AugmentationStopped, with the tag head
+    as it was.
     """
     data = VectorFile(folder / "cache").write(pooled_vectors(model, features, settings, seed))
     attributes = model.config.attributes
@@ -107,8 +115,11 @@ def augment_rare_tags(
     summary = {"method": settings.method, "vectors": len(data)}
     if result.gan is not None:
         summary |= save_gan(result, data, rare_tags(attributes, settings), folder, seed)
+    critic = None
+    if settings.critic:
+        critic = train_judge(data, problem.slices, problem.tag_embeddings, problem.scores, seed)
     shutil.rmtree(folder / "cache")
-    return summary
+    return summary, critic
 
 
 def rare_tags(attributes: list[dict], settings: AugmentationSettings) -> dict[str, int]:
@@ -138,3 +149,48 @@ def save_gan(result: Augmented, data: TaggedVectors, rare: dict[str, int], folde
     except ImportError as error:
         summary["picture"] = str(error)
     return summary
+
+
+def augment_run(run) -> TagSetCritic | None:
+    """The phase of a `FinetuneRun`: in the main process, on all rows; the others get the tag head it ends with."""
+    settings, critic = run.settings.augmentation, None
+    if run.accelerator.is_main_process:
+        features = run.features if run.accelerator.num_processes == 1 else None
+        features = features or run._feature_loader(PhaseSettings(train=["heads"], cached_views=2), whole=True)
+        try:
+            summary, critic = augment_rare_tags(
+                run.model, run.processor, features, settings, run.settings.training.loss, run.folder / "augmentation",
+                run.settings.seed, run.accelerator.log)
+            run.say("augmentation:", json.dumps(summary))
+        except AugmentationStopped as error:
+            run.say(f"augmentation stopped, the tag head stays as it was: {error}")
+    for weight in run.model.tag_head.parameters():
+        weight.data.copy_(broadcast(weight.data))
+    return critic
+
+
+@torch.no_grad()
+def judge_run(run) -> dict[str, float]:
+    """Micro- and macro-F1 on validation without and with the critic; sets `config.critic` if it raises both."""
+    split, model = run.settings.evaluation.validation, run.model
+    if split not in run.catalog.splits:
+        return {"validation": 0}
+    protocol = next(iter(run.settings.evaluation.protocols.values()))
+    found = {name: Predictions(model.config.attributes) for name in ("without", "with")}
+    parts = {name: [] for name in found}
+    critic = run.critic.to(model.device)
+    for batch, outputs in outputs_of(model, run._evaluation_batches(split, protocol, spread=False), protocol.without):
+        scores = model.tag_scores(outputs.tag_logits, outputs.none_logits)
+        chosen = model.predicted_tags(scores)
+        for name, kept in (("without", chosen), ("with", critic.keep(outputs.pooled, chosen))):
+            found[name].ids += batch["ids"]
+            found[name].tags += batch["tags"]
+            parts[name].append((scores.cpu().numpy(), kept.cpu().numpy()))
+    summary = {}
+    for name, predictions in found.items():
+        predictions.scores, predictions.chosen = (np.concatenate(arrays) for arrays in zip(*parts[name], strict=True))
+        metrics = predictions.metrics()
+        summary |= {f"{metric} {name}": metrics[metric] for metric in ("micro_f1", "macro_f1")}
+    model.config.critic = all(summary[f"{metric} with"] > summary[f"{metric} without"]
+                              for metric in ("micro_f1", "macro_f1"))
+    return summary | {"default": model.config.critic}

@@ -18,7 +18,6 @@ from accelerate import Accelerator, DistributedDataParallelKwargs, PartialState
 from accelerate.utils import broadcast, parse_flag_from_env, set_seed
 
 from hf_tagger.augmentation.checks import check_augmentation
-from hf_tagger.augmentation.health import AugmentationStopped
 from hf_tagger.catalog.collate import Collator
 from hf_tagger.catalog.loader import CatalogLoader, LoaderSettings
 from hf_tagger.catalog.quarantine import Quarantine, Refusal
@@ -26,11 +25,11 @@ from hf_tagger.catalog.stream import Catalog
 from hf_tagger.catalog.strict import ConfigError, build, did_you_mean
 from hf_tagger.catalog.vocabulary import Vocabulary
 from hf_tagger.evaluation.predict import INPUTS, Predictions, outputs_of, predict
-from hf_tagger.pipeline_tagger import ProductTaggingPipeline, bf16_is_fast
+from hf_tagger.pipeline_tagger import CRITIC, ProductTaggingPipeline, bf16_is_fast
 from hf_tagger.training.arguments import CatalogSettings, PhaseSettings, Protocol, RunSettings
 from hf_tagger.training.augment import image_augmenter, masked_text, text_augmenter
 from hf_tagger.training.build import build_model, fit_standardise, set_trainable, with_lora
-from hf_tagger.training.checkpoint import newest_checkpoint
+from hf_tagger.training.checkpoint import newest_checkpoint, write_safetensors
 from hf_tagger.training.exemplars import fit_exemplars
 from hf_tagger.training.features import store_features
 from hf_tagger.training.gate import fit_gate
@@ -39,7 +38,7 @@ from hf_tagger.training.lora import count_parameters, freeze_batch_norm, merge_a
 from hf_tagger.training.losses import TaggingLoss
 from hf_tagger.training.memory import keep_freed_memory
 from hf_tagger.training.optimizer import tower_of
-from hf_tagger.training.rare_tags import augment_rare_tags
+from hf_tagger.training.rare_tags import augment_run, judge_run
 from hf_tagger.training.words import fit_words, text_batches
 
 PACKAGES = ("torch", "transformers", "datasets", "accelerate", "peft", "timm", "evaluate", "hf_tagger")
@@ -77,7 +76,7 @@ class FinetuneRun:
             self.checkpoints.mkdir(parents=True, exist_ok=True)
         self.accelerator.wait_for_everyone()
         self.say = self.accelerator.print
-        self.features = None
+        self.features = self.critic = None
 
     def prepare_catalog(self) -> None:
         """Opens the catalogue and counts its tags, or reads what an interrupted run counted."""
@@ -213,22 +212,14 @@ class FinetuneRun:
         self.loop.run_phase(index, phase, self.model, loader, max(1, round(batches + 0.5)))
 
     def augment(self) -> None:
-        """Makes up for rare tags by retraining the tag head, in the main process; see `training.rare_tags`."""
-        settings = self.settings.augmentation
-        if settings is None:
-            return
-        if self.accelerator.is_main_process:
-            features = self.features if self.accelerator.num_processes == 1 else None
-            features = features or self._feature_loader(PhaseSettings(train=["heads"], cached_views=2), whole=True)
-            try:
-                summary = augment_rare_tags(
-                    self.model, self.processor, features, settings, self.settings.training.loss,
-                    self.folder / "augmentation", self.settings.seed, self.accelerator.log)
-                self.say("augmentation:", json.dumps(summary))
-            except AugmentationStopped as error:
-                self.say(f"augmentation stopped, the tag head stays as it was: {error}")
-        for weight in self.model.tag_head.parameters():
-            weight.data.copy_(broadcast(weight.data))
+        """Makes up for rare tags by retraining the tag head, see `training.rare_tags`."""
+        if self.settings.augmentation is not None:
+            self.critic = augment_run(self)
+
+    def judge(self) -> None:
+        """Whether the critic of tag sets, if one was trained, is asked by default."""
+        if self.critic is not None:
+            self.say("critic:", json.dumps(judge_run(self)))
 
     def _loader(self, split: str, collator: Collator, settings: LoaderSettings, protocol: Protocol | None = None,
                 **options) -> CatalogLoader:
@@ -352,6 +343,8 @@ class FinetuneRun:
             return
         # Through the pipeline: the folder then also opens where hf_tagger is not installed.
         ProductTaggingPipeline(self.model, processor=self.processor).save_pretrained(self.folder)
+        if self.critic is not None:
+            write_safetensors(self.folder / CRITIC, self.critic.state_dict())
         (self.folder / "training_config.yaml").write_text(
             yaml.safe_dump(self.data, sort_keys=False, allow_unicode=True), encoding="utf-8")
         self.vocabulary.save(self.folder / "vocabulary.json")
