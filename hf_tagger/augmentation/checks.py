@@ -4,14 +4,17 @@ from hf_tagger.augmentation.settings import AugmentationSettings
 from hf_tagger.catalog.strict import ConfigError, did_you_mean
 
 
-def check_augmentation(settings: AugmentationSettings, attributes: list[dict]) -> None:
+def check_augmentation(settings: AugmentationSettings, attributes: list[dict], fusion: str = "concat") -> None:
     """
     Args:
-        attributes: a vocabulary's: name, kind, tags, counts, none_count.
+        attributes: a vocabulary's: name, kind, tags, counts, none_count; fusion: the model's.
 
     Raises ConfigError for an attribute that does not exist, a tag without any training product, and too few products.
     """
     by_name = {attribute["name"]: attribute for attribute in attributes}
+    if fusion == "late":
+        raise ConfigError("augmentation works on pooled fused vectors, and with model.fusion: late there are none: "
+                          "choose another fusion, or set augmentation to null")
     for name in settings.attributes:
         if name not in by_name:
             raise ConfigError(f"augmentation.attributes: there is no attribute {name!r}.{did_you_mean(name, by_name)}")

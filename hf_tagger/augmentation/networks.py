@@ -38,6 +38,12 @@ class Generator(nn.Module):
         """conditions [B, E], noise [B, Z] -> [B, H]."""
         return self.mean + self.std * self.layers(torch.cat([self.condition(conditions), noise], dim=1))
 
+    @classmethod
+    def from_tensors(cls, tensors: dict[str, Tensor]) -> "Generator":
+        """The generator whose `state_dict` this is, as saved beside a model."""
+        latent, conditions = tensors["condition.weight"].shape
+        return _loaded(cls(len(tensors["mean"]), conditions, latent, len(tensors["layers.0.bias"])), tensors)
+
 
 class ProjectionCritic(nn.Module):
     """How real a vector looks as a product of a tag set: f(x) + <V condition, phi(x)> (arXiv 1802.05637)."""
@@ -55,3 +61,14 @@ class ProjectionCritic(nn.Module):
         """vectors [B, H], conditions [B, E] -> [B]."""
         states = self.layers((vectors - self.mean) / self.std)
         return self.realness(states)[:, 0] + (states * self.projection(conditions)).sum(1) / states.shape[1] ** 0.5
+
+    @classmethod
+    def from_tensors(cls, tensors: dict[str, Tensor]) -> "ProjectionCritic":
+        """The critic whose `state_dict` this is, as saved beside a model."""
+        hidden, conditions = tensors["projection.weight"].shape
+        return _loaded(cls(len(tensors["mean"]), conditions, hidden), tensors)
+
+
+def _loaded(network: nn.Module, tensors: dict[str, Tensor]) -> nn.Module:
+    network.load_state_dict(tensors)
+    return network.eval().requires_grad_(False)

@@ -107,7 +107,7 @@ class FinetuneRun:
         settings = self.settings.evaluation
         attributes = self.vocabulary.attributes
         if self.settings.augmentation is not None:
-            check_augmentation(self.settings.augmentation, attributes)
+            check_augmentation(self.settings.augmentation, attributes, self.settings.model.fusion)
         tags = sum(len(attribute["tags"]) for attribute in attributes)
         known = Predictions(attributes, scores=np.zeros((0, tags)), chosen=np.zeros((0, tags), bool)).metrics()
         if self.settings.training.metric not in known:

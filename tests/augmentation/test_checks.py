@@ -36,6 +36,11 @@ def test_too_few_products_name_the_minimum():
         check(min_examples=500)
 
 
+def test_late_fusion_has_no_pooled_vectors():
+    with pytest.raises(ConfigError, match="fusion: late"):
+        check_augmentation(AugmentationSettings(), ATTRIBUTES, fusion="late")
+
+
 def test_a_semi_supervised_gan_needs_a_single_attribute():
     with pytest.raises(ConfigError, match="works through `single` attributes"):
         check(ATTRIBUTES[1:], method="semi_supervised_gan")
