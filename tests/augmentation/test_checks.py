@@ -8,8 +8,8 @@ from hf_tagger.catalog.strict import ConfigError, build
 from tests.augmentation.gaussians import ATTRIBUTES
 
 
-def check(attributes=ATTRIBUTES, **settings):
-    check_augmentation(build(AugmentationSettings, settings), attributes)
+def check(vocabulary=ATTRIBUTES, **settings):
+    check_augmentation(build(AugmentationSettings, settings), vocabulary)
 
 
 def test_what_can_be_worked_with_passes():
