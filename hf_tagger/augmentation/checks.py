@@ -27,6 +27,9 @@ def check_augmentation(settings: AugmentationSettings, attributes: list[dict], f
     if settings.method == "semi_supervised_gan" and all(attribute["kind"] == "multi" for attribute in attributes):
         raise ConfigError("augmentation.method semi_supervised_gan works through `single` attributes, and the "
                           "catalogue has none: choose another method")
+    if settings.method == "pseudo_labels" and not any(attribute.get("unknown_count") for attribute in attributes):
+        raise ConfigError("augmentation.method pseudo_labels learns from products with unknown attributes, and the "
+                          "training split has none: choose another method (none: balanced softmax alone)")
     for name in settings.attributes or by_name:
         attribute = by_name[name]
         for tag, count in zip(attribute["tags"], attribute["counts"], strict=True):

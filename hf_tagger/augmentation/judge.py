@@ -13,7 +13,7 @@ from hf_tagger.critic_tagger import TagSetCritic
 
 
 def train_judge(data: TaggedVectors, slices: list[slice], tag_embeddings: Tensor, scores: Callable[[Tensor], Tensor],
-                seed: int, steps: int = 1000, batch_size: int = 128, learning_rate: float = 1e-3,
+                seed: int, epochs: int = 20, batch_size: int = 128, learning_rate: float = 1e-3,
                 corrupt: float = 0.3, progress: bool = True) -> TagSetCritic:
     """
     Args:
@@ -24,6 +24,7 @@ def train_judge(data: TaggedVectors, slices: list[slice], tag_embeddings: Tensor
     Every tag held by the (partly wrong) set should gain its score something if it is right, and cost if it is wrong.
     """
     generator = torch.Generator().manual_seed(seed)
+    steps = max(1, epochs * len(data) // batch_size)
     rows = torch.from_numpy(data.labelled())
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)

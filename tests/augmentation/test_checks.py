@@ -36,6 +36,12 @@ def test_too_few_products_name_the_minimum():
         check(min_examples=500)
 
 
+def test_pseudo_labels_need_products_with_unknown_attributes():
+    with pytest.raises(ConfigError, match="learns from products with unknown attributes"):
+        check(method="pseudo_labels")
+    check([ATTRIBUTES[0] | {"unknown_count": 3}], method="pseudo_labels")
+
+
 def test_late_fusion_has_no_pooled_vectors():
     with pytest.raises(ConfigError, match="fusion: late"):
         check_augmentation(AugmentationSettings(), ATTRIBUTES, fusion="late")

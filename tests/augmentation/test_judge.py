@@ -16,7 +16,7 @@ def test_wrong_tags_are_plausible_ones_of_the_same_attribute():
 
 def test_the_judge_keeps_right_tags_and_drops_wrong_ones():
     data = world()
-    critic = train_judge(data, SLICES, NAMES, problem(data).scores, seed=0, steps=150, progress=False)
+    critic = train_judge(data, SLICES, NAMES, problem(data).scores, seed=0, epochs=190, progress=False)
     vectors, labels = world(seed=1).batch(np.arange(100))
     right = labels[:, :3] == 1
     right = torch.cat([right, torch.zeros(100, 2, dtype=torch.bool)], dim=1)
