@@ -34,9 +34,11 @@ def main(arguments: list[str]) -> int:
         run.build_model()
         for index, phase in enumerate(settings.phases):
             run.train(index, phase)
+        run.augment()
         run.fit_exemplars()
         run.fit_gate()
         run.calibrate()
+        run.judge()
         run.save()
         run.report()
     except (ConfigError, TooManyBadRows, NonFiniteLoss) as error:

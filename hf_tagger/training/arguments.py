@@ -6,6 +6,7 @@ from typing import Literal
 
 import yaml
 
+from hf_tagger.augmentation.settings import AugmentationSettings
 from hf_tagger.catalog.loader import LoaderSettings
 from hf_tagger.catalog.settings import CatalogSettings
 from hf_tagger.catalog.strict import ConfigError, build, override
@@ -140,6 +141,7 @@ class RunSettings:
             only `decoder` is then read. Evidence and gate are fitted anew where a phase moves heads or towers.
         output_dir: the model folder; `output_dir/checkpoints` holds the last checkpoint and the best weights.
         lora: adapters on the towers; null trains all of a tower's weights.
+        augmentation: makes up for rare tags once the towers have settled, see `augmentation.settings`; null: off.
         calibration: temperatures and thresholds fitted on validation at the end; null leaves the scores as they are.
         save_adapter: also write `output_dir/adapter`, the changes alone, and `output_dir/base`, which they change.
     """
@@ -153,6 +155,7 @@ class RunSettings:
     phases: list[PhaseSettings] = field(default_factory=lambda: [PhaseSettings()])
     training: TrainingSettings = field(default_factory=TrainingSettings)
     evaluation: EvaluationSettings = field(default_factory=EvaluationSettings)
+    augmentation: AugmentationSettings | None = None
     gate: GateSettings = field(default_factory=GateSettings)
     calibration: CalibrationSettings | None = field(default_factory=CalibrationSettings)
     save_adapter: bool = False

@@ -62,6 +62,13 @@ class FeatureLoader:
         return {"ids": [self.ids[row] for row in rows], "features": features, "refusals": [],
                 "tag_labels": torch.from_numpy(self.tag_labels[rows])}
 
+    def all_views(self, batch_size: int = 256) -> Iterator[dict[str, Any]]:
+        """Batches of every product in every view, in the catalogue's order."""
+        for view in range(len(self.present)):
+            for start in range(0, len(self.ids), batch_size):
+                rows = list(range(start, min(start + batch_size, len(self.ids))))
+                yield self.batch(rows, [view] * len(rows))
+
 
 @torch.no_grad()
 def store_features(

@@ -293,7 +293,7 @@ class TrainingLoop:
     def _loss(self, wrapped, batch: dict, counts: torch.Tensor) -> torch.Tensor:
         """The batch's share of the step's loss."""
         device = self.accelerator.device
-        inputs = {key: _to_device(batch[key], device) for key in INPUTS if key in batch}
+        inputs = {key: to_device(batch[key], device) for key in INPUTS if key in batch}
         if self._decodes:
             inputs["labels"] = batch["labels"].to(device)
         with self.accelerator.autocast():
@@ -426,7 +426,8 @@ def load_kept(model: nn.Module, tensors: dict[str, torch.Tensor]) -> None:
         raise ValueError(f"the checkpoint belongs to another configuration: it holds {unexpected[0]}")
 
 
-def _to_device(value: Any, device: torch.device) -> Any:
+def to_device(value: Any, device: torch.device) -> Any:
+    """Tensors, also those of a dataclass, on the device; anything else as it is."""
     if is_dataclass(value):
-        return replace(value, **{item.name: _to_device(getattr(value, item.name), device) for item in fields(value)})
+        return replace(value, **{item.name: to_device(getattr(value, item.name), device) for item in fields(value)})
     return value.to(device, non_blocking=True) if isinstance(value, torch.Tensor) else value

@@ -19,6 +19,7 @@ import yaml
 from accelerate import Accelerator, DistributedDataParallelKwargs, PartialState
 from accelerate.utils import broadcast, parse_flag_from_env, set_seed
 
+from hf_tagger.augmentation.checks import check_augmentation
 from hf_tagger.catalog.collate import Collator
 from hf_tagger.catalog.free_form import TargetEncoder
 from hf_tagger.catalog.loader import CatalogLoader, LoaderSettings
@@ -32,11 +33,11 @@ from hf_tagger.evaluation.machine import describe_machine
 from hf_tagger.evaluation.predict import Predictions, outputs_of, predict
 from hf_tagger.evaluation.protocols import Protocol, seen_through
 from hf_tagger.evaluation.tables import score_table
-from hf_tagger.pipeline_tagger import ProductTaggingPipeline, bf16_is_fast
+from hf_tagger.pipeline_tagger import CRITIC, ProductTaggingPipeline, bf16_is_fast
 from hf_tagger.training.arguments import PhaseSettings, RunSettings
 from hf_tagger.training.augment import image_augmenter, masked_text, text_augmenter
 from hf_tagger.training.build import build_model, fit_standardise, load_model, set_trainable, with_lora
-from hf_tagger.training.checkpoint import newest_checkpoint
+from hf_tagger.training.checkpoint import newest_checkpoint, write_safetensors
 from hf_tagger.training.decoder import add_decoder
 from hf_tagger.training.exemplars import fit_exemplars
 from hf_tagger.training.features import FeatureLoader, store_features
@@ -46,6 +47,7 @@ from hf_tagger.training.lora import count_parameters, freeze_batch_norm, merge_a
 from hf_tagger.training.losses import SequenceLoss, TaggingLoss
 from hf_tagger.training.memory import keep_freed_memory
 from hf_tagger.training.optimizer import tower_of
+from hf_tagger.training.rare_tags import augment_run, judge_run
 from hf_tagger.training.refit import RefittedHeads, exemplar_rows
 from hf_tagger.training.words import fit_words, text_batches
 
@@ -87,6 +89,7 @@ class FinetuneRun:
         self._stored: dict[str, FeatureLoader] = {}
         if settings.gate.folds and self.accelerator.num_processes > 1:
             raise ConfigError("gate.folds: sources are refitted by one process; start one, or set gate.folds: 0")
+        self.critic = None
 
     def prepare_catalog(self) -> None:
         """Opens the catalogue and counts its tags, or reads what an interrupted run counted."""
@@ -122,6 +125,8 @@ class FinetuneRun:
         """What evaluation would only find out after the training."""
         settings = self.settings.evaluation
         attributes = self.vocabulary.attributes
+        if self.settings.augmentation is not None:
+            check_augmentation(self.settings.augmentation, attributes, self.settings.model.fusion)
         tags = sum(len(attribute["tags"]) for attribute in attributes)
         known = Predictions(attributes, scores=np.zeros((0, tags)), chosen=np.zeros((0, tags), bool)).metrics()
         if self.settings.training.metric not in known:
@@ -243,6 +248,16 @@ class FinetuneRun:
         batches = rows / self.accelerator.num_processes / (phase.batch_size or settings.loader.batch_size)
         self.loop.run_phase(index, phase, self.model, loader, max(1, round(batches + 0.5)))
 
+    def augment(self) -> None:
+        """Makes up for rare tags by retraining the tag head, see `training.rare_tags`."""
+        if self.settings.augmentation is not None:
+            self.critic = augment_run(self)
+
+    def judge(self) -> None:
+        """Whether the critic of tag sets, if one was trained, is asked by default."""
+        if self.critic is not None:
+            self.say("critic:", json.dumps(judge_run(self)))
+
     def _loader(self, split: str, collator: Collator, settings: LoaderSettings, protocol: Protocol | None = None,
                 **options) -> CatalogLoader:
         return CatalogLoader(
@@ -285,7 +300,7 @@ class FinetuneRun:
         with self.adapted.disable_adapter() if untouched else nullcontext(), self.accelerator.autocast():
             return store_features(self.model, views, folder, batch_size, self.settings.seed, **options)
 
-    def _all_features(self, name: str) -> FeatureLoader:
+    def all_features(self, name: str) -> FeatureLoader:
         """Features of all training products as the towers see them now: "plain", or "masked", of the texts without the
         words of their own tags."""
         if name not in self._stored or self.accelerator.num_processes > 1:
@@ -325,7 +340,7 @@ class FinetuneRun:
         if self.model.exemplars is None or not self.settings.moves_closed_tags:
             return
         attributes, settings = self.model.config.attributes, self.settings.model.exemplars
-        rows = exemplar_rows(self._all_features("plain"), self._all_features("masked"), attributes, settings)
+        rows = exemplar_rows(self.all_features("plain"), self.all_features("masked"), attributes, settings)
         fitted = fit_exemplars(self.model.exemplars.cpu(), attributes, rows, settings)
         self.model.exemplars.to(self.model.device)
         self.say("exemplars:", json.dumps(fitted))
@@ -355,7 +370,7 @@ class FinetuneRun:
                 yield outputs.evidence, outputs.gate_features, batch["tag_labels"].to(self.model.device)
 
     def _out_of_fold_evidence(self, settings: GateSettings) -> list[tuple[torch.Tensor, ...]]:
-        store = self._all_features("plain")
+        store = self.all_features("plain")
         # Products of one text stay together: their words would know the answer.
         texts = store.ids if store.input_ids is None else [row.tobytes() for row in store.input_ids.numpy()]
         fold = np.array([random.Random(text).randrange(settings.folds) for text in texts])
@@ -363,7 +378,7 @@ class FinetuneRun:
         chosen[np.random.default_rng(self.settings.seed).permutation(len(fold))[:settings.max_rows]] = True
         fitted = {name: tensor.clone() for name, tensor in kept_tensors(self.model, set()).items()}
         load_kept(self.model, self._unfitted)
-        masked = self._all_features("masked") if self.model.config.text_config is not None else None
+        masked = self.all_features("masked") if self.model.config.text_config is not None else None
         rows = list(RefittedHeads(self, store=store, masked=masked).out_of_fold_evidence(fold, chosen))
         load_kept(self.model, fitted)
         return rows
@@ -392,6 +407,8 @@ class FinetuneRun:
             return
         # Through the pipeline: the folder then also opens where hf_tagger is not installed.
         ProductTaggingPipeline(self.model, processor=self.processor).save_pretrained(self.folder)
+        if self.critic is not None:
+            write_safetensors(self.folder / CRITIC, self.critic.state_dict())
         (self.folder / "training_config.yaml").write_text(
             yaml.safe_dump(self.data, sort_keys=False, allow_unicode=True), encoding="utf-8")
         self.vocabulary.save(self.folder / "vocabulary.json")
