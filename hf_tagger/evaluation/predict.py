@@ -62,7 +62,7 @@ class Predictions:
         for tags in self.tags:
             for tag in tags.get(attribute["name"]) or ():
                 column.setdefault(tag, len(column))
-        references = np.zeros((len(self.tags), len(column)), dtype=np.int64)
+        references = np.zeros((len(self.tags), len(column)), dtype=np.int8)
         for row, tags in enumerate(self.tags):
             given = tags.get(attribute["name"])
             if given is None:
