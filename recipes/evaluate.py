@@ -23,6 +23,7 @@ from pathlib import Path
 import torch
 from accelerate import PartialState
 from accelerate.utils import parse_flag_from_env
+from tqdm import tqdm
 
 from hf_tagger.catalog.settings import open_catalog
 from hf_tagger.catalog.strict import ConfigError
@@ -124,15 +125,15 @@ def calibrate(evaluator: Evaluator, settings: RunSettings, model: str) -> dict:
 
 def evaluate(evaluator: Evaluator, options: argparse.Namespace) -> list[ProtocolResult]:
     """Scores the split under every protocol; the main process returns the results."""
-    results = []
-    for name, protocol in evaluator.protocols.items():
-        start = time.perf_counter()
-        predictions = evaluator.predict(evaluator.settings.split, protocol)
-        speed = len(predictions.ids) / (time.perf_counter() - start)
-        if evaluator.state.is_main_process:
-            print(f"{name}: {len(predictions.ids)} products, {speed:.1f} a second", flush=True)
-            results.append(ProtocolResult.of(name, predictions, options.slices, options.resamples))
-    return results
+    start = time.perf_counter()
+    found = evaluator.predict_each(evaluator.settings.split, evaluator.protocols)
+    looks = sum(len(predictions.ids) for predictions in found.values())
+    if not evaluator.state.is_main_process:
+        return []
+    seconds = time.perf_counter() - start
+    print(f"{looks} looks at products under {len(found)} protocols, {looks / seconds:.1f} a second")
+    return [ProtocolResult.of(name, predictions, options.slices, options.resamples)
+            for name, predictions in tqdm(found.items(), desc="scoring", unit="protocol")]
 
 
 if __name__ == "__main__":
