@@ -9,7 +9,8 @@ model was trained by will do; its keys can be overridden as `--key.sub value`), 
 written like the training one. Several processes share the work under `accelerate launch` (on CPUs: `python -m
 torch.distributed.run --nproc_per_node 2`).
 
-Written to the output folder: metrics.json, per_tag.csv, predictions.parquet.
+Written to the output folder: report.html, figures/*.png, metrics.json, per_tag.csv and predictions.parquet; and, filled
+from model_cards/template.md, the model card: README.md in the model folder, or wherever --card says.
 """
 
 import argparse
@@ -22,10 +23,11 @@ from pathlib import Path
 import torch
 from accelerate import PartialState
 from accelerate.utils import parse_flag_from_env
+from tqdm import tqdm
 
 from hf_tagger.catalog.settings import open_catalog
 from hf_tagger.catalog.strict import ConfigError
-from hf_tagger.evaluation.calibration import fit_calibration, store_attributes
+from hf_tagger.evaluation.calibration import fit_calibration, store_attributes, stored_config
 from hf_tagger.evaluation.card import write_card
 from hf_tagger.evaluation.machine import describe_machine
 from hf_tagger.evaluation.protocols import Evaluator, open_tagger
@@ -104,27 +106,34 @@ def open_evaluator(options: argparse.Namespace, settings: RunSettings, folder: P
 
 def calibrate(evaluator: Evaluator, settings: RunSettings, model: str) -> dict:
     """Fits on the validation split under the first protocol, and changes the stored model."""
+    stored_config(model)  # what cannot be stored need not be fitted
+    if settings.calibration is None:
+        raise ConfigError("calibration is null in this configuration: give --calibration.objective f1, say")
     protocol = next(iter(settings.evaluation.protocols.values()))
     validation = evaluator.predict(settings.evaluation.validation, protocol)
     attributes, fitted = fit_calibration(validation, settings.calibration)
     evaluator.tagger.model.config.attributes = attributes
     if evaluator.state.is_main_process:
         print(f"calibrated on {len(validation.ids)} products of {settings.evaluation.validation}:", json.dumps(fitted))
+        for name, found in fitted.items():
+            if not found.get("reached", True):
+                print(f"note: {name}: no threshold reaches a {found['objective']} of {found['target']} on validation; "
+                      f"the best one has {found[found['objective']]:.3f}")
         print("stored in", store_attributes(model, attributes))
     return fitted
 
 
 def evaluate(evaluator: Evaluator, options: argparse.Namespace) -> list[ProtocolResult]:
     """Scores the split under every protocol; the main process returns the results."""
-    results = []
-    for name, protocol in evaluator.protocols.items():
-        start = time.perf_counter()
-        predictions = evaluator.predict(evaluator.settings.split, protocol)
-        speed = len(predictions.ids) / (time.perf_counter() - start)
-        if evaluator.state.is_main_process:
-            print(f"{name}: {len(predictions.ids)} products, {speed:.1f} a second", flush=True)
-            results.append(ProtocolResult.of(name, predictions, options.slices, options.resamples))
-    return results
+    start = time.perf_counter()
+    found = evaluator.predict_each(evaluator.settings.split, evaluator.protocols)
+    looks = sum(len(predictions.ids) for predictions in found.values())
+    if not evaluator.state.is_main_process:
+        return []
+    seconds = time.perf_counter() - start
+    print(f"{looks} looks at products under {len(found)} protocols, {looks / seconds:.1f} a second")
+    return [ProtocolResult.of(name, predictions, options.slices, options.resamples)
+            for name, predictions in tqdm(found.items(), desc="scoring", unit="protocol")]
 
 
 if __name__ == "__main__":

@@ -244,10 +244,10 @@ def _sigmoid(value: float) -> float:
     return 1 / (1 + np.exp(-value))
 
 
-def store_attributes(folder: str | Path, attributes: Sequence[dict]) -> Path:
-    """Writes the attributes into the config of a saved model; of an adapter, into that of its base. Returns the file.
+def stored_config(folder: str | Path) -> Path:
+    """The config.json of a saved model; of an adapter, that of its base.
 
-    Raises ConfigError where the config is not a file here.
+    Raises ConfigError where it is not a file here.
     """
     folder = Path(folder)
     adapter = folder / "adapter_config.json"
@@ -256,6 +256,12 @@ def store_attributes(folder: str | Path, attributes: Sequence[dict]) -> Path:
     path = folder / "config.json"
     if not path.exists():
         raise ConfigError(f"{path} is not there: only the config of a local folder can be changed; download the model.")
+    return path
+
+
+def store_attributes(folder: str | Path, attributes: Sequence[dict]) -> Path:
+    """Writes the attributes into `stored_config`, and returns its path."""
+    path = stored_config(folder)
     config = json.loads(path.read_text(encoding="utf-8")) | {"attributes": list(attributes)}
     path.write_text(json.dumps(config, indent=2, sort_keys=True, ensure_ascii=False) + "\n", encoding="utf-8")
     return path

@@ -1,6 +1,6 @@
 """Runs a tagger over a split and collects what the metrics need: every row once, whatever the number of processes."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -10,6 +10,7 @@ from accelerate.utils import gather_object
 
 from hf_tagger.catalog.collate import UNKNOWN
 from hf_tagger.decision_tagger import predicted_tags, tag_scores
+from hf_tagger.encoder_tagger import TowerFeatures
 from hf_tagger.evaluation.metrics import score_attributes
 
 INPUTS = ("input_ids", "attention_mask", "pixel_values", "pixel_mask")
@@ -67,7 +68,7 @@ class Predictions:
         for tags in self.tags:
             for tag in tags.get(attribute["name"]) or ():
                 column.setdefault(tag, len(column))
-        references = np.zeros((len(self.tags), len(column)), dtype=np.int64)
+        references = np.zeros((len(self.tags), len(column)), dtype=np.int8)
         for row, tags in enumerate(self.tags):
             given = tags.get(attribute["name"])
             if given is None:
@@ -108,17 +109,12 @@ def embeddings_of(model, batches: Iterable[dict[str, Any]], without: Iterable[st
 
 
 def _hide(batch: dict[str, Any], without: Iterable[str]) -> dict[str, Any]:
+    """The batch without a modality, and without products of which nothing else is there: what they would get depends on
+    nothing."""
     hidden = {"text": ("input_ids", "attention_mask"), "image": ("pixel_values", "pixel_mask")}
     left_out = {key for modality in without for key in hidden[modality]}
-    return _with_content({key: value for key, value in batch.items() if key not in left_out})
-
-
-def _with_content(batch: dict[str, Any]) -> dict[str, Any]:
-    """The batch without products of which neither text nor a photo is there: what they would get depends on nothing."""
-    there = torch.zeros(len(batch["ids"]), dtype=torch.bool)
-    for mask in ("attention_mask", "pixel_mask"):
-        if mask in batch:
-            there |= batch[mask].bool().any(1)
+    batch = {key: value for key, value in batch.items() if key not in left_out}
+    there = _with_content(batch)
     if there.all():
         return batch
     rows = there.nonzero().flatten()
@@ -126,27 +122,90 @@ def _with_content(batch: dict[str, Any]) -> dict[str, Any]:
     return batch | kept | {key: value[rows] for key, value in batch.items() if isinstance(value, torch.Tensor)}
 
 
+def _with_content(batch: dict[str, Any]) -> torch.Tensor:
+    """bool [B]: which products have text or a photo."""
+    there = torch.zeros(len(batch["ids"]), dtype=torch.bool)
+    for mask in ("attention_mask", "pixel_mask"):
+        if mask in batch:
+            there |= batch[mask].bool().any(1)
+    return there
+
+
 def predict(model, batches: Iterable[dict[str, Any]], without: Iterable[str] = (), gather: bool = True) -> Predictions:
     """Tags a split with a `TaggerModel`, on the product of all processes' batches if `gather`."""
-    found = Predictions(model.config.attributes)
-    logits, written = [np.zeros((0, model.config.num_tags + len(model.config.attributes)), np.float32)], []
+    found = _Collected(model.config)
     for batch, outputs in outputs_of(model, batches, without):
-        logits.append(torch.cat([outputs.tag_logits, outputs.none_logits], dim=1).float().cpu().numpy())
+        found.add(batch, outputs)
+    return found.predictions(gather)
+
+
+@torch.no_grad()
+def predict_each(
+    model, batches: Iterable[dict[str, Any]], without: Sequence[Sequence[str]], gather: bool = True
+) -> list[Predictions]:
+    """`predict` for several sets of hidden modalities, from one reading of the batches: the towers look at each product
+    once (except under attention fusion, which needs their token states)."""
+    found = [_Collected(model.config) for _ in without]
+    model.eval()
+    for batch in batches:
+        features = None
+        if batch["ids"] and len(without) > 1 and model.config.fusion != "attention":
+            features = model.encoder.run_towers(**{key: batch[key].to(model.device) for key in INPUTS if key in batch})
+        numbered = batch | {"rows": torch.arange(len(batch["ids"]))}
+        for collected, hidden in zip(found, without, strict=True):
+            shown = _hide(numbered, hidden)
+            if shown["ids"]:
+                given = {key: shown[key].to(model.device) for key in INPUTS if key in shown}
+                if features is not None:
+                    given["features"] = _seen(features, shown["rows"], hidden)
+                collected.add(shown, model(**given))
+    return [collected.predictions(gather) for collected in found]
+
+
+def _seen(features: TowerFeatures, rows: torch.Tensor, without: Sequence[str]) -> TowerFeatures:
+    """The features of these products, as if the towers of the hidden modalities had not run."""
+    rows = rows.to(features.present.device)
+    present = features.present[rows]
+    kept = {}
+    for column, name in enumerate(("text", "image")):
+        if name in without:
+            present[:, column] = False
+        elif getattr(features, name) is not None:
+            kept[name] = getattr(features, name)[rows]
+    return TowerFeatures(present=present, **kept)
+
+
+class _Collected:
+    """Gathers the outputs of batch after batch."""
+
+    def __init__(self, config):
+        self.found = Predictions(config.attributes)
+        self.logits = [np.zeros((0, config.num_tags + len(config.attributes)), np.float32)]
+        self.written: list[np.ndarray] = []
+        self.first_control_id = config.first_control_id if config.decoder else None
+
+    def add(self, batch: dict[str, Any], outputs) -> None:
+        self.logits.append(torch.cat([outputs.tag_logits, outputs.none_logits], dim=1).float().cpu().numpy())
         if outputs.logits is not None:
-            written.append(_log_likelihoods(outputs.logits, batch["labels"], model.config.first_control_id))
-        found.ids += batch["ids"]
-        found.tags += batch["tags"]
-        found.about += batch.get("about", ())
-    found.logits = np.concatenate(logits)
-    found.written = np.concatenate(written) if written else None
-    if gather:
-        # Ranks may hold different numbers of rows: plain objects travel where padded tensors would count rows twice.
-        parts = gather_object([(found.ids, found.tags, found.about, found.logits, found.written)])
-        found.ids, found.tags, found.about = ([item for part in parts for item in part[index]] for index in range(3))
-        found.logits = np.concatenate([part[3] for part in parts])
-        written = [part[4] for part in parts if part[4] is not None]
-        found.written = np.concatenate(written) if written else None
-    return found.decided(model.config.attributes)
+            self.written.append(_log_likelihoods(outputs.logits, batch["labels"], self.first_control_id))
+        self.found.ids += batch["ids"]
+        self.found.tags += batch["tags"]
+        self.found.about += batch.get("about", ())
+
+    def predictions(self, gather: bool) -> Predictions:
+        found, logits = self.found, np.concatenate(self.logits)
+        written = np.concatenate(self.written) if self.written else None
+        if gather:
+            # Ranks may hold different numbers of rows: plain objects travel where padded tensors would count rows
+            # twice.
+            parts = gather_object([(found.ids, found.tags, found.about, logits, written)])
+            found.ids, found.tags, found.about = ([item for part in parts for item in part[index]]
+                                                  for index in range(3))
+            logits = np.concatenate([part[3] for part in parts])
+            parts = [part[4] for part in parts if part[4] is not None]
+            written = np.concatenate(parts) if parts else None
+        found.logits, found.written = logits, written
+        return found.decided(found.attributes)
 
 
 def _log_likelihoods(logits: torch.Tensor, labels: torch.Tensor, first_control_id: int) -> np.ndarray:

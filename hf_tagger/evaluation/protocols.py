@@ -6,6 +6,7 @@ from typing import Literal
 
 import torch
 from accelerate import PartialState
+from tqdm import tqdm
 from transformers import Pipeline, pipeline
 
 import hf_tagger  # noqa: F401 (registers the pipeline)
@@ -13,7 +14,7 @@ from hf_tagger.catalog.collate import Collator
 from hf_tagger.catalog.loader import CatalogLoader, LoaderSettings
 from hf_tagger.catalog.stream import Catalog
 from hf_tagger.catalog.strict import ConfigError
-from hf_tagger.evaluation.predict import Predictions, predict
+from hf_tagger.evaluation.predict import Predictions, predict_each
 
 
 @dataclass
@@ -86,14 +87,27 @@ class Evaluator:
 
     def predict(self, split: str, protocol: Protocol) -> Predictions:
         """Every product of the split that shows something under the protocol, in every process."""
+        return self.predict_each(split, {"": protocol})[""]
+
+    def predict_each(self, split: str, protocols: dict[str, Protocol]) -> dict[str, Predictions]:
+        """`predict` under several protocols, in their order; those that read the same text read the split once."""
+        found = {}
+        for protocol in protocols.values():
+            alike = {name: other for name, other in protocols.items() if other.text == protocol.text}
+            if not alike.keys() & found.keys():
+                found |= dict(zip(alike, self._read(split, list(alike.values())), strict=True))
+        return {name: found[name] for name in protocols}
+
+    def _read(self, split: str, protocols: list[Protocol]) -> list[Predictions]:
         collator = Collator(self.tagger.processor, self.tagger.model.config.attributes,
                             allow_urls=self.catalog.schema.allow_urls)
         loader = CatalogLoader(
-            seen_through(self.catalog, protocol), split, collator,
+            seen_through(self.catalog, protocols[0]), split, collator,
             replace(self.loader, batch_size=self.settings.batch_size), rank=self.state.process_index,
             world_size=self.state.num_processes, drop_duplicates=self.drop_duplicates)
         with self.tagger.autocast():
-            return predict(self.tagger.model, loader.epoch(), protocol.without)
+            batches = tqdm(loader.epoch(), desc=split, unit="batch", disable=not self.state.is_main_process)
+            return predict_each(self.tagger.model, batches, [protocol.without for protocol in protocols])
 
 
 def open_tagger(model: str, device: torch.device) -> Pipeline:

@@ -1,9 +1,9 @@
 import pytest
 import torch
 
-from hf_tagger.evaluation.predict import INPUTS, outputs_of, predict
+from hf_tagger.evaluation.predict import INPUTS, outputs_of, predict, predict_each
 from tests.test_modeling import PHOTOS, TEXTS, tagger
-from tests.tiny_tagger import tiny_processor
+from tests.tiny_tagger import tiny_model, tiny_processor
 
 # Rows with both, a photo, a text, and both; see tests.test_modeling.
 TAGS = [
@@ -55,6 +55,28 @@ def test_without_a_modality_products_that_have_no_other_are_left_out_of_any_batc
         assert len(batch["tag_labels"]) == len(outputs.tag_logits) == 3
         assert batch["tag_labels"][-1, 0] == 18
         assert not [key for key in INPUTS if key in batch and len(batch[key]) != 3]
+
+
+@pytest.mark.parametrize("options", [{}, {"fusion": "late"}, {"fusion": "attention", "fusion_heads": 2}])
+def test_looking_once_for_several_protocols_changes_nothing(options):
+    model = tiny_model(**options).eval()
+    ways = [[], ["text"], ["image"]]
+    towers = 0
+
+    def count(*_):
+        nonlocal towers
+        towers += 1
+
+    model.encoder.vision_tower.register_forward_hook(count)
+    groups = [0, 1], [], [2], [3]
+    once = predict_each(model, batches(*groups), ways)
+    # Two of the three batches with products have photos, and two of the ways show them.
+    assert towers == (4 if options.get("fusion") == "attention" else 2)
+    for together, without in zip(once, ways, strict=True):
+        alone = predict(model, batches(*groups), without)
+        assert together.ids == alone.ids and together.tags == alone.tags
+        assert together.logits == pytest.approx(alone.logits, abs=1e-5)
+        assert (together.chosen == alone.chosen).all()
 
 
 def test_a_hidden_modality_is_never_seen(model):

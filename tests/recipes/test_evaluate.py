@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 import yaml
 from accelerate.state import AcceleratorState
+from huggingface_hub import ModelCard
 from transformers import pipeline
 
 from hf_tagger.catalog.synthetic_pictures import encode_jpeg
@@ -76,7 +77,8 @@ def run_here(shop, capsys):
 @pytest.fixture(scope="module")
 def evaluated(shop):
     """What the recipe wrote, as a real process started in another folder."""
-    run_process(shop, "model", "model/training_config.yaml", "--slices", "brand", "--resamples", "100")
+    run_process(shop, "model", "model/training_config.yaml", "--slices", "brand", "--resamples", "100",
+                "--card", "card.md")  # fmt: skip
     return shop / "model" / "evaluation"
 
 
@@ -166,12 +168,20 @@ def test_calibrating_changes_the_stored_model_and_what_the_pipeline_says(shop, r
     assert colour["temperature"] > 0 and len(colour["thresholds"]) == 2
     assert "thresholds" not in category and len(features["thresholds"]) == 2
     fitted = json.loads((tmp_path / "model" / "evaluation" / "metrics.json").read_text())["calibration"]
+    assert (tmp_path / "model" / "README.md").is_file()
     assert fitted["colour"]["objective"] == "precision" and fitted["features"]["log_loss_after"] >= 0
     config = tmp_path / "model" / "config.json"
     colour["thresholds"] = [1.1, 0.0]
     config.write_text(json.dumps(json.loads(config.read_text()) | {"attributes": attributes}))
     tags = pipeline("product-tagging", model=str(tmp_path / "model"))("red mug")
     assert "colour" not in {tag["attribute"] for tag in tags} and "category" in {tag["attribute"] for tag in tags}
+
+
+def test_a_report_and_a_card_come_with_it(shop, evaluated):
+    assert (evaluated / "report.html").read_text(encoding="utf-8").count("<svg ") == 6
+    assert len(list((evaluated / "figures").glob("*.png"))) >= 2
+    card = ModelCard.load(shop / "card.md")
+    assert {result.dataset_config for result in card.data.eval_results} == {"everything", "text only", "half blind"}
 
 
 def test_a_path_is_read_by_the_models_own_schema(shop, run_here, tmp_path):
@@ -203,6 +213,8 @@ def test_what_the_scores_leave_out_is_said(shop, run_here, tmp_path):
     (("model", "model/training_config.yaml", "--slices", "brnd"),
      'no column "brnd" (schema: keep). Did you mean "brand"'),
     (("model", "model/training_config.yaml", "--calibrate", "--evaluation.validation", "dev"), 'no split "dev"'),
+    (("model", "model/training_config.yaml", "--calibrate", "--calibration", "null"), "calibration is null"),
+    (("model", "model/training_config.yaml", "--baselines", "none.json"), "there is no file none.json"),
     (("model", "model/training_config.yaml", "--catalog.schema.attributes", "{brand: {}}"),
      "no product of the split has a label of any attribute of the model (colour, category, features)"),
 ])  # fmt: skip
