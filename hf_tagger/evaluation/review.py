@@ -54,7 +54,8 @@ def write_review(
     page = environment.get_template("label_issues.html.j2").render(
         title=title,
         cards=[_card(number, suspect, ids[suspect.row], products) for number, suspect in enumerate(shown)],
-        attributes={entry["name"]: {"kind": entry["kind"], "tags": tag_path(entry, entry["tags"])} for entry in attributes},
+        attributes={entry["name"]: {"kind": entry["kind"], "tags": tag_path(entry, entry["tags"])}
+                    for entry in attributes},
         issues=issues,
         total=len(issues.suspects),
     )

@@ -5,6 +5,7 @@ Needs optuna: pip install 'hf_tagger[search]'.
 
 import json
 import shutil
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from itertools import count
@@ -14,6 +15,7 @@ from typing import Any, Literal
 import numpy as np
 import optuna
 import yaml
+from optuna.storages import RDBStorage, RetryHeartbeatStaleTrialCallback
 
 from hf_tagger.catalog.partial import Part, PartialCatalog
 from hf_tagger.catalog.schema import Record
@@ -25,6 +27,19 @@ from hf_tagger.training.loop import Interrupted
 from hf_tagger.training.run import FinetuneRun
 
 HELD_OUT = "held out"
+HEARTBEAT, GRACE = 30, 120  # seconds
+with warnings.catch_warnings():
+    # Marked as experimental, like the heartbeats by which trials of a killed process are noticed.
+    warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+    _RETRY = RetryHeartbeatStaleTrialCallback(max_retry=2)
+
+
+def open_storage(path: Path) -> RDBStorage:
+    """An SQLite file for studies that several processes share; trials of a killed one are tried again."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+        return RDBStorage(f"sqlite:///{path}", engine_kwargs={"connect_args": {"timeout": 60}},
+                          heartbeat_interval=HEARTBEAT, grace_period=GRACE, heartbeat_stale_trial_callback=_RETRY)
 
 
 @dataclass
@@ -255,7 +270,7 @@ class Objective:
                     self._report(trial, float(np.mean(scores)), fold, last=fold + 1 == self.search.folds)
         except (Interrupted, KeyboardInterrupt):
             # For the search that goes on; a grid would otherwise count this point as done.
-            trial.study.enqueue_trial(trial.params)
+            _RETRY(trial.study, trial.study.trials[trial.number])
             raise
         finally:
             shutil.rmtree(folder, ignore_errors=True)
