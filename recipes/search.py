@@ -29,7 +29,7 @@ from hf_tagger.catalog.quarantine import TooManyBadRows
 from hf_tagger.catalog.strict import ConfigError
 from hf_tagger.training.arguments import RunSettings, load_run
 from hf_tagger.training.folds import assign_folds
-from hf_tagger.training.loop import Interrupted, NonFiniteLoss
+from hf_tagger.training.loop import Interrupted
 from hf_tagger.training.run import FinetuneRun
 from hf_tagger.training.search import (
     GRACE,
@@ -121,7 +121,7 @@ def work(objective: Objective, folder: Path, index: int, processes: int) -> None
     stopped = []
     while not stopped and len(study.get_trials(states=(TrialState.COMPLETE, TrialState.PRUNED, TrialState.RUNNING),
                                                deepcopy=False)) < search.trials:
-        study.optimize(objective, n_trials=1, catch=(NonFiniteLoss,))
+        study.optimize(objective, n_trials=1)
         stopped = search.sampler == "grid" and study.sampler.is_exhausted(study)
 
 

@@ -1,7 +1,7 @@
 """Fits heads and word evidence again and again on frozen features: the towers run once, however many fits there are."""
 
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from itertools import chain
 from pathlib import Path
@@ -48,7 +48,7 @@ class RefittedHeads:
     float [N, T].
     """
 
-    def __init__(self, run: FinetuneRun, splits: tuple[str, ...] = ("train",)):
+    def __init__(self, run: FinetuneRun, splits: Sequence[str] = ("train",)):
         if run.accelerator.num_processes > 1:
             raise ConfigError("heads are refitted by one process: start this recipe as one.")
         self.run, self.model, self.phase = run, run.model, run.settings.phases[0]
@@ -64,7 +64,7 @@ class RefittedHeads:
         self.input_ids, self.attention_mask = self._stack_tokens()
         self._start = {name: tensor.clone() for name, tensor in kept_tensors(self.model, set()).items()}
 
-    def _view(self, view: int, splits: tuple[str, ...]) -> Iterator[dict[str, Any]]:
+    def _view(self, view: int, splits: Sequence[str]) -> Iterator[dict[str, Any]]:
         run = self.run
         reader = replace(run.settings.training.loader, batch_size=run.settings.evaluation.batch_size)
         collator = run._augmenting_collator() if view else run._collator()
