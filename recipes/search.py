@@ -10,6 +10,8 @@ says which keys vary (`hf_tagger/training/search.py`, SearchSettings). The folde
     study.db      Optuna's study (SQLite): the same command goes on with it, and may run several times side by side
     trials.json   what was tried, best first, with the mean and standard deviation over folds
     best.yaml     the best configuration, for recipes/finetune.py
+
+Needs optuna and iterative-stratification: pip install 'hf_tagger[search]'
 """
 
 import argparse
