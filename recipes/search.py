@@ -10,6 +10,8 @@ says which keys vary (`hf_tagger/training/search.py`, SearchSettings). The folde
     study.db      Optuna's study (SQLite): the same command goes on with it, and may run several times side by side
     trials.json   what was tried, best first, with the mean and standard deviation over folds
     best.yaml     the best configuration, for recipes/finetune.py
+
+Needs optuna and iterative-stratification: pip install 'hf_tagger[search]'
 """
 
 import argparse
@@ -17,26 +19,32 @@ import hashlib
 import json
 import multiprocessing
 import sys
-import warnings
 from dataclasses import asdict, replace
 from pathlib import Path
 
 import optuna
 import torch
 import yaml
-from optuna.storages import RDBStorage, RetryHeartbeatStaleTrialCallback
 from optuna.trial import TrialState
 
 from hf_tagger.catalog.quarantine import TooManyBadRows
 from hf_tagger.catalog.strict import ConfigError
 from hf_tagger.training.arguments import RunSettings, load_run
 from hf_tagger.training.folds import assign_folds
-from hf_tagger.training.loop import Interrupted, NonFiniteLoss
+from hf_tagger.training.loop import Interrupted
 from hf_tagger.training.run import FinetuneRun
-from hf_tagger.training.search import Objective, SearchSettings, check_space, load_search, trial_values, with_values
+from hf_tagger.training.search import (
+    GRACE,
+    Objective,
+    SearchSettings,
+    check_space,
+    load_search,
+    open_storage,
+    trial_values,
+    with_values,
+)
 
 STUDY = "search"
-HEARTBEAT, GRACE = 30, 120
 
 
 def main(arguments: list[str]) -> int:
@@ -74,18 +82,10 @@ def parse(arguments: list[str]) -> tuple[argparse.Namespace, list[str]]:
     return parser.parse_known_args(arguments)
 
 
-def storage(folder: Path) -> RDBStorage:
-    with warnings.catch_warnings():
-        # Heartbeats, by which trials of a killed process are noticed and tried again, are marked as experimental.
-        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-        return RDBStorage(f"sqlite:///{folder / 'study.db'}", engine_kwargs={"connect_args": {"timeout": 60}},
-                          heartbeat_interval=HEARTBEAT, grace_period=GRACE,
-                          heartbeat_stale_trial_callback=RetryHeartbeatStaleTrialCallback(max_retry=2))
-
-
 def open_study(folder: Path, search: SearchSettings, data: dict) -> optuna.Study:
     """The study of this folder. Raises ConfigError where it was begun with another configuration or space."""
-    study = optuna.create_study(storage=storage(folder), study_name=STUDY, direction="maximize", load_if_exists=True)
+    study = optuna.create_study(storage=open_storage(folder / "study.db"), study_name=STUDY, direction="maximize",
+                                load_if_exists=True)
     # More trials of the same search may be asked for.
     asked = json.dumps([data, asdict(search) | {"trials": None}], sort_keys=True, default=str)
     fingerprint = hashlib.blake2b(asked.encode(), digest_size=8).hexdigest()
@@ -115,7 +115,7 @@ def work(objective: Objective, folder: Path, index: int, processes: int) -> None
     """Tries until the study has as many trials as were asked for."""
     if processes > 1:
         torch.set_num_threads(max(1, torch.get_num_threads() // processes))
-    store, search = storage(folder), objective.search
+    store, search = open_storage(folder / "study.db"), objective.search
     begun = len(optuna.load_study(study_name=STUDY, storage=store).trials)
     # Another seed for every process and every resumption: each would else draw what an earlier one has drawn.
     study = optuna.load_study(study_name=STUDY, storage=store, sampler=search.sampler_for([search.seed, begun, index]),
@@ -123,7 +123,7 @@ def work(objective: Objective, folder: Path, index: int, processes: int) -> None
     stopped = []
     while not stopped and len(study.get_trials(states=(TrialState.COMPLETE, TrialState.PRUNED, TrialState.RUNNING),
                                                deepcopy=False)) < search.trials:
-        study.optimize(objective, n_trials=1, catch=(NonFiniteLoss,))
+        study.optimize(objective, n_trials=1)
         stopped = search.sampler == "grid" and study.sampler.is_exhausted(study)
 
 

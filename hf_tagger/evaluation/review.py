@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-from jinja2 import Environment, PackageLoader, select_autoescape
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from hf_tagger.catalog.quarantine import Refusal
 from hf_tagger.evaluation.label_issues import LabelIssues, Suspect, tag_path
@@ -49,9 +49,9 @@ def write_review(
         if not isinstance(record, Refusal) and record["id"] in wanted and record["id"] not in products:
             products[record["id"]] = {"text": (record["text"] or "")[:MAX_TEXT], "language": record["language"] or "",
                                       "photo": _photo(record["images"], allow_urls)}
-    environment = Environment(loader=PackageLoader("hf_tagger.evaluation", "templates"), trim_blocks=True,
-                              lstrip_blocks=True, autoescape=select_autoescape(default=True))
-    page = environment.get_template("label_issues.html.j2").render(
+    environment = Environment(loader=FileSystemLoader(Path(__file__).parent), autoescape=True, trim_blocks=True,
+                              lstrip_blocks=True, undefined=StrictUndefined)
+    page = environment.get_template("review.html.jinja").render(
         title=title,
         cards=[_card(number, suspect, ids[suspect.row], products) for number, suspect in enumerate(shown)],
         attributes={entry["name"]: {"kind": entry["kind"], "tags": tag_path(entry, entry["tags"])}

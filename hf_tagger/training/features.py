@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from tqdm import tqdm
 
 from hf_tagger.encoder_tagger import TowerFeatures
 
@@ -88,7 +89,7 @@ def store_features(
         widths: dict[str, int] = {}
         paths = {name: folder / f"{name}.{view}.f16" for name in ("text", "image")}
         with open(paths["text"], "wb") as text_file, open(paths["image"], "wb") as image_file:
-            for batch in batches:
+            for batch in tqdm(batches, desc=f"features, view {view + 1}", unit="batch", dynamic_ncols=True):
                 if not batch["ids"]:
                     continue
                 inputs = {key: batch[key].to(model.device) for key in INPUTS if key in batch}

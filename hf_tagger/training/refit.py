@@ -2,7 +2,7 @@
 there are."""
 
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -55,7 +55,7 @@ class RefittedHeads:
     float [N, T].
     """
 
-    def __init__(self, run: "FinetuneRun", splits: tuple[str, ...] = ("train",), store: FeatureLoader | None = None,
+    def __init__(self, run: "FinetuneRun", splits: Sequence[str] = ("train",), store: FeatureLoader | None = None,
                  masked: FeatureLoader | None = None):
         if run.accelerator.num_processes > 1:
             raise ConfigError("heads are refitted by one process: start this recipe as one.")
@@ -72,7 +72,7 @@ class RefittedHeads:
         self.split_of = np.array(self._split_of or ["train"] * len(store.ids))
         self._start = {name: tensor.clone() for name, tensor in kept_tensors(self.model, set()).items()}
 
-    def _view(self, view: int, splits: tuple[str, ...]) -> Iterator[dict[str, Any]]:
+    def _view(self, view: int, splits: Sequence[str]) -> Iterator[dict[str, Any]]:
         run = self.run
         reader = replace(run.settings.training.loader, batch_size=run.settings.evaluation.batch_size)
         collator = run._augmenting_collator() if view else run._collator()

@@ -5,6 +5,7 @@ Needs optuna: pip install 'hf_tagger[search]'.
 
 import json
 import shutil
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from itertools import count
@@ -14,6 +15,7 @@ from typing import Any, Literal
 import numpy as np
 import optuna
 import yaml
+from optuna.storages import RDBStorage, RetryHeartbeatStaleTrialCallback
 
 from hf_tagger.catalog.partial import Part, PartialCatalog
 from hf_tagger.catalog.schema import Record
@@ -21,10 +23,23 @@ from hf_tagger.catalog.stream import Catalog
 from hf_tagger.catalog.strict import ConfigError, build, override
 from hf_tagger.evaluation.predict import predict
 from hf_tagger.training.arguments import CatalogSettings, RunSettings
-from hf_tagger.training.loop import Interrupted
+from hf_tagger.training.loop import Interrupted, NonFiniteLoss
 from hf_tagger.training.run import FinetuneRun
 
 HELD_OUT = "held out"
+HEARTBEAT, GRACE = 30, 120  # seconds
+with warnings.catch_warnings():
+    # Marked as experimental, like the heartbeats by which trials of a killed process are noticed.
+    warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+    _RETRY = RetryHeartbeatStaleTrialCallback(max_retry=2)
+
+
+def open_storage(path: Path) -> RDBStorage:
+    """An SQLite file for studies that several processes share; trials of a killed one are tried again."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+        return RDBStorage(f"sqlite:///{path}", engine_kwargs={"connect_args": {"timeout": 60}},
+                          heartbeat_interval=HEARTBEAT, grace_period=GRACE, heartbeat_stale_trial_callback=_RETRY)
 
 
 @dataclass
@@ -97,8 +112,8 @@ class SearchSettings:
         sampler: tpe (tree-structured Parzen estimator), random, or grid (every combination).
         trials: trainings (with `folds`: sets of trainings) that are tried; a grid ends with its last combination.
         folds: 0 scores the validation split of one training; k >= 2 trains k times on the training split without a fold
-            and scores that fold: the trial's score is the mean. Groups of products stay together.
-        metric: what is made large, as in `training.metric` (default: that one).
+            and scores that fold: the trial's score is the mean. Groups of products stay together. What is scored is
+            the run's `training.metric`.
         prune: stops trials that are worse than the median of earlier ones, after a validation or a fold.
         seed: of sampler and folds.
     """
@@ -107,7 +122,6 @@ class SearchSettings:
     sampler: Literal["tpe", "random", "grid"] = "tpe"
     trials: int = 20
     folds: int = 0
-    metric: str | None = None
     prune: bool = True
     seed: int = 0
 
@@ -243,7 +257,7 @@ class Objective:
         folder = self.folder / f"trial-{trial.number}"
         settings = build(RunSettings, with_values(self.data, values))
         settings = replace(settings, output_dir=str(folder), catalog=self.catalog, save_adapter=False)
-        metric, scores = self.search.metric or settings.training.metric, []
+        metric, scores = settings.training.metric, []
         try:
             if self.fold_of is None:
                 steps = count()
@@ -253,14 +267,19 @@ class Objective:
                 for fold in range(self.search.folds):
                     scores.append(TrialRun(settings, self.data, None, self.fold_of, fold).metrics()[metric])
                     self._report(trial, float(np.mean(scores)), fold, last=fold + 1 == self.search.folds)
+        except NonFiniteLoss as error:
+            raise optuna.TrialPruned(str(error)) from error
         except (Interrupted, KeyboardInterrupt):
             # For the search that goes on; a grid would otherwise count this point as done.
-            trial.study.enqueue_trial(trial.params)
+            _RETRY(trial.study, trial.study.trials[trial.number])
             raise
         finally:
             shutil.rmtree(folder, ignore_errors=True)
             trial.set_user_attr("scores", scores)
             trial.set_user_attr("std", float(np.std(scores, ddof=1)) if len(scores) > 1 else 0.0)
+        if not np.isfinite(scores).all():
+            raise ConfigError(f"training.metric: {metric} cannot be measured on what trials are scored on: no product "
+                              "there has such a tag.")
         return float(np.mean(scores))
 
     def _report(self, trial: optuna.Trial, value: float, step: int, last: bool = False) -> None:

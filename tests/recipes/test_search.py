@@ -13,6 +13,8 @@ import pytest
 import yaml
 from accelerate.state import AcceleratorState
 
+from hf_tagger.training.arguments import load_run
+from hf_tagger.training.search import check_space, load_search
 from recipes import finetune, search
 from tests.recipes.test_finetune import write_config
 
@@ -128,3 +130,10 @@ def test_a_key_that_no_run_has_stops_before_anything_is_written(files, capsys):
     assert 'space.training.loader.batchsize: Unknown key "training.loader.batchsize". Did you mean "batch_size"?' in (
         capsys.readouterr().err)  # fmt: skip
     assert not (folder / "study").exists()
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "recipes" / "configs" / "search").glob("*.yaml")), ids=lambda p: p.stem)
+def test_a_committed_search_fits_the_configuration_that_its_first_line_names(path):
+    config, space = path.read_text().splitlines()[0].removeprefix("# python recipes/search.py ").split()
+    assert ROOT / space == path
+    check_space(load_run(ROOT / config, [])[1], load_search(path))

@@ -8,7 +8,7 @@ from hf_tagger.catalog.quarantine import Refusal
 from hf_tagger.catalog.strict import ConfigError, build
 from hf_tagger.training.arguments import RunSettings
 from hf_tagger.training.folds import assign_folds
-from hf_tagger.training.loop import Interrupted
+from hf_tagger.training.loop import Interrupted, NonFiniteLoss
 from hf_tagger.training.search import (
     HELD_OUT,
     Objective,
@@ -42,7 +42,7 @@ def data(tmp_path):
         "catalog": {"source": {"files": files}, "schema": {"id": "id", "group": "family", "text": "title",
                                                            "attributes": {"colour": {}}}},
         "output_dir": str(tmp_path / "out"), "model": MODEL, "lora": None, "phases": [{"epochs": 2}],
-        "training": {"loader": {"num_workers": 0}},
+        "training": {"loader": {"num_workers": 0}, "metric": "colour/accuracy"},
     }  # fmt: skip
 
 
@@ -146,7 +146,7 @@ def test_a_trial_is_the_mean_over_folds_with_its_deviation(data, tmp_path):
     run = TrialRun(settings, data)
     run.prepare_catalog()
     fold_of = assign_folds(run.catalog.records("train"), run.vocabulary.attributes, 3, seed=0)
-    space = search(space={"phases.0.learning_rate": [0.01]}, folds=3, metric="colour/accuracy")
+    space = search(space={"phases.0.learning_rate": [0.01]}, folds=3)
     (trial,) = tried(Objective(data, settings.catalog, space, tmp_path / "study", fold_of), 1)
     scores = trial.user_attrs["scores"]
     assert len(scores) == 3 and all(0 <= score <= 1 for score in scores)
@@ -159,7 +159,7 @@ def test_a_trial_is_the_mean_over_folds_with_its_deviation(data, tmp_path):
 
 
 def test_a_hopeless_trial_is_stopped_between_validations(data, tmp_path):
-    space = search(space={"phases.0.learning_rate": [0.01, 0.0]}, metric="colour/accuracy")
+    space = search(space={"phases.0.learning_rate": [0.01, 0.0]})
     threshold = optuna.pruners.ThresholdPruner(lower=2.0)  # no accuracy is that good
     for prune, state, validations in ((True, "PRUNED", 1), (False, "COMPLETE", 2)):
         space.prune = prune
@@ -180,3 +180,20 @@ def test_an_interrupted_trial_is_tried_again_with_its_values(data, tmp_path, mon
     states = [(trial.state.name, trial.params["phases.0.learning_rate"]) for trial in study.trials]
     assert states[0][0] == "FAIL" and states[1] == ("COMPLETE", states[0][1])
     assert sorted(value for state, value in states if state == "COMPLETE") == ["0.01", "0.02"]
+
+
+def test_a_trial_that_diverges_counts_as_stopped(data, tmp_path, monkeypatch):
+    def diverge(run):
+        raise NonFiniteLoss("loss nan at step 3")
+
+    monkeypatch.setattr(TrialRun, "metrics", diverge)
+    space = search(space={"phases.0.learning_rate": [0.01]})
+    (trial,) = tried(Objective(data, build(RunSettings, data).catalog, space, tmp_path / "study"), 1)
+    assert trial.state.name == "PRUNED" and not list((tmp_path / "study").glob("trial-*"))
+
+
+def test_a_metric_that_cannot_be_measured_is_an_error(data, tmp_path, monkeypatch):
+    monkeypatch.setattr(TrialRun, "metrics", lambda run: {"colour/accuracy": math.nan})
+    space = search(space={"phases.0.learning_rate": [0.01]})
+    with pytest.raises(ConfigError, match="training.metric: colour/accuracy cannot be measured"):
+        tried(Objective(data, build(RunSettings, data).catalog, space, tmp_path / "study"), 1)
