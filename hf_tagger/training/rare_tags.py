@@ -156,7 +156,9 @@ def augment_run(run) -> TagSetCritic | None:
     settings, critic = run.settings.augmentation, None
     if run.accelerator.is_main_process:
         features = run.features if run.accelerator.num_processes == 1 else None
-        features = features or run._feature_loader(PhaseSettings(train=["heads"], cached_views=2), whole=True)
+        # A resumed run has lost the features of its last phase: it sees the products in as many views again.
+        views = run.settings.phases[-1].cached_views or 2
+        features = features or run._feature_loader(PhaseSettings(train=["heads"], cached_views=views), whole=True)
         try:
             summary, critic = augment_rare_tags(
                 run.model, run.processor, features, settings, run.settings.training.loss, run.folder / "augmentation",
