@@ -26,6 +26,7 @@ from hf_tagger.augmentation.settings import AugmentationSettings
 from hf_tagger.augmentation.vectors import TaggedVectors
 from hf_tagger.catalog.collate import Collator
 from hf_tagger.catalog.loader import CatalogLoader
+from hf_tagger.catalog.quarantine import Refusal
 from hf_tagger.catalog.stream import Catalog
 from hf_tagger.catalog.strict import ConfigError, build, did_you_mean
 from hf_tagger.catalog.vocabulary import Vocabulary
@@ -141,7 +142,8 @@ def extract(settings: RunSettings, options: argparse.Namespace, tags: list[str])
     model_settings = replace(settings.model, exemplars=ExemplarSettings(),
                              words=replace(settings.model.words, buckets=0, names=False))
     attribute = {"name": options.attribute, "kind": "single", "tags": tags}
-    model, processor = build_model(model_settings, [attribute], seed=settings.seed)
+    texts = (record["text"] for record in catalog.records("train") if not isinstance(record, Refusal))
+    model, processor = build_model(model_settings, [attribute], texts, settings.seed)
     reader = replace(settings.training.loader, batch_size=settings.evaluation.batch_size)
     found, stored = {}, {}
     with TemporaryDirectory() as folder:
