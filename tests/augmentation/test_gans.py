@@ -55,11 +55,9 @@ def test_generated_vectors_differ(gan):
     assert 0.05 < made.std(0).mean() < 0.6, "real ones scatter by 0.3"
 
 
-def test_the_critic_prefers_products_to_vectors_that_are_none(gan):
-    vectors, labels = world(seed=1).batch(np.arange(100))
-    conditions = condition(labels, NAMES)
-    elsewhere = 3 * torch.randn(100, 6, generator=random())
-    assert (gan.critic(vectors, conditions) > gan.critic(elsewhere, conditions)).float().mean() > 0.8
+def test_the_critic_stays_lipschitz(gan):
+    assert gan.history[-1]["penalty"] < 0.3
+    assert trained(world(), gradient_penalty=0.0, steps=100).history[-1]["penalty"] > 0.3
 
 
 def test_losses_are_logged(gan):

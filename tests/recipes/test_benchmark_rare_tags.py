@@ -13,6 +13,7 @@ from PIL import Image
 from hf_tagger.catalog.synthetic import catalog_schema, write_catalog
 from recipes import benchmark_rare_tags, benchmark_rare_tags_full
 
+GAN = {"steps": 4, "check_every": 2, "hidden": 8, "min_diversity": 0}
 METHODS = ["plain cross-entropy", "pseudo-labels", "conditional GAN", "conditional GAN + balanced softmax"]
 
 
@@ -27,7 +28,7 @@ def shop(tmp_path_factory):
         "model": {"text_backbone": "scratch:bert-tiny", "vision_backbone": "scratch:test_convnext",
                   "image_size": [32, 32], "hidden_size": 16, "vision_stages": [0, 1], "colour_histogram": True},
         "phases": [{"name": "heads", "train": ["heads"], "cached_views": 1, "epochs": 1, "batch_size": 32}],
-        "augmentation": {"min_examples": 10, "epochs": 1, "gan": {"steps": 4, "check_every": 2, "hidden": 8}},
+        "augmentation": {"min_examples": 10, "epochs": 1, "gan": GAN},
     }  # fmt: skip
     (folder / "config.yaml").write_text(yaml.safe_dump(config))
     rows = {split: [row for path in sorted(folder.glob(f"{split}-*.parquet"))
@@ -49,7 +50,7 @@ def shop(tmp_path_factory):
 def small_gans():
     with pytest.MonkeyPatch.context() as patch:
         for method in METHODS[2:]:
-            settings = benchmark_rare_tags.METHODS[method] | {"gan": {"steps": 4, "check_every": 2, "hidden": 8}}
+            settings = benchmark_rare_tags.METHODS[method] | {"gan": GAN}
             patch.setitem(benchmark_rare_tags.METHODS, method, settings)
         yield
 
