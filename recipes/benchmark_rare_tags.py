@@ -26,6 +26,7 @@ from hf_tagger.augmentation.settings import AugmentationSettings
 from hf_tagger.augmentation.vectors import TaggedVectors
 from hf_tagger.catalog.collate import Collator
 from hf_tagger.catalog.loader import CatalogLoader
+from hf_tagger.catalog.quarantine import Refusal
 from hf_tagger.catalog.stream import Catalog
 from hf_tagger.catalog.strict import ConfigError, build, did_you_mean
 from hf_tagger.catalog.vocabulary import Vocabulary
@@ -52,8 +53,7 @@ METHODS = {
     "conditional GAN + balanced softmax": {"method": "gan"},
     "semi-supervised GAN": {"method": "semi_supervised_gan", "balance": 0},
     "semi-supervised GAN + balanced softmax": {"method": "semi_supervised_gan"},
-    "Gaussian feature noise + balanced softmax": {"method": "noise"},
-    "residual transfer + balanced softmax": {"method": "residual_transfer"},
+    "residual transfer + balanced softmax": {"method": "residual_transfer", "power": -1},
     "pseudo-labels + balanced softmax": {"method": "pseudo_labels"},
 }
 
@@ -95,7 +95,7 @@ def parse(arguments: list[str]) -> tuple[argparse.Namespace, list[str]]:
     parser.add_argument("--methods", nargs="+", default=list(METHODS))
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--width", type=int, default=256, help="of the compressed features")
-    parser.add_argument("--epochs", type=int, default=100, help="over the labelled products, of every head")
+    parser.add_argument("--epochs", type=int, default=60, help="over the labelled products, of every head")
     return parser.parse_known_args(arguments)
 
 
@@ -141,7 +141,9 @@ def extract(settings: RunSettings, options: argparse.Namespace, tags: list[str])
     model_settings = replace(settings.model, exemplars=ExemplarSettings(),
                              words=replace(settings.model.words, buckets=0, names=False))
     attribute = {"name": options.attribute, "kind": "single", "tags": tags}
-    model, processor = build_model(model_settings, [attribute], seed=settings.seed)
+    records = (record for record in catalog.records("train") if not isinstance(record, Refusal))
+    texts = (record["text"] for record in records if record["text"])
+    model, processor = build_model(model_settings, [attribute], texts, settings.seed)
     reader = replace(settings.training.loader, batch_size=settings.evaluation.batch_size)
     found, stored = {}, {}
     with TemporaryDirectory() as folder:

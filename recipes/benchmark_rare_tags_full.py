@@ -1,6 +1,6 @@
 """What making up for rare tags does for a whole catalogue: tail macro-F1 per attribute, with and without each method.
 
-    python recipes/benchmark_rare_tags_full.py recipes/configs/fashion.yaml --methods none residual_transfer
+    python recipes/benchmark_rare_tags_full.py recipes/configs/fashion.yaml --methods "as trained" "conditional GAN"
     python recipes/benchmark_rare_tags_full.py recipes/configs/fashion.yaml --augmentation.balance 0.5
 
 Trains the heads of the configuration on features of its frozen towers, once per seed, then, from those very weights,
@@ -27,6 +27,14 @@ from hf_tagger.training.arguments import RunSettings, load_run
 from hf_tagger.training.exemplars import ExemplarSettings
 from hf_tagger.training.features import FeatureLoader, store_features
 from hf_tagger.training.run import FinetuneRun
+
+# As trained; and what each phase changes in the configuration's `augmentation`.
+METHODS = {
+    "as trained": None,
+    "balanced softmax": {"method": "none"},
+    "residual transfer": {"method": "residual_transfer", "power": -1.0},
+    "conditional GAN": {"method": "gan"},
+}
 
 
 class SharedFeatures(FinetuneRun):
@@ -56,9 +64,9 @@ def main(arguments: list[str]) -> int:
             head, results_of_seed = copy.deepcopy(run.model.tag_head.state_dict()), {}
             for method in options.methods:
                 run.model.tag_head.load_state_dict(head)
-                if method != "none":
+                if METHODS[method] is not None:
                     augmentation = settings.augmentation or AugmentationSettings()
-                    run.settings.augmentation = replace(augmentation, method=method.replace("balanced_softmax", "none"))
+                    run.settings.augmentation = replace(augmentation, **METHODS[method])
                     run.augment()
                 results_of_seed[method] = tail_scores(run.model, test, options.rare)
                 print(f"benchmark_rare_tags_full: seed {seed}, {method}: {results_of_seed[method]}", file=sys.stderr)
@@ -78,9 +86,7 @@ def parse(arguments: list[str]) -> tuple[argparse.Namespace, list[str]]:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False)
     parser.add_argument("config", help="a YAML file of recipes/finetune.py with one phase on cached features")
     parser.add_argument("--output", type=Path, default=Path("runs/rare_tags_full"))
-    parser.add_argument("--methods", nargs="+", default=["none", "balanced_softmax", "residual_transfer", "gan"],
-                        help="names of augmentation.method; balanced_softmax: the tag head retrained without extra "
-                             "vectors; none: the heads as trained")
+    parser.add_argument("--methods", nargs="+", choices=list(METHODS), default=list(METHODS))
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--rare", type=int, default=20, help="a tag of at most so many training products is rare")
     return parser.parse_known_args(arguments)

@@ -19,7 +19,7 @@ from hf_tagger.evaluation.metrics import count_tags
 from hf_tagger.exemplars_tagger import Blocks
 
 GROUPS = ("all", "head", "medium", "tail")
-HIDDEN, DROPOUT = 512, 0.1
+HIDDEN, DROPOUT = 256, 0.1
 
 
 @dataclass

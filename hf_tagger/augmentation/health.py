@@ -61,6 +61,7 @@ class Watch:
         Raises AugmentationStopped where there is none.
         """
         if self.state is None:
-            raise AugmentationStopped("the GAN had no good state before it was stopped")
+            raise AugmentationStopped("the GAN never reached a good state: generated vectors of one tag set differed "
+                                      "by less than gan.min_diversity of what real ones do; raise gan.steps")
         for name, network in self.networks.items():
             network.load_state_dict(self.state[name])

@@ -48,7 +48,7 @@ class AugmentationSettings:
         min_examples: training products with a known tag that a method needs at least.
         epochs, batch_size, learning_rate, weight_decay: of retraining the tag head.
         weight: of the loss on extra vectors, relative to that on real ones.
-        power: tags to make vectors for are drawn in proportion to (their products) ** -power.
+        power: tags to make vectors for are drawn in proportion to (their products) ** -power; -1: as often as they are.
         recombine: share of tag sets to generate in which another product lends the tags of one attribute.
         noise: standard deviations of Gaussian noise; confidence: least probability of a pseudo-label.
         critic: also train a critic of tag sets and save it beside the model, for `pipeline(..., critic=True)`. It is

@@ -282,12 +282,14 @@ class FinetuneRun:
         settings = self.settings.training
         return self._collator(text_augmenter(settings.text_augmentation), image_augmenter(settings.image_augmentation))
 
-    def _feature_loader(self, phase: PhaseSettings) -> FeatureLoader:
+    def _feature_loader(self, phase: PhaseSettings, whole: bool = False) -> FeatureLoader:
+        """Features of this process's share of the training split, or the whole of it, in the phase's views."""
         settings = self.settings.training
         plain = self._collator()
         reader = replace(settings.loader, batch_size=self.settings.evaluation.batch_size, bucket_batches=8)
-        views = (self._loader("train", plain if view == 0 else self._augmenting_collator(), reader).epoch(view)
-                 for view in range(phase.cached_views))
+        share = {"rank": 0, "world_size": 1} if whole else {}
+        views = (replace(self._loader("train", plain if view == 0 else self._augmenting_collator(), reader),
+                         **share).epoch(view) for view in range(phase.cached_views))
         source = self._loader("train", plain, reader, repeat_factors=self._repeat_factors())
         self._stored["plain"] = self._store(
             "plain", views, phase.batch_size or settings.loader.batch_size, repeat_factor=source.repeat_factor)
@@ -301,18 +303,20 @@ class FinetuneRun:
             return store_features(self.model, views, folder, batch_size, self.settings.seed, **options)
 
     def all_features(self, name: str) -> FeatureLoader:
-        """Features of all training products as the towers see them now: "plain", or "masked", of the texts without the
-        words of their own tags."""
-        if name not in self._stored or self.accelerator.num_processes > 1:
+        """Features of all training products as the towers see them now: "plain", in the views of the last phase, or
+        "masked", of the texts without the words of their own tags."""
+        if name in self._stored and self.accelerator.num_processes == 1:
+            return self._stored[name]
+        if name == "masked":
             reader = replace(self.settings.training.loader, batch_size=self.settings.evaluation.batch_size,
                              bucket_batches=8)
-            collator = self._collator(masked_text) if name == "masked" else self._collator()
-            batches = replace(self._loader("train", collator, reader), rank=0, world_size=1).epoch()
-            if name == "masked":
-                self._stored[name] = self._store(name, [_texts_alone(batches)], 1, towers=("text",))
-            else:
-                self._stored[name] = self._store(name, [batches], 1)
-        return self._stored[name]
+            batches = replace(self._loader("train", self._collator(masked_text), reader), rank=0, world_size=1).epoch()
+            self._stored[name] = self._store(name, [_texts_alone(batches)], 1, towers=("text",))
+            return self._stored[name]
+        # A resumed run has lost the features of its last phase: it stores as many views again.
+        last = [phase for phase in self.settings.phases if phase.train != ["decoder"]][-1]
+        views = last.cached_views or (2 if self.settings.augmentation is not None else 1)
+        return self._feature_loader(replace(last, train=["heads"], cached_views=views), whole=True)
 
     def _repeat_factors(self) -> dict[str, dict[str, float]]:
         """Repeat-factor sampling (arXiv 1908.03195): sqrt(threshold / frequency) for tags rarer than the threshold."""

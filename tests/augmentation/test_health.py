@@ -47,5 +47,5 @@ def test_without_any_good_state_there_is_nothing_to_restore(network):
     watch = Watch({"generator": network}, min_diversity=0.1, warm_up=2)
     assert watch.check(1, {}, 0.0) is None
     assert "mode collapse" in watch.check(2, {}, 0.0)
-    with pytest.raises(AugmentationStopped, match="no good state"):
+    with pytest.raises(AugmentationStopped, match="never reached a good state"):
         watch.restore()

@@ -120,7 +120,7 @@ def adapters(tmp_path_factory):
             {"name": "adapters", "epochs": 2, "evaluate_every": 2, "tower_learning_rate": 1e-2},
         ],
         augmentation={"method": "gan", "min_examples": 10, "epochs": 1, "critic": True,
-                      "gan": {"steps": 8, "check_every": 4, "hidden": 8}},
+                      "gan": {"steps": 8, "check_every": 4, "hidden": 8, "min_diversity": 0}},
         evaluation={"protocols": {"both": {}, "photo only": {"without": ["text"]}}},
     )  # fmt: skip
     return config, folder / "whole", run(config, folder / "whole")
