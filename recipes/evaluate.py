@@ -33,8 +33,8 @@ from hf_tagger.evaluation.machine import describe_machine
 from hf_tagger.evaluation.protocols import Evaluator, open_tagger
 from hf_tagger.evaluation.report import ReportData, write_report
 from hf_tagger.evaluation.results import ProtocolResult, remarks, write_results
+from hf_tagger.evaluation.settings import EvaluateSettings, load_evaluation
 from hf_tagger.evaluation.tables import score_table
-from hf_tagger.training.arguments import RunSettings, load_evaluation
 
 TEMPLATE = Path(__file__).parents[1] / "model_cards" / "template.md"
 
@@ -95,16 +95,18 @@ def read_baselines(path: str | None) -> dict:
     return json.loads(Path(path).read_text(encoding="utf-8"))["methods"]
 
 
-def open_evaluator(options: argparse.Namespace, settings: RunSettings, folder: Path, state: PartialState) -> Evaluator:
+def open_evaluator(
+    options: argparse.Namespace, settings: EvaluateSettings, folder: Path, state: PartialState
+) -> Evaluator:
     tagger = open_tagger(options.model, state.device)
     with state.main_process_first():
         catalog = open_catalog(settings.catalog, folder / "catalog", write=state.is_main_process)
     catalog.schema = replace(catalog.schema, keep=[*catalog.schema.keep, *options.slices])
-    return Evaluator(tagger, catalog, settings.evaluation, settings.training.loader, state,
+    return Evaluator(tagger, catalog, settings.evaluation, settings.loader, state,
                      settings.catalog.drop_duplicates)
 
 
-def calibrate(evaluator: Evaluator, settings: RunSettings, model: str) -> dict:
+def calibrate(evaluator: Evaluator, settings: EvaluateSettings, model: str) -> dict:
     """Fits on the validation split under the first protocol, and changes the stored model."""
     stored_config(model)  # what cannot be stored need not be fitted
     if settings.calibration is None:

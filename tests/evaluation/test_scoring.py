@@ -61,6 +61,14 @@ def test_a_product_is_right_if_all_its_known_attributes_are(predictions):
     assert 0.05 < exact / known < 0.95
 
 
+def test_coverage_counts_known_products_that_get_a_tag(predictions):
+    for entry, _, references, chosen, _ in predictions.parts():
+        known = (references != -100).any(1)
+        expected = chosen[known].any(1).mean()
+        assert Scorer(predictions).scores()[f"{entry['name']}/coverage"][0] == pytest.approx(expected)
+        assert 0.3 < expected < 1
+
+
 def test_weighting_a_product_twice_is_listing_it_twice(predictions):
     scorer = Scorer(predictions)
     weights = np.random.default_rng(1).integers(0, 3, (4, len(scorer))).astype(np.uint8)

@@ -107,7 +107,7 @@ def test_every_metric_is_there_overall_per_attribute_per_slice_with_intervals(ev
     colour = result["attributes"]["colour"]
     ratios = ("precision", "recall", "f1")
     averages = {f"{average}_{name}" for average in ("micro", "macro", "weighted") for name in ratios}
-    assert set(colour) == averages | {"accuracy", "log_loss", "ece", "average_precision"}
+    assert set(colour) == averages | {"accuracy", "log_loss", "coverage", "ece", "average_precision"}
     assert 0.8 < colour["accuracy"]["low"] <= colour["accuracy"]["value"] <= colour["accuracy"]["high"] <= 1
     assert set(result["slices"]) == {"language", "modalities", "brand"}
     assert set(result["slices"]["modalities"]) == {"text and photo", "text only", "photo only"}
