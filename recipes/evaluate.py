@@ -1,13 +1,13 @@
 """Say how good a tagger is, and set its thresholds.
 
     python recipes/evaluate.py runs/quickstart runs/quickstart/training_config.yaml
-    python recipes/evaluate.py runs/fashion recipes/configs/fashion.yaml --slices season --evaluation.split validation
-    python recipes/evaluate.py runs/my-shop new_products.csv --calibrate --calibration.objective precision
+    python recipes/evaluate.py runs/my-shop new_products.csv --slices brand
+    python recipes/evaluate.py runs/my-shop my.yaml --calibrate --calibration.objective precision
 
 MODEL is a model folder, an adapter folder or a Hub id. CATALOGUE is a YAML file with source and schema (the one the
-model was trained by will do; its keys can be overridden as `--key.sub value`), or the path of a catalogue that is
-written like the training one. Several processes share the work under `accelerate launch` (on CPUs: `python -m
-torch.distributed.run --nproc_per_node 2`).
+model was trained by will do), or the path of a catalogue that is written like the training one. Keys of `catalog`,
+`evaluation`, `calibration` and `loader` can be overridden as `--key.sub value`. Several processes share the work under
+`accelerate launch` (on CPUs: `python -m torch.distributed.run --nproc_per_node 2`).
 
 Written to the output folder: report.html, figures/*.png, metrics.json, per_tag.csv and predictions.parquet; and, filled
 from model_cards/template.md, the model card: README.md in the model folder, or wherever --card says.
