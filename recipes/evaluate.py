@@ -23,7 +23,6 @@ from pathlib import Path
 import torch
 from accelerate import PartialState
 from accelerate.utils import parse_flag_from_env
-from tqdm import tqdm
 
 from hf_tagger.catalog.settings import open_catalog
 from hf_tagger.catalog.strict import ConfigError
@@ -133,9 +132,9 @@ def evaluate(evaluator: Evaluator, options: argparse.Namespace) -> list[Protocol
     if not evaluator.state.is_main_process:
         return []
     seconds = time.perf_counter() - start
-    print(f"{looks} looks at products under {len(found)} protocols, {looks / seconds:.1f} a second")
+    print(f"{looks} looks at products under {len(found)} protocols, {looks / seconds:.1f} a second", flush=True)
     return [ProtocolResult.of(name, predictions, options.slices, options.resamples)
-            for name, predictions in tqdm(found.items(), desc="scoring", unit="protocol")]
+            for name, predictions in found.items()]
 
 
 if __name__ == "__main__":

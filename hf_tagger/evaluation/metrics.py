@@ -58,29 +58,20 @@ class TagCounts:
         counts = self.true_positives, self.false_positives, self.false_negatives
         return {name: ratio(*counts) for name, ratio in _RATIOS.items()}
 
-    def averaged(self, whole: "TagCounts | None" = None) -> dict[str, float]:
+    def averaged(self) -> dict[str, float]:
         """Micro, macro and weighted precision, recall and F1; 0 where a ratio is 0/0, NaN where no tag occurs at all.
 
         Micro pools the counts of every tag. Macro is the plain mean over the tags that occur in the references, as
         scikit-learn gives with `labels=` those tags and `zero_division=0`; weighted is their mean by support.
-
-        Args:
-            whole: of counts of resampled products, those of the products resampled from. A tag that a resample happens
-                to lack keeps its score there in the macro mean; left out, tags with a single, missed product would
-                raise the mean of every third resample.
         """
         support = self.support
         present = support > 0
-        absent = np.zeros_like(present) if whole is None else ~present & (whole.support > 0)
-        of_whole = {} if whole is None else whole.per_tag()
         totals = [counts.sum(-1) for counts in (self.true_positives, self.false_positives, self.false_negatives)]
         scores = {}
         for name, values in self.per_tag().items():
             micro = np.where(present.any(-1), _RATIOS[name](*totals), np.nan)
             scores[f"micro_{name}"] = _plain(micro)
-            kept = np.where(absent, of_whole[name], values) if of_whole else values
-            counted = present | absent
-            scores[f"macro_{name}"] = _plain(_mean_over((kept * counted).sum(-1), counted.sum(-1)))
+            scores[f"macro_{name}"] = _plain(_mean_over((values * present).sum(-1), present.sum(-1)))
             scores[f"weighted_{name}"] = _plain(_mean_over((values * support).sum(-1), support.sum(-1)))
         return scores
 

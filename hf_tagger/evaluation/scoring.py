@@ -89,15 +89,12 @@ class Scorer:
     def __len__(self) -> int:
         return len(self.overall)
 
-    def scores(
-        self, weights: np.ndarray | None = None, precisions: bool = True, resampled: bool = False
-    ) -> dict[str, np.ndarray]:
+    def scores(self, weights: np.ndarray | None = None, precisions: bool = True) -> dict[str, np.ndarray]:
         """{metric: value [G]}, NaN where nothing can be measured.
 
         Args:
             weights: how often each product counts, [G, N] for G sets of products; default: one set of all [1, N].
             precisions: also average precision, which costs a sort per tag.
-            resampled: tags that a set happens to lack keep their score in macro means (see `TagCounts.averaged`).
 
         Metrics: "<attribute>/" accuracy, micro_, macro_ and weighted_ precision, recall and f1, log_loss, coverage
         (known products that are given a tag), ece, average_precision; over all attributes micro_f1, macro_f1,
@@ -105,24 +102,20 @@ class Scorer:
         whose every known attribute is right), f1@1, f1@3, f1@5; and over the tags of one frequency in training,
         head/macro_f1, medium/macro_f1, tail/macro_f1.
         """
-        found, counts, wholes, average = {}, [], [], []
+        found, counts, average = {}, [], []
         for part in self.parts:
             sums = _weighted(part.rows, weights)
             counts.append(part.counts(sums))
-            wholes.append(part.counts(_weighted(part.rows, None)))
-            averaged = counts[-1].averaged(wholes[-1] if resampled else None)
             found[f"{part.name}/accuracy"] = counts[-1].accuracy()
-            found |= {f"{part.name}/{metric}": value for metric, value in averaged.items()}
+            found |= {f"{part.name}/{metric}": value for metric, value in counts[-1].averaged().items()}
             found |= {f"{part.name}/{metric}": value for metric, value in part.means(sums).items()}
             found[f"{part.name}/ece"] = calibration_error(part.bins(sums))
             if precisions:
-                precision = _precisions(part, weights)
-                if resampled:
-                    precision = np.where(np.isnan(precision), _precisions(part, None), precision)
-                average.append(precision)
+                average.append(_precisions(part, weights))
                 found[f"{part.name}/average_precision"] = _nanmean(average[-1])
-        tags, whole = _joined(counts), _joined(wholes) if resampled else None
-        averaged = tags.averaged(whole)
+        fields = ("true_positives", "false_positives", "false_negatives")
+        tags = [np.concatenate([getattr(part, field) for part in counts], axis=-1) for field in fields]
+        averaged = TagCounts(*tags, 0, 0).averaged()
         found |= {name: averaged[name] for name in ("micro_f1", "macro_f1", "weighted_f1")}
         if precisions:
             found["map"] = _nanmean(np.concatenate(average, axis=-1))
@@ -132,7 +125,7 @@ class Scorer:
         for index, name in enumerate(["subset_accuracy", *(f"f1@{k}" for k in TOP_K)]):
             found[name] = _share(sums[..., 2 * index], sums[..., 2 * index + 1])
         for name, columns in self.frequency().items():
-            group = _columns(tags, columns).averaged(None if whole is None else _columns(whole, columns))
+            group = TagCounts(*(part[..., columns] for part in tags), 0, 0).averaged()
             found[f"{name}/macro_f1"] = group["macro_f1"]
         return found
 
@@ -145,20 +138,29 @@ class Scorer:
         return {"head": counts >= HEAD, "medium": (counts < HEAD) & (counts >= MEDIUM), "tail": counts < MEDIUM}
 
     def summary(self, resamples: int = 0, seed: int = 0, precisions: bool = True) -> dict[str, dict]:
-        """{metric: {"value", "low", "high"}}: the score and its 95 % bootstrap interval (percentiles over resampled
-        products; without resamples, the score alone). Metrics that nothing can be measured by are left out."""
+        """{metric: {"value", "low", "high"}}: the score and its 95 % bootstrap interval (without resamples, the score
+        alone). Metrics that nothing can be measured by are left out.
+
+        The interval is that of the percentiles over resampled products, moved so that their median falls on the score:
+        a resample lacks every third of the tags that have one product, and has others twice, which biases macro means
+        and calibration errors.
+        """
         values = {name: float(value[0]) for name, value in self.scores(None, precisions).items()}
         summary = {name: {"value": value} for name, value in values.items() if not np.isnan(value)}
         if resamples and len(self) > 1:
-            drawn = self.scores(draw(len(self), resamples, seed), precisions, resampled=True)
+            drawn = self.scores(draw(len(self), resamples, seed), precisions)
             for name, entry in summary.items():
-                entry["low"], entry["high"] = (float(bound) for bound in np.nanpercentile(drawn[name], [2.5, 97.5]))
+                low, middle, high = (float(bound) for bound in np.nanpercentile(drawn[name], [2.5, 50, 97.5]))
+                entry["low"] = max(entry["value"] - (middle - low), 0.0)
+                entry["high"] = entry["value"] + (high - middle)
+                if not name.endswith("log_loss"):
+                    entry["high"] = min(entry["high"], 1.0)
         return summary
 
     def per_tag(self, resamples: int = 0, seed: int = 0) -> list[dict]:
         """One row per tag: attribute, tag, training (products, None where not counted), support, predicted, hits,
-        precision, recall, f1, average_precision, and the bounds f1_low and f1_high, for which F1 is 0 in a resample
-        without the tag: the interval of a tag with a product or two should be wide."""
+        precision, recall, f1, average_precision, and the bounds f1_low and f1_high, percentiles for which F1 is 0 in a
+        resample without the tag: the interval of a tag with a product or two should be wide."""
         rows = []
         weights = draw(len(self), resamples, seed) if resamples and len(self) > 1 else None
         for part in self.parts:
@@ -251,17 +253,6 @@ def _precisions(part: AttributeRows, weights: np.ndarray | None) -> np.ndarray:
             precision = np.nan_to_num(hits / np.cumsum(drawn, axis=1)[:, last])
             found[:, column] = (precision * np.diff(hits, prepend=0, axis=1)).sum(1) / positives
     return found
-
-
-def _joined(counts: Sequence[TagCounts]) -> TagCounts:
-    """The tags of all attributes, side by side."""
-    fields = ("true_positives", "false_positives", "false_negatives")
-    return TagCounts(*(np.concatenate([getattr(part, field) for part in counts], axis=-1) for field in fields), 0, 0)
-
-
-def _columns(counts: TagCounts, columns: np.ndarray) -> TagCounts:
-    tags = counts.true_positives, counts.false_positives, counts.false_negatives
-    return TagCounts(*(part[..., columns] for part in tags), 0, 0)
 
 
 def _share(total: np.ndarray, count: np.ndarray) -> np.ndarray:

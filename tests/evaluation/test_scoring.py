@@ -97,9 +97,9 @@ def test_an_interval_holds_its_own_score_where_many_tags_have_a_single_product()
     tags = [{"kind": [f"t{number}"]} for number in range(60)]
     scores = np.eye(60, dtype=np.float32)[[number if number % 2 else (number + 1) % 60 for number in range(60)]]
     summary = Scorer(Predictions([attribute], tags, tags, scores).decided([attribute])).summary(300)
-    for name in ("macro_f1", "map", "kind/macro_recall", "kind/average_precision"):
+    for name in ("micro_f1", "macro_f1", "map", "ece", "kind/macro_recall", "kind/average_precision"):
         entry = summary[name]
-        assert entry["low"] < entry["value"] < entry["high"] and entry["high"] - entry["low"] < 0.5, name
+        assert 0 <= entry["low"] < entry["value"] < entry["high"] <= 1 and entry["high"] - entry["low"] < 0.5, name
 
 
 def test_resampling_draws_every_product_once_on_average_and_is_repeatable():
