@@ -80,18 +80,20 @@ def parse(arguments: list[str]) -> tuple[argparse.Namespace, list[str]]:
     parser.add_argument("--calibrate", action="store_true",
                         help="first fit temperatures and thresholds on validation, and store them in the model")
     parser.add_argument("--slices", nargs="*", default=[], metavar="COLUMN", help="also score by these columns' values")
-    parser.add_argument("--baselines", help="baselines.json of recipes/baselines.py, for the report's headline table")
+    parser.add_argument("--baselines", nargs="*", default=[], metavar="FILE",
+                        help="baselines.json of recipes/baselines.py, for the report's headline table")
     parser.add_argument("--card", help="where the model card goes (default: README.md in the model folder)")
     parser.add_argument("--resamples", type=int, default=1000, help="bootstrap resamples (0: no intervals)")
     return parser.parse_known_args(arguments)
 
 
-def read_baselines(path: str | None) -> dict:
-    if path is None:
-        return {}
-    if not Path(path).is_file():
-        raise ConfigError(f"there is no file {path}: recipes/baselines.py writes it")
-    return json.loads(Path(path).read_text(encoding="utf-8"))["methods"]
+def read_baselines(paths: list[str]) -> dict:
+    methods = {}
+    for path in paths:
+        if not Path(path).is_file():
+            raise ConfigError(f"there is no file {path}: recipes/baselines.py writes it")
+        methods |= json.loads(Path(path).read_text(encoding="utf-8"))["methods"]
+    return methods
 
 
 def open_evaluator(
