@@ -3,8 +3,15 @@
 from typing import Any, ClassVar, Literal
 
 from huggingface_hub.dataclasses import strict
-from transformers import AutoConfig, PreTrainedConfig
+from transformers import AutoConfig, BartConfig, PreTrainedConfig
 from transformers.configuration_utils import SubConfigSpec
+
+# The first ids of every tag tokenizer; the controls (languages, attributes) are its last.
+PAD, UNK, BOS, EOS, SEPARATOR = range(5)
+DECODER_DEFAULTS = {
+    "vocab_size": None, "d_model": 256, "layers": 3, "heads": 4, "ffn_dim": 1024, "dropout": 0.1, "max_length": 64,
+    "languages": [], "attributes": [], "aliases": {}, "calibration": None, "min_score": 0.0, "merge_similarity": 0.95,
+}
 
 
 class RecurrentTextConfig(PreTrainedConfig):
@@ -64,7 +71,14 @@ class TaggerConfig(PreTrainedConfig):
         lexical_char_ngrams: lengths of the letter n-grams of the lexical path (word pieces are always features).
         name_match: whether tags whose names stand in the text gain by it (weights shared within an attribute).
         max_name_words: words of a tag's name that are looked for when the whole name is not there.
+        critic: whether the pipeline asks the critic of tag sets saved beside the model unless told otherwise.
         modality_dropout: {"text": p, "image": p}: probability, in training, that a product which has both loses one.
+        decoder: what writes free-form tags, None for a model that does not: `vocab_size` of the tag tokenizer, controls
+            included; `d_model`, `layers`, `heads`, `ffn_dim`, `dropout` of the decoder; `max_length` in tokens of what
+            it writes, prompt included; `languages` and `attributes` that it can be asked for, in the order of their
+            control tokens; `aliases` ({spelling: tag}); `calibration` ([slope, intercept] from a tag's mean
+            log-probability to the log-odds that it is right; None: not calibrated), `min_score` of a tag that is
+            listed, and `merge_similarity`, the cosine from which two tags are near-duplicates.
     """
 
     model_type = "product-tagger"
@@ -97,8 +111,10 @@ class TaggerConfig(PreTrainedConfig):
     lexical_char_ngrams: list[int] | tuple[int, ...] = (3, 4, 5)
     name_match: bool = False
     max_name_words: int = 6
+    critic: bool = False
     dropout: float = 0.1
     modality_dropout: dict[str, float] | None = None
+    decoder: dict[str, Any] | None = None
     initializer_range: float = 0.02
 
     def __post_init__(self, **kwargs):
@@ -121,6 +137,55 @@ class TaggerConfig(PreTrainedConfig):
         for modality, rate in self.modality_dropout.items():
             if modality not in ("text", "image") or not 0 <= rate < 1:
                 raise ValueError(f"modality_dropout takes text and image with rates in [0, 1), got {modality}: {rate}")
+        if self.decoder is not None:
+            self.set_decoder(self.decoder)
+
+    def set_decoder(self, decoder: dict[str, Any]) -> None:
+        """Completes and checks what describes the decoder, and makes this the configuration of a model that has one."""
+        unknown = set(decoder) - set(DECODER_DEFAULTS)
+        if unknown:
+            raise ValueError(f"decoder has no key {sorted(unknown)[0]!r}; known: {', '.join(DECODER_DEFAULTS)}")
+        self.decoder = {**DECODER_DEFAULTS, **decoder}
+        controls = len(self.decoder["languages"]) + len(self.decoder["attributes"])
+        if not self.decoder["vocab_size"] or self.decoder["vocab_size"] <= SEPARATOR + controls:
+            raise ValueError(f"decoder.vocab_size {self.decoder['vocab_size']} leaves no token for a tag")
+        if self.decoder["d_model"] % self.decoder["heads"]:
+            raise ValueError(f"decoder.d_model {self.decoder['d_model']} is not a multiple of heads")
+        self.is_encoder_decoder = True
+
+    @property
+    def decoder_config(self) -> BartConfig:
+        """The decoder as transformers' generation knows it."""
+        decoder = self.decoder
+        return BartConfig(
+            vocab_size=decoder["vocab_size"], d_model=decoder["d_model"], dropout=decoder["dropout"],
+            decoder_layers=decoder["layers"], decoder_attention_heads=decoder["heads"],
+            decoder_ffn_dim=decoder["ffn_dim"], max_position_embeddings=decoder["max_length"],
+            # The cache looks at these, though there is no encoder of this kind.
+            encoder_layers=decoder["layers"], encoder_attention_heads=decoder["heads"],
+            pad_token_id=PAD, bos_token_id=BOS, eos_token_id=EOS, decoder_start_token_id=BOS, forced_eos_token_id=None,
+            scale_embedding=False, is_encoder_decoder=True, tie_word_embeddings=False,
+        )  # fmt: skip
+
+    def control_id(self, language: str | None = None, attribute: str | None = None) -> int:
+        """The token that asks the decoder for a language, or for an attribute.
+
+        Raises ValueError for one that it was not trained on, listing those it was.
+        """
+        kind, name = ("language", language) if attribute is None else ("attribute", attribute)
+        known = self.decoder[f"{kind}s"]
+        if name not in known:
+            listed = ", ".join(known) or "none"
+            raise ValueError(f"the decoder was not trained on the {kind} {name!r}; it knows: {listed}")
+        first = self.decoder["vocab_size"] - len(self.decoder["attributes"])
+        if kind == "language":
+            first -= len(known)
+        return first + known.index(name)
+
+    @property
+    def first_control_id(self) -> int:
+        """Token ids from here on are controls: they are asked with, never written."""
+        return self.decoder["vocab_size"] - len(self.decoder["attributes"]) - len(self.decoder["languages"])
 
     @property
     def evidence_sources(self) -> int:
@@ -143,7 +208,7 @@ class TaggerConfig(PreTrainedConfig):
 
     def get_text_config(self, decoder=None, encoder=None):
         # The text tower's vocabulary is none of generation's business: never let it be mistaken for ours.
-        return self
+        return self if self.decoder is None else self.decoder_config
 
 
 def _check_attributes(attributes: list[dict]) -> None:

@@ -84,6 +84,8 @@ class RecurrentTextModel(PreTrainedModel):
 class TaggerEncoder(nn.Module):
     """Runs the towers on the rows that have something for them, and fuses what they return."""
 
+    main_input_name = "input_ids"
+
     def __init__(self, config: TaggerConfig):
         super().__init__()
         self.config = config
@@ -140,8 +142,8 @@ class TaggerEncoder(nn.Module):
         output_sequence = output_sequence or self.config.fusion == "attention"
         if features is None:
             features = self.run_towers(input_ids, attention_mask, pixel_values, pixel_mask, output_sequence)
-        elif output_sequence:
-            raise ValueError("the fused sequence needs the towers' token states, which stored features do not keep")
+        elif output_sequence and features.text_states is None and features.image_states is None:
+            raise ValueError("the fused sequence needs the towers' token states, which these features do not keep")
         else:
             features = self._drop_modalities(features)
         present = features.present

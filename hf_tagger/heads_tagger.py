@@ -138,5 +138,6 @@ class EvidenceGate(nn.Module):
     ) -> torch.Tensor:
         """evidence [B, S, C], the encoder's first -> [B, C]."""
         weights = self.weights.weight.float().unflatten(1, (self.sources, -1))
-        trust = torch.einsum("baf,asf->bsa", features, weights).clamp(min=0.0)
+        with torch.autocast(evidence.device.type, enabled=False):
+            trust = torch.einsum("baf,asf->bsa", features, weights).clamp(min=0.0)
         return (trust[..., candidate_attribute] * self.told(evidence, candidate_attribute)).sum(1)

@@ -56,6 +56,10 @@ class WordEvidence(nn.Module):
         self, input_ids: torch.Tensor, attention_mask: torch.Tensor, candidate_attribute: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Evidence [B, V, C], zero for a row without text, and which attributes have a tag named, bool [B, A]."""
+        with torch.autocast(input_ids.device.type, enabled=False):
+            return self._evidence(input_ids, attention_mask, candidate_attribute)
+
+    def _evidence(self, input_ids, attention_mask, candidate_attribute):
         view = self.reader(input_ids, attention_mask)
         evidence = torch.zeros(len(input_ids), self.views, len(candidate_attribute), device=input_ids.device)
         named = torch.zeros(len(input_ids), self.attributes, dtype=torch.bool, device=input_ids.device)

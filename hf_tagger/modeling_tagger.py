@@ -5,12 +5,14 @@ from dataclasses import dataclass
 
 import torch
 from torch import nn
-from transformers import PreTrainedModel
+from transformers import GenerationConfig, GenerationMixin, PreTrainedModel
 from transformers import initialization as init
+from transformers.cache_utils import Cache
 from transformers.utils import ModelOutput
 
 from .configuration_tagger import TaggerConfig
 from .decision_tagger import grown, predicted_tags, tag_scores
+from .decoder_tagger import DecoderMemory, TagDecoder, shift_right
 from .encoder_tagger import IMAGE, ColourHistogram, Standardise, TaggerEncoder, TowerFeatures, pool_tokens
 from .exemplars_tagger import ExemplarEvidence, feature_blocks
 from .heads_tagger import EvidenceGate, LinearHead, NameHead, candidate_attributes
@@ -29,6 +31,8 @@ class TaggerOutput(ModelOutput):
         gate_features: [B, A, F], what `EvidenceGate` weighs the sources by. None in training mode.
         pooled: fused vector per product [B, H].
         last_hidden_state, attention_mask: fused sequence [B, S, H] and its mask [B, S], if asked for.
+        memory: what the decoder attends to, if asked for: `encoder_outputs` of `generate`.
+        logits: [B, S, V], of the decoder's next tokens; cache: what it remembers of the tokens so far.
     """
 
     tag_logits: torch.FloatTensor | None = None
@@ -39,10 +43,14 @@ class TaggerOutput(ModelOutput):
     pooled: torch.FloatTensor | None = None
     last_hidden_state: torch.FloatTensor | None = None
     attention_mask: torch.BoolTensor | None = None
+    memory: ModelOutput | None = None
+    logits: torch.FloatTensor | None = None
+    cache: Cache | None = None
 
 
-class TaggerModel(PreTrainedModel):
-    """Product tagger: `forward` returns the logits of every closed tag from whatever text and photos a product has.
+class TaggerModel(PreTrainedModel, GenerationMixin):
+    """Product tagger: `forward` returns the logits of every closed tag from whatever text and photos a product has;
+    `generate` writes free-form tags, if the model has a decoder.
 
     What the encoder says, what the words say (`WordEvidence`) and what remembered products say (`ExemplarEvidence`) is
     added up by `EvidenceGate`.
@@ -70,6 +78,8 @@ class TaggerModel(PreTrainedModel):
             self.exemplars = ExemplarEvidence(config, blocks)
         self.evidence_gate = EvidenceGate(config)
         self.register_buffer("candidate_attribute", candidate_attributes(config))
+        self.decoder_memory = DecoderMemory(config) if config.decoder else None
+        self.decoder = TagDecoder(config) if config.decoder else None
         self.post_init()
 
     @torch.no_grad()
@@ -94,6 +104,13 @@ class TaggerModel(PreTrainedModel):
         pixel_mask: torch.BoolTensor | None = None,
         features: TowerFeatures | None = None,
         output_sequence: bool = False,
+        output_memory: bool = False,
+        labels: torch.LongTensor | None = None,
+        decoder_input_ids: torch.LongTensor | None = None,
+        decoder_attention_mask: torch.Tensor | None = None,
+        encoder_outputs: ModelOutput | None = None,
+        cache: Cache | None = None,
+        use_cache: bool | None = None,
         **kwargs,
     ) -> TaggerOutput:
         """
@@ -102,12 +119,23 @@ class TaggerModel(PreTrainedModel):
             pixel_values: float [B, I, 3, H, W]; pixel_mask: bool [B, I], True = a real photo.
             features: what `encoder.run_towers` returned earlier; the towers then stay idle.
             output_sequence: also return the fused sequence.
+            output_memory: also return what `generate` takes as `encoder_outputs`.
+            labels: int64 [B, S], targets of the decoder, -100 padded: its logits are returned too.
+            decoder_input_ids, decoder_attention_mask, cache, use_cache: a step of generation.
+            encoder_outputs: an earlier output's `memory`; the encoder then stays idle, and only `logits` are returned.
 
         A modality that no row has is not run at all; within a batch its tower sees only the rows that have it. The
         evidence of words and exemplars is fitted apart and joins in evaluation mode only: in training mode the logits
         are the encoder's alone.
         """
-        encoded = self.encoder(input_ids, attention_mask, pixel_values, pixel_mask, features, output_sequence)
+        if labels is not None and decoder_input_ids is None:
+            decoder_input_ids, use_cache = shift_right(labels), False
+        if encoder_outputs is not None:
+            return TaggerOutput(**self._decode(encoder_outputs, decoder_input_ids, decoder_attention_mask, cache,
+                                               use_cache))
+        output_memory = output_memory or decoder_input_ids is not None
+        encoded = self.encoder(input_ids, attention_mask, pixel_values, pixel_mask, features,
+                               output_sequence or output_memory)
         encoder_logits = self.score(encoded.pooled, encoded.modality_pooled, encoded.present)
         evidence, gate_features, logits = None, None, encoder_logits
         if not self.training:
@@ -115,6 +143,12 @@ class TaggerModel(PreTrainedModel):
             gate_features = self.evidence_gate.features(named, encoded.present[:, IMAGE])
             logits = self.evidence_gate(evidence, gate_features, self.candidate_attribute)
         tags = self.config.num_tags
+        memory, written = None, {}
+        if output_memory:
+            self._check_decoder()
+            memory = self.decoder_memory(encoded)
+        if decoder_input_ids is not None:
+            written = self._decode(memory, decoder_input_ids, decoder_attention_mask, cache, use_cache)
         return TaggerOutput(
             tag_logits=logits[:, :tags],
             none_logits=logits[:, tags:],
@@ -124,7 +158,54 @@ class TaggerModel(PreTrainedModel):
             pooled=encoded.pooled,
             last_hidden_state=encoded.last_hidden_state,
             attention_mask=encoded.attention_mask,
+            memory=memory,
+            **written,
         )
+
+    def _decode(self, memory, input_ids, attention_mask, cache, use_cache) -> dict:
+        self._check_decoder()
+        logits, cache = self.decoder(input_ids, memory, attention_mask, cache, use_cache)
+        return {"logits": logits, "cache": cache}
+
+    def _check_decoder(self) -> None:
+        if self.decoder is None:
+            raise ValueError("this model has no decoder to write free-form tags with: add one with recipes/finetune.py "
+                             "and recipes/configs/add_decoder.yaml, or train with `model.decoder` in the configuration")
+
+    @torch.no_grad()
+    def generate(self, input_ids=None, attention_mask=None, pixel_values=None, pixel_mask=None, encoder_outputs=None,
+                 **kwargs):
+        """transformers' `generate`: token ids [B, S] of the tag tokenizer, or what its own options make of it.
+
+        Args:
+            input_ids, attention_mask, pixel_values, pixel_mask: as in `forward`; any modality may be missing.
+            encoder_outputs: the `memory` of an earlier forward, in place of these; the towers then stay idle.
+
+        At most as many tokens are written as the decoder has positions for. Raises ValueError where the model has no
+        decoder.
+        """
+        self._check_decoder()
+        prompt = kwargs.get("decoder_input_ids")
+        room = self.config.decoder["max_length"] - (1 if prompt is None else prompt.shape[1])
+        if not {"max_length", "max_time", "generation_config"} & kwargs.keys():
+            kwargs["max_new_tokens"] = min(kwargs.get("max_new_tokens") or room, room)
+        if encoder_outputs is None:
+            # Through the whole model and not its encoder alone: generation would take a missing text for a batch of
+            # start tokens.
+            encoder_outputs = self(input_ids, attention_mask, pixel_values, pixel_mask, output_memory=True).memory
+        return super().generate(encoder_outputs=encoder_outputs, **kwargs)
+
+    def add_decoder(self, decoder: dict) -> None:
+        """Gives the model an untrained decoder, in place; `decoder` is as in `TaggerConfig`.
+
+        Raises ValueError where it has one already.
+        """
+        if self.decoder is not None:
+            raise ValueError("this model has a decoder already")
+        self.config.set_decoder(decoder)
+        self.decoder_memory = DecoderMemory(self.config).to(self.device, self.dtype)
+        self.decoder = TagDecoder(self.config).to(self.device, self.dtype)
+        self.generation_config = GenerationConfig.from_model_config(self.config)
 
     def _evidence(self, input_ids, attention_mask, encoded, encoder_logits) -> tuple[torch.Tensor, torch.Tensor]:
         """What every source says [B, S, C], the encoder first, and which attributes have a tag named, bool [B, A]."""

@@ -2,23 +2,34 @@
 
 import difflib
 import os
+import shutil
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from functools import cached_property
 from itertools import islice
 from typing import Any
 
 import numpy as np
 import torch
 from PIL import Image
-from transformers import Pipeline
-from transformers.utils import is_peft_available
+from safetensors.torch import load_file
+from transformers import GenerationConfig, Pipeline
+from transformers.utils import cached_file, is_peft_available
 
+from .critic_tagger import TagSetCritic
+from .free_form_tagger import FreeFormTagger, fold
 from .image_tagger import ImageError, load_image
 from .text_tagger import clean_text
 
 PRODUCT_KEYS = ("text", "title", "description", "language", "image", "images")
-OPTIONS = ("top_k", "threshold", "attributes", "allow_urls", "allow_private_addresses", "on_error")
+FREE_FORM_OPTIONS = ("free_form", "language", "constrained", "max_tags", "min_score")
+OPTIONS = (
+    "top_k", "threshold", "attributes", "critic", "allow_urls", "allow_private_addresses", "on_error",
+    *FREE_FORM_OPTIONS,
+)  # fmt: skip
+GENERATION_OPTIONS = frozenset(GenerationConfig().to_dict()) - {"top_k"}
+CRITIC = "critic.safetensors"
 
 
 class ProductError(ValueError):
@@ -32,11 +43,11 @@ class ProductTaggingPipeline(Pipeline):
         tagger({"title": "Rotes Kleid", "image": "dress.jpg"})
         [{"label": "Dress", "score": 0.98, "attribute": "category", "source": "vocabulary"}, ...]
 
-    Inputs: a str (the text), or a dict with any of `text` or `title` and `description`, `language` (for the record
-    only), and `image` or `images`: PIL images, paths, bytes, undecoded `datasets` images, uint8 arrays, or URLs with
-    `allow_urls=True`. What the model has no tower for is passed over. One product gives a list of tags; a list or tuple
-    of products a list of those; any other iterable (generator, `datasets` or torch dataset) is streamed: an iterator
-    that gives the results in the input's order.
+    Inputs: a str (the text), or a dict with any of `text` or `title` and `description`, `language` (the one that
+    free-form tags are wanted in), and `image` or `images`: PIL images, paths, bytes, undecoded `datasets` images, uint8
+    arrays, or URLs with `allow_urls=True`. What the model has no tower for is passed over. One product gives a list of
+    tags; a list or tuple of products a list of those; any other iterable (generator, `datasets` or torch dataset) is
+    streamed: an iterator that gives the results in the input's order.
 
     Options, for the pipeline or for one call:
         top_k: at most so many tags per product, the best ones.
@@ -44,8 +55,18 @@ class ProductTaggingPipeline(Pipeline):
             `top_k` lists the best candidates). Default: the model's own thresholds, fitted on validation data, and of
             a `single` attribute the best tag.
         attributes: names of the attributes wanted. Default: all.
+        critic: also ask the critic of tag sets that is saved beside the model, and leave out the tags whose removal
+            raises the set's score. Default: whether that raised both micro- and macro-F1 on validation data.
         allow_urls: fetch photos from http(s) URLs; at most 20 MiB and 10 seconds each.
         allow_private_addresses: let URLs reach loopback and private addresses.
+        free_form: also list tags that the model's decoder writes (`source` "generated"), from the same encoder pass.
+            One that is a closed tag carries its attribute, and is listed once.
+        language: what they are written in, in place of the products' own.
+        constrained: let the decoder write closed tags only.
+        max_tags: at most so many written tags per product; with `attributes`, for each of these.
+        min_score: lowest score of a written tag (default: `threshold`, else the model's own).
+        Further options go to `generate`: num_beams, do_sample, temperature, max_new_tokens ... With `free_form`,
+            `attributes` are also what the decoder is asked for, each on its own.
         on_error: "raise" `ProductError`, or "skip": the product's result is `{"error": message}`, and the rest goes on.
         batch_size: products per model run (default 32). A stream is read ahead by up to two batches.
         num_workers: threads that read photos while the model runs (default 1; 0: none).
@@ -63,6 +84,7 @@ class ProductTaggingPipeline(Pipeline):
         _merge_adapters(self.model)
         config = self.model.config
         self._modalities = config.text_config is not None, config.vision_config is not None
+        self._free_form: FreeFormTagger | None = None
 
     def autocast(self) -> torch.autocast:
         """bfloat16 where the device computes in it faster, unless the model has a precision of its own."""
@@ -73,6 +95,8 @@ class ProductTaggingPipeline(Pipeline):
         """Saves the model, its processor and the code of both: all that the pipeline needs."""
         super().save_pretrained(save_directory, **kwargs)
         self.processor.save_pretrained(save_directory)
+        if (critic := self._critic_file()) and not os.path.exists(os.path.join(save_directory, CRITIC)):
+            shutil.copyfile(critic, os.path.join(save_directory, CRITIC))
 
     def __call__(self, inputs, *, batch_size: int | None = None, num_workers: int | None = None, **options):
         batch_size = batch_size or self._batch_size or 32
@@ -87,9 +111,11 @@ class ProductTaggingPipeline(Pipeline):
         return next(self.get_iterator([inputs], 0, 1, *parameters))
 
     def _sanitize_parameters(self, **options):
+        generation = {name: value for name, value in options.items() if name in GENERATION_OPTIONS}
         for name in options:
-            if name not in OPTIONS:
+            if name not in OPTIONS and name not in generation:
                 raise TypeError(f"product-tagging has no option {name!r}.{_nearest(name, OPTIONS)}")
+        self._check_free_form(options, generation)
         top_k, threshold, attributes = options.get("top_k"), options.get("threshold"), options.get("attributes")
         if top_k is not None and (not isinstance(top_k, int) or top_k < 1):
             raise ValueError(f"top_k must be a whole number from 1, got {top_k!r}")
@@ -98,13 +124,39 @@ class ProductTaggingPipeline(Pipeline):
         if isinstance(attributes, str):
             raise ValueError(f"attributes is a list of names: write attributes=[{attributes!r}]")
         known = [attribute["name"] for attribute in self.model.config.attributes]
+        if options.get("free_form"):
+            known += [name for name in self.model.config.decoder["attributes"] if name not in known]
         for name in attributes or ():
             if name not in known:
                 raise ValueError(f"the model has no attribute {name!r}.{_nearest(name, known)}")
         if options.get("on_error", "raise") not in ("raise", "skip"):
             raise ValueError(f'on_error must be "raise" or "skip", got {options["on_error"]!r}')
-        groups = (("allow_urls", "allow_private_addresses", "on_error"), (), ("top_k", "threshold", "attributes"))
-        return [{name: options[name] for name in group if name in options} for group in groups]
+        if options.get("critic") and threshold is not None:
+            raise ValueError("the critic judges the model's own choice of tags: pass critic or threshold, not both")
+        groups = (("allow_urls", "allow_private_addresses", "on_error"),
+                  (*FREE_FORM_OPTIONS, "attributes", "threshold", "critic"), ("top_k", "threshold", "attributes"))
+        groups = [{name: options[name] for name in group if name in options} for group in groups]
+        if generation:
+            groups[1]["generation"] = generation
+        return groups
+
+    def _check_free_form(self, options: dict[str, Any], generation: dict[str, Any]) -> None:
+        config = self.model.config
+        if not options.get("free_form", getattr(self, "_forward_params", {}).get("free_form")):
+            given = [name for name in (*FREE_FORM_OPTIONS[1:], *generation) if options.get(name) is not None]
+            if given:
+                raise TypeError(f"{given[0]} is about free-form tags: it needs free_form=True")
+            return
+        self.model._check_decoder()
+        for name in options.get("attributes") or () if not isinstance(options.get("attributes"), str) else ():
+            config.control_id(attribute=name)
+        if options.get("language") is not None:
+            config.control_id(language=options["language"])
+        max_tags, min_score = options.get("max_tags"), options.get("min_score")
+        if max_tags is not None and (not isinstance(max_tags, int) or max_tags < 1):
+            raise ValueError(f"max_tags must be a whole number from 1, got {max_tags!r}")
+        if min_score is not None and not 0 <= min_score <= 1:
+            raise ValueError(f"min_score is a score between 0 and 1, got {min_score!r}")
 
     def get_iterator(self, inputs, num_workers, batch_size, preprocess_params, forward_params, postprocess_params):
         """Results in the order of `inputs`. While the model runs one batch, threads prepare the next."""
@@ -113,9 +165,12 @@ class ProductTaggingPipeline(Pipeline):
             return self.preprocess(numbered[1], position=numbered[0], **preprocess_params)
 
         def finish(products):
-            batch = self.collate([product for product in products if "error" not in product])
-            outputs = self.forward(batch, **forward_params) if batch else {"scores": (), "chosen": ()}
-            tagged = zip(outputs["scores"], outputs["chosen"], strict=True)
+            whole = [product for product in products if "error" not in product]
+            batch, tagged = self.collate(whole), iter(())
+            if batch:
+                languages = [product["language"] for product in whole]
+                outputs = self.forward(batch, languages=languages, **forward_params)
+                tagged = zip(outputs["scores"], outputs["chosen"], outputs["written"], strict=True)
             for product in products:
                 yield product if "error" in product else self.postprocess(next(tagged), **postprocess_params)
 
@@ -143,7 +198,8 @@ class ProductTaggingPipeline(Pipeline):
         allow_private_addresses: bool = False,
         on_error: str = "raise",
     ) -> dict[str, Any]:
-        """One product -> {"text": str | None, "photos": [uint8 [H, W, 3], ...]}, or, to be skipped, {"error": str}.
+        """One product -> {"text": str | None, "photos": [uint8 [H, W, 3], ...], "language": str | None}, or, to be
+        skipped, {"error": str}.
 
         Raises:
             ProductError: neither text nor a photo that this model reads, an unreadable photo, a value of a wrong type,
@@ -154,7 +210,8 @@ class ProductTaggingPipeline(Pipeline):
             photos = []
             for number, source in enumerate(sources):
                 photos.append(self._read_photo(source, number, allow_urls, allow_private_addresses))
-            return {"text": text, "photos": photos}
+            language = product.get("language") if isinstance(product, Mapping) else None
+            return {"text": text, "photos": photos, "language": language}
         except ProductError as error:
             message = f"item {position}: {error}"
             if on_error == "skip":
@@ -220,23 +277,53 @@ class ProductTaggingPipeline(Pipeline):
             batch |= self.processor.stack_images(photos)
         return batch
 
-    def _forward(self, batch):
+    @cached_property
+    def critic(self) -> TagSetCritic:
+        """The critic of tag sets saved beside the model.
+
+        Raises ValueError where there is none.
+        """
+        path = self._critic_file()
+        if path is None:
+            place = self.model.name_or_path or "the model"
+            raise ValueError(f"critic=True needs {CRITIC}, and there is none beside {place}: train with "
+                             "augmentation.critic, or leave the option out")
+        return TagSetCritic.from_tensors(load_file(path)).to(self.device)
+
+    def _critic_file(self) -> str | None:
+        source = self.model.name_or_path
+        return cached_file(source, CRITIC, _raise_exceptions_for_missing_entries=False) if source else None
+
+    def _forward(self, batch, languages, free_form=False, language=None, attributes=None, threshold=None,
+                 min_score=None, generation=None, critic=None, **options):
         if "pixel_values" in batch:
             batch["pixel_values"] = batch["pixel_values"].to(self.model.dtype)
         with self.autocast():
-            output = self.model(**batch)
-        scores = self.model.tag_scores(output.tag_logits, output.none_logits)
-        return {"scores": scores, "chosen": self.model.predicted_tags(scores)}
+            output = self.model(**batch, output_memory=free_form)
+            scores = self.model.tag_scores(output.tag_logits, output.none_logits)
+            written = [[] for _ in scores]
+            if free_form:
+                self._free_form = self._free_form or FreeFormTagger(self.model, self.processor)
+                written = self._free_form(
+                    output.memory, [language or own for own in languages], scores, attributes,
+                    min_score=threshold if min_score is None else min_score, **options, **(generation or {}))
+            chosen = self.model.predicted_tags(scores)
+            if self.model.config.critic if critic is None else critic:
+                chosen = self.critic.keep(output.pooled, chosen)
+        return {"scores": scores, "chosen": chosen, "written": written}
 
     def postprocess(self, outputs, top_k=None, threshold=None, attributes=None) -> list[dict[str, Any]]:
-        """Scores and the model's own choice, [T] each, of one product -> its tags, best first."""
-        scores, chosen = (output.tolist() for output in outputs)
+        """Of one product the scores and the model's own choice, [T] each, and the written tags -> its tags, best first.
+        A written tag that is among the chosen is not listed again."""
+        scores, chosen, written = outputs[0].tolist(), outputs[1].tolist(), outputs[2]
         tags = [(tag, entry["name"]) for entry in self.model.config.attributes for tag in entry["tags"]]
         listed = [
             {"label": tag, "score": score, "attribute": name, "source": "vocabulary"}
             for (tag, name), score, wanted in zip(tags, scores, chosen, strict=True)
             if (wanted if threshold is None else score >= threshold) and (attributes is None or name in attributes)
         ]
+        there = {fold(tag["label"]) for tag in listed}
+        listed += [tag for tag in written if fold(tag["label"]) not in there]
         return sorted(listed, key=lambda tag: -tag["score"])[:top_k]
 
 

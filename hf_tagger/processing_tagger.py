@@ -1,5 +1,6 @@
 """`TaggerProcessor`: product texts and photos in, the tensors of `TaggerModel` out."""
 
+import os
 from collections.abc import Sequence
 from typing import Any
 
@@ -12,6 +13,9 @@ from transformers.processing_utils import ProcessorMixin
 
 from .image_tagger import load_image
 
+TAG_TOKENIZER = "tag_tokenizer"
+HUB_OPTIONS = ("cache_dir", "force_download", "local_files_only", "token", "revision")
+
 
 class TaggerProcessor(ProcessorMixin):
     """
@@ -22,6 +26,9 @@ class TaggerProcessor(ProcessorMixin):
         text_prefix: put before every text, for encoders trained with one ("query: " for the E5 family).
         max_length: tokens after which a text is cut.
         modalities: of "text" and "image", those that the model reads; default: those a part is given for.
+        writes_tags: whether a tag tokenizer is saved beside the other parts, in the folder `tag_tokenizer`.
+
+    `tag_tokenizer` is what a decoder's tokens mean, None for a model without one.
     """
 
     def __init__(
@@ -31,6 +38,7 @@ class TaggerProcessor(ProcessorMixin):
         text_prefix: str = "",
         max_length: int = 64,
         modalities: Sequence[str] | None = None,
+        writes_tags: bool = False,
         **kwargs,
     ):
         self.text_prefix = text_prefix
@@ -41,6 +49,27 @@ class TaggerProcessor(ProcessorMixin):
         image_processor = ViTImageProcessor() if image_processor is None else image_processor
         tokenizer = _no_tokenizer() if tokenizer is None else tokenizer
         super().__init__(image_processor, tokenizer, **kwargs)
+        self.writes_tags = writes_tags
+        self.tag_tokenizer = None
+
+    def set_tag_tokenizer(self, tag_tokenizer: PreTrainedTokenizerFast) -> None:
+        self.tag_tokenizer, self.writes_tags = tag_tokenizer, True
+
+    def save_pretrained(self, save_directory, **kwargs):
+        if self.tag_tokenizer is not None:
+            self.tag_tokenizer.save_pretrained(os.path.join(save_directory, TAG_TOKENIZER))
+        return super().save_pretrained(save_directory, **kwargs)
+
+    @classmethod
+    def from_pretrained(cls, pretrained_model_name_or_path, **kwargs):
+        processor = super().from_pretrained(pretrained_model_name_or_path, **kwargs)
+        if processor.writes_tags:
+            where = {name: kwargs[name] for name in HUB_OPTIONS if name in kwargs}
+            subfolder = "/".join(filter(None, (kwargs.get("subfolder"), TAG_TOKENIZER)))
+            tag_tokenizer = PreTrainedTokenizerFast.from_pretrained(
+                pretrained_model_name_or_path, subfolder=subfolder, **where)
+            processor.set_tag_tokenizer(tag_tokenizer)
+        return processor
 
     @property
     def reads_text(self) -> bool:

@@ -3,8 +3,10 @@
     accelerate launch recipes/finetune.py                                        # the embedded quickstart
     accelerate launch recipes/finetune.py recipes/configs/fashion.yaml --output_dir runs/fashion
     accelerate launch recipes/finetune.py my.yaml --training.loader.batch_size 64 --resume
+    accelerate launch recipes/finetune.py my.yaml --labels corrected.csv
 
 Every key of the YAML file can be overridden as `--key.sub value`. `--resume` goes on from the newest checkpoint.
+`--labels` is short for `--catalog.labels`: tags that a person has corrected, see recipes/find_label_issues.py.
 """
 
 import sys
@@ -24,6 +26,7 @@ def main(arguments: list[str]) -> int:
     if arguments and not arguments[0].startswith("--"):
         config, *arguments = arguments
     resume = "--resume" in arguments
+    arguments = ["--catalog.labels" if argument == "--labels" else argument for argument in arguments]
     try:
         settings, data = load_run(config, [argument for argument in arguments if argument != "--resume"])
         run = FinetuneRun(settings, data, resume=resume)
@@ -31,9 +34,11 @@ def main(arguments: list[str]) -> int:
         run.build_model()
         for index, phase in enumerate(settings.phases):
             run.train(index, phase)
+        run.augment()
         run.fit_exemplars()
         run.fit_gate()
         run.calibrate()
+        run.judge()
         run.save()
         run.report()
     except (ConfigError, TooManyBadRows, NonFiniteLoss) as error:

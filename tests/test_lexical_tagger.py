@@ -183,3 +183,12 @@ def test_names_without_a_letter_or_digit_match_nothing(tokenizer):
     words, candidates = evidence(tokenizer, attributes)
     found, _ = words(**tokens(tokenizer, ["bag 42"]), candidate_attribute=candidates)
     assert found[0, 0].tolist() == [0, pytest.approx(3.0), 0, 0]
+
+
+def test_evidence_of_words_is_float32_under_autocast(tokenizer):
+    words, candidates = evidence(tokenizer)
+    torch.nn.init.normal_(words.lexical.weight.weight)
+    inputs = tokens(tokenizer, TEXTS).values()
+    plain, _ = words(*inputs, candidates)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(words(*inputs, candidates)[0], plain)

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from hf_tagger.catalog.free_form import TargetFunction
 from hf_tagger.catalog.quarantine import Refusal
 from hf_tagger.image_tagger import ImageError
 from hf_tagger.processing_tagger import TaggerProcessor
@@ -45,6 +46,15 @@ class TagEncoder:
         return row
 
 
+def padded(rows: Sequence[list[int] | None]) -> torch.Tensor:
+    """Rows of token ids -> `labels` int64 [B, S], -100 where there is none."""
+    labels = torch.full((len(rows), max(1, *(len(row or ()) for row in rows), 0)), UNKNOWN, dtype=torch.long)
+    for target, row in zip(labels, rows, strict=True):
+        if row is not None:
+            target[:len(row)] = torch.tensor(row)
+    return labels
+
+
 class Collator:
     """Turns records into one batch.
 
@@ -54,11 +64,13 @@ class Collator:
         augment_text: record -> text, drawn afresh at every call (training only).
         augment_image: uint8 [H, W, 3] -> the same (training only).
         allow_urls: photos may be http(s) URLs, as the catalogue's schema says.
+        encode_targets: free-form tags and language -> token ids for the decoder, None where nothing is known.
 
-    Returns a dict: the processor's tensors, `tag_labels` float [B, T], `ids` (list of str), `tags` (the records' own
-    tags, for metrics that must count tags outside the vocabulary), `about` (for reports: the records without photos and
-    tags, and in "photos" how many of these could be read) and `refusals` (photos that could not be read, and rows that
-    had nothing else). A batch whose every row was refused has an empty `ids` and no tensors.
+    Returns a dict: the processor's tensors, `tag_labels` float [B, T], with `encode_targets` `labels` int64 [B, S]
+    (-100 padded), `ids` (list of str), `tags` and `free_form` (the records' own tags, for metrics that must count tags
+    outside the vocabulary), `texts`, `languages`, `about` (for reports: the records without photos and tags, and in
+    "photos" how many of these could be read) and `refusals` (photos that could not be read, and rows that had nothing
+    else). A batch whose every row was refused has an empty `ids` and no tensors.
     """
 
     def __init__(
@@ -68,12 +80,14 @@ class Collator:
         augment_text: Callable[[dict], str | None] | None = None,
         augment_image: Callable[[np.ndarray], np.ndarray] | None = None,
         allow_urls: bool = False,
+        encode_targets: TargetFunction | None = None,
     ):
         self.processor = processor
         self.encode_tags = TagEncoder(attributes)
         self.augment_text = augment_text
         self.augment_image = augment_image
         self.allow_urls = allow_urls
+        self.encode_targets = encode_targets
 
     def __call__(self, records: Sequence[dict]) -> dict[str, Any]:
         kept, photos, refusals = [], [], []
@@ -91,9 +105,15 @@ class Collator:
             if readable:
                 kept.append(record)
                 photos.append(pixels)
-        batch: dict[str, Any] = {"ids": [record["id"] for record in kept], "tags": [record["tags"] for record in kept],
-                                 "about": [_about(record, pixels) for record, pixels in zip(kept, photos, strict=True)],
-                                 "refusals": refusals}
+        batch: dict[str, Any] = {
+            "ids": [record["id"] for record in kept],
+            "tags": [record["tags"] for record in kept],
+            "free_form": [record.get("free_form", {}) for record in kept],
+            "texts": [record["text"] for record in kept],
+            "languages": [record.get("language") for record in kept],
+            "about": [_about(record, pixels) for record, pixels in zip(kept, photos, strict=True)],
+            "refusals": refusals,
+        }
         if not kept:
             return batch
         texts = [record["text"] if self.augment_text is None else self.augment_text(record) for record in kept]
@@ -105,6 +125,8 @@ class Collator:
             # Augmentation emptied the only text of the batch: a model must still be given something to run on.
             batch.update(self.processor.tokenize([record["text"] for record in kept]))
         batch["tag_labels"] = torch.from_numpy(np.stack([self.encode_tags(record["tags"]) for record in kept]))
+        if self.encode_targets is not None:
+            batch["labels"] = padded([self.encode_targets(record["free_form"], record["language"]) for record in kept])
         return batch
 
     def _decode(self, record: dict) -> tuple[list[np.ndarray], list[ImageError]]:

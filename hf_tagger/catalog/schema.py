@@ -7,6 +7,7 @@ from typing import Any
 
 from hf_tagger.catalog.attributes import AttributeSpec, TagReader, cell_text, is_missing
 from hf_tagger.catalog.cleaning import clean_tag, clean_text
+from hf_tagger.catalog.free_form import FreeFormSpec
 from hf_tagger.catalog.quarantine import RowError
 from hf_tagger.catalog.remote import RemoteFile
 from hf_tagger.catalog.strict import ConfigError, did_you_mean
@@ -43,6 +44,7 @@ class CatalogSchema:
         group: column whose rows stay in one split (default: the id).
         attributes: {name: how its tags are written}.
         pairs: tags written as attribute-value pairs; attributes without a `column` are then read from these.
+        free_form: where the tags that a decoder learns to write are read from.
         keep: columns that records carry along as they are, for reports and slices.
         max_chars: length that each text column is cut to, in characters.
     """
@@ -58,6 +60,7 @@ class CatalogSchema:
     group: str | None = None
     attributes: dict[str, AttributeSpec] = field(default_factory=dict)
     pairs: PairsSpec | None = None
+    free_form: FreeFormSpec | None = None
     keep: list[str] = field(default_factory=list)
     max_chars: int = 2000
 
@@ -75,7 +78,20 @@ class CatalogSchema:
             if spec.column is None and name not in self._paired:
                 spec.column = name
         self._readers = {name: TagReader(name, spec) for name, spec in self.attributes.items()}
+        self._free_form_readers = self._free_form()
         self._discovered: dict[str, TagReader] = {}
+
+    def _free_form(self) -> dict[str, TagReader]:
+        if self.free_form is None:
+            return {}
+        derived = [] if self.free_form.attributes == "all" else self.free_form.attributes
+        for name in derived:
+            self.attribute(name)
+        for name, spec in self.free_form.columns.items():
+            if name in self.attributes:
+                raise ConfigError(f'free_form.columns: "{name}" is an attribute; list it under free_form.attributes.')
+            spec.column = spec.column or name
+        return {name: TagReader(name, spec) for name, spec in self.free_form.columns.items()}
 
     def columns(self) -> dict[str, str]:
         """{column that the schema reads: the schema's key that names it}."""
@@ -84,6 +100,7 @@ class CatalogSchema:
         named += [(column, "images") for column in self.images]
         named += [(column, "keep") for column in self.keep]
         named += [(spec.column, f"attributes.{name}") for name, spec in self.attributes.items()]
+        named += [(reader.spec.column, f"free_form.columns.{name}") for name, reader in self._free_form_readers.items()]
         if self.pairs:
             named += [(self.pairs.names, "pairs.names"), (self.pairs.values, "pairs.values")]
         columns: dict[str, str] = {}
@@ -110,8 +127,9 @@ class CatalogSchema:
     def record(
         self, row: dict, number: int, *, file: str = "", image_root: str = "", notes: list[RowError] | None = None
     ) -> Record:
-        """A row of the catalogue -> product record: {"id", "number", "file", "text", "texts", "language", "images",
-        "tags", "kept"}.
+        """A row of the catalogue -> product record: {"id", "group", "number", "file", "text", "texts", "language",
+        "images", "tags", "kept"}, and with `free_form` in the schema "free_form": the tags of each of its sources (None
+        unknown).
 
         `tags` holds every declared attribute (its tags, [] none applies, None unknown) and, with `pairs.discover`,
         those that the row names. `image_root` stands in for the schema's own where it has none. What is refused while
@@ -126,17 +144,21 @@ class CatalogSchema:
         if not texts and not images:
             columns = ", ".join([*self.text, *self.images])
             raise RowError(None, "no_content", f"neither text nor photo (looked in {columns})")
+        tags = self._tags(row)
         language = row.get(self.language_column) if self.language_column else self.language
+        free_form = {} if self.free_form is None else {"free_form": self._free_form_tags(row, tags)}
         return {
             "id": self.row_id(row, number, file),
+            "group": self.group_key(row, number, file),
             "number": number,
             "file": file,
             "text": ". ".join(texts) if texts else None,
             "texts": texts,
             "language": None if is_missing(language) else str(language).strip().lower().replace("_", "-"),
             "images": images,
-            "tags": self._tags(row),
+            "tags": tags,
             "kept": {column: row.get(column) for column in self.keep},
+            **free_form,
         }
 
     def row_id(self, row: dict, number: int, file: str = "") -> str:
@@ -145,7 +167,7 @@ class CatalogSchema:
         return f"{file}:{number}" if is_missing(value) else cell_text(value).strip()
 
     def group_key(self, row: dict, number: int, file: str = "") -> str:
-        """What decides the row's split: its group, or where it has none its id."""
+        """What decides the row's split and fold: its group, or where it has none its id."""
         value = row.get(self.group) if self.group else None
         return self.row_id(row, number, file) if is_missing(value) else cell_text(value).strip()
 
@@ -203,6 +225,10 @@ class CatalogSchema:
             for name, values in self._pairs(row).items():
                 tags[name] = self._paired_reader(name).read(values)
         return tags
+
+    def _free_form_tags(self, row: dict, tags: dict[str, list[str] | None]) -> dict[str, list[str] | None]:
+        written = {name: reader.read(row.get(reader.spec.column)) for name, reader in self._free_form_readers.items()}
+        return written | {name: given for name, given in tags.items() if self.free_form.takes(name)}
 
     def _pairs(self, row: dict) -> dict[str, list]:
         names, values = row.get(self.pairs.names), row.get(self.pairs.values)

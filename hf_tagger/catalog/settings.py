@@ -7,6 +7,7 @@ from typing import Any
 
 import yaml
 
+from hf_tagger.catalog.labels import Labels
 from hf_tagger.catalog.schema import CatalogSchema
 from hf_tagger.catalog.source import SourceConfig
 from hf_tagger.catalog.stream import Catalog
@@ -19,6 +20,7 @@ class CatalogSettings:
     Args:
         source: where the catalogue is; schema: what its columns mean.
         synthetic: in place of both, options of `catalog.synthetic.write_catalog`: a made-up catalogue to try things on.
+        labels: file of corrected tags that stand in for the catalogue's own, see `catalog.labels`.
         max_bad_fraction: share of rows that may be refused before the run stops.
         drop_duplicates: leave out products whose text and photos occurred before.
     """
@@ -26,6 +28,7 @@ class CatalogSettings:
     source: SourceConfig | None = None
     schema: CatalogSchema | None = None
     synthetic: dict[str, Any] | None = None
+    labels: str | None = None
     max_bad_fraction: float = 0.05
     drop_duplicates: bool = False
 
@@ -48,12 +51,19 @@ def open_catalog(settings: CatalogSettings, folder: Path, write: bool = True) ->
     if settings.synthetic is not None:
         if write:
             write_synthetic(settings, folder)
-        settings = written_synthetic(folder)
-    return Catalog(settings.source, settings.schema)
+        settings = written_synthetic(settings, folder)
+    return with_labels(settings)
 
 
-def written_synthetic(folder: Path) -> CatalogSettings:
-    """Source and schema of a catalogue that `write_synthetic` wrote."""
+def with_labels(settings: CatalogSettings) -> Catalog:
+    """The catalogue of these `source` and `schema`, corrected by `labels`."""
+    labels = Labels(settings.labels, settings.schema) if settings.labels else None
+    return Catalog(settings.source, settings.schema, labels)
+
+
+def written_synthetic(settings: CatalogSettings, folder: Path) -> CatalogSettings:
+    """Where the made-up catalogue that `write_synthetic` wrote is, and how it is read."""
     files = {split: f"{folder}/{split}-*.parquet" for split in ("train", "validation", "test")}
     schema = yaml.safe_load((folder / "schema.yaml").read_text(encoding="utf-8"))
-    return build(CatalogSettings, {"source": {"files": files}, "schema": schema}, "catalog")
+    data = {"source": {"files": files}, "schema": schema, "labels": settings.labels}
+    return build(CatalogSettings, data, "catalog")

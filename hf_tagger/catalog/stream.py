@@ -5,13 +5,14 @@ import itertools
 import os
 import random
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache, partial
 
 import datasets
 from datasets.distributed import split_dataset_by_node
 
 from hf_tagger.catalog.duplicates import find_duplicates
+from hf_tagger.catalog.labels import Labels
 from hf_tagger.catalog.quarantine import Refusal, RowError
 from hf_tagger.catalog.readers import CatalogError, RawRow, check_first_file, class_name, read_rows
 from hf_tagger.catalog.schema import CatalogSchema, Record
@@ -45,20 +46,24 @@ def open_rows(source: SourceConfig, schema: CatalogSchema, split: str) -> datase
 
 
 class Catalog:
-    """A source seen through a schema.
+    """A source seen through a schema, with corrected tags in place of the catalogue's own where there are any.
 
     `records` may be iterated in any process any number of times: what comes, in which order, depends on its arguments
     alone.
     """
 
-    def __init__(self, source: SourceConfig, schema: CatalogSchema):
-        self.source, self.schema = source, schema
+    def __init__(self, source: SourceConfig, schema: CatalogSchema, labels: Labels | None = None):
+        self.source, self.schema, self.labels = source, schema, labels
         self._shards: dict[str, list[_Shard]] = {}
         self._duplicates: dict[str, frozenset[tuple[str, int]]] = {}
 
     @property
     def splits(self) -> list[str]:
         return self.source.splits
+
+    def with_text(self, columns: list[str]) -> "Catalog":
+        """The same catalogue, these columns read as its text."""
+        return Catalog(self.source, replace(self.schema, text=columns), self.labels)
 
     def records(
         self,
@@ -123,6 +128,8 @@ class Catalog:
         notes = [] if error is None else [error]
         try:
             record = self.schema.record(values, number, file=file, image_root=image_root, notes=notes)
+            if self.labels is not None:
+                self.labels.apply(record)
         except RowError as refused:
             record = _refusal(file, number, self.schema.row_id(values, number, file), refused, fatal=True)
         for note in notes:

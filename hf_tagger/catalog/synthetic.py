@@ -98,6 +98,16 @@ def generate(start: int = 0, stop: int | None = None, **options) -> Iterator[dic
         yield _row(number, options)
 
 
+def true_tags(**options) -> dict[str, dict[str, list[str]]]:
+    """{product id: {attribute: its tags}} before `label_noise` and `unknown` spoilt them, as records have tags."""
+    noiseless = options | {"label_noise": 0.0, "unknown": 0.0}
+    tags = {}
+    for row in generate(**noiseless):
+        given = {name: row[name] if isinstance(row[name], list) else [row[name]] for name in TAGS}
+        tags[row["id"]] = {name: [tag for tag in found if tag != "Plain"] for name, found in given.items()}
+    return tags
+
+
 def catalog_schema(format: str = "parquet") -> dict:
     """The schema, as plain data, of what `write_catalog` writes in this format."""
     features = {"kind": "multi", "format": "list"}
@@ -115,6 +125,7 @@ def catalog_schema(format: str = "parquet") -> dict:
             "pattern": {"kind": "single", "none_values": ["Plain"]},
             "features": features,
         },
+        "free_form": {"attributes": "all"},
     }
 
 

@@ -14,6 +14,8 @@ from hf_tagger.encoder_tagger import TowerFeatures
 from hf_tagger.evaluation.metrics import score_attributes
 
 INPUTS = ("input_ids", "attention_mask", "pixel_values", "pixel_mask")
+PER_PRODUCT = ("ids", "tags", "free_form", "texts", "languages", "about")
+LOG_LIKELIHOOD = "decoder/log_likelihood"
 
 
 @dataclass
@@ -22,6 +24,8 @@ class Predictions:
 
     Args:
         attributes: a config's; logits: [N, T + A], "none" of each attribute last, where a model gave them.
+        written: of batches with `labels`, the sum of the log-probabilities of a decoder's tokens and their number
+            [N, 2].
         about: per product what else is known of it, see `Collator`.
     """
 
@@ -31,6 +35,7 @@ class Predictions:
     scores: np.ndarray | None = None
     chosen: np.ndarray | None = None
     logits: np.ndarray | None = None
+    written: np.ndarray | None = None
     about: list[dict[str, Any]] = field(default_factory=list)
 
     def decided(self, attributes: list[dict]) -> "Predictions":
@@ -82,7 +87,7 @@ def outputs_of(model, batches: Iterable[dict[str, Any]], without: Iterable[str] 
     for batch in batches:
         batch = _hide(batch, without)
         if batch["ids"]:
-            yield batch, model(**{key: batch[key].to(model.device) for key in INPUTS if key in batch})
+            yield batch, model(**{key: batch[key].to(model.device) for key in (*INPUTS, "labels") if key in batch})
     model.train(was_training)
 
 
@@ -113,7 +118,7 @@ def _hide(batch: dict[str, Any], without: Iterable[str]) -> dict[str, Any]:
     if there.all():
         return batch
     rows = there.nonzero().flatten()
-    kept = {key: [value[row] for row in rows] for key, value in batch.items() if key in ("ids", "tags", "about")}
+    kept = {key: [value[row] for row in rows] for key, value in batch.items() if key in PER_PRODUCT}
     return batch | kept | {key: value[rows] for key, value in batch.items() if isinstance(value, torch.Tensor)}
 
 
@@ -176,21 +181,36 @@ class _Collected:
     def __init__(self, config):
         self.found = Predictions(config.attributes)
         self.logits = [np.zeros((0, config.num_tags + len(config.attributes)), np.float32)]
+        self.written: list[np.ndarray] = []
+        self.first_control_id = config.first_control_id if config.decoder else None
 
     def add(self, batch: dict[str, Any], outputs) -> None:
         self.logits.append(torch.cat([outputs.tag_logits, outputs.none_logits], dim=1).float().cpu().numpy())
+        if outputs.logits is not None:
+            self.written.append(_log_likelihoods(outputs.logits, batch["labels"], self.first_control_id))
         self.found.ids += batch["ids"]
         self.found.tags += batch["tags"]
         self.found.about += batch.get("about", ())
 
     def predictions(self, gather: bool) -> Predictions:
         found, logits = self.found, np.concatenate(self.logits)
+        written = np.concatenate(self.written) if self.written else None
         if gather:
             # Ranks may hold different numbers of rows: plain objects travel where padded tensors would count rows
             # twice.
-            parts = gather_object([(found.ids, found.tags, found.about, logits)])
+            parts = gather_object([(found.ids, found.tags, found.about, logits, written)])
             found.ids, found.tags, found.about = ([item for part in parts for item in part[index]]
                                                   for index in range(3))
             logits = np.concatenate([part[3] for part in parts])
-        found.logits = logits
+            parts = [part[4] for part in parts if part[4] is not None]
+            written = np.concatenate(parts) if parts else None
+        found.logits, found.written = logits, written
         return found.decided(found.attributes)
+
+
+def _log_likelihoods(logits: torch.Tensor, labels: torch.Tensor, first_control_id: int) -> np.ndarray:
+    """Per product the sum over its counted tokens, and their number [B, 2]."""
+    labels = labels.to(logits.device)
+    counted = (labels >= 0) & (labels < first_control_id)
+    values = logits.float().log_softmax(-1).gather(2, labels.clamp(min=0)[..., None])[..., 0]
+    return torch.stack([(values * counted).sum(1), counted.sum(1).float()], dim=1).cpu().numpy()

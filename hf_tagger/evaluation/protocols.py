@@ -44,7 +44,7 @@ def seen_through(catalog: Catalog, protocol: Protocol | None) -> Catalog:
     """The catalogue with the text columns that the protocol reads."""
     if protocol is None or protocol.text is None:
         return catalog
-    return Catalog(catalog.source, replace(catalog.schema, text=protocol.text))
+    return catalog.with_text(protocol.text)
 
 
 def standard_protocols(given: dict[str, Protocol], text: bool = True, image: bool = True) -> dict[str, Protocol]:

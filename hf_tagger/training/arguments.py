@@ -1,21 +1,25 @@
 """Everything a training run can be told, as plain dataclasses: their fields are the YAML keys."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
+from hf_tagger.augmentation.settings import AugmentationSettings
 from hf_tagger.catalog.loader import LoaderSettings
 from hf_tagger.catalog.settings import CatalogSettings
 from hf_tagger.catalog.strict import build, override, read_yaml
 from hf_tagger.evaluation.calibration import CalibrationSettings
 from hf_tagger.evaluation.protocols import EvaluationSettings
 from hf_tagger.training.augment import ImageAugmentation, TextAugmentation
+from hf_tagger.training.decoder import DecoderSettings
 from hf_tagger.training.exemplars import ExemplarSettings
 from hf_tagger.training.gate import GateSettings
 from hf_tagger.training.lora import LoraSettings
 from hf_tagger.training.losses import LossSettings
 from hf_tagger.training.optimizer import OptimizerSettings
 from hf_tagger.training.words import WordsSettings
+
+Part = Literal["heads", "text", "vision", "decoder"]
 
 
 @dataclass
@@ -27,6 +31,7 @@ class ModelSettings:
         image_size: (height, width) in pixels.
         exemplars: evidence from remembered products, see `training.exemplars`.
         words: evidence read straight from the text, see `training.words`.
+        decoder: writes free-form tags, see `training.decoder`; null for a model that does not.
         The rest are `TaggerConfig`'s fields and the processor's.
     """
 
@@ -49,6 +54,7 @@ class ModelSettings:
     modality_dropout: dict[str, float] = field(default_factory=lambda: {"text": 0.15, "image": 0.15})
     exemplars: ExemplarSettings = field(default_factory=ExemplarSettings)
     words: WordsSettings = field(default_factory=WordsSettings)
+    decoder: DecoderSettings | None = None
 
 
 @dataclass
@@ -56,7 +62,8 @@ class PhaseSettings:
     """One stretch of training.
 
     Args:
-        train: which parts move: heads (fusion and tag head), text, vision (the towers).
+        train: which parts move: heads (fusion and tag head), text, vision (the towers), decoder. The decoder alone
+            learns on the model as it is, closed tags stay as they are.
         frozen: regular expressions; tower weights whose names one of them matches stay as they are.
         cached_views: run the frozen towers once per product and view (0: not cached), then train on the stored
             features. View 0 is the product as it is, the others are augmented. Needs `train: [heads]`.
@@ -69,7 +76,7 @@ class PhaseSettings:
     """
 
     name: str = "fine-tune"
-    train: list[Literal["heads", "text", "vision"]] = field(default_factory=lambda: ["heads", "text", "vision"])
+    train: list[Part] = field(default_factory=lambda: ["heads", "text", "vision"])
     frozen: list[str] = field(default_factory=list)
     cached_views: int = 0
     epochs: int = 3
@@ -128,13 +135,17 @@ class RunSettings:
     """A whole run: what `recipes/finetune.py` reads from its YAML file and command line.
 
     Args:
-        output_dir: the model folder; checkpoints are kept in `output_dir/checkpoints` until the run is complete.
+        start_from: a model folder or Hub id of ours to go on from, with its backbones, tags and evidence; of `model`,
+            only `decoder` is then read. Evidence and gate are fitted anew where a phase moves heads or towers.
+        output_dir: the model folder; `output_dir/checkpoints` holds the last checkpoint and the best weights.
         lora: adapters on the towers; null trains all of a tower's weights.
+        augmentation: makes up for rare tags once the towers have settled, see `augmentation.settings`; null: off.
         calibration: temperatures and thresholds fitted on validation at the end; null leaves the scores as they are.
         save_adapter: also write `output_dir/adapter`, the changes alone, and `output_dir/base`, which they change.
     """
 
     catalog: CatalogSettings
+    start_from: str | None = None
     output_dir: str = "runs/tagger"
     seed: int = 0
     model: ModelSettings = field(default_factory=ModelSettings)
@@ -142,9 +153,29 @@ class RunSettings:
     phases: list[PhaseSettings] = field(default_factory=lambda: [PhaseSettings()])
     training: TrainingSettings = field(default_factory=TrainingSettings)
     evaluation: EvaluationSettings = field(default_factory=EvaluationSettings)
+    augmentation: AugmentationSettings | None = None
     gate: GateSettings = field(default_factory=GateSettings)
     calibration: CalibrationSettings | None = field(default_factory=CalibrationSettings)
     save_adapter: bool = False
+
+    def __post_init__(self):
+        moving = [phase.name for phase in self.phases if not phase.cached_views and phase.train != ["decoder"]]
+        if self.gate.folds and (moving or self.start_from):
+            raise ValueError("gate.folds fits heads again on frozen features: "
+                             + (f"give phase {moving[0]!r} cached_views, or " if moving else "with start_from, ")
+                             + "set gate.folds: 0")
+        if self.start_from and replace(self.model, decoder=None) != ModelSettings():
+            raise ValueError("model: with start_from, the model is the one there; only model.decoder may be given")
+        decodes = any("decoder" in phase.train for phase in self.phases)
+        if self.model.decoder is not None and not decodes:
+            raise ValueError("phases: model.decoder is given, but no phase trains it: write train: [..., decoder]")
+        if decodes and self.model.decoder is None:
+            raise ValueError("phases: a phase trains the decoder, but model.decoder is not given")
+
+    @property
+    def moves_closed_tags(self) -> bool:
+        """Whether any phase trains more than the decoder."""
+        return any(set(phase.train) != {"decoder"} for phase in self.phases)
 
 
 def load_run(config: str | Path, arguments: list[str]) -> tuple[RunSettings, dict]:

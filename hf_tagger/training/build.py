@@ -16,7 +16,7 @@ from hf_tagger.training.lora import LoraSettings, apply_lora
 from hf_tagger.training.optimizer import tower_of
 
 CONFIG_FIELDS = ("fusion", "fusion_layers", "fusion_heads", "hidden_size", "text_pooling", "vision_stages",
-                 "vision_grid", "colour_histogram", "tag_head",                 "dropout", "modality_dropout")
+                 "vision_grid", "colour_histogram", "tag_head", "dropout", "modality_dropout")
 EMBEDDINGS = re.compile(r"word_embeddings|embed_tokens|tok_embeddings")
 
 
@@ -65,6 +65,12 @@ def build_model(
     return model.to(memory_format=torch.channels_last), processor
 
 
+def load_model(path: str) -> tuple[TaggerModel, TaggerProcessor]:
+    """A saved tagger, to go on training it."""
+    model = TaggerModel.from_pretrained(path, dtype=torch.float32)
+    return model.to(memory_format=torch.channels_last), TaggerProcessor.from_pretrained(path)
+
+
 def _sized(config, image_size: tuple[int, int]):
     """Tells networks with position embeddings (ViT, Swin) the size of the photos they will see."""
     from timm import create_model
@@ -104,9 +110,10 @@ def fit_standardise(model: TaggerModel, settings: ModelSettings, batches: Iterab
 def with_lora(model: TaggerModel, settings: LoraSettings) -> PeftModel:
     """Adapters on the towers; heads, gate and word evidence are saved along with them. What the tokenizer alone
     determines stays in the base model."""
-    modules = ["evidence_gate", "tag_head", "late_weights", "exemplars"]
+    modules = ["evidence_gate", "tag_head", "late_weights", "exemplars", "decoder_memory", "decoder"]
     modules = [name for name in modules if getattr(model, name, None) is not None]
-    unused = () if model.config.fusion == "attention" else ("text_token_projection", "image_token_projection")
+    sequence_read = model.config.fusion == "attention" or model.decoder is not None
+    unused = () if sequence_read else ("text_token_projection", "image_token_projection")
     modules += [f"encoder.{name}" for name, _ in model.encoder.named_children()
                 if tower_of(f"encoder.{name}.weight") is None and name not in unused]
     if model.words is not None:
@@ -116,13 +123,14 @@ def with_lora(model: TaggerModel, settings: LoraSettings) -> PeftModel:
 
 def set_trainable(model: torch.nn.Module, phase: PhaseSettings, lora: bool, embeddings: bool = False) -> None:
     """Lets the parts move that the phase names. Word evidence and gate are fitted apart and never move here."""
+    attention = model.config.fusion == "attention"
     frozen = re.compile("|".join(f"(?:{pattern})" for pattern in phase.frozen) or r"(?!)")
     for name, parameter in model.named_parameters():
         tower = tower_of(name)
         if ".original_module." in name or re.search(r"(^|\.)(words|evidence_gate|exemplars)\.", name):
             wanted = False
         elif tower is None:
-            wanted = "heads" in phase.train
+            wanted = part_of(name, attention) in phase.train
         elif tower not in phase.train or frozen.search(name):
             wanted = False
         elif lora:
@@ -132,3 +140,11 @@ def set_trainable(model: torch.nn.Module, phase: PhaseSettings, lora: bool, embe
         parameter.requires_grad_(wanted)
     if not any(parameter.requires_grad for parameter in model.parameters()):
         raise ValueError(f"phase {phase.name!r} trains nothing: the model has none of {phase.train}, or all is frozen")
+
+
+def part_of(name: str, attention: bool) -> str:
+    """"decoder" or "heads" for a parameter outside the towers. Where fusion does not read the sequence (`attention`
+    does), what projects its tokens belongs to the decoder."""
+    if re.search(r"(^|\.)decoder(_memory)?\.", name):
+        return "decoder"
+    return "decoder" if not attention and "_token_projection." in name else "heads"

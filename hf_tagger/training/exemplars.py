@@ -119,6 +119,14 @@ def fit_exemplars(
     return {"exemplars": len(image)}
 
 
+def rarest_rows(labels: Tensor, attributes: list[dict], settings: ExemplarSettings, count: int) -> Tensor:
+    """At most `count` of the rows of labels [N, T], those with the rarest tags, in order."""
+    if len(labels) <= count:
+        return torch.arange(len(labels))
+    _, weights = _targets(labels, attributes, settings)
+    return weights.argsort(descending=True, stable=True)[:count].sort().values
+
+
 def _targets(labels: Tensor, attributes: list[dict], settings: ExemplarSettings) -> tuple[Tensor, Tensor]:
     """0 / 1 / -1 (unknown) for every candidate [N, T + A], and weights of products [N], 1 on average."""
     none, weights, start = [], [], 0

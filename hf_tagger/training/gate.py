@@ -17,11 +17,20 @@ class GateSettings:
         l2: strength, per product, of the pull towards equal trust in all sources.
         balance: temper t of the class weights count ** -t of `single` attributes.
         iterations: of L-BFGS at most.
+        folds: where validation is small, add what sources say of training products that they were not fitted on: all
+            are fitted anew on the rest of so many folds (0: validation alone). Needs towers that stay frozen.
+        max_rows: training products that are looked at for it.
     """
 
     l2: float = 1e-2
     balance: float = 0.25
     iterations: int = 60
+    folds: int = 0
+    max_rows: int = 5000
+
+    def __post_init__(self):
+        if self.folds == 1 or self.folds < 0:
+            raise ValueError(f"gate.folds takes 0 or at least 2, got {self.folds}")
 
 
 def fit_gate(

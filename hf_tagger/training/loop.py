@@ -23,6 +23,7 @@ from transformers import get_scheduler
 from hf_tagger.catalog.collate import UNKNOWN
 from hf_tagger.catalog.quarantine import Quarantine
 from hf_tagger.catalog.strict import ConfigError
+from hf_tagger.evaluation.predict import LOG_LIKELIHOOD
 from hf_tagger.training.arguments import PhaseSettings, TrainingSettings
 from hf_tagger.training.checkpoint import (
     load_checkpoint,
@@ -35,7 +36,7 @@ from hf_tagger.training.checkpoint import (
     write_safetensors,
 )
 from hf_tagger.training.lora import find_towers
-from hf_tagger.training.losses import TaggingLoss
+from hf_tagger.training.losses import SequenceLoss, TaggingLoss
 from hf_tagger.training.optimizer import OPTIMIZERS, add_l1_gradient, parameter_groups, tower_of
 
 BEST = "best.safetensors"
@@ -68,7 +69,8 @@ class TrainingLoop:
     """
     Args:
         evaluate: model -> metrics of the validation split; called by every process at the same steps.
-        folder: where checkpoints, `best.safetensors` and the quarantine are kept.
+        sequence_loss: of the decoder, with its weight; None where the model has none.
+        folder: where checkpoints and `best.safetensors` are kept; None: nowhere.
     """
 
     def __init__(
@@ -77,11 +79,13 @@ class TrainingLoop:
         settings: TrainingSettings,
         loss: TaggingLoss,
         evaluate: Callable[[nn.Module], dict[str, float]] | None,
-        folder: Path,
+        folder: Path | None,
         quarantine: Quarantine,
+        sequence_loss: tuple[SequenceLoss, float] | None = None,
     ):
         self.accelerator, self.settings, self.evaluate = accelerator, settings, evaluate
         self.loss = loss.to(accelerator.device)
+        self.sequence_loss, self.sequence_weight = sequence_loss or (None, 0.0)
         self.folder, self.quarantine = folder, quarantine
         self.progress = Progress()
         self.resumed: dict[str, torch.Tensor] | None = None
@@ -121,6 +125,7 @@ class TrainingLoop:
         if self.progress.phase > index:
             return
         settings = self.settings
+        self._tags, self._decodes = set(phase.train) != {"decoder"}, "decoder" in phase.train
         self._frozen_towers = [tower for tower in find_towers(model).values()
                                if not any(parameter.requires_grad for parameter in tower.parameters())]
         groups = parameter_groups(model, phase.learning_rate, phase.tower_learning_rate, phase.layer_decay,
@@ -134,7 +139,7 @@ class TrainingLoop:
             self._restore(optimizer, scheduler)
         else:
             self.progress = Progress(phase=index, step=self.progress.step, history=self.progress.history)
-            if self.accelerator.is_main_process:
+            if self.accelerator.is_main_process and self.folder is not None:
                 # Where no validation of this phase can be measured, the weights of an earlier one must not come back.
                 (self.folder / BEST).unlink(missing_ok=True)
         distributed = self.accelerator.num_processes > 1
@@ -227,28 +232,18 @@ class TrainingLoop:
             self._last_batch = next((batch for batch in loader.epoch(self.progress.epoch) if batch["ids"]), None)
         if self._last_batch is None:
             raise RuntimeError("this process has no usable product at all: start fewer processes")
-        labels = self._last_batch["tag_labels"]
-        return {**self._last_batch, "ids": [], "tag_labels": torch.full_like(labels, UNKNOWN)}
+        nothing = {key: torch.full_like(self._last_batch[key], UNKNOWN) for key in ("tag_labels", "labels")
+                   if key in self._last_batch}
+        return {**self._last_batch, "ids": [], **nothing}
 
     def _step(self, model, wrapped, optimizer, scheduler, window: list[dict]) -> float:
         accelerator = self.accelerator
-        wrapped.train()
-        for tower in self._frozen_towers:
-            # Frozen means as it is: no dropout, and no BatchNorm statistics that drift.
-            tower.eval()
-        count = sum(self.loss.count(batch["tag_labels"]) for batch in window).to(accelerator.device)
-        if accelerator.num_processes > 1:
-            count = accelerator.reduce(count, "sum")
+        self._set_modes(model, wrapped)
+        counts = self._counts(window)
         total = torch.zeros((), device=accelerator.device)
         for index, batch in enumerate(window):
-            inputs = {key: _to_device(batch[key], accelerator.device) for key in INPUTS if key in batch}
-            labels = batch["tag_labels"].to(accelerator.device)
             with self._synchronised(wrapped, index == len(window) - 1):
-                with accelerator.autocast():
-                    outputs = wrapped(**inputs)
-                tags = labels.shape[1]
-                logits = outputs.encoder_logits
-                loss = self.loss(logits[:, :tags], logits[:, tags:], labels).total / count.clamp(min=1)
+                loss = self._loss(wrapped, batch, counts)
                 total += loss.detach()
                 # DDP averages the gradients of its processes; the loss above is already a share of the whole step's.
                 accelerator.backward(loss * accelerator.num_processes)
@@ -260,8 +255,8 @@ class TrainingLoop:
             ids = [item for batch in window for item in batch["ids"]]
             raise NonFiniteLoss(
                 f"loss {total.item()}, gradient norm {norm.item()} at step {self.progress.step + 1}, products {ids}. "
-                "The weights were not touched. Lower learning_rate, or use mixed_precision: no; the last checkpoint is "
-                f"in {self.folder}"
+                "The weights were not touched. Lower learning_rate, or use mixed_precision: no"
+                + (f"; the last checkpoint is in {self.folder}" if self.folder is not None else "")
             )
         optimizer.step()
         # Rows that repeat-factor sampling added may outlast the schedule, and a cosine would climb again.
@@ -269,6 +264,49 @@ class TrainingLoop:
             scheduler.step()
         optimizer.zero_grad(set_to_none=True)
         return total.item() * accelerator.num_processes
+
+    def _set_modes(self, model, wrapped) -> None:
+        wrapped.train()
+        for tower in self._frozen_towers:
+            # Frozen means as it is: no dropout, and no BatchNorm statistics that drift.
+            tower.eval()
+        if not self._tags:
+            # The same for all but the decoder, which so learns from the evidence that it will have. The encoder's own
+            # flag stays on: it is what hides text or photo at times.
+            model.eval()
+            model.decoder.train()
+            model.decoder_memory.train()
+            model.encoder.training = True
+
+    def _counts(self, window: list[dict]) -> torch.Tensor:
+        """Known (product, attribute) pairs and decoder tokens of the step, over all processes: what its losses are
+        divided by [2]."""
+        pairs = sum(self.loss.count(batch["tag_labels"]) for batch in window)
+        tokens = torch.zeros_like(pairs)
+        if self._decodes:
+            tokens = sum(self.sequence_loss.count(batch["labels"]) for batch in window)
+        counts = torch.stack([pairs, tokens]).to(self.accelerator.device)
+        if self.accelerator.num_processes > 1:
+            counts = self.accelerator.reduce(counts, "sum")
+        return counts.clamp(min=1)
+
+    def _loss(self, wrapped, batch: dict, counts: torch.Tensor) -> torch.Tensor:
+        """The batch's share of the step's loss."""
+        device = self.accelerator.device
+        inputs = {key: to_device(batch[key], device) for key in INPUTS if key in batch}
+        if self._decodes:
+            inputs["labels"] = batch["labels"].to(device)
+        with self.accelerator.autocast():
+            outputs = wrapped(**inputs)
+        loss = torch.zeros((), device=device)
+        if self._tags:
+            labels = batch["tag_labels"].to(device)
+            tags, logits = labels.shape[1], outputs.encoder_logits
+            loss = loss + self.loss(logits[:, :tags], logits[:, tags:], labels).total / counts[0]
+        if self._decodes:
+            written = self.sequence_loss(outputs.logits, inputs["labels"]).total / counts[1]
+            loss = loss + self.sequence_weight * written
+        return loss
 
     def _synchronised(self, wrapped, last: bool):
         return nullcontext() if last else self.accelerator.no_sync(wrapped)
@@ -283,13 +321,14 @@ class TrainingLoop:
         if self.evaluate is None or not due:
             return
         metrics = self.evaluate(model)
-        if settings.metric not in metrics:
+        metric = settings.metric if self._tags else LOG_LIKELIHOOD
+        if metric not in metrics:
             known = ", ".join(sorted(metrics))
-            raise ValueError(f"training.metric {settings.metric!r} is not measured; known: {known}")
-        value = metrics[settings.metric]
-        progress.history.append({"step": progress.step, "phase": progress.phase, settings.metric: value})
+            raise ValueError(f"training.metric {metric!r} is not measured; known: {known}")
+        value = metrics[metric]
+        progress.history.append({"step": progress.step, "phase": progress.phase, metric: value})
         self.accelerator.log({f"validation/{name}": number for name, number in metrics.items()}, step=progress.step)
-        bar.write(f"step {progress.step}: validation {settings.metric} {value:.4f}")
+        bar.write(f"step {progress.step}: validation {metric} {value:.4f}")
         if value > progress.best:
             progress.best, progress.stale = value, 0
             if self.accelerator.is_main_process:
@@ -298,12 +337,13 @@ class TrainingLoop:
             progress.stale += 1
 
     def _load_best(self, model) -> None:
-        path = self.folder / BEST
         self.accelerator.wait_for_everyone()
-        if self.evaluate is not None and path.exists():
-            load_kept(model, load_file(path))
+        if self.evaluate is not None and (self.folder / BEST).exists():
+            load_kept(model, load_file(self.folder / BEST))
 
     def _save(self, model, optimizer) -> None:
+        if self.folder is None:
+            return
         states = gather_object([random_state()])
         if self.accelerator.is_main_process:
             tensors = {f"model.{name}": tensor for name, tensor in kept_tensors(model, self.changed).items()}
@@ -386,7 +426,8 @@ def load_kept(model: nn.Module, tensors: dict[str, torch.Tensor]) -> None:
         raise ValueError(f"the checkpoint belongs to another configuration: it holds {unexpected[0]}")
 
 
-def _to_device(value: Any, device: torch.device) -> Any:
+def to_device(value: Any, device: torch.device) -> Any:
+    """Tensors, also those of a dataclass, on the device; anything else as it is."""
     if is_dataclass(value):
-        return replace(value, **{item.name: _to_device(getattr(value, item.name), device) for item in fields(value)})
+        return replace(value, **{item.name: to_device(getattr(value, item.name), device) for item in fields(value)})
     return value.to(device, non_blocking=True) if isinstance(value, torch.Tensor) else value

@@ -155,6 +155,34 @@ class TaggingLoss(nn.Module):
         return count
 
 
+class SequenceLoss(nn.Module):
+    """Cross-entropy of the decoder's tokens, smoothed; prompts, padding and products without targets count nothing.
+
+    Args:
+        first_control_id: token ids from here on are prompts.
+        label_smoothing: share of the target spread evenly over the vocabulary.
+    """
+
+    def __init__(self, first_control_id: int, label_smoothing: float = 0.0):
+        super().__init__()
+        self.first_control_id, self.label_smoothing = first_control_id, label_smoothing
+
+    def forward(self, logits: Tensor, labels: Tensor) -> LossSum:
+        """logits [B, S, V], labels int64 [B, S], -100 padded."""
+        counted = self._counted(labels)
+        total = F.cross_entropy(logits[counted].float(), labels[counted], label_smoothing=self.label_smoothing,
+                                reduction="sum")
+        # The sum over no token at all has no graph: a distributed step still wants its gradients.
+        return LossSum(total + 0.0 * logits.float().sum(), counted.sum())
+
+    def count(self, labels: Tensor) -> Tensor:
+        """Tokens that `forward` counts: a scalar tensor."""
+        return self._counted(labels).sum()
+
+    def _counted(self, labels: Tensor) -> Tensor:
+        return (labels >= 0) & (labels < self.first_control_id)
+
+
 def cross_entropy(logits: Tensor, labels: Tensor, counts: Tensor, temper: float, label_smoothing: float) -> Tensor:
     """Softmax cross-entropy over tags and none: logits [B, C + 1] (none last), labels [B, C] -> [B, 1].
 

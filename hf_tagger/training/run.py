@@ -2,6 +2,7 @@
 
 import json
 import platform
+import random
 import shutil
 import subprocess
 import time
@@ -18,31 +19,36 @@ import yaml
 from accelerate import Accelerator, DistributedDataParallelKwargs, PartialState
 from accelerate.utils import broadcast, parse_flag_from_env, set_seed
 
+from hf_tagger.augmentation.checks import check_augmentation
 from hf_tagger.catalog.collate import Collator
+from hf_tagger.catalog.free_form import TargetEncoder
 from hf_tagger.catalog.loader import CatalogLoader, LoaderSettings
 from hf_tagger.catalog.quarantine import Quarantine, Refusal
-from hf_tagger.catalog.settings import CatalogSettings, write_synthetic, written_synthetic
+from hf_tagger.catalog.settings import CatalogSettings, with_labels, write_synthetic, written_synthetic
 from hf_tagger.catalog.stream import Catalog
 from hf_tagger.catalog.strict import ConfigError, did_you_mean
 from hf_tagger.catalog.vocabulary import Vocabulary
 from hf_tagger.evaluation.calibration import fit_calibration, store_attributes
 from hf_tagger.evaluation.machine import describe_machine
-from hf_tagger.evaluation.predict import INPUTS, Predictions, outputs_of, predict
+from hf_tagger.evaluation.predict import Predictions, outputs_of, predict
 from hf_tagger.evaluation.protocols import Protocol, seen_through
 from hf_tagger.evaluation.tables import score_table
-from hf_tagger.pipeline_tagger import ProductTaggingPipeline, bf16_is_fast
+from hf_tagger.pipeline_tagger import CRITIC, ProductTaggingPipeline, bf16_is_fast
 from hf_tagger.training.arguments import PhaseSettings, RunSettings
 from hf_tagger.training.augment import image_augmenter, masked_text, text_augmenter
-from hf_tagger.training.build import build_model, fit_standardise, set_trainable, with_lora
-from hf_tagger.training.checkpoint import newest_checkpoint
+from hf_tagger.training.build import build_model, fit_standardise, load_model, set_trainable, with_lora
+from hf_tagger.training.checkpoint import newest_checkpoint, write_safetensors
+from hf_tagger.training.decoder import add_decoder
 from hf_tagger.training.exemplars import fit_exemplars
-from hf_tagger.training.features import store_features
-from hf_tagger.training.gate import fit_gate
-from hf_tagger.training.loop import TrainingLoop
+from hf_tagger.training.features import FeatureLoader, store_features
+from hf_tagger.training.gate import GateSettings, fit_gate
+from hf_tagger.training.loop import TrainingLoop, kept_tensors, load_kept
 from hf_tagger.training.lora import count_parameters, freeze_batch_norm, merge_adapter, save_adapter
-from hf_tagger.training.losses import TaggingLoss
+from hf_tagger.training.losses import SequenceLoss, TaggingLoss
 from hf_tagger.training.memory import keep_freed_memory
 from hf_tagger.training.optimizer import tower_of
+from hf_tagger.training.rare_tags import augment_run, judge_run
+from hf_tagger.training.refit import RefittedHeads, exemplar_rows
 from hf_tagger.training.words import fit_words, text_batches
 
 PACKAGES = ("torch", "transformers", "datasets", "accelerate", "peft", "timm", "evaluate", "hf_tagger")
@@ -80,6 +86,10 @@ class FinetuneRun:
             self.checkpoints.mkdir(parents=True, exist_ok=True)
         self.accelerator.wait_for_everyone()
         self.say = self.accelerator.print
+        self._stored: dict[str, FeatureLoader] = {}
+        if settings.gate.folds and self.accelerator.num_processes > 1:
+            raise ConfigError("gate.folds: sources are refitted by one process; start one, or set gate.folds: 0")
+        self.critic = None
 
     def prepare_catalog(self) -> None:
         """Opens the catalogue and counts its tags, or reads what an interrupted run counted."""
@@ -90,13 +100,16 @@ class FinetuneRun:
         if catalog.synthetic is not None:
             catalog = self._synthetic_catalog(catalog, written=counted)
         self.catalog_settings = catalog
-        self.catalog = Catalog(catalog.source, catalog.schema)
+        self.catalog = self._open_catalog(catalog)
         name = "quarantine.jsonl" if main else f"quarantine.rank{self.accelerator.process_index}.jsonl"
         self.quarantine = Quarantine(self.folder / name, catalog.max_bad_fraction, resume=counted)
         if main and not counted:
             records = self._checked(self.catalog.records("train", drop_duplicates=catalog.drop_duplicates))
-            Vocabulary.scan(records, catalog.schema).save(path)
+            vocabulary = Vocabulary.scan(records, catalog.schema)
             self.quarantine.check(final=True)
+            if self.catalog.labels is not None:
+                self.say(self.catalog.labels.check(vocabulary, catalog.schema))
+            vocabulary.save(path)
         self.accelerator.wait_for_everyone()
         self.vocabulary = Vocabulary.load(path)
         if counted:
@@ -105,10 +118,15 @@ class FinetuneRun:
         self.say(self.vocabulary.summary())
         self._check_evaluation()
 
+    def _open_catalog(self, settings: CatalogSettings) -> Catalog:
+        return with_labels(settings)
+
     def _check_evaluation(self) -> None:
         """What evaluation would only find out after the training."""
         settings = self.settings.evaluation
         attributes = self.vocabulary.attributes
+        if self.settings.augmentation is not None:
+            check_augmentation(self.settings.augmentation, attributes, self.settings.model.fusion)
         tags = sum(len(attribute["tags"]) for attribute in attributes)
         known = Predictions(attributes, scores=np.zeros((0, tags)), chosen=np.zeros((0, tags), bool)).metrics()
         if self.settings.training.metric not in known:
@@ -127,7 +145,7 @@ class FinetuneRun:
             self.say(f"writing a synthetic catalogue of {catalog.synthetic.get('rows', 2000)} products to {folder}")
             write_synthetic(catalog, folder)
         self.accelerator.wait_for_everyone()
-        return written_synthetic(folder)
+        return written_synthetic(catalog, folder)
 
     def _checked(self, records) -> Iterator[Any]:
         for record in records:
@@ -147,8 +165,17 @@ class FinetuneRun:
     def build_model(self) -> None:
         """Backbones, tag names, and what the words of the catalogue say of its tags."""
         settings, attributes = self.settings, [entry for entry in self.vocabulary.attributes if entry["tags"]]
-        texts = (record["text"] for record in self._records("train") if record["text"])
-        self.model, self.processor = build_model(settings.model, attributes, texts, settings.seed)
+        if settings.start_from:
+            self.model, self.processor = load_model(settings.start_from)
+            attributes = self.model.config.attributes
+        else:
+            texts = (record["text"] for record in self._records("train") if record["text"])
+            self.model, self.processor = build_model(settings.model, attributes, texts, settings.seed)
+        decoder = settings.model.decoder
+        if decoder is not None and self.model.decoder is None:
+            set_seed(settings.seed)
+            add_decoder(self.model, self.processor, self._records("train"), self.catalog_settings.schema,
+                        self.vocabulary, decoder)
         self.say(f"model: {sum(weight.numel() for weight in self.model.parameters()):,} parameters")
         if settings.save_adapter and settings.lora is not None and self.accelerator.is_main_process:
             self.model.save_pretrained(self.folder / "base")
@@ -156,30 +183,44 @@ class FinetuneRun:
         self.model.to(self.accelerator.device)
         self.model.requires_grad_(True)
         resumable = self.resume and newest_checkpoint(self.checkpoints) is not None
-        if not resumable:
-            self._settle(attributes)
+        if not settings.start_from:
+            if not resumable or settings.gate.folds:
+                self._fit_scales()
+            if not resumable:
+                self._fit_words(attributes)
         # What a run draws from here on must not depend on whether it has settled or resumes.
         set_seed(settings.seed)
-        self.adapted = with_lora(self.model, settings.lora) if settings.lora is not None else None
-        if settings.lora is None and not (settings.model.vision_backbone or "scratch:").startswith("scratch:"):
+        adapts = settings.lora is not None and settings.moves_closed_tags
+        self.adapted = with_lora(self.model, settings.lora) if adapts else None
+        if not adapts and not (settings.model.vision_backbone or "scratch:").startswith("scratch:"):
             freeze_batch_norm(self.model)
         self.loop = TrainingLoop(
             self.accelerator, settings.training, TaggingLoss(attributes, settings.training.loss),
             self._validate if settings.evaluation.validation in self.catalog.splits else None,
             self.checkpoints, self.quarantine,
+            None if decoder is None else (SequenceLoss(self.model.config.first_control_id, decoder.label_smoothing),
+                                          decoder.weight),
         )
+        # What the sources of evidence start from when they are fitted again.
+        self._unfitted = None
+        if settings.gate.folds:
+            self._unfitted = {name: tensor.clone() for name, tensor in kept_tensors(self.model, set()).items()}
         if resumable:
             self.loop.resume(self.model)
         elif self.resume:
             self.say(f"no complete checkpoint in {self.checkpoints}: starting anew")
         self.accelerator.init_trackers("finetune")
 
-    def _settle(self, attributes: list[dict]) -> None:
-        """What is fitted before any training: the scale of the towers' features and the evidence of the words."""
+    def _fit_scales(self) -> None:
+        """The scale of the towers' features, before any training."""
         reader = replace(self.settings.training.loader, batch_size=self.settings.evaluation.batch_size)
         sample = replace(self._loader("train", self._collator(), reader, shuffle=True),
                          rank=0, world_size=1)
-        fit_standardise(self.model, self.settings.model, sample.epoch())
+        with self.accelerator.autocast():
+            fit_standardise(self.model, self.settings.model, sample.epoch())
+
+    def _fit_words(self, attributes: list[dict]) -> None:
+        """The evidence of the words, before any training."""
         if self.model.words is None:
             return
         words = self.settings.model.words
@@ -198,12 +239,24 @@ class FinetuneRun:
         settings, loader = self.settings.training, None
         if self.loop.progress.phase <= index:
             loader = self._feature_loader(phase) if phase.cached_views else self._train_loader(phase)
+        if not phase.cached_views and phase.train != ["decoder"]:
+            self._stored.clear()
         # After the features, for peft makes adapters trainable when it switches them on again.
         set_trainable(self.model, phase, self.adapted is not None, settings.embeddings)
         self.say(f"phase {index + 1}, {phase.name}: {count_parameters(self.model)}")
         rows = self.vocabulary.rows["total"] - self.vocabulary.rows["refused"]
         batches = rows / self.accelerator.num_processes / (phase.batch_size or settings.loader.batch_size)
         self.loop.run_phase(index, phase, self.model, loader, max(1, round(batches + 0.5)))
+
+    def augment(self) -> None:
+        """Makes up for rare tags by retraining the tag head, see `training.rare_tags`."""
+        if self.settings.augmentation is not None:
+            self.critic = augment_run(self)
+
+    def judge(self) -> None:
+        """Whether the critic of tag sets, if one was trained, is asked by default."""
+        if self.critic is not None:
+            self.say("critic:", json.dumps(judge_run(self)))
 
     def _loader(self, split: str, collator: Collator, settings: LoaderSettings, protocol: Protocol | None = None,
                 **options) -> CatalogLoader:
@@ -219,26 +272,47 @@ class FinetuneRun:
                             repeat_factors=self._repeat_factors())
 
     def _collator(self, *augmenters) -> Collator:
+        targets, decoder = None, self.settings.model.decoder
+        if decoder is not None:
+            targets = TargetEncoder(self.processor.tag_tokenizer, self.model.config, decoder.targets)
         return Collator(self.processor, self.model.config.attributes, *augmenters,
-                        allow_urls=self.catalog_settings.schema.allow_urls)
+                        allow_urls=self.catalog_settings.schema.allow_urls, encode_targets=targets)
 
     def _augmenting_collator(self) -> Collator:
         settings = self.settings.training
         return self._collator(text_augmenter(settings.text_augmentation), image_augmenter(settings.image_augmentation))
 
-    def _feature_loader(self, phase: PhaseSettings):
+    def _feature_loader(self, phase: PhaseSettings) -> FeatureLoader:
         settings = self.settings.training
         plain = self._collator()
         reader = replace(settings.loader, batch_size=self.settings.evaluation.batch_size, bucket_batches=8)
         views = (self._loader("train", plain if view == 0 else self._augmenting_collator(), reader).epoch(view)
                  for view in range(phase.cached_views))
-        folder = self.checkpoints / f"features.rank{self.accelerator.process_index}"
         source = self._loader("train", plain, reader, repeat_factors=self._repeat_factors())
+        self._stored["plain"] = self._store(
+            "plain", views, phase.batch_size or settings.loader.batch_size, repeat_factor=source.repeat_factor)
+        return self._stored["plain"]
+
+    def _store(self, name: str, views, batch_size: int, **options) -> FeatureLoader:
+        folder = self.checkpoints / f"features.rank{self.accelerator.process_index}" / name
         untouched = self.adapted is not None and not any(tower_of(name) for name in self.loop.changed)
         # An adapter that has not been trained adds nothing but time.
-        with self.adapted.disable_adapter() if untouched else nullcontext():
-            return store_features(self.model, views, folder, phase.batch_size or settings.loader.batch_size,
-                                  self.settings.seed, source.repeat_factor)
+        with self.adapted.disable_adapter() if untouched else nullcontext(), self.accelerator.autocast():
+            return store_features(self.model, views, folder, batch_size, self.settings.seed, **options)
+
+    def all_features(self, name: str) -> FeatureLoader:
+        """Features of all training products as the towers see them now: "plain", or "masked", of the texts without the
+        words of their own tags."""
+        if name not in self._stored or self.accelerator.num_processes > 1:
+            reader = replace(self.settings.training.loader, batch_size=self.settings.evaluation.batch_size,
+                             bucket_batches=8)
+            collator = self._collator(masked_text) if name == "masked" else self._collator()
+            batches = replace(self._loader("train", collator, reader), rank=0, world_size=1).epoch()
+            if name == "masked":
+                self._stored[name] = self._store(name, [_texts_alone(batches)], 1, towers=("text",))
+            else:
+                self._stored[name] = self._store(name, [batches], 1)
+        return self._stored[name]
 
     def _repeat_factors(self) -> dict[str, dict[str, float]]:
         """Repeat-factor sampling (arXiv 1908.03195): sqrt(threshold / frequency) for tags rarer than the threshold."""
@@ -258,64 +332,64 @@ class FinetuneRun:
     def _validate(self, model) -> dict[str, float]:
         protocol = next(iter(self.settings.evaluation.protocols.values()))
         batches = self._evaluation_batches(self.settings.evaluation.validation, protocol)
-        return predict(model, batches, protocol.without).metrics()
+        with self.accelerator.autocast():
+            return predict(model, batches, protocol.without).metrics()
 
     def fit_exemplars(self) -> None:
         """Remembers training products as the trained towers see them, with and without their tags' words."""
-        if self.model.exemplars is None:
+        if self.model.exemplars is None or not self.settings.moves_closed_tags:
             return
-        reader = replace(self.settings.training.loader, batch_size=self.settings.evaluation.batch_size)
-        loaders = [replace(self._loader("train", self._collator(augment), reader), rank=0, world_size=1)
-                   for augment in (masked_text, None)]
-
-        def towers(batch, keys):
-            with torch.no_grad():
-                return self.model.encoder.run_towers(**{key: batch[key].to(self.model.device) for key in keys})
-
-        def rows():
-            self.model.eval()
-            for masked, plain in zip(*(loader.epoch() for loader in loaders), strict=True):
-                if "input_ids" not in plain or "pixel_values" not in plain:
-                    continue
-                features = towers(plain, INPUTS)
-                both = features.present.all(1).cpu()
-                yield features.text[both].cpu(), features.image[both].cpu(), plain["tag_labels"][both]
-                if "input_ids" in masked:
-                    told = towers(masked, ("input_ids", "attention_mask"))
-                    both &= told.present[:, 0].cpu()
-                    yield told.text[both].cpu(), features.image[both].cpu(), plain["tag_labels"][both]
-
-        fitted = fit_exemplars(self.model.exemplars.cpu(), self.model.config.attributes, rows(),
-                               self.settings.model.exemplars)
+        attributes, settings = self.model.config.attributes, self.settings.model.exemplars
+        rows = exemplar_rows(self.all_features("plain"), self.all_features("masked"), attributes, settings)
+        fitted = fit_exemplars(self.model.exemplars.cpu(), attributes, rows, settings)
         self.model.exemplars.to(self.model.device)
         self.say("exemplars:", json.dumps(fitted))
 
     def fit_gate(self) -> None:
-        """How far words and towers are trusted, from the validation split seen under every protocol."""
-        split, model = self.settings.evaluation.validation, self.model
-        if model.evidence_gate.sources == 1 or split not in self.catalog.splits:
+        """How far words and towers are trusted, from the validation split seen under every protocol and, if so set,
+        from training products out of fold."""
+        model, settings = self.model, self.settings.gate
+        if model.evidence_gate.sources == 1 or not self.settings.moves_closed_tags:
             return
-
-        def rows():
-            for protocol in self.settings.evaluation.protocols.values():
-                batches = self._evaluation_batches(split, protocol, spread=False)
-                for batch, outputs in outputs_of(model, batches, protocol.without):
-                    yield outputs.evidence, outputs.gate_features, batch["tag_labels"].to(model.device)
-
+        rows = []
+        if self.settings.evaluation.validation in self.catalog.splits:
+            with self.accelerator.autocast():
+                rows = list(self._validation_evidence())
+        if settings.folds:
+            rows += self._out_of_fold_evidence(settings)
         if self.accelerator.is_main_process:
-            fitted = fit_gate(model.evidence_gate, model.config.attributes, model.candidate_attribute, rows(),
-                              self.settings.gate)
+            fitted = fit_gate(model.evidence_gate, model.config.attributes, model.candidate_attribute, rows, settings)
             self.say("evidence gate:", json.dumps(fitted))
         weights = model.evidence_gate.weights.weight.data
         weights.copy_(broadcast(weights))
 
+    def _validation_evidence(self) -> Iterator[tuple[torch.Tensor, ...]]:
+        for protocol in self.settings.evaluation.protocols.values():
+            batches = self._evaluation_batches(self.settings.evaluation.validation, protocol, spread=False)
+            for batch, outputs in outputs_of(self.model, batches, protocol.without):
+                yield outputs.evidence, outputs.gate_features, batch["tag_labels"].to(self.model.device)
+
+    def _out_of_fold_evidence(self, settings: GateSettings) -> list[tuple[torch.Tensor, ...]]:
+        store = self.all_features("plain")
+        # Products of one text stay together: their words would know the answer.
+        texts = store.ids if store.input_ids is None else [row.tobytes() for row in store.input_ids.numpy()]
+        fold = np.array([random.Random(text).randrange(settings.folds) for text in texts])
+        chosen = np.zeros(len(fold), bool)
+        chosen[np.random.default_rng(self.settings.seed).permutation(len(fold))[:settings.max_rows]] = True
+        fitted = {name: tensor.clone() for name, tensor in kept_tensors(self.model, set()).items()}
+        load_kept(self.model, self._unfitted)
+        masked = self.all_features("masked") if self.model.config.text_config is not None else None
+        rows = list(RefittedHeads(self, store=store, masked=masked).out_of_fold_evidence(fold, chosen))
+        load_kept(self.model, fitted)
+        return rows
     def calibrate(self) -> None:
         """Temperatures and thresholds, from the validation split as the first protocol sees it."""
         settings = self.settings.evaluation
         if self.settings.calibration is None or settings.validation not in self.catalog.splits:
             return
         protocol = next(iter(settings.protocols.values()))
-        found = predict(self.model, self._evaluation_batches(settings.validation, protocol), protocol.without)
+        with self.accelerator.autocast():
+            found = predict(self.model, self._evaluation_batches(settings.validation, protocol), protocol.without)
         self.model.config.attributes, fitted = fit_calibration(found, self.settings.calibration)
         self.say("calibration:", json.dumps(fitted))
 
@@ -333,6 +407,8 @@ class FinetuneRun:
             return
         # Through the pipeline: the folder then also opens where hf_tagger is not installed.
         ProductTaggingPipeline(self.model, processor=self.processor).save_pretrained(self.folder)
+        if self.critic is not None:
+            write_safetensors(self.folder / CRITIC, self.critic.state_dict())
         (self.folder / "training_config.yaml").write_text(
             yaml.safe_dump(self.data, sort_keys=False, allow_unicode=True), encoding="utf-8")
         self.vocabulary.save(self.folder / "vocabulary.json")
@@ -360,17 +436,26 @@ class FinetuneRun:
         if settings.split in self.catalog.splits:
             for name, protocol in settings.protocols.items():
                 batches = self._evaluation_batches(settings.split, protocol)
-                results[name] = predict(self.model, batches, protocol.without).metrics()
+                with self.accelerator.autocast():
+                    results[name] = predict(self.model, batches, protocol.without).metrics()
         if not self.accelerator.is_main_process:
             return results
         (self.folder / "metrics.json").write_text(json.dumps({settings.split: results}, indent=1) + "\n")
         self.say(score_table(results, [entry["name"] for entry in self.model.config.attributes]))
         self.say(self.quarantine.summary())
-        shutil.rmtree(self.checkpoints)
+        for features in self.checkpoints.glob("features.rank*"):
+            shutil.rmtree(features)
         self.say(f"model folder: {self.folder}")
         self.say(f'python -c "import hf_tagger; from transformers import pipeline; '
                  f"print(pipeline('product-tagging', model='{self.folder}')('Red cotton dress'))\"")
         return results
+
+
+def _texts_alone(batches: Iterator[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+    for batch in batches:
+        none = torch.zeros(len(batch["ids"]), 1, dtype=torch.long)
+        texts = {name: batch.get(name, none) for name in ("input_ids", "attention_mask")}
+        yield texts | {name: batch[name] for name in ("ids", "tags", "tag_labels") if name in batch}
 
 
 def _version(package: str) -> str | None:

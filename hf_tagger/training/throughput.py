@@ -66,7 +66,10 @@ class TimedRun(FinetuneRun):
             evaluation=replace(settings.evaluation, validation=""))
         super().__init__(settings, {})
 
-    def _settle(self, attributes: list[dict]) -> None:
+    def _fit_scales(self) -> None:
+        pass
+
+    def _fit_words(self, attributes: list[dict]) -> None:
         pass
 
     def _train_loader(self, phase: PhaseSettings) -> TimedLoader:

@@ -1,5 +1,6 @@
 """Small real catalogue files, and short ways to read them."""
 
+import csv
 import io
 import json
 import tarfile
@@ -9,6 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from PIL import Image
 
+from hf_tagger.catalog.labels import Labels
 from hf_tagger.catalog.quarantine import Refusal
 from hf_tagger.catalog.schema import CatalogSchema
 from hf_tagger.catalog.stream import Catalog, SourceConfig
@@ -39,6 +41,14 @@ def write_jsonl(path: Path, rows: list[dict]) -> Path:
     return path
 
 
+def write_csv(path: Path, rows: list[dict]) -> Path:
+    with open(path, "w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, list(rows[0]))
+        writer.writeheader()
+        writer.writerows(rows)
+    return path
+
+
 def write_tar(path: Path, members: dict[str, bytes]) -> Path:
     with tarfile.open(path, "w") as archive:
         for name, data in members.items():
@@ -53,9 +63,9 @@ def shirts_schema(**changes) -> CatalogSchema:
     return build(CatalogSchema, {"id": "id", "text": "title", "attributes": {"colour": {}}} | changes)
 
 
-def catalog(source: dict | Path | str, schema: CatalogSchema | None = None) -> Catalog:
+def catalog(source: dict | Path | str, schema: CatalogSchema | None = None, labels: Labels | None = None) -> Catalog:
     source = source if isinstance(source, dict) else {"path": str(source)}
-    return Catalog(build(SourceConfig, source), schema or shirts_schema())
+    return Catalog(build(SourceConfig, source), schema or shirts_schema(), labels)
 
 
 def records(catalog: Catalog, split: str = "train", **options) -> list[dict]:

@@ -23,6 +23,7 @@ def test_record():
            "lang": "de_AT", "colour": "Red", "unused": 1, "shelf": 4}  # fmt: skip
     assert shop.record(row, 12, file="shop.csv", image_root="/photos") == {
         "id": "7",
+        "group": "7",
         "number": 12,
         "file": "shop.csv",
         "text": "Red shirt. Nice.",

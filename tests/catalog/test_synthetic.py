@@ -10,7 +10,7 @@ from PIL import Image
 
 from hf_tagger.catalog.schema import CatalogSchema
 from hf_tagger.catalog.strict import build
-from hf_tagger.catalog.synthetic import SPLITS, TAGS, catalog_schema, generate, write_catalog
+from hf_tagger.catalog.synthetic import SPLITS, TAGS, catalog_schema, generate, true_tags, write_catalog
 from hf_tagger.catalog.synthetic_pictures import COLOURS, PATTERNS, SHAPES, VISIBLE_FEATURES, draw_product
 from hf_tagger.catalog.synthetic_words import LANGUAGES
 
@@ -225,3 +225,17 @@ def test_the_schema_is_one_that_the_catalogue_reader_takes():
     for format in ("parquet", "csv"):
         schema = build(CatalogSchema, catalog_schema(format))
         schema.check_columns(next(generate(rows=20)))
+
+
+def test_true_tags_are_those_that_label_noise_and_unknown_spoil():
+    options = {"rows": 600, "picture_size": 0, "label_noise": 0.2, "unknown": 0.3}
+    truth, known, wrong = true_tags(**options), 0, {"test": 0, "train": 0, "validation": 0}
+    for row in generate(**options):
+        for name, true in truth[row["id"]].items():
+            given = row[name]
+            if given is not None:
+                given = [tag for tag in (given if isinstance(given, list) else [given]) if tag != "Plain"]
+                known += row["split"] == "train"
+                wrong[row["split"]] += given != true
+    assert wrong["test"] == 0 and wrong["validation"] > 0
+    assert 0.17 < wrong["train"] / known < 0.23

@@ -105,7 +105,8 @@ def one_thread():
 
 @pytest.fixture(scope="module")
 def adapters(tmp_path_factory):
-    """A config with all there is to resume: phases, cached features, LoRA, dropout, word evidence, exemplars, gate."""
+    """A config with all there is to resume: phases, cached features, LoRA, dropout, word evidence, augmentation,
+    exemplars, gate."""
     folder = tmp_path_factory.mktemp("adapters")
     config = write_config(
         folder / "config.yaml",
@@ -118,6 +119,8 @@ def adapters(tmp_path_factory):
             {"name": "heads", "train": ["heads"], "cached_views": 2, "epochs": 2, "batch_size": 24},
             {"name": "adapters", "epochs": 2, "evaluate_every": 2, "tower_learning_rate": 1e-2},
         ],
+        augmentation={"method": "gan", "min_examples": 10, "epochs": 1, "critic": True,
+                      "gan": {"steps": 8, "check_every": 4, "hidden": 8}},
         evaluation={"protocols": {"both": {}, "photo only": {"without": ["text"]}}},
     )  # fmt: skip
     return config, folder / "whole", run(config, folder / "whole")
@@ -132,7 +135,9 @@ def test_the_recipe_writes_a_folder_that_the_pipeline_opens(adapters):
     assert {tag["attribute"] for tag in tags} == {"category", "colour", "pattern", "features"}
     scores = json.loads((folder / "metrics.json").read_text())["test"]
     assert set(scores) == {"both", "photo only"} and 0 <= scores["both"]["micro_f1"] <= 1
-    assert not (folder / "checkpoints").exists()
+    assert len(list((folder / "checkpoints").glob("checkpoint-*"))) == 1
+    assert (folder / "checkpoints" / "best.safetensors").exists()
+    assert not list((folder / "checkpoints").glob("features*"))
 
 
 def test_every_trained_model_brings_calibration_and_thresholds_and_so_does_its_adapter(adapters):
@@ -145,6 +150,14 @@ def test_every_trained_model_brings_calibration_and_thresholds_and_so_does_its_a
     assert adapter.model.config.attributes == [category, colour, pattern, features]
     counted = json.loads((folder / "vocabulary.json").read_text())["attributes"]
     assert not any("temperature" in entry or "thresholds" in entry for entry in counted)
+
+
+def test_generator_and_critics_are_saved_beside_the_model(adapters):
+    _, folder, printed = adapters
+    assert 'augmentation: {"method": "gan"' in printed and '"macro_f1 with"' in printed
+    assert {"generator.safetensors", "critic.safetensors", "report.json"} <= {
+        path.name for path in (folder / "augmentation").iterdir()}
+    assert isinstance(pipeline("product-tagging", model=str(folder))(PRODUCTS[0], critic=True), list)
 
 
 def test_what_made_the_model_is_saved_beside_it(adapters):

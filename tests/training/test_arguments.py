@@ -1,10 +1,11 @@
+import re
 from pathlib import Path
 
 import pytest
 import yaml
 
-from hf_tagger.catalog.strict import ConfigError
-from hf_tagger.training.arguments import load_run
+from hf_tagger.catalog.strict import ConfigError, build
+from hf_tagger.training.arguments import RunSettings, load_run
 
 CONFIGS = Path(__file__).parents[2] / "recipes" / "configs"
 SHOP = {
@@ -24,7 +25,9 @@ def config(tmp_path):
 def test_every_shipped_configuration_loads_and_opens_with_its_command(path):
     settings, data = load_run(path, [])
     assert settings.phases and data["output_dir"] == settings.output_dir
-    assert path.read_text(encoding="utf-8").startswith("# accelerate launch recipes/finetune.py")
+    command = path.read_text(encoding="utf-8").splitlines()[0]
+    recipe = re.match(r"# (?:accelerate launch|python) (recipes/\w+\.py)( |$)", command)
+    assert (CONFIGS.parents[1] / recipe[1]).exists()
     # Numbers such as 1e-3 are text to YAML 1.1: they must have been read as numbers all the same.
     assert all(isinstance(phase.learning_rate, float) for phase in settings.phases)
 
@@ -88,3 +91,10 @@ def test_files_that_are_absent_or_no_yaml_are_named(tmp_path):
     (tmp_path / "broken.yaml").write_text("a: [1,")
     with pytest.raises(ConfigError, match="broken.yaml is not valid YAML"):
         load_run(tmp_path / "broken.yaml", [])
+
+
+def test_a_gate_that_refits_heads_needs_frozen_towers():
+    with pytest.raises(ConfigError, match="gate.folds.*phase .fine-tune. cached_views"):
+        build(RunSettings, {"catalog": SHOP, "gate": {"folds": 3}})
+    heads = {"train": ["heads"], "cached_views": 1}
+    assert build(RunSettings, {"catalog": SHOP, "gate": {"folds": 3}, "phases": [heads]}).gate.folds == 3

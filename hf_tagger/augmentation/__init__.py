@@ -1,0 +1,1 @@
+"""Synthetic pooled vectors for rare tags, and the honest alternatives to them."""

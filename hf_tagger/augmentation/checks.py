@@ -1,0 +1,44 @@
+"""What an augmentation cannot work with, found before any training starts."""
+
+from hf_tagger.augmentation.settings import AugmentationSettings
+from hf_tagger.catalog.strict import ConfigError, did_you_mean
+
+
+def check_augmentation(settings: AugmentationSettings, attributes: list[dict], fusion: str = "concat") -> None:
+    """
+    Args:
+        attributes: a vocabulary's: name, kind, tags, counts, none_count; fusion: the model's.
+
+    Raises ConfigError for an attribute that does not exist, a tag without any training product, and too few products.
+    """
+    by_name = {attribute["name"]: attribute for attribute in attributes}
+    if fusion == "late":
+        raise ConfigError("augmentation works on pooled fused vectors, and with model.fusion: late there are none: "
+                          "choose another fusion, or set augmentation to null")
+    for name in settings.attributes:
+        if name not in by_name:
+            raise ConfigError(f"augmentation.attributes: there is no attribute {name!r}.{did_you_mean(name, by_name)}")
+    if isinstance(settings.balance, dict):
+        for name in settings.balance:
+            if by_name.get(name, {}).get("kind") != "single":
+                singles = [attribute["name"] for attribute in attributes if attribute["kind"] == "single"]
+                raise ConfigError(f"augmentation.balance: {name!r} is no single attribute."
+                                  f"{did_you_mean(name, singles)}")
+    if settings.method == "semi_supervised_gan" and all(attribute["kind"] == "multi" for attribute in attributes):
+        raise ConfigError("augmentation.method semi_supervised_gan works through `single` attributes, and the "
+                          "catalogue has none: choose another method")
+    if settings.method == "pseudo_labels" and not any(attribute.get("unknown_count") for attribute in attributes):
+        raise ConfigError("augmentation.method pseudo_labels learns from products with unknown attributes, and the "
+                          "training split has none: choose another method (none: balanced softmax alone)")
+    for name in settings.attributes or by_name:
+        attribute = by_name[name]
+        for tag, count in zip(attribute["tags"], attribute["counts"], strict=True):
+            if not count:
+                raise ConfigError(f"augmentation: no training product has the tag {tag!r} of {name!r}; leave it out of "
+                                  f"catalog.schema.attributes.{name}.tags, or leave {name} out of "
+                                  "augmentation.attributes")
+        known = sum(attribute["counts"]) if attribute["kind"] == "single" else max(attribute["counts"], default=0)
+        if known < settings.min_examples:
+            raise ConfigError(f"augmentation: {known} training products have a tag of {name!r}, at least "
+                              f"{settings.min_examples} are needed (augmentation.min_examples); leave {name} out of "
+                              "augmentation.attributes, or set augmentation to null")

@@ -1,0 +1,66 @@
+"""Watches a GAN while it trains: divergence and mode collapse stop it, and the last good state comes back."""
+
+import copy
+import math
+
+import torch
+from torch import Tensor, nn
+
+
+class AugmentationStopped(RuntimeError):
+    """A method has nothing to offer: the message says why, and what to change. The model stays as it was."""
+
+
+class Watch:
+    """Keeps the networks' last good state.
+
+    Args:
+        networks: by name, as `state` holds them.
+        min_diversity: see `check`.
+        patience: checks in a row with too little diversity before that counts as mode collapse. Fresh generators say
+            nearly the same of everything, so checks before the first good one do not count until `warm_up` of them.
+        limit: absolute value of a loss from which training counts as diverged.
+    """
+
+    def __init__(self, networks: dict[str, nn.Module], min_diversity: float, patience: int = 3, warm_up: int = 6,
+                 limit: float = 1e4):
+        self.networks, self.min_diversity = networks, min_diversity
+        self.patience, self.warm_up, self.limit = patience, warm_up, limit
+        self.state: dict[str, dict[str, Tensor]] | None = None
+        self.step, self.checks, self.poor = 0, 0, 0
+
+    def check(self, step: int, losses: dict[str, float], diversity: float) -> str | None:
+        """Takes the state as good, or returns why training must stop.
+
+        Args:
+            diversity: mean distance of two generated vectors of one tag set, relative to that of two real vectors with
+                a tag in common; 0 is a generator that ignores its noise.
+        """
+        self.checks += 1
+        wrong = {name: value for name, value in losses.items() if not math.isfinite(value) or abs(value) > self.limit}
+        broken = [name for name, network in self.networks.items()
+                  if not all(torch.isfinite(weight).all() for weight in network.parameters())]
+        if wrong or broken or not math.isfinite(diversity):
+            what = ", ".join([f"{name} loss {value:.3g}" for name, value in wrong.items()]
+                             + [f"{name} has infinite weights" for name in broken]) or f"diversity {diversity}"
+            return f"diverged at step {step} ({what}); lower gan.learning_rate"
+        if diversity < self.min_diversity:
+            self.poor += 1
+            if self.poor >= (self.patience if self.state is not None else self.warm_up):
+                return (f"mode collapse at step {step}: generated vectors of one tag set differ by {diversity:.3f} of "
+                        f"what real ones do, less than gan.min_diversity = {self.min_diversity}; lower "
+                        "gan.learning_rate or raise gan.critic_steps")
+            return None
+        self.poor, self.step = 0, step
+        self.state = {name: copy.deepcopy(network.state_dict()) for name, network in self.networks.items()}
+        return None
+
+    def restore(self) -> None:
+        """Puts the last good state back.
+
+        Raises AugmentationStopped where there is none.
+        """
+        if self.state is None:
+            raise AugmentationStopped("the GAN had no good state before it was stopped")
+        for name, network in self.networks.items():
+            network.load_state_dict(self.state[name])

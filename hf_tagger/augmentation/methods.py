@@ -1,0 +1,141 @@
+"""One call for every method: make up for the rare tags of some vectors by retraining the head that tags them."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from hf_tagger.augmentation.perturbations import (
+    GaussianNoise,
+    PseudoLabels,
+    Resampling,
+    ResidualTransfer,
+    SameTagMixup,
+)
+from hf_tagger.augmentation.retrain import Loss, VectorSource, retrain_head
+from hf_tagger.augmentation.semi_supervised import SemiSupervisedGan
+from hf_tagger.augmentation.settings import AugmentationSettings
+from hf_tagger.augmentation.tag_sets import TagSetSampler
+from hf_tagger.augmentation.vectors import TaggedVectors
+from hf_tagger.augmentation.wgan import ConditionalGan, Log, train_gan
+from hf_tagger.catalog.collate import UNKNOWN
+
+
+@dataclass
+class Problem:
+    """What all methods start from.
+
+    Args:
+        data: vectors and labels; attributes: name, kind, tags and counts (training products), in the
+            order of the labels.
+        tag_embeddings: [T, E], of the tags' names.
+        settled: vectors [B, H] -> logits [B, T + A] of a head that has learned the real vectors; it is not changed.
+        loss: (tag counts [T], none counts [A]) -> the loss of (logits [B, T + A], tag_labels [B, T]) for vectors that
+            come in these frequencies.
+    """
+
+    data: TaggedVectors
+    attributes: list[dict]
+    tag_embeddings: Tensor
+    settled: Callable[[Tensor], Tensor]
+    loss: Callable[[Tensor, Tensor], Loss]
+
+    @property
+    def slices(self) -> list[slice]:
+        slices, start = [], 0
+        for attribute in self.attributes:
+            slices.append(slice(start, start + len(attribute["tags"])))
+            start += len(attribute["tags"])
+        return slices
+
+    def candidates(self) -> list[Tensor]:
+        """Columns of the logits of each `single` attribute, its "none" last."""
+        tags = sum(len(attribute["tags"]) for attribute in self.attributes)
+        return [torch.tensor([*range(where.start, where.stop), tags + index])
+                for index, (attribute, where) in enumerate(zip(self.attributes, self.slices, strict=True))
+                if attribute["kind"] == "single"]
+
+    def frequent(self, rare: int) -> list[int]:
+        """Columns of the tags with more than `rare` training products."""
+        counts = [count for attribute in self.attributes for count in attribute["counts"]]
+        return [column for column, count in enumerate(counts) if count > rare]
+
+    def counts(self, tag_labels: Tensor) -> tuple[Tensor, Tensor]:
+        """Tags [T] and nones [A] in labels [N, T]."""
+        nones = [((tag_labels[:, where] != UNKNOWN).all(1) & (tag_labels[:, where] != 1).all(1)).sum()
+                 for where in self.slices]
+        return (tag_labels == 1).sum(0).float(), torch.stack(nones).float()
+
+    @torch.no_grad()
+    def scores(self, vectors: Tensor) -> Tensor:
+        """Probabilities [B, T] that the settled head gives."""
+        logits = self.settled(vectors)
+        scores = logits[:, :self.data.tag_labels.shape[1]].sigmoid()
+        for columns in self.candidates():
+            scores[:, columns[:-1]] = logits[:, columns].softmax(1)[:, :-1]
+        return scores
+
+
+@dataclass
+class Augmented:
+    """What a method leaves behind beside the retrained head: its source of vectors, and its GAN, if it has one."""
+
+    source: VectorSource | None = None
+    gan: ConditionalGan | SemiSupervisedGan | None = None
+
+
+def augment(problem: Problem, head: nn.Module, settings: AugmentationSettings, seed: int, log: Log | None = None,
+            progress: bool = True, gan: ConditionalGan | None = None) -> Augmented:
+    """Retrains `head` (its parameters that require a gradient) by `settings.method`, in place.
+
+    Args:
+        gan: trained earlier on this problem, for `method: gan`.
+
+    Raises AugmentationStopped where a GAN fails before it has been any good or a method has nothing to go by.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    data = problem.data
+    sampler = TagSetSampler(data, _columns(problem, settings), problem.slices, settings.power,
+                            settings.recombine if "gan" in settings.method else 0.0)
+    result, extra, source_loss = Augmented(), None, None
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        if settings.method == "semi_supervised_gan":
+            extra = result.gan = SemiSupervisedGan(data, sampler, problem.tag_embeddings, problem.candidates(),
+                                                   settings.gan, generator, settings.batch_size, log)
+        elif settings.method != "none":
+            reused = gan if settings.method == "gan" else None
+            result.source = reused or _source(problem, sampler, settings, generator, log, progress)
+            result.gan = result.source if settings.method == "gan" else None
+            sample = torch.cat([result.source.draw(1024, generator)[1] for _ in range(4)])
+            source_loss = problem.loss(*problem.counts(sample))
+        every = problem.loss(*problem.counts(torch.from_numpy(data.tag_labels[data.labelled()])))
+        retrain_head(head, data, every, settings, generator, result.source, source_loss, extra, progress)
+        if isinstance(result.gan, SemiSupervisedGan):
+            result.gan.finish()
+    return result
+
+
+def _source(problem: Problem, sampler: TagSetSampler, settings: AugmentationSettings, generator: torch.Generator,
+            log: Log | None, progress: bool) -> VectorSource:
+    data, slices = problem.data, problem.slices
+    if settings.method == "gan":
+        def classify(vectors, labels):
+            return problem.loss(torch.ones(labels.shape[1]), torch.ones(len(slices)))(problem.settled(vectors), labels)
+
+        return train_gan(data, sampler, problem.tag_embeddings, settings.gan, classify, generator, log=log,
+                         progress=progress)
+    return {
+        "resampling": lambda: Resampling(data, sampler),
+        "noise": lambda: GaussianNoise(data, sampler, settings.noise),
+        "mixup": lambda: SameTagMixup(data, sampler),
+        "residual_transfer": lambda: ResidualTransfer(data, sampler, slices, problem.frequent(settings.rare)),
+        "pseudo_labels": lambda: PseudoLabels(data, problem.attributes, slices, problem.scores, settings.confidence),
+    }[settings.method]()
+
+
+def _columns(problem: Problem, settings: AugmentationSettings) -> list[int]:
+    return [column for attribute, where in zip(problem.attributes, problem.slices, strict=True)
+            if not settings.attributes or attribute["name"] in settings.attributes
+            for column in range(where.start, where.stop)]

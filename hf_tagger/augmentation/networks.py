@@ -1,0 +1,74 @@
+"""Generator and critic of pooled vectors, both told which tag set is asked for."""
+
+import torch
+from torch import Tensor, nn
+
+SLOPE = 0.2
+
+
+def condition(tag_labels: Tensor, tag_embeddings: Tensor) -> Tensor:
+    """The mean embedding [B, E] of the tags given in tag_labels [B, T] (embeddings [T, E]); zeros where none is given.
+
+    A tag with a handful of products thus borrows from tags with similar names, and a tag set that never occurred is
+    the mixture of its tags.
+    """
+    given = (tag_labels == 1).to(tag_embeddings.dtype)
+    return given @ tag_embeddings / given.sum(1, keepdim=True).clamp(min=1)
+
+
+class Generator(nn.Module):
+    """Noise and condition -> synthetic vectors, on the scale of the real ones.
+
+    Args:
+        width: H of the vectors; conditions: E; mean, std: [H] of real vectors.
+    """
+
+    def __init__(self, width: int, conditions: int, latent: int, hidden: int):
+        super().__init__()
+        self.latent = latent
+        self.condition = nn.Linear(conditions, latent)
+        self.layers = nn.Sequential(
+            nn.Linear(2 * latent, hidden), nn.LeakyReLU(SLOPE), nn.Linear(hidden, hidden), nn.LeakyReLU(SLOPE),
+            nn.Linear(hidden, width),
+        )
+        self.register_buffer("mean", torch.zeros(width))
+        self.register_buffer("std", torch.ones(width))
+
+    def forward(self, conditions: Tensor, noise: Tensor) -> Tensor:
+        """conditions [B, E], noise [B, Z] -> [B, H]."""
+        return self.mean + self.std * self.layers(torch.cat([self.condition(conditions), noise], dim=1))
+
+    @classmethod
+    def from_tensors(cls, tensors: dict[str, Tensor]) -> "Generator":
+        """The generator whose `state_dict` this is, as saved beside a model."""
+        latent, conditions = tensors["condition.weight"].shape
+        return _loaded(cls(len(tensors["mean"]), conditions, latent, len(tensors["layers.0.bias"])), tensors)
+
+
+class ProjectionCritic(nn.Module):
+    """How real a vector looks as a product of a tag set: f(x) + <V condition, phi(x)> (arXiv 1802.05637)."""
+
+    def __init__(self, width: int, conditions: int, hidden: int):
+        super().__init__()
+        self.layers = nn.Sequential(nn.Linear(width, hidden), nn.LeakyReLU(SLOPE), nn.Linear(hidden, hidden),
+                                    nn.LeakyReLU(SLOPE))
+        self.realness = nn.Linear(hidden, 1)
+        self.projection = nn.Linear(conditions, hidden, bias=False)
+        self.register_buffer("mean", torch.zeros(width))
+        self.register_buffer("std", torch.ones(width))
+
+    def forward(self, vectors: Tensor, conditions: Tensor) -> Tensor:
+        """vectors [B, H], conditions [B, E] -> [B]."""
+        states = self.layers((vectors - self.mean) / self.std)
+        return self.realness(states)[:, 0] + (states * self.projection(conditions)).sum(1) / states.shape[1] ** 0.5
+
+    @classmethod
+    def from_tensors(cls, tensors: dict[str, Tensor]) -> "ProjectionCritic":
+        """The critic whose `state_dict` this is, as saved beside a model."""
+        hidden, conditions = tensors["projection.weight"].shape
+        return _loaded(cls(len(tensors["mean"]), conditions, hidden), tensors)
+
+
+def _loaded(network: nn.Module, tensors: dict[str, Tensor]) -> nn.Module:
+    network.load_state_dict(tensors)
+    return network.eval().requires_grad_(False)

@@ -1,0 +1,132 @@
+"""Vectors for rare tags without a generative model: resampling, noise, mixup, transferred residuals, pseudo-labels.
+
+Each class has `draw(size, generator) -> (vectors [B, H], tag_labels [B, T])`, as every source of extra vectors has.
+"""
+
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from hf_tagger.augmentation.health import AugmentationStopped
+from hf_tagger.augmentation.tag_sets import TagSetSampler
+from hf_tagger.augmentation.vectors import TaggedVectors
+from hf_tagger.catalog.collate import UNKNOWN
+
+
+class Resampling:
+    """Real vectors, every tag as often as any other (class-balanced resampling)."""
+
+    def __init__(self, data: TaggedVectors, sampler: TagSetSampler):
+        self.data, self.sampler = data, sampler
+
+    def draw(self, size: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        return self.data.batch(self.sampler.draw(size, generator).rows)
+
+
+class GaussianNoise(Resampling):
+    """Resampled vectors plus Gaussian noise of `scale` standard deviations of each feature."""
+
+    def __init__(self, data: TaggedVectors, sampler: TagSetSampler, scale: float):
+        super().__init__(data, sampler)
+        self.deviation = scale * torch.from_numpy(_sample(data).std(0))
+
+    def draw(self, size: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        vectors, labels = super().draw(size, generator)
+        return vectors + self.deviation * torch.randn(vectors.shape, generator=generator), labels
+
+
+class SameTagMixup(Resampling):
+    """Between two products that share the drawn tag (mixup, arXiv 1710.09412); what they differ in is unknown."""
+
+    def draw(self, size: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        drawn = self.sampler.draw(size, generator)
+        (first, labels), (second, other_labels) = self.data.batch(drawn.rows), self.data.batch(drawn.others)
+        share = torch.rand(size, 1, generator=generator)
+        return share * first + (1 - share) * second, torch.where(labels == other_labels, labels, UNKNOWN)
+
+
+class ResidualTransfer(Resampling):
+    """A product of the drawn tag plus what sets a product of a frequent tag apart from the mean of that tag: rare tags
+    borrow the spread of frequent ones (after distribution calibration, arXiv 2101.06395).
+
+    Only the attribute of the drawn tag stays known: of the others the residual brings something along.
+
+    Args:
+        frequent: tags that lend their residuals; of an attribute without any, its most frequent tag does.
+    """
+
+    def __init__(self, data: TaggedVectors, sampler: TagSetSampler, slices: list[slice], frequent: list[int]):
+        super().__init__(data, sampler)
+        counts, self.lenders, self.means = data.counts(), [], {}
+        for where in slices:
+            lending = [column for column in frequent if where.start <= column < where.stop]
+            self.lenders.append(lending or [where.start + int(counts[where].argmax())])
+            for column in self.lenders[-1]:
+                rows = data.rows_with(column)
+                self.means[column] = data.batch(rows[:: max(1, len(rows) // 1000)])[0].mean(0)
+        self.attribute = np.repeat(np.arange(len(slices)), [where.stop - where.start for where in slices])
+
+    def draw(self, size: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        drawn = self.sampler.draw(size, generator)
+        vectors, labels = self.data.batch(drawn.rows)
+        attribute = self.attribute[drawn.columns]
+        draws = torch.rand(3, size, generator=generator).numpy()
+        lender = np.array([self.lenders[index][int(draw * len(self.lenders[index]))]
+                           for index, draw in zip(attribute, draws[0], strict=True)])
+        rows, _ = self.data.two_rows_with(lender, draws[1:])
+        means = torch.stack([self.means[column] for column in lender])
+        own = torch.from_numpy(self.attribute[None] == attribute[:, None])
+        return vectors + self.data.batch(rows)[0] - means, torch.where(own, labels, UNKNOWN)
+
+
+class PseudoLabels:
+    """Products with unknown attributes, tagged by the model itself where it is sure (pseudo-labelling, Lee 2013).
+
+    Args:
+        score: vectors [B, H] -> probabilities [B, T].
+        threshold: of a `single` attribute, the least probability of its best tag; of a `multi` one, a tag is given
+            from this probability on, and not given up to one minus it.
+
+    Raises AugmentationStopped where no product has an unknown attribute that the model is sure of.
+    """
+
+    def __init__(self, data: TaggedVectors, attributes: list[dict], slices: list[slice],
+                 score: Callable[[Tensor], Tensor], threshold: float):
+        rows = np.flatnonzero((data.tag_labels == UNKNOWN).any(1))
+        kept, labels = [], []
+        for start in range(0, len(rows), 4096):
+            vectors, known = data.batch(rows[start:start + 4096])
+            guessed = _guess(score(vectors), attributes, slices, threshold)
+            filled = torch.where(known == UNKNOWN, guessed, known)
+            sure = ((known == UNKNOWN) & (filled == 1)).any(1)
+            kept.append(rows[start:start + 4096][sure.numpy()])
+            labels.append(filled[sure].numpy().astype(np.int8))
+        if not sum(map(len, kept)):
+            raise AugmentationStopped("no product has an unknown attribute that the model is sure of: pseudo_labels "
+                                      "has nothing to learn from. Choose another method, or lower confidence")
+        self.data, self.rows, self.tag_labels = data, np.concatenate(kept), np.concatenate(labels)
+
+    def draw(self, size: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        chosen = torch.randint(len(self.rows), (size,), generator=generator).numpy()
+        return self.data.batch(self.rows[chosen])[0], torch.from_numpy(self.tag_labels[chosen].astype(np.float32))
+
+
+def _guess(scores: Tensor, attributes: list[dict], slices: list[slice], threshold: float) -> Tensor:
+    """Probabilities [B, T] -> labels [B, T], unknown where they are not sure."""
+    labels = torch.full_like(scores, UNKNOWN)
+    for attribute, where in zip(attributes, slices, strict=True):
+        part = scores[:, where]
+        if attribute["kind"] == "single":
+            best, tag = part.max(1)
+            chosen = torch.zeros_like(part).scatter(1, tag[:, None], 1.0)
+            labels[:, where] = torch.where((best >= threshold)[:, None], chosen, UNKNOWN)
+        else:
+            part = torch.where(part >= threshold, 1.0, torch.where(part <= 1 - threshold, 0.0, float(UNKNOWN)))
+            labels[:, where] = part
+    return labels
+
+
+def _sample(data: TaggedVectors, rows: int = 4096) -> np.ndarray:
+    return np.asarray(data.vectors[:: max(1, len(data) // rows)], np.float32)

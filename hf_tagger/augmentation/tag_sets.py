@@ -1,0 +1,69 @@
+"""Which tag sets to make vectors for: rare tags come up often, in company they plausibly keep."""
+
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from hf_tagger.augmentation.vectors import TaggedVectors
+from hf_tagger.catalog.collate import UNKNOWN
+
+
+class Drawn(NamedTuple):
+    """
+    Args:
+        columns: the drawn tags [B].
+        rows: a product that carries each [B]; others: another that does [B], the same where there is but one.
+        tag_labels: the tag sets asked for, float [B, T] in {0, 1, -100}.
+    """
+
+    columns: np.ndarray
+    rows: np.ndarray
+    others: np.ndarray
+    tag_labels: Tensor
+
+
+class TagSetSampler:
+    """Draws a tag, then a product that carries it: its tag set is the one asked for.
+
+    Args:
+        data: real products.
+        columns: tags to draw from; tags that no product carries are passed over.
+        slices: where each attribute's tags stand.
+        power: a tag is drawn in proportion to (its products) ** -power: 0 all alike, 1 the rare ones more still.
+        recombine: probability that the tags of one other attribute come from a second product with the same tag, so
+            that sets which never occurred are asked for too.
+
+    Raises ValueError where no product carries any of the tags.
+    """
+
+    def __init__(self, data: TaggedVectors, columns: list[int], slices: list[slice], power: float = 0.0,
+                 recombine: float = 0.0):
+        counts = data.counts()
+        self.columns = [column for column in columns if counts[column]]
+        if not self.columns:
+            raise ValueError("no product carries any of the tags to make vectors for")
+        self.data, self.slices, self.recombine = data, slices, recombine
+        weights = torch.from_numpy(counts[self.columns]).double() ** -power
+        self.weights = weights / weights.sum()
+
+    def draw(self, size: int, generator: torch.Generator) -> Drawn:
+        chosen = torch.multinomial(self.weights, size, replacement=True, generator=generator).numpy()
+        columns = np.asarray(self.columns)[chosen]
+        first, second = self.data.two_rows_with(columns, torch.rand(2, size, generator=generator).numpy())
+        labels = self.data.tag_labels[first].astype(np.float32)
+        if self.recombine:
+            lottery = torch.rand(2, size, generator=generator).numpy()
+            lender = (lottery[1] * len(self.slices)).astype(int)
+            for index, where in enumerate(self.slices):
+                given = (lottery[0] < self.recombine) & (lender == index)
+                given &= (columns < where.start) | (columns >= where.stop)
+                lent = self.data.tag_labels[second, where].astype(np.float32)
+                given &= (lent != UNKNOWN).all(1)
+                labels[given, where] = lent[given]
+        return Drawn(columns, first, second, torch.from_numpy(labels))
+
+    def expected_counts(self, rows: int, generator: torch.Generator, sample: int = 4096) -> Tensor:
+        """How often each tag comes up in `rows` draws [T], from a sample."""
+        return (self.draw(sample, generator).tag_labels == 1).sum(0) * rows / sample

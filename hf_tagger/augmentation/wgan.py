@@ -1,0 +1,150 @@
+"""Conditional WGAN-GP on pooled vectors (arXiv 1704.00028; for features of classes, f-CLSWGAN, arXiv 1712.00981)."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from hf_tagger.augmentation.health import AugmentationStopped, Watch
+from hf_tagger.augmentation.networks import Generator, ProjectionCritic, condition
+from hf_tagger.augmentation.settings import GanSettings
+from hf_tagger.augmentation.tag_sets import TagSetSampler
+from hf_tagger.augmentation.vectors import TaggedVectors
+
+BETAS = (0.5, 0.9)
+Log = Callable[[dict[str, float], int], None]
+
+
+@dataclass
+class ConditionalGan:
+    """A trained generator and critic.
+
+    Args:
+        stopped: why training stopped early, if it did; the networks are then those of step `steps`.
+        history: losses as they were logged.
+    """
+
+    generator: Generator
+    critic: nn.Module
+    tag_embeddings: Tensor
+    sampler: TagSetSampler
+    steps: int = 0
+    stopped: str | None = None
+    history: list[dict[str, float]] = field(default_factory=list)
+
+    @torch.no_grad()
+    def draw(self, size: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        """Synthetic vectors [B, H] and the tag sets they were asked for [B, T]."""
+        labels = self.sampler.draw(size, generator).tag_labels
+        noise = torch.randn(size, self.generator.latent, generator=generator)
+        return self.generator(condition(labels, self.tag_embeddings), noise), labels
+
+
+def train_gan(
+    data: TaggedVectors,
+    sampler: TagSetSampler,
+    tag_embeddings: Tensor,
+    settings: GanSettings,
+    classify: Callable[[Tensor, Tensor], Tensor],
+    generator: torch.Generator,
+    batch_size: int = 64,
+    log: Log | None = None,
+    progress: bool = True,
+) -> ConditionalGan:
+    """Trains generator and critic on the tag sets and products that `sampler` draws.
+
+    Args:
+        tag_embeddings: [T, E], of the tags' names.
+        classify: (vectors, tag_labels) -> loss of a settled tag head that is not trained here.
+        generator: source of all randomness but the networks' first weights, which come from torch's own.
+
+    Raises AugmentationStopped where it diverges or collapses before any good state; later, the last good state is kept.
+    """
+    width, conditions = data.width, tag_embeddings.shape[1]
+    networks = {"generator": Generator(width, conditions, settings.latent, settings.hidden),
+                "critic": ProjectionCritic(width, conditions, settings.hidden)}
+    make, judge = networks["generator"], networks["critic"]
+    standardise(networks.values(), data)
+    optimizers = {name: torch.optim.Adam(network.parameters(), settings.learning_rate, BETAS)
+                  for name, network in networks.items()}
+    watch = Watch(networks, settings.min_diversity)
+    result = ConditionalGan(make, judge, tag_embeddings, sampler)
+
+    def sample() -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        drawn = sampler.draw(batch_size, generator)
+        real, labels = data.batch(drawn.rows)
+        conditions = condition(drawn.tag_labels, tag_embeddings)
+        noise = torch.randn(batch_size, settings.latent, generator=generator)
+        return real, condition(labels, tag_embeddings), drawn.tag_labels, make(conditions, noise)
+
+    for step in tqdm(range(1, settings.steps + 1), desc="GAN", unit="step", disable=not progress, leave=False):
+        for _ in range(settings.critic_steps):
+            with torch.no_grad():
+                real, of_real, asked, fake = sample()
+            of_fake = condition(asked, tag_embeddings)
+            gap = judge(real, of_real).mean() - judge(fake, of_fake).mean()
+            penalty = gradient_penalty(judge, real, fake, of_real, of_fake, generator)
+            _descend(optimizers["critic"], settings.gradient_penalty * penalty - gap)
+        _, _, asked, fake = sample()
+        score = -judge(fake, condition(asked, tag_embeddings)).mean()
+        wrong = classify(fake, asked)
+        _descend(optimizers["generator"], score + settings.classification * wrong)
+        if step % settings.check_every == 0 or step == settings.steps:
+            losses = {name: value.item() for name, value in
+                      (("wasserstein", gap), ("penalty", penalty), ("generator", score), ("classification", wrong))}
+            spread = diversity(make, data, sampler, tag_embeddings, generator)
+            result.history.append({"step": step, **losses, "diversity": spread})
+            if log is not None:
+                log({f"gan/{name}": value for name, value in {**losses, "diversity": spread}.items()}, step)
+            if (reason := watch.check(step, losses, spread)) is not None:
+                if watch.state is None:
+                    raise AugmentationStopped(f"augmentation.method gan: {reason}")
+                result.stopped = reason
+                break
+    watch.restore()
+    result.steps = watch.step
+    for network in networks.values():
+        network.requires_grad_(False)
+    return result
+
+
+def gradient_penalty(critic: nn.Module, real: Tensor, fake: Tensor, of_real: Tensor, of_fake: Tensor,
+                     generator: torch.Generator) -> Tensor:
+    """Mean squared deviation from 1 of the critic's gradient norm between real and fake (scalar). The norm is taken on
+    standardised vectors, so that it means the same whatever the features' scale."""
+    share = torch.rand(len(real), 1, generator=generator)
+    between = ((share * real + (1 - share) * fake - critic.mean) / critic.std).detach().requires_grad_(True)
+    scores = critic(critic.mean + critic.std * between, share * of_real + (1 - share) * of_fake)
+    gradient, = torch.autograd.grad(scores.sum(), between, create_graph=True)
+    return (gradient.norm(dim=1) - 1).square().mean()
+
+
+@torch.no_grad()
+def diversity(make: Generator, data: TaggedVectors, sampler: TagSetSampler, tag_embeddings: Tensor,
+              generator: torch.Generator, size: int = 128) -> float:
+    """Mean distance of two generated vectors of one tag set over that of two real vectors with a tag in common, both
+    on standardised features."""
+    drawn = sampler.draw(size, generator)
+    conditions = condition(drawn.tag_labels, tag_embeddings)
+    first, second = (make(conditions, torch.randn(size, make.latent, generator=generator)) for _ in range(2))
+    pairs = drawn.rows != drawn.others
+    if not pairs.any():
+        return 1.0
+    real = data.batch(drawn.rows[pairs])[0] - data.batch(drawn.others[pairs])[0]
+    typical = (real / make.std).norm(dim=1).mean().clamp(min=1e-6)
+    return float(((first - second) / make.std).norm(dim=1).mean() / typical)
+
+
+def standardise(networks, data: TaggedVectors, rows: int = 4096) -> None:
+    sample = data.batch(range(0, len(data), max(1, len(data) // rows)))[0]
+    for network in networks:
+        network.mean.copy_(sample.mean(0))
+        network.std.copy_(sample.std(0).clamp(min=1e-4))
+
+
+def _descend(optimizer: torch.optim.Optimizer, loss: Tensor) -> None:
+    optimizer.zero_grad(set_to_none=True)
+    loss.backward()
+    optimizer.step()

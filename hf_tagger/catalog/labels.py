@@ -1,0 +1,140 @@
+"""Corrected tags: a file that says, by product id and attribute, what a person found after looking.
+
+The catalogue itself is never written to. A file of corrections is parquet, csv or jsonl with three columns:
+
+    id         the product's id, as the schema reads it
+    attribute  one of the schema's attributes
+    tags       the right tags, a list (in a csv: a JSON list such as ["Red"]); [] says that none applies, an empty cell
+               that nobody knows
+
+`recipes/find_label_issues.py` writes pages on which such a file is made; by hand is as good.
+"""
+
+import json
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.csv as pa_csv
+import pyarrow.json as pa_json
+import pyarrow.parquet as pq
+
+from hf_tagger.catalog.attributes import cell_text, is_missing
+from hf_tagger.catalog.cleaning import clean_tag
+from hf_tagger.catalog.schema import CatalogSchema, Record
+from hf_tagger.catalog.strict import ConfigError, did_you_mean
+from hf_tagger.catalog.vocabulary import Vocabulary
+
+COLUMNS = ("id", "attribute", "tags")
+
+
+class Labels:
+    """The corrections of one file, to be applied to records as they stream by.
+
+    Args:
+        path: the file.
+        schema: the catalogue's: attributes must be its own, and a `single` one takes at most one tag.
+
+    Raises ConfigError, naming the file and the row, for a file, column, attribute or cell that does not fit, and for
+    two rows that contradict each other.
+    """
+
+    def __init__(self, path: str | Path, schema: CatalogSchema):
+        self.path = str(path)
+        self.tags: dict[str, dict[str, list[str] | None]] = {}
+        # By product and attribute: the catalogue's own tags and those in their place, as far as records were read.
+        self._moves: dict[tuple[str, str], tuple] = {}
+        for number, row in enumerate(_read(Path(path)), 1):
+            where = f"{path}, row {number}"
+            if is_missing(row["id"]) or is_missing(row["attribute"]):
+                raise ConfigError(f"{where}: id and attribute must be given, got {row['id']!r}, {row['attribute']!r}.")
+            product, attribute = cell_text(row["id"]).strip(), cell_text(row["attribute"]).strip()
+            try:
+                kind = schema.attribute(attribute).kind
+                tags = _tags(row["tags"])
+            except ValueError as error:
+                raise ConfigError(f"{where}: {error}") from error
+            if kind == "single" and len(tags or ()) > 1:
+                raise ConfigError(f"{where}: {attribute} is single and takes one tag, got {', '.join(tags)}.")
+            known = self.tags.setdefault(product, {})
+            if attribute in known and known[attribute] != tags:
+                raise ConfigError(f"{where}: {attribute} of {product} is {tags}, but an earlier row says "
+                                  f"{known[attribute]}.")
+            known[attribute] = tags
+
+    def __len__(self) -> int:
+        """Number of (product, attribute) pairs that are corrected."""
+        return sum(map(len, self.tags.values()))
+
+    def apply(self, record: Record) -> None:
+        """Puts corrected tags in place of the record's own."""
+        for name, tags in self.tags.get(record["id"], {}).items():
+            self._moves[record["id"], name] = (record["tags"].get(name) or (), tags or ())
+            record["tags"][name] = None if tags is None else list(tags)
+
+    def check(self, vocabulary: Vocabulary, schema: CatalogSchema) -> str:
+        """Says, after `vocabulary` was counted with these corrections applied, how many products they met.
+
+        Raises ConfigError for a corrected tag that neither the catalogue itself has nor the schema lists: misspelt, it
+        would become a tag of its own.
+        """
+        known: dict[str, Counter] = {entry["name"]: Counter(dict(zip(entry["tags"], entry["counts"], strict=True)))
+                                     for entry in vocabulary.attributes}
+        for left_out in (vocabulary.below_min_count, vocabulary.not_listed):
+            for name, counts in left_out.items():
+                known.setdefault(name, Counter()).update(counts)
+        for (_, name), (before, after) in self._moves.items():
+            known.setdefault(name, Counter()).update(before)
+            known[name].subtract(after)
+        for product, corrected in self.tags.items():
+            for name, tags in corrected.items():
+                spelt = [tag for tag, count in known.get(name, Counter()).items() if count > 0]
+                spelt += schema.attribute(name).tags or []
+                for tag in tags or ():
+                    if tag not in spelt:
+                        raise ConfigError(f"{self.path}: {name} of {product} is {tag!r}, which no product of the "
+                                          f"training split has.{did_you_mean(tag, spelt)} A new tag is declared in "
+                                          f"attributes.{name}.tags.")
+        met = {product for product, _ in self._moves}
+        strangers = [product for product in self.tags if product not in met]
+        line = f"labels: {len(self)} corrections of {len(self.tags)} products, {len(met)} of them in the training split"
+        return line + (f" (not there: {strangers[0]} and {len(strangers) - 1} more)" if strangers else "")
+
+
+def _tags(cell: Any) -> list[str] | None:
+    if is_missing(cell):
+        return None
+    if isinstance(cell, str):
+        try:
+            cell = json.loads(cell)
+        except json.JSONDecodeError:
+            cell = None
+    if not isinstance(cell, list):
+        raise ValueError('tags must be a list such as ["Red"], or empty where they are not known')
+    tags = [clean_tag(cell_text(tag)) for tag in cell]
+    if None in tags:
+        raise ValueError(f"an empty tag in {cell}")
+    return list(dict.fromkeys(tags))
+
+
+def _read(path: Path) -> list[dict]:
+    readers = {".parquet": pq.read_table, ".csv": _read_csv, ".jsonl": pa_json.read_json}
+    if path.suffix not in readers:
+        raise ConfigError(f"{path}: labels come as {', '.join(readers)}.")
+    try:
+        table = readers[path.suffix](path)
+    except FileNotFoundError:
+        raise ConfigError(f"there is no file of labels {path}") from None
+    except (pa.ArrowInvalid, OSError) as error:
+        raise ConfigError(f"{path} cannot be read: {error}") from error
+    for column in COLUMNS:
+        if column not in table.column_names:
+            raise ConfigError(f"{path} has no column {column!r}.{did_you_mean(column, table.column_names)}")
+    return table.select(list(COLUMNS)).to_pylist()
+
+
+def _read_csv(path: Path) -> pa.Table:
+    # As text: an id such as 007 is not a number.
+    options = pa_csv.ConvertOptions(column_types=dict.fromkeys(COLUMNS, pa.string()))
+    return pa_csv.read_csv(path, convert_options=options)

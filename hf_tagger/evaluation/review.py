@@ -1,0 +1,81 @@
+"""The suspects of `label_issues` for a person to look at: a parquet file, and one HTML page with photos that works
+offline, on which corrections are chosen and saved as a file for `catalog.labels`."""
+
+import base64
+import io
+from collections.abc import Iterable
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+from hf_tagger.catalog.quarantine import Refusal
+from hf_tagger.evaluation.label_issues import LabelIssues, Suspect, tag_path
+from hf_tagger.image_tagger import ImageError, load_image
+
+PHOTO_SIDE = 240
+MAX_TEXT = 600
+SCHEMA = pa.schema([
+    ("id", pa.string()), ("attribute", pa.string()), ("given", pa.list_(pa.string())),
+    ("suggested", pa.list_(pa.string())), ("score", pa.float32()), ("rank", pa.int32()),
+])
+
+
+def write_suspects(path: Path, issues: LabelIssues, ids: list[str]) -> None:
+    """All suspects as parquet: id, attribute, given and suggested tags ([] is none), score, rank from 1."""
+    rows = [{"id": ids[suspect.row], "attribute": suspect.attribute, "given": suspect.given,
+             "suggested": suspect.suggested, "score": suspect.score, "rank": rank}
+            for rank, suspect in enumerate(issues.suspects, 1)]
+    pq.write_table(pa.Table.from_pylist(rows, SCHEMA), path)
+
+
+def write_review(
+    path: Path, issues: LabelIssues, ids: list[str], attributes: list[dict], records: Iterable, most: int, title: str,
+    allow_urls: bool = False,
+) -> None:
+    """
+    Args:
+        ids: product ids by the suspects' rows.
+        attributes: as in the model's config, for the choice of tags.
+        records: of the split the suspects are from; read once, for texts and photos.
+        most: suspects shown, the most suspicious ones. A photo takes about 10 kB of the page.
+        allow_urls: photos may be fetched from http(s) URLs.
+    """
+    shown = issues.suspects[:most]
+    wanted = {ids[suspect.row] for suspect in shown}
+    products = {}
+    for record in records:
+        if not isinstance(record, Refusal) and record["id"] in wanted and record["id"] not in products:
+            products[record["id"]] = {"text": (record["text"] or "")[:MAX_TEXT], "language": record["language"] or "",
+                                      "photo": _photo(record["images"], allow_urls)}
+    environment = Environment(loader=FileSystemLoader(Path(__file__).parent), autoescape=True, trim_blocks=True,
+                              lstrip_blocks=True, undefined=StrictUndefined)
+    page = environment.get_template("review.html.jinja").render(
+        title=title,
+        cards=[_card(number, suspect, ids[suspect.row], products) for number, suspect in enumerate(shown)],
+        attributes={entry["name"]: {"kind": entry["kind"], "tags": tag_path(entry, entry["tags"])}
+                    for entry in attributes},
+        issues=issues,
+        total=len(issues.suspects),
+    )
+    path.write_text(page, encoding="utf-8")
+
+
+def _card(number: int, suspect: Suspect, product: str, products: dict[str, dict]) -> dict:
+    return {"number": number, "id": product, "attribute": suspect.attribute, "given": list(suspect.given),
+            "suggested": list(suspect.suggested), "score": suspect.score, **products[product]}
+
+
+def _photo(images: list, allow_urls: bool) -> str | None:
+    """The first photo that can be read, small, as a data URI."""
+    for source in images:
+        try:
+            photo = load_image(source, min_size=(PHOTO_SIDE, PHOTO_SIDE), allow_urls=allow_urls)
+        except ImageError:
+            continue
+        photo.thumbnail((PHOTO_SIDE, PHOTO_SIDE))
+        file = io.BytesIO()
+        photo.save(file, "JPEG", quality=80)
+        return "data:image/jpeg;base64," + base64.b64encode(file.getvalue()).decode()
+    return None

@@ -1,0 +1,83 @@
+"""A decoder for free-form tags: its settings, its tokenizer, and how a model gets one."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from hf_tagger.catalog.free_form import TargetSettings
+from hf_tagger.catalog.schema import CatalogSchema, Record
+from hf_tagger.catalog.strict import ConfigError
+from hf_tagger.catalog.vocabulary import Vocabulary
+from hf_tagger.modeling_tagger import TaggerModel
+from hf_tagger.processing_tagger import TaggerProcessor
+from hf_tagger.training.tag_tokenizer import train_tag_tokenizer
+
+SHAPE = ("d_model", "layers", "heads", "ffn_dim", "dropout", "max_length")
+
+
+@dataclass
+class DecoderSettings:
+    """
+    Args:
+        layers, d_model, heads, ffn_dim, dropout: of the decoder.
+        max_length: tokens of what it writes, prompt included.
+        vocab_size: of the tag tokenizer, control tokens included.
+        weight: of the decoder's loss (per token) beside the closed tags' (per attribute).
+        label_smoothing: share of a token's target spread evenly over the tokenizer's vocabulary, in [0, 1).
+        targets: order of the tags and what is asked for, in training.
+    """
+
+    layers: int = 3
+    d_model: int = 256
+    heads: int = 4
+    ffn_dim: int = 1024
+    dropout: float = 0.1
+    max_length: int = 64
+    vocab_size: int = 4000
+    weight: float = 1.0
+    label_smoothing: float = 0.1
+    targets: TargetSettings = field(default_factory=TargetSettings)
+
+    def __post_init__(self):
+        if not 0 <= self.label_smoothing < 1:
+            raise ValueError(f"label_smoothing must lie in [0, 1), got {self.label_smoothing}")
+        if self.weight <= 0:
+            raise ValueError(f"weight must be positive, got {self.weight}; for no decoder write decoder: null")
+
+
+def add_decoder(
+    model: TaggerModel,
+    processor: TaggerProcessor,
+    records: Iterable[Record],
+    schema: CatalogSchema,
+    vocabulary: Vocabulary,
+    settings: DecoderSettings,
+) -> None:
+    """Trains a tag tokenizer on the free-form tags of `records` and the closed tags, and gives `model` a decoder.
+
+    Raises ConfigError where the schema names no free-form tags, or the records have none.
+    """
+    if schema.free_form is None:
+        raise ConfigError("model.decoder writes free-form tags: say in catalog.schema.free_form where to read them.")
+    languages = sorted(language for language in vocabulary.rows_per_language if language)
+    closed = [entry["name"] for entry in model.config.attributes]
+    derived = [entry["name"] for entry in vocabulary.attributes if schema.free_form.takes(entry["name"])]
+    sources = [*schema.free_form.columns, *derived]
+    known = (tag for entry in model.config.attributes for tag in entry["tags"])
+    try:
+        tokenizer = train_tag_tokenizer(_tags(known, records), languages, sources, settings.vocab_size)
+    except ValueError as error:
+        raise ConfigError(f"model.decoder.vocab_size: {error}") from error
+    specs = [schema.attribute(name) for name in closed if name in vocabulary.languages]
+    aliases = {spelling: tag for spec in [*specs, *schema.free_form.columns.values()]
+               for spelling, tag in spec.aliases.items()}
+    shape = {name: getattr(settings, name) for name in SHAPE}
+    model.add_decoder(
+        {"vocab_size": len(tokenizer), "languages": languages, "attributes": sources, "aliases": aliases, **shape})
+    processor.set_tag_tokenizer(tokenizer)
+
+
+def _tags(known: Iterable[str], records: Iterable[Record]) -> Iterable[str]:
+    yield from known
+    for record in records:
+        for tags in record["free_form"].values():
+            yield from tags or ()

@@ -1,0 +1,193 @@
+"""The augmentation phase of a run: the tag head is retrained on real and extra pooled vectors; nothing else moves."""
+
+import copy
+import json
+import random
+import shutil
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from accelerate.utils import broadcast
+from torch import Tensor
+
+from hf_tagger.augmentation.diagnostics import compare, picture
+from hf_tagger.augmentation.health import AugmentationStopped
+from hf_tagger.augmentation.judge import train_judge
+from hf_tagger.augmentation.methods import Augmented, Problem, augment
+from hf_tagger.augmentation.settings import AugmentationSettings
+from hf_tagger.augmentation.vectors import TaggedVectors, VectorFile
+from hf_tagger.critic_tagger import TagSetCritic
+from hf_tagger.evaluation.predict import Predictions, outputs_of
+from hf_tagger.modeling_tagger import TaggerModel
+from hf_tagger.processing_tagger import TaggerProcessor
+from hf_tagger.training.checkpoint import write_safetensors
+from hf_tagger.training.features import FeatureLoader
+from hf_tagger.training.loop import to_device
+from hf_tagger.training.losses import LossSettings, TaggingLoss
+
+
+@torch.no_grad()
+def pooled_vectors(model: TaggerModel, features: FeatureLoader, settings: AugmentationSettings,
+                   seed: int) -> Iterator[tuple[Tensor, Tensor]]:
+    """Pooled vectors [B, H] and labels [B, T] of every product in every view; of more than `max_rows`, those with rare
+    tags and a random choice of the rest."""
+    model.eval()
+    draw = random.Random(f"augmentation {seed}")
+    rare = torch.tensor([count <= settings.rare for attribute in model.config.attributes
+                         for count in attribute["counts"]])
+    rows = len(features.ids) * len(features.present)
+    for batch in features.all_views():
+        labels = batch["tag_labels"]
+        if rows > settings.max_rows:
+            kept = (labels[:, rare] == 1).any(1)
+            kept |= torch.tensor([draw.random() < settings.max_rows / rows for _ in range(len(labels))])
+        else:
+            kept = torch.ones(len(labels), dtype=torch.bool)
+        if kept.any():
+            vectors = model.encoder(features=to_device(batch["features"], model.device)).pooled
+            yield vectors[kept.to(vectors.device)].cpu(), labels[kept]
+
+
+def tag_embeddings(model: TaggerModel, processor: TaggerProcessor) -> Tensor:
+    """What tag sets are conditioned on [T, E]: encodings of "attribute: tag", centred and of unit length; without a
+    text tower, every tag is a direction of its own."""
+    if model.config.text_config is None:
+        return torch.eye(model.config.num_tags)
+    names = [f"{attribute['name']}: {tag}" for attribute in model.config.attributes for tag in attribute["tags"]]
+    encoded = model.encode_names(names, processor).float().cpu()
+    return torch.nn.functional.normalize(encoded - encoded.mean(0), dim=1)
+
+
+def balanced_losses(attributes: list[dict], settings: LossSettings) -> Callable:
+    """(tag counts [T], none counts [A]) -> `TaggingLoss` for rows that come in these frequencies."""
+
+    def loss_for(counts: Tensor, nones: Tensor):
+        start, counted = 0, []
+        for attribute, none in zip(attributes, nones.tolist(), strict=True):
+            stop = start + len(attribute["tags"])
+            counted.append({**attribute, "counts": counts[start:stop].tolist(), "none_count": none})
+            start = stop
+        loss = TaggingLoss(counted, settings)
+        return lambda logits, labels: loss(logits[:, :start], logits[:, start:], labels).mean()
+
+    return loss_for
+
+
+def augment_rare_tags(
+    model: TaggerModel, processor: TaggerProcessor, features: FeatureLoader, settings: AugmentationSettings,
+    loss: LossSettings, folder: Path, seed: int,
+    log: Callable[[dict[str, float], int], None] | None = None,
+) -> tuple[dict[str, Any], TagSetCritic | None]:
+    """Retrains `model.tag_head` in place.
+
+    Args:
+        features: of the training split, with what the towers say now; loss: as in training, but for `balance`.
+        folder: where generator, critic, a report of how real the vectors look and their picture go, and, while this
+            runs, the vectors.
+
+    Returns a summary for a person and, if wanted, a critic of tag sets. Raises AugmentationStopped, with the tag head
+    as it was.
+    """
+    data = VectorFile(folder / "cache").write(pooled_vectors(model, features, settings, seed))
+    attributes = model.config.attributes
+    head = model.tag_head.cpu()
+    weights = [weight for name, weight in head.named_parameters() if ".original_module." not in f".{name}"]
+    before = {name: tensor.clone() for name, tensor in head.state_dict().items()}
+    head.requires_grad_(False)
+    head.eval()
+    settled = copy.deepcopy(head)
+    for weight in weights:
+        weight.requires_grad_(True)
+    losses = balanced_losses(attributes, replace(loss, balance=settings.balance))
+    problem = Problem(data, attributes, tag_embeddings(model, processor), settled, losses)
+    try:
+        result = augment(problem, head, settings, seed, log)
+    except Exception:
+        head.load_state_dict(before)
+        raise
+    finally:
+        head.to(model.device)
+    summary = {"method": settings.method, "vectors": len(data)}
+    if result.gan is not None:
+        summary |= save_gan(result, data, rare_tags(attributes, settings), folder, seed)
+    critic = None
+    if settings.critic:
+        critic = train_judge(data, problem.slices, problem.tag_embeddings, problem.scores, seed)
+    shutil.rmtree(folder / "cache")
+    return summary, critic
+
+
+def rare_tags(attributes: list[dict], settings: AugmentationSettings) -> dict[str, int]:
+    """{"attribute: tag": column} of the tags with at most `settings.rare` training products, rarest first."""
+    columns, counts, start = {}, {}, 0
+    for attribute in attributes:
+        for offset, (tag, count) in enumerate(zip(attribute["tags"], attribute["counts"], strict=True)):
+            if count <= settings.rare and (not settings.attributes or attribute["name"] in settings.attributes):
+                columns[f"{attribute['name']}: {tag}"] = start + offset
+                counts[f"{attribute['name']}: {tag}"] = count
+        start += len(attribute["tags"])
+    return dict(sorted(columns.items(), key=lambda item: counts[item[0]]))
+
+
+def save_gan(result: Augmented, data: TaggedVectors, rare: dict[str, int], folder: Path, seed: int) -> dict[str, Any]:
+    """Writes the networks as safetensors, and `report.json` and `vectors.png`: how real their vectors look."""
+    gan = result.gan
+    write_safetensors(folder / "generator.safetensors", gan.generator.state_dict())
+    if getattr(gan, "critic", None) is not None:
+        write_safetensors(folder / "critic.safetensors", gan.critic.state_dict())
+    vectors, labels = gan.draw(4096, torch.Generator().manual_seed(seed))
+    report = {"stopped": gan.stopped, "losses": gan.history, "tags": compare(data, rare, vectors, labels)}
+    (folder / "report.json").write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+    summary = {"stopped": gan.stopped, "report": str(folder / "report.json")}
+    try:
+        picture(folder / "vectors.png", data, rare, vectors, labels)
+    except ImportError as error:
+        summary["picture"] = str(error)
+    return summary
+
+
+def augment_run(run) -> TagSetCritic | None:
+    """The phase of a `FinetuneRun`: in the main process, on all rows; the others get the tag head it ends with."""
+    settings, critic = run.settings.augmentation, None
+    if run.accelerator.is_main_process:
+        try:
+            summary, critic = augment_rare_tags(
+                run.model, run.processor, run.all_features("plain"), settings, run.settings.training.loss,
+                run.folder / "augmentation", run.settings.seed, run.accelerator.log)
+            run.say("augmentation:", json.dumps(summary))
+        except AugmentationStopped as error:
+            run.say(f"augmentation stopped, the tag head stays as it was: {error}")
+    for weight in run.model.tag_head.parameters():
+        weight.data.copy_(broadcast(weight.data))
+    return critic
+
+
+@torch.no_grad()
+def judge_run(run) -> dict[str, float]:
+    """Micro- and macro-F1 on validation without and with the critic; sets `config.critic` if it raises both."""
+    split, model = run.settings.evaluation.validation, run.model
+    if split not in run.catalog.splits:
+        return {"validation": 0}
+    protocol = next(iter(run.settings.evaluation.protocols.values()))
+    found = {name: Predictions(model.config.attributes) for name in ("without", "with")}
+    parts = {name: [] for name in found}
+    critic = run.critic.to(model.device)
+    for batch, outputs in outputs_of(model, run._evaluation_batches(split, protocol, spread=False), protocol.without):
+        scores = model.tag_scores(outputs.tag_logits, outputs.none_logits)
+        chosen = model.predicted_tags(scores)
+        for name, kept in (("without", chosen), ("with", critic.keep(outputs.pooled, chosen))):
+            found[name].ids += batch["ids"]
+            found[name].tags += batch["tags"]
+            parts[name].append((scores.cpu().numpy(), kept.cpu().numpy()))
+    summary = {}
+    for name, predictions in found.items():
+        predictions.scores, predictions.chosen = (np.concatenate(arrays) for arrays in zip(*parts[name], strict=True))
+        metrics = predictions.metrics()
+        summary |= {f"{metric} {name}": metrics[metric] for metric in ("micro_f1", "macro_f1")}
+    model.config.critic = all(summary[f"{metric} with"] > summary[f"{metric} without"]
+                              for metric in ("micro_f1", "macro_f1"))
+    return summary | {"default": model.config.critic}

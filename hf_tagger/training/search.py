@@ -1,0 +1,288 @@
+"""Hyperparameter search and cross-validation: which keys of a run vary how, and what a trial scores.
+
+Needs optuna: pip install 'hf_tagger[search]'.
+"""
+
+import json
+import shutil
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from itertools import count
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import optuna
+import yaml
+from optuna.storages import RDBStorage, RetryHeartbeatStaleTrialCallback
+
+from hf_tagger.catalog.partial import Part, PartialCatalog
+from hf_tagger.catalog.schema import Record
+from hf_tagger.catalog.stream import Catalog
+from hf_tagger.catalog.strict import ConfigError, build, override
+from hf_tagger.evaluation.predict import predict
+from hf_tagger.training.arguments import CatalogSettings, RunSettings
+from hf_tagger.training.loop import Interrupted, NonFiniteLoss
+from hf_tagger.training.run import FinetuneRun
+
+HELD_OUT = "held out"
+HEARTBEAT, GRACE = 30, 120  # seconds
+with warnings.catch_warnings():
+    # Marked as experimental, like the heartbeats by which trials of a killed process are noticed.
+    warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+    _RETRY = RetryHeartbeatStaleTrialCallback(max_retry=2)
+
+
+def open_storage(path: Path) -> RDBStorage:
+    """An SQLite file for studies that several processes share; trials of a killed one are tried again."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+        return RDBStorage(f"sqlite:///{path}", engine_kwargs={"connect_args": {"timeout": 60}},
+                          heartbeat_interval=HEARTBEAT, grace_period=GRACE, heartbeat_stale_trial_callback=_RETRY)
+
+
+@dataclass
+class Range:
+    """Numbers from `low` to `high`, both included: whole ones where both are whole.
+
+    Args:
+        step: distance of neighbouring values, from `low` on.
+        log: drawn evenly on a logarithmic scale.
+    """
+
+    low: int | float
+    high: int | float
+    step: int | float | None = None
+    log: bool = False
+
+    def __post_init__(self):
+        if not self.low < self.high:
+            raise ValueError(f"low must be below high, got {self.low} and {self.high}")
+        if self.log and (self.low <= 0 or self.step is not None):
+            raise ValueError("log needs low above 0 and no step")
+        if self.step is not None and self.step <= 0:
+            raise ValueError(f"step must be above 0, got {self.step}")
+
+    @property
+    def whole(self) -> bool:
+        return all(isinstance(number, int) for number in (self.low, self.high, self.step or 1))
+
+    def suggest(self, trial: optuna.Trial, key: str) -> int | float:
+        if self.whole:
+            return trial.suggest_int(key, self.low, self.high, step=self.step or 1, log=self.log)
+        return trial.suggest_float(key, self.low, self.high, step=self.step, log=self.log)
+
+    def grid(self, key: str) -> list[int | float]:
+        if self.step is None and not self.whole:
+            raise ConfigError(f"space.{key}: a grid needs a step, or a list of values.")
+        step = self.step or 1
+        values = [self.low + index * step for index in range(int((self.high - self.low) / step + 1e-9) + 1)]
+        # 3 * 0.1 is a little more than 0.3.
+        return values if self.whole else [round(value, 12) for value in values]
+
+    def examples(self) -> list[int | float]:
+        return [self.low, self.high]
+
+
+@dataclass
+class Choice:
+    """One of these values, whatever YAML can write."""
+
+    values: list[Any]
+
+    def suggest(self, trial: optuna.Trial, key: str) -> Any:
+        return json.loads(trial.suggest_categorical(key, self.grid(key)))
+
+    def grid(self, key: str) -> list[str]:
+        # As JSON: a study's file holds no lists and no mappings.
+        return [json.dumps(value) for value in self.values]
+
+    def examples(self) -> list[Any]:
+        return self.values
+
+
+@dataclass
+class SearchSettings:
+    """What `recipes/search.py` reads from its second YAML file.
+
+    Args:
+        space: {key of the run's configuration, dotted: a list of values, or {low, high, step, log}}; empty where one
+            configuration is only to be cross-validated.
+        sampler: tpe (tree-structured Parzen estimator), random, or grid (every combination).
+        trials: trainings (with `folds`: sets of trainings) that are tried; a grid ends with its last combination.
+        folds: 0 scores the validation split of one training; k >= 2 trains k times on the training split without a fold
+            and scores that fold: the trial's score is the mean. Groups of products stay together. What is scored is
+            the run's `training.metric`.
+        prune: stops trials that are worse than the median of earlier ones, after a validation or a fold.
+        seed: of sampler and folds.
+    """
+
+    space: dict[str, Any]
+    sampler: Literal["tpe", "random", "grid"] = "tpe"
+    trials: int = 20
+    folds: int = 0
+    prune: bool = True
+    seed: int = 0
+
+    def __post_init__(self):
+        for key, values in self.space.items():
+            if isinstance(values, dict):
+                self.space[key] = build(Range, values, f"space.{key}")
+            elif isinstance(values, list) and values:
+                self.space[key] = Choice(values)
+            else:
+                raise ConfigError(f"space.{key}: expected a list of values or {{low, high}}, got {values!r}.")
+        if self.folds < 0 or self.folds == 1:
+            raise ConfigError(f"folds: 0 (none), or at least 2, got {self.folds}.")
+        if self.trials < 1:
+            raise ConfigError(f"trials must be at least 1, got {self.trials}.")
+
+    def sampler_for(self, entropy: list[int]) -> optuna.samplers.BaseSampler:
+        """Of a process that draws from these numbers; all processes walk the same grid."""
+        if self.sampler == "grid":
+            grid = {key: values.grid(key) for key, values in self.space.items()}
+            return optuna.samplers.GridSampler(grid, seed=self.seed)
+        seed = int(np.random.SeedSequence(entropy).generate_state(1)[0])
+        return {"tpe": optuna.samplers.TPESampler, "random": optuna.samplers.RandomSampler}[self.sampler](seed=seed)
+
+
+def load_search(path: str | Path) -> SearchSettings:
+    """Raises ConfigError, naming the key and the nearest known one, for anything that does not fit."""
+    try:
+        data = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ConfigError(f"there is no search file {path}") from None
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{path} is not valid YAML: {error}") from error
+    try:
+        return build(SearchSettings, data)
+    except ConfigError as error:
+        raise ConfigError(f"{path}: {error}") from error
+
+
+def with_values(data: dict, values: dict[str, Any]) -> dict:
+    """A run's plain data with these values at their dotted keys."""
+    return override(data, [f"--{key}={json.dumps(value)}" for key, value in values.items()])
+
+
+def trial_values(search: SearchSettings, parameters: dict[str, Any]) -> dict[str, Any]:
+    """A trial's parameters, as a study keeps them -> {key: value}."""
+    return {key: json.loads(value) if isinstance(search.space[key], Choice) else value
+            for key, value in parameters.items()}
+
+
+def check_space(data: dict, search: SearchSettings) -> None:
+    """Raises ConfigError for a key that no run has, or a value that it cannot take, before any training."""
+    for key, values in search.space.items():
+        if key.split(".")[0] in ("output_dir", "catalog"):
+            raise ConfigError(f"space.{key}: trials share one catalogue and are kept apart by the search itself.")
+        for value in values.examples():
+            try:
+                build(RunSettings, with_values(data, {key: value}))
+            except ConfigError as error:
+                raise ConfigError(f"space.{key}: {error}") from error
+
+
+@dataclass(frozen=True)
+class _InFold:
+    fold_of: dict[str, int]
+    fold: int
+    inside: bool
+
+    def __call__(self, record: Record) -> bool:
+        return (self.fold_of[record["id"]] == self.fold) is self.inside
+
+
+class TrialRun(FinetuneRun):
+    """A training of which only the score is wanted.
+
+    Args:
+        report: told the validation metrics each time they are measured.
+        fold_of, fold: the fold of every training product, and the one that is held out and scored.
+    """
+
+    def __init__(
+        self, settings: RunSettings, data: dict, report: Callable[[dict[str, float]], None] | None = None,
+        fold_of: dict[str, int] | None = None, fold: int = 0,
+    ):
+        super().__init__(settings, data)
+        self._report, self._fold_of, self._fold = report, fold_of, fold
+
+    def _open_catalog(self, settings: CatalogSettings) -> Catalog:
+        catalog = super()._open_catalog(settings)
+        if self._fold_of is None:
+            return catalog
+        parts = {name: Part("train", _InFold(self._fold_of, self._fold, inside)) for name, inside in
+                 (("train", False), (HELD_OUT, True))}
+        return PartialCatalog(catalog, parts)
+
+    def _validate(self, model) -> dict[str, float]:
+        metrics = super()._validate(model)
+        if self._report is not None:
+            self._report(metrics)
+        return metrics
+
+    def metrics(self) -> dict[str, float]:
+        """Trains; scores of the fold held out, or without folds of the validation split."""
+        self.prepare_catalog()
+        self.build_model()
+        for index, phase in enumerate(self.settings.phases):
+            self.train(index, phase)
+        self.fit_exemplars()
+        self.fit_gate()
+        if self._fold_of is None:
+            return super()._validate(self.model)
+        protocol = next(iter(self.settings.evaluation.protocols.values()))
+        return predict(self.model, self._evaluation_batches(HELD_OUT, protocol), protocol.without).metrics()
+
+
+class Objective:
+    """What a trial is worth: callable with an `optuna.Trial`.
+
+    Args:
+        data: the run's plain data; catalog: its catalogue, a made-up one already written.
+        folder: for what trials write, deleted as they end.
+        fold_of: {product id: fold}, with `search.folds`.
+
+    The trial's user attributes keep "scores" (one per fold) and "std", their standard deviation.
+    """
+
+    def __init__(self, data: dict, catalog: CatalogSettings, search: SearchSettings, folder: Path,
+                 fold_of: dict[str, int] | None = None):
+        self.data, self.catalog, self.search, self.folder, self.fold_of = data, catalog, search, folder, fold_of
+
+    def __call__(self, trial: optuna.Trial) -> float:
+        values = {key: distribution.suggest(trial, key) for key, distribution in self.search.space.items()}
+        folder = self.folder / f"trial-{trial.number}"
+        settings = build(RunSettings, with_values(self.data, values))
+        settings = replace(settings, output_dir=str(folder), catalog=self.catalog, save_adapter=False)
+        metric, scores = settings.training.metric, []
+        try:
+            if self.fold_of is None:
+                steps = count()
+                run = TrialRun(settings, self.data, lambda metrics: self._report(trial, metrics[metric], next(steps)))
+                scores.append(run.metrics()[metric])
+            else:
+                for fold in range(self.search.folds):
+                    scores.append(TrialRun(settings, self.data, None, self.fold_of, fold).metrics()[metric])
+                    self._report(trial, float(np.mean(scores)), fold, last=fold + 1 == self.search.folds)
+        except NonFiniteLoss as error:
+            raise optuna.TrialPruned(str(error)) from error
+        except (Interrupted, KeyboardInterrupt):
+            # For the search that goes on; a grid would otherwise count this point as done.
+            _RETRY(trial.study, trial.study.trials[trial.number])
+            raise
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+            trial.set_user_attr("scores", scores)
+            trial.set_user_attr("std", float(np.std(scores, ddof=1)) if len(scores) > 1 else 0.0)
+        if not np.isfinite(scores).all():
+            raise ConfigError(f"training.metric: {metric} cannot be measured on what trials are scored on: no product "
+                              "there has such a tag.")
+        return float(np.mean(scores))
+
+    def _report(self, trial: optuna.Trial, value: float, step: int, last: bool = False) -> None:
+        trial.report(value, step)
+        if self.search.prune and not last and trial.should_prune():
+            raise optuna.TrialPruned(f"{value:.4f} after step {step}")

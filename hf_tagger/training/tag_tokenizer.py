@@ -1,0 +1,73 @@
+"""The tokenizer of what the decoder writes: SentencePiece unigram with byte fallback, trained on a catalogue's tags."""
+
+import io
+import string
+from collections.abc import Iterable, Sequence
+from itertools import islice
+
+import sentencepiece
+from tokenizers import Tokenizer, decoders, models, normalizers
+from transformers import PreTrainedTokenizerFast
+
+# In the order of the ids PAD, UNK, BOS, EOS, SEPARATOR of `configuration_tagger`.
+SPECIAL = ["<pad>", "<unk>", "<s>", "</s>", "<sep>"]
+SPACE = "▁"
+
+
+def train_tag_tokenizer(
+    tags: Iterable[str],
+    languages: Sequence[str] = (),
+    attributes: Sequence[str] = (),
+    vocab_size: int = 4000,
+    max_tags: int = 2_000_000,
+) -> PreTrainedTokenizerFast:
+    """Reads `tags` once, in order, and learns at most `vocab_size` tokens from the first `max_tags`; deterministic.
+
+    Its tokens: <pad> <unk> <s> </s> <sep>, the 256 bytes and the word pieces; then, last, a control token for each
+    language ("<en>") and each attribute ("<attribute:colour>"). Any Unicode string comes back as it was from
+    `decode(encode(text))`; what looks like a special token in a text is read as plain characters.
+
+    Raises ValueError where there is no tag, or `vocab_size` is too small.
+    """
+    trained = io.BytesIO()
+    lines = (tag for tag in islice(tags, max_tags) if tag.strip())
+    controls = [f"<{language}>" for language in languages] + [f"<attribute:{name}>" for name in attributes]
+    try:
+        sentencepiece.SentencePieceTrainer.train(
+            sentence_iterator=lines,
+            model_writer=trained,
+            model_type="unigram",
+            vocab_size=vocab_size - len(controls),
+            hard_vocab_limit=False,
+            byte_fallback=True,
+            # All that a byte token is spelt with: read letter by letter, no text is mistaken for a byte.
+            required_chars=string.digits + string.ascii_letters + "<>",
+            normalization_rule_name="identity",
+            remove_extra_whitespaces=False,
+            max_sentence_length=10_000,
+            num_threads=1,
+            minloglevel=2,
+            pad_id=0, unk_id=1, bos_id=2, eos_id=3,
+            control_symbols=[SPECIAL[4]],
+        )  # fmt: skip
+    except (RuntimeError, OSError) as error:
+        raise ValueError(f"no tag tokenizer of {vocab_size} tokens can be learned from these tags: {error}") from error
+    model = sentencepiece.SentencePieceProcessor(model_proto=trained.getvalue())
+    pieces = [(model.id_to_piece(index).replace(SPACE, " "), model.get_score(index))
+              for index in range(model.get_piece_size())]
+    return _fast_tokenizer(pieces, controls)
+
+
+def _fast_tokenizer(pieces: list[tuple[str, float]], controls: list[str]) -> PreTrainedTokenizerFast:
+    lowest = min(score for _, score in pieces)
+    # A byte token must never be cheaper than the letters it is spelt with.
+    pieces = [(piece, 100 * lowest if piece.startswith("<0x") else score) for piece, score in pieces]
+    tokenizer = Tokenizer(models.Unigram(pieces, unk_id=1, byte_fallback=True))
+    # Words at the start of a tag and further on are the same pieces: each has its space before it.
+    tokenizer.normalizer = normalizers.Prepend(" ")
+    tokenizer.decoder = decoders.Sequence([decoders.ByteFallback(), decoders.Fuse(), decoders.Strip(" ", 1, 0)])
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        pad_token=SPECIAL[0], unk_token=SPECIAL[1], bos_token=SPECIAL[2], eos_token=SPECIAL[3], sep_token=SPECIAL[4],
+        additional_special_tokens=controls, split_special_tokens=True, clean_up_tokenization_spaces=False,
+    )  # fmt: skip

@@ -1,0 +1,105 @@
+"""Find products whose given tags are probably wrong, for a person to look at.
+
+    python recipes/find_label_issues.py recipes/configs/fashion.yaml --output_dir runs/fashion-labels
+    python recipes/find_label_issues.py my.yaml --folds 10 --most 1000
+    accelerate launch recipes/finetune.py my.yaml --labels corrected.csv      # what the page saved
+
+The configuration is one of recipes/finetune.py; every key of it can be overridden as `--key.sub value`. Its frozen
+towers run once over the training split; heads and word evidence are fitted on all folds but one and judge that one.
+Confident learning (hf_tagger/evaluation/label_issues.py) then says where they contradict the given tags. `output_dir`
+gets
+
+    review.html       the most suspicious labels with photos, to choose corrections on; works offline
+    suspects.parquet  all of them
+    summary.json      what was looked at, what was skipped, how many errors are to be expected
+
+The catalogue is never changed. Needs iterative-stratification: pip install 'hf_tagger[search]'
+"""
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+
+from hf_tagger.catalog.quarantine import TooManyBadRows
+from hf_tagger.catalog.strict import ConfigError
+from hf_tagger.catalog.synthetic import true_tags
+from hf_tagger.evaluation.label_issues import LabelIssues, find_label_issues, precision_at_recall
+from hf_tagger.evaluation.review import write_review, write_suspects
+from hf_tagger.training.arguments import load_run
+from hf_tagger.training.folds import assign_folds
+from hf_tagger.training.loop import NonFiniteLoss
+from hf_tagger.training.refit import RefittedHeads, heads_only
+from hf_tagger.training.run import FinetuneRun
+
+RECALLS = (0.25, 0.5, 0.75, 0.9)
+
+
+def main(arguments: list[str]) -> int:
+    options, overrides = parse(arguments)
+    try:
+        settings, data = load_run(options.config, overrides)
+        run = FinetuneRun(heads_only(settings), data)
+        run.prepare_catalog()
+        run.build_model()
+        attributes = run.model.config.attributes
+        heads = RefittedHeads(run)
+        fold_of = assign_folds(run.catalog.records("train"), attributes, options.folds, settings.seed)
+        scores = heads.out_of_fold(np.array([fold_of[product] for product in heads.ids]))
+        issues = find_label_issues(attributes, heads.tag_labels, scores, options.min_positives)
+    except (ConfigError, TooManyBadRows, NonFiniteLoss) as error:
+        print(f"find_label_issues: {error}", file=sys.stderr)
+        return 2
+    folder = Path(settings.output_dir)
+    write_suspects(folder / "suspects.parquet", issues, heads.ids)
+    write_review(folder / "review.html", issues, heads.ids, attributes, run.catalog.records("train"), options.most,
+                 f"Suspected labels in {Path(options.config).stem}", run.catalog.schema.allow_urls)
+    summary = summarise(issues)
+    if settings.catalog.synthetic is not None:
+        summary["planted"] = compare_with_truth(issues, heads, true_tags(**settings.catalog.synthetic))
+    (folder / "summary.json").write_text(json.dumps(summary, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    print(json.dumps(summary, indent=1, ensure_ascii=False))
+    print(f"look at {folder / 'review.html'}, then train with --labels corrected.csv")
+    return 0
+
+
+def parse(arguments: list[str]) -> tuple[argparse.Namespace, list[str]]:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False)
+    parser.add_argument("config", help="a YAML file of recipes/finetune.py")
+    parser.add_argument("--folds", type=int, default=5, help="parts of the training split, each judged by the others")
+    parser.add_argument("--min_positives", type=int, default=5, help="tags of fewer products are not judged")
+    parser.add_argument("--most", type=int, default=300, help="suspects on the page")
+    return parser.parse_known_args(arguments)
+
+
+def summarise(issues: LabelIssues) -> dict:
+    names = [suspect.attribute for suspect in issues.suspects]
+    return {"suspects": len(names), "attributes": {
+        name: {"judged": judged, "suspects": names.count(name), "estimated_wrong": round(issues.estimated[name], 1),
+               "skipped_tags": issues.skipped[name]}
+        for name, judged in issues.judged.items()}}
+
+
+def compare_with_truth(issues: LabelIssues, heads: RefittedHeads, truth: dict[str, dict[str, list[str]]]) -> dict:
+    """How well the suspects find the wrong tags of a made-up catalogue, over all attributes and in each."""
+    wrong = {(row, name) for row, (product, tags) in enumerate(zip(heads.ids, heads.tags, strict=True))
+             for name, given in tags.items() if given is not None and set(given) != set(truth[product][name])}
+    results = {}
+    for chosen in ("all", *issues.judged):
+        planted = sum(chosen in ("all", name) for _, name in wrong)
+        suspects = [suspect for suspect in issues.suspects if chosen in ("all", suspect.attribute)]
+        found = [(suspect.row, suspect.attribute) in wrong for suspect in suspects]
+        precisions = precision_at_recall(found, planted, RECALLS)
+        results[chosen] = {
+            "planted": planted, "suspects": len(found), "precision": round(sum(found) / max(len(found), 1), 3),
+            "recall": round(sum(found) / max(planted, 1), 3),
+            "precision_at_recall": {str(recall): precision and round(precision, 3)
+                                    for recall, precision in precisions.items()}}
+    return results
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

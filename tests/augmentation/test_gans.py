@@ -1,0 +1,128 @@
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from hf_tagger.augmentation.health import AugmentationStopped
+from hf_tagger.augmentation.networks import ProjectionCritic, condition
+from hf_tagger.augmentation.semi_supervised import SemiSupervisedGan
+from hf_tagger.augmentation.settings import GanSettings
+from hf_tagger.augmentation.tag_sets import TagSetSampler
+from hf_tagger.augmentation.vectors import TaggedVectors
+from hf_tagger.augmentation.wgan import gradient_penalty, train_gan
+from tests.augmentation.gaussians import NAMES, SLICES, problem, world
+
+SMALL = {"steps": 300, "latent": 8, "hidden": 32, "learning_rate": 2e-3, "check_every": 100, "classification": 1.0}
+
+
+def random(seed=0):
+    return torch.Generator().manual_seed(seed)
+
+
+def trained(data, log=None, **settings):
+    torch.manual_seed(0)
+    sampler = TagSetSampler(data, [0, 1, 2], SLICES)
+    ready = problem(data)
+    loss = ready.loss(torch.ones(5), torch.ones(2))
+    return train_gan(data, sampler, NAMES, GanSettings(**SMALL | settings),
+                     lambda vectors, labels: loss(ready.settled(vectors), labels), random(), log=log, progress=False)
+
+
+@pytest.fixture(scope="module")
+def gan():
+    return trained(world())
+
+
+def test_a_tag_set_is_the_mean_of_its_tags():
+    labels = torch.tensor([[1.0, 0, 0, 1, 0], [-100, -100, -100, -100, -100]])
+    assert condition(labels, NAMES).tolist() == [[0.5, 0, 0, 0.5, 0], [0, 0, 0, 0, 0]]
+
+
+def test_generated_vectors_stand_where_their_colour_does(gan):
+    vectors, labels = gan.draw(300, random())
+    colours = labels[:, :3].argmax(1)
+    assert (vectors[:, :3].argmax(1) == colours).float().mean() > 0.8
+    assert set(colours.tolist()) == {0, 1, 2}
+    for colour in range(3):
+        centre = vectors[colours == colour].mean(0)
+        assert (centre - 2.0 * torch.eye(6)[colour]).norm() < 1.0
+    assert gan.stopped is None and len(gan.history) == 3
+
+
+def test_generated_vectors_differ(gan):
+    asked = torch.eye(5)[:1].repeat(100, 1)
+    made = gan.generator(condition(asked, NAMES), torch.randn(100, 8, generator=random()))
+    assert 0.05 < made.std(0).mean() < 0.6, "real ones scatter by 0.3"
+
+
+def test_the_critic_prefers_a_product_with_its_own_tags(gan):
+    vectors, labels = world(seed=1).batch(np.arange(100))
+    others = labels.clone()
+    others[:, :3] = labels[:, [1, 2, 0]]
+    own, wrong = (gan.critic(vectors, condition(tags, NAMES)) for tags in (labels, others))
+    assert (own > wrong).float().mean() > 0.8
+
+
+def test_losses_are_logged(gan):
+    logged = []
+    trained(world(), log=lambda values, step: logged.append((step, set(values))), steps=100, check_every=50)
+    assert [step for step, _ in logged] == [50, 100]
+    assert logged[0][1] >= {"gan/wasserstein", "gan/generator", "gan/diversity"}
+
+
+def test_the_same_seed_gives_the_same_generator():
+    again, other = trained(world(), steps=20), trained(world(), steps=20)
+    assert all(torch.equal(weight, same) for weight, same in
+               zip(other.generator.state_dict().values(), again.generator.state_dict().values(), strict=True))
+
+
+def test_the_gradient_penalty_is_that_of_the_slope():
+    critic = ProjectionCritic(4, 2, 8)
+    critic.forward = lambda vectors, conditions: 3 * vectors[:, 0]
+    vectors, conditions = torch.randn(5, 4, generator=random()), torch.zeros(5, 2)
+    assert gradient_penalty(critic, vectors, vectors, conditions, conditions, random()).item() == pytest.approx(4.0)
+
+
+def test_divergence_before_any_good_state_leaves_nothing():
+    with pytest.raises(AugmentationStopped, match="diverged at step"):
+        trained(world(), learning_rate=1e12)
+
+
+def test_a_collapsed_generator_stops_the_training():
+    with pytest.raises(AugmentationStopped, match="mode collapse at step 60"):
+        trained(world(), min_diversity=50.0, check_every=10)
+
+
+def test_the_discriminator_learns_from_products_without_tags():
+    data = world(unlabelled=200)
+    torch.manual_seed(0)
+    head = nn.Linear(6, 7)
+    settings = GanSettings(**SMALL | {"unlabelled": 1.0})
+    gan = SemiSupervisedGan(data, TagSetSampler(data, [0, 1, 2], SLICES), NAMES, problem(data).candidates(), settings,
+                            random(), batch_size=32)
+    optimizer = torch.optim.Adam(head.parameters(), 1e-2)
+    losses = []
+    for step in range(100):
+        loss = gan(head, step)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+    gan.finish()
+    assert gan.stopped is None and len(gan.history) == 2
+    assert np.mean(losses[-20:]) < losses[0]
+    assert gan.history[-1]["matching"] < 0.5, "the generator's mean is that of the products"
+
+
+def test_semi_supervised_training_needs_a_softmax():
+    data = TaggedVectors(np.zeros((4, 6), np.float32), np.ones((4, 5), np.int8))
+    with pytest.raises(ValueError, match="`single`"):
+        SemiSupervisedGan(data, TagSetSampler(data, [0], SLICES), NAMES, [], GanSettings(), random())
+
+
+def test_saved_networks_give_the_same_vectors_and_scores(gan):
+    generator, critic = (type(network).from_tensors(network.state_dict()) for network in (gan.generator, gan.critic))
+    asked, noise = NAMES[:3], torch.randn(3, 8, generator=random())
+    vectors = gan.generator(asked, noise)
+    assert torch.equal(generator(asked, noise), vectors)
+    assert torch.equal(critic(vectors, asked), gan.critic(vectors, asked))

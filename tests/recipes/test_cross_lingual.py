@@ -1,0 +1,64 @@
+"""The recipe with two tiny encoders: what is left out is left out, and both tables agree."""
+
+import json
+
+import numpy as np
+import pytest
+from accelerate.state import AcceleratorState
+
+from hf_tagger.catalog.synthetic import generate
+from recipes import cross_lingual
+from tests.recipes.test_finetune import write_config
+
+SHOP = {"rows": 240, "picture_size": 0, "languages": ["en", "fr"], "label_noise": 0.0}
+
+
+@pytest.fixture(autouse=True)
+def fresh_accelerate():
+    AcceleratorState._reset_state(True)
+    yield
+    AcceleratorState._reset_state(True)
+
+
+def config(folder, **synthetic):
+    return write_config(folder / "config.yaml", {"synthetic": SHOP | synthetic}, output_dir=str(folder / "out"),
+                        model={"vision_backbone": None, "words": {"buckets": 4096}},
+                        phases=[{"train": ["heads"], "cached_views": 1, "epochs": 2, "batch_size": 32}],
+                        training={"loader": {"num_workers": 0}})  # fmt: skip
+
+
+ENCODERS = ["--encoder", "scratch:gru", "", "--encoder", "scratch:bert-tiny", "query: "]
+
+
+def test_a_language_is_scored_with_and_without_it_in_training(tmp_path, capsys, monkeypatch):
+    fits, fit = [], cross_lingual.RefittedHeads.fit
+    language_of = {row["id"]: row["language"] for row in generate(**SHOP)}
+
+    def watched(heads, rows):
+        fits.append({heads.split_of[row] for row in rows} | {language_of[heads.ids[row]] for row in rows})
+        return fit(heads, rows)
+
+    monkeypatch.setattr(cross_lingual.RefittedHeads, "fit", watched)
+    arguments = [str(config(tmp_path)), *ENCODERS, "--metric", "category/accuracy"]
+    assert cross_lingual.main(arguments) == 0
+    scores = json.loads((tmp_path / "out" / "cross_lingual.json").read_text())
+    assert list(scores) == ["scratch:gru", "scratch:bert-tiny"] and set(scores["scratch:gru"]) == {"en", "fr"}
+    assert [sorted(each - {"train"}) for each in fits[:1]] == [["en", "fr"]]
+    left_out = [next(iter({"en", "fr"} - each)) for each in fits[1:3]]
+    assert left_out == list(scores["scratch:gru"]) and all("test" not in each for each in fits)
+    for entry in scores["scratch:gru"].values():
+        # Untrained encoders know no language, but words do, and they are of one language each.
+        assert entry["all languages"]["category/accuracy"] > entry["left out"]["category/accuracy"] + 0.2
+    table = (tmp_path / "out" / "cross_lingual.md").read_text()
+    assert table in capsys.readouterr().out
+    rows = [line.strip("| ").split(" | ") for line in table.splitlines()[4:]]
+    assert [row[0] for row in rows] == [*scores["scratch:gru"], "mean"]
+    numbers = np.array([[float(value) for value in row[1:]] for row in rows])
+    assert numbers.shape == (3, 6) and np.allclose(numbers[:2].mean(0), numbers[2], atol=1e-3)
+    first = next(iter(scores["scratch:gru"].values()))
+    assert numbers[0, 0] == pytest.approx(first["all languages"]["category/accuracy"], abs=1e-3)
+
+
+def test_one_language_is_nothing_to_leave_out(tmp_path, capsys):
+    assert cross_lingual.main([str(config(tmp_path, languages=["en"])), *ENCODERS[:3]]) == 2
+    assert "products in at least two languages" in capsys.readouterr().err

@@ -1,0 +1,83 @@
+import random
+import time
+
+import pytest
+import torch
+from transformers import LogitsProcessorList
+
+from hf_tagger.configuration_tagger import BOS, EOS, PAD, SEPARATOR
+from hf_tagger.generation_tagger import TagLogitsProcessor, TagTrie, split_tags
+
+VOCABULARY, FIRST_CONTROL = 30, 27
+# "ab", "abc", "abd", "e" and "fg": some tags begin others.
+TAGS = [[5, 6], [5, 6, 7], [5, 6, 8], [9], [10, 11]]
+
+
+def allowed(written, **options):
+    processor = TagLogitsProcessor(1, FIRST_CONTROL, VOCABULARY, **options)
+    scores = processor(torch.tensor([[BOS, *written]]), torch.zeros(1, VOCABULARY))
+    return set(torch.isfinite(scores[0]).nonzero()[:, 0].tolist())
+
+
+def test_a_trie_finds_its_tags_and_nothing_else():
+    trie = TagTrie(TAGS)
+    assert [trie.find(tag) for tag in TAGS] == [0, 1, 2, 3, 4] and len(trie) == 5
+    assert trie.find([5]) is None and trie.find([5, 6, 9]) is None and trie.find([]) is None
+    assert len(TagTrie([[5], [5]])) == 1
+    with pytest.raises(ValueError, match="tag 1 has no token"):
+        TagTrie([[5], []])
+
+
+def test_free_lists_hold_no_control_no_padding_and_no_empty_tag():
+    words = set(range(5, FIRST_CONTROL))
+    assert allowed([]) == words | {EOS}
+    assert allowed([5]) == words | {EOS, SEPARATOR}
+    assert allowed([5, SEPARATOR]) == words
+    assert allowed([5, SEPARATOR, 6], max_tags=2) == words | {EOS}
+    assert allowed([5], max_tags=2) == words | {EOS, SEPARATOR}
+
+
+def test_a_trie_lets_only_unused_tags_through():
+    options = {"trie": TagTrie(TAGS)}
+    assert allowed([], **options) == {5, 9, 10, EOS}
+    assert allowed([5], **options) == {6}
+    assert allowed([5, 6], **options) == {7, 8, EOS, SEPARATOR}
+    assert allowed([5, 6, SEPARATOR], **options) == {5, 9, 10}
+    assert allowed([5, 6, SEPARATOR, 5, 6], **options) == {7, 8}, "the tag itself is used, longer ones are not"
+    assert allowed([9, SEPARATOR], **options) == {5, 10}
+    assert allowed([5, 6, 7, SEPARATOR, 5, 6, 8, SEPARATOR, 5, 6, SEPARATOR, 9, SEPARATOR, 10, 11], **options) == {EOS}
+    assert allowed([9], max_tags=1, **options) == {EOS}
+
+
+@pytest.mark.parametrize("max_tags", [None, 2])
+def test_whatever_is_sampled_under_a_trie_is_a_list_of_different_tags(max_tags):
+    trie = TagTrie(TAGS)
+    processor = LogitsProcessorList([TagLogitsProcessor(1, FIRST_CONTROL, VOCABULARY, max_tags, trie)])
+    torch.manual_seed(0)
+    rows, lengths = torch.full((64, 1), BOS), set()
+    for _ in range(24):
+        scores = processor(rows, torch.randn(64, VOCABULARY) * 3)
+        done = (rows == EOS).any(1)
+        tokens = torch.multinomial(scores.softmax(-1), 1)[:, 0]
+        rows = torch.cat([rows, torch.where(done, PAD, tokens)[:, None]], dim=1)
+    for row in rows[:, 1:].tolist():
+        assert EOS in row
+        tags = [tag for tag in split_tags(row) if tag]
+        assert all(tag in TAGS for tag in tags) and len({tuple(tag) for tag in tags}) == len(tags)
+        lengths.add(len(tags))
+    assert lengths == ({0, 1, 2} if max_tags else {0, 1, 2, 3, 4, 5})
+
+
+def test_a_hundred_thousand_tags_build_in_seconds_and_cost_little_per_step():
+    draw = random.Random(0)
+    tags = list({tuple(draw.choices(range(5, 4000), k=draw.randint(1, 6))) for _ in range(100_000)})
+    start = time.perf_counter()
+    trie = TagTrie(tags)
+    assert time.perf_counter() - start < 10 and len(trie) == len(tags)
+    processor = TagLogitsProcessor(1, 4010, 4020, trie=trie)
+    written = [BOS, *tags[0], SEPARATOR, *tags[1], SEPARATOR]
+    rows, scores = torch.tensor([written] * 32), torch.zeros(32, 4020)
+    start = time.perf_counter()
+    for _ in range(5):
+        processor(rows, scores)
+    assert (time.perf_counter() - start) / 5 < 0.1

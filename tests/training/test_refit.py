@@ -1,0 +1,124 @@
+"""Heads fitted on some rows of a real, tiny run, and what they say of the others."""
+
+import numpy as np
+import pytest
+import torch
+from accelerate.state import AcceleratorState
+
+from hf_tagger.catalog.strict import ConfigError, build
+from hf_tagger.evaluation.predict import predict
+from hf_tagger.training.arguments import RunSettings
+from hf_tagger.training.refit import HEADS, RefittedHeads, heads_only
+from hf_tagger.training.run import FinetuneRun
+
+DATA = {
+    "catalog": {"synthetic": {"rows": 100, "picture_size": 32, "languages": ["en"], "missing_modality": 0.3}},
+    "model": {"text_backbone": "scratch:bert-tiny", "vision_backbone": "scratch:test_efficientnet", "hidden_size": 32,
+              "image_size": [32, 32], "max_length": 24, "words": {"buckets": 512, "masked_view": True},
+              "exemplars": {"count": 9}},
+    "phases": [{"train": ["heads", "text"]}, {"train": ["heads"], "cached_views": 2, "epochs": 2, "batch_size": 16}],
+    "training": {"loader": {"num_workers": 0}},
+}  # fmt: skip
+
+
+def test_heads_only_takes_the_first_phase_on_cached_features_and_leaves_the_rest_out():
+    settings = heads_only(build(RunSettings, DATA))
+    (phase,) = settings.phases
+    assert (phase.cached_views, phase.epochs, phase.evaluate_every) == (2, 2, 0)
+    assert settings.lora is None and settings.model.exemplars.count == 0 and not settings.model.words.masked_view
+    with pytest.raises(ConfigError, match="model.fusion: attention needs token states"):
+        heads_only(build(RunSettings, DATA | {"model": DATA["model"] | {"fusion": "attention"}}))
+    (default,) = heads_only(build(RunSettings, DATA | {"phases": [{"epochs": 3}]})).phases
+    assert default.cached_views and default.epochs == HEADS.epochs
+
+
+@pytest.fixture(scope="module")
+def heads(tmp_path_factory):
+    AcceleratorState._reset_state(True)
+    data = DATA | {"output_dir": str(tmp_path_factory.mktemp("refit"))}
+    run = FinetuneRun(heads_only(build(RunSettings, data)), data)
+    run.prepare_catalog()
+    run.build_model()
+    yield RefittedHeads(run, ("train", "test"))
+    AcceleratorState._reset_state(True)
+
+
+@pytest.fixture
+def train(heads):
+    return np.flatnonzero(heads.split_of == "train")
+
+
+def test_rows_are_the_products_of_the_splits(heads, train):
+    catalog = heads.run.catalog
+    assert sorted(heads.ids[row] for row in train) == sorted(record["id"] for record in catalog.records("train"))
+    tags = {record["id"]: record["tags"] for record in catalog.records("test")}
+    test = np.flatnonzero(heads.split_of == "test")
+    assert {heads.ids[row]: heads.tags[row] for row in test} == tags
+    assert len(heads.ids) == len(train) + len(tags) == len(heads.tag_labels)
+
+
+def test_scores_are_those_of_the_model_on_the_products_themselves(heads, train):
+    heads.fit(train[:40])
+    found = predict(heads.model, heads.run._loader("test", heads.run._collator(), heads.run.settings.training.loader)
+                    .epoch())  # fmt: skip
+    rows = [heads.ids.index(product) for product in found.ids]
+    assert np.abs(heads.scores(np.array(rows)) - found.scores).max() < 5e-3  # features are kept in half precision
+    assert np.abs(heads.scores(np.array(rows), words=False) - found.scores).max() > 0.05
+
+
+def test_a_fit_remembers_nothing_of_an_earlier_one(heads, train):
+    heads.fit(train[:40])
+    first = heads.scores(train)
+    heads.fit(train[40:])
+    assert np.abs(heads.scores(train) - first).max() > 0.05
+    heads.fit(train[:40])
+    assert np.array_equal(heads.scores(train), first)
+
+
+def test_a_products_own_labels_do_not_move_its_out_of_fold_scores(heads, train):
+    fold = np.arange(len(heads.ids)) % 2
+    before = heads.out_of_fold(fold)
+    kept = heads.tag_labels[fold == 0].copy()
+    heads.tag_labels[fold == 0] = 1 - np.clip(kept, 0, 1)
+    after = heads.out_of_fold(fold)
+    heads.tag_labels[fold == 0] = kept
+    assert np.array_equal(before[fold == 0], after[fold == 0])
+    assert np.abs(before[fold == 1] - after[fold == 1]).max() > 0.05
+    assert torch.is_grad_enabled()
+
+
+def test_the_gate_learns_from_products_that_the_sources_were_not_fitted_on(tmp_path):
+    """Words that know every training text by heart are trusted on it, and less on texts that they have not seen."""
+    AcceleratorState._reset_state(True)
+    phase = {"train": ["heads"], "cached_views": 2, "epochs": 2, "batch_size": 16}
+    data = DATA | {"output_dir": str(tmp_path), "phases": [phase], "lora": None, "gate": {"folds": 2, "max_rows": 60}}
+    settings = build(RunSettings, data)
+    run = FinetuneRun(settings, data)
+    run.prepare_catalog()
+    run.build_model()
+    run.train(0, settings.phases[0])
+    run.fit_exemplars()
+    before = {name: tensor.clone() for name, tensor in run.model.state_dict().items()}
+    rows = run._out_of_fold_evidence(settings.gate)
+    for name, tensor in run.model.state_dict().items():
+        assert torch.equal(tensor, before[name]), name
+    # 60 of the products in four ways, as far as they have what a way shows.
+    evidence, features, labels = (torch.cat(part) for part in zip(*rows, strict=True))
+    assert 60 < len(evidence) <= 240 and evidence.shape[1] == run.model.evidence_gate.sources == 5
+    has_text = evidence[:, 1].abs().sum(-1) > 0
+    colour = slice(12, 23)
+    known = (labels[:, colour].amax(1) == 1) & has_text
+    heads = RefittedHeads(run, store=run._stored["plain"], masked=run._stored["masked"])
+    heads.fit(np.arange(len(heads.ids)))
+    seen = [(told[:, 1, colour], given[:, colour]) for told, _, given in heads.evidence(np.arange(len(heads.ids)))]
+    told, given = (torch.cat(part) for part in zip(*seen, strict=True))
+    spoken = (told.abs().sum(-1) > 0) & (given.amax(1) == 1)
+
+    def accuracy(scores, right):
+        return (scores.argmax(1) == right.argmax(1)).float().mean()
+
+    held_out = accuracy(evidence[known][:, 1, colour], labels[known][:, colour])
+    assert accuracy(told[spoken], given[spoken]) > held_out + 0.1
+    run.fit_gate()
+    assert not torch.equal(run.model.evidence_gate.weights.weight, before["evidence_gate.weights.weight"])
+    AcceleratorState._reset_state(True)
