@@ -26,7 +26,7 @@ from accelerate import PartialState
 
 from hf_tagger.catalog.collate import Collator
 from hf_tagger.catalog.loader import CatalogLoader
-from hf_tagger.catalog.settings import CatalogSettings, open_catalog
+from hf_tagger.catalog.settings import open_catalog
 from hf_tagger.catalog.stream import Catalog
 from hf_tagger.catalog.strict import ConfigError
 from hf_tagger.catalog.vocabulary import Vocabulary
@@ -51,7 +51,8 @@ def main(arguments: list[str]) -> int:
     try:
         settings, data = load_run(options.catalogue, overrides)
         catalog = open_catalog(settings.catalog, folder / "catalog")
-        settings = replace(settings, catalog=CatalogSettings(catalog.source, catalog.schema))
+        opened = replace(settings.catalog, source=catalog.source, schema=catalog.schema, synthetic=None)
+        settings = replace(settings, catalog=opened)
         vocabulary = Vocabulary.scan(catalog.records("train"), catalog.schema)
         attributes = [entry for entry in vocabulary.attributes if entry["tags"]]
         about = {"catalogue": options.catalogue, "split": settings.evaluation.split, "machine": describe_machine(),

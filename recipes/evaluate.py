@@ -1,13 +1,13 @@
 """Say how good a tagger is, and set its thresholds.
 
     python recipes/evaluate.py runs/quickstart runs/quickstart/training_config.yaml
-    python recipes/evaluate.py runs/fashion recipes/configs/fashion.yaml --slices season --evaluation.split validation
-    python recipes/evaluate.py runs/my-shop new_products.csv --calibrate --calibration.objective precision
+    python recipes/evaluate.py runs/my-shop new_products.csv --slices brand
+    python recipes/evaluate.py runs/my-shop my.yaml --calibrate --calibration.objective precision
 
 MODEL is a model folder, an adapter folder or a Hub id. CATALOGUE is a YAML file with source and schema (the one the
-model was trained by will do; its keys can be overridden as `--key.sub value`), or the path of a catalogue that is
-written like the training one. Several processes share the work under `accelerate launch` (on CPUs: `python -m
-torch.distributed.run --nproc_per_node 2`).
+model was trained by will do), or the path of a catalogue that is written like the training one. Keys of `catalog`,
+`evaluation`, `calibration` and `loader` can be overridden as `--key.sub value`. Several processes share the work under
+`accelerate launch` (on CPUs: `python -m torch.distributed.run --nproc_per_node 2`).
 
 Written to the output folder: report.html, figures/*.png, metrics.json, per_tag.csv and predictions.parquet; and, filled
 from model_cards/template.md, the model card: README.md in the model folder, or wherever --card says.
@@ -23,7 +23,6 @@ from pathlib import Path
 import torch
 from accelerate import PartialState
 from accelerate.utils import parse_flag_from_env
-from tqdm import tqdm
 
 from hf_tagger.catalog.settings import open_catalog
 from hf_tagger.catalog.strict import ConfigError
@@ -33,8 +32,8 @@ from hf_tagger.evaluation.machine import describe_machine
 from hf_tagger.evaluation.protocols import Evaluator, open_tagger
 from hf_tagger.evaluation.report import ReportData, write_report
 from hf_tagger.evaluation.results import ProtocolResult, remarks, write_results
+from hf_tagger.evaluation.settings import EvaluateSettings, load_evaluation
 from hf_tagger.evaluation.tables import score_table
-from hf_tagger.training.arguments import RunSettings, load_evaluation
 
 TEMPLATE = Path(__file__).parents[1] / "model_cards" / "template.md"
 
@@ -81,30 +80,34 @@ def parse(arguments: list[str]) -> tuple[argparse.Namespace, list[str]]:
     parser.add_argument("--calibrate", action="store_true",
                         help="first fit temperatures and thresholds on validation, and store them in the model")
     parser.add_argument("--slices", nargs="*", default=[], metavar="COLUMN", help="also score by these columns' values")
-    parser.add_argument("--baselines", help="baselines.json of recipes/baselines.py, for the report's headline table")
+    parser.add_argument("--baselines", nargs="*", default=[], metavar="FILE",
+                        help="baselines.json of recipes/baselines.py, for the report's headline table")
     parser.add_argument("--card", help="where the model card goes (default: README.md in the model folder)")
     parser.add_argument("--resamples", type=int, default=1000, help="bootstrap resamples (0: no intervals)")
     return parser.parse_known_args(arguments)
 
 
-def read_baselines(path: str | None) -> dict:
-    if path is None:
-        return {}
-    if not Path(path).is_file():
-        raise ConfigError(f"there is no file {path}: recipes/baselines.py writes it")
-    return json.loads(Path(path).read_text(encoding="utf-8"))["methods"]
+def read_baselines(paths: list[str]) -> dict:
+    methods = {}
+    for path in paths:
+        if not Path(path).is_file():
+            raise ConfigError(f"there is no file {path}: recipes/baselines.py writes it")
+        methods |= json.loads(Path(path).read_text(encoding="utf-8"))["methods"]
+    return methods
 
 
-def open_evaluator(options: argparse.Namespace, settings: RunSettings, folder: Path, state: PartialState) -> Evaluator:
+def open_evaluator(
+    options: argparse.Namespace, settings: EvaluateSettings, folder: Path, state: PartialState
+) -> Evaluator:
     tagger = open_tagger(options.model, state.device)
     with state.main_process_first():
         catalog = open_catalog(settings.catalog, folder / "catalog", write=state.is_main_process)
     catalog.schema = replace(catalog.schema, keep=[*catalog.schema.keep, *options.slices])
-    return Evaluator(tagger, catalog, settings.evaluation, settings.training.loader, state,
+    return Evaluator(tagger, catalog, settings.evaluation, settings.loader, state,
                      settings.catalog.drop_duplicates)
 
 
-def calibrate(evaluator: Evaluator, settings: RunSettings, model: str) -> dict:
+def calibrate(evaluator: Evaluator, settings: EvaluateSettings, model: str) -> dict:
     """Fits on the validation split under the first protocol, and changes the stored model."""
     stored_config(model)  # what cannot be stored need not be fitted
     if settings.calibration is None:
@@ -131,9 +134,9 @@ def evaluate(evaluator: Evaluator, options: argparse.Namespace) -> list[Protocol
     if not evaluator.state.is_main_process:
         return []
     seconds = time.perf_counter() - start
-    print(f"{looks} looks at products under {len(found)} protocols, {looks / seconds:.1f} a second")
+    print(f"{looks} looks at products under {len(found)} protocols, {looks / seconds:.1f} a second", flush=True)
     return [ProtocolResult.of(name, predictions, options.slices, options.resamples)
-            for name, predictions in tqdm(found.items(), desc="scoring", unit="protocol")]
+            for name, predictions in found.items()]
 
 
 if __name__ == "__main__":

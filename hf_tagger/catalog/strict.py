@@ -7,6 +7,7 @@ import types
 import typing
 from collections.abc import Iterable
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import yaml
@@ -55,6 +56,19 @@ def build(cls: type, data: Any, where: str = "") -> Any:
         return cls(**values)
     except ValueError as error:
         raise ConfigError(f"{where}: {error}" if where else str(error)) from error
+
+
+def read_yaml(path: str | Path) -> dict:
+    """The keys and values of a YAML file, {} if it is empty. Raises ConfigError where it is missing or not valid."""
+    try:
+        data = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ConfigError(f"there is no configuration file {path}") from None
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{path} is not valid YAML: {error}") from error
+    if not isinstance(data, dict | None):
+        raise ConfigError(f"{path}: expected keys and values, got {data!r}.")
+    return data or {}
 
 
 def override(data: dict, arguments: list[str]) -> dict:

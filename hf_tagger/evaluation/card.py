@@ -93,8 +93,13 @@ def _calibration(data: ReportData) -> dict[str, list[str]]:
     if data.uncalibrated is None:
         return {}
     before, after = data.uncalibrated.scores(precisions=False), data.results[0].scorer.scores(precisions=False)
-    return {part.name: [decimal(float(scores[f"{part.name}/{metric}"][0])) for metric in ("ece", "macro_f1")
-                        for scores in (before, after)] for part in data.results[0].scorer.parts}
+    found = {}
+    for entry in data.results[0].predictions.attributes:
+        name, metrics = entry["name"], ("ece", "macro_f1") if entry.get("thresholds") else ("ece",)
+        values = [scores[f"{name}/{metric}"][0] for metric in metrics for scores in (before, after)]
+        found[name] = [decimal(float(value)) for value in values]
+        found[name] += ["–"] * (4 - len(found[name]))
+    return found
 
 
 def _figures(evaluation: Path, path: Path) -> list[Path]:

@@ -55,7 +55,7 @@ def confusions(predictions: Predictions, most: int = 8) -> dict[str, list[tuple[
 
 
 def confident_mistakes(predictions: Predictions, most: int = 12, per_attribute: int = 4) -> list[Case]:
-    """Wrongly given tags with the highest scores, at most `per_attribute` of each attribute."""
+    """Wrongly given tags with the highest scores, at most `per_attribute` of each attribute and one of each product."""
     candidates = []
     for attribute, tags, references, chosen, scores in predictions.parts():
         width = chosen.shape[1]
@@ -64,10 +64,12 @@ def confident_mistakes(predictions: Predictions, most: int = 12, per_attribute: 
         order = np.argsort(-scores[rows, columns], kind="stable")[:per_attribute]
         candidates += [(float(scores[row, column]), row, attribute["name"], tags[column])
                        for row, column in zip(rows[order], columns[order], strict=True)]
-    candidates.sort(key=lambda item: -item[0])
-    return [Case(row, predictions.ids[row], predictions.about[row]["text"], f"{name}: {tag}, {score:.0%} sure",
+    surest = {}
+    for candidate in sorted(candidates, key=lambda item: -item[0]):
+        surest.setdefault(candidate[1], candidate)
+    return [Case(row, predictions.ids[row], predictions.about[row]["text"], f"{name}: {tag}, {score:.1%} sure",
                  [verdict for verdict in verdicts_of(predictions, row) if verdict.attribute == name])
-            for score, row, name, tag in candidates[:most]]
+            for score, row, name, tag in list(surest.values())[:most]]
 
 
 def uncertain_products(predictions: Predictions, most: int = 12) -> list[Case]:

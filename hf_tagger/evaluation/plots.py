@@ -11,7 +11,7 @@ import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import NullFormatter, ScalarFormatter
+from matplotlib.ticker import FuncFormatter, NullFormatter
 
 from hf_tagger.catalog.collate import UNKNOWN
 from hf_tagger.evaluation.scoring import HEAD, MEDIUM
@@ -128,7 +128,7 @@ def f1_by_frequency(name: str, rows: list[dict]) -> Panel:
                      linewidths=0)
         axes.set(xscale="log", ylim=(-0.04, 1.04), xlabel="training products", ylabel="F1",
                  xlim=(0.6, max(300, 1.6 * counts.max(initial=1))))
-        axes.xaxis.set_major_formatter(ScalarFormatter())
+        axes.xaxis.set_major_formatter(FuncFormatter(lambda count, _: f"{count:g}"))
         axes.xaxis.set_minor_formatter(NullFormatter())
         axes.tick_params(which="minor", length=0)
 

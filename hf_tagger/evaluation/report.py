@@ -94,7 +94,7 @@ def write_report(folder: Path, data: ReportData) -> Path:
             plots.png(panels, folder / "figures" / f"{name}.png")
     environment = Environment(loader=FileSystemLoader(Path(__file__).parent), autoescape=True,
                               undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    environment.filters["decimal"] = lambda value: "–" if value is None or value != value else decimal(value)
+    environment.filters["decimal"] = decimal
     environment.filters["threshold_range"] = threshold_range
     environment.globals["zip"] = zip
     main = data.results[0]

@@ -27,8 +27,8 @@ class AttributeRows:
 
     Args:
         name, kind; tags: those of the vocabulary, then those that only the given tags know.
-        rows: float32 [N, 3 C + 4 + 45]: hits, false alarms and misses of each tag, exact, known, log-loss and its
-            terms, confidence bins.
+        rows: float32 [N, 3 C + 5 + 45]: hits, false alarms and misses of each tag, exact, known, log-loss and its
+            terms, answered, confidence bins.
         references, scores: [N, C] and [N, P], for average precision.
     """
 
@@ -48,8 +48,9 @@ class AttributeRows:
         exact = known.any(1) & ~wrong.any(1)
         loss, terms = log_losses(references, scores, attribute["kind"])
         bins = calibration_bins(references, scores, attribute["kind"])
+        answered = known.any(1) & predicted.any(1)
         columns = [given & predicted, wrong & predicted, wrong & given,
-                   np.stack([exact, known.any(1), loss, terms], axis=1), bins.reshape(len(bins), -1)]
+                   np.stack([exact, known.any(1), loss, terms, answered], axis=1), bins.reshape(len(bins), -1)]
         rows = np.concatenate([column.astype(np.float32) for column in columns], axis=1)
         return cls(attribute["name"], attribute["kind"], tags, rows, references, scores)
 
@@ -63,9 +64,10 @@ class AttributeRows:
         """Sums [..., K] of `rows` -> confidence bins [..., 3, 15]."""
         return sums[..., -3 * BINS:].reshape(*sums.shape[:-1], 3, BINS)
 
-    def log_loss(self, sums: np.ndarray) -> np.ndarray:
-        loss, terms = sums[..., 3 * len(self.tags) + 2], sums[..., 3 * len(self.tags) + 3]
-        return np.where(terms > 0, loss / np.maximum(terms, 1), np.nan)
+    def means(self, sums: np.ndarray) -> dict[str, np.ndarray]:
+        """{"log_loss", "coverage" (known products that are given a tag)} from sums [..., K] of `rows`."""
+        _, known, loss, terms, answered = np.moveaxis(sums[..., 3 * len(self.tags):-3 * BINS], -1, 0)
+        return {"log_loss": _share(loss, terms), "coverage": _share(answered, known)}
 
 
 class Scorer:
@@ -94,10 +96,11 @@ class Scorer:
             weights: how often each product counts, [G, N] for G sets of products; default: one set of all [1, N].
             precisions: also average precision, which costs a sort per tag.
 
-        Metrics: "<attribute>/" accuracy, micro_, macro_ and weighted_ precision, recall and f1, log_loss, ece,
-        average_precision; over all attributes micro_f1, macro_f1, weighted_f1, map (means over every tag), log_loss and
-        ece (means over the attributes), subset_accuracy (products whose every known attribute is right), f1@1, f1@3,
-        f1@5; and over the tags of one frequency in training, head/macro_f1, medium/macro_f1, tail/macro_f1.
+        Metrics: "<attribute>/" accuracy, micro_, macro_ and weighted_ precision, recall and f1, log_loss, coverage
+        (known products that are given a tag), ece, average_precision; over all attributes micro_f1, macro_f1,
+        weighted_f1, map (means over every tag), log_loss and ece (means over the attributes), subset_accuracy (products
+        whose every known attribute is right), f1@1, f1@3, f1@5; and over the tags of one frequency in training,
+        head/macro_f1, medium/macro_f1, tail/macro_f1.
         """
         found, counts, average = {}, [], []
         for part in self.parts:
@@ -105,7 +108,7 @@ class Scorer:
             counts.append(part.counts(sums))
             found[f"{part.name}/accuracy"] = counts[-1].accuracy()
             found |= {f"{part.name}/{metric}": value for metric, value in counts[-1].averaged().items()}
-            found[f"{part.name}/log_loss"] = part.log_loss(sums)
+            found |= {f"{part.name}/{metric}": value for metric, value in part.means(sums).items()}
             found[f"{part.name}/ece"] = calibration_error(part.bins(sums))
             if precisions:
                 average.append(_precisions(part, weights))
@@ -120,8 +123,7 @@ class Scorer:
             found[name] = _nanmean(np.stack([found[f"{part.name}/{name}"] for part in self.parts], axis=-1))
         sums = _weighted(self.overall, weights)
         for index, name in enumerate(["subset_accuracy", *(f"f1@{k}" for k in TOP_K)]):
-            value, count = sums[..., 2 * index], sums[..., 2 * index + 1]
-            found[name] = np.where(count > 0, value / np.maximum(count, 1), np.nan)
+            found[name] = _share(sums[..., 2 * index], sums[..., 2 * index + 1])
         for name, columns in self.frequency().items():
             group = TagCounts(*(part[..., columns] for part in tags), 0, 0).averaged()
             found[f"{name}/macro_f1"] = group["macro_f1"]
@@ -136,21 +138,31 @@ class Scorer:
         return {"head": counts >= HEAD, "medium": (counts < HEAD) & (counts >= MEDIUM), "tail": counts < MEDIUM}
 
     def summary(self, resamples: int = 0, seed: int = 0, precisions: bool = True) -> dict[str, dict]:
-        """{metric: {"value", "low", "high"}}: the score and its 95 % bootstrap interval (percentiles over resampled
-        products; without resamples, the score alone). Metrics that nothing can be measured by are left out."""
+        """{metric: {"value", "low", "high"}}: the score and its 95 % bootstrap interval (without resamples, the score
+        alone). Metrics that nothing can be measured by are left out.
+
+        The interval is that of the percentiles over resampled products, moved so that their median falls on the score:
+        a resample lacks every third of the tags that have one product, and has others twice, which biases macro means
+        and calibration errors.
+        """
         values = {name: float(value[0]) for name, value in self.scores(None, precisions).items()}
         summary = {name: {"value": value} for name, value in values.items() if not np.isnan(value)}
         if resamples and len(self) > 1:
-            drawn = self.scores(resampled(len(self), resamples, seed), precisions)
+            drawn = self.scores(draw(len(self), resamples, seed), precisions)
             for name, entry in summary.items():
-                entry["low"], entry["high"] = (float(bound) for bound in np.nanpercentile(drawn[name], [2.5, 97.5]))
+                low, middle, high = (float(bound) for bound in np.nanpercentile(drawn[name], [2.5, 50, 97.5]))
+                entry["low"] = max(entry["value"] - (middle - low), 0.0)
+                entry["high"] = entry["value"] + (high - middle)
+                if not name.endswith("log_loss"):
+                    entry["high"] = min(entry["high"], 1.0)
         return summary
 
     def per_tag(self, resamples: int = 0, seed: int = 0) -> list[dict]:
         """One row per tag: attribute, tag, training (products, None where not counted), support, predicted, hits,
-        precision, recall, f1, average_precision, and the bounds f1_low and f1_high."""
+        precision, recall, f1, average_precision, and the bounds f1_low and f1_high, percentiles for which F1 is 0 in a
+        resample without the tag: the interval of a tag with a product or two should be wide."""
         rows = []
-        weights = resampled(len(self), resamples, seed) if resamples and len(self) > 1 else None
+        weights = draw(len(self), resamples, seed) if resamples and len(self) > 1 else None
         for part in self.parts:
             counts = part.counts(_weighted(part.rows, None)[0])
             ratios, average = counts.per_tag(), average_precisions(part.references, part.scores)
@@ -184,7 +196,7 @@ class Scorer:
         return {name: tags for name, tags in found.items() if tags}
 
 
-def resampled(products: int, resamples: int, seed: int) -> np.ndarray:
+def draw(products: int, resamples: int, seed: int) -> np.ndarray:
     """How often each product is drawn, uint8 [resamples, products]: Poisson(1), the limit of drawing with
     replacement (Chamandy et al. 2012, "Estimating uncertainty for massive data streams")."""
     return np.random.default_rng(seed).poisson(1.0, (resamples, products)).astype(np.uint8)
@@ -243,10 +255,14 @@ def _precisions(part: AttributeRows, weights: np.ndarray | None) -> np.ndarray:
     return found
 
 
+def _share(total: np.ndarray, count: np.ndarray) -> np.ndarray:
+    return np.where(count > 0, total / np.maximum(count, 1), np.nan)
+
+
 def _nanmean(values: np.ndarray) -> np.ndarray:
     present = ~np.isnan(values)
     count = present.sum(-1)
-    return np.where(count > 0, np.where(present, values, 0.0).sum(-1) / np.maximum(count, 1), np.nan)
+    return _share(np.where(present, values, 0.0).sum(-1), count)
 
 
 def _padded(counts: Sequence[int], width: int) -> np.ndarray:

@@ -56,6 +56,8 @@ def _cell(metric: str, own: dict, others: list[dict], interval: bool = False) ->
     return text
 
 
-def decimal(value: float) -> str:
-    """.843, 1.000"""
+def decimal(value: float | None) -> str:
+    """.843, 1.000; a dash for nothing and NaN."""
+    if value is None or value != value:
+        return "–"
     return f"{value:.3f}".removeprefix("0") if 0 <= value < 1 else f"{value:.3f}"

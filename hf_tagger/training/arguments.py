@@ -4,12 +4,10 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
-import yaml
-
 from hf_tagger.augmentation.settings import AugmentationSettings
 from hf_tagger.catalog.loader import LoaderSettings
 from hf_tagger.catalog.settings import CatalogSettings
-from hf_tagger.catalog.strict import ConfigError, build, override
+from hf_tagger.catalog.strict import build, override, read_yaml
 from hf_tagger.evaluation.calibration import CalibrationSettings
 from hf_tagger.evaluation.protocols import EvaluationSettings
 from hf_tagger.training.augment import ImageAugmentation, TextAugmentation
@@ -185,42 +183,5 @@ def load_run(config: str | Path, arguments: list[str]) -> tuple[RunSettings, dic
 
     Raises ConfigError, naming the key and the nearest known one, for anything that does not fit.
     """
-    data = override(_read_yaml(config), arguments)
+    data = override(read_yaml(config), arguments)
     return build(RunSettings, data), data
-
-
-def load_evaluation(catalogue: str | Path, model: str | Path, arguments: list[str]) -> RunSettings:
-    """The settings by which a model looks at a catalogue.
-
-    Args:
-        catalogue: a YAML file (a training configuration, or `source` and `schema` alone), or the path of a catalogue
-            that is read by the schema in the model folder's own training configuration; all of it is the split "test".
-        arguments: `--key.sub value` overrides.
-
-    Raises ConfigError as `load_run` does.
-    """
-    if Path(catalogue).suffix in (".yaml", ".yml"):
-        data = _read_yaml(catalogue)
-        if "catalog" not in data and {"source", "schema"} & set(data):
-            data = {"catalog": data}
-        return build(RunSettings, override(data, arguments))
-    config = Path(model) / "training_config.yaml"
-    if not config.exists():
-        raise ConfigError(f"{catalogue} is no YAML file, and {config}, which would tell how to read it, is not there: "
-                          "give a YAML file with source and schema")
-    data = _read_yaml(config)
-    schema = data["catalog"].get("schema")
-    if schema is None:
-        raise ConfigError(f"{config} describes a made-up catalogue: give a YAML file with source and schema")
-    data["catalog"] = data["catalog"] | {"source": {"files": {"test": str(catalogue)}}}
-    data["evaluation"] = (data.get("evaluation") or {}) | {"split": "test"}
-    return build(RunSettings, override(data, arguments))
-
-
-def _read_yaml(path: str | Path) -> dict:
-    try:
-        return yaml.safe_load(Path(path).read_text(encoding="utf-8")) or {}
-    except FileNotFoundError:
-        raise ConfigError(f"there is no configuration file {path}") from None
-    except yaml.YAMLError as error:
-        raise ConfigError(f"{path} is not valid YAML: {error}") from error

@@ -34,8 +34,8 @@ def test_confused_pairs_are_counted_per_attribute_the_commonest_first(found):
 def test_the_surest_wrong_tags_come_first_and_unknown_ones_are_not_wrong(found):
     cases = confident_mistakes(found)
     assert [(case.id, case.reason) for case in cases] == [
-        ("e", "colour: Red, 95% sure"), ("b", "uses: Snow, 90% sure"), ("b", "colour: Blue, 80% sure"),
-        ("c", "colour: Blue, 70% sure"), ("c", "uses: Rain, 60% sure"), ("d", "uses: Rain, 50% sure")]  # fmt: skip
+        ("e", "colour: Red, 95.0% sure"), ("b", "uses: Snow, 90.0% sure"), ("c", "colour: Blue, 70.0% sure"),
+        ("d", "uses: Rain, 50.0% sure")], "of each product the surest one"  # fmt: skip
     assert [verdict.attribute for verdict in cases[0].verdicts] == ["colour"]
     assert [case.id for case in confident_mistakes(found, per_attribute=1)] == ["e", "b"]
 

@@ -3,7 +3,7 @@ import pytest
 from sklearn import metrics as sk
 
 from hf_tagger.evaluation.predict import Predictions
-from hf_tagger.evaluation.scoring import Scorer, resampled
+from hf_tagger.evaluation.scoring import Scorer, draw
 
 ATTRIBUTES = [
     {"name": "colour", "kind": "single", "tags": list("abcdef"), "counts": [400, 150, 60, 30, 9, 1]},
@@ -61,6 +61,14 @@ def test_a_product_is_right_if_all_its_known_attributes_are(predictions):
     assert 0.05 < exact / known < 0.95
 
 
+def test_coverage_counts_known_products_that_get_a_tag(predictions):
+    for entry, _, references, chosen, _ in predictions.parts():
+        known = (references != -100).any(1)
+        expected = chosen[known].any(1).mean()
+        assert Scorer(predictions).scores()[f"{entry['name']}/coverage"][0] == pytest.approx(expected)
+        assert 0.3 < expected < 1
+
+
 def test_weighting_a_product_twice_is_listing_it_twice(predictions):
     scorer = Scorer(predictions)
     weights = np.random.default_rng(1).integers(0, 3, (4, len(scorer))).astype(np.uint8)
@@ -84,10 +92,20 @@ def test_intervals_hold_the_score_of_the_whole_population_about_as_often_as_they
     assert 0.85 <= inside / 60 <= 1.0
 
 
+def test_an_interval_holds_its_own_score_where_many_tags_have_a_single_product():
+    attribute = {"name": "kind", "kind": "single", "tags": [f"t{number}" for number in range(60)]}
+    tags = [{"kind": [f"t{number}"]} for number in range(60)]
+    scores = np.eye(60, dtype=np.float32)[[number if number % 2 else (number + 1) % 60 for number in range(60)]]
+    summary = Scorer(Predictions([attribute], tags, tags, scores).decided([attribute])).summary(300)
+    for name in ("micro_f1", "macro_f1", "map", "ece", "kind/macro_recall", "kind/average_precision"):
+        entry = summary[name]
+        assert 0 <= entry["low"] < entry["value"] < entry["high"] <= 1 and entry["high"] - entry["low"] < 0.5, name
+
+
 def test_resampling_draws_every_product_once_on_average_and_is_repeatable():
-    drawn = resampled(500, 400, seed=3)
+    drawn = draw(500, 400, seed=3)
     assert drawn.mean() == pytest.approx(1, abs=0.01) and drawn.var() == pytest.approx(1, abs=0.05)
-    assert (drawn == resampled(500, 400, seed=3)).all() and (drawn != resampled(500, 400, seed=4)).any()
+    assert (drawn == draw(500, 400, seed=3)).all() and (drawn != draw(500, 400, seed=4)).any()
 
 
 def test_tags_are_grouped_by_how_often_training_saw_them(predictions):
