@@ -99,7 +99,8 @@ class Labels:
         met = {product for product, _ in self._moves}
         strangers = [product for product in self.tags if product not in met]
         line = f"labels: {len(self)} corrections of {len(self.tags)} products, {len(met)} of them in the training split"
-        return line + (f" (not there: {strangers[0]} and {len(strangers) - 1} more)" if strangers else "")
+        shown = ", ".join(strangers[:3]) + ", …" * (len(strangers) > 3)
+        return f"{line} (not there: {shown})" if strangers else line
 
 
 def _tags(cell: Any) -> list[str] | None:

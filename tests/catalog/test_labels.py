@@ -95,7 +95,7 @@ def checked(opened, labels):
 
 def test_products_that_are_not_there_are_counted(shop):
     line = checked(*shop(("1", "colour", '["Blue"]'), ("9", "colour", '["Blue"]'), ("8", "size", "")))
-    assert line == ("labels: 3 corrections of 3 products, 1 of them in the training split (not there: 9 and 1 more)")
+    assert line == ("labels: 3 corrections of 3 products, 1 of them in the training split (not there: 9, 8)")
 
 
 def test_a_tag_that_no_product_has_is_refused(shop):
