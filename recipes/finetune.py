@@ -33,6 +33,7 @@ def main(arguments: list[str]) -> int:
             run.train(index, phase)
         run.fit_exemplars()
         run.fit_gate()
+        run.fit_free_form()
         run.save()
         run.report()
     except (ConfigError, TooManyBadRows, NonFiniteLoss) as error:

@@ -113,7 +113,7 @@ def test_language_and_attributes_are_asked_for_by_control_tokens(tagger):
     german = tagger(PRODUCTS[:2], free_form=True, language="de")
     assert generated(german) == [{"rot", "Becher"}, {"blau", "Kleid"}]
     assert generated(tagger([{**PRODUCTS[0], "language": "de"}], free_form=True)) == [{"rot", "Becher"}]
-    keywords = tagger(PRODUCTS, free_form=True, attributes=["keywords"])
+    keywords = tagger(PRODUCTS, free_form=True, attributes=["keywords"], language="en")
     assert [{tag["label"] for tag in tags} for tags in keywords] == [{"coffee mug"}, {"party dress"}, {"coffee mug"}]
     assert {tag["attribute"] for tags in keywords for tag in tags} == {"keywords"}
 
@@ -125,7 +125,8 @@ def test_constrained_writes_closed_tags_only_with_their_attribute(tagger):
         for tags in results:
             assert all(KNOWN[tag["label"]] == tag["attribute"] for tag in tags)
             assert len({tag["label"] for tag in tags}) == len(tags)
-    one = tagger(PRODUCTS[:1], free_form=True, constrained=True, attributes=["category"], max_tags=1, threshold=1.0)
+    one = tagger(PRODUCTS[:1], free_form=True, constrained=True, attributes=["category"], threshold=1.0,
+                 min_score=0.0, max_tags=1)
     assert [tag["label"] for tag in one[0]] == ["Mug"]
 
 

@@ -166,7 +166,7 @@ def test_without_thresholds_none_of_the_tags_may_be_likelier_than_each(folder):
     output = {"scores": torch.full((6,), 0.4), "chosen": None}
     output["scores"][colours] = torch.tensor([0.2, 0.3])
     chosen = untrained.model.predicted_tags(output["scores"][None])[0]
-    assert labels(untrained.postprocess((output["scores"], chosen))) == {"Mug"}
+    assert labels(untrained.postprocess((output["scores"], chosen, []))) == {"Mug"}
 
 
 def truncated():

@@ -25,6 +25,7 @@ from hf_tagger.catalog.stream import Catalog
 from hf_tagger.catalog.strict import ConfigError, build, did_you_mean
 from hf_tagger.catalog.vocabulary import Vocabulary
 from hf_tagger.evaluation.predict import INPUTS, Predictions, outputs_of, predict
+from hf_tagger.evaluation.writing import free_form_table, score_written
 from hf_tagger.pipeline_tagger import ProductTaggingPipeline, bf16_is_fast
 from hf_tagger.training.arguments import CatalogSettings, PhaseSettings, Protocol, RunSettings
 from hf_tagger.training.augment import image_augmenter, masked_text, text_augmenter
@@ -40,6 +41,7 @@ from hf_tagger.training.losses import SequenceLoss, TaggingLoss
 from hf_tagger.training.memory import keep_freed_memory
 from hf_tagger.training.optimizer import tower_of
 from hf_tagger.training.words import fit_words, text_batches
+from hf_tagger.training.written_scores import fit_free_form
 
 PACKAGES = ("torch", "transformers", "datasets", "accelerate", "peft", "timm", "evaluate", "hf_tagger")
 
@@ -260,7 +262,8 @@ class FinetuneRun:
         # An adapter that has not been trained adds nothing but time.
         with self.adapted.disable_adapter() if untouched else nullcontext():
             return store_features(self.model, views, folder, phase.batch_size or settings.loader.batch_size,
-                                  self.settings.seed, source.repeat_factor)
+                                  self.settings.seed, source.repeat_factor,
+                                  plain.encode_targets if phase.train == ["decoder"] else None)
 
     def _repeat_factors(self) -> dict[str, dict[str, float]]:
         """Repeat-factor sampling (arXiv 1908.03195): sqrt(threshold / frequency) for tags rarer than the threshold."""
@@ -284,7 +287,7 @@ class FinetuneRun:
 
     def fit_exemplars(self) -> None:
         """Remembers training products as the trained towers see them, with and without their tags' words."""
-        if self.model.exemplars is None:
+        if self.model.exemplars is None or not self.settings.moves_closed_tags:
             return
         reader = replace(self.settings.training.loader, batch_size=self.settings.evaluation.batch_size)
         loaders = [replace(self._loader("train", self._collator(augment), reader), rank=0, world_size=1)
@@ -315,7 +318,7 @@ class FinetuneRun:
     def fit_gate(self) -> None:
         """How far words and towers are trusted, from the validation split seen under every protocol."""
         split, model = self.settings.evaluation.validation, self.model
-        if model.evidence_gate.sources == 1 or split not in self.catalog.splits:
+        if model.evidence_gate.sources == 1 or split not in self.catalog.splits or not self.settings.moves_closed_tags:
             return
 
         def rows():
@@ -330,6 +333,16 @@ class FinetuneRun:
             self.say("evidence gate:", json.dumps(fitted))
         weights = model.evidence_gate.weights.weight.data
         weights.copy_(broadcast(weights))
+
+    def fit_free_form(self) -> None:
+        """Makes the scores of written tags probabilities, on the validation split seen under every protocol."""
+        settings = self.settings.evaluation
+        if self.settings.model.decoder is not None and settings.validation in self.catalog.splits:
+            # Every process does all of it: the outcome is the same.
+            views = [(self._evaluation_batches(settings.validation, protocol, spread=False), protocol.without)
+                     for protocol in settings.protocols.values()]
+            fitted = fit_free_form(self.model, self.processor, views, settings.one_attribute)
+            self.say("scores of written tags:", json.dumps(fitted))
 
     def save(self) -> None:
         """The model folder, and beside it what made it: configuration, vocabulary, versions."""
@@ -365,15 +378,22 @@ class FinetuneRun:
     def report(self) -> dict[str, dict[str, float]]:
         """Scores the test split under every protocol, prints a table, and says how to use the model."""
         settings = self.settings.evaluation
-        results = {}
+        results, written = {}, {}
         if settings.split in self.catalog.splits:
             for name, protocol in settings.protocols.items():
                 batches = self._evaluation_batches(settings.split, protocol)
                 results[name] = predict(self.model, batches, protocol.without).metrics()
+                if self.settings.model.decoder is not None:
+                    batches = self._evaluation_batches(settings.split, protocol)
+                    written[name] = score_written(self.model, self.processor, batches, protocol.without,
+                                                  settings.one_attribute)
+                    results[name] |= {f"free_form/{metric}": value for metric, value in written[name].items()}
         if not self.accelerator.is_main_process:
             return results
         (self.folder / "metrics.json").write_text(json.dumps({settings.split: results}, indent=1) + "\n")
         self.say(score_table(results, [entry["name"] for entry in self.model.config.attributes]))
+        if written:
+            self.say(free_form_table(written))
         self.say(self.quarantine.summary())
         shutil.rmtree(self.checkpoints)
         self.say(f"model folder: {self.folder}")
