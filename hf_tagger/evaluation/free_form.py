@@ -59,14 +59,16 @@ class _FreeFormMetric(evaluate.Metric):
 
 class SetScores(_FreeFormMetric):
     """Precision, recall and F1 of the written set: {"precision@M", "recall@M", "f1@M"} of all that is written (M), and
-    the same of the first five ("@5")."""
+    the same of the first five ("@5"); and {"exact_match"}, the share of products whose set is written exactly."""
 
     def _compute(self, predictions, references):
         scores = {}
         for name, limit in (("M", None), (str(FEW), FEW)):
             values = ratios(_set_counts(predictions, references, limit=limit))
             scores |= {f"{ratio}@{name}": value for ratio, value in zip(RATIOS, values, strict=True)}
-        return scores
+        pairs = list(zip(predictions, references, strict=True))
+        exact = sum(set(unique(predicted)) == set(unique(reference)) for predicted, reference in pairs)
+        return scores | {"exact_match": exact / len(pairs)}
 
 
 class PresentAbsent(_FreeFormMetric):

@@ -94,7 +94,8 @@ def score_written(
 
 def free_form_table(results: dict[str, dict[str, float]]) -> str:
     """Set scores of the written tags (rows) per protocol (columns)."""
-    shown = {"F1@M": "f1@M", "F1@5": "f1@5", "F1@M, constrained": "constrained/f1@M",
+    shown = {"exact match": "exact_match", "exact match, closed tags": "closed/exact_match",
+             "F1@M": "f1@M", "F1@5": "f1@5", "F1@M, constrained": "constrained/f1@M",
              "F1@M, closed tags": "closed/f1@M", "absent from text, F1@M": "absent/f1@M",
              "duplicates": "duplicate_rate",
              "outside vocabulary": "out_of_vocabulary_rate",

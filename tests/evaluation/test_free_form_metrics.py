@@ -24,6 +24,8 @@ def test_set_scores_count_every_tag_once_whatever_its_spelling():
     assert scores["f1@M"] == pytest.approx(6 / 12)
     # The first five of the second product leave Kleid out.
     assert scores["precision@5"] == pytest.approx(2 / 7) and scores["f1@5"] == pytest.approx(4 / 11)
+    assert scores["exact_match"] == pytest.approx(1 / 3)
+    assert SetScores().compute(predictions=[["b", "A"]], references=[["a", "B"]])["exact_match"] == 1.0
     assert isinstance(SetScores(), evaluate.Metric)
 
 
