@@ -10,7 +10,7 @@ from transformers.configuration_utils import SubConfigSpec
 PAD, UNK, BOS, EOS, SEPARATOR = range(5)
 DECODER_DEFAULTS = {
     "vocab_size": None, "d_model": 256, "layers": 3, "heads": 4, "ffn_dim": 1024, "dropout": 0.1, "max_length": 64,
-    "languages": [], "attributes": [], "aliases": {}, "calibration": None, "min_score": 0.0, "merge_similarity": 0.95,
+    "languages": [], "attributes": [], "aliases": {}, "calibration": None, "min_score": 0.0, "merge_similarity": 0.88,
 }
 
 

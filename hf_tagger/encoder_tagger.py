@@ -224,7 +224,7 @@ class TaggerEncoder(nn.Module):
             masks.append(~features.present[:, modality, None])
             if states is not None:
                 parts.append(getattr(self, f"{name}_token_projection")(states))
-                masks.append(mask)
+                masks.append(mask & features.present[:, modality, None])
         return torch.cat([part.to(parts[-1].dtype) for part in parts], dim=1), torch.cat(masks, dim=1)
 
     def _run_vision(self, pixels, output_sequence):

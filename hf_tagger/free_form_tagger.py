@@ -71,10 +71,25 @@ class FreeFormTagger:
 
         Returns per product its tags, best first: {"label", "score", "attribute", "source": "generated"}, none twice.
         """
+        asked = [attributes or (None,)] * len(languages)
+        return self.write_asked(memory, languages, asked, scores, constrained, max_tags, min_score, **generation)
+
+    def write_asked(
+        self,
+        memory: ModelOutput,
+        languages: Sequence[str | None],
+        asked: Sequence[Sequence[str | None]],
+        scores: torch.Tensor | None = None,
+        constrained: bool = False,
+        max_tags: int | None = None,
+        min_score: float | None = None,
+        **generation,
+    ) -> list[list[dict[str, Any]]]:
+        """The same, where each product is asked for attributes of its own (None: for all of its tags at once)."""
         if generation.get("num_return_sequences", 1) != 1:
             raise ValueError("num_return_sequences must be 1: a product has one set of tags; use model.generate")
         min_score = self.config.decoder["min_score"] if min_score is None else min_score
-        rows = [(product, attribute) for product in range(len(languages)) for attribute in attributes or (None,)]
+        rows = [(product, attribute) for product, wanted in enumerate(asked) for attribute in wanted]
         prompts = [self._prompt(languages[product], attribute) for product, attribute in rows]
         found: list[list[dict]] = [[] for _ in languages]
         # Prompts of one batch are of one length, and share one trie.

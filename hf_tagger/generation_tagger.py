@@ -117,16 +117,14 @@ class TagLogitsProcessor(LogitsProcessor):
         node = path[-1]
         if node == ROOT:
             banned = self.roots.clone()
-            allowed, exhausted = [], [token for token, child in trie.children[ROOT].items()
-                                      if child in used and used[child] == trie.below[child]]
-            banned[exhausted] = True
+            starts = {tag[0]: trie.children[ROOT][tag[0]] for tag in whole}
+            banned[[token for token, child in starts.items() if used[child] == trie.below[child]]] = True
+            banned[EOS] = bool(whole)
         else:
             banned = torch.ones_like(self.never)
             allowed = [token for token, child in trie.children[node].items() if used.get(child, 0) < trie.below[child]]
             banned[allowed] = False
-        if node == ROOT:
-            banned[EOS] = bool(whole)
-        elif node in trie.tag_at and trie.tag_at[node] not in {trie.find(tag) for tag in whole}:
+        if node in trie.tag_at and trie.tag_at[node] not in {trie.find(tag) for tag in whole}:
             banned[EOS] = False
             more = len(trie) > len(whole) + 1 and (self.max_tags is None or len(whole) + 1 < self.max_tags)
             banned[SEPARATOR] = not more

@@ -12,8 +12,8 @@ from transformers.utils import ModelOutput
 
 from .configuration_tagger import TaggerConfig
 from .decision_tagger import grown, predicted_tags, tag_scores
-from .decoder_tagger import DecoderMemory, TagDecoder, shift_right
-from .encoder_tagger import IMAGE, ColourHistogram, Standardise, TaggerEncoder, TowerFeatures, pool_tokens
+from .decoder_tagger import DecoderMemory, TagDecoder, name_pieces, shift_right
+from .encoder_tagger import IMAGE, TEXT, ColourHistogram, Standardise, TaggerEncoder, TowerFeatures, pool_tokens
 from .exemplars_tagger import ExemplarEvidence, feature_blocks
 from .heads_tagger import EvidenceGate, LinearHead, NameHead, candidate_attributes
 from .lexical_tagger import WordEvidence
@@ -146,7 +146,8 @@ class TaggerModel(PreTrainedModel, GenerationMixin):
         memory, written = None, {}
         if output_memory:
             self._check_decoder()
-            memory = self.decoder_memory(encoded)
+            scores = self.tag_scores(logits[:, :tags], logits[:, tags:])
+            memory = self.decoder_memory(encoded, scores, self.decoder.stack.embed_tokens)
         if decoder_input_ids is not None:
             written = self._decode(memory, decoder_input_ids, decoder_attention_mask, cache, use_cache)
         return TaggerOutput(
@@ -195,8 +196,12 @@ class TaggerModel(PreTrainedModel, GenerationMixin):
             encoder_outputs = self(input_ids, attention_mask, pixel_values, pixel_mask, output_memory=True).memory
         return super().generate(encoder_outputs=encoder_outputs, **kwargs)
 
-    def add_decoder(self, decoder: dict) -> None:
-        """Gives the model an untrained decoder, in place; `decoder` is as in `TaggerConfig`.
+    def add_decoder(self, decoder: dict, tag_tokenizer) -> None:
+        """Gives the model an untrained decoder, in place.
+
+        Args:
+            decoder: as in `TaggerConfig`.
+            tag_tokenizer: what its tokens mean.
 
         Raises ValueError where it has one already.
         """
@@ -206,6 +211,12 @@ class TaggerModel(PreTrainedModel, GenerationMixin):
         self.decoder_memory = DecoderMemory(self.config).to(self.device, self.dtype)
         self.decoder = TagDecoder(self.config).to(self.device, self.dtype)
         self.generation_config = GenerationConfig.from_model_config(self.config)
+        self._tell_tags(tag_tokenizer)
+
+    def _tell_tags(self, tag_tokenizer) -> None:
+        tags = [tag for attribute in self.config.attributes for tag in attribute["tags"]]
+        self.decoder_memory.tag_pieces = name_pieces(tags, tag_tokenizer).to(self.device)
+        self.decoder_memory.slices = [(where.start, where.stop) for where in self.config.attribute_slices().values()]
 
     def _evidence(self, input_ids, attention_mask, encoded, encoder_logits) -> tuple[torch.Tensor, torch.Tensor]:
         """What every source says [B, S, C], the encoder first, and which attributes have a tag named, bool [B, A]."""
@@ -215,6 +226,8 @@ class TaggerModel(PreTrainedModel, GenerationMixin):
             evidence.append(evidence[0].new_zeros(len(encoder_logits), self.config.word_views, encoder_logits.shape[1]))
         elif self.words is not None:
             attention_mask = torch.ones_like(input_ids) if attention_mask is None else attention_mask
+            # Words of a text that modality dropout has hidden must not speak either.
+            attention_mask = attention_mask * encoded.present[:, TEXT, None]
             words, named = self.words(input_ids, attention_mask, self.candidate_attribute)
             evidence.append(words)
         if self.exemplars is not None:
@@ -303,6 +316,8 @@ class TaggerModel(PreTrainedModel, GenerationMixin):
             self.words.grow(order, old_attribute, self.candidate_attribute, entries)
         if self.exemplars is not None:
             self.exemplars.grow(order)
+        if self.decoder is not None:
+            self._tell_tags(processor.tag_tokenizer)
 
 
 __all__ = ["TaggerModel"]

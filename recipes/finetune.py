@@ -37,6 +37,7 @@ def main(arguments: list[str]) -> int:
         run.augment()
         run.fit_exemplars()
         run.fit_gate()
+        run.fit_free_form()
         run.calibrate()
         run.judge()
         run.save()

@@ -1,5 +1,7 @@
 """Free-form tags from end to end: a decoder on the tiny tagger, in every mode of generation, and in the pipeline."""
 
+import os
+
 import pytest
 import torch
 from transformers import AutoModel, AutoProcessor, pipeline
@@ -8,6 +10,8 @@ from hf_tagger.configuration_tagger import BOS, EOS
 from hf_tagger.modeling_tagger import TaggerModel
 from hf_tagger.pipeline_tagger import ProductTaggingPipeline
 from hf_tagger.training.lora import LoraSettings, apply_lora, save_adapter
+from tests.fake_hub import FakeHub
+from tests.test_pipeline import run_python
 from tests.tiny_tagger import ATTRIBUTES, photo, tiny_model, tiny_processor
 from tests.tiny_writer import writing_tagger
 
@@ -113,7 +117,7 @@ def test_language_and_attributes_are_asked_for_by_control_tokens(tagger):
     german = tagger(PRODUCTS[:2], free_form=True, language="de")
     assert generated(german) == [{"rot", "Becher"}, {"blau", "Kleid"}]
     assert generated(tagger([{**PRODUCTS[0], "language": "de"}], free_form=True)) == [{"rot", "Becher"}]
-    keywords = tagger(PRODUCTS, free_form=True, attributes=["keywords"])
+    keywords = tagger(PRODUCTS, free_form=True, attributes=["keywords"], language="en")
     assert [{tag["label"] for tag in tags} for tags in keywords] == [{"coffee mug"}, {"party dress"}, {"coffee mug"}]
     assert {tag["attribute"] for tags in keywords for tag in tags} == {"keywords"}
 
@@ -125,7 +129,8 @@ def test_constrained_writes_closed_tags_only_with_their_attribute(tagger):
         for tags in results:
             assert all(KNOWN[tag["label"]] == tag["attribute"] for tag in tags)
             assert len({tag["label"] for tag in tags}) == len(tags)
-    one = tagger(PRODUCTS[:1], free_form=True, constrained=True, attributes=["category"], max_tags=1, threshold=1.0)
+    one = tagger(PRODUCTS[:1], free_form=True, constrained=True, attributes=["category"], threshold=1.0,
+                 min_score=0.0, max_tags=1)
     assert [tag["label"] for tag in one[0]] == ["Mug"]
 
 
@@ -200,3 +205,31 @@ def test_model_without_decoder_has_none_of_its_parts():
     model = tiny_model()
     assert not [name for name in model.state_dict() if "decoder" in name] and model.config.decoder is None
     assert not model.config.is_encoder_decoder
+
+
+def test_the_hub_and_a_machine_without_the_package_get_decoder_and_tag_tokenizer(folder, tagger, tmp_path):
+    expected = tagger("red mug", free_form=True, language="de")
+    with FakeHub() as hub:
+        environment = hub.env | {"HF_HOME": str(tmp_path / "push"), "PYTHONPATH": os.getcwd()}
+        run_python(PUSH, folder, **environment)
+        assert "tag_tokenizer/tokenizer.json" in hub.repos["shop/tagger"]
+        found = run_python(WITHOUT_THE_PACKAGE, "shop/tagger", **hub.env, HF_HOME=str(tmp_path / "pull"))
+    assert [tag["label"] for tag in found] == [tag["label"] for tag in expected]
+    assert generated([found]) == [{"rot", "Becher"}]
+
+
+PUSH = """
+import sys
+import hf_tagger
+from transformers import pipeline
+pipeline("product-tagging", model=sys.argv[1]).push_to_hub("shop/tagger")
+print("null")
+"""
+
+WITHOUT_THE_PACKAGE = """
+import json, sys
+sys.modules["hf_tagger"] = None
+from transformers import pipeline
+tagger = pipeline("product-tagging", model=sys.argv[1], trust_remote_code=True)
+print(json.dumps(tagger("red mug", free_form=True, language="de")))
+"""

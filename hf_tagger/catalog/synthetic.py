@@ -90,7 +90,8 @@ def generate(start: int = 0, stop: int | None = None, **options) -> Iterator[dic
     """Rows `start` to `stop` (default: all) of the catalogue that `SyntheticOptions(**options)` describes.
 
     Each row: `id`, `product` (shared by its colour variants), `split`, `language`, `title`, `description` (None where
-    the text is missing), `image` (JPEG bytes or None), and per attribute its tag (`pattern` is "Plain" where no pattern
+    the text is missing), `image` (JPEG bytes or None), `keywords` (what a shopper would type, in the text's language;
+    None without a text), and per attribute its tag (`pattern` is "Plain" where no pattern
     applies), for `features` a list; None is unknown.
     """
     options = SyntheticOptions(**options)
@@ -110,8 +111,9 @@ def true_tags(**options) -> dict[str, dict[str, list[str]]]:
 
 def catalog_schema(format: str = "parquet") -> dict:
     """The schema, as plain data, of what `write_catalog` writes in this format."""
-    features = {"kind": "multi", "format": "list"}
+    features, keywords = {"kind": "multi", "format": "list"}, {"format": "list"}
     if format == "csv":
+        keywords = {"format": "delimited", "delimiter": "|"}
         features = {"kind": "multi", "format": "delimited", "delimiter": "|", "none_values": ["Basic"]}
     return {
         "id": "id",
@@ -125,7 +127,7 @@ def catalog_schema(format: str = "parquet") -> dict:
             "pattern": {"kind": "single", "none_values": ["Plain"]},
             "features": features,
         },
-        "free_form": {"attributes": "all"},
+        "free_form": {"columns": {"keywords": keywords}, "attributes": "all"},
     }
 
 
@@ -170,10 +172,11 @@ def _row(number, options):
         "features": _draw_features(rng, has_text, options),
     }
     row = {"id": f"P{product:07d}-{variant}", "product": f"P{product:07d}", "split": split}
-    row |= {"language": None, "title": None, "description": None, "image": None}
+    row |= {"language": None, "title": None, "description": None, "image": None, "keywords": None}
     if has_text:
         row["language"] = rng.choice(options.languages)
         row["title"], row["description"] = _texts(tags, row["language"], has_photo, shared, rng, options)
+        row["keywords"] = _keywords(tags, LANGUAGES[row["language"]])
     if has_photo:
         picture = draw_product(**tags, size=options.picture_size, rng=rng)
         row["image"] = encode_jpeg(picture)
@@ -232,6 +235,13 @@ def _texts(tags, code, has_photo, shared, rng, options):
     return title, description
 
 
+def _keywords(tags, language):
+    """What a shopper would type: the noun alone, and with the colour and the pattern."""
+    said = [(None, None), (tags["colour"], None), (None, tags["pattern"])]
+    phrases = [language.noun_phrase(tags["category"], colour, pattern) for colour, pattern in said]
+    return list(dict.fromkeys(phrases))
+
+
 def _mistype(title, rng):
     """Swap, drop or double a letter of one longer word."""
     words = title.split(" ")
@@ -282,6 +292,7 @@ def _write_csv(folder, options):
             row["image"] = path
         if row["features"] is not None:
             row["features"] = "|".join(row["features"]) or "Basic"
+        row["keywords"] = "|".join(row["keywords"] or ()) or None
         writers[row["split"]].writerow(row)
     for file in files.values():
         file.close()
@@ -323,9 +334,10 @@ def _write_shard(folder, options, shard, shards):
 def _arrow_schema():
     columns = {name: pa.string() for name in ("id", "product", "language", "title", "description")}
     columns["image"] = pa.struct({"bytes": pa.binary(), "path": pa.string()})
-    columns |= {name: pa.string() for name in ("category", "colour", "pattern")} | {"features": pa.list_(pa.string())}
+    columns |= {name: pa.string() for name in ("category", "colour", "pattern")}
+    columns |= {name: pa.list_(pa.string()) for name in ("features", "keywords")}
     # What `datasets` reads to know that a column holds photos.
     kinds = {name: {"dtype": "string", "_type": "Value"} for name in columns}
     kinds["image"] = {"_type": "Image"}
-    kinds["features"] = {"feature": {"dtype": "string", "_type": "Value"}, "_type": "List"}
+    kinds["features"] = kinds["keywords"] = {"feature": {"dtype": "string", "_type": "Value"}, "_type": "List"}
     return pa.schema(list(columns.items()), {"huggingface": json.dumps({"info": {"features": kinds}})})

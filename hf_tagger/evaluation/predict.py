@@ -79,7 +79,9 @@ class Predictions:
 
 
 @torch.no_grad()
-def outputs_of(model, batches: Iterable[dict[str, Any]], without: Iterable[str] = ()) -> Iterator[tuple[dict, Any]]:
+def outputs_of(
+    model, batches: Iterable[dict[str, Any]], without: Iterable[str] = (), **options
+) -> Iterator[tuple[dict, Any]]:
     """(batch, `TaggerOutput`) for every batch that has products, one modality hidden from the model if so wished.
     Products that have no other are left out of their batch."""
     was_training = model.training
@@ -87,7 +89,8 @@ def outputs_of(model, batches: Iterable[dict[str, Any]], without: Iterable[str] 
     for batch in batches:
         batch = _hide(batch, without)
         if batch["ids"]:
-            yield batch, model(**{key: batch[key].to(model.device) for key in (*INPUTS, "labels") if key in batch})
+            yield batch, model(**{key: batch[key].to(model.device) for key in (*INPUTS, "labels") if key in batch},
+                               **options)
     model.train(was_training)
 
 

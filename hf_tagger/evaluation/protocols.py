@@ -32,11 +32,13 @@ class EvaluationSettings:
         split: scored at the end, under every protocol.
         validation: split that chooses weights and fits thresholds and evidence weights.
         batch_size: products per batch.
+        one_attribute: free-form tags are asked for attribute by attribute, those that a row knows, and not all at once.
     """
 
     split: str = "test"
     validation: str = "validation"
     batch_size: int = 64
+    one_attribute: bool = False
     protocols: dict[str, Protocol] = field(default_factory=lambda: {"all": Protocol()})
 
 

@@ -72,7 +72,9 @@ def add_decoder(
                for spelling, tag in spec.aliases.items()}
     shape = {name: getattr(settings, name) for name in SHAPE}
     model.add_decoder(
-        {"vocab_size": len(tokenizer), "languages": languages, "attributes": sources, "aliases": aliases, **shape})
+        {"vocab_size": len(tokenizer), "languages": languages, "attributes": sources, "aliases": aliases, **shape},
+        tokenizer,
+    )
     processor.set_tag_tokenizer(tokenizer)
 
 

@@ -10,6 +10,8 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
+from hf_tagger.catalog.collate import padded
+from hf_tagger.catalog.free_form import FreeForm, TargetEncoder
 from hf_tagger.encoder_tagger import TowerFeatures
 
 INPUTS = ("input_ids", "attention_mask", "pixel_values", "pixel_mask")
@@ -25,6 +27,8 @@ class FeatureLoader:
         input_ids, attention_mask: int32 [N, L], the tokens of view 0 (None where nobody has text).
         tag_labels: float [N, T]; ids: N product ids; tags: as in their records.
         repeats: how often each product is drawn per epoch, on average [N].
+        sequences: for a decoder, token states of text and photos and the text's token ids, per view.
+        free_form, encode_targets: what its targets are, drawn anew each epoch.
     """
 
     batch_size: int
@@ -38,6 +42,9 @@ class FeatureLoader:
     ids: list[str] = field(default_factory=list)
     tags: list[dict] = field(default_factory=list)
     repeats: list[float] = field(default_factory=list)
+    sequences: list[dict[str, "Ragged"]] = field(default_factory=list)
+    free_form: list[tuple[FreeForm, str | None]] = field(default_factory=list)
+    encode_targets: TargetEncoder | None = None
 
     def epoch(self, epoch: int = 0, skip_batches: int = 0) -> Iterator[dict[str, Any]]:
         """Shuffled batches, each product in a view drawn afresh."""
@@ -47,7 +54,12 @@ class FeatureLoader:
         draw.shuffle(rows)
         views = [draw.randrange(len(self.present)) for _ in rows]
         for start in range(skip_batches * self.batch_size, len(rows), self.batch_size):
-            yield self.batch(rows[start:start + self.batch_size], views[start:start + self.batch_size])
+            batch = self.batch(rows[start:start + self.batch_size], views[start:start + self.batch_size])
+            if self.encode_targets is not None:
+                targets = [self.encode_targets(*self.free_form[row], random.Random(f"{self.seed} {epoch} {place}"))
+                           for place, row in enumerate(rows[start:start + self.batch_size], start)]
+                batch["labels"] = padded(targets)
+            yield batch
 
     def batch(self, rows: list[int], views: list[int]) -> dict[str, Any]:
         """These products, each in the view given."""
@@ -60,8 +72,19 @@ class FeatureLoader:
         text, image = gather(self.text), gather(self.image)
         features = TowerFeatures(present=gather(self.present), text=None if text is None else text.float(),
                                  image=None if image is None else image.float())
-        return {"ids": [self.ids[row] for row in rows], "features": features, "refusals": [],
-                "tag_labels": torch.from_numpy(self.tag_labels[rows])}
+        batch = {"ids": [self.ids[row] for row in rows], "features": features, "refusals": [],
+                 "tag_labels": torch.from_numpy(self.tag_labels[rows])}
+        if self.sequences:
+            for name in ("text", "image"):
+                found = [self.sequences[view][name][row] for row, view in zip(rows, views, strict=True)]
+                states, mask = _pad(found)
+                if states.shape[1]:
+                    setattr(features, f"{name}_states", states.float())
+                    setattr(features, f"{name}_mask", mask)
+            ids, mask = _pad([self.sequences[view]["ids"][row] for row, view in zip(rows, views, strict=True)])
+            if ids.shape[1]:
+                batch |= {"input_ids": ids[..., 0].long(), "attention_mask": mask.long()}
+        return batch
 
     def all_views(self, batch_size: int = 256) -> Iterator[dict[str, Any]]:
         """Batches of every product in every view, in the catalogue's order."""
@@ -71,15 +94,52 @@ class FeatureLoader:
                 yield self.batch(rows, [view] * len(rows))
 
 
+class Ragged:
+    """Rows of different lengths [N, L_i, F] in one file, read on demand."""
+
+    def __init__(self, path: Path, width: int, dtype: type):
+        self.path, self.width, self.dtype = path, width, dtype
+        self.ends, self.file = [0], open(path, "wb")
+        self.values: np.ndarray | None = None
+
+    def append(self, rows: torch.Tensor | None, mask: torch.Tensor | None, count: int) -> None:
+        """rows [B, L, F] where mask [B, L]; None for `count` rows of nothing."""
+        if rows is None:
+            self.ends += [self.ends[-1]] * count
+            return
+        self.ends += (self.ends[-1] + mask.sum(1).cumsum(0)).tolist()
+        self.file.write(rows[mask.bool()].cpu().numpy().astype(self.dtype).tobytes())
+
+    def finish(self) -> "Ragged":
+        self.file.close()
+        shape = (self.ends[-1], self.width)
+        self.values = np.memmap(self.path, self.dtype, "r", shape=shape) if shape[0] else np.zeros(shape, self.dtype)
+        return self
+
+    def __getitem__(self, row: int) -> np.ndarray:
+        return self.values[self.ends[row]:self.ends[row + 1]]
+
+
+def _pad(rows: list[np.ndarray]) -> tuple[torch.Tensor, torch.Tensor]:
+    """Arrays [L_i, F] -> [B, L, F] and which of it is real, bool [B, L]."""
+    padded_rows = np.zeros((len(rows), max(map(len, rows)), rows[0].shape[1]), rows[0].dtype)
+    mask = torch.zeros(padded_rows.shape[:2], dtype=torch.bool)
+    for place, row in enumerate(rows):
+        padded_rows[place, :len(row)], mask[place, :len(row)] = row, True
+    return torch.from_numpy(padded_rows), mask
+
+
+
 @torch.no_grad()
 def store_features(
     model, views: Iterable[Iterator[dict[str, Any]]], folder: Path, batch_size: int, seed: int,
     repeat_factor: Callable[[dict], float] = lambda tags: 1.0, towers: tuple[str, ...] = ("text", "image"),
+    encode_targets: TargetEncoder | None = None,
 ) -> FeatureLoader:
     """Runs the towers of a `TaggerModel` over the batches of every view (which must hold the same products in the same
-    order) and keeps the features of `towers` in `folder`."""
+    order) and keeps the features of `towers` in `folder`; with `encode_targets` the token states too."""
     folder.mkdir(parents=True, exist_ok=True)
-    loader = FeatureLoader(batch_size, seed)
+    loader = FeatureLoader(batch_size, seed, encode_targets=encode_targets)
     model.eval()
     labels: list[np.ndarray] = []
     tokens: list[dict[str, Any]] = []
@@ -88,12 +148,14 @@ def store_features(
         present: list[np.ndarray] = []
         widths: dict[str, int] = {}
         paths = {name: folder / f"{name}.{view}.f16" for name in ("text", "image")}
+        sequences = {} if encode_targets is None else _open_sequences(model, folder, view)
         with open(paths["text"], "wb") as text_file, open(paths["image"], "wb") as image_file:
             for batch in tqdm(batches, desc=f"features, view {view + 1}", unit="batch", dynamic_ncols=True):
                 if not batch["ids"]:
                     continue
                 inputs = {key: batch[key].to(model.device) for key in INPUTS if key in batch}
-                features = model.encoder.run_towers(**inputs)
+                features = model.encoder.run_towers(**inputs, output_states=bool(sequences))
+                _append_sequences(sequences, features, inputs, len(batch["ids"]))
                 for name, file in (("text", text_file), ("image", image_file)):
                     vectors = getattr(features, name)
                     width = model.encoder.feature_widths[name]
@@ -108,9 +170,13 @@ def store_features(
                     tokens.append({key: batch[key] for key in ("ids", "input_ids", "attention_mask") if key in batch})
                     loader.tags += batch["tags"]
                     loader.repeats += [repeat_factor(tags) for tags in batch["tags"]]
+                    if encode_targets is not None:
+                        loader.free_form += list(zip(batch["free_form"], batch["languages"], strict=True))
         if view and ids != loader.ids:
             raise RuntimeError("the catalogue gave other products on its second reading: is it being written to?")
         loader.ids = ids
+        if sequences:
+            loader.sequences.append({name: ragged.finish() for name, ragged in sequences.items()})
         loader.present.append(np.concatenate(present))
         for name, width in widths.items():
             array = np.memmap(paths[name], np.float16, "r", shape=(len(ids), width))
@@ -132,3 +198,21 @@ def _stacked(batches: list[dict[str, Any]], name: str) -> torch.Tensor | None:
             rows[start:start + len(batch["ids"]), :batch[name].shape[1]] = batch[name]
         start += len(batch["ids"])
     return rows
+
+
+def _open_sequences(model, folder: Path, view: int) -> dict[str, Ragged]:
+    encoder, widths = model.encoder, {"text": 1, "image": 1}
+    for name in widths:
+        projection = getattr(encoder, f"{name}_token_projection", None)
+        widths[name] = projection.in_features if projection is not None else 1
+    sequences = {name: Ragged(folder / f"{name}_states.{view}.f16", width, np.float16)
+                 for name, width in widths.items()}
+    return sequences | {"ids": Ragged(folder / f"ids.{view}.i32", 1, np.int32)}
+
+
+def _append_sequences(sequences: dict[str, Ragged], features: TowerFeatures, inputs: dict, count: int) -> None:
+    if sequences:
+        sequences["text"].append(features.text_states, features.text_mask, count)
+        sequences["image"].append(features.image_states, features.image_mask, count)
+        ids = inputs.get("input_ids")
+        sequences["ids"].append(None if ids is None else ids[..., None], inputs.get("attention_mask"), count)

@@ -60,7 +60,7 @@ class RefittedHeads:
         if run.accelerator.num_processes > 1:
             raise ConfigError("heads are refitted by one process: start this recipe as one.")
         self.run, self.model = run, run.model
-        self.phases = [phase for phase in run.settings.phases if phase.cached_views]
+        self.phases = [phase for phase in run.settings.phases if phase.cached_views and phase.train != ["decoder"]]
         self._split_of: list[str] = []
         self._folder = None
         if store is None:

@@ -33,6 +33,7 @@ from hf_tagger.evaluation.machine import describe_machine
 from hf_tagger.evaluation.predict import Predictions, outputs_of, predict
 from hf_tagger.evaluation.protocols import Protocol, seen_through
 from hf_tagger.evaluation.tables import score_table
+from hf_tagger.evaluation.writing import free_form_table, score_written
 from hf_tagger.pipeline_tagger import CRITIC, ProductTaggingPipeline, bf16_is_fast
 from hf_tagger.training.arguments import PhaseSettings, RunSettings
 from hf_tagger.training.augment import image_augmenter, masked_text, text_augmenter
@@ -50,6 +51,7 @@ from hf_tagger.training.optimizer import tower_of
 from hf_tagger.training.rare_tags import augment_run, judge_run
 from hf_tagger.training.refit import RefittedHeads, exemplar_rows
 from hf_tagger.training.words import fit_words, text_batches
+from hf_tagger.training.written_scores import fit_free_form
 
 PACKAGES = ("torch", "transformers", "datasets", "accelerate", "peft", "timm", "evaluate", "hf_tagger")
 
@@ -291,9 +293,12 @@ class FinetuneRun:
         views = (replace(self._loader("train", plain if view == 0 else self._augmenting_collator(), reader),
                          **share).epoch(view) for view in range(phase.cached_views))
         source = self._loader("train", plain, reader, repeat_factors=self._repeat_factors())
-        self._stored["plain"] = self._store(
-            "plain", views, phase.batch_size or settings.loader.batch_size, repeat_factor=source.repeat_factor)
-        return self._stored["plain"]
+        options = {"repeat_factor": source.repeat_factor}
+        name = "plain"
+        if phase.train == ["decoder"]:
+            name, options["encode_targets"] = "decoder", plain.encode_targets
+        self._stored[name] = self._store(name, views, phase.batch_size or settings.loader.batch_size, **options)
+        return self._stored[name]
 
     def _store(self, name: str, views, batch_size: int, **options) -> FeatureLoader:
         folder = self.checkpoints / f"features.rank{self.accelerator.process_index}" / name
@@ -386,6 +391,7 @@ class FinetuneRun:
         rows = list(RefittedHeads(self, store=store, masked=masked).out_of_fold_evidence(fold, chosen))
         load_kept(self.model, fitted)
         return rows
+
     def calibrate(self) -> None:
         """Temperatures and thresholds, from the validation split as the first protocol sees it."""
         settings = self.settings.evaluation
@@ -396,6 +402,16 @@ class FinetuneRun:
             found = predict(self.model, self._evaluation_batches(settings.validation, protocol), protocol.without)
         self.model.config.attributes, fitted = fit_calibration(found, self.settings.calibration)
         self.say("calibration:", json.dumps(fitted))
+
+    def fit_free_form(self) -> None:
+        """Makes the scores of written tags probabilities, on the validation split seen under every protocol."""
+        settings = self.settings.evaluation
+        if self.settings.model.decoder is not None and settings.validation in self.catalog.splits:
+            # Every process does all of it: the outcome is the same.
+            views = [(self._evaluation_batches(settings.validation, protocol, spread=False), protocol.without)
+                     for protocol in settings.protocols.values()]
+            fitted = fit_free_form(self.model, self.processor, views, settings.one_attribute)
+            self.say("scores of written tags:", json.dumps(fitted))
 
     def save(self) -> None:
         """The model folder, and beside it what made it: configuration, vocabulary, versions."""
@@ -436,16 +452,23 @@ class FinetuneRun:
     def report(self) -> dict[str, dict[str, float]]:
         """Scores the test split under every protocol, prints a table, and says how to use the model."""
         settings = self.settings.evaluation
-        results = {}
+        results, written = {}, {}
         if settings.split in self.catalog.splits:
             for name, protocol in settings.protocols.items():
                 batches = self._evaluation_batches(settings.split, protocol)
                 with self.accelerator.autocast():
                     results[name] = predict(self.model, batches, protocol.without).metrics()
+                if self.settings.model.decoder is not None:
+                    batches = self._evaluation_batches(settings.split, protocol)
+                    written[name] = score_written(self.model, self.processor, batches, protocol.without,
+                                                  settings.one_attribute)
+                    results[name] |= {f"free_form/{metric}": value for metric, value in written[name].items()}
         if not self.accelerator.is_main_process:
             return results
         (self.folder / "metrics.json").write_text(json.dumps({settings.split: results}, indent=1) + "\n")
         self.say(score_table(results, [entry["name"] for entry in self.model.config.attributes]))
+        if written:
+            self.say(free_form_table(written))
         self.say(self.quarantine.summary())
         for features in self.checkpoints.glob("features.rank*"):
             shutil.rmtree(features)

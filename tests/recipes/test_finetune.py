@@ -106,18 +106,21 @@ def one_thread():
 @pytest.fixture(scope="module")
 def adapters(tmp_path_factory):
     """A config with all there is to resume: phases, cached features, LoRA, dropout, word evidence, augmentation,
-    exemplars, gate."""
+    exemplars, gate, and a decoder, trained jointly and then alone."""
     folder = tmp_path_factory.mktemp("adapters")
     config = write_config(
         folder / "config.yaml",
         {"synthetic": SHOP},
         model={"text_backbone": "scratch:bert-tiny", "vision_backbone": "scratch:test_efficientnet", "fusion": "gated",
-               "exemplars": {"count": 20}},
+               "exemplars": {"count": 20},
+               "decoder": {"layers": 2, "d_model": 16, "heads": 2, "ffn_dim": 32, "vocab_size": 500}},
         lora={"rank": 2},
         save_adapter=True,
         phases=[
             {"name": "heads", "train": ["heads"], "cached_views": 2, "epochs": 2, "batch_size": 24},
-            {"name": "adapters", "epochs": 2, "evaluate_every": 2, "tower_learning_rate": 1e-2},
+            {"name": "adapters", "train": ["heads", "text", "vision", "decoder"], "epochs": 2, "evaluate_every": 2,
+             "tower_learning_rate": 1e-2},
+            {"name": "decoder", "train": ["decoder"], "cached_views": 2, "epochs": 2, "batch_size": 24},
         ],
         augmentation={"method": "gan", "min_examples": 10, "epochs": 1, "critic": True,
                       "gan": {"steps": 8, "check_every": 4, "hidden": 8, "min_diversity": 0}},
@@ -166,7 +169,7 @@ def test_what_made_the_model_is_saved_beside_it(adapters):
     assert saved == yaml.safe_load(config.read_text()) | {"output_dir": str(folder)}
     provenance = json.loads((folder / "provenance.json").read_text())
     assert provenance["versions"]["torch"] and provenance["data_fingerprint"] and provenance["rows"]
-    assert [entry["phase"] for entry in provenance["validation"]] == [0, 0, 1]
+    assert [entry["phase"] for entry in provenance["validation"]] == [0, 0, 1, 2, 2]
     vocabulary = json.loads((folder / "vocabulary.json").read_text())
     assert provenance["data_fingerprint"] == vocabulary["fingerprint"]
 
@@ -194,6 +197,8 @@ def test_killed_and_resumed_a_run_ends_with_the_very_same_weights(adapters, tmp_
     assert {path.name for path in (tmp_path / "checkpoints").glob("checkpoint-*")} == {
         "checkpoint-00000006.01", "checkpoint-00000009.01.incomplete"}  # fmt: skip
     assert in_a_process({"step": 12}, config, tmp_path, "--resume") == -signal.SIGKILL
+    # The decoder alone: phase 3 has steps 17 to 20.
+    assert in_a_process({"step": 20}, config, tmp_path, "--resume") == -signal.SIGKILL
     assert in_a_process({"gate": 1}, config, tmp_path, "--resume") == -signal.SIGKILL
     assert in_a_process({}, config, tmp_path, "--resume") == 0
     for file in ("model.safetensors", "adapter/adapter_model.safetensors", "base/model.safetensors", "vocabulary.json",

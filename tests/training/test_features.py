@@ -3,10 +3,12 @@ from collections import Counter
 import pytest
 import torch
 
+from hf_tagger.catalog.free_form import TargetEncoder, TargetSettings
 from hf_tagger.encoder_tagger import TowerFeatures
 from hf_tagger.training.features import store_features
 from tests.test_modeling import PHOTOS, TEXTS, outputs, tagger
 from tests.tiny_tagger import photo, tiny_processor
+from tests.tiny_writer import add_tiny_decoder
 
 
 def view(order=(0, 1, 2, 3), texts=TEXTS, photos=PHOTOS):
@@ -97,3 +99,39 @@ def test_training_on_features_still_drops_modalities(tmp_path):
     model.train()
     dropped = model.encoder(features=batch["features"]).present
     assert dropped[row].tolist() == [False, True] and dropped.any(1).all()
+
+
+def decoding(folder, model, processor, **options):
+    def views():
+        for batch in view():
+            names = [f"t{item}" for item in batch["ids"]]
+            yield batch | {"free_form": [{"colour": [name, "Red"]} for name in names], "languages": [None] * len(names)}
+
+    encode = TargetEncoder(processor.tag_tokenizer, model.config, TargetSettings(attribute_prompt=0.0))
+    return stored(folder, model, [views(), views()], encode_targets=encode, **options)
+
+
+def test_for_a_decoder_token_states_are_kept_and_it_says_the_same_as_with_live_towers(tmp_path):
+    model, processor = tagger(), tiny_processor()
+    add_tiny_decoder(model, processor)
+    model.eval()
+    (batch,) = decoding(tmp_path, model, processor, batch_size=8).epoch()
+    rows = [int(item[1:]) for item in batch["ids"]]
+    live = tiny_processor()(text=[TEXTS[row] for row in rows], images=[PHOTOS[row] for row in rows])
+    labels, words = batch["labels"], {key: batch[key] for key in ("input_ids", "attention_mask")}
+    found = outputs(model, {"features": batch["features"], **words, "labels": labels})["logits"]
+    torch.testing.assert_close(found, outputs(model, {**live, "labels": labels})["logits"], rtol=0.02, atol=0.02)
+
+
+def test_targets_are_drawn_anew_each_epoch_and_are_the_same_when_resumed(tmp_path):
+    model, processor = tagger(), tiny_processor()
+    add_tiny_decoder(model, processor)
+    loader = decoding(tmp_path, model, processor, batch_size=2)
+
+    def targets(epoch, skip=0):
+        return [(batch["ids"], batch["labels"].tolist()) for batch in loader.epoch(epoch, skip)]
+
+    assert targets(1) == targets(1) and targets(1)[1:] == targets(1, skip=1)
+    orders = {(item, tuple(row)) for epoch in range(8) for ids, labels in targets(epoch)
+              for item, row in zip(ids, labels, strict=True)}  # fmt: skip
+    assert len(orders) == 8, "both orders of every product's two tags"

@@ -6,7 +6,7 @@ from timm.loss import AsymmetricLossMultiLabel
 from torch.nn.functional import binary_cross_entropy_with_logits, log_softmax
 from torchvision.ops import sigmoid_focal_loss
 
-from hf_tagger.training.losses import MULTI_LOSSES, LossSettings, TaggingLoss
+from hf_tagger.training.losses import MULTI_LOSSES, LossSettings, SequenceLoss, TaggingLoss
 
 COLOUR = {"name": "colour", "kind": "single", "tags": ["Black", "White", "Red"], "counts": [90, 9, 1], "none_count": 10}
 USAGE = {"name": "usage", "kind": "multi", "tags": ["Sports", "Party", "Office", "Home"], "counts": [60, 30, 10, 2]}
@@ -203,3 +203,34 @@ def test_balancing_needs_counts_and_known_attributes():
         TaggingLoss(without, LossSettings(balance=0.5))
     with pytest.raises(ValueError, match=r"\['size'\].*\['colour'\]"):
         TaggingLoss(ATTRIBUTES, LossSettings(balance={"size": 0.5}))
+
+
+def test_prompts_padding_and_products_without_targets_count_nothing_in_the_decoders_loss():
+    torch.manual_seed(0)
+    logits = torch.randn(3, 4, 10, requires_grad=True)
+    # Ids from 8 on are prompts; the second product has no targets.
+    labels = torch.tensor([[8, 5, 3, -100], [-100] * 4, [9, 8, 6, 3]])
+    loss = SequenceLoss(first_control_id=8)
+    total, count = loss(logits, labels)
+    rows, places = torch.tensor([0, 0, 2, 2]), torch.tensor([1, 2, 2, 3])
+    expected = -log_softmax(logits, -1)[rows, places, torch.tensor([5, 3, 6, 3])].sum()
+    torch.testing.assert_close(total, expected)
+    assert int(count) == int(loss.count(labels)) == 4
+    total.backward()
+    touched = logits.grad.abs().sum(-1) > 0
+    assert touched.nonzero().tolist() == torch.stack([rows, places], 1).tolist()
+
+
+def test_a_batch_without_any_target_has_a_loss_of_zero_with_a_graph():
+    logits = torch.randn(2, 3, 10, requires_grad=True)
+    total, count = SequenceLoss(8, label_smoothing=0.1)(logits, torch.full((2, 3), -100))
+    total.backward()
+    assert float(total) == 0 and int(count) == 0 and not logits.grad.any()
+
+
+def test_smoothing_of_the_decoders_loss_is_spread_over_its_vocabulary():
+    logits, labels = torch.zeros(1, 1, 10), torch.tensor([[5]])
+    logits[..., 5] = 4.0
+    plain, smooth = (SequenceLoss(8, label_smoothing=share)(logits, labels).total for share in (0.0, 0.1))
+    spread = -log_softmax(logits[0, 0], -1).mean()
+    torch.testing.assert_close(smooth, 0.9 * plain + 0.1 * spread)

@@ -1,0 +1,164 @@
+"""Metrics of free-form tags, sets of strings, as `evaluate.Metric` subclasses that need no Hub.
+
+    predictions  list of lists of str: the tags written of each product, best first, as they were written
+    references   list of lists of str: its true tags, in any order
+
+Tags are compared without regard to case, width (NFKC) and spaces. F1 is micro-averaged: over all tags of all products.
+"""
+
+import json
+from collections.abc import Callable, Sequence
+
+import datasets
+import evaluate
+
+from hf_tagger.free_form_tagger import fold
+
+TAGS = datasets.Sequence(datasets.Value("string"))
+FEW, RATIOS = 5, ("precision", "recall", "f1")
+Counts = tuple[int, int, int]
+
+
+def unique(tags: Sequence[str]) -> list[str]:
+    """Folded tags, each once, in their order."""
+    return list(dict.fromkeys(fold(tag) for tag in tags))
+
+
+def ratios(counts: Counts) -> tuple[float, float, float]:
+    """(right, written, true) -> precision, recall, F1; where nothing is written and nothing true, all are 1."""
+    right, written, true = counts
+    if not written and not true:
+        return 1.0, 1.0, 1.0
+    return right / written if written else 0.0, right / true if true else 0.0, 2 * right / (written + true)
+
+
+def _set_counts(predictions, references, keep: Callable[[int, str], bool] | None = None, limit: int | None = None):
+    right = written = true = 0
+    for row, (predicted, reference) in enumerate(zip(predictions, references, strict=True)):
+        predicted, reference = unique(predicted)[:limit], unique(reference)
+        if keep is not None:
+            predicted = [tag for tag in predicted if keep(row, tag)]
+            reference = [tag for tag in reference if keep(row, tag)]
+        right += len(set(predicted) & set(reference))
+        written += len(predicted)
+        true += len(reference)
+    return right, written, true
+
+
+class _FreeFormMetric(evaluate.Metric):
+    """`compute(predictions=, references=, ...)` over lists of tags, and whatever else a metric names in `extra`."""
+
+    extra: dict[str, datasets.features.features.FeatureType] = {}
+
+    def _info(self):
+        return evaluate.MetricInfo(
+            description=type(self).__doc__ or "", citation="", inputs_description=__doc__ or "",
+            features=datasets.Features({"predictions": TAGS, "references": TAGS, **self.extra}),
+        )  # fmt: skip
+
+
+class SetScores(_FreeFormMetric):
+    """Precision, recall and F1 of the written set: {"precision@M", "recall@M", "f1@M"} of all that is written (M), and
+    the same of the first five ("@5"); and {"exact_match"}, the share of products whose set is written exactly."""
+
+    def _compute(self, predictions, references):
+        scores = {}
+        for name, limit in (("M", None), (str(FEW), FEW)):
+            values = ratios(_set_counts(predictions, references, limit=limit))
+            scores |= {f"{ratio}@{name}": value for ratio, value in zip(RATIOS, values, strict=True)}
+        pairs = list(zip(predictions, references, strict=True))
+        exact = sum(set(unique(predicted)) == set(unique(reference)) for predicted, reference in pairs)
+        return scores | {"exact_match": exact / len(pairs)}
+
+
+class PresentAbsent(_FreeFormMetric):
+    """F1 of the tags that stand in the product's text and of those that do not: {"present/f1@M", "present/recall@M",
+    "absent/f1@M", "absent/recall@M"}. Takes `texts` ("" where there is none)."""
+
+    extra = {"texts": datasets.Value("string")}
+
+    def _compute(self, predictions, references, texts):
+        spaced, scores = [_spaced(text) for text in texts], {}
+
+        def stands(row: int, tag: str) -> bool:
+            tag = _spaced(tag)
+            # Chinese, Japanese and Thai have no spaces around a word.
+            return (tag if tag.isascii() else tag.strip()) in spaced[row]
+
+        for name, wanted in (("present", True), ("absent", False)):
+            counts = _set_counts(predictions, references, lambda row, tag, wanted=wanted: stands(row, tag) is wanted)
+            _, scores[f"{name}/recall@M"], scores[f"{name}/f1@M"] = ratios(counts)
+        return scores
+
+
+def _spaced(text: str) -> str:
+    """A text's words with a space around each."""
+    return f" {fold(''.join(letter if letter.isalnum() else ' ' for letter in text))} "
+
+
+class DuplicateRate(_FreeFormMetric):
+    """Share of written tags that repeat an earlier one of their product: {"duplicate_rate"}."""
+
+    def _compute(self, predictions, references):
+        written = sum(map(len, predictions))
+        return {"duplicate_rate": 1 - sum(len(unique(tags)) for tags in predictions) / written if written else 0.0}
+
+
+class OutOfVocabularyRate(_FreeFormMetric):
+    """Share of written tags that `vocabulary`, given to `compute` as a JSON list, does not hold:
+    {"out_of_vocabulary_rate"}."""
+
+    def _compute(self, predictions, references, vocabulary: str):
+        known = {fold(tag) for tag in json.loads(vocabulary)}
+        written = [fold(tag) for tags in predictions for tag in tags]
+        return {"out_of_vocabulary_rate": sum(tag not in known for tag in written) / len(written) if written else 0.0}
+
+
+class OrderSensitivity(evaluate.Metric):
+    """How much the written set depends on the order in which a model's targets stood: the largest difference of F1@M
+    between runs, and the mean overlap (Jaccard) of what two runs write of one product: {"f1_range", "agreement"}.
+
+    `predictions`: per product a list of runs, each a list of tags.
+    """
+
+    def _info(self):
+        return evaluate.MetricInfo(
+            description=type(self).__doc__ or "", citation="", inputs_description=__doc__ or "",
+            features=datasets.Features({"predictions": datasets.Sequence(TAGS), "references": TAGS}),
+        )  # fmt: skip
+
+    def _compute(self, predictions, references):
+        runs = list(zip(*predictions, strict=True))
+        scores = [ratios(_set_counts(run, references))[2] for run in runs]
+        overlaps = []
+        for product in predictions:
+            sets = [set(unique(tags)) for tags in product]
+            for place, first in enumerate(sets):
+                overlaps += [len(first & other) / len(first | other) if first | other else 1.0
+                             for other in sets[place + 1:]]
+        return {"f1_range": max(scores) - min(scores), "agreement": sum(overlaps) / len(overlaps) if overlaps else 1.0}
+
+
+def score_free_form(
+    predictions: list[list[str]],
+    references: list[list[str]],
+    texts: list[str | None],
+    languages: list[str | None],
+    vocabulary: Sequence[str] = (),
+) -> dict[str, float]:
+    """All of these metrics of a split but order sensitivity, and "<language>/f1@M" for each language in it.
+
+    Raises ValueError where there is no product.
+    """
+    if not predictions:
+        raise ValueError("no product with known free-form tags to score")
+    given = {"predictions": predictions, "references": references}
+    scores = SetScores().compute(**given)
+    scores |= PresentAbsent().compute(**given, texts=[text or "" for text in texts])
+    scores |= DuplicateRate().compute(**given)
+    scores |= OutOfVocabularyRate().compute(**given, vocabulary=json.dumps(list(vocabulary)))
+    for language in sorted({language for language in languages if language}):
+        rows = [row for row, own in enumerate(languages) if own == language]
+        counts = _set_counts([predictions[row] for row in rows], [references[row] for row in rows])
+        scores[f"{language}/f1@M"] = ratios(counts)[2]
+    return scores

@@ -1,0 +1,108 @@
+"""Lets a tagger's decoder write the tags of a split, and collects what the metrics of free-form tags need."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+from accelerate.utils import gather_object
+
+from hf_tagger.evaluation.free_form import score_free_form
+from hf_tagger.evaluation.predict import outputs_of
+from hf_tagger.free_form_tagger import FreeFormTagger
+
+
+@dataclass
+class Written:
+    """Of N products whose free-form tags are known: what was written, best first ({"label", "score", "attribute"}), the
+    true tags, what the closed head chose of the same attributes, and the texts and languages. constrained: what was
+    written in vocabulary mode, if asked for."""
+
+    tags: list[list[dict[str, Any]]] = field(default_factory=list)
+    references: list[list[str]] = field(default_factory=list)
+    closed: list[list[str]] = field(default_factory=list)
+    texts: list[str | None] = field(default_factory=list)
+    languages: list[str | None] = field(default_factory=list)
+    constrained: list[list[dict[str, Any]]] = field(default_factory=list)
+
+    def metrics(self, vocabulary: Iterable[str] = ()) -> dict[str, float]:
+        """Scores of `score_free_form`, also of vocabulary mode ("constrained/...", if there is any) and of the closed
+        head's tags, as if it had written them ("closed/...")."""
+        modes = {"": _labels(self.tags), "closed/": self.closed}
+        if self.constrained:
+            modes["constrained/"] = _labels(self.constrained)
+        return {f"{mode}{name}": value for mode, labels in modes.items() for name, value in
+                score_free_form(labels, self.references, self.texts, self.languages, list(vocabulary)).items()}
+
+
+def _labels(rows: list[list[dict[str, Any]]]) -> list[list[str]]:
+    return [[tag["label"] for tag in tags] for tags in rows]
+
+
+def write(
+    tagger: FreeFormTagger,
+    batches: Iterable[dict[str, Any]],
+    without: Iterable[str] = (),
+    one_attribute: bool = False,
+    gather: bool = True,
+    both_modes: bool = False,
+) -> Written:
+    """
+    Args:
+        batches: of a `Collator`, from a schema with `free_form`.
+        without: modalities hidden from the model.
+        one_attribute: ask for the attributes that a product's row knows, each on its own, and for no other.
+        gather: join the products of all processes.
+        both_modes: also write in vocabulary mode.
+    """
+    found, config = Written(), tagger.config
+    names = [(tag, entry["name"]) for entry in config.attributes for tag in entry["tags"]]
+    for batch, outputs in outputs_of(tagger.model, batches, without, output_memory=True):
+        scores = tagger.model.tag_scores(outputs.tag_logits, outputs.none_logits)
+        chosen = tagger.model.predicted_tags(scores).tolist()
+        sources = [{name: tags for name, tags in row.items() if tags is not None} for row in batch["free_form"]]
+        asked = [[None] for _ in sources]
+        if one_attribute:
+            asked = [[name for name in row if name in config.decoder["attributes"]] for row in sources]
+        tags = tagger.write_asked(outputs.memory, batch["languages"], asked, scores)
+        constrained = None
+        if both_modes:
+            constrained = tagger.write_asked(outputs.memory, batch["languages"], asked, scores, constrained=True)
+        for row, known in enumerate(sources):
+            if known:
+                found.tags.append(tags[row])
+                found.references.append(sorted({tag for given in known.values() for tag in given}))
+                found.closed.append([tag for (tag, name), wanted in zip(names, chosen[row], strict=True)
+                                     if wanted and name in known])
+                found.texts.append(batch["texts"][row])
+                found.languages.append(batch["languages"][row])
+                if constrained is not None:
+                    found.constrained.append(constrained[row])
+    if gather:
+        parts = gather_object([tuple(vars(found).values())])
+        found = Written(*([item for part in column for item in part] for column in zip(*parts, strict=True)))
+    return found
+
+
+def score_written(
+    model, processor, batches: Iterable[dict[str, Any]], without: Iterable[str] = (), one_attribute: bool = False
+) -> dict[str, float]:
+    """What a model writes of a split in both modes, as `Written.metrics`; arguments as in `write`."""
+    vocabulary = [tag for entry in model.config.attributes for tag in entry["tags"]]
+    written = write(FreeFormTagger(model, processor), batches, without, one_attribute, both_modes=True)
+    return written.metrics(vocabulary)
+
+
+def free_form_table(results: dict[str, dict[str, float]]) -> str:
+    """Set scores of the written tags (rows) per protocol (columns)."""
+    shown = {"exact match": "exact_match", "exact match, closed tags": "closed/exact_match",
+             "F1@M": "f1@M", "F1@5": "f1@5", "F1@M, constrained": "constrained/f1@M",
+             "F1@M, closed tags": "closed/f1@M", "absent from text, F1@M": "absent/f1@M",
+             "duplicates": "duplicate_rate",
+             "outside vocabulary": "out_of_vocabulary_rate",
+             "outside vocabulary, constrained": "constrained/out_of_vocabulary_rate"}
+    width, columns = max(map(len, shown)), {name: max(len(name), 6) for name in results}
+    lines = ["free-form tags", " ".join([" " * width, *(f"{name:>{size}}" for name, size in columns.items())])]
+    for label, metric in shown.items():
+        cells = [f"{results[name][metric]:>{size}.3f}" for name, size in columns.items()]
+        lines.append(" ".join([f"{label:<{width}}", *cells]))
+    return "\n".join(lines)

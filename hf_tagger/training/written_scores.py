@@ -1,0 +1,72 @@
+"""Scores of written tags, made comparable with those of closed tags on validation data."""
+
+import math
+from collections.abc import Iterable
+
+import torch
+
+from hf_tagger.evaluation.free_form import unique
+from hf_tagger.evaluation.writing import Written, write
+from hf_tagger.free_form_tagger import FreeFormTagger, fold
+
+LOWEST = 1e-30
+
+
+def fit_free_form(model, processor, views: Iterable[tuple[Iterable[dict], Iterable[str]]], one_attribute: bool = False):
+    """Fits scores and `min_score` of a model's written tags, in place; returns what was fitted.
+
+    Args:
+        views: batches of the validation split and the modalities hidden from the model, for each protocol.
+    """
+    model.config.decoder |= {"calibration": None, "min_score": 0.0}
+    tagger = FreeFormTagger(model, processor)
+    fitted = fit_written_scores(write(tagger, batches, without, one_attribute, gather=False)
+                                for batches, without in views)
+    model.config.decoder |= fitted
+    return fitted
+
+
+def fit_written_scores(parts: Iterable[Written]) -> dict[str, float | list[float]]:
+    """Platt scaling (Platt 1999) of the mean log-probability of a tag, and the score from which F1 is highest.
+
+    Args:
+        parts: what was written with scores not yet calibrated and no `min_score`.
+
+    Returns {"calibration": [slope, intercept], "min_score"} for `TaggerConfig.decoder`; {} where all tags or none were
+    right, for then there is nothing to learn.
+    """
+    logs, right, true = [], [], 0
+    for part in parts:
+        for tags, reference in zip(part.tags, part.references, strict=True):
+            reference = unique(reference)
+            true += len(reference)
+            logs += [math.log(max(tag["score"], LOWEST)) for tag in tags]
+            right += [fold(tag["label"]) in reference for tag in tags]
+    x, y = torch.tensor(logs, dtype=torch.float64), torch.tensor(right, dtype=torch.float64)
+    if not len(y) or y.min() == y.max():
+        return {}
+    # Platt's targets: not quite 0 and 1, so that a perfect separation leaves the slope finite.
+    positives, negatives = y.sum(), len(y) - y.sum()
+    target = torch.where(y > 0, (positives + 1) / (positives + 2), 1 / (negatives + 2))
+    weights = torch.tensor([1.0, 0.0], dtype=torch.float64, requires_grad=True)
+    optimizer = torch.optim.LBFGS([weights], max_iter=100, line_search_fn="strong_wolfe")
+
+    def closure():
+        optimizer.zero_grad()
+        loss = torch.nn.functional.binary_cross_entropy_with_logits(weights[0] * x + weights[1], target)
+        loss.backward()
+        return loss
+
+    optimizer.step(closure)
+    slope, intercept = weights.tolist()
+    scores = torch.sigmoid(slope * x + intercept)
+    return {"calibration": [slope, intercept], "min_score": _best_threshold(scores, y, true)}
+
+
+def _best_threshold(scores: torch.Tensor, right: torch.Tensor, true: int) -> float:
+    """The score from which written tags are listed so that micro-F1 is highest; the lowest of equals."""
+    order = scores.argsort(descending=True)
+    hits = right[order].cumsum(0)
+    f1 = 2 * hits / (torch.arange(1, len(order) + 1) + true)
+    best = len(f1) - 1 - int(f1.flip(0).argmax())
+    return float(scores[order][best]) - 1e-9

@@ -1,0 +1,40 @@
+import json
+
+import pytest
+import yaml
+
+from hf_tagger.catalog.synthetic import catalog_schema, write_catalog
+from hf_tagger.pipeline_tagger import ProductTaggingPipeline
+from recipes import benchmark_free_form
+from tests.tiny_tagger import tiny_model, tiny_processor
+from tests.tiny_writer import add_tiny_decoder
+
+
+@pytest.fixture
+def config(tmp_path):
+    write_catalog(tmp_path / "shop", rows=60, picture_size=32)
+    files = {split: str(tmp_path / "shop" / f"{split}-*.parquet") for split in ("train", "validation", "test")}
+    catalog = {"source": {"files": files}, "schema": catalog_schema()}
+    path = tmp_path / "config.yaml"
+    path.write_text(yaml.safe_dump({"catalog": catalog, "evaluation": {"split": "train"}}))
+    return path
+
+
+def test_it_measures_a_product_and_a_step_with_and_without_a_trie(config, tmp_path, capsys):
+    model, processor = tiny_model(), tiny_processor()
+    add_tiny_decoder(model, processor)
+    ProductTaggingPipeline(model, processor=processor).save_pretrained(tmp_path / "model")
+    arguments = ["--model", str(tmp_path / "model"), "--products", "4", "--trie_tags", "200", "--batch_size", "2"]
+    assert benchmark_free_form.main([str(config), *arguments]) == 0
+    result = json.loads(capsys.readouterr().out)
+    latency, trie = result["latency"], result["trie"]
+    assert latency["products"] == 4 and 0 < latency["p50_ms"] <= latency["p95_ms"] and 0 < latency["encoder_share"] < 1
+    assert 0 < latency["decoder_parameters"] < latency["parameters"]
+    assert 0 < trie["tags"] <= 200 and trie["step_ms"] > 0 and trie["step_with_trie_ms"] > 0
+
+
+def test_a_made_up_catalogue_is_refused(tmp_path, capsys):
+    path = tmp_path / "config.yaml"
+    path.write_text("catalog: {synthetic: {rows: 60}}\n")
+    assert benchmark_free_form.main([str(path), "--model", "none"]) == 2
+    assert "needs a catalogue with a source" in capsys.readouterr().err
