@@ -108,7 +108,10 @@ class Ragged:
             self.ends += [self.ends[-1]] * count
             return
         self.ends += (self.ends[-1] + mask.sum(1).cumsum(0)).tolist()
-        self.file.write(rows[mask.bool()].cpu().numpy().astype(self.dtype).tobytes())
+        rows = rows[mask.bool()].cpu()
+        # NumPy has no bfloat16.
+        rows = rows.float() if rows.is_floating_point() else rows
+        self.file.write(rows.numpy().astype(self.dtype).tobytes())
 
     def finish(self) -> "Ragged":
         self.file.close()
