@@ -59,8 +59,12 @@ class Predictions:
 
     def metrics(self) -> dict[str, float]:
         """Scores of `score_attributes`; tags outside the vocabulary are columns that are never predicted."""
-        return score_attributes({attribute["name"]: (attribute["kind"], references, chosen, scores)
-                                 for attribute, _, references, chosen, scores in self.parts()})
+        scores = score_attributes({attribute["name"]: (attribute["kind"], references, chosen, scores)
+                                   for attribute, _, references, chosen, scores in self.parts()})
+        if self.written is not None:
+            total, tokens = self.written.sum(0)
+            scores[LOG_LIKELIHOOD] = float(total / tokens) if tokens else float("nan")
+        return scores
 
     def _references(self, attribute: dict) -> tuple[np.ndarray, list[str]]:
         """int [N, tags of the vocabulary + unseen tags] in {0, 1, -100}, and all these tags."""
