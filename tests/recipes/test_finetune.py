@@ -264,7 +264,9 @@ def test_two_processes_with_uneven_shards_finish_and_count_every_row_once(tmp_pa
     source = {"files": {"train": str(tmp_path / "train-*.parquet"), "validation": str(tmp_path / "test.parquet"),
                         "test": str(tmp_path / "test.parquet")}}  # fmt: skip
     config = write_config(tmp_path / "config.yaml", {"source": source, "schema": schema},
-                          model={"text_backbone": "scratch:gru"}, phases=[{"epochs": 2}])  # fmt: skip
+                          model={"text_backbone": "scratch:gru"}, phases=[{"epochs": 2}],
+                          # In bfloat16 a product's scores depend a little on the batch it comes in.
+                          training={"mixed_precision": "no"})  # fmt: skip
     launcher = (sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2")
     run(config, tmp_path / "out", launcher=launcher)
     scores = json.loads((tmp_path / "out" / "metrics.json").read_text())["test"]["all"]
