@@ -121,12 +121,11 @@ def fit_probabilities(
 
 
 def _fit_platt(attribute: dict, logits: torch.Tensor, references: torch.Tensor, min_positives: int):
-    """Platt scaling (Platt 1999) with his targets, (n + 1) / (n + 2) and 1 / (m + 2) in place of 1 and 0, which keep a
-    tag of few examples from certainty."""
+    """Platt scaling (Platt 1999), of tags with few positives by numbers that they share. Not with his softened targets:
+    summed over many rare tags they would raise every probability; `_minimise` keeps few examples from certainty."""
     known = references != UNKNOWN
     positives, negatives = (references == 1).sum(0), (references == 0).sum(0)
-    high, low = (positives + 1) / (positives + 2), 1 / (negatives + 2)
-    targets = torch.where(references == 1, high, low).double()
+    targets = (references == 1).double()
 
     def loss(parameters, columns):
         scaled = logits[:, columns] * parameters[0].exp() + parameters[1]
