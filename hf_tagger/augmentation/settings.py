@@ -22,7 +22,7 @@ class GanSettings:
             counts as collapsed.
     """
 
-    steps: int = 1000
+    steps: int = 600
     critic_steps: int = 2
     latent: int = 32
     hidden: int = 256
