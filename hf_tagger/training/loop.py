@@ -2,7 +2,6 @@
 
 import math
 import signal
-import time
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
@@ -37,6 +36,7 @@ from hf_tagger.training.checkpoint import (
 )
 from hf_tagger.training.lora import find_towers
 from hf_tagger.training.losses import SequenceLoss, TaggingLoss
+from hf_tagger.training.meter import Meter
 from hf_tagger.training.optimizer import OPTIMIZERS, add_l1_gradient, parameter_groups, tower_of
 
 BEST = "best.safetensors"
@@ -371,41 +371,6 @@ class TrainingLoop:
         if self.accelerator.num_processes == 1:
             return self._stop
         return bool(self.accelerator.reduce(torch.tensor(int(self._stop), device=self.accelerator.device), "sum"))
-
-
-class Meter:
-    """Running loss, throughput, and the share of time spent waiting for data."""
-
-    def __init__(self):
-        self.loss, self.rows, self.waited = math.nan, 0, 0.0
-        self.started = self.wait_started = time.perf_counter()
-
-    def start_wait(self) -> None:
-        self.wait_started = time.perf_counter()
-
-    def end_wait(self) -> None:
-        now = time.perf_counter()
-        # The first wait starts the workers and fills their queue: that is paid once, not per step.
-        if self.rows:
-            self.waited += now - self.wait_started
-        else:
-            self.started = now
-
-    def add(self, loss: float, rows: int) -> None:
-        self.loss = loss if math.isnan(self.loss) else 0.95 * self.loss + 0.05 * loss
-        self.rows += rows
-
-    @property
-    def rows_per_second(self) -> float:
-        return self.rows / max(time.perf_counter() - self.started, 1e-9)
-
-    @property
-    def waiting(self) -> float:
-        """Share of the time so far spent waiting for data, in [0, 1]."""
-        return self.waited / max(time.perf_counter() - self.started, 1e-9)
-
-    def summary(self) -> str:
-        return f"loss {self.loss:.3f}, {self.rows_per_second:.0f} rows/s, waiting {self.waiting:.0%}"
 
 
 def kept_tensors(model: nn.Module, changed: set[str]) -> dict[str, torch.Tensor]:
