@@ -63,7 +63,3 @@ class TagSetSampler:
                 given &= (lent != UNKNOWN).all(1)
                 labels[given, where] = lent[given]
         return Drawn(columns, first, second, torch.from_numpy(labels))
-
-    def expected_counts(self, rows: int, generator: torch.Generator, sample: int = 4096) -> Tensor:
-        """How often each tag comes up in `rows` draws [T], from a sample."""
-        return (self.draw(sample, generator).tag_labels == 1).sum(0) * rows / sample
