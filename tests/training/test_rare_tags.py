@@ -39,8 +39,8 @@ def features(model):
     widths = model.encoder.feature_widths
     views = {name: [draw.normal(size=(ROWS, widths[name])).astype(np.float16) for _ in range(2)]
              for name in ("text", "image")}
-    return FeatureLoader(16, 0, views["text"], views["image"], [np.ones((ROWS, 2), bool)] * 2, labels,
-                         [str(row) for row in range(ROWS)], [1.0] * ROWS)
+    return FeatureLoader(16, 0, text=views["text"], image=views["image"], present=[np.ones((ROWS, 2), bool)] * 2,
+                         tag_labels=labels, ids=[str(row) for row in range(ROWS)], repeats=[1.0] * ROWS)
 
 
 def phase(model, features, folder, **settings):
