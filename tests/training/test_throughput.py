@@ -67,7 +67,7 @@ def settings():
 
 def test_plain_run_is_float32_in_the_default_layout(settings, tmp_path, monkeypatch):
     kept = []
-    monkeypatch.setattr("hf_tagger.training.run.keep_freed_memory", lambda: kept.append(True))
+    monkeypatch.setattr("hf_tagger.training.reading.keep_freed_memory", lambda: kept.append(True))
     run = PlainRun(settings, PhaseSettings(), tmp_path)
     run.prepare_catalog()
     run.build_model()
