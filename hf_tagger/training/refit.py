@@ -30,13 +30,13 @@ HEADS = PhaseSettings(name="heads", train=["heads"], cached_views=1, epochs=20, 
 
 
 def heads_only(settings: RunSettings) -> RunSettings:
-    """The run of which only heads and words are fitted: its first phase on cached features, no adapters, no exemplars,
-    and the words of texts as they are. Raises ConfigError for `attention` fusion."""
+    """The run of which only heads and words are fitted: its first phase on cached features, no adapters, exemplars
+    or decoder, and the words of texts as they are. Raises ConfigError for `attention` fusion."""
     if settings.model.fusion == "attention":
         raise ConfigError("model.fusion: attention needs token states, which stored features do not keep; "
                           "take another one here: --model.fusion concat")
     model = replace(settings.model, words=replace(settings.model.words, masked_view=False),
-                    exemplars=replace(settings.model.exemplars, count=0))
+                    exemplars=replace(settings.model.exemplars, count=0), decoder=None)
     phase = next((phase for phase in settings.phases if phase.cached_views), HEADS)
     return replace(settings, model=model, lora=None, phases=[replace(phase, evaluate_every=0)], save_adapter=False)
 

@@ -18,6 +18,7 @@ from hf_tagger.image_tagger import load_image
 from hf_tagger.processing_tagger import TaggerProcessor
 from hf_tagger.training.arguments import PhaseSettings, RunSettings
 from hf_tagger.training.build import set_trainable
+from hf_tagger.training.gate import GateSettings
 from hf_tagger.training.loop import INPUTS
 from hf_tagger.training.lora import count_parameters, find_towers
 from hf_tagger.training.optimizer import OPTIMIZERS, parameter_groups
@@ -60,8 +61,9 @@ class TimedRun(FinetuneRun):
     (scale of features, words) is left unfitted, for a step takes the same time either way."""
 
     def __init__(self, settings: RunSettings, phase: PhaseSettings, folder: Path):
+        model = settings.model if "decoder" in phase.train else replace(settings.model, decoder=None)
         settings = replace(
-            settings, output_dir=str(folder), phases=[phase], save_adapter=False,
+            settings, output_dir=str(folder), phases=[phase], model=model, gate=GateSettings(), save_adapter=False,
             training=replace(settings.training, checkpoint_steps=0, log_with=[]),
             evaluation=replace(settings.evaluation, validation=""))
         super().__init__(settings, {})
