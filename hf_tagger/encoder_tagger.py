@@ -143,7 +143,7 @@ class TaggerEncoder(nn.Module):
         if features is None:
             features = self.run_towers(input_ids, attention_mask, pixel_values, pixel_mask, output_sequence)
         elif output_sequence and features.text_states is None and features.image_states is None:
-            raise ValueError("the fused sequence needs the towers' token states, which these features do not keep")
+            raise ValueError("the fused sequence needs the towers' token states, which stored features do not keep")
         else:
             features = self._drop_modalities(features)
         present = features.present
