@@ -18,7 +18,8 @@ def test_the_last_word_counts_and_a_withdrawn_one_does_not(say):
 
 def test_the_majority_of_those_who_are_sure_settles_and_a_draw_does_not(say):
     verdicts = [say(), say(reviewer="ben"), say(reviewer="cy", decision="reject"),
-                say(reviewer="di", decision="unsure"), say(tag="Blue", decision="add"), say(tag="Blue", decision="reject", reviewer="ben")]
+                say(reviewer="di", decision="unsure"), say(tag="Blue", decision="add"),
+                say(tag="Blue", decision="reject", reviewer="ben")]
     settled = settle(verdicts)
     assert settled.holds == {("P1", "colour", "Red"): True}
     assert settled.disputed == [("P1", "colour", "Blue")]

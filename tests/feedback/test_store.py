@@ -3,25 +3,35 @@ import shutil
 import signal
 import sqlite3
 import subprocess
-import sys
 import tempfile
 from collections import Counter
-from pathlib import Path
+from multiprocessing import get_context
 
 import pytest
 from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
 
 from hf_tagger.feedback.store import FeedbackError, FeedbackStore
-from hf_tagger.feedback.verdicts import fingerprint
-
-WRITER = Path(__file__).parent / "writer.py"
+from hf_tagger.feedback.verdicts import Verdict, fingerprint
 
 
-def start_writer(url, reviewer, count):
-    root = str(WRITER.parents[2])
-    return subprocess.Popen([sys.executable, str(WRITER), str(url), reviewer, str(count)], stdout=subprocess.PIPE,
-                            text=True, env=os.environ | {"PYTHONPATH": root})
+def write(url, reviewer, count, acknowledgements):
+    """Stores verdicts one after the other, and says so after each."""
+    store = FeedbackStore(url)
+    for number in range(count):
+        store.add(Verdict(f"P{number}", "f", "colour", "Red", "accept", reviewer, "1"))
+        os.write(acknowledgements, f"{reviewer} P{number}\n".encode())
+
+
+class Writer:
+    """A process that writes. Forked: importing everything anew would take most of the test's time."""
+
+    def __init__(self, url, reviewer, count):
+        reading, writing = os.pipe()
+        self.process = get_context("fork").Process(target=write, args=(url, reviewer, count, writing))
+        self.process.start()
+        os.close(writing)
+        self.lines = os.fdopen(reading)
 
 
 def test_what_is_stored_comes_back_whole_and_in_order(store, say):
@@ -59,18 +69,19 @@ def test_the_database_itself_refuses_changes(store, say, change):
 
 def test_an_acknowledged_verdict_outlives_its_writer_and_other_writers_go_on(tmp_path):
     url = tmp_path / "feedback.db"
-    killed, whole = start_writer(url, "killed", 10**6), start_writer(url, "whole", 200)
-    acknowledged = [killed.stdout.readline().split() for _ in range(100)]
-    killed.send_signal(signal.SIGKILL)
-    acknowledged += [line.split() for line in killed.stdout.read().splitlines()]
-    assert killed.wait() == -signal.SIGKILL
-    acknowledged += [line.split() for line in whole.communicate(timeout=120)[0].splitlines()]
-    assert whole.returncode == 0
+    killed = Writer(url, "killed", 10**6)
+    whole = Writer(url, "whole", 200)
+    acknowledged = [tuple(killed.lines.readline().split()) for _ in range(100)]
+    killed.process.kill()
+    acknowledged += [tuple(line.split()) for line in (*killed.lines, *whole.lines)]
+    killed.process.join()
+    whole.process.join()
+    assert (killed.process.exitcode, whole.process.exitcode) == (-signal.SIGKILL, 0)
     with FeedbackStore(url) as store:
         kept = Counter((verdict.reviewer, verdict.product) for verdict in store.verdicts())
         with store.engine.connect() as connection:
             assert connection.execute(text("PRAGMA integrity_check")).scalar() == "ok"
-    assert set(map(tuple, acknowledged)) <= kept.keys()
+    assert set(acknowledged) <= kept.keys()
     assert max(kept.values()) == 1
     # One more than was acknowledged at most: the one that was on its way.
     assert len(acknowledged) <= len(kept) <= len(acknowledged) + 1
@@ -157,14 +168,14 @@ def postgres_url():
 
 def test_postgresql_keeps_the_same_promises(postgres_url, say):
     with FeedbackStore(postgres_url) as store:
-        writer = start_writer(postgres_url, "other", 50)
+        writer = Writer(postgres_url, "other", 50)
         verdict = say(score=0.5)
         store.add([verdict, verdict])
-        assert store.verdicts() == [verdict]
-        while writer.poll() is None:
+        while writer.process.is_alive():
             store.add(say("P100"))
-        assert len(writer.stdout.read().splitlines()) == 50
+        assert len(writer.lines.readlines()) == 50
         assert Counter(found.reviewer for found in store.verdicts())["other"] == 50
+        assert store.verdicts("P1").count(verdict) == 1
         with pytest.raises(DBAPIError, match="append-only"), store.engine.begin() as connection:
             connection.execute(text("DELETE FROM verdicts"))
         store.rule("colour", "Teal", "approve", "ana")
