@@ -4,6 +4,7 @@ import json
 
 import pytest
 from accelerate.state import AcceleratorState
+from safetensors.torch import load_file
 from transformers import pipeline
 
 import hf_tagger  # noqa: F401
@@ -68,6 +69,17 @@ def test_an_update_is_gated_kept_as_a_version_and_rolled_back(shop, capsys):
     assert "Teal" not in pipeline("product-tagging", model=str(versions / "current")).model.config.attributes[1]["tags"]
     assert update.main([str(model), "--list"]) == 0
     assert "* 1  from -" in capsys.readouterr().out
+
+
+def test_towers_move_when_asked_to(shop):
+    model, config, feedback = shop
+    versions = model.parent / "model.versions"
+    assert update.main([str(model), str(config), str(feedback), "--how", "towers", "--tolerance", "1"]) == 0
+    newest = max(int(path.name) for path in versions.iterdir() if path.name.isdecimal())
+    parent = json.loads((versions / str(newest) / "lineage.json").read_text())["parent"]
+    old, new = (load_file(versions / str(number) / "model.safetensors") for number in (parent, newest))
+    moved = [name for name in old if name in new and "text_tower" in name and not old[name].equal(new[name])]
+    assert moved and not any("embed" in name for name in moved)
 
 
 def test_a_version_that_is_worse_is_refused_and_says_why(shop, capsys, monkeypatch):
