@@ -1,6 +1,7 @@
 """`pipeline("product-tagging")`: products in, their tags with scores out, one product or a stream of millions."""
 
 import difflib
+import math
 import os
 import shutil
 from collections import deque
@@ -20,13 +21,14 @@ from transformers.utils import cached_file, is_peft_available
 from .critic_tagger import TagSetCritic
 from .free_form_tagger import FreeFormTagger, fold
 from .image_tagger import ImageError, load_image
+from .personal_tagger import ShopperProfile, read_events, shopper_profile
 from .text_tagger import clean_text
 
 PRODUCT_KEYS = ("text", "title", "description", "language", "image", "images")
 FREE_FORM_OPTIONS = ("free_form", "language", "constrained", "max_tags", "min_score")
 OPTIONS = (
     "top_k", "threshold", "attributes", "critic", "allow_urls", "allow_private_addresses", "on_error",
-    *FREE_FORM_OPTIONS,
+    "user_history", *FREE_FORM_OPTIONS,
 )  # fmt: skip
 GENERATION_OPTIONS = frozenset(GenerationConfig().to_dict()) - {"top_k"}
 CRITIC = "critic.safetensors"
@@ -67,6 +69,9 @@ class ProductTaggingPipeline(Pipeline):
         min_score: lowest score of a written tag (default: `threshold`, else the model's own).
         Further options go to `generate`: num_beams, do_sample, temperature, max_new_tokens ... With `free_form`,
             `attributes` are also what the decoder is asked for, each on its own.
+        user_history: what a shopper viewed or bought: products, or {"product" or "label" and "attribute", "weight",
+            "time"}, see `personal_tagger.read_events`; or a profile of `user_profile`. A product's tags are then
+            ordered for this shopper, before `top_k` is applied; none is added, no score changed. Nothing of it is kept.
         on_error: "raise" `ProductError`, or "skip": the product's result is `{"error": message}`, and the rest goes on.
         batch_size: products per model run (default 32). A stream is read ahead by up to two batches.
         num_workers: threads that read photos while the model runs (default 1; 0: none).
@@ -104,11 +109,30 @@ class ProductTaggingPipeline(Pipeline):
         parameters = self._sanitize_parameters(**options)
         stored = (self._preprocess_params, self._forward_params, self._postprocess_params)
         parameters = [{**old, **new} for old, new in zip(stored, parameters, strict=True)]
+        history = parameters[2].pop("user_history", None)
+        if isinstance(history, ShopperProfile) or history:
+            parameters[2]["profile"] = self.user_profile(history)
         if isinstance(inputs, list | tuple):
             return list(self.get_iterator(inputs, num_workers, batch_size, *parameters))
         if _is_stream(inputs):
             return self.get_iterator(inputs, num_workers, batch_size, *parameters)
         return next(self.get_iterator([inputs], 0, 1, *parameters))
+
+    def user_profile(self, history) -> ShopperProfile:
+        """What `user_history` amounts to, to be used for several calls, or kept with `save`.
+
+        Raises ValueError for an entry that is not understood or a model without a fitted gate, and `ProductError` for
+        a product that cannot be read, unless the pipeline skips those.
+        """
+        if isinstance(history, ShopperProfile):
+            return history
+        events = read_events(history)
+        products = [event for event in events if "product" in event]
+        plain = {"top_k": None, "threshold": None, "attributes": None, "free_form": False, "user_history": None}
+        tagged = self([event["product"] for event in products], **plain) if products else []
+        for event, tags in zip(products, tagged, strict=True):
+            event["tags"] = [] if isinstance(tags, dict) else tags
+        return shopper_profile(self.model, events)
 
     def _sanitize_parameters(self, **options):
         generation = {name: value for name, value in options.items() if name in GENERATION_OPTIONS}
@@ -134,7 +158,8 @@ class ProductTaggingPipeline(Pipeline):
         if options.get("critic") and threshold is not None:
             raise ValueError("the critic judges the model's own choice of tags: pass critic or threshold, not both")
         groups = (("allow_urls", "allow_private_addresses", "on_error"),
-                  (*FREE_FORM_OPTIONS, "attributes", "threshold", "critic"), ("top_k", "threshold", "attributes"))
+                  (*FREE_FORM_OPTIONS, "attributes", "threshold", "critic"),
+                  ("top_k", "threshold", "attributes", "user_history"))
         groups = [{name: options[name] for name in group if name in options} for group in groups]
         if generation:
             groups[1]["generation"] = generation
@@ -312,9 +337,9 @@ class ProductTaggingPipeline(Pipeline):
                 chosen = self.critic.keep(output.pooled, chosen)
         return {"scores": scores, "chosen": chosen, "written": written}
 
-    def postprocess(self, outputs, top_k=None, threshold=None, attributes=None) -> list[dict[str, Any]]:
-        """Of one product the scores and the model's own choice, [T] each, and the written tags -> its tags, best first.
-        A written tag that is among the chosen is not listed again."""
+    def postprocess(self, outputs, top_k=None, threshold=None, attributes=None, profile=None) -> list[dict[str, Any]]:
+        """Of one product the scores and the model's own choice, [T] each, and the written tags -> its tags, best first,
+        or with a profile in the order of that shopper. A written tag that is among the chosen is not listed again."""
         scores, chosen, written = outputs[0].tolist(), outputs[1].tolist(), outputs[2]
         tags = [(tag, entry["name"]) for entry in self.model.config.attributes for tag in entry["tags"]]
         listed = [
@@ -324,7 +349,10 @@ class ProductTaggingPipeline(Pipeline):
         ]
         there = {fold(tag["label"]) for tag in listed}
         listed += [tag for tag in written if fold(tag["label"]) not in there]
-        return sorted(listed, key=lambda tag: -tag["score"])[:top_k]
+        listed.sort(key=lambda tag: -tag["score"])
+        if profile is not None:
+            listed.sort(key=lambda tag: -math.log(max(tag["score"], 1e-12)) - profile.of(tag))
+        return listed[:top_k]
 
 
 def _is_stream(inputs) -> bool:

@@ -52,7 +52,7 @@ def write_card(template: Path, path: Path, data: ReportData, model: str, command
               "languages": _listed(vocabulary.get("rows_per_language", {})) if languages else "not recorded"},
         training={"git_revision": provenance.get("git_revision"), "versions": _listed(provenance.get("versions", {})),
                   "config": yaml.safe_dump(_without_folders(config), sort_keys=False, allow_unicode=True).strip()},
-        cost=_cost(provenance),
+        cost=_cost(provenance), lineage=_read(Path(model) / "lineage.json"),
     )
     path.parent.mkdir(parents=True, exist_ok=True)
     card.save(path)

@@ -147,6 +147,14 @@ class RefittedHeads:
         return np.concatenate(found)
 
     @torch.no_grad()
+    def pooled(self, rows: np.ndarray) -> np.ndarray:
+        """Pooled vectors, float [n, H], of these rows by the last fit."""
+        self.model.eval()
+        found = [np.zeros((0, self.model.config.hidden_size), np.float32)]
+        found += [self._outputs(part, self._store).pooled.float().cpu().numpy() for part in _parts(rows)]
+        return np.concatenate(found)
+
+    @torch.no_grad()
     def evidence(self, rows: np.ndarray) -> Iterator[tuple[torch.Tensor, torch.Tensor, torch.Tensor]]:
         """What `fit_gate` reads, of these rows: as they are, without the words of their tags, without their text,
         without their photo."""

@@ -82,3 +82,15 @@ def test_a_card_elsewhere_names_no_figures_that_are_not_beside_it(written, tmp_p
     assert "![" not in card.text and path.is_file()
     with pytest.raises(ConfigError, match="no card template"):
         write_card(tmp_path / "none.md", tmp_path / "x.md", data, str(folder), [], folder)
+
+
+def test_a_version_tells_its_lineage(written, tmp_path):
+    folder, _, data = written
+    lineage = {"version": 3, "parent": 1, "made_by": "heads", "at": "2026-07-01T00:00:00+00:00", "verdicts": 70,
+               "scores": {"before": {"macro_f1": 0.5}, "after": {"macro_f1": 0.625}},
+               "added_tags": {"colour": ["Teal"]}}
+    (tmp_path / "lineage.json").write_text(json.dumps(lineage))
+    text = write_card(TEMPLATE, tmp_path / "README.md", data, str(tmp_path), [], folder / "evaluation").text
+    assert "Version 3, made from version 1 by learning from 70 settled verdicts" in text
+    assert "| | version 1 | this version |\n|---|---|---|\n| macro_f1 | 0.5 | 0.625 |\n" in text
+    assert "Tags added to colour: Teal." in text and "\n\n\n" not in text

@@ -1,0 +1,166 @@
+"""Fits, on interaction logs, how far a shopper's profile moves a tag: see `hf_tagger/personal_tagger.py`.
+
+A log says who met which product and when. Each interaction is taken as a choice among that product and others that
+somebody met (conditional logit, McFadden 1974): those with tags that the shopper's earlier history prefers should be
+the ones that are chosen. What a product's tags add up to is the sum over attributes of gate x the mean closeness of
+its tags to the profile.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import torch
+
+from hf_tagger.catalog.strict import ConfigError, did_you_mean
+from hf_tagger.decision_tagger import attribute_slices
+from hf_tagger.personal_tagger import DAY, affinities
+
+COLUMNS = ("user", "product", "time")
+HALF_LIVES = (3.0, 10.0, 30.0, 100.0, None)
+PRIORS = (0.5, 2.0, 8.0, 32.0)
+OTHERS = 20
+LATEST = 0.2
+
+
+@dataclass(frozen=True)
+class Interactions:
+    """In the order of time: users and rows of products int [N], times in seconds float [N]."""
+
+    user: np.ndarray
+    product: np.ndarray
+    time: np.ndarray
+
+
+def read_interactions(path: str | Path, ids: Sequence[str]) -> tuple[Interactions, int]:
+    """A parquet file with the columns user, product (an id) and time (a timestamp, or seconds since 1970), and how many
+    of its rows are about products that are not among `ids`, or incomplete: these are left out.
+
+    Raises ConfigError for a file that does not fit.
+    """
+    try:
+        table = pq.read_table(path)
+    except (OSError, pa.ArrowInvalid) as error:
+        raise ConfigError(f"{path} cannot be read as parquet: {error}") from error
+    for name in COLUMNS:
+        if name not in table.column_names:
+            raise ConfigError(f"{path} has no column {name!r}.{did_you_mean(name, table.column_names)}")
+    time = table["time"]
+    try:
+        if pa.types.is_timestamp(time.type):
+            time = time.cast(pa.timestamp("us", tz=time.type.tz)).cast(pa.int64()).to_numpy() / 1e6
+        else:
+            time = time.cast(pa.float64()).to_numpy()
+    except pa.ArrowInvalid as error:
+        raise ConfigError(f"{path}: time must be a timestamp or seconds since 1970: {error}") from error
+    row_of = {product: row for row, product in enumerate(ids)}
+    products = np.array([row_of.get(str(product), -1) for product in table["product"].to_pylist()], dtype=np.int64)
+    users = table["user"].to_pylist()
+    whole = (products >= 0) & ~np.isnan(time) & np.array([user is not None for user in users], dtype=bool)
+    order = np.flatnonzero(whole)[np.argsort(time[whole], kind="stable")]
+    numbers: dict = {}
+    user = np.array([numbers.setdefault(users[row], len(numbers)) for row in order], dtype=np.int64)
+    return Interactions(user, products[order], time[order]), len(users) - len(order)
+
+
+def histories(log: Interactions, tags: torch.Tensor, half_life_days: float | None) -> torch.Tensor:
+    """How often each interaction's shopper had met each tag before it [N, T], as `personal_tagger.met_tags` counts."""
+    met = torch.zeros(len(log.user), tags.shape[1])
+    through: dict[int, tuple[torch.Tensor, float]] = {}  # per shopper, as of the latest interaction, with it
+    for row, (user, product, time) in enumerate(zip(*map(np.ndarray.tolist, (log.user, log.product, log.time)),
+                                                    strict=True)):
+        now = tags[product]
+        if user in through:
+            met[row], before = through[user]
+            faded = 1.0 if half_life_days is None else 0.5 ** ((time - before) / DAY / half_life_days)
+            now = now + met[row] * faded
+        through[user] = now, time
+    return met
+
+
+def choice_features(log: Interactions, rows: np.ndarray, close: torch.Tensor, tags: torch.Tensor,
+                    attributes: Sequence[dict], seed: int) -> torch.Tensor:
+    """What the products of a choice add up to per attribute [n, 1 + OTHERS, A], the chosen product first.
+
+    Args:
+        rows: int [n] of the log; close: float [N, T], see `personal_tagger.affinities`; tags: float [P, T], the scores
+            of the tags that products have, 0 for others.
+    """
+    drawn = np.random.default_rng(seed).integers(len(log.product), size=(len(rows), OTHERS))
+    shown = torch.from_numpy(np.concatenate([log.product[rows, None], log.product[drawn]], axis=1))
+    features = []
+    for where in attribute_slices(attributes):
+        part = tags[:, where]
+        amount = part.sum(1).clamp(min=1.0)
+        features.append(torch.einsum("nct,nt->nc", part[shown], close[rows][:, where]) / amount[shown])
+    return torch.stack(features, dim=2)
+
+
+def fit_gates(features: torch.Tensor) -> torch.Tensor:
+    """Gates [A] that make the chosen products [n, 0] the likeliest of `choice_features`; no choice at all is explained
+    by gates of 0, to which they are drawn as by one interaction."""
+    gates = torch.zeros(features.shape[2], dtype=torch.float64, requires_grad=True)
+    optimizer = torch.optim.LBFGS([gates], max_iter=100, line_search_fn="strong_wolfe")
+
+    def closure():
+        optimizer.zero_grad()
+        loss = choice_losses(features.double(), gates).mean() + gates.square().sum() / len(features)
+        loss.backward()
+        return loss
+
+    optimizer.step(closure)
+    return gates.detach()
+
+
+def choice_losses(features: torch.Tensor, gates: torch.Tensor) -> torch.Tensor:
+    """-log(probability of the chosen product) [n]; log(1 + OTHERS) where nothing is known."""
+    return -(features @ gates.to(features.dtype)).log_softmax(1)[:, 0]
+
+
+def fit_personalization(log: Interactions, tags: torch.Tensor, vectors: torch.Tensor,
+                        attributes: Sequence[dict], seed: int = 0) -> tuple[dict, dict[str, float]]:
+    """The config's `personalization`, and how well it explains the latest fifth of the interactions: "loss", beside the
+    "loss_of_chance" of a model that knows no shopper. Half-life and prior are the ones that do so best.
+
+    Args:
+        tags: float [P, T], scores of the tags that products have, 0 for others; vectors: `tag_vectors` [T, E].
+
+    Raises ConfigError where no shopper comes back, or the latest choices are explained no better than by chance.
+    """
+    returning = np.flatnonzero(~_first(log.user))
+    cut = int(len(returning) * (1 - LATEST))
+    if cut < 2 or cut == len(returning):
+        raise ConfigError(f"the log has {len(returning)} interactions of shoppers who had one before; that is too few "
+                          "to fit anything")
+    best = None
+    for half_life in HALF_LIVES:
+        met = histories(log, tags, half_life)
+        for prior in PRIORS:
+            close = affinities(vectors, attributes, met, prior)
+            gates = fit_gates(choice_features(log, returning[:cut], close, tags, attributes, seed))
+            held_out = choice_features(log, returning[cut:], close, tags, attributes, seed + 1)
+            losses = choice_losses(held_out, gates)
+            if best is None or losses.mean() < best[0].mean():
+                best = losses, half_life, prior, gates
+    losses, half_life, prior, gates = best
+    loss, chance = float(losses.mean()), float(np.log(1 + OTHERS))
+    # The best of several settings beats chance by chance: three standard errors leave room for that.
+    error = float(losses.std() / len(losses) ** 0.5)
+    if loss + 3 * error >= chance:
+        raise ConfigError(f"the latest choices of the log are explained no better than by chance ({loss:.4f} ± "
+                          f"{error:.4f} against {chance:.4f} nats): there is nothing to personalise by, and nothing "
+                          "was stored")
+    names = [entry["name"] for entry in attributes]
+    settings = {"half_life_days": half_life, "prior": prior,
+                "gates": {name: round(gate, 4) for name, gate in zip(names, gates.tolist(), strict=True)}}
+    return settings, {"interactions": len(log.user), "loss": round(loss, 4), "loss_of_chance": round(chance, 4)}
+
+
+def _first(user: np.ndarray) -> np.ndarray:
+    """Whether an interaction is its shopper's first, bool [N]."""
+    first = np.zeros(len(user), bool)
+    first[np.unique(user, return_index=True)[1]] = True
+    return first

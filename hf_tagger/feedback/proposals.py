@@ -1,0 +1,41 @@
+"""Tags that reviewers gave and the model does not know: proposed, ruled on, and added to the model."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from hf_tagger.catalog.cleaning import clean_tag
+from hf_tagger.feedback.review_state import settle
+from hf_tagger.feedback.store import FeedbackStore
+
+
+@dataclass(frozen=True)
+class Proposal:
+    """A tag that is not in the model's vocabulary, the products that reviewers gave it to, and what was ruled of it:
+    "approve", "decline", or None while it waits."""
+
+    attribute: str
+    tag: str
+    products: list[str]
+    ruling: str | None
+
+
+def proposals(store: FeedbackStore, attributes: Sequence[dict]) -> list[Proposal]:
+    """Proposed tags, the most wanted first. `attributes` as in the model's config."""
+    known = {entry["name"]: set(entry["tags"]) for entry in attributes}
+    products: dict[tuple[str, str], list[str]] = {}
+    for (product, attribute, tag), holds in settle(store.verdicts()).holds.items():
+        tag = clean_tag(tag)
+        if holds and attribute in known and tag and tag not in known[attribute]:
+            products.setdefault((attribute, tag), []).append(product)
+    rulings = store.rulings()
+    found = [Proposal(*key, sorted(wanted), rulings.get(key)) for key, wanted in products.items()]
+    return sorted(found, key=lambda proposal: (-len(proposal.products), proposal.attribute, proposal.tag))
+
+
+def approved(store: FeedbackStore, attributes: Sequence[dict]) -> dict[str, list[str]]:
+    """{attribute: [tags]}: what `model.add_tags` takes."""
+    tags: dict[str, list[str]] = {}
+    for proposal in proposals(store, attributes):
+        if proposal.ruling == "approve":
+            tags.setdefault(proposal.attribute, []).append(proposal.tag)
+    return tags

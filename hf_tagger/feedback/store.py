@@ -1,0 +1,174 @@
+"""The feedback store: verdicts in SQLite or PostgreSQL, by several writers at once, none of them ever lost."""
+
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, fields
+from datetime import UTC, datetime
+from pathlib import Path
+
+from sqlalchemy import Engine, create_engine, event, make_url, select, text
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError
+
+from hf_tagger.catalog.strict import did_you_mean
+from hf_tagger.feedback.tables import RULINGS, metadata, rulings, verdicts
+from hf_tagger.feedback.verdicts import Verdict
+
+_AT_ONCE = 500
+_INSERT = {"sqlite": sqlite.insert, "postgresql": postgresql.insert}
+_READ = [verdicts.c[field.name] for field in fields(Verdict)]
+
+
+class FeedbackError(RuntimeError):
+    """The store could not be read, or did not take what it was given: the message says why, and that nothing which it
+    took before is lost."""
+
+
+class FeedbackStore:
+    """Append-only: a verdict is never changed or deleted, only withdrawn or contradicted by a later one.
+
+    When `add` returns, the verdicts are on disk and outlive the process and the machine's power. SQLite writes a
+    write-ahead log and waits for the disk at every commit; readers and one writer at a time go on side by side, other
+    writers wait their turn. Of several machines that write, none should open the file over a network: give them
+    PostgreSQL.
+
+    Args:
+        url: a path (SQLite), or a URL of SQLAlchemy's: `sqlite:///feedback.db`, `postgresql://user@host/database`. What
+            is not there yet is created, except a PostgreSQL database.
+        attributes: of the model's config. With them, a verdict about another attribute is refused; about another tag
+            it is kept: such a tag is a proposed one, see `feedback.proposals`.
+        patience: seconds that a writer waits for others before it gives up.
+
+    Raises FeedbackError where the database cannot be opened.
+    """
+
+    def __init__(self, url: str | Path, attributes: Sequence[dict] | None = None, patience: float = 30.0):
+        self.attributes = attributes
+        self.engine = _open(str(url), patience)
+        self.url = self.engine.url.render_as_string(hide_password=True)
+        with self._errors("could not be opened"):
+            # Checked and created within one transaction: two processes may be the first at once.
+            with self._writing() as connection:
+                metadata.create_all(connection)
+
+    def add(self, new: Verdict | Iterable[Verdict]) -> None:
+        """Stores one verdict or several: all of them, or, where it raises, none.
+
+        Raises:
+            ValueError: an attribute that the model does not have.
+            FeedbackError: the database is locked, full, read-only or not reachable.
+        """
+        new = [new] if isinstance(new, Verdict) else list(new)
+        self._check(new)
+        with self._errors("did not take this verdict"), self._writing() as connection:
+            for start in range(0, len(new), _AT_ONCE):
+                rows = [asdict(verdict) for verdict in new[start:start + _AT_ONCE]]
+                insert = _INSERT[self.engine.dialect.name](verdicts)
+                connection.execute(insert.on_conflict_do_nothing(index_elements=["key"]), rows)
+
+    def verdicts(self, product: str | None = None) -> list[Verdict]:
+        """All that was ever said, or all about one product, in the order in which it was stored."""
+        query = select(*_READ).order_by(verdicts.c.number)
+        if product is not None:
+            query = query.where(verdicts.c.product == product)
+        with self._errors("could not be read"), self.engine.connect() as connection:
+            return [Verdict(**row) for row in connection.execute(query).mappings()]
+
+    def rule(self, attribute: str, tag: str, ruling: str, reviewer: str) -> None:
+        """Stores that a proposed tag is approved or declined ("approve", "decline"). The latest ruling counts.
+
+        Raises ValueError for another ruling or an unknown attribute, and FeedbackError as `add` does.
+        """
+        if ruling not in RULINGS:
+            raise ValueError(f"{ruling!r} is not a ruling.{did_you_mean(ruling, RULINGS)}")
+        self._check_attribute(attribute)
+        row = {"attribute": attribute, "tag": tag, "ruling": ruling, "reviewer": reviewer, "at": datetime.now(UTC)}
+        with self._errors("did not take this ruling"), self._writing() as connection:
+            connection.execute(rulings.insert(), row)
+
+    def rulings(self) -> dict[tuple[str, str], str]:
+        """{(attribute, tag): "approve" | "decline"}"""
+        query = select(rulings.c.attribute, rulings.c.tag, rulings.c.ruling).order_by(rulings.c.number)
+        with self._errors("could not be read"), self.engine.connect() as connection:
+            return {(attribute, tag): ruling for attribute, tag, ruling in connection.execute(query)}
+
+    def close(self) -> None:
+        self.engine.dispose()
+
+    def __enter__(self) -> "FeedbackStore":
+        return self
+
+    def __exit__(self, *error) -> None:
+        self.close()
+
+    def _check(self, new: list[Verdict]) -> None:
+        for attribute in {verdict.attribute for verdict in new}:
+            self._check_attribute(attribute)
+
+    def _check_attribute(self, attribute: str) -> None:
+        known = [entry["name"] for entry in self.attributes or ()]
+        if self.attributes is not None and attribute not in known:
+            raise ValueError(f"the model has no attribute {attribute!r}.{did_you_mean(attribute, known)}")
+
+    @contextmanager
+    def _writing(self) -> Iterator:
+        with self.engine.execution_options(writes=True).begin() as connection:
+            if self.engine.dialect.name == "postgresql":
+                # Numbers are handed out before commits: one writer at a time keeps them in the order of these.
+                connection.execute(text("SELECT pg_advisory_xact_lock(4207849)"))
+            yield connection
+
+    @contextmanager
+    def _errors(self, what: str) -> Iterator[None]:
+        try:
+            yield
+        except DBAPIError as error:
+            raise FeedbackError(f"the feedback store {self.url} {what}: {_remedy(str(error.orig))} "
+                                "Nothing that was stored before is lost.") from error
+
+
+def _open(url: str, patience: float) -> Engine:
+    if "://" not in url:
+        try:
+            Path(url).parent.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise FeedbackError(f"{url}: its folder cannot be made: {error}") from error
+        url = f"sqlite:///{url}"
+    try:
+        parsed = make_url(url)
+        if parsed.drivername in ("postgresql", "postgres"):
+            parsed = parsed.set(drivername="postgresql+pg8000")
+        if parsed.get_backend_name() not in _INSERT:
+            raise FeedbackError(f"feedback is kept in SQLite or PostgreSQL, not in {parsed.get_backend_name()}")
+        options = {"timeout": patience} if parsed.get_backend_name() == "sqlite" else {}
+        engine = create_engine(parsed, connect_args=options, pool_pre_ping=not options)
+    except (ArgumentError, NoSuchModuleError) as error:
+        raise FeedbackError(f"{url!r} is neither a path nor a database URL: {error}") from error
+    except ModuleNotFoundError as error:
+        raise FeedbackError(f"the driver {error.name} is missing: pip install 'hf_tagger[postgresql]'") from error
+    if engine.dialect.name == "sqlite":
+        event.listen(engine, "connect", _prepare_sqlite)
+        event.listen(engine, "begin", _begin_sqlite)
+    return engine
+
+
+def _prepare_sqlite(connection, record) -> None:
+    connection.isolation_level = None  # transactions begin where `_begin_sqlite` says, not where the driver guesses
+    for setting in ("journal_mode = WAL", "synchronous = FULL"):
+        connection.execute(f"PRAGMA {setting}")
+
+
+def _begin_sqlite(connection) -> None:
+    # A writer asks for its turn before it reads: one that turned from reader to writer could not wait for it.
+    connection.exec_driver_sql("BEGIN IMMEDIATE" if connection.get_execution_options().get("writes") else "BEGIN")
+
+
+def _remedy(message: str) -> str:
+    lowered = message.lower()
+    if "locked" in lowered or "busy" in lowered:
+        return "another program has held it locked all the time. Close that program, or try again."
+    if "full" in lowered or "no space" in lowered:
+        return "the disk is full. Make room, and try again."
+    if "readonly" in lowered or "unable to open" in lowered:
+        return f"it cannot be written to ({message}). Check the path and its permissions."
+    return f"{message}."

@@ -1,0 +1,117 @@
+"""Active learning: which products a reviewer should look at next.
+
+Each strategy gives every product a number, the higher the sooner; `queue` orders them. Surveyed by Settles (2009).
+"""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from hf_tagger.catalog.strict import did_you_mean
+from hf_tagger.decision_tagger import attribute_slices
+
+_TINY = 1e-12
+
+
+def margin(attributes: Sequence[dict], scores: np.ndarray) -> np.ndarray:
+    """How little the best choice leads [N], mean over attributes. Of a `single` attribute: 1 - (best - second best,
+    "none" included). Of a `multi` one: how close its most doubtful tag is to even odds.
+
+    Args:
+        scores: float [N, T], probabilities.
+    """
+    found = []
+    for entry, part in _parts(attributes, scores):
+        if entry["kind"] == "single":
+            ranked = np.sort(_with_none(part), axis=1)
+            found.append(1 - (ranked[:, -1] - ranked[:, -2]))
+        else:
+            found.append((1 - 2 * np.abs(part - 0.5)).max(1))
+    return np.mean(found, axis=0)
+
+
+def entropy(attributes: Sequence[dict], scores: np.ndarray) -> np.ndarray:
+    """How much is undecided [N], in nats, summed over attributes; of a `multi` one over its tags."""
+    total = np.zeros(len(scores))
+    for entry, part in _parts(attributes, scores):
+        if entry["kind"] == "single":
+            total += _entropy(_with_none(part)).sum(1)
+        else:
+            total += (_entropy(part) + _entropy(1 - part)).sum(1)
+    return total
+
+
+def label_cost(attributes: Sequence[dict], scores: np.ndarray, chosen: np.ndarray) -> np.ndarray:
+    """Expected number of tags that a reviewer must correct [N]: of those given the chance that each is wrong, of those
+    not given the chance that each is right."""
+    return np.where(chosen, 1 - scores, scores).sum(1)
+
+
+def critic_disagreement(own: np.ndarray, other: np.ndarray) -> np.ndarray:
+    """In how many tags two judges of the same products differ [N]: the model's own choice and what the critic of tag
+    sets keeps of it, say. Both bool [N, T]."""
+    return (own != other).sum(1).astype(float)
+
+
+def rare_tags(attributes: Sequence[dict], scores: np.ndarray) -> np.ndarray:
+    """How likely a product has tags that few products of the training split have [N]: sum of scores, each divided by
+    the tag's count + 1."""
+    counts = np.concatenate([np.array(entry.get("counts") or [0] * len(entry["tags"]), float) for entry in attributes])
+    return (scores / (counts + 1)).sum(1)
+
+
+def k_center(vectors: np.ndarray, labelled: np.ndarray, count: int) -> np.ndarray:
+    """Rows [count] that leave no product far from a labelled one: greedily the farthest (Sener & Savarese 2018,
+    arXiv 1708.00489).
+
+    Args:
+        vectors: float [N, D], pooled; labelled: bool [N]. With none labelled the first row is the one nearest the mean.
+    """
+    if not 0 <= count <= (~labelled).sum():
+        raise ValueError(f"{count} products asked for, and {(~labelled).sum()} are not labelled")
+    unit = vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), _TINY)
+    distance = np.full(len(unit), np.inf)
+    for row in np.flatnonzero(labelled):
+        distance = np.minimum(distance, 1 - unit @ unit[row])
+    if not labelled.any():
+        distance = -np.linalg.norm(unit - unit.mean(0), axis=1)
+    free, chosen = ~labelled, []
+    for _ in range(count):
+        row = int(np.where(free, distance, -np.inf).argmax())
+        reached = 1 - unit @ unit[row]
+        distance = reached if not chosen and not labelled.any() else np.minimum(distance, reached)
+        free[row] = False
+        chosen.append(row)
+    return np.array(chosen, dtype=np.int64)
+
+
+def mix(values: Mapping[str, np.ndarray], weights: Mapping[str, float]) -> np.ndarray:
+    """Weighted sum of the ranks that strategies give [N], each between 0 and 1: their scales do not compare.
+
+    Raises ValueError for a weight of a strategy that is not there.
+    """
+    total = np.zeros(len(next(iter(values.values()))))
+    for name, weight in weights.items():
+        if name not in values:
+            raise ValueError(f"there is no strategy {name!r}.{did_you_mean(name, values)}")
+        order = np.argsort(np.argsort(values[name], kind="stable"), kind="stable")
+        total += weight * order / max(len(order) - 1, 1)
+    return total
+
+
+def queue(values: np.ndarray, labelled: np.ndarray, count: int) -> np.ndarray:
+    """The rows [at most count] not labelled yet with the highest values, those first."""
+    order = np.argsort(-values, kind="stable")
+    return order[~labelled[order]][:count]
+
+
+def _parts(attributes: Sequence[dict], scores: np.ndarray):
+    return ((entry, scores[:, where]) for entry, where in zip(attributes, attribute_slices(attributes), strict=True))
+
+
+def _with_none(part: np.ndarray) -> np.ndarray:
+    return np.concatenate([part, np.clip(1 - part.sum(1, keepdims=True), 0, 1)], axis=1)
+
+
+def _entropy(probability: np.ndarray) -> np.ndarray:
+    return -probability * np.log(np.clip(probability, _TINY, 1))

@@ -1,0 +1,86 @@
+"""The tables of the feedback store. Rows are only ever added: the database itself refuses to change or delete one."""
+
+from datetime import UTC, datetime
+
+from sqlalchemy import (
+    DDL,
+    BigInteger,
+    CheckConstraint,
+    Column,
+    DateTime,
+    Float,
+    Integer,
+    MetaData,
+    String,
+    Table,
+    Text,
+    TypeDecorator,
+    event,
+)
+
+from hf_tagger.feedback.verdicts import DECISIONS
+
+RULINGS = ("approve", "decline")
+
+
+class UtcTime(TypeDecorator):
+    """Times with a zone, kept as UTC: SQLite would forget the zone."""
+
+    impl = DateTime(timezone=True)
+    cache_ok = True
+
+    def process_bind_param(self, value: datetime, dialect) -> datetime:
+        return value.astimezone(UTC)
+
+    def process_result_value(self, value: datetime, dialect) -> datetime:
+        return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
+
+
+def _number() -> Column:
+    # SQLite numbers rows by itself only where the key is called INTEGER.
+    return Column("number", BigInteger().with_variant(Integer, "sqlite"), primary_key=True, autoincrement=True)
+
+
+def _one_of(name: str, values: tuple[str, ...]) -> CheckConstraint:
+    return CheckConstraint(f"{name} IN ({', '.join(map(repr, values))})", name=f"known_{name}")
+
+
+metadata = MetaData()
+
+verdicts = Table(
+    "verdicts", metadata, _number(),
+    Column("key", String(64), nullable=False, unique=True),
+    Column("product", Text, nullable=False, index=True),
+    Column("fingerprint", String(64), nullable=False),
+    Column("attribute", Text, nullable=False),
+    Column("tag", Text, nullable=False),
+    Column("decision", String(16), nullable=False),
+    Column("reviewer", Text, nullable=False),
+    Column("model_version", Text, nullable=False),
+    Column("score", Float),
+    Column("at", UtcTime, nullable=False),
+    _one_of("decision", DECISIONS),
+)  # fmt: skip
+
+rulings = Table(
+    "rulings", metadata, _number(),
+    Column("attribute", Text, nullable=False),
+    Column("tag", Text, nullable=False),
+    Column("ruling", String(16), nullable=False),
+    Column("reviewer", Text, nullable=False),
+    Column("at", UtcTime, nullable=False),
+    _one_of("ruling", RULINGS),
+)  # fmt: skip
+
+_REFUSE = DDL(
+    "CREATE OR REPLACE FUNCTION refuse_change() RETURNS trigger AS "
+    "$$ BEGIN RAISE EXCEPTION 'feedback is append-only'; END $$ LANGUAGE plpgsql"
+)
+event.listen(metadata, "before_create", _REFUSE.execute_if(dialect="postgresql"))
+for _table in (verdicts, rulings):
+    for _change in ("UPDATE", "DELETE"):
+        _name = f"CREATE TRIGGER {_table.name}_no_{_change.lower()} BEFORE {_change} ON {_table.name}"
+        event.listen(_table, "after_create", DDL(
+            f"{_name} BEGIN SELECT RAISE(ABORT, 'feedback is append-only'); END").execute_if(dialect="sqlite"))
+        event.listen(_table, "after_create", DDL(
+            f"{_name} FOR EACH ROW EXECUTE FUNCTION refuse_change()").execute_if(dialect="postgresql"))

@@ -1,0 +1,61 @@
+"""A verdict: what one reviewer said of one tag of one product, and which version of both it was said of."""
+
+import uuid
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+
+from hf_tagger.catalog.duplicates import content_digest
+from hf_tagger.catalog.schema import Record
+from hf_tagger.catalog.strict import did_you_mean
+
+DECISIONS = ("accept", "reject", "add", "unsure", "withdraw")
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """
+    Args:
+        product: the product's id in the catalogue.
+        fingerprint: `fingerprint` of what the reviewer was shown.
+        attribute, tag: the tag may be one that the model does not know: it is then a proposed tag.
+        decision: "accept" or "reject" a predicted tag, "add" one that was not predicted, "unsure", or "withdraw" what
+            the same reviewer said of it before.
+        reviewer: who.
+        model_version: of the model whose tags were shown.
+        score: that was shown, None for a tag that was not predicted.
+        at: when, with a time zone.
+        key: of the verdict; one that is stored twice counts once, so that a store may safely be told again.
+    """
+
+    product: str
+    fingerprint: str
+    attribute: str
+    tag: str
+    decision: str
+    reviewer: str
+    model_version: str
+    score: float | None = None
+    at: datetime = field(default_factory=lambda: datetime.now(UTC))
+    key: str = field(default_factory=lambda: uuid.uuid4().hex)
+
+    def __post_init__(self):
+        if self.decision not in DECISIONS:
+            raise ValueError(f"{self.decision!r} is not a decision.{did_you_mean(self.decision, DECISIONS)}")
+        for name in ("product", "fingerprint", "attribute", "tag", "reviewer", "model_version", "key"):
+            value = getattr(self, name)
+            if not isinstance(value, str) or not value.strip():
+                raise ValueError(f"a verdict needs a {name}, got {value!r}")
+        if self.score is not None and not 0 <= self.score <= 1:
+            raise ValueError(f"score is a probability between 0 and 1 or None, got {self.score!r}")
+        if self.at.tzinfo is None:
+            raise ValueError(f"at needs a time zone, got {self.at}: pass datetime.now(UTC), say")
+
+    @property
+    def item(self) -> tuple[str, str, str]:
+        """What it is about."""
+        return self.product, self.attribute, self.tag
+
+
+def fingerprint(record: Record) -> str:
+    """16 hexadecimal digits of a product's text and photos: others once any of these changes."""
+    return f"{content_digest(record):016x}"

@@ -1,0 +1,99 @@
+"""Versions of a model: every one that was ever accepted, where it came from, and which is in use."""
+
+import json
+import os
+import shutil
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from hf_tagger.catalog.strict import ConfigError
+
+LINEAGE, CURRENT = "lineage.json", "current"
+
+
+@dataclass(frozen=True)
+class Lineage:
+    """
+    Args:
+        version, parent: numbers; the first version has no parent.
+        made_by: what made it, in a few words; at: when, ISO 8601.
+        verdicts: how many verdicts were settled when it was made.
+        scores: {"before" | "after": {metric: value}} of the parent and of this version on the same products.
+        added_tags: {attribute: [tags]} that the parent did not know.
+    """
+
+    version: int
+    parent: int | None
+    made_by: str
+    at: str = field(default_factory=lambda: datetime.now(UTC).isoformat(timespec="seconds"))
+    verdicts: int = 0
+    scores: dict[str, dict[str, float]] = field(default_factory=dict)
+    added_tags: dict[str, list[str]] = field(default_factory=dict)
+
+
+class Versions:
+    """A folder of model folders called 1, 2, 3 ..., and the link `current` to the one in use, which is what
+    `pipeline(model=...)` is pointed to. Versions are never changed or deleted; going back moves the link."""
+
+    def __init__(self, folder: str | Path):
+        self.folder = Path(folder)
+
+    @property
+    def current(self) -> int | None:
+        link = self.folder / CURRENT
+        return int(os.readlink(link)) if link.is_symlink() else None
+
+    def path(self, version: int) -> Path:
+        return self.folder / str(version)
+
+    def list(self) -> list[Lineage]:
+        """In the order of their numbers."""
+        found = [Lineage(**json.loads(path.read_text(encoding="utf-8"))) for path in self.folder.glob(f"*/{LINEAGE}")
+                 if path.parent.name.isdecimal()]
+        return sorted(found, key=lambda lineage: lineage.version)
+
+    def start(self, model: str | Path) -> None:
+        """Takes a copy of a model folder as version 1, unless there is a version already.
+
+        Raises ConfigError where it is no model folder.
+        """
+        if self.list():
+            return
+        if not (Path(model) / "config.json").is_file():
+            raise ConfigError(f"{model} is no model folder: there is no config.json")
+        pending = self.pending()
+        shutil.copytree(model, pending, ignore=shutil.ignore_patterns("checkpoints", "catalog", "evaluation", LINEAGE))
+        self.add(pending, made_by=f"copy of {Path(model).name}")
+
+    def pending(self) -> Path:
+        """Where a model that may become the next version is made; what an earlier attempt left there is gone."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        pending = self.folder / "pending"
+        shutil.rmtree(pending, ignore_errors=True)
+        return pending
+
+    def add(self, model: Path, made_by: str, **about: Any) -> Lineage:
+        """Moves a finished model folder in as the next version, and puts it to use."""
+        version = max((lineage.version for lineage in self.list()), default=0) + 1
+        lineage = Lineage(version, self.current, made_by, **about)
+        text = json.dumps(asdict(lineage), indent=1, ensure_ascii=False)
+        (model / LINEAGE).write_text(text + "\n", encoding="utf-8")
+        os.rename(model, self.path(version))
+        self.use(version)
+        return lineage
+
+    def use(self, version: int) -> None:
+        """Makes a version the one in use, at once: nobody ever finds none.
+
+        Raises ConfigError where there is no such version.
+        """
+        known = [lineage.version for lineage in self.list()]
+        if version not in known:
+            listed = ", ".join(map(str, known)) or "none"
+            raise ConfigError(f"there is no version {version} in {self.folder}; there are: {listed}")
+        link = self.folder / f"{CURRENT}.new"
+        link.unlink(missing_ok=True)
+        link.symlink_to(str(version))
+        os.replace(link, self.folder / CURRENT)

@@ -1,0 +1,182 @@
+import os
+import shutil
+import signal
+import sqlite3
+import subprocess
+import tempfile
+from collections import Counter
+from multiprocessing import get_context
+
+import pytest
+from sqlalchemy import text
+from sqlalchemy.exc import DBAPIError
+
+from hf_tagger.feedback.store import FeedbackError, FeedbackStore
+from hf_tagger.feedback.verdicts import Verdict, fingerprint
+
+
+def write(url, reviewer, count, acknowledgements):
+    """Stores verdicts one after the other, and says so after each."""
+    store = FeedbackStore(url)
+    for number in range(count):
+        store.add(Verdict(f"P{number}", "f", "colour", "Red", "accept", reviewer, "1"))
+        os.write(acknowledgements, f"{reviewer} P{number}\n".encode())
+
+
+class Writer:
+    """A process that writes. Forked: importing everything anew would take most of the test's time."""
+
+    def __init__(self, url, reviewer, count):
+        reading, writing = os.pipe()
+        self.process = get_context("fork").Process(target=write, args=(url, reviewer, count, writing))
+        self.process.start()
+        os.close(writing)
+        self.lines = os.fdopen(reading)
+
+
+def test_what_is_stored_comes_back_whole_and_in_order(store, say):
+    given = [say(score=0.75), say(tag="Blue", decision="reject"), say("P2", decision="unsure", reviewer="ben")]
+    store.add(given[0])
+    store.add(given[1:])
+    assert store.verdicts() == given
+    assert store.verdicts("P2") == given[2:]
+    with FeedbackStore(store.engine.url.database) as reopened:
+        assert reopened.verdicts() == given
+
+
+def test_a_verdict_told_twice_counts_once(store, say):
+    verdict = say()
+    store.add(verdict)
+    store.add([verdict, say("P2")])
+    assert [found.product for found in store.verdicts()] == ["P1", "P2"]
+
+
+def test_several_verdicts_are_stored_all_or_none(store, say):
+    broken = say("P2")
+    object.__setattr__(broken, "reviewer", None)
+    with pytest.raises(FeedbackError, match="did not take this verdict"):
+        store.add([say("P1"), broken])
+    assert store.verdicts() == []
+
+
+@pytest.mark.parametrize("change", ["UPDATE verdicts SET tag = 'Blue'", "DELETE FROM verdicts"])
+def test_the_database_itself_refuses_changes(store, say, change):
+    store.add(say())
+    with pytest.raises(DBAPIError, match="append-only"), store.engine.begin() as connection:
+        connection.execute(text(change))
+    assert len(store.verdicts()) == 1
+
+
+def test_an_acknowledged_verdict_outlives_its_writer_and_other_writers_go_on(tmp_path):
+    url = tmp_path / "feedback.db"
+    killed = Writer(url, "killed", 10**6)
+    whole = Writer(url, "whole", 200)
+    acknowledged = [tuple(killed.lines.readline().split()) for _ in range(100)]
+    killed.process.kill()
+    acknowledged += [tuple(line.split()) for line in (*killed.lines, *whole.lines)]
+    killed.process.join()
+    whole.process.join()
+    assert (killed.process.exitcode, whole.process.exitcode) == (-signal.SIGKILL, 0)
+    with FeedbackStore(url) as store:
+        kept = Counter((verdict.reviewer, verdict.product) for verdict in store.verdicts())
+        with store.engine.connect() as connection:
+            assert connection.execute(text("PRAGMA integrity_check")).scalar() == "ok"
+    assert set(acknowledged) <= kept.keys()
+    assert max(kept.values()) == 1
+    # One more than was acknowledged at most: the one that was on its way.
+    assert len(acknowledged) <= len(kept) <= len(acknowledged) + 1
+    assert sum(reviewer == "whole" for reviewer, _ in kept) == 200
+
+
+def test_a_locked_database_says_so_and_keeps_what_it_has(store, say):
+    store.add(say())
+    other = sqlite3.connect(store.engine.url.database, isolation_level=None)
+    other.execute("BEGIN IMMEDIATE")
+    with pytest.raises(FeedbackError, match="another program.*try again.*Nothing that was stored before is lost"):
+        store.add(say("P2"))
+    assert len(store.verdicts()) == 1  # readers do not wait
+    other.execute("ROLLBACK")
+    store.add(say("P2"))
+    assert len(store.verdicts()) == 2
+
+
+def test_a_full_database_says_so_and_keeps_what_it_has(store, say):
+    store.add(say())
+    with store.engine.connect() as connection:  # the pool's one connection: the limit stays with it
+        pages = connection.exec_driver_sql("PRAGMA page_count").scalar()
+        connection.exec_driver_sql(f"PRAGMA max_page_count = {pages}")
+    with pytest.raises(FeedbackError, match="disk is full.*Make room"):
+        store.add([say(f"P{number}") for number in range(2000)])
+    assert len(store.verdicts()) == 1
+
+
+def test_a_database_that_cannot_be_opened_says_so(tmp_path):
+    (tmp_path / "file").write_text("not a folder")
+    with pytest.raises(FeedbackError, match="folder cannot be made"):
+        FeedbackStore(tmp_path / "file" / "feedback.db")
+    (tmp_path / "garbage.db").write_text("not a database" * 100)
+    with pytest.raises(FeedbackError, match="not a database"):
+        FeedbackStore(tmp_path / "garbage.db")
+    with pytest.raises(FeedbackError, match="not in mysql"):
+        FeedbackStore("mysql://somewhere/feedback")
+
+
+def test_bad_verdicts_are_refused(store, say):
+    with pytest.raises(ValueError, match='Did you mean "accept"'):
+        say(decision="acept")
+    with pytest.raises(ValueError, match="score is a probability"):
+        say(score=7)
+    with pytest.raises(ValueError, match="needs a reviewer"):
+        say(reviewer=" ")
+    with pytest.raises(ValueError, match='no attribute \'color\'. Did you mean "colour"'):
+        store.add(say(attribute="color"))
+
+
+def test_the_fingerprint_follows_text_and_photos(tmp_path):
+    photo = tmp_path / "photo.jpg"
+    photo.write_bytes(b"one")
+    record = {"text": "Red mug", "images": [str(photo)]}
+    shown = fingerprint(record)
+    assert fingerprint(dict(record)) == shown
+    assert fingerprint(record | {"text": "Blue mug"}) != shown
+    photo.write_bytes(b"two")
+    assert fingerprint(record) != shown
+
+
+@pytest.fixture
+def postgres_url():
+    """A PostgreSQL server of its own, on a socket."""
+    if not shutil.which("initdb") or not shutil.which("postgres"):
+        pytest.skip("no PostgreSQL server here: initdb and postgres are not on the path")
+    # Not in tmp_path: the path of a socket must be short, and the server, who refuses to be root, must reach it.
+    with tempfile.TemporaryDirectory(prefix="postgres-") as folder:
+        user = {}
+        if os.geteuid() == 0:
+            user = {"user": "nobody"}
+            shutil.chown(folder, "nobody")
+        subprocess.run(["initdb", "-D", f"{folder}/data", "-U", "ana", "-A", "trust", "--no-sync"], check=True,
+                       capture_output=True, cwd=folder, **user)
+        server = subprocess.Popen(["postgres", "-D", f"{folder}/data", "-k", folder, "-c", "listen_addresses="],
+                                  stderr=subprocess.PIPE, text=True, cwd=folder, **user)
+        for line in server.stderr:
+            if "ready to accept connections" in line:
+                break
+        yield f"postgresql://ana@/postgres?unix_sock={folder}/.s.PGSQL.5432"
+        server.send_signal(signal.SIGINT)
+        server.communicate(timeout=60)
+
+
+def test_postgresql_keeps_the_same_promises(postgres_url, say):
+    with FeedbackStore(postgres_url) as store:
+        writer = Writer(postgres_url, "other", 50)
+        verdict = say(score=0.5)
+        store.add([verdict, verdict])
+        while writer.process.is_alive():
+            store.add(say("P100"))
+        assert len(writer.lines.readlines()) == 50
+        assert Counter(found.reviewer for found in store.verdicts())["other"] == 50
+        assert store.verdicts("P1").count(verdict) == 1
+        with pytest.raises(DBAPIError, match="append-only"), store.engine.begin() as connection:
+            connection.execute(text("DELETE FROM verdicts"))
+        store.rule("colour", "Teal", "approve", "ana")
+        assert store.rulings() == {("colour", "Teal"): "approve"}

@@ -1,0 +1,66 @@
+import numpy as np
+import pytest
+
+from hf_tagger.catalog.quarantine import Refusal
+from hf_tagger.catalog.schema import CatalogSchema
+from hf_tagger.catalog.source import SourceConfig
+from hf_tagger.catalog.stream import Catalog
+from hf_tagger.catalog.strict import build
+from hf_tagger.evaluation.predict import Predictions
+from hf_tagger.training.update import CorrectedCatalog, corrected, replay_share, verdict_agreement
+from tests.tiny_tagger import ATTRIBUTES
+
+KINDS = {"colour": "single", "features": "multi"}
+
+
+@pytest.mark.parametrize("holds, colour, features", [
+    ({("colour", "Blue"): True, ("colour", "Red"): False}, ["Blue"], ["Waterproof"]),
+    ({("colour", "Red"): False}, None, ["Waterproof"]),
+    ({("colour", "Blue"): False}, ["Red"], ["Waterproof"]),
+    ({("colour", "Blue"): True, ("colour", "Red"): True}, None, ["Waterproof"]),
+    ({("features", "Handmade"): True}, ["Red"], ["Waterproof", "Handmade"]),
+    ({("features", "Waterproof"): False}, ["Red"], []),
+    ({("size", "M"): True}, ["Red"], ["Waterproof"]),
+])
+def test_tags_are_corrected(holds, colour, features):
+    tags = {"colour": ["Red"], "features": ["Waterproof"]}
+    assert corrected(tags, holds, KINDS) == {"colour": colour, "features": features}
+    assert tags == {"colour": ["Red"], "features": ["Waterproof"]}
+
+
+def test_one_verdict_does_not_make_a_multi_attribute_known():
+    holds = {("features", "Waterproof"): True, ("colour", "Blue"): True}
+    assert corrected({"colour": None, "features": None}, holds, KINDS) == {"colour": ["Blue"], "features": None}
+
+
+def test_corrected_products_are_all_there_and_others_by_their_share(tmp_path):
+    for split in ("train", "test"):
+        lines = ["id,title,colour", *(f"{split}{number},thing,Red" for number in range(400))]
+        (tmp_path / f"{split}.csv").write_text("\n".join(lines))
+    schema = build(CatalogSchema, {"id": "id", "text": ["title"], "attributes": {"colour": {"min_count": 9}}})
+    source = build(SourceConfig, {"files": {split: str(tmp_path / f"{split}.csv") for split in ("train", "test")}})
+    holds = {f"train{number}": {("colour", "Blue"): True} for number in range(50)}
+    catalog = CorrectedCatalog(Catalog(source, schema), holds, 0.3)
+    records = [item for item in catalog.records("train") if not isinstance(item, Refusal)]
+    tags = {item["id"]: item["tags"]["colour"] for item in records}
+    assert {product for product, given in tags.items() if given == ["Blue"]} == set(holds)
+    assert 70 < len(tags) - 50 < 140
+    assert [item["id"] for item in catalog.with_text(["title"]).records("train")] == list(tags)
+    assert all(item["tags"]["colour"] == ["Red"] for item in catalog.records("test"))
+    assert len(list(catalog.records("test"))) == 400
+
+
+def test_the_share_of_replayed_products():
+    assert replay_share(100, 10100, 10.0) == pytest.approx(0.1)
+    assert replay_share(1, 10001, 10.0) == pytest.approx(0.02)
+    assert replay_share(100, 200, 10.0) == 1.0
+
+
+def test_agreement_with_verdicts_as_counted_by_hand():
+    chosen = np.zeros((3, 6), bool)
+    chosen[0, 0] = chosen[1, 1] = True
+    predictions = Predictions(ATTRIBUTES, ids=["A", "B", "C"], chosen=chosen)
+    holds = {"A": {("colour", "Red"): True, ("colour", "Blue"): True}, "B": {("colour", "Blue"): False},
+             "C": {("colour", "Teal"): True, ("features", "Handmade"): False}, "gone": {("colour", "Red"): True}}
+    assert verdict_agreement(predictions, holds) == pytest.approx(2 / 5)
+    assert np.isnan(verdict_agreement(predictions, {}))
