@@ -126,7 +126,11 @@ class OnnxTagger:
 
     def logits(self, input_ids=None, attention_mask=None, pixel_values=None, pixel_mask=None) -> np.ndarray:
         """The processor's arrays, those of a modality together or not at all -> float32 [B, T + A], "none" of each
-        attribute last. Towers see only the rows that have something for them."""
+        attribute last."""
+        return self.session.run(None, self.feed(input_ids, attention_mask, pixel_values, pixel_mask))[0]
+
+    def feed(self, input_ids=None, attention_mask=None, pixel_values=None, pixel_mask=None) -> dict[str, np.ndarray]:
+        """Inputs of the graph: towers see only the rows that have something for them."""
         size = len(input_ids if input_ids is not None else pixel_values)
         present = np.zeros((size, 2), bool)
         feed = {}
@@ -154,7 +158,7 @@ class OnnxTagger:
         if self.words is not None:
             evidence, named = self.words(input_ids, attention_mask) if present[:, 0].any() else self._silent(size)
             feed |= {"word_evidence": evidence, "named": named}
-        return self.session.run(None, feed)[0]
+        return feed
 
     def _silent(self, size: int) -> tuple[np.ndarray, np.ndarray]:
         empty = np.zeros((size, 1), np.int64)
@@ -194,8 +198,9 @@ def model_fingerprint(folder: str | Path) -> str:
     folder, found = Path(folder), hashlib.sha256()
     for path in sorted(folder.glob("*.safetensors")):
         found.update(file_fingerprint(path).encode())
-    attributes = json.loads((folder / "config.json").read_text(encoding="utf-8")).get("attributes")
-    found.update(json.dumps(attributes, sort_keys=True).encode())
+    if (folder / "config.json").exists():  # an adapter folder has none
+        attributes = json.loads((folder / "config.json").read_text(encoding="utf-8")).get("attributes")
+        found.update(json.dumps(attributes, sort_keys=True).encode())
     return found.hexdigest()
 
 

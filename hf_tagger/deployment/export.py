@@ -1,5 +1,6 @@
 """A whole tagger as one ONNX graph beside the tables and the description that `hf_tagger.runtime` runs it by."""
 
+import copy
 import json
 from pathlib import Path
 
@@ -80,10 +81,10 @@ class TaggerGraph(nn.Module):
 
 
 def export_tagger(model: TaggerModel, processor: TaggerProcessor, folder: str | Path, fingerprint: str) -> Path:
-    """Writes the model, in float32 and with adapters merged, to `folder`; the model itself is not changed.
+    """Writes the model in float32 to `folder`; the model itself is not changed.
 
     Args:
-        model: as the pipeline holds it, adapters merged; a decoder is left out.
+        model: without adapters (the pipeline merges those of an adapter folder as it opens it); a decoder is left out.
         fingerprint: `runtime.model_fingerprint` of the saved model.
 
     Raises:
@@ -94,8 +95,7 @@ def export_tagger(model: TaggerModel, processor: TaggerProcessor, folder: str | 
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     inputs, dynamic = example(model, processor.image_size if processor.reads_images else None)
-    # ONNX knows neither of these memory layouts nor fused attention kernels.
-    graph = TaggerGraph(model).eval()
+    graph = TaggerGraph(copy.deepcopy(model).float()).eval()
     try:
         with torch.no_grad():
             program = torch.onnx.export(graph, kwargs=inputs, dynamic_shapes=dynamic, dynamo=True, opset_version=OPSET,
@@ -182,8 +182,6 @@ def _check(model: TaggerModel) -> None:
     if config.text_config is not None and config.text_config.model_type == "tagger_recurrent":
         raise ExportError("the recurrent text tower (encoder.text_tower.rnn) is not exported: its packed sequences have "
                           "no ONNX operator; use a transformer text tower")
-    if config.exemplars and model.exemplars.coefficients.dtype != torch.float32:
-        model.exemplars.float()
 
 
 def _cause(error: BaseException) -> str:
