@@ -80,8 +80,8 @@ class ProductTaggingPipeline(Pipeline):
     def _open_exported(self, backend: str) -> OnnxTagger:
         folder = self.model.name_or_path
         if not folder or not os.path.isdir(os.path.join(folder, backend)):
-            raise ValueError('backend is "torch", or the name of a folder that recipes/export.py wrote beside the model: '
-                             f"there is no {backend!r} in {folder or 'it'}")
+            raise ValueError(f"there is no folder {backend!r} in {folder or 'the model'}: backend is \"torch\", or the "
+                             "name of a folder that recipes/export.py wrote beside the model")
         exported = OnnxTagger(os.path.join(folder, backend), model=model_fingerprint(folder))
         self.model.to("meta")  # its configuration is all that is still needed
         return exported

@@ -27,9 +27,9 @@ from hf_tagger.catalog.quarantine import Refusal
 from hf_tagger.catalog.settings import open_catalog
 from hf_tagger.catalog.strict import ConfigError
 from hf_tagger.deployment.export import ExportError, export_tagger, size_mb
-from hf_tagger.deployment.parity import both_predictions, failure, parity, side_by_side
 from hf_tagger.deployment.quantize import PARTS, quantize_tagger
 from hf_tagger.evaluation.machine import describe_machine
+from hf_tagger.evaluation.parity import both_predictions, failure, parity, side_by_side
 from hf_tagger.evaluation.predict import INPUTS
 from hf_tagger.evaluation.protocols import open_tagger
 from hf_tagger.evaluation.settings import load_evaluation

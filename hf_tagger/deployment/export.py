@@ -39,7 +39,7 @@ class TaggerGraph(nn.Module):
         Args:
             input_ids, attention_mask: int64 [R, L], texts of the products `text_rows` int64 [R].
             pixel_values: [N, 3, H, W], photos of the products `photo_rows` int64 [N].
-            present: bool [B, 2], which of text and photo each product has; the text of a product without is passed over.
+            present: bool [B, 2], which of text and photo each product has; the text of one without is passed over.
             both_rows, photo_only_rows: int64, products that have both, or only a photo.
             word_evidence: [B, V, C] and named: bool [B, A], as `WordEvidence` returns them.
 
@@ -180,8 +180,8 @@ def _check(model: TaggerModel) -> None:
     if config.fusion == "attention":
         raise ExportError("attention fusion is not exported: train with concat, gated or late")
     if config.text_config is not None and config.text_config.model_type == "tagger_recurrent":
-        raise ExportError("the recurrent text tower (encoder.text_tower.rnn) is not exported: its packed sequences have "
-                          "no ONNX operator; use a transformer text tower")
+        raise ExportError("the recurrent text tower (encoder.text_tower.rnn) is not exported: its packed sequences "
+                          "have no ONNX operator; use a transformer text tower")
 
 
 def _cause(error: BaseException) -> str:

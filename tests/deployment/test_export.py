@@ -141,7 +141,7 @@ def test_a_damaged_or_foreign_artefact_is_refused(saved, tmp_path):
     (other / "config.json").write_text(json.dumps(config))
     with pytest.raises(ArtefactError, match="exported from another model"):
         pipeline("product-tagging", model=str(other), backend="onnx", device="cpu")
-    with pytest.raises(ValueError, match="there is no 'onnxx'"):
+    with pytest.raises(ValueError, match="there is no folder 'onnxx'"):
         pipeline("product-tagging", model=str(saved), backend="onnxx", device="cpu")
 
 
