@@ -50,8 +50,8 @@ def inference_suite(catalog: Catalog, split: str, loader: LoaderSettings, model:
             found["rows_ratio"] = round(found["rows_per_second"] / times["torch"]["rows_per_second"], 2)
         result[f"batch {size}"] = times
     batches = CatalogLoader(catalog, split, Collator(tagger.processor, tagger.model.config.attributes), loader).epoch()
-    reference, *found = both_predictions(tagger, list(runtimes.values()), batches)
-    result["parity"] = {name: parity(reference, predictions)
+    (reference, *found), noise = both_predictions(tagger, list(runtimes.values()), batches)
+    result["parity"] = {name: parity(reference, predictions, noise)
                         for name, predictions in zip(runtimes, found, strict=True)}
     return result
 
