@@ -1,23 +1,65 @@
-"""Fine-tune a multimodal product tagger and call it as `pipeline("product-tagging")`."""
+"""Fine-tune a multimodal product tagger and call it as `pipeline("product-tagging")`.
 
-from transformers import AutoConfig, AutoModel, AutoProcessor
-from transformers.pipelines import PIPELINE_REGISTRY
+Where transformers is in use, hf_tagger registers its classes with it, whichever of the two is imported first. It does
+not import transformers (and torch) by itself: `hf_tagger.runtime` answers without either.
+"""
 
-from hf_tagger.configuration_tagger import TaggerConfig
-from hf_tagger.modeling_tagger import TaggerModel
-from hf_tagger.pipeline_tagger import ProductTaggingPipeline
-from hf_tagger.processing_tagger import TaggerProcessor
+import importlib
+import sys
+from importlib.abc import MetaPathFinder
 
 __version__ = "0.1.0"
 
-AutoConfig.register(TaggerConfig.model_type, TaggerConfig)
-AutoModel.register(TaggerConfig, TaggerModel)
-AutoProcessor.register(TaggerConfig, TaggerProcessor)
-PIPELINE_REGISTRY.register_pipeline("product-tagging", pipeline_class=ProductTaggingPipeline, pt_model=AutoModel)
+_EXPORTS = {
+    "ProductTaggingPipeline": "hf_tagger.pipeline_tagger",
+    "TaggerConfig": "hf_tagger.configuration_tagger",
+    "TaggerModel": "hf_tagger.modeling_tagger",
+    "TaggerProcessor": "hf_tagger.processing_tagger",
+}
 
-# Saved folders carry this code along, so that they open with `trust_remote_code=True` where hf_tagger is not installed.
-TaggerConfig.register_for_auto_class()
-TaggerModel.register_for_auto_class("AutoModel")
-TaggerProcessor.register_for_auto_class("AutoProcessor")
+
+def __getattr__(name: str):
+    if name not in _EXPORTS:
+        raise AttributeError(f"module 'hf_tagger' has no attribute {name!r}")
+    return getattr(importlib.import_module(_EXPORTS[name]), name)
+
+
+class _RegisterOnceTransformersIsThere(MetaPathFinder):
+    """Watches the imports of transformers and of hf_tagger's own modules; when the outermost of them is through and
+    transformers is there, registers, once. Amid an import, modules are half made: registration has to wait."""
+
+    running = 0
+
+    def find_spec(self, name, path, target=None):
+        if name != "transformers" and not name.startswith("hf_tagger."):
+            return None
+        finders = (finder for finder in sys.meta_path if finder is not self and hasattr(finder, "find_spec"))
+        spec = next(filter(None, (finder.find_spec(name, path, target) for finder in finders)), None)
+        if spec is not None and hasattr(spec.loader, "exec_module"):
+            run = spec.loader.exec_module
+
+            def exec_module(module):
+                self.running += 1
+                try:
+                    run(module)
+                finally:
+                    self.running -= 1
+                if not self.running and "transformers" in sys.modules:
+                    register()
+
+            spec.loader.exec_module = exec_module
+        return spec
+
+
+def register() -> None:
+    if _watcher in sys.meta_path:
+        sys.meta_path.remove(_watcher)
+        importlib.import_module("hf_tagger.registration")
+
+
+_watcher = _RegisterOnceTransformersIsThere()
+sys.meta_path.insert(0, _watcher)
+if "transformers" in sys.modules:
+    register()
 
 __all__ = ["ProductTaggingPipeline", "TaggerConfig", "TaggerModel", "TaggerProcessor"]

@@ -13,14 +13,7 @@ from collections.abc import Sequence
 
 import torch
 
-
-def attribute_slices(attributes: Sequence[dict]) -> list[slice]:
-    """Where each attribute's tags stand among the T columns."""
-    slices, start = [], 0
-    for attribute in attributes:
-        slices.append(slice(start, start + len(attribute["tags"])))
-        start = slices[-1].stop
-    return slices
+from .decision_runtime import attribute_slices, upwards
 
 
 def tag_scores(attributes: Sequence[dict], tag_logits: torch.Tensor, none_logits: torch.Tensor) -> torch.Tensor:
@@ -40,7 +33,7 @@ def tag_scores(attributes: Sequence[dict], tag_logits: torch.Tensor, none_logits
         if calibration is not None:
             logits = logits * logits.new_tensor(calibration["slopes"]) + logits.new_tensor(calibration["intercepts"])
         part = logits.sigmoid()
-        for child, parent in _upwards(attribute):
+        for child, parent in upwards(attribute):
             part[:, parent] = torch.maximum(part[:, parent], part[:, child])
         scores[:, where] = part
     return scores
@@ -64,25 +57,10 @@ def predicted_tags(attributes: Sequence[dict], scores: torch.Tensor) -> torch.Bo
             chosen[:, where] = torch.zeros_like(part, dtype=torch.bool).scatter(1, best, wanted)
         else:
             given = part >= (0.5 if thresholds is None else thresholds)
-            for child, parent in _upwards(attribute):
+            for child, parent in upwards(attribute):
                 given[:, parent] |= given[:, child]
             chosen[:, where] = given
     return chosen
-
-
-def _upwards(attribute: dict) -> list[tuple[int, int]]:
-    """(child, parent) columns within the attribute, every tag's own children before the tag itself."""
-    parents = attribute.get("parents") or {}
-    column = {tag: index for index, tag in enumerate(attribute["tags"])}
-
-    def depth(tag: str) -> int:
-        steps = 0
-        while tag in parents and steps <= len(parents):
-            tag, steps = parents[tag], steps + 1
-        return steps
-
-    known = [(child, parent) for child, parent in parents.items() if child in column and parent in column]
-    return [(column[child], column[parent]) for child, parent in sorted(known, key=lambda pair: -depth(pair[0]))]
 
 
 def grown(attribute: dict, new: Sequence[str]) -> dict:

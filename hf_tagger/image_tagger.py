@@ -116,6 +116,16 @@ def load_image(
             file.close()
 
 
+def read_pixels(source, size, **options):
+    """`source`, as `load_image` takes it (with its `options`), resized to `size` (height, width): uint8 [H, W, 3]."""
+    height, width = size
+    image = load_image(source, min_size=size, **options)
+    if image.size != (width, height):
+        # reducing_gap lets Pillow shrink large photos in cheap steps with no visible difference.
+        image = image.resize((width, height), Image.Resampling.BILINEAR, reducing_gap=2.0)
+    return np.asarray(image)
+
+
 def _undecoded(source):
     data, path = source.get("bytes"), source.get("path")
     if data is not None:

@@ -16,12 +16,20 @@ from transformers import initialization as init
 
 from .configuration_tagger import TaggerConfig
 from .heads_tagger import mean_by_attribute, regrown
-from .words_tagger import BOUNDARY, FIRST_CHAR, MODULUS, NO_CHAR, TextView, WordReader, span_hash
+from .letters_tagger import (
+    BOUNDARY,
+    BUCKET_MULTIPLIER,
+    FIRST_CHAR,
+    MODULUS,
+    NGRAM_MULTIPLIER,
+    NO_CHAR,
+    span_hash,
+)
+from .words_tagger import TextView, WordReader
 
 # Words that join the parts of a name ("Bath and Body") and say nothing of their own.
 _CONNECTORS = {"and", "of", "the", "und", "et", "y", "e", "ve", "och", "en", "de", "des", "la"}
 _ALTERNATIVES = re.compile(r"\s+(?:and|or|und|oder|et|ou|y|o|e|ve|och)\s+|\s*[&/,]\s*")
-_MULTIPLIER = 1_000_003
 
 
 class WordEvidence(nn.Module):
@@ -111,13 +119,13 @@ class LexicalPath(nn.Module):
             for offset in range(order):
                 window = view.chars[:, offset : offset + length]
                 # A polynomial hash modulo a Mersenne prime stays inside int64 and needs no bit operations to export.
-                code = (code * _MULTIPLIER + window + 1) % MODULUS
+                code = (code * NGRAM_MULTIPLIER + window + 1) % MODULUS
                 inside &= window != NO_CHAR
                 if 0 < offset < order - 1:
                     inside &= window >= FIRST_CHAR
             codes.append(code)
             real.append(inside & (view.chars[:, 1 : length + 1] != BOUNDARY))
-        return torch.cat(codes, dim=1) * 69_069 % MODULUS % self.buckets, torch.cat(real, dim=1)
+        return torch.cat(codes, dim=1) * BUCKET_MULTIPLIER % MODULUS % self.buckets, torch.cat(real, dim=1)
 
     def features(self, view: TextView) -> tuple[torch.Tensor, torch.Tensor]:
         """Sparse TF-IDF rows of unit length: buckets int64 [B, N] and values float [B, N], zero for padding.

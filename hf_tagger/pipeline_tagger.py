@@ -1,30 +1,22 @@
 """`pipeline("product-tagging")`: products in, their tags with scores out, one product or a stream of millions."""
 
-import difflib
 import math
 import os
 import shutil
-from collections import deque
-from collections.abc import Iterable, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
-from itertools import islice
 from typing import Any
 
-import numpy as np
 import torch
-from PIL import Image
 from safetensors.torch import load_file
 from transformers import GenerationConfig, Pipeline
 from transformers.utils import cached_file, is_peft_available
 
 from .critic_tagger import TagSetCritic
 from .free_form_tagger import FreeFormTagger, fold
-from .image_tagger import ImageError, load_image
 from .personal_tagger import ShopperProfile, read_events, shopper_profile
-from .text_tagger import clean_text
+from .product_tagger import ProductError, check_options, is_stream, list_tags, nearest, read_product, tag_stream
+from .runtime import OnnxTagger, model_fingerprint
 
-PRODUCT_KEYS = ("text", "title", "description", "language", "image", "images")
 FREE_FORM_OPTIONS = ("free_form", "language", "constrained", "max_tags", "min_score")
 OPTIONS = (
     "top_k", "threshold", "attributes", "critic", "allow_urls", "allow_private_addresses", "on_error",
@@ -32,10 +24,6 @@ OPTIONS = (
 )  # fmt: skip
 GENERATION_OPTIONS = frozenset(GenerationConfig().to_dict()) - {"top_k"}
 CRITIC = "critic.safetensors"
-
-
-class ProductError(ValueError):
-    """A product that cannot be tagged: the message names the item and the remedy."""
 
 
 class ProductTaggingPipeline(Pipeline):
@@ -74,6 +62,8 @@ class ProductTaggingPipeline(Pipeline):
             ordered for this shopper, before `top_k` is applied; none is added, no score changed. Nothing of it is kept.
         on_error: "raise" `ProductError`, or "skip": the product's result is `{"error": message}`, and the rest goes on.
         batch_size: products per model run (default 32). A stream is read ahead by up to two batches.
+        backend: "torch", or the name of the folder beside the model that recipes/export.py wrote ("onnx"), to run what
+            was exported through onnxruntime. `hf_tagger.runtime` does the same without loading torch.
         num_workers: threads that read photos while the model runs (default 1; 0: none).
     """
 
@@ -81,7 +71,7 @@ class ProductTaggingPipeline(Pipeline):
     _load_tokenizer = _load_image_processor = _load_feature_extractor = _load_video_processor = False
     _non_generation_params = ("top_k",)
 
-    def __init__(self, *args, **kwargs):
+    def __init__(self, *args, backend: str = "torch", **kwargs):
         super().__init__(*args, **kwargs)
         if self.processor is None:
             raise ValueError("product-tagging needs the model's processor: pass processor=, or a folder that has one")
@@ -90,6 +80,16 @@ class ProductTaggingPipeline(Pipeline):
         config = self.model.config
         self._modalities = config.text_config is not None, config.vision_config is not None
         self._free_form: FreeFormTagger | None = None
+        self._onnx = None if backend == "torch" else self._open_exported(backend)
+
+    def _open_exported(self, backend: str) -> OnnxTagger:
+        folder = self.model.name_or_path
+        if not folder or not os.path.isdir(os.path.join(folder, backend)):
+            raise ValueError(f"there is no folder {backend!r} in {folder or 'the model'}: backend is \"torch\", or the "
+                             "name of a folder that recipes/export.py wrote beside the model")
+        exported = OnnxTagger(os.path.join(folder, backend), model=model_fingerprint(folder))
+        self.model.to("meta")  # its configuration is all that is still needed
+        return exported
 
     def autocast(self) -> torch.autocast:
         """bfloat16 where the device computes in it faster, unless the model has a precision of its own."""
@@ -114,7 +114,7 @@ class ProductTaggingPipeline(Pipeline):
             parameters[2]["profile"] = self.user_profile(history)
         if isinstance(inputs, list | tuple):
             return list(self.get_iterator(inputs, num_workers, batch_size, *parameters))
-        if _is_stream(inputs):
+        if is_stream(inputs):
             return self.get_iterator(inputs, num_workers, batch_size, *parameters)
         return next(self.get_iterator([inputs], 0, 1, *parameters))
 
@@ -138,24 +138,13 @@ class ProductTaggingPipeline(Pipeline):
         generation = {name: value for name, value in options.items() if name in GENERATION_OPTIONS}
         for name in options:
             if name not in OPTIONS and name not in generation:
-                raise TypeError(f"product-tagging has no option {name!r}.{_nearest(name, OPTIONS)}")
+                raise TypeError(f"product-tagging has no option {name!r}.{nearest(name, OPTIONS)}")
         self._check_free_form(options, generation)
-        top_k, threshold, attributes = options.get("top_k"), options.get("threshold"), options.get("attributes")
-        if top_k is not None and (not isinstance(top_k, int) or top_k < 1):
-            raise ValueError(f"top_k must be a whole number from 1, got {top_k!r}")
-        if threshold is not None and not 0 <= threshold <= 1:
-            raise ValueError(f"threshold is a score between 0 and 1, got {threshold!r}")
-        if isinstance(attributes, str):
-            raise ValueError(f"attributes is a list of names: write attributes=[{attributes!r}]")
         known = [attribute["name"] for attribute in self.model.config.attributes]
         if options.get("free_form"):
             known += [name for name in self.model.config.decoder["attributes"] if name not in known]
-        for name in attributes or ():
-            if name not in known:
-                raise ValueError(f"the model has no attribute {name!r}.{_nearest(name, known)}")
-        if options.get("on_error", "raise") not in ("raise", "skip"):
-            raise ValueError(f'on_error must be "raise" or "skip", got {options["on_error"]!r}')
-        if options.get("critic") and threshold is not None:
+        check_options({name: value for name, value in options.items() if name not in generation}, OPTIONS, known)
+        if options.get("critic") and options.get("threshold") is not None:
             raise ValueError("the critic judges the model's own choice of tags: pass critic or threshold, not both")
         groups = (("allow_urls", "allow_private_addresses", "on_error"),
                   (*FREE_FORM_OPTIONS, "attributes", "threshold", "critic"),
@@ -186,34 +175,16 @@ class ProductTaggingPipeline(Pipeline):
     def get_iterator(self, inputs, num_workers, batch_size, preprocess_params, forward_params, postprocess_params):
         """Results in the order of `inputs`. While the model runs one batch, threads prepare the next."""
 
-        def prepare(numbered):
-            return self.preprocess(numbered[1], position=numbered[0], **preprocess_params)
+        def prepare(position, product):
+            return self.preprocess(product, position=position, **preprocess_params)
 
-        def finish(products):
-            whole = [product for product in products if "error" not in product]
-            batch, tagged = self.collate(whole), iter(())
-            if batch:
-                languages = [product["language"] for product in whole]
-                outputs = self.forward(batch, languages=languages, **forward_params)
-                tagged = zip(outputs["scores"], outputs["chosen"], outputs["written"], strict=True)
-            for product in products:
-                yield product if "error" in product else self.postprocess(next(tagged), **postprocess_params)
+        def tag(products):
+            languages = [product["language"] for product in products]
+            outputs = self.forward(self.collate(products), languages=languages, **forward_params)
+            tagged = zip(outputs["scores"], outputs["chosen"], outputs["written"], strict=True)
+            return [self.postprocess(each, **postprocess_params) for each in tagged]
 
-        numbered = enumerate(_items(inputs))
-        if num_workers == 0:
-            while chunk := list(islice(numbered, batch_size)):
-                yield from finish([prepare(item) for item in chunk])
-            return
-        pool, ahead = ThreadPoolExecutor(num_workers), deque()
-        try:
-            while chunk := list(islice(numbered, batch_size)):
-                ahead.append([pool.submit(prepare, item) for item in chunk])
-                if len(ahead) > 1:
-                    yield from finish([future.result() for future in ahead.popleft()])
-            while ahead:
-                yield from finish([future.result() for future in ahead.popleft()])
-        finally:
-            pool.shutdown(wait=False, cancel_futures=True)
+        return tag_stream(inputs, prepare, tag, num_workers, batch_size)
 
     def preprocess(
         self,
@@ -230,70 +201,15 @@ class ProductTaggingPipeline(Pipeline):
             ProductError: neither text nor a photo that this model reads, an unreadable photo, a value of a wrong type,
                 an unknown key.
         """
-        try:
-            text, sources = self._read(product)
-            photos = []
-            for number, source in enumerate(sources):
-                photos.append(self._read_photo(source, number, allow_urls, allow_private_addresses))
-            language = product.get("language") if isinstance(product, Mapping) else None
-            return {"text": text, "photos": photos, "language": language}
-        except ProductError as error:
-            message = f"item {position}: {error}"
-            if on_error == "skip":
-                return {"error": message}
-            raise ProductError(message) from error.__cause__
-
-    def _read(self, product):
-        if isinstance(product, str):
-            product = {"text": product}
-        if not isinstance(product, Mapping):
-            raise ProductError(
-                f"{type(product).__name__} is not a product; pass a str, or a dict with {', '.join(PRODUCT_KEYS)}"
-            )
-        for key in product:
-            if key not in PRODUCT_KEYS:
-                raise ProductError(
-                    f"unknown key {key!r}.{_nearest(key, PRODUCT_KEYS)} Leave out or rename what is not known (of a "
-                    "dataset: select_columns, rename_column)"
-                )
-        for key in ("text", "title", "description", "language"):
-            if not isinstance(product.get(key), str | None):
-                raise ProductError(f"{key} must be a str, got {type(product[key]).__name__}; convert or leave it out")
-        if product.get("text") and (product.get("title") or product.get("description")):
-            raise ProductError("got text beside title or description; pass the one or the others")
-        image, images = product.get("image"), product.get("images")
-        if images is not None and not isinstance(images, list | tuple):
-            raise ProductError(f"images must be a list, got {type(images).__name__}; write a single photo as image")
-        if image is not None and images:
-            raise ProductError("got image beside images; put all photos into images")
-        texts = [clean_text(product[key]) for key in ("text", "title", "description") if product.get(key)]
-        text = ". ".join(filter(None, texts)) or None
-        sources = list(images or ([] if image is None else [image]))
-        if text is None and not sources:
-            raise ProductError("neither text nor a photo; give the product a text, title, description or image")
-        reads_text, reads_photos = self._modalities
-        if text is None and not reads_photos:
-            raise ProductError("no text, and this model reads text only; give the product a text or title")
-        if not sources and not reads_text:
-            raise ProductError("no photo, and this model reads photos only; give the product an image")
-        return text if reads_text else None, sources if reads_photos else []
-
-    def _read_photo(self, source, number, allow_urls, allow_private_addresses):
-        try:
-            image = load_image(
-                source,
-                min_size=self.processor.image_size,
-                allow_urls=allow_urls,
-                allow_private_addresses=allow_private_addresses,
-            )
-            return self.processor.pixels(image)
-        except ImageError as error:
-            raise ProductError(f"image {number}: {error}") from error
+        return read_product(product, *self._modalities, self.processor.pixels, position, allow_urls,
+                            allow_private_addresses, on_error)
 
     def collate(self, products):
         """Products of `preprocess` -> the processor's tensors, or None if there is no product."""
         if not products:
             return None
+        if self._onnx is not None:
+            return self._onnx.collate(products)
         texts, photos = [product["text"] for product in products], [product["photos"] for product in products]
         batch = {}
         if any(texts):
@@ -321,6 +237,11 @@ class ProductTaggingPipeline(Pipeline):
 
     def _forward(self, batch, languages, free_form=False, language=None, attributes=None, threshold=None,
                  min_score=None, generation=None, critic=None, **options):
+        if self._onnx is not None:
+            if free_form or (self.model.config.critic if critic is None else critic):
+                raise ValueError('free-form tags and the critic are not exported: use backend="torch" for them')
+            scores, chosen = self._onnx.decide(self._onnx.logits(**batch))
+            return {"scores": scores, "chosen": chosen, "written": [[] for _ in scores]}
         if "pixel_values" in batch:
             batch["pixel_values"] = batch["pixel_values"].to(self.model.dtype)
         with self.autocast():
@@ -340,36 +261,14 @@ class ProductTaggingPipeline(Pipeline):
     def postprocess(self, outputs, top_k=None, threshold=None, attributes=None, profile=None) -> list[dict[str, Any]]:
         """Of one product the scores and the model's own choice, [T] each, and the written tags -> its tags, best first,
         or with a profile in the order of that shopper. A written tag that is among the chosen is not listed again."""
-        scores, chosen, written = outputs[0].tolist(), outputs[1].tolist(), outputs[2]
-        tags = [(tag, entry["name"]) for entry in self.model.config.attributes for tag in entry["tags"]]
-        listed = [
-            {"label": tag, "score": score, "attribute": name, "source": "vocabulary"}
-            for (tag, name), score, wanted in zip(tags, scores, chosen, strict=True)
-            if (wanted if threshold is None else score >= threshold) and (attributes is None or name in attributes)
-        ]
+        scores, chosen = outputs[0].tolist(), outputs[1].tolist()
+        listed = list_tags(self.model.config.attributes, scores, chosen, threshold, attributes)
         there = {fold(tag["label"]) for tag in listed}
-        listed += [tag for tag in written if fold(tag["label"]) not in there]
+        listed += [tag for tag in outputs[2] if fold(tag["label"]) not in there]
         listed.sort(key=lambda tag: -tag["score"])
         if profile is not None:
             listed.sort(key=lambda tag: -math.log(max(tag["score"], 1e-12)) - profile.of(tag))
         return listed[:top_k]
-
-
-def _is_stream(inputs) -> bool:
-    """Whether `inputs` is many products; a single thing that happens to be iterable (bytes, an image) is not."""
-    if isinstance(inputs, str | bytes | bytearray | Mapping | os.PathLike | Image.Image | np.ndarray | torch.Tensor):
-        return False
-    return isinstance(inputs, Iterable) or (hasattr(inputs, "__getitem__") and hasattr(inputs, "__len__"))
-
-
-def _items(inputs) -> Iterator:
-    # Map-style torch datasets have no __iter__, and not all of them end with an IndexError.
-    return iter(inputs) if isinstance(inputs, Iterable) else (inputs[number] for number in range(len(inputs)))
-
-
-def _nearest(name, known) -> str:
-    close = difflib.get_close_matches(str(name), known, n=1, cutoff=0.5)
-    return f" Did you mean {close[0]!r}?" if close else f" Known: {', '.join(known)}."
 
 
 def bf16_is_fast(device: torch.device) -> bool:

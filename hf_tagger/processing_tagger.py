@@ -6,12 +6,11 @@ from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image
 from tokenizers import Tokenizer, models
 from transformers import BatchFeature, PreTrainedTokenizerFast, ViTImageProcessor
 from transformers.processing_utils import ProcessorMixin
 
-from .image_tagger import load_image
+from .image_tagger import read_pixels
 
 TAG_TOKENIZER = "tag_tokenizer"
 HUB_OPTIONS = ("cache_dir", "force_download", "local_files_only", "token", "revision")
@@ -131,12 +130,7 @@ class TaggerProcessor(ProcessorMixin):
 
     def pixels(self, image: Any, **options) -> np.ndarray:
         """One photo, in any form `load_image` takes (with its `options`), resized to uint8 [H, W, 3]."""
-        height, width = self.image_size
-        image = load_image(image, min_size=(height, width), **options)
-        if image.size != (width, height):
-            # reducing_gap lets Pillow shrink large photos in cheap steps with no visible difference.
-            image = image.resize((width, height), Image.Resampling.BILINEAR, reducing_gap=2.0)
-        return np.asarray(image)
+        return read_pixels(image, self.image_size, **options)
 
     def stack_images(self, images: Sequence[Sequence[np.ndarray]]) -> dict[str, torch.Tensor]:
         """Resized photos per product -> normalised `pixel_values` [B, I, 3, H, W] and `pixel_mask` [B, I]."""

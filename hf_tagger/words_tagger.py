@@ -1,20 +1,23 @@
 """Words and letters recovered from `input_ids`, whatever pieces the tokenizer cuts a text into."""
 
-import re
-import unicodedata
 from dataclasses import dataclass
 
 import torch
 from torch import nn
 
-PIECE_CHARS = 16
-NO_CHAR, BOUNDARY, FIRST_CHAR = 0, 1, 2
-_CODES = 2**15 - FIRST_CHAR
-MODULUS = 2**31 - 1
-_RADIX = 1_000_003
-_LONGEST_WORD = 64
-# Punctuation that parts words; all other (hyphens, apostrophes, dots) only stands inside them.
-_PARTS_WORDS = re.compile(r"[\s/&,;:|()\[\]{}+_▁]")
+from .letters_tagger import (
+    BOUNDARY,
+    FIRST_CHAR,
+    LETTER_S,
+    LONGEST_WORD,
+    MAX_SPAN,
+    MODULUS,
+    NO_CHAR,
+    PIECE_CHARS,
+    RADIX,
+    char_codes,
+    fold,
+)
 
 
 @dataclass
@@ -38,7 +41,7 @@ class WordReader(nn.Module):
     nothing else parts them. Everything is tensor arithmetic, so that it exports with the model.
     """
 
-    def __init__(self, vocab_size: int, max_span: int = 4):
+    def __init__(self, vocab_size: int, max_span: int = MAX_SPAN):
         super().__init__()
         self.max_span = max_span
         self.register_buffer("folds", torch.full((vocab_size,), -1, dtype=torch.int32))
@@ -81,8 +84,8 @@ class WordReader(nn.Module):
         # The position of a letter in its word: letters so far, less those before the word's boundary.
         so_far = letters.long().cumsum(1)
         before = so_far.masked_fill(~boundaries, 0).cummax(1).values
-        position = (so_far - before - 1).clamp(0, _LONGEST_WORD - 1)
-        powers = _powers(_LONGEST_WORD, chars.device)
+        position = (so_far - before - 1).clamp(0, LONGEST_WORD - 1)
+        powers = _powers(LONGEST_WORD, chars.device)
         values = chars * powers[position] * letters
         word = word.clamp(0, count - 1)
         zeros = chars.new_zeros(chars.shape[0], count)
@@ -93,7 +96,7 @@ class WordReader(nn.Module):
         stem = (whole - zeros.scatter_add(1, word, values * plural)) % MODULUS
         spans = []
         prefix, prefix_length = torch.zeros_like(whole), torch.zeros_like(length)
-        long_powers = _powers(_LONGEST_WORD * self.max_span, chars.device)
+        long_powers = _powers(LONGEST_WORD * self.max_span, chars.device)
         for extra in range(self.max_span):
             last, last_length = _shift(whole, extra), _shift(length, extra)
             total = prefix_length + last_length
@@ -123,53 +126,17 @@ def _piece_texts(tokenizer, tokens: list[str | None]) -> list[str | None]:
     return texts
 
 
-def fold(text: str) -> str:
-    """Without case, accents and compatibility forms."""
-    decomposed = unicodedata.normalize("NFKD", unicodedata.normalize("NFKC", text).casefold())
-    return unicodedata.normalize("NFC", "".join(c for c in decomposed if not unicodedata.combining(c)))
-
-
-def char_codes(folded: str) -> list[int]:
-    """Letters and digits of folded text as numbers, `BOUNDARY` where words part."""
-    codes = []
-    for character in folded:
-        if _PARTS_WORDS.match(character):
-            codes.append(BOUNDARY)
-        elif character.isalnum():
-            code = FIRST_CHAR + ord(character) % _CODES
-            codes += [BOUNDARY, code, BOUNDARY] if _is_ideograph(character) else [code]
-    return codes
-
-
-def _is_ideograph(character: str) -> bool:
-    return "\u3040" <= character <= "\u30ff" or "\u3400" <= character <= "\u9fff" or ord(character) >= 0x20000
-
-
-def span_hash(text: str) -> int:
-    """The hash that `WordReader` gives a run of words spelling `text` (0 for one without letters)."""
-    letters = [code for code in char_codes(fold(text)) if code != BOUNDARY]
-    s = char_codes("s")[0]
-    if len(letters) > 3 and letters[-1] == s and letters[-2] != s:
-        letters = letters[:-1]
-    value, power = 0, 1
-    for code in letters:
-        value = (value + code * power) % MODULUS
-        power = power * _RADIX % MODULUS
-    return value
-
-
 def _plural_ending(chars: torch.Tensor) -> torch.Tensor:
     """True at an "s" that ends its word and does not follow another "s"."""
-    s = char_codes("s")[0]
     following = nn.functional.pad(chars[:, 1:], (0, 1))
     previous = nn.functional.pad(chars[:, :-1], (1, 0))
-    return (chars == s) & (following < FIRST_CHAR) & (previous != s)
+    return (chars == LETTER_S) & (following < FIRST_CHAR) & (previous != LETTER_S)
 
 
 def _powers(count: int, device) -> torch.Tensor:
     values = [1]
     for _ in range(count - 1):
-        values.append(values[-1] * _RADIX % MODULUS)
+        values.append(values[-1] * RADIX % MODULUS)
     return torch.tensor(values, device=device)
 
 

@@ -2,6 +2,7 @@
 
     python recipes/benchmark.py recipes/configs/fashion.yaml --suite training
     python recipes/benchmark.py recipes/configs/fashion.yaml --suite pipeline --model runs/fashion
+    python recipes/benchmark.py recipes/configs/fashion.yaml --suite inference --model runs/fashion
     python recipes/benchmark.py recipes/configs/fashion.yaml --suite memory --memory_rows 10000 1000000
     python recipes/benchmark.py recipes/configs/fashion.yaml > benchmark.json      # all of it
 
@@ -12,6 +13,8 @@ training: the first phase that moves a tower (where the configuration has none, 
     same training of the same rows in a plain loop (`hf_tagger.training.throughput`), each in a process of its own.
 memory: what is resident, workers included, while the tags of a made-up catalogue are counted and its batches are read.
 pipeline: products with text and photo through `pipeline("product-tagging")`.
+inference: what recipes/export.py wrote beside the model, in turns with the model in eager float32, with both on the
+    test split for what is lost. Not part of "all".
 """
 
 import argparse
@@ -33,6 +36,7 @@ from hf_tagger.catalog.settings import CatalogSettings
 from hf_tagger.catalog.stream import Catalog
 from hf_tagger.catalog.strict import ConfigError
 from hf_tagger.catalog.synthetic import generate, write_catalog
+from hf_tagger.evaluation.inference import exported_folders, inference_suite
 from hf_tagger.evaluation.machine import describe_machine
 from hf_tagger.evaluation.speed import reading_memory, tagging_speed
 from hf_tagger.training.arguments import PhaseSettings, RunSettings, TrainingSettings, load_run
@@ -61,11 +65,11 @@ def main(arguments: list[str]) -> int:
 def measure(settings: RunSettings, options: argparse.Namespace) -> dict:
     suites = SUITES if options.suite == "all" else (options.suite,)
     model, result = options.model or settings.output_dir, {}
-    if "pipeline" in suites and options.model is None and not Path(model, "config.json").exists():
+    if {"pipeline", "inference"} & set(suites) and options.model is None and not Path(model, "config.json").exists():
         raise ConfigError(f"{model} holds no model: train it with recipes/finetune.py, or name one with --model")
     with tempfile.TemporaryDirectory() as folder:
         folder = Path(folder)
-        if {"training", "pipeline"} & set(suites):
+        if {"training", "pipeline", "inference"} & set(suites):
             with redirect_stdout(sys.stderr):
                 catalog, result["data"] = open_catalog(settings, folder / "catalog")
             settings = replace(settings, catalog=catalog)
@@ -76,6 +80,12 @@ def measure(settings: RunSettings, options: argparse.Namespace) -> dict:
         if "pipeline" in suites:
             say(f"tagging with {model}")
             result["pipeline"] = in_fresh_process(tagging, settings, model, options.products, options.repeats)
+        if "inference" in suites:
+            exported = [Path(folder) for folder in options.exported or exported_folders(model)]
+            if not exported:
+                raise ConfigError(f"nothing is exported beside {model}: run recipes/export.py, or give --exported")
+            result["inference"] = in_fresh_process(inference, settings, model, exported, options.products,
+                                                   options.repeats)
     return result
 
 
@@ -83,8 +93,9 @@ def parse(arguments: list[str]) -> tuple[argparse.Namespace, list[str]]:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False)
     parser.add_argument("config", help="a YAML file of recipes/finetune.py")
-    parser.add_argument("--suite", choices=[*SUITES, "all"], default="all")
+    parser.add_argument("--suite", choices=[*SUITES, "inference", "all"], default="all")
     parser.add_argument("--model", help="model folder or Hub id for the pipeline (default: the output_dir of config)")
+    parser.add_argument("--exported", nargs="+", help="exported folders for inference (default: those in the model's)")
     parser.add_argument("--steps", type=int, default=24, help="training steps that are timed, of either side")
     parser.add_argument("--repeats", type=int, default=3, help="measurements of each kind, of which the median counts")
     parser.add_argument("--products", type=int, default=256, help="products to tag in one measurement")
@@ -182,6 +193,12 @@ def reading(catalog: Path, settings: TrainingSettings, tokenizer) -> dict:
     if settings.keep_freed_memory:
         keep_freed_memory()
     return reading_memory(catalog, settings.loader, tokenizer, PHOTO_SIZE)
+
+
+def inference(settings: RunSettings, model: str, exported: list[Path], products: int, repeats: int) -> dict:
+    catalog = Catalog(settings.catalog.source, settings.catalog.schema)
+    split = settings.evaluation.split if settings.evaluation.split in catalog.splits else "train"
+    return inference_suite(catalog, split, settings.training.loader, model, exported, products, repeats)
 
 
 def tagging(settings: RunSettings, model: str, products: int, repeats: int) -> dict:

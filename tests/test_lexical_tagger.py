@@ -9,9 +9,9 @@ import torch
 
 from hf_tagger.configuration_tagger import RecurrentTextConfig, TaggerConfig
 from hf_tagger.heads_tagger import candidate_attributes
+from hf_tagger.letters_tagger import BOUNDARY, MODULUS, char_codes, fold
 from hf_tagger.lexical_tagger import NameMatch, WordEvidence
 from hf_tagger.training.unigram_tokenizer import train_unigram_tokenizer
-from hf_tagger.words_tagger import BOUNDARY, MODULUS, char_codes, fold
 
 ATTRIBUTES = [
     {"name": "colour", "kind": "single", "tags": ["Blue", "Navy Blue", "Red", "Black and White"]},

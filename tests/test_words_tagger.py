@@ -5,8 +5,9 @@ import torch
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 
+from hf_tagger.letters_tagger import BOUNDARY, FIRST_CHAR, NO_CHAR, char_codes, fold, span_hash
 from hf_tagger.training.unigram_tokenizer import train_unigram_tokenizer
-from hf_tagger.words_tagger import BOUNDARY, FIRST_CHAR, NO_CHAR, WordReader, char_codes, fold, span_hash
+from hf_tagger.words_tagger import WordReader
 
 TEXTS = [
     "Men's T-Shirts, navy-blue & Écru",

@@ -1,0 +1,1 @@
+"""Small and fast: export to ONNX and int8."""

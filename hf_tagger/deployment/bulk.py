@@ -1,0 +1,140 @@
+"""Tags a catalogue of any size into parquet shards; a killed run goes on where it stopped, no row lost or twice."""
+
+import json
+import os
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from hf_tagger.catalog.quarantine import Refusal
+from hf_tagger.catalog.strict import ConfigError
+
+MANIFEST = "manifest.json"
+SCHEMA = pa.schema([
+    ("id", pa.string()), ("tags", pa.list_(pa.string())), ("scores", pa.list_(pa.float32())),
+    ("attribute", pa.list_(pa.string())), ("source", pa.list_(pa.string())), ("error", pa.string()),
+])
+
+
+def open_output(folder: str | Path, manifest: dict[str, Any], resume: bool) -> Path:
+    """The folder of the shards, whose manifest says what made them.
+
+    Raises ConfigError where there are shards and `resume` is not wanted, or where they were made by something else.
+    """
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / MANIFEST
+    if path.exists():
+        earlier = json.loads(path.read_text(encoding="utf-8"))
+        if not resume:
+            raise ConfigError(f"{folder} holds tags already: add --resume to go on with them, or name another folder")
+        changed = [key for key in manifest if manifest[key] != earlier.get(key)]
+        if changed:
+            raise ConfigError(f"{folder} was begun with another {changed[0]} ({earlier.get(changed[0])}, now "
+                              f"{manifest[changed[0]]}): go on as it was begun, or name another folder")
+        return folder
+    waiting = folder / f"{MANIFEST}.{os.getpid()}"
+    waiting.write_text(json.dumps(manifest, indent=1), encoding="utf-8")
+    os.replace(waiting, path)
+    return folder
+
+
+def tag_shards(folder: Path, records: Iterable[dict | Refusal], tag: Callable[[list[dict]], list], shard_rows: int,
+               rank: int = 0) -> Iterator[int]:
+    """Tags the records of one process, in the catalogue's order, and writes `part-RANK-NUMBER.parquet` of `shard_rows`
+    products each. A shard carries its name only once it is whole; those that are there are passed over.
+
+    Args:
+        records: of `Catalog.records`, always the same; a refused row becomes a row with an error.
+        tag: products, as `pipeline` takes them -> their tags, or {"error": ...} each.
+
+    Yields the number of products of each shard, and of those passed over.
+    """
+    rows = _rows(records)
+    number = 0
+    while (folder / _name(rank, number)).exists():
+        skipped = sum(1 for _ in islice(rows, shard_rows))
+        number += 1
+        yield skipped
+    while chunk := list(islice(rows, shard_rows)):
+        write_shard(folder / _name(rank, number), tag_rows(chunk, tag))
+        number += 1
+        yield len(chunk)
+
+
+def _name(rank: int, number: int) -> str:
+    return f"part-{rank:03}-{number:06}.parquet"
+
+
+def _rows(records: Iterable[dict | Refusal]) -> Iterator[dict]:
+    """{"id", "product", "error"} of every row: lost ones with an error alone, damaged ones with both."""
+    notes: list[str] = []  # refusals of a row's parts stand before its record
+    for record in records:
+        if isinstance(record, Refusal):
+            message = f"{record.column or 'row'}: {record.reason}: {record.detail}"
+            if record.fatal:
+                name = record.id or f"{record.file}:{record.number}"
+                yield {"id": name, "product": None, "error": "; ".join([*notes, message])}
+                notes = []
+            else:
+                notes.append(message)
+            continue
+        product = {"text": record["text"], "images": record["images"], "language": record["language"]}
+        yield {"id": record["id"], "product": product, "error": "; ".join(notes) or None}
+        notes = []
+
+
+def tag_rows(rows: list[dict], tag: Callable[[list[dict]], list]) -> list[dict]:
+    """Rows of `_rows` -> rows of `SCHEMA`, in their order. Texts of like length share a batch; where a photo cannot be
+    read, the text alone is tagged, and the row says so."""
+    order = sorted((index for index, row in enumerate(rows) if row["product"] is not None),
+                   key=lambda index: len(rows[index]["product"]["text"] or ""))
+    results = dict(zip(order, tag([rows[index]["product"] for index in order]), strict=True))
+    again = [index for index in order if _is_error(results[index]) and rows[index]["product"]["text"]
+             and rows[index]["product"]["images"]]
+    errors = {index: _after_item(result["error"]) for index, result in results.items() if _is_error(result)}
+    results |= zip(again, tag([{"text": rows[index]["product"]["text"]} for index in again]), strict=True)
+    return [_tagged(row, results.get(index), errors.get(index)) for index, row in enumerate(rows)]
+
+
+def _is_error(result) -> bool:
+    return isinstance(result, dict)
+
+
+def _after_item(message: str) -> str:
+    """Without "item 12: ", the place in a batch that nobody sees."""
+    return message.partition(": ")[2] if message.startswith("item ") else message
+
+
+def _tagged(row: dict, result, error: str | None) -> dict:
+    tags = [] if result is None or _is_error(result) else result
+    return {"id": row["id"], "tags": [tag["label"] for tag in tags], "scores": [tag["score"] for tag in tags],
+            "attribute": [tag["attribute"] for tag in tags], "source": [tag["source"] for tag in tags],
+            "error": "; ".join(filter(None, (row["error"], error))) or None}
+
+
+def write_shard(path: Path, rows: list[dict]) -> None:
+    waiting = path.with_suffix(".unfinished")
+    pq.write_table(pa.Table.from_pylist(rows, schema=SCHEMA), waiting, compression="zstd")
+    os.replace(waiting, path)
+
+
+def summarize(folder: Path, attributes: Iterable[str]) -> dict[str, Any]:
+    """Over all shards: "rows", "errors", "untagged" (rows that could not be tagged at all or have no tag), and of each
+    attribute its tags and "abstentions", the rows without one."""
+    rows, errors, untagged = 0, 0, 0
+    tags, covered = Counter(), Counter()
+    for path in sorted(Path(folder).glob("part-*.parquet")):
+        for row in pq.read_table(path, columns=["attribute", "error"]).to_pylist():
+            rows += 1
+            errors += row["error"] is not None
+            untagged += not row["attribute"]
+            tags.update(row["attribute"])
+            covered.update(set(row["attribute"]))
+    return {"rows": rows, "errors": errors, "untagged": untagged,
+            "attributes": {name: {"tags": tags[name], "abstentions": rows - covered[name]} for name in attributes}}

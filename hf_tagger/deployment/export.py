@@ -1,0 +1,190 @@
+"""A whole tagger as one ONNX graph beside the tables and the description that `hf_tagger.runtime` runs it by."""
+
+import copy
+import json
+from pathlib import Path
+
+import onnx
+import torch
+from safetensors.torch import save_file
+from torch import nn
+
+from hf_tagger.encoder_tagger import TowerFeatures, pool_tokens
+from hf_tagger.exemplars_tagger import LOGIT_SCALE
+from hf_tagger.modeling_tagger import TaggerModel
+from hf_tagger.processing_tagger import TaggerProcessor
+from hf_tagger.runtime import FORMAT, MODEL, TAGGER, TOKENIZER, WORDS, file_fingerprint
+
+OPSET = 20
+# Rows and tokens of the example that is traced; all differ, so that no two sizes are taken for one.
+_BATCH, _TEXTS, _TOKENS = 5, 3, 7
+_PHOTO_ROWS = [0, 0, 2, 3]
+
+
+class ExportError(ValueError):
+    """A model that has no ONNX graph; the message names the part."""
+
+
+class TaggerGraph(nn.Module):
+    """`TaggerModel.forward` in evaluation mode, as far as it is tensors in, logits out: which rows have which modality
+    comes as row numbers, and the evidence of the words comes computed."""
+
+    def __init__(self, model: TaggerModel):
+        super().__init__()
+        self.model = model
+
+    def forward(self, input_ids=None, attention_mask=None, text_rows=None, pixel_values=None, photo_rows=None,
+                present=None, both_rows=None, photo_only_rows=None, word_evidence=None, named=None):
+        """
+        Args:
+            input_ids, attention_mask: int64 [R, L], texts of the products `text_rows` int64 [R].
+            pixel_values: [N, 3, H, W], photos of the products `photo_rows` int64 [N].
+            present: bool [B, 2], which of text and photo each product has; the text of one without is passed over.
+            both_rows, photo_only_rows: int64, products that have both, or only a photo.
+            word_evidence: [B, V, C] and named: bool [B, A], as `WordEvidence` returns them.
+
+        Returns logits [B, C].
+        """
+        model, encoder, batch = self.model, self.model.encoder, present.shape[0]
+        text = image = None
+        if input_ids is not None:
+            states = encoder.text_tower(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state
+            pooled = pool_tokens(states, attention_mask, model.config.text_pooling)
+            text = pooled.new_zeros(batch, pooled.shape[1]).index_copy(0, text_rows, pooled)
+        if pixel_values is not None:
+            vectors, _ = encoder._run_vision(pixel_values, False)
+            count = vectors.new_zeros(batch).index_add(0, photo_rows, vectors.new_ones(photo_rows.shape[0]))
+            total = vectors.new_zeros(batch, vectors.shape[1]).index_add(0, photo_rows, vectors)
+            image = total / count.clamp(min=1)[:, None]
+        encoded = encoder(features=TowerFeatures(present=present, text=text, image=image))
+        evidence = [model.score(encoded.pooled, encoded.modality_pooled, present)[:, None]]
+        if named is None:
+            named = torch.zeros(batch, len(model.config.attributes), dtype=torch.bool)
+        else:
+            evidence.append(word_evidence)
+        if model.exemplars is not None:
+            evidence.append(self._exemplars(text, image, both_rows, photo_only_rows))
+        gate_features = model.evidence_gate.features(named, present[:, 1])
+        return model.evidence_gate(torch.cat(evidence, dim=1), gate_features, model.candidate_attribute)
+
+    def _exemplars(self, text, image, both_rows, photo_only_rows):
+        exemplars = self.model.exemplars
+        logits = image.new_zeros(image.shape[0], len(exemplars.kernels), exemplars.coefficients.shape[-1])
+        for mode, rows in enumerate((both_rows, photo_only_rows)):
+            if text is None and mode == 0:
+                continue
+            similarities = exemplars.similarities(text[rows] if mode == 0 else None, image[rows])
+            answers = [exemplars.kernel(weights, similarities) @ exemplars.coefficients[index, mode]
+                       for index, weights in enumerate(exemplars.kernels)]
+            logits = logits.index_copy(0, rows, LOGIT_SCALE * (torch.stack(answers, dim=1) + exemplars.offset))
+        return logits
+
+
+def export_tagger(model: TaggerModel, processor: TaggerProcessor, folder: str | Path, fingerprint: str) -> Path:
+    """Writes the model in float32 to `folder`; the model itself is not changed.
+
+    Args:
+        model: without adapters (the pipeline merges those of an adapter folder as it opens it); a decoder is left out.
+        fingerprint: `runtime.model_fingerprint` of the saved model.
+
+    Raises:
+        ExportError: attention fusion or a recurrent text tower, which the graph does not cover, or a part with an
+            operator that ONNX has not.
+    """
+    _check(model)
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    inputs, dynamic = example(model, processor.image_size if processor.reads_images else None)
+    graph = TaggerGraph(copy.deepcopy(model).float()).eval()
+    try:
+        with torch.no_grad():
+            program = torch.onnx.export(graph, kwargs=inputs, dynamic_shapes=dynamic, dynamo=True, opset_version=OPSET,
+                                        input_names=list(inputs), output_names=["logits"], verbose=False)
+    except Exception as error:  # torch.onnx's own classes say which operator, in lines of text
+        raise ExportError(f"{type(model.encoder).__name__} has no ONNX graph: {_cause(error)}") from error
+    for name in (MODEL, f"{MODEL}.data"):
+        (folder / name).unlink(missing_ok=True)
+    program.save(folder / MODEL, external_data=True)
+    if model.words is not None:
+        tables = {**model.words.state_dict(), "candidate_attribute": model.candidate_attribute}
+        save_file({name: table.contiguous() for name, table in tables.items()}, folder / WORDS)
+    if processor.reads_text:
+        processor.tokenizer.backend_tokenizer.save(str(folder / TOKENIZER))
+    write_description(folder, {"model": fingerprint, "precision": "float32", **describe(model, processor)})
+    return folder
+
+
+def example(model: TaggerModel, image_size: tuple[int, int] | None) -> tuple[dict, dict]:
+    """Inputs of a `TaggerGraph` of this model, and which of their sizes may vary."""
+    config, varies = model.config, torch.export.Dim.DYNAMIC
+    reads_text, reads_photos = config.text_config is not None, config.vision_config is not None
+    inputs = {}
+    if reads_text:
+        inputs |= {"input_ids": torch.randint(3, config.text_config.vocab_size, (_TEXTS, _TOKENS)),
+                   "attention_mask": torch.ones(_TEXTS, _TOKENS, dtype=torch.long),
+                   "text_rows": torch.arange(_TEXTS)}
+    if reads_photos:
+        inputs |= {"pixel_values": torch.randn(len(_PHOTO_ROWS), 3, *image_size),
+                   "photo_rows": torch.tensor(_PHOTO_ROWS)}
+    inputs["present"] = torch.ones(_BATCH, 2, dtype=torch.bool)
+    if config.exemplars:
+        inputs |= {"both_rows": torch.tensor([0, 2]), "photo_only_rows": torch.tensor([1, 3, 4])}
+    if model.words is not None:
+        candidates = len(model.candidate_attribute)
+        inputs |= {"word_evidence": torch.randn(_BATCH, config.word_views, candidates),
+                   "named": torch.ones(_BATCH, len(config.attributes), dtype=torch.bool)}
+    dynamic = {name: {0: varies, 1: varies} if name in ("input_ids", "attention_mask") else {0: varies}
+               for name in inputs}
+    return inputs, dynamic
+
+
+def describe(model: TaggerModel, processor: TaggerProcessor) -> dict:
+    """What `OnnxTagger` must know beside the graph: attributes with calibration and thresholds, preprocessing."""
+    config, text, image, words = model.config, None, None, None
+    if processor.reads_text:
+        tokenizer = processor.tokenizer
+        text = {"prefix": processor.text_prefix, "max_length": processor.max_length, "pad_id": tokenizer.pad_token_id,
+                "pad_token": tokenizer.pad_token, "pad_type_id": tokenizer.pad_token_type_id}
+    if processor.reads_images:
+        photos = processor.image_processor
+        image = {"size": list(processor.image_size), "mean": list(photos.image_mean), "std": list(photos.image_std)}
+    if model.words is not None:
+        words = {"char_ngrams": list(config.lexical_char_ngrams), "views": config.word_views}
+    return {"attributes": config.attributes, "text": text, "image": image, "words": words,
+            "exemplars": bool(config.exemplars)}
+
+
+def write_description(folder: Path, description: dict) -> None:
+    """`tagger.json`, with the fingerprints of the files beside it."""
+    names = (MODEL, f"{MODEL}.data", WORDS, TOKENIZER)
+    files = {name: file_fingerprint(folder / name) for name in names if (folder / name).exists()}
+    text = json.dumps({"format": FORMAT, **description, "files": files}, indent=1, ensure_ascii=False)
+    (folder / TAGGER).write_text(text + "\n", encoding="utf-8")
+
+
+def size_mb(folder: Path) -> float:
+    """Megabytes (10^6 bytes) of an exported tagger."""
+    return sum(path.stat().st_size for path in Path(folder).iterdir()) / 1e6
+
+
+def operators(folder: Path) -> dict[str, int]:
+    """How often the graph has each operator."""
+    counts: dict[str, int] = {}
+    for node in onnx.load(Path(folder) / MODEL, load_external_data=False).graph.node:
+        counts[node.op_type] = counts.get(node.op_type, 0) + 1
+    return counts
+
+
+def _check(model: TaggerModel) -> None:
+    config = model.config
+    if config.fusion == "attention":
+        raise ExportError("attention fusion is not exported: train with concat, gated or late")
+    if config.text_config is not None and config.text_config.model_type == "tagger_recurrent":
+        raise ExportError("the recurrent text tower (encoder.text_tower.rnn) is not exported: its packed sequences "
+                          "have no ONNX operator; use a transformer text tower")
+
+
+def _cause(error: BaseException) -> str:
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__

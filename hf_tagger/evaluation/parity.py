@@ -1,0 +1,103 @@
+"""Does an exported tagger say what the model says, and how fast? Both look at the same batches, in one process."""
+
+import time
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from transformers import Pipeline
+
+from hf_tagger.evaluation.predict import INPUTS, Predictions
+from hf_tagger.runtime import OnnxTagger
+
+FLOAT_TOLERANCE, F1_TOLERANCE = 1e-4, 0.005
+
+
+@torch.no_grad()
+def both_predictions(
+    tagger: Pipeline, exported: Sequence[OnnxTagger], batches: Iterable[dict[str, Any]]
+) -> tuple[list[Predictions], float]:
+    """What the model says in float32, and then each exported tagger, of the same products, `logits` of all kept; and
+    how far the model's logits move when it looks at the products of the first batch one by one, which is rounding."""
+    model = tagger.model
+    attributes = model.config.attributes
+    found = [Predictions(attributes) for _ in range(1 + len(exported))]
+    logits: list[list[np.ndarray]] = [[] for _ in found]
+    noise = None
+    for batch in batches:
+        tensors = {name: batch[name] for name in INPUTS if name in batch}
+        if not batch["ids"] or not tensors:
+            continue
+        logits[0].append(_logits(model, tensors))
+        if noise is None:
+            rows = range(len(batch["ids"]))
+            alone = [_logits(model, {name: tensor[row:row + 1] for name, tensor in tensors.items()}) for row in rows]
+            noise = float(np.abs(np.concatenate(alone) - logits[0][0]).max())
+        arrays = {name: tensor.numpy() for name, tensor in tensors.items()}
+        for number, each in enumerate(exported, 1):
+            logits[number].append(each.logits(**arrays))
+        for predictions in found:
+            predictions.ids += batch["ids"]
+            predictions.tags += batch["tags"]
+    for predictions, parts in zip(found, logits, strict=True):
+        predictions.logits = np.concatenate(parts)
+    return [predictions.decided(attributes) for predictions in found], noise or 0.0
+
+
+def _logits(model, tensors: dict[str, torch.Tensor]) -> np.ndarray:
+    output = model(**tensors)
+    return torch.cat([output.tag_logits, output.none_logits], dim=1).numpy()
+
+
+def macro_f1(predictions: Predictions) -> dict[str, float]:
+    """Macro-F1 of each attribute, and their "mean"."""
+    metrics = predictions.metrics()
+    values = {entry["name"]: metrics[f"{entry['name']}/macro_f1"] for entry in predictions.attributes}
+    return {**values, "mean": float(np.mean(list(values.values())))}
+
+
+def parity(reference: Predictions, exported: Predictions, noise: float = 0.0) -> dict[str, Any]:
+    """How far an exported tagger is from its model: "max_logit_difference" beside the model's own rounding (`noise`),
+    "changed_tags" (decisions that differ), and macro-F1 of both per attribute and on average; a drop is positive."""
+    wanted, got = macro_f1(reference), macro_f1(exported)
+    return {
+        "products": len(reference.ids),
+        "max_logit_difference": float(np.abs(reference.logits - exported.logits).max()),
+        "model_rounding": noise,
+        "changed_tags": int((reference.chosen != exported.chosen).sum()),
+        "macro_f1": got, "macro_f1_of_the_model": wanted, "macro_f1_drop": round(wanted["mean"] - got["mean"], 5),
+    }
+
+
+def failure(precision: str, report: dict[str, Any]) -> str | None:
+    """Why an exported tagger must not be used, None if it may. Sums over thousands of exemplars round by more than
+    `FLOAT_TOLERANCE` in the model itself: no export can be nearer to it than it is to itself in another batch."""
+    tolerance = max(FLOAT_TOLERANCE, report["model_rounding"])
+    if precision == "float32" and not report["max_logit_difference"] <= tolerance:
+        return f"float32 logits differ by {report['max_logit_difference']:.2g}, more than {tolerance:.2g}"
+    if not report["macro_f1_drop"] <= F1_TOLERANCE:
+        return f"{precision} loses {100 * report['macro_f1_drop']:.2f} points of macro-F1, over {100 * F1_TOLERANCE:g}"
+    return None
+
+
+def side_by_side(taggers: dict[str, Any], products: Sequence[dict], rounds: int, batch_size: int) -> dict[str, dict]:
+    """Times calls of each tagger on the same products, in turns, so that all of them meet the machine's other work.
+
+    Args:
+        taggers: {name: pipeline or `OnnxTagger`}; products: a multiple of `batch_size`, as `pipeline` takes them.
+
+    Returns {name: {"rows_per_second", "p50_ms", "p95_ms"}} of calls with `batch_size` products each, photos decoded.
+    """
+    chunks = [list(products[start : start + batch_size]) for start in range(0, len(products), batch_size)]
+    seconds: dict[str, list[float]] = {name: [] for name in taggers}
+    for turn in range(rounds + 1):
+        for chunk in chunks if turn else chunks[:2]:
+            for name, tagger in taggers.items():
+                start = time.perf_counter()
+                tagger(chunk, batch_size=batch_size, num_workers=0)
+                if turn:  # the first turn warms up
+                    seconds[name].append(time.perf_counter() - start)
+    return {name: {"rows_per_second": round(batch_size * len(times) / sum(times), 2),
+                   "p50_ms": round(1e3 * float(np.percentile(times, 50)), 2),
+                   "p95_ms": round(1e3 * float(np.percentile(times, 95)), 2)} for name, times in seconds.items()}

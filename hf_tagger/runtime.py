@@ -1,0 +1,207 @@
+"""An exported tagger through onnxruntime: `pipeline("product-tagging")` without torch or transformers.
+
+    from hf_tagger.runtime import OnnxTagger
+
+    tagger = OnnxTagger("runs/my-shop/onnx")
+    tagger({"title": "Linen shirt", "image": "photos/1001.jpg"})
+
+`recipes/export.py` writes the folder: `model.onnx` (towers, fusion, tag head, exemplars, gate), `words.safetensors`
+(the tables of the words' evidence, which numpy computes), `tokenizer.json`, and `tagger.json` (attributes with their
+calibration and thresholds, preprocessing, fingerprints).
+"""
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from safetensors.numpy import load_file
+
+from .decision_runtime import predicted_tags, tag_scores
+from .image_tagger import read_pixels
+from .product_tagger import check_options, is_stream, list_tags, read_product, tag_stream
+from .words_runtime import WordsRuntime
+
+try:
+    import onnxruntime
+    from tokenizers import Tokenizer
+except ImportError:  # the file also ships with models that nobody runs by it
+    onnxruntime = None
+
+TAGGER, MODEL, WORDS, TOKENIZER = "tagger.json", "model.onnx", "words.safetensors", "tokenizer.json"
+OPTIONS = ("top_k", "threshold", "attributes", "allow_urls", "allow_private_addresses", "on_error")
+FORMAT = 1
+
+
+class ArtefactError(ValueError):
+    """A folder that is no exported tagger, a damaged one, or one made from another model."""
+
+
+class OnnxTagger:
+    """Tags products as `ProductTaggingPipeline` does: the same inputs, closed tags and options, but for free-form tags
+    and the critic of tag sets, which are not exported.
+
+    Args:
+        folder: what `recipes/export.py` wrote.
+        threads: of onnxruntime; default: all cores.
+        model: the fingerprint of the model it must have been made from, see `model_fingerprint`; None: any.
+
+    Raises:
+        ArtefactError: no exported tagger, a file that is not the one exported, or one made from another model.
+    """
+
+    def __init__(self, folder: str | Path, threads: int | None = None, model: str | None = None):
+        if onnxruntime is None:
+            raise ImportError("an exported tagger runs through onnxruntime: pip install 'hf_tagger[onnx]'")
+        folder = Path(folder)
+        self.description = read_description(folder)
+        made_from = self.description["model"]
+        if model is not None and model != made_from:
+            raise ArtefactError(f"{folder} was exported from another model (fingerprint {made_from[:12]}, wanted "
+                                f"{model[:12]}): export this one with recipes/export.py")
+        self.attributes = self.description["attributes"]
+        self.text, self.image = self.description["text"], self.description["image"]
+        self.tokenizer = self._tokenizer(folder / TOKENIZER) if self.text else None
+        self.words, words = None, self.description["words"]
+        if words is not None:
+            self.words = WordsRuntime(load_file(folder / WORDS), words["char_ngrams"], words["views"])
+        options = onnxruntime.SessionOptions()
+        if threads is not None:
+            options.intra_op_num_threads = threads
+        self.session = onnxruntime.InferenceSession(folder / MODEL, options, providers=["CPUExecutionProvider"])
+
+    def _tokenizer(self, path: Path) -> "Tokenizer":
+        tokenizer = Tokenizer.from_file(str(path))
+        tokenizer.enable_truncation(self.text["max_length"])
+        tokenizer.enable_padding(pad_id=self.text["pad_id"], pad_token=self.text["pad_token"],
+                                 pad_type_id=self.text["pad_type_id"])
+        return tokenizer
+
+    def __call__(self, inputs, *, batch_size: int = 32, num_workers: int = 1, **options):
+        """As the pipeline: a product gives its tags, a list of products a list, a stream an iterator."""
+        check_options(options, OPTIONS, [entry["name"] for entry in self.attributes])
+        reading = {name: options[name] for name in OPTIONS[3:] if name in options}
+        choosing = {name: options[name] for name in ("threshold", "attributes") if name in options}
+
+        def prepare(position, product):
+            return read_product(product, self.text is not None, self.image is not None, self._pixels, position,
+                                **reading)
+
+        def tag(products):
+            scores, chosen = self.decide(self.logits(**self.collate(products)))
+            listed = (list_tags(self.attributes, *row, **choosing)
+                      for row in zip(scores.tolist(), chosen.tolist(), strict=True))
+            return [sorted(tags, key=lambda tag: -tag["score"])[: options.get("top_k")] for tags in listed]
+
+        if isinstance(inputs, list | tuple):
+            return list(tag_stream(inputs, prepare, tag, num_workers, batch_size))
+        if is_stream(inputs):
+            return tag_stream(inputs, prepare, tag, num_workers, batch_size)
+        return next(tag_stream([inputs], prepare, tag, 0, 1))
+
+    def _pixels(self, source, **options) -> np.ndarray:
+        return read_pixels(source, tuple(self.image["size"]), **options)
+
+    def collate(self, products: Sequence[Mapping[str, Any]]) -> dict[str, np.ndarray]:
+        """What `read_product` gave -> the tensors of `TaggerProcessor`, as numpy arrays."""
+        texts, photos = [product["text"] for product in products], [product["photos"] for product in products]
+        batch = {}
+        if self.text and any(texts):
+            encoded = self.tokenizer.encode_batch([self.text["prefix"] + (text or "") for text in texts])
+            there = np.array([bool(text) for text in texts])
+            batch["input_ids"] = np.array([each.ids for each in encoded], np.int64)
+            batch["attention_mask"] = np.array([each.attention_mask for each in encoded], np.int64) * there[:, None]
+        if self.image and any(photos):
+            count = max(map(len, photos))
+            batch["pixel_mask"] = np.array([[column < len(row) for column in range(count)] for row in photos])
+            values = np.zeros((len(photos), count, 3, *self.image["size"]), np.float32)
+            mean, std = (255 * np.float32(self.image[name])[:, None, None] for name in ("mean", "std"))
+            for row, column in zip(*batch["pixel_mask"].nonzero(), strict=True):
+                np.subtract(photos[row][column].transpose(2, 0, 1), mean, out=values[row, column])
+                values[row, column] /= std
+            batch["pixel_values"] = values
+        return batch
+
+    def logits(self, input_ids=None, attention_mask=None, pixel_values=None, pixel_mask=None) -> np.ndarray:
+        """The processor's arrays, those of a modality together or not at all -> float32 [B, T + A], "none" of each
+        attribute last."""
+        return self.session.run(None, self.feed(input_ids, attention_mask, pixel_values, pixel_mask))[0]
+
+    def feed(self, input_ids=None, attention_mask=None, pixel_values=None, pixel_mask=None) -> dict[str, np.ndarray]:
+        """Inputs of the graph: towers see only the rows that have something for them."""
+        size = len(input_ids if input_ids is not None else pixel_values)
+        present = np.zeros((size, 2), bool)
+        feed = {}
+        if self.text:
+            if input_ids is not None:
+                present[:, 0] = attention_mask.any(1)
+            rows = present[:, 0].nonzero()[0]
+            if len(rows):
+                feed |= {"input_ids": input_ids[rows], "attention_mask": attention_mask[rows]}
+            else:  # The graph wants a text: two tokens that are then passed over cost next to nothing.
+                rows, empty = np.zeros(1, np.int64), np.ones((1, 2), np.int64)
+                feed |= {"input_ids": empty, "attention_mask": empty}
+            feed["text_rows"] = rows
+        if self.image:
+            if pixel_mask is None:
+                rows, feed["pixel_values"] = np.zeros(0, np.int64), np.zeros((0, 3, *self.image["size"]), np.float32)
+            else:
+                present[:, 1] = pixel_mask.any(1)
+                rows, feed["pixel_values"] = pixel_mask.nonzero()[0], pixel_values[pixel_mask]
+            feed["photo_rows"] = rows
+        feed["present"] = present
+        if self.description["exemplars"]:
+            feed["both_rows"] = present.all(1).nonzero()[0]
+            feed["photo_only_rows"] = (present[:, 1] & ~present[:, 0]).nonzero()[0]
+        if self.words is not None:
+            evidence, named = self.words(input_ids, attention_mask) if present[:, 0].any() else self._silent(size)
+            feed |= {"word_evidence": evidence, "named": named}
+        return feed
+
+    def _silent(self, size: int) -> tuple[np.ndarray, np.ndarray]:
+        empty = np.zeros((size, 1), np.int64)
+        return self.words(empty, empty)
+
+    def decide(self, logits: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Logits [B, T + A] -> calibrated probabilities float32 and the tags chosen, bool, [B, T] each."""
+        scores = tag_scores(self.attributes, logits)
+        return scores, predicted_tags(self.attributes, scores)
+
+
+def read_description(folder: Path) -> dict[str, Any]:
+    """`tagger.json` of an exported tagger, after every file was found to be the one exported."""
+    try:
+        description = json.loads((folder / TAGGER).read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ArtefactError(f"{folder} is no exported tagger ({error}): write one with recipes/export.py") from error
+    if description.get("format") != FORMAT:
+        raise ArtefactError(f"{folder / TAGGER} has format {description.get('format')!r}, this hf_tagger reads "
+                            f"{FORMAT}: export the model again")
+    for name, fingerprint in description["files"].items():
+        path = folder / name
+        if not path.is_file() or file_fingerprint(path) != fingerprint:
+            raise ArtefactError(f"{path} is {'not the file exported' if path.is_file() else 'missing'}: copy the whole "
+                                "folder again, or export the model again")
+    return description
+
+
+def file_fingerprint(path: str | Path) -> str:
+    """SHA-256 of a file, in hexadecimal digits."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def model_fingerprint(folder: str | Path) -> str:
+    """Tells a saved model from any other: SHA-256 over its weights and its attributes with their calibration."""
+    folder, found = Path(folder), hashlib.sha256()
+    for path in sorted(folder.glob("*.safetensors")):
+        found.update(file_fingerprint(path).encode())
+    if (folder / "config.json").exists():  # an adapter folder has none
+        attributes = json.loads((folder / "config.json").read_text(encoding="utf-8")).get("attributes")
+        found.update(json.dumps(attributes, sort_keys=True).encode())
+    return found.hexdigest()
+
+
+__all__ = ["ArtefactError", "OnnxTagger", "file_fingerprint", "model_fingerprint"]

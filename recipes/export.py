@@ -1,0 +1,112 @@
+"""Export a tagger to ONNX, in float32 and in int8, and prove that it still says the same.
+
+    python recipes/export.py runs/fashion recipes/configs/fashion.yaml
+
+MODEL is a model folder, an adapter folder or a Hub id. CATALOGUE is a YAML file with source and schema (the one the
+model was trained by will do), or the path of a catalogue that is written like the training one. Keys of `catalog` and
+`evaluation` can be overridden as `--key.sub value`.
+
+Written: OUT/onnx and OUT/onnx_int8 (OUT: the model's folder), each with `parity.json`: the largest difference of
+logits on the validation split, macro-F1 of the model and of the export, products per second, p50 and p95 in
+milliseconds at batch 1 and 32, and size. Fails where float32 logits differ by more than 1e-4 and by more than the
+model's own do between batches, or where int8 loses more than 0.5 points of macro-F1. Then
+`pipeline("product-tagging", model=OUT, backend="onnx_int8")`, or, without torch,
+`hf_tagger.runtime.OnnxTagger("OUT/onnx_int8")`.
+"""
+
+import argparse
+import json
+import sys
+from itertools import islice
+from pathlib import Path
+
+import torch
+
+from hf_tagger.catalog.collate import Collator
+from hf_tagger.catalog.loader import CatalogLoader
+from hf_tagger.catalog.quarantine import Refusal
+from hf_tagger.catalog.settings import open_catalog
+from hf_tagger.catalog.strict import ConfigError
+from hf_tagger.deployment.export import ExportError, export_tagger, size_mb
+from hf_tagger.deployment.quantize import PARTS, quantize_tagger
+from hf_tagger.evaluation.machine import describe_machine
+from hf_tagger.evaluation.parity import both_predictions, failure, parity, side_by_side
+from hf_tagger.evaluation.predict import INPUTS
+from hf_tagger.evaluation.protocols import open_tagger
+from hf_tagger.evaluation.settings import load_evaluation
+from hf_tagger.runtime import OnnxTagger, model_fingerprint
+
+
+def main(arguments: list[str]) -> int:
+    options, overrides = parse(arguments)
+    try:
+        settings = load_evaluation(options.catalogue, options.model, overrides)
+        tagger = open_tagger(options.model, torch.device("cpu"))
+        out = Path(options.output_dir or options.model)
+        catalog = open_catalog(settings.catalog, out / "onnx" / "catalog")
+        say("exporting in float32")
+        fingerprint = model_fingerprint(tagger.model.name_or_path)
+        folders = {"onnx": export_tagger(tagger.model, tagger.processor, out / "onnx", fingerprint)}
+        exported = {"onnx": OnnxTagger(folders["onnx"], threads=torch.get_num_threads())}
+        if options.int8:
+            say(f"int8: {', '.join(options.int8)}")
+            train = islice(batches(tagger, catalog, settings, "train"), options.calibration_batches)
+            feeds = (exported["onnx"].feed(**{name: batch[name].numpy() for name in INPUTS if name in batch})
+                     for batch in train)
+            folders["onnx_int8"] = quantize_tagger(folders["onnx"], out / "onnx_int8", feeds, options.int8)
+            exported["onnx_int8"] = OnnxTagger(folders["onnx_int8"], threads=torch.get_num_threads())
+        say(f"comparing on {settings.evaluation.validation}")
+        split = batches(tagger, catalog, settings, settings.evaluation.validation)
+        (reference, *found), noise = both_predictions(tagger, list(exported.values()), split)
+        timed = speed(tagger, exported, catalog, settings, options.products)
+    except (ConfigError, ExportError) as error:
+        print(f"export: {error}", file=sys.stderr)
+        return 2
+    status = 0
+    for (name, folder), predictions in zip(folders.items(), found, strict=True):
+        report = {"model": options.model, "machine": describe_machine(), "size_mb": round(size_mb(folder), 1),
+                  **parity(reference, predictions, noise),
+                  "speed": {size: {which: rows[which] for which in ("torch", name)} for size, rows in timed.items()}}
+        (folder / "parity.json").write_text(json.dumps(report, indent=1), encoding="utf-8")
+        print(json.dumps({name: report}, indent=1))
+        reason = failure(exported[name].description["precision"], report)
+        if reason is not None:
+            print(f"export: {folder} must not be used: {reason}", file=sys.stderr)
+            status = 1
+    return status
+
+
+def parse(arguments: list[str]) -> tuple[argparse.Namespace, list[str]]:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False)
+    parser.add_argument("model", help="model folder, adapter folder or Hub id")
+    parser.add_argument("catalogue", help="YAML file, or the path of a catalogue written like the training one")
+    parser.add_argument("--output_dir", help="folder for `onnx` and `onnx_int8` (default: MODEL)")
+    parser.add_argument("--int8", nargs="*", choices=list(PARTS), default=["text", "vision"],
+                        help="parts that compute in int8, the others stay float32 (none: no int8 export)")
+    parser.add_argument("--calibration_batches", type=int, default=4, help="batches that int8 scales are measured on")
+    parser.add_argument("--products", type=int, default=64, help="products that are timed (0: none)")
+    return parser.parse_known_args(arguments)
+
+
+def batches(tagger, catalog, settings, split: str):
+    collator = Collator(tagger.processor, tagger.model.config.attributes, allow_urls=catalog.schema.allow_urls)
+    return CatalogLoader(catalog, split, collator, settings.loader).epoch()
+
+
+def speed(tagger, exported: dict[str, OnnxTagger], catalog, settings, count: int) -> dict[str, dict]:
+    """{"batch 1", "batch 32"}: the torch pipeline in float32 and each export, in turns, photos decoded from bytes."""
+    records = (record for record in catalog.records(settings.evaluation.validation) if not isinstance(record, Refusal))
+    products = [{"text": record["text"], "images": record["images"]} for record in islice(records, count)]
+    tagger.autocast = lambda: torch.autocast("cpu", enabled=False)  # the comparison is with eager float32
+    taggers = {"torch": tagger, **exported}
+    return {f"batch {size}": side_by_side(taggers, products[: len(products) // size * size], 3, size)
+            for size in (1, 32) if len(products) >= size}
+
+
+def say(text: str) -> None:
+    print(f"export: {text}", file=sys.stderr, flush=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,180 @@
+"""What is exported says what the model says, whatever a product has, and nothing else is taken for it."""
+
+import json
+import shutil
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+from transformers import AutoConfig, pipeline
+
+import hf_tagger  # noqa: F401 (registers the pipeline)
+from hf_tagger.configuration_tagger import TaggerConfig
+from hf_tagger.decision_runtime import predicted_tags, tag_scores
+from hf_tagger.decision_tagger import predicted_tags as torch_predicted_tags
+from hf_tagger.decision_tagger import tag_scores as torch_tag_scores
+from hf_tagger.deployment.export import ExportError, export_tagger, operators
+from hf_tagger.deployment.quantize import quantize_tagger
+from hf_tagger.modeling_tagger import TaggerModel
+from hf_tagger.product_tagger import ProductError
+from hf_tagger.runtime import ArtefactError, OnnxTagger, model_fingerprint
+from tests.tiny_tagger import SIZE, WORDS, photo, tiny_model, tiny_processor
+
+ATTRIBUTES = [
+    {"name": "colour", "kind": "single", "tags": ["Red", "Blue"], "temperature": 1.5, "thresholds": [0.3, 0.6]},
+    {"name": "category", "kind": "single", "tags": ["Mug", "Dress"]},
+    {"name": "features", "kind": "multi", "tags": ["Waterproof", "Handmade"], "thresholds": [0.4, 0.5],
+     "calibration": {"slopes": [1.2, 0.8], "intercepts": [0.1, -0.2]}},
+]
+PRODUCTS = [
+    {"title": "red mug", "image": photo("Red", "Mug")},
+    {"title": "blue dress waterproof"},
+    {"image": photo("Blue", "Dress")},
+    {"title": "new handmade mug", "images": [photo("Red", "Mug", seed=1), photo("Blue", "Mug", seed=2)]},
+    {"title": "red dress and blue mug", "image": photo("Red", "Dress", seed=3)},
+]
+
+
+def bert_tagger():
+    """A tagger with everything that a graph holds, filled with random numbers: nothing may cancel out."""
+    torch.manual_seed(0)
+    text = AutoConfig.for_model("bert", vocab_size=len(WORDS), hidden_size=32, num_hidden_layers=2,
+                                num_attention_heads=2, intermediate_size=64, max_position_embeddings=32, pad_token_id=0)
+    vision = AutoConfig.for_model("timm_wrapper", architecture="test_efficientnet", do_pooling=True)
+    kernels = [{"text": 1.0, "final": 1.0, "early": 0.5, "grid": 0.3}, {"text": 0.3, "histogram": 1.0}]
+    model = TaggerModel(TaggerConfig(
+        attributes=ATTRIBUTES, text_config=text, vision_config=vision, hidden_size=16, vision_stages=[0, 1, 2],
+        vision_grid=[2, 2], colour_histogram=True, lexical_buckets=64, name_match=True, word_views=2, exemplars=20,
+        exemplar_dim=8, exemplar_kernels=kernels))
+    processor = tiny_processor()
+    model.name_tags(processor)
+    for name, table in [*model.exemplars.named_buffers(), *model.words.lexical.named_parameters()]:
+        if not name.startswith("std_"):
+            table.data.normal_(std=0.3)
+    return model.eval(), processor
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory):
+    """A model's folder with its export in float32 and in int8."""
+    folder = tmp_path_factory.mktemp("tagger")
+    model, processor = bert_tagger()
+    pipeline("product-tagging", model=model, processor=processor, device="cpu").save_pretrained(folder)
+    export_tagger(model, processor, folder / "onnx", model_fingerprint(folder))
+    exported = OnnxTagger(folder / "onnx", threads=1)
+    feeds = [exported.feed(**batch_of(exported, PRODUCTS))]
+    quantize_tagger(folder / "onnx", folder / "onnx_int8", feeds, ["text", "vision"])
+    return folder
+
+
+def batch_of(tagger, products):
+    pipe = pipeline("product-tagging", model=bert_tagger()[0], processor=tiny_processor(), device="cpu")
+    return tagger.collate([pipe.preprocess(product) for product in products])
+
+
+@pytest.mark.parametrize("rows", [[0, 1, 2, 3, 4], [0], [1], [2], [1, 1], [2, 2, 2], [3, 2]])
+def test_logits_of_any_mixture_of_modalities_are_the_models(saved, rows):
+    model, processor = bert_tagger()
+    tagger = OnnxTagger(saved / "onnx", threads=1)
+    batch = batch_of(tagger, [PRODUCTS[row] for row in rows])
+    with torch.no_grad():
+        output = model(**{name: torch.from_numpy(value) for name, value in batch.items()})
+    wanted = torch.cat([output.tag_logits, output.none_logits], dim=1).numpy()
+    np.testing.assert_allclose(tagger.logits(**batch), wanted, atol=1e-4)
+
+
+def test_the_pipeline_gives_the_same_tags_with_either_backend(saved):
+    plain = pipeline("product-tagging", model=str(saved), device="cpu")
+    plain.autocast = lambda: torch.autocast("cpu", enabled=False)
+    exported = pipeline("product-tagging", model=str(saved), backend="onnx", device="cpu")
+    alone = OnnxTagger(saved / "onnx")
+    for options in ({}, {"top_k": 2}, {"threshold": 0.0, "attributes": ["colour", "features"]}):
+        for product, wanted in zip(PRODUCTS, plain(PRODUCTS, **options), strict=True):
+            for got in (exported(product, **options), alone(product, **options)):
+                assert [tag["label"] for tag in got] == [tag["label"] for tag in wanted]
+                assert [tag["score"] for tag in got] == pytest.approx([tag["score"] for tag in wanted], abs=1e-5)
+    assert list(exported(iter(PRODUCTS), batch_size=2)) == exported(PRODUCTS, batch_size=2)
+
+
+def test_int8_computes_in_integers_and_stays_near(saved):
+    found = operators(saved / "onnx_int8")
+    assert found.get("MatMulInteger", 0) + found.get("DynamicQuantizeMatMul", 0) > 0
+    assert "QuantizeLinear" in found
+    exact, rough = (OnnxTagger(saved / name, threads=1) for name in ("onnx", "onnx_int8"))
+    for rows in (PRODUCTS, PRODUCTS[1:2], PRODUCTS[2:3]):  # both towers, and each alone
+        batch = batch_of(exact, rows)
+        difference = np.abs(exact.logits(**batch) - rough.logits(**batch)).max()
+        assert 0 < difference < 0.5
+
+
+def test_bad_products_and_options_are_refused_as_by_the_pipeline(saved):
+    tagger = OnnxTagger(saved / "onnx")
+    with pytest.raises(ProductError, match="item 0: unknown key 'titel'. Did you mean 'title'"):
+        tagger({"titel": "mug"})
+    found = tagger([{"title": "red mug"}, {"image": b""}], on_error="skip")
+    assert found[0][0]["source"] == "vocabulary" and "zero bytes" in found[1]["error"]
+    with pytest.raises(TypeError, match="no option 'topk'. Did you mean 'top_k'"):
+        tagger("mug", topk=1)
+    with pytest.raises(ValueError, match="no attribute 'color'"):
+        tagger("mug", attributes=["color"])
+
+
+def test_a_damaged_or_foreign_artefact_is_refused(saved, tmp_path):
+    copy = tmp_path / "copy"
+    shutil.copytree(saved / "onnx", copy)
+    data = bytearray((copy / "model.onnx.data").read_bytes())
+    data[100] ^= 1
+    (copy / "model.onnx.data").write_bytes(data)
+    with pytest.raises(ArtefactError, match="not the file exported"):
+        OnnxTagger(copy)
+    (copy / "model.onnx.data").unlink()
+    with pytest.raises(ArtefactError, match="missing"):
+        OnnxTagger(copy)
+    with pytest.raises(ArtefactError, match="no exported tagger"):
+        OnnxTagger(tmp_path)
+    other = tmp_path / "other"
+    shutil.copytree(saved, other)
+    config = json.loads((other / "config.json").read_text())
+    config["attributes"][0]["temperature"] = 2.0
+    (other / "config.json").write_text(json.dumps(config))
+    with pytest.raises(ArtefactError, match="exported from another model"):
+        pipeline("product-tagging", model=str(other), backend="onnx", device="cpu")
+    with pytest.raises(ValueError, match="there is no folder 'onnxx'"):
+        pipeline("product-tagging", model=str(saved), backend="onnxx", device="cpu")
+
+
+def test_the_runtime_imports_neither_torch_nor_transformers(saved):
+    code = ("import sys; from hf_tagger.runtime import OnnxTagger; "
+            f"print(OnnxTagger({str(saved / 'onnx')!r})('red mug', top_k=1)[0]['label']); "
+            "assert not {'torch', 'transformers'} & set(sys.modules)")
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert found.returncode == 0, found.stderr
+    assert found.stdout.strip() in {tag for entry in ATTRIBUTES for tag in entry["tags"]}
+
+
+def test_a_part_without_a_graph_is_named(tmp_path):
+    with pytest.raises(ExportError, match="encoder.text_tower.rnn"):
+        export_tagger(tiny_model(), tiny_processor(), tmp_path, "")
+
+
+def test_decisions_without_torch_are_the_same():
+    logits = np.random.default_rng(0).normal(scale=3, size=(200, 9)).astype(np.float32)
+    entries = [*ATTRIBUTES[:2], ATTRIBUTES[2] | {"parents": {"Waterproof": "Handmade"}}]
+    scores = tag_scores(entries, logits)
+    wanted = torch_tag_scores(entries, torch.from_numpy(logits[:, :6]), torch.from_numpy(logits[:, 6:]))
+    np.testing.assert_allclose(scores, wanted.numpy(), atol=1e-6)
+    np.testing.assert_array_equal(predicted_tags(entries, scores),
+                                  torch_predicted_tags(entries, torch.from_numpy(scores)).numpy())
+
+
+def test_photos_are_normalised_as_by_the_processor(saved):
+    processor, tagger = tiny_processor(), OnnxTagger(saved / "onnx")
+    noise = np.random.default_rng(0).integers(0, 256, (SIZE * 2, SIZE * 3, 3), dtype=np.uint8)
+    pixels = tagger._pixels(noise)
+    np.testing.assert_array_equal(pixels, processor.pixels(noise))
+    wanted = processor.stack_images([[pixels], []])
+    got = tagger.collate([{"text": None, "photos": [pixels]}, {"text": None, "photos": []}])
+    np.testing.assert_array_equal(got["pixel_values"], wanted["pixel_values"].numpy())
+    np.testing.assert_array_equal(got["pixel_mask"], wanted["pixel_mask"].numpy())

@@ -1,0 +1,74 @@
+"""The recipe on a tiny model: what it writes, what it reports, and when it fails. The benchmark then finds it."""
+
+import json
+
+import pytest
+import yaml
+from transformers import pipeline
+
+from hf_tagger.evaluation import parity
+from hf_tagger.pipeline_tagger import ProductTaggingPipeline
+from recipes import benchmark, export
+from tests.catalog.files import write_parquet
+from tests.deployment.test_export import bert_tagger
+from tests.recipes.test_evaluate import SCHEMA, shop_rows
+
+
+@pytest.fixture(scope="module")
+def shop(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("shop")
+    model, processor = bert_tagger()
+    ProductTaggingPipeline(model, processor=processor).save_pretrained(folder / "model")
+    for split, (start, stop) in {"train": (0, 20), "validation": (20, 80), "test": (80, 140)}.items():
+        write_parquet(folder / f"{split}.parquet", shop_rows(start, stop))
+    files = {split: str(folder / f"{split}.parquet") for split in ("train", "validation", "test")}
+    config = {"catalog": {"source": {"files": files}, "schema": SCHEMA},
+              "training": {"loader": {"batch_size": 8, "num_workers": 0}}}
+    (folder / "shop.yaml").write_text(yaml.safe_dump(config))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def exported(shop):
+    arguments = [str(shop / "model"), str(shop / "shop.yaml"), "--products", "32", "--calibration_batches", "2"]
+    return shop, export.main(arguments)
+
+
+def test_writes_both_precisions_with_their_reports(exported):
+    shop, status = exported
+    assert status == 0
+    for name, precision in (("onnx", "float32"), ("onnx_int8", "int8")):
+        report = json.loads((shop / "model" / name / "parity.json").read_text())
+        assert report["products"] == len(shop_rows(20, 80))
+        assert set(report["macro_f1"]) == {"colour", "category", "features", "mean"}
+        assert set(report["speed"]["batch 32"]) == {"torch", name}
+        assert report["speed"]["batch 1"][name]["p50_ms"] <= report["speed"]["batch 1"][name]["p95_ms"]
+        assert json.loads((shop / "model" / name / "tagger.json").read_text())["precision"] == precision
+        assert pipeline("product-tagging", model=str(shop / "model"), backend=name)("red mug", top_k=1, threshold=0)
+
+
+def test_fails_where_the_export_says_something_else(exported, capsys, monkeypatch):
+    shop, _ = exported
+    of_the_model = parity._logits
+    monkeypatch.setattr(parity, "_logits", lambda model, tensors: of_the_model(model, tensors) + 0.01)
+    monkeypatch.setattr(export, "export_tagger", lambda *arguments: shop / "model" / "onnx")
+    assert export.main([str(shop / "model"), str(shop / "shop.yaml"), "--int8", "--products", "0"]) == 1
+    assert "must not be used: float32 logits differ by 0.01" in capsys.readouterr().err
+
+
+def test_int8_fails_by_what_it_loses():
+    report = {"max_logit_difference": 9.0, "model_rounding": 0.0, "macro_f1_drop": 0.004}
+    assert parity.failure("int8", report) is None
+    assert "loses 0.60 points" in parity.failure("int8", report | {"macro_f1_drop": 0.006})
+
+
+def test_the_benchmark_compares_with_eager_float32(exported, monkeypatch, capsys):
+    shop, _ = exported
+    monkeypatch.setattr(benchmark, "in_fresh_process", lambda function, *arguments: function(*arguments))
+    assert benchmark.main([str(shop / "shop.yaml"), "--suite", "inference", "--model", str(shop / "model"),
+                           "--products", "32", "--repeats", "1"]) == 0
+    found = json.loads(capsys.readouterr().out)["inference"]
+    assert set(found["batch 1"]) == set(found["batch 32"]) == {"torch", "onnx", "onnx_int8"}
+    assert found["batch 32"]["torch"]["rows_ratio"] == 1
+    assert found["parity"]["onnx"]["changed_tags"] == 0
+    assert 0 < found["start_seconds"]["onnx"] < 60

@@ -1,0 +1,118 @@
+"""Every row of the catalogue is tagged once, whatever happens on the way."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+import yaml
+from accelerate.state import AcceleratorState
+from transformers import pipeline
+
+from hf_tagger.catalog.quarantine import Refusal
+from hf_tagger.deployment.bulk import _rows, tag_rows
+from hf_tagger.pipeline_tagger import ProductTaggingPipeline
+from recipes import tag_catalog
+from tests.catalog.files import write_parquet
+from tests.recipes.test_evaluate import SCHEMA, shop_rows
+from tests.tiny_tagger import trained_tagger
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture(scope="module")
+def shop(tmp_path_factory):
+    """A folder with a model and a catalogue, one photo of which is broken and one row empty."""
+    folder = tmp_path_factory.mktemp("shop")
+    model, processor = trained_tagger()
+    ProductTaggingPipeline(model, processor=processor).save_pretrained(folder / "model")
+    rows = shop_rows(0, 90)
+    rows[5] |= {"title": "red mug", "image": b"no photo"}
+    rows[6] |= {"title": None, "image": b"no photo"}
+    rows[7] |= {"title": None, "image": None}
+    write_parquet(folder / "test.parquet", rows)
+    config = {"catalog": {"source": {"files": {"test": str(folder / "test.parquet")}}, "schema": SCHEMA}}
+    (folder / "shop.yaml").write_text(yaml.safe_dump(config))
+    (folder / "ids.json").write_text(json.dumps([row["sku"] for row in rows]))
+    return folder
+
+
+@pytest.fixture
+def run_here(shop, tmp_path, capsys):
+    AcceleratorState._reset_state(True)
+
+    def run(*arguments):
+        status = tag_catalog.main([str(shop / "model"), str(shop / "shop.yaml"), str(tmp_path / "out"), *arguments])
+        return status, capsys.readouterr()
+
+    yield run
+    AcceleratorState._reset_state(True)
+
+
+def read(folder):
+    return [row for path in sorted(folder.glob("part-*.parquet")) for row in pq.read_table(path).to_pylist()]
+
+
+def test_rows_come_in_order_with_the_tags_that_the_pipeline_gives(shop, run_here, tmp_path):
+    status, printed = run_here("--shard_rows", "20", "--batch_size", "8")
+    assert status == 0
+    rows = read(tmp_path / "out")
+    ids = json.loads((shop / "ids.json").read_text())
+    assert [row["id"] for row in rows] == ids
+    tagger = pipeline("product-tagging", model=str(shop / "model"), device="cpu")
+    source = {row["sku"]: row for row in pq.read_table(shop / "test.parquet").to_pylist()}
+    for row in rows:
+        given = {"text": source[row["id"]]["title"], "image": source[row["id"]]["image"]}
+        if row["error"] is None:
+            wanted = tagger({key: value for key, value in given.items() if value})
+            assert row["tags"] == [tag["label"] for tag in wanted]
+            assert row["scores"] == pytest.approx([tag["score"] for tag in wanted], abs=1e-4)
+    broken = {row["id"]: row for row in rows if row["error"]}
+    assert set(broken) == {ids[5], ids[6], ids[7]}
+    assert broken[ids[5]]["tags"] == [tag["label"] for tag in tagger("red mug")]
+    assert not broken[ids[6]]["tags"] and not broken[ids[7]]["tags"]
+    summary = json.loads((tmp_path / "out" / "summary.json").read_text())
+    assert (summary["rows"], summary["errors"]) == (len(ids), 3)
+    named = sum("colour" in row["attribute"] for row in rows)
+    assert summary["attributes"]["colour"] == {"tags": named, "abstentions": len(ids) - named}
+
+
+def test_a_run_killed_amid_its_work_loses_no_row_and_repeats_none(shop, tmp_path, run_here):
+    out = tmp_path / "out"
+    command = [sys.executable, "recipes/tag_catalog.py", str(shop / "model"), str(shop / "shop.yaml"), str(out),
+               "--shard_rows", "2", "--batch_size", "1"]
+    run = subprocess.Popen(command, cwd=ROOT, env=os.environ | {"PYTHONPATH": str(ROOT)}, stderr=subprocess.DEVNULL)
+    until = time.monotonic() + 120
+    while len(list(out.glob("part-*.parquet"))) < 3 and time.monotonic() < until:
+        time.sleep(0.005)
+    run.send_signal(signal.SIGKILL)
+    run.wait()
+    ids = json.loads((shop / "ids.json").read_text())
+    before = {path.name: path.stat().st_mtime_ns for path in out.glob("part-*.parquet")}
+    assert 0 < len(before) < len(ids) / 2, "killed too late to tell anything"
+    assert run_here("--shard_rows", "2")[0] == 2  # not without --resume
+    assert run_here("--shard_rows", "3", "--resume")[0] == 2  # nor with other shards
+    status, _ = run_here("--shard_rows", "2", "--resume")
+    assert status == 0
+    assert [row["id"] for row in read(out)] == ids
+    assert all((out / name).stat().st_mtime_ns == stamp for name, stamp in before.items())
+
+
+def test_an_unknown_split_and_a_missing_model_are_named(run_here, shop, capsys):
+    status, printed = run_here("--split", "tset")
+    assert status == 2 and "no split 'tset'; the catalogue has test" in printed.err
+    assert tag_catalog.main([str(shop / "nothing"), str(shop / "shop.yaml"), str(shop / "out")]) == 2
+
+
+def test_parts_refused_while_reading_are_told_with_their_row():
+    records = [Refusal(1, "a", "image", "truncated", "cut off", fatal=False),
+               {"id": "a", "text": "mug", "images": [], "language": None},
+               Refusal(2, None, None, "empty", "nothing", file="shop.csv")]
+    found = tag_rows(list(_rows(records)), lambda products: [[] for _ in products])
+    assert [(row["id"], row["error"]) for row in found] == [
+        ("a", "image: truncated: cut off"), ("shop.csv:2", "row: empty: nothing")]
