@@ -23,7 +23,7 @@ SCORES = np.array([SURE, TORN, NONE, EVEN])
 @pytest.mark.parametrize("strategy", [margin, entropy])
 def test_doubt_is_found_in_single_and_multi_attributes_and_a_sure_none_is_no_doubt(strategy):
     sure, torn, none, even = strategy(ATTRIBUTES, SCORES)
-    assert min(torn, even) > 3 * max(sure, none)
+    assert min(torn, even) > 2 * max(sure, none)
 
 
 def test_margin_and_entropy_as_computed_by_hand():
