@@ -163,6 +163,9 @@ class TaggerConfig(PreTrainedConfig):
             decoder_ffn_dim=decoder["ffn_dim"], max_position_embeddings=decoder["max_length"],
             # The cache looks at these, though there is no encoder of this kind.
             encoder_layers=decoder["layers"], encoder_attention_heads=decoder["heads"],
+            # BART's 0.02 is for a width of 1024: in a narrow decoder it drowns all but the token itself, and training
+            # stays for long at the mere frequencies of tokens.
+            init_std=decoder["d_model"] ** -0.5,
             pad_token_id=PAD, bos_token_id=BOS, eos_token_id=EOS, decoder_start_token_id=BOS, forced_eos_token_id=None,
             scale_embedding=False, is_encoder_decoder=True, tie_word_embeddings=False,
         )  # fmt: skip

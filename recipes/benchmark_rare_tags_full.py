@@ -6,13 +6,15 @@
 Trains the heads of the configuration on features of its frozen towers, once per seed, then, from those very weights,
 each method's augmentation phase (settings: the `augmentation` section of the configuration). Scores the encoder's own
 logits on the test split, text and photo: word and exemplar evidence is left out, for the phase changes neither. Writes
-OUTPUT/full_task.{json,md}. The features are seen once for all seeds: seeds differ in weights and batches.
+OUTPUT/full_task.{json,md}, with the seconds that each phase took beside those of training the heads. The features are
+seen once for all seeds: seeds differ in weights and batches. Choose settings with `--evaluation.split validation`.
 """
 
 import argparse
 import copy
 import json
 import sys
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -34,6 +36,7 @@ METHODS = {
     "balanced softmax": {"method": "none"},
     "residual transfer": {"method": "residual_transfer", "power": -1.0},
     "conditional GAN": {"method": "gan"},
+    "semi-supervised GAN": {"method": "semi_supervised_gan"},
 }
 
 
@@ -54,27 +57,33 @@ def main(arguments: list[str]) -> int:
         settings, data = load_run(options.config, overrides)
         if len(settings.phases) != 1 or not settings.phases[0].cached_views:
             raise ConfigError("phases: this benchmark trains heads on frozen towers: one phase with cached_views")
-        results, test = [], None
+        results, spent, test = [], [], None
         for seed in range(options.seeds):
             run = SharedFeatures(encoder_only(settings, seed, options.output / "run"), data)
             run.prepare_catalog()
             run.build_model()
+            start = time.perf_counter()
             run.train(0, settings.phases[0])
+            seconds = {"features and heads": round(time.perf_counter() - start, 1)}
             test = test or test_features(run, options.output / "test")
             head, results_of_seed = copy.deepcopy(run.model.tag_head.state_dict()), {}
             for method in options.methods:
                 run.model.tag_head.load_state_dict(head)
+                start = time.perf_counter()
                 if METHODS[method] is not None:
                     augmentation = settings.augmentation or AugmentationSettings()
                     run.settings.augmentation = replace(augmentation, **METHODS[method])
                     run.augment()
+                    seconds[method] = round(time.perf_counter() - start, 1)
                 results_of_seed[method] = tail_scores(run.model, test, options.rare)
                 print(f"benchmark_rare_tags_full: seed {seed}, {method}: {results_of_seed[method]}", file=sys.stderr)
             results.append(results_of_seed)
+            spent.append(seconds)
     except ConfigError as error:
         print(f"benchmark_rare_tags_full: {error}", file=sys.stderr)
         return 2
-    report = {"config": options.config, "overrides": overrides, "machine": describe_machine(), "results": results}
+    report = {"config": options.config, "overrides": overrides, "machine": describe_machine(), "seconds": spent,
+              "results": results}
     (options.output / "full_task.json").write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
     (options.output / "full_task.md").write_text(table(results), encoding="utf-8")
     print(table(results))

@@ -13,9 +13,9 @@ from hf_tagger.training.lora import LoraSettings, apply_lora, save_adapter
 from tests.fake_hub import FakeHub
 from tests.test_pipeline import run_python
 from tests.tiny_tagger import ATTRIBUTES, photo, tiny_model, tiny_processor
-from tests.tiny_writer import writing_tagger
+from tests.tiny_writer import add_tiny_decoder, writing_tagger
 
-PRODUCTS = [{"title": "red mug", "image": photo("Red", "Mug")}, "blue dress", {"image": photo("Blue", "Mug", seed=14)}]
+PRODUCTS = [{"title": "red mug", "image": photo("Red", "Mug")}, "blue dress", {"image": photo("Blue", "Mug", seed=13)}]
 
 KNOWN = {tag: attribute["name"] for attribute in ATTRIBUTES for tag in attribute["tags"]}
 
@@ -233,3 +233,11 @@ from transformers import pipeline
 tagger = pipeline("product-tagging", model=sys.argv[1], trust_remote_code=True)
 print(json.dumps(tagger("red mug", free_form=True, language="de")))
 """
+
+
+def test_a_new_decoder_starts_with_weights_that_fit_its_width():
+    model, processor = tiny_model(), tiny_processor()
+    add_tiny_decoder(model, processor)
+    first = model.decoder.stack.layers[0]
+    for weight in (model.decoder.stack.embed_tokens.weight, first.fc1.weight, first.encoder_attn.v_proj.weight):
+        assert 0.8 < weight.std() * 32 ** 0.5 < 1.2

@@ -33,7 +33,7 @@ def writing_tagger(steps=180):
     loss, draw = SequenceLoss(model.config.first_control_id), random.Random(0)
     parameters = [*model.decoder.parameters(), *model.decoder_memory.parameters(),
                   *model.encoder.text_token_projection.parameters(), *model.encoder.image_token_projection.parameters()]
-    optimizer = torch.optim.AdamW(parameters, lr=5e-3)
+    optimizer = torch.optim.AdamW(parameters, lr=3e-3)
     texts, photos, products = [], [], []
     for number in range(16):
         colour, category = ATTRIBUTES[0]["tags"][number & 1], ATTRIBUTES[1]["tags"][number >> 1 & 1]

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import numpy as np
+from matplotlib.figure import Figure
 
 from hf_tagger.augmentation.contest import GROUPS
 
@@ -38,18 +39,9 @@ def markdown(results: Results, reference: str) -> str:
 
 
 def plot(path: Path, results: Results) -> None:
-    """Bars of tail and head macro-F1 on test, with standard deviations, as PNG.
-
-    Raises ImportError, naming the extra to install, without matplotlib.
-    """
-    try:
-        from matplotlib.backends.backend_agg import FigureCanvasAgg
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise ImportError("the plot needs matplotlib: pip install 'hf_tagger[plots]'") from error
+    """Bars of tail and head macro-F1 on test, with standard deviations, as PNG."""
     methods = sorted(results, key=lambda method: figures(results, method, "tail").mean())
     figure = Figure(figsize=(9, 1.5 + 0.4 * len(methods)), layout="constrained")
-    FigureCanvasAgg(figure)
     axes = figure.add_subplot()
     for offset, group, colour in ((0.2, "tail", "C1"), (-0.2, "head", "C0")):
         values = [figures(results, method, group) for method in methods]

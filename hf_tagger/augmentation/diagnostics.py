@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import torch
+from matplotlib.figure import Figure
 from torch import Tensor
 
 from hf_tagger.augmentation.vectors import TaggedVectors
@@ -73,22 +74,13 @@ def compare(data: TaggedVectors, tags: dict[str, int], synthetic: Tensor, tag_la
 
 def picture(path: Path, data: TaggedVectors, tags: dict[str, int], synthetic: Tensor, tag_labels: Tensor,
             limit: int = 300) -> None:
-    """Draws real (dots) and synthetic (crosses) vectors of up to ten tags on the real ones' first two principal axes.
-
-    Raises ImportError, naming the extra to install, without matplotlib.
-    """
-    try:
-        from matplotlib.backends.backend_agg import FigureCanvasAgg
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise ImportError("pictures need matplotlib: pip install 'hf_tagger[plots]'") from error
+    """Draws real (dots) and synthetic (crosses) vectors of up to ten tags on the real ones' two principal axes."""
     chosen = dict(list(tags.items())[:10])
     real = {name: data.batch(data.rows_with(column)[:limit])[0] for name, column in chosen.items()}
     every = torch.cat(list(real.values()))
     mean = every.mean(0)
     axes = torch.linalg.svd(every - mean, full_matrices=False).Vh[:2].T
     figure = Figure(figsize=(9, 7), layout="constrained")
-    FigureCanvasAgg(figure)
     plot = figure.add_subplot()
     for index, (name, column) in enumerate(chosen.items()):
         made = synthetic[tag_labels[:, column] == 1][:limit]

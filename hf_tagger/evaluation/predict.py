@@ -146,27 +146,35 @@ def predict(model, batches: Iterable[dict[str, Any]], without: Iterable[str] = (
     return found.predictions(gather)
 
 
-@torch.no_grad()
 def predict_each(
     model, batches: Iterable[dict[str, Any]], without: Sequence[Sequence[str]], gather: bool = True
 ) -> list[Predictions]:
-    """`predict` for several sets of hidden modalities, from one reading of the batches: the towers look at each product
-    once (except under attention fusion, which needs their token states)."""
+    """`predict` for several sets of hidden modalities, from one reading of the batches."""
     found = [_Collected(model.config) for _ in without]
+    for index, batch, outputs in outputs_of_each(model, batches, without):
+        found[index].add(batch, outputs)
+    return [collected.predictions(gather) for collected in found]
+
+
+@torch.no_grad()
+def outputs_of_each(
+    model, batches: Iterable[dict[str, Any]], without: Sequence[Sequence[str]]
+) -> Iterator[tuple[int, dict, Any]]:
+    """(place in `without`, batch, `TaggerOutput`) as of `outputs_of`, for each set of hidden modalities: the towers
+    look at each product once, except where their token states are needed (attention fusion, a decoder's targets)."""
     model.eval()
     for batch in batches:
         features = None
-        if batch["ids"] and len(without) > 1 and model.config.fusion != "attention":
+        if batch["ids"] and len(without) > 1 and model.config.fusion != "attention" and "labels" not in batch:
             features = model.encoder.run_towers(**{key: batch[key].to(model.device) for key in INPUTS if key in batch})
         numbered = batch | {"rows": torch.arange(len(batch["ids"]))}
-        for collected, hidden in zip(found, without, strict=True):
+        for index, hidden in enumerate(without):
             shown = _hide(numbered, hidden)
             if shown["ids"]:
-                given = {key: shown[key].to(model.device) for key in INPUTS if key in shown}
+                given = {key: shown[key].to(model.device) for key in (*INPUTS, "labels") if key in shown}
                 if features is not None:
                     given["features"] = _seen(features, shown["rows"], hidden)
-                collected.add(shown, model(**given))
-    return [collected.predictions(gather) for collected in found]
+                yield index, shown, model(**given)
 
 
 def _seen(features: TowerFeatures, rows: torch.Tensor, without: Sequence[str]) -> TowerFeatures:

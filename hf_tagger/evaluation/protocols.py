@@ -60,6 +60,14 @@ def standard_protocols(given: dict[str, Protocol], text: bool = True, image: boo
     return {names[name]: standard for name, standard in wanted.items()} | given
 
 
+def reading_alike(protocols: dict[str, Protocol]) -> list[dict[str, Protocol]]:
+    """The protocols in groups that read the same text: each group needs one reading of a split."""
+    groups: dict[str, dict[str, Protocol]] = {}
+    for name, protocol in protocols.items():
+        groups.setdefault(repr(protocol.text), {})[name] = protocol
+    return list(groups.values())
+
+
 @dataclass
 class Evaluator:
     """A tagger and a catalogue, looked at split by split and protocol by protocol, by one process or several.
@@ -94,10 +102,8 @@ class Evaluator:
     def predict_each(self, split: str, protocols: dict[str, Protocol]) -> dict[str, Predictions]:
         """`predict` under several protocols, in their order; those that read the same text read the split once."""
         found = {}
-        for protocol in protocols.values():
-            alike = {name: other for name, other in protocols.items() if other.text == protocol.text}
-            if not alike.keys() & found.keys():
-                found |= dict(zip(alike, self._read(split, list(alike.values())), strict=True))
+        for alike in reading_alike(protocols):
+            found |= dict(zip(alike, self._read(split, list(alike.values())), strict=True))
         return {name: found[name] for name in protocols}
 
     def _read(self, split: str, protocols: list[Protocol]) -> list[Predictions]:

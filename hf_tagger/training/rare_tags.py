@@ -142,12 +142,8 @@ def save_gan(result: Augmented, data: TaggedVectors, rare: dict[str, int], folde
     vectors, labels = gan.draw(4096, torch.Generator().manual_seed(seed))
     report = {"stopped": gan.stopped, "losses": gan.history, "tags": compare(data, rare, vectors, labels)}
     (folder / "report.json").write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
-    summary = {"stopped": gan.stopped, "report": str(folder / "report.json")}
-    try:
-        picture(folder / "vectors.png", data, rare, vectors, labels)
-    except ImportError as error:
-        summary["picture"] = str(error)
-    return summary
+    picture(folder / "vectors.png", data, rare, vectors, labels)
+    return {"stopped": gan.stopped, "report": str(folder / "report.json")}
 
 
 def augment_run(run) -> TagSetCritic | None:

@@ -19,7 +19,8 @@ from accelerate.utils import broadcast, set_seed
 
 from hf_tagger.evaluation.calibration import fit_calibration, store_attributes
 from hf_tagger.evaluation.machine import describe_machine
-from hf_tagger.evaluation.predict import outputs_of, predict
+from hf_tagger.evaluation.predict import outputs_of_each, predict, predict_each
+from hf_tagger.evaluation.protocols import reading_alike
 from hf_tagger.evaluation.tables import score_table
 from hf_tagger.evaluation.writing import free_form_table, score_written
 from hf_tagger.pipeline_tagger import CRITIC, ProductTaggingPipeline
@@ -176,9 +177,11 @@ class FinetuneRun(CatalogRun):
         weights.copy_(broadcast(weights))
 
     def _validation_evidence(self) -> Iterator[tuple[torch.Tensor, ...]]:
-        for protocol in self.settings.evaluation.protocols.values():
-            batches = self._evaluation_batches(self.settings.evaluation.validation, protocol, spread=False)
-            for batch, outputs in outputs_of(self.model, batches, protocol.without):
+        for alike in reading_alike(self.settings.evaluation.protocols):
+            protocols = list(alike.values())
+            batches = self._evaluation_batches(self.settings.evaluation.validation, protocols[0], spread=False)
+            without = [protocol.without for protocol in protocols]
+            for _, batch, outputs in outputs_of_each(self.model, batches, without):
                 yield outputs.evidence, outputs.gate_features, batch["tag_labels"].to(self.model.device)
 
     def _out_of_fold_evidence(self, settings: GateSettings) -> list[tuple[torch.Tensor, ...]]:
@@ -257,15 +260,17 @@ class FinetuneRun(CatalogRun):
         settings = self.settings.evaluation
         results, written = {}, {}
         if settings.split in self.catalog.splits:
-            for name, protocol in settings.protocols.items():
-                batches = self._evaluation_batches(settings.split, protocol)
+            for alike in reading_alike(settings.protocols):
+                batches = self._evaluation_batches(settings.split, next(iter(alike.values())))
                 with self.accelerator.autocast():
-                    results[name] = predict(self.model, batches, protocol.without).metrics()
-                if self.settings.model.decoder is not None:
-                    batches = self._evaluation_batches(settings.split, protocol)
-                    written[name] = score_written(self.model, self.processor, batches, protocol.without,
-                                                  settings.one_attribute)
-                    results[name] |= {f"free_form/{metric}": value for metric, value in written[name].items()}
+                    found = predict_each(self.model, batches, [protocol.without for protocol in alike.values()])
+                results |= {name: predictions.metrics() for name, predictions in zip(alike, found, strict=True)}
+            results = {name: results[name] for name in settings.protocols}
+            for name, protocol in settings.protocols.items() if self.settings.model.decoder is not None else ():
+                batches = self._evaluation_batches(settings.split, protocol)
+                written[name] = score_written(self.model, self.processor, batches, protocol.without,
+                                              settings.one_attribute)
+                results[name] |= {f"free_form/{metric}": value for metric, value in written[name].items()}
         if not self.accelerator.is_main_process:
             return results
         (self.folder / "metrics.json").write_text(json.dumps({settings.split: results}, indent=1) + "\n")

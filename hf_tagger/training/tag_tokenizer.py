@@ -30,7 +30,9 @@ def train_tag_tokenizer(
     Raises ValueError where there is no tag, or `vocab_size` is too small.
     """
     trained = io.BytesIO()
-    lines = (tag for tag in islice(tags, max_tags) if tag.strip())
+    # Word by word and each word twice: SentencePiece makes no piece of letters that the same thing always follows, such
+    # as the end of the line or the next word of the only tag they stand in.
+    lines = (f"{word} {word}" for tag in islice(tags, max_tags) for word in tag.split())
     controls = [f"<{language}>" for language in languages] + [f"<attribute:{name}>" for name in attributes]
     try:
         sentencepiece.SentencePieceTrainer.train(

@@ -1,4 +1,3 @@
-import sys
 
 import numpy as np
 import pytest
@@ -54,9 +53,3 @@ def test_the_picture_is_a_png_that_shows_synthetic_vectors(tmp_path):
         picture(tmp_path / f"{name}.png", data, tags, made, labels[: len(made)])
     images = [np.asarray(Image.open(tmp_path / f"{name}.png")) for name in ("with", "without")]
     assert images[0].shape == images[1].shape and (images[0] != images[1]).any()
-
-
-def test_without_matplotlib_the_extra_is_named(tmp_path, monkeypatch):
-    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
-    with pytest.raises(ImportError, match=r"hf_tagger\[plots\]"):
-        picture(tmp_path / "x.png", world(), {"colour: Red": 1}, torch.zeros(0, 6), torch.zeros(0, 5))

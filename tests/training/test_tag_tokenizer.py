@@ -51,3 +51,9 @@ def test_without_tags_or_with_too_small_a_vocabulary_it_says_so():
         train_tag_tokenizer([], vocab_size=500)
     with pytest.raises(ValueError, match="no tag tokenizer of 100 tokens"):
         train_tag_tokenizer(TAGS, vocab_size=100)
+
+
+def test_words_that_one_thing_always_follows_are_one_token():
+    tags = ["Dress", "Contrast Trim", "Star Print", "robe beige", "robe"] * 20
+    tokenizer = train_tag_tokenizer(tags, vocab_size=500)
+    assert [len(tokenizer.tokenize(tag)) for tag in tags[:5]] == [1, 2, 2, 2, 1]
