@@ -8,9 +8,11 @@ from transformers import AutoConfig
 
 from hf_tagger.configuration_tagger import TaggerConfig
 from hf_tagger.modeling_tagger import TaggerModel
+from hf_tagger.pipeline_tagger import ProductTaggingPipeline
 from hf_tagger.processing_tagger import TaggerProcessor
 from hf_tagger.training.gate import GateSettings, fit_gate
 from hf_tagger.training.losses import TaggingLoss
+from hf_tagger.training.tag_tokenizer import train_tag_tokenizer
 from hf_tagger.training.unigram_tokenizer import train_unigram_tokenizer
 from hf_tagger.training.words import WordsSettings, fit_words, text_batches
 
@@ -161,3 +163,23 @@ def test_a_model_that_knows_tags_by_index_only_says_so(trained):
                           hidden_size=8, tag_head="linear")  # fmt: skip
     with pytest.raises(ValueError, match="needs tag_head='names' and a text tower"):
         TaggerModel(config).add_tags({"colour": ["Sage"]}, trained[1])
+
+
+def test_a_tag_added_by_name_is_told_to_the_decoder_and_can_be_written(trained):
+    model, processor = copy.deepcopy(trained)
+    names = [*COLOURS, *USES, "Sage"] * 5
+    processor.set_tag_tokenizer(train_tag_tokenizer(names, attributes=["colour"], vocab_size=400))
+    torch.manual_seed(0)
+    model.add_decoder({"vocab_size": len(processor.tag_tokenizer), "d_model": 32, "layers": 2, "heads": 2,
+                       "ffn_dim": 64, "attributes": ["colour"]}, processor.tag_tokenizer)  # fmt: skip
+    model.eval().add_tags({"colour": ["Sage"]}, processor)
+    with torch.no_grad():
+        found = model(**processor(text=["sage shirt"]), output_memory=True)
+    column = model.config.attributes[0]["tags"].index("Sage")
+    score = model.tag_scores(found.tag_logits, found.none_logits)[0, column].item()
+    pieces = processor.tag_tokenizer("Sage", add_special_tokens=False)["input_ids"]
+    assert found.memory.token_prior[0, pieces].min() >= score > 0.2
+    results = ProductTaggingPipeline(model, processor=processor)(
+        ["sage shirt"] * 16, free_form=True, constrained=True, attributes=["colour"], threshold=1.0, min_score=0.0)
+    written = {(tag["label"], tag["attribute"]) for tags in results for tag in tags}
+    assert ("Sage", "colour") in written and written <= {(tag, "colour") for tag in [*COLOURS, "Sage"]}

@@ -25,7 +25,7 @@ def add_tiny_decoder(model, processor, **options):
     processor.set_tag_tokenizer(tokenizer)
 
 
-def writing_tagger(steps=120):
+def writing_tagger(steps=180):
     """(model, processor): tags in English or German, and as a keyword "coffee mug" or "party dress"."""
     model, processor = trained_tagger()
     add_tiny_decoder(model, processor)

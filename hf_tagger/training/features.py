@@ -132,7 +132,6 @@ def _pad(rows: list[np.ndarray]) -> tuple[torch.Tensor, torch.Tensor]:
     return torch.from_numpy(padded_rows), mask
 
 
-
 @torch.no_grad()
 def store_features(
     model, views: Iterable[Iterator[dict[str, Any]]], folder: Path, batch_size: int, seed: int,

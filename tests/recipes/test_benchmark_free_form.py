@@ -25,8 +25,10 @@ def test_it_measures_a_product_and_a_step_with_and_without_a_trie(config, tmp_pa
     add_tiny_decoder(model, processor)
     ProductTaggingPipeline(model, processor=processor).save_pretrained(tmp_path / "model")
     arguments = ["--model", str(tmp_path / "model"), "--products", "4", "--trie_tags", "200", "--batch_size", "2"]
+    arguments += ["--against", str(tmp_path / "model")]
     assert benchmark_free_form.main([str(config), *arguments]) == 0
     result = json.loads(capsys.readouterr().out)
+    assert result["order_sensitivity"] == {"f1_range": 0.0, "agreement": 1.0}
     latency, trie = result["latency"], result["trie"]
     assert latency["products"] == 4 and 0 < latency["p50_ms"] <= latency["p95_ms"] and 0 < latency["encoder_share"] < 1
     assert 0 < latency["decoder_parameters"] < latency["parameters"]
