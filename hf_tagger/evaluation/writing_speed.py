@@ -59,7 +59,9 @@ def trie_cost(model, memory, tags: int = 100_000, repeats: int = 5) -> dict[str,
     """
     decoder, draw = model.config.decoder, random.Random(0)
     tokens = range(5, model.config.first_control_id)
-    sequences = list({tuple(draw.choices(tokens, k=draw.randint(1, 6))) for _ in range(tags)})
+    sequences: dict[tuple[int, ...], None] = {}
+    while len(sequences) < tags:
+        sequences[tuple(draw.choices(tokens, k=draw.randint(1, 6)))] = None
     start = time.perf_counter()
     trie = TagTrie(sequences)
     built = time.perf_counter() - start
