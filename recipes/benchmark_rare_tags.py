@@ -56,6 +56,7 @@ METHODS = {
     "residual transfer + balanced softmax": {"method": "residual_transfer", "power": -1},
     "pseudo-labels + balanced softmax": {"method": "pseudo_labels"},
 }
+METHODS = {name: {"method": "none", "power": 0.0} | changed for name, changed in METHODS.items()}
 
 
 def main(arguments: list[str]) -> int:

@@ -34,9 +34,9 @@ from hf_tagger.training.run import FinetuneRun
 METHODS = {
     "as trained": None,
     "balanced softmax": {"method": "none"},
-    "residual transfer": {"method": "residual_transfer", "power": -1.0},
-    "conditional GAN": {"method": "gan"},
-    "semi-supervised GAN": {"method": "semi_supervised_gan"},
+    "residual transfer": {"method": "residual_transfer"},
+    "conditional GAN": {"method": "gan", "power": 0.0},
+    "semi-supervised GAN": {"method": "semi_supervised_gan", "power": 0.0},
 }
 
 

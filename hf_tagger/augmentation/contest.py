@@ -103,7 +103,7 @@ class Contest:
     def run(self, settings: AugmentationSettings, seed: int) -> dict[str, dict[str, float]]:
         """Trains one head; macro-F1 by group on "test" and "validation"."""
         if settings.method in ("gan", "pseudo_labels") and seed not in self.teachers:
-            plain = AugmentationSettings(epochs=settings.epochs)
+            plain = AugmentationSettings(method="none", epochs=settings.epochs)
             self.teachers[seed] = self._train(plain, seed, None).requires_grad_(False)
         head = self._train(settings, seed, self.teachers.get(seed))
         return {split: self.score(head, *products) for split, products in self.scored.items()}

@@ -40,7 +40,8 @@ class AugmentationSettings:
     Args:
         method: where extra vectors come from: none, resampling, noise, mixup (of products that share a tag),
             residual_transfer (rare tags borrow the spread of frequent ones), pseudo_labels (unlabelled products),
-            gan (conditional WGAN-GP), semi_supervised_gan.
+            gan (conditional WGAN-GP), semi_supervised_gan. The default did best in recipes/benchmark_rare_tags.py of
+            those that need no unlabelled products.
         balance: temper of balanced softmax while the tag head is retrained; one number, or {attribute: number} with 0
             for those not named.
         attributes: whose tags are to gain (none named: all).
@@ -56,7 +57,7 @@ class AugmentationSettings:
         max_rows: products kept to learn from; those with rare tags come first.
     """
 
-    method: Method = "none"
+    method: Method = "residual_transfer"
     balance: float | dict[str, float] = 1.0
     attributes: list[str] = field(default_factory=list)
     rare: int = 20
@@ -66,7 +67,7 @@ class AugmentationSettings:
     learning_rate: float = 1e-3
     weight_decay: float = 0.01
     weight: float = 1.0
-    power: float = 0.0
+    power: float = -1.0
     recombine: float = 0.3
     noise: float = 0.6
     confidence: float = 0.5
