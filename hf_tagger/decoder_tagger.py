@@ -11,7 +11,6 @@ from .configuration_tagger import BOS, PAD, TaggerConfig
 SUMMARIES = 3
 LIKELIEST = 8  # closed tags of an attribute that the decoder is told of
 MAX_PIECES = 16  # tokens of a closed tag's name that it is told by
-COPY_SCALE = 100.0  # a certain tag's tokens gain log(1 + 100) by copying at first
 IGNORED = -100
 
 
@@ -22,8 +21,7 @@ class DecoderMemory(nn.Module):
     The pooled vectors carry what the last token states no longer do (colour, from early stages of the vision tower).
     The closed head's likeliest tags are told by the decoder's own embeddings of their names, weighted by probability:
     it can copy them, it need not learn a second time what words and remembered products say, and a tag added by name
-    is told like any other. What the names' tokens gain by it is returned too, for a cross-attention that has yet to
-    learn where to look tells the decoder nothing.
+    is told like any other.
     """
 
     def __init__(self, config: TaggerConfig):
@@ -43,8 +41,7 @@ class DecoderMemory(nn.Module):
             tag_scores: probabilities of the closed tags [B, T].
             token_embeddings: the decoder's.
 
-        Returns `last_hidden_state` [B, 3 + A + S, D], `attention_mask`, bool [B, 3 + A + S], and `token_prior` [B, V],
-        the probability of the likeliest closed tag in whose name a token stands.
+        Returns `last_hidden_state` [B, 3 + A + S, D] and `attention_mask`, bool [B, 3 + A + S].
         """
         summaries = self.summary_projection(torch.cat([encoded.pooled[:, None], encoded.modality_pooled], dim=1))
         beliefs = self.belief_projection(self._beliefs(tag_scores, token_embeddings).to(summaries.dtype))
@@ -54,15 +51,7 @@ class DecoderMemory(nn.Module):
         return ModelOutput(
             last_hidden_state=torch.cat([told, tokens.to(told.dtype)], dim=1),
             attention_mask=torch.cat([always, encoded.attention_mask], dim=1),
-            token_prior=self._token_prior(tag_scores, len(token_embeddings.weight)),
         )
-
-    def _token_prior(self, tag_scores: torch.Tensor, vocab_size: int) -> torch.Tensor:
-        scores = tag_scores.detach().float().repeat_interleave(MAX_PIECES, dim=1)
-        prior = scores.new_zeros(len(scores), vocab_size)
-        prior = prior.scatter_reduce(1, self.tag_pieces.flatten().expand(len(scores), -1), scores, "amax")
-        prior[:, PAD] = 0
-        return prior
 
     def _beliefs(self, tag_scores: torch.Tensor, token_embeddings: nn.Embedding) -> torch.Tensor:
         """Per attribute the mean embedding of its likeliest tags' names, by their probability [B, A, D]."""
@@ -78,8 +67,7 @@ class DecoderMemory(nn.Module):
 
 
 class TagDecoder(nn.Module):
-    """A bare BART decoder whose output layer is its own token embeddings, and that copies: tokens of the closed tags'
-    names gain by the tags' probability, as much as the decoder's state says (after pointer networks, arXiv 1704.04368).
+    """A bare BART decoder whose output layer is its own token embeddings.
 
     One module, so that an adapter saves it whole and output and input embeddings cannot part.
     """
@@ -87,7 +75,6 @@ class TagDecoder(nn.Module):
     def __init__(self, config: TaggerConfig):
         super().__init__()
         self.stack = BartDecoder(config.decoder_config)
-        self.copy_gate = nn.Linear(config.decoder["d_model"], 1)
 
     def forward(self, input_ids, memory, attention_mask=None, cache=None, use_cache=None):
         """input_ids int64 [B, S] and a `DecoderMemory` output -> logits [B, S, V] and the cache."""
@@ -99,10 +86,7 @@ class TagDecoder(nn.Module):
             cache=cache,
             use_cache=use_cache,
         )
-        states = output.last_hidden_state
-        # Starts from copying: the gate's layer is near zero at first.
-        copied = (1 + self.copy_gate(states)) * (COPY_SCALE * memory.token_prior[:, None]).log1p().to(states.dtype)
-        return functional.linear(states, self.stack.embed_tokens.weight) + copied, output.cache
+        return functional.linear(output.last_hidden_state, self.stack.embed_tokens.weight), output.cache
 
 
 def shift_right(labels: torch.Tensor) -> torch.Tensor:

@@ -98,7 +98,8 @@ class FreeFormTagger:
             groups.setdefault((len(prompt), attribute if constrained else None), []).append(index)
         for (_, attribute), chosen in groups.items():
             products = torch.tensor([rows[index][0] for index in chosen], device=memory.last_hidden_state.device)
-            part = ModelOutput(**{name: values[products] for name, values in memory.items()})
+            part = ModelOutput(last_hidden_state=memory.last_hidden_state[products],
+                               attention_mask=memory.attention_mask[products])
             trie = self._trie(attribute) if constrained else None
             written = self._write(part, [prompts[index] for index in chosen], trie, max_tags, generation)
             for index, tags in zip(chosen, written, strict=True):
