@@ -37,7 +37,7 @@ class EvaluationSettings:
 
     split: str = "test"
     validation: str = "validation"
-    batch_size: int = 64
+    batch_size: int = 32
     one_attribute: bool = False
     protocols: dict[str, Protocol] = field(default_factory=lambda: {"all": Protocol()})
 
