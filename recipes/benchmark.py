@@ -19,13 +19,11 @@ inference: what recipes/export.py wrote beside the model, in turns with the mode
 
 import argparse
 import json
-import multiprocessing
 import os
 import platform
 import shutil
 import sys
 import tempfile
-from concurrent.futures import ProcessPoolExecutor
 from contextlib import redirect_stdout
 from dataclasses import asdict, replace
 from importlib import metadata
@@ -37,7 +35,7 @@ from hf_tagger.catalog.stream import Catalog
 from hf_tagger.catalog.strict import ConfigError
 from hf_tagger.catalog.synthetic import generate, write_catalog
 from hf_tagger.evaluation.inference import exported_folders, inference_suite
-from hf_tagger.evaluation.machine import describe_machine
+from hf_tagger.evaluation.machine import describe_machine, in_fresh_process
 from hf_tagger.evaluation.speed import reading_memory, tagging_speed
 from hf_tagger.training.arguments import PhaseSettings, RunSettings, TrainingSettings, load_run
 from hf_tagger.training.memory import keep_freed_memory
@@ -101,20 +99,6 @@ def parse(arguments: list[str]) -> tuple[argparse.Namespace, list[str]]:
     parser.add_argument("--products", type=int, default=256, help="products to tag in one measurement")
     parser.add_argument("--memory_rows", type=int, nargs="+", default=[10_000, 1_000_000], help="catalogue sizes")
     return parser.parse_known_args(arguments)
-
-
-def in_fresh_process(function, *arguments, **keywords):
-    """Nothing measured finds memory or settings that an earlier measurement left. What it prints goes to stderr."""
-    own = multiprocessing.get_start_method()
-    spawn = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(1, spawn, initializer=as_if_started_by_hand, initargs=(own,)) as pool:
-        return pool.submit(function, *arguments, **keywords).result()
-
-
-def as_if_started_by_hand(start_method: str) -> None:
-    os.dup2(2, 1)
-    # A spawned process would also spawn its loader's workers, where training forks them.
-    multiprocessing.set_start_method(start_method, force=True)
 
 
 def say(text: str) -> None:
