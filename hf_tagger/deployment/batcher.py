@@ -1,6 +1,7 @@
 """Dynamic batching: products of many requests share the runs of a model; none waits for company that is not coming."""
 
 import asyncio
+import logging
 import queue
 import threading
 import time
@@ -11,9 +12,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from hf_tagger.deployment.engines import Engine
+from hf_tagger.product_tagger import ProductError
 from hf_tagger.request_tagger import decode_product
 
 WAIT_SECONDS = 0.005
+
+logger = logging.getLogger(__name__)
 
 
 class Overloaded(RuntimeError):
@@ -93,7 +97,10 @@ class Batcher:
         try:
             product = decode_product(item.product, self.allow_urls)
             item.prepared = self.engine.preprocess(product, allow_urls=self.allow_urls)
+        except ProductError as found:
+            error = found
         except Exception as found:
+            logger.error("a product could not be read", exc_info=found)
             error = found
         self._now_reading(-1)  # before it is ready, or the model would wait for what it has
         if error is None:
@@ -128,8 +135,10 @@ class Batcher:
         try:
             return self.engine.tag([item.prepared for item in batch], [item.options for item in batch])
         except Exception as error:
-            # One product must not spoil it for the others: each is tried by itself.
-            return [error] if len(batch) == 1 else [self._tag([item])[0] for item in batch]
+            if len(batch) > 1:  # one product must not spoil it for the others: each is tried by itself
+                return [self._tag([item])[0] for item in batch]
+            logger.error("a product could not be tagged", exc_info=error)
+            return [error]
 
     def _deliver(self, answered: list[tuple[_Item, Any]]) -> None:
         try:

@@ -59,8 +59,8 @@ class TorchEngine:
             runs.setdefault(json.dumps(forward, sort_keys=True), []).append(index)
         for rows in runs.values():
             some = [products[index] for index in rows]
-            output = self.pipeline.forward(self.pipeline.collate(some), [each["language"] for each in some],
-                                           **forwards[rows[0]])
+            output = self.pipeline.forward(self.pipeline.collate(some),
+                                           languages=[each["language"] for each in some], **forwards[rows[0]])
             for place, index in enumerate(rows):
                 listing = {name: options[index][name] for name in CLOSED_PARAMETERS if name in options[index]}
                 each = [output[name][place] for name in ("scores", "chosen", "written")]

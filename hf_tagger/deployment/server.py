@@ -111,7 +111,7 @@ async def answer(request: Request, batcher: Batcher, max_body_bytes: int) -> lis
 def _result(result: list[dict] | Exception) -> dict[str, Any]:
     if isinstance(result, list):
         return {"tags": result}
-    if isinstance(result, ProductError | ValueError):
+    if isinstance(result, ProductError):
         return {"status": 422, "error": str(result).removeprefix("item 0: ")}
     return {"status": 500, "error": f"tagging it failed: {type(result).__name__}"}
 
