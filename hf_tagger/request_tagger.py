@@ -82,18 +82,19 @@ def _photo(photo: Any, name: str, allow_urls: bool) -> bytes | str:
         raise ProductError(f"{name} is not base64 ({error}); send the photo's bytes in base64, no path") from error
 
 
-def answer_request(tagger, body: Any) -> list | dict[str, str]:
-    """What a tagger (`ProductTaggingPipeline`) says to a decoded JSON body: a product's tags, or a list of those; in
-    place of a product that cannot be read {"error": message}.
+def answer_request(tagger, body: Any) -> list:
+    """What a tagger (`ProductTaggingPipeline`) says to a decoded JSON body: a product's tags, or for a list of products
+    a list of these, with {"error": message} in place of one that cannot be read.
 
-    Raises RequestError, and what the tagger raises for options of wrong values.
+    Raises RequestError, ProductError for a single product, and what the tagger raises for options of wrong values.
     """
     products, single, options = read_request(body)
+    if single:
+        return tagger(decode_product(products[0]), **options)
     decoded = [_decoded(product) for product in products]
     whole = [product for product in decoded if not isinstance(product, ProductError)]
     tagged = iter(tagger(whole, on_error="skip", **options) if whole else ())
-    answers = [{"error": str(product)} if isinstance(product, ProductError) else next(tagged) for product in decoded]
-    return answers[0] if single else answers
+    return [{"error": str(product)} if isinstance(product, ProductError) else next(tagged) for product in decoded]
 
 
 def _decoded(product: Any) -> Any:
