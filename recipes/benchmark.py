@@ -20,13 +20,11 @@ inference: what recipes/export.py wrote beside the model, in turns with the mode
 
 import argparse
 import json
-import multiprocessing
 import os
 import platform
 import shutil
 import sys
 import tempfile
-from concurrent.futures import ProcessPoolExecutor
 from contextlib import redirect_stdout
 from dataclasses import asdict, replace
 from importlib import metadata
@@ -38,7 +36,7 @@ from hf_tagger.catalog.stream import Catalog
 from hf_tagger.catalog.strict import ConfigError
 from hf_tagger.catalog.synthetic import generate, write_catalog
 from hf_tagger.evaluation.inference import exported_folders, inference_suite
-from hf_tagger.evaluation.machine import describe_machine
+from hf_tagger.evaluation.machine import describe_machine, in_fresh_process
 from hf_tagger.evaluation.speed import evaluation_speed, reading_memory, tagging_speed
 from hf_tagger.training.arguments import PhaseSettings, RunSettings, TrainingSettings, load_run
 from hf_tagger.training.memory import keep_freed_memory
@@ -81,16 +79,18 @@ def measure(settings: RunSettings, options: argparse.Namespace) -> dict:
             result["memory"] = memory(settings.training, options.memory_rows, folder)
         if "pipeline" in suites:
             say(f"tagging with {model}")
-            result["pipeline"] = in_fresh_process(tagging, settings, model, options.products, options.repeats)
+            result["pipeline"] = in_fresh_process(on_split, tagging_speed, settings, model, options.products,
+                                                  options.repeats)
         if "evaluation" in suites:
             say(f"evaluating {model}")
-            result["evaluation"] = in_fresh_process(evaluating, settings, model, options.repeats)
+            result["evaluation"] = in_fresh_process(on_split, evaluation_speed, settings, model, settings.evaluation,
+                                                    settings.training.loader, options.repeats)
         if "inference" in suites:
             exported = [Path(folder) for folder in options.exported or exported_folders(model)]
             if not exported:
                 raise ConfigError(f"nothing is exported beside {model}: run recipes/export.py, or give --exported")
-            result["inference"] = in_fresh_process(inference, settings, model, exported, options.products,
-                                                   options.repeats)
+            result["inference"] = in_fresh_process(on_split, inference_suite, settings, settings.training.loader, model,
+                                                   exported, options.products, options.repeats)
     return result
 
 
@@ -106,20 +106,6 @@ def parse(arguments: list[str]) -> tuple[argparse.Namespace, list[str]]:
     parser.add_argument("--products", type=int, default=256, help="products to tag in one measurement")
     parser.add_argument("--memory_rows", type=int, nargs="+", default=[10_000, 1_000_000], help="catalogue sizes")
     return parser.parse_known_args(arguments)
-
-
-def in_fresh_process(function, *arguments, **keywords):
-    """Nothing measured finds memory or settings that an earlier measurement left. What it prints goes to stderr."""
-    own = multiprocessing.get_start_method()
-    spawn = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(1, spawn, initializer=as_if_started_by_hand, initargs=(own,)) as pool:
-        return pool.submit(function, *arguments, **keywords).result()
-
-
-def as_if_started_by_hand(start_method: str) -> None:
-    os.dup2(2, 1)
-    # A spawned process would also spawn its loader's workers, where training forks them.
-    multiprocessing.set_start_method(start_method, force=True)
 
 
 def say(text: str) -> None:
@@ -200,22 +186,11 @@ def reading(catalog: Path, settings: TrainingSettings, tokenizer) -> dict:
     return reading_memory(catalog, settings.loader, tokenizer, PHOTO_SIZE)
 
 
-def reopened(settings: RunSettings) -> tuple[Catalog, str]:
-    """The catalogue and the split that is tagged, in a fresh process."""
+def on_split(measure, settings: RunSettings, *arguments) -> dict:
+    """What is measured on the split that is tagged, of the catalogue opened in this process."""
     catalog = Catalog(settings.catalog.source, settings.catalog.schema)
-    return catalog, settings.evaluation.split if settings.evaluation.split in catalog.splits else "train"
-
-
-def tagging(settings: RunSettings, model: str, products: int, repeats: int) -> dict:
-    return tagging_speed(*reopened(settings), model, products, repeats)
-
-
-def evaluating(settings: RunSettings, model: str, repeats: int) -> dict:
-    return evaluation_speed(*reopened(settings), model, settings.evaluation, settings.training.loader, repeats)
-
-
-def inference(settings: RunSettings, model: str, exported: list[Path], products: int, repeats: int) -> dict:
-    return inference_suite(*reopened(settings), settings.training.loader, model, exported, products, repeats)
+    split = settings.evaluation.split if settings.evaluation.split in catalog.splits else "train"
+    return measure(catalog, split, *arguments)
 
 
 if __name__ == "__main__":
