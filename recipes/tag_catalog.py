@@ -10,8 +10,8 @@ the training one. Keys of `catalog` can be overridden as `--key.sub value`. Seve
 
 Written to OUT: part-RANK-NUMBER.parquet with the columns id, tags, scores, attribute, source and error, one row per row
 of the catalogue; manifest.json; summary.json. A shard is renamed to its name when it is complete. A run that was killed
-goes on with --resume from the last complete shards. Where a photo cannot be read, the text is tagged and `error` says
-why; rows that cannot be tagged at all have an error alone.
+goes on with --resume from the last complete shards, unless the model is another one by now. Where a photo cannot be
+read, the text is tagged and `error` says why; rows that cannot be tagged at all have an error alone.
 """
 
 import argparse
@@ -27,7 +27,7 @@ from tqdm import tqdm
 
 from hf_tagger.catalog.settings import open_catalog
 from hf_tagger.catalog.strict import ConfigError
-from hf_tagger.deployment.bulk import open_output, summarize, tag_shards
+from hf_tagger.deployment.bulk import open_output, opened_fingerprint, summarize, tag_shards
 from hf_tagger.evaluation.protocols import open_tagger
 from hf_tagger.evaluation.settings import load_evaluation
 from hf_tagger.runtime import TAGGER, ArtefactError, OnnxTagger, file_fingerprint
@@ -92,7 +92,7 @@ def open_model(model: str, state: PartialState):
         tagger = OnnxTagger(model, threads=torch.get_num_threads())
         return tagger, [entry["name"] for entry in tagger.attributes], file_fingerprint(Path(model, TAGGER))
     tagger = open_tagger(model, state.device)
-    return tagger, [entry["name"] for entry in tagger.model.config.attributes], model
+    return tagger, [entry["name"] for entry in tagger.model.config.attributes], opened_fingerprint(model, tagger.model)
 
 
 if __name__ == "__main__":

@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 
 from hf_tagger.catalog.quarantine import Refusal
 from hf_tagger.catalog.strict import ConfigError
+from hf_tagger.runtime import model_fingerprint
 
 MANIFEST = "manifest.json"
 SCHEMA = pa.schema([
@@ -42,6 +43,23 @@ def open_output(folder: str | Path, manifest: dict[str, Any], resume: bool) -> P
     waiting.write_text(json.dumps(manifest, indent=1), encoding="utf-8")
     os.replace(waiting, path)
     return folder
+
+
+def opened_fingerprint(model: str | Path, opened) -> str:
+    """Tells a model from any other by its content, wherever it lies: by weights and calibration, those of an adapter
+    with those of its base; a model of the Hub by its commit.
+
+    Args:
+        model: folder or Hub id that `opened`, the model itself, came from.
+    """
+    folder = Path(model)
+    if not folder.is_dir():
+        return f"{model}@{opened.config._commit_hash}"
+    adapter = folder / "adapter_config.json"
+    if not adapter.exists():
+        return model_fingerprint(folder)
+    base = json.loads(adapter.read_text(encoding="utf-8"))["base_model_name_or_path"]
+    return f"{model_fingerprint(folder)} on {model_fingerprint(base) if Path(base).is_dir() else base}"
 
 
 def tag_shards(folder: Path, records: Iterable[dict | Refusal], tag: Callable[[list[dict]], list], shard_rows: int,

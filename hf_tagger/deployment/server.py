@@ -17,6 +17,7 @@ from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse, PlainTextResponse, Response
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 from starlette.types import Message, Receive
 
 from hf_tagger.deployment.batcher import Batcher, Overloaded
@@ -91,6 +92,8 @@ async def answer(request: Request, batcher: Batcher, max_body_bytes: int) -> lis
                     body = await read_body(request, max_body_bytes)
             except TimeoutError as error:
                 raise HTTPException(408, f"the request took longer than {BODY_SECONDS:.0f} seconds to come") from error
+            except ClientDisconnect as error:
+                raise HTTPException(400, "the connection ended before the request did") from error
             products, single, options = read_request(body, batcher.engine.parameters)
             if len(products) > batcher.max_waiting:
                 raise HTTPException(413, f"{len(products)} products are more than the {batcher.max_waiting} that may "

@@ -4,6 +4,7 @@ import base64
 import http.client
 import io
 import json
+import socket
 import threading
 import time
 from contextlib import contextmanager
@@ -188,6 +189,24 @@ def test_no_file_is_ever_opened_for_a_request(port, tmp_path):
     (tmp_path / "abcd").write_bytes(jpeg())  # a path that is base64, too
     status, answer, _ = ask(port, {"title": "mug", "image": "abcd"})
     assert status == 422 and "not an image in a known format" in answer["error"]
+
+
+def test_where_urls_are_allowed_they_lead_into_no_private_network(exported):
+    with serving(ExportedEngine(exported, threads=1), allow_urls=True) as port:
+        status, answer, _ = ask(port, {"title": "mug", "image": "http://127.0.0.1:1/mug.jpg"})
+        assert status == 422 and "is not a public internet address" in answer["error"]
+        assert "base64" in ask(port, {"title": "mug", "image": "file:///etc/hostname"})[1]["error"]
+
+
+def test_a_client_that_goes_away_while_it_sends_leaves_nothing_behind(port):
+    with socket.create_connection(("127.0.0.1", port)) as client:
+        head = "POST /tags HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 99\r\n\r\n"
+        client.sendall(head.encode() + b"{")
+        until = time.monotonic() + 10
+        while "hf_tagger_waiting_products 1.0" not in send(port, None, None, "GET", "/metrics")[1]:
+            assert time.monotonic() < until
+    while "hf_tagger_waiting_products 0.0" not in send(port, None, None, "GET", "/metrics")[1]:
+        assert time.monotonic() < until
 
 
 class GatedEngine(ExportedEngine):

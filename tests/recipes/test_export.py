@@ -8,7 +8,7 @@ from transformers import pipeline
 
 from hf_tagger.evaluation import parity
 from hf_tagger.pipeline_tagger import ProductTaggingPipeline
-from recipes import benchmark, export, load_test
+from recipes import benchmark, benchmark_bulk, export, load_test
 from tests.catalog.files import write_parquet
 from tests.deployment.test_export import bert_tagger
 from tests.recipes.test_evaluate import SCHEMA, shop_rows
@@ -87,3 +87,13 @@ def test_a_server_of_it_is_loaded_and_compared_with_the_model_alone(exported, ca
         assert clients["ratio"] == pytest.approx(speed, rel=0.05)
     assert load_test.main([*arguments, "--least", "100"]) == 1
     assert load_test.main([str(shop / "nothing"), *arguments[1:]]) == 2
+
+
+def test_tagging_a_catalogue_is_compared_with_the_pipeline_in_memory(exported, capsys):
+    shop, _ = exported
+    arguments = [str(shop / "model" / "onnx"), str(shop / "shop.yaml"), "--products", "50", "--rounds", "2"]
+    assert benchmark_bulk.main(arguments) == 0
+    speed = json.loads(capsys.readouterr().out)["speed"]
+    assert speed["rows"] == 50 and set(speed["pipeline_rows_per_second"]) == {"16", "32", "64"}
+    assert len(speed["ratios"]) == 2 and min(speed["ratios"]) > 0
+    assert benchmark_bulk.main([*arguments, "--split", "tset"]) == 2

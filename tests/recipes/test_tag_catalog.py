@@ -2,20 +2,24 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
 
+import psutil
 import pyarrow.parquet as pq
 import pytest
+import torch
 import yaml
 from accelerate.state import AcceleratorState
+from safetensors.torch import load_file, save_file
 from transformers import pipeline
 
 from hf_tagger.catalog.quarantine import Refusal
-from hf_tagger.deployment.bulk import _rows, tag_rows
+from hf_tagger.deployment.bulk import _rows, opened_fingerprint, tag_rows
 from hf_tagger.pipeline_tagger import ProductTaggingPipeline
 from recipes import tag_catalog
 from tests.catalog.files import write_parquet
@@ -101,6 +105,57 @@ def test_a_run_killed_amid_its_work_loses_no_row_and_repeats_none(shop, tmp_path
     assert status == 0
     assert [row["id"] for row in read(out)] == ids
     assert all((out / name).stat().st_mtime_ns == stamp for name, stamp in before.items())
+
+
+def test_two_processes_killed_amid_their_work_lose_no_row_and_repeat_none(shop, tmp_path):
+    out = tmp_path / "out"
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2",
+               "recipes/tag_catalog.py", str(shop / "model"), str(shop / "shop.yaml"), str(out),
+               "--shard_rows", "2", "--batch_size", "1"]
+    env = os.environ | {"PYTHONPATH": str(ROOT), "ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1"}
+    run = subprocess.Popen(command, cwd=ROOT, env=env, stderr=subprocess.DEVNULL)
+    until = time.monotonic() + 240
+    while time.monotonic() < until and not all(list(out.glob(f"part-00{rank}-*.parquet")) for rank in (0, 1)):
+        time.sleep(0.005)
+    for process in [psutil.Process(run.pid), *psutil.Process(run.pid).children(recursive=True)]:
+        process.kill()
+    run.wait()
+    ids = json.loads((shop / "ids.json").read_text())
+    before = {path.name: path.stat().st_mtime_ns for path in out.glob("part-*.parquet")}
+    assert {name[:8] for name in before} == {"part-000", "part-001"}
+    assert len(before) < len(ids) / 2, "killed too late to tell anything"
+    done = subprocess.run([*command, "--resume"], cwd=ROOT, env=env, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert sorted(row["id"] for row in read(out)) == sorted(ids)
+    assert all((out / name).stat().st_mtime_ns == stamp for name, stamp in before.items())
+    assert json.loads((out / "summary.json").read_text())["rows"] == len(ids)
+
+
+def test_a_run_goes_on_with_the_same_model_wherever_it_lies_and_with_no_other(shop, tmp_path, run_here, capsys):
+    assert run_here()[0] == 0
+    moved = tmp_path / "moved"
+    shutil.copytree(shop / "model", moved)
+    (moved / "README.md").write_text("a card")
+    arguments = [str(moved), str(shop / "shop.yaml"), str(tmp_path / "out"), "--resume"]
+    assert tag_catalog.main(arguments) == 0
+    weights = load_file(moved / "model.safetensors")
+    name = next(name for name in weights if name.endswith("bias"))
+    save_file(weights | {name: weights[name] + 1}, moved / "model.safetensors", {"format": "pt"})
+    capsys.readouterr()
+    assert tag_catalog.main(arguments) == 2
+    assert "begun with another model" in capsys.readouterr().err
+
+
+def test_an_adapter_is_told_by_its_base_too(tmp_path):
+    for name in ("base", "adapter"):
+        (tmp_path / name).mkdir()
+        save_file({"weight": torch.zeros(2)}, tmp_path / name / "x.safetensors")
+    (tmp_path / "adapter" / "adapter_config.json").write_text(
+        json.dumps({"base_model_name_or_path": str(tmp_path / "base")}))
+    before = opened_fingerprint(tmp_path / "adapter", None)
+    assert before == opened_fingerprint(tmp_path / "adapter", None)
+    save_file({"weight": torch.ones(2)}, tmp_path / "base" / "x.safetensors")
+    assert before != opened_fingerprint(tmp_path / "adapter", None)
 
 
 def test_an_unknown_split_and_a_missing_model_are_named(run_here, shop, capsys):
