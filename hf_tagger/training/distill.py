@@ -4,6 +4,7 @@ import copy
 import hashlib
 import json
 import re
+import shutil
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -84,8 +85,9 @@ class DistillRun(FinetuneRun):
         self.model, self.processor = build_model(settings.model, attributes, texts, settings.seed, text, vision)
         self.same_pieces = cuts_alike(self.processor, self.teacher_processor)
         if settings.distillation.hidden and not self.same_pieces:
-            raise ConfigError("distillation.hidden compares token by token, and the student's tokenizer is not the "
-                              "teacher's: set model.text_backbone: teacher, or distillation.hidden: 0")
+            raise ConfigError("distillation.hidden compares token by token, and the student cuts texts otherwise than "
+                              "the teacher: give it text_backbone: teacher, its text_prefix and max_length, or set "
+                              "distillation.hidden: 0")
         self.copied = copy_fitting(self.model, teacher, self.same_pieces)
         self.say(f"copied from the teacher beside its towers: {', '.join(self.copied) or 'nothing'}")
         for name, model in (("teacher", teacher), ("student", self.model)):
@@ -152,6 +154,12 @@ class DistillRun(FinetuneRun):
                 yield batch | {"views": [view] * len(batch["ids"])}
 
         return TaughtLoader(batches, self.store)
+
+    def report(self) -> dict[str, dict[str, float]]:
+        results = super().report()
+        if self.accelerator.is_main_process and self.settings.distillation.folder is None:
+            shutil.rmtree(self.folder / TEACHER, ignore_errors=True)
+        return results
 
 
 def check_attributes(found: list[dict], attributes: list[dict]) -> str:

@@ -25,11 +25,11 @@ class DistillationSettings:
             1503.02531).
         pooled: weight of its fused vector and of its projected text and photo vectors, 1 - cosine.
         hidden: weight of its text tower's last hidden states, token by token, squared error relative to their size
-            (after TinyBERT, arXiv 1909.10351). Needs `model.text_backbone: teacher`, and a phase that trains it.
+            (after TinyBERT, arXiv 1909.10351). Needs the teacher's tokenizer, and a phase that trains the tower.
         labels: weight of the catalogue's own tags; unknown ones count nothing.
         views: how many views of each product the teacher is asked about: as it is, then augmented.
-        folder: where its answers are kept (default: `output_dir/teacher`). Students of the same teacher, catalogue and
-            augmentation may share one: the teacher then runs once.
+        folder: where its answers are kept (default: `output_dir/teacher`, until the run is done). Students of the same
+            teacher, catalogue and augmentation may share one: the teacher then runs once.
     """
 
     teacher: str
