@@ -15,6 +15,7 @@ from .critic_tagger import TagSetCritic
 from .free_form_tagger import FreeFormTagger, fold
 from .personal_tagger import ShopperProfile, read_events, shopper_profile
 from .product_tagger import ProductError, check_options, is_stream, list_tags, nearest, read_product, tag_stream
+from .request_tagger import answer_request
 from .runtime import OnnxTagger, model_fingerprint
 
 FREE_FORM_OPTIONS = ("free_form", "language", "constrained", "max_tags", "min_score")
@@ -23,7 +24,7 @@ OPTIONS = (
     "user_history", *FREE_FORM_OPTIONS,
 )  # fmt: skip
 GENERATION_OPTIONS = frozenset(GenerationConfig().to_dict()) - {"top_k"}
-CRITIC = "critic.safetensors"
+CRITIC, HANDLER = "critic.safetensors", "handler.py"
 
 
 class ProductTaggingPipeline(Pipeline):
@@ -70,6 +71,7 @@ class ProductTaggingPipeline(Pipeline):
     _load_processor = True
     _load_tokenizer = _load_image_processor = _load_feature_extractor = _load_video_processor = False
     _non_generation_params = ("top_k",)
+    _push_handler = False
 
     def __init__(self, *args, backend: str = "torch", **kwargs):
         super().__init__(*args, **kwargs)
@@ -96,12 +98,29 @@ class ProductTaggingPipeline(Pipeline):
         wanted = self.model.dtype == torch.float32 and bf16_is_fast(self.device)
         return torch.autocast(self.device.type, torch.bfloat16, enabled=wanted)
 
-    def save_pretrained(self, save_directory: str | os.PathLike, **kwargs):
-        """Saves the model, its processor and the code of both: all that the pipeline needs."""
+    def save_pretrained(self, save_directory: str | os.PathLike, handler: bool = False, **kwargs):
+        """Saves the model, its processor and the code of both: all that the pipeline needs.
+
+        Args:
+            handler: also save `handler.py`, by which Hugging Face Inference Endpoints run the model. One beside the
+                model that the pipeline was opened from is saved anyway.
+        """
         super().save_pretrained(save_directory, **kwargs)
         self.processor.save_pretrained(save_directory)
-        if (critic := self._critic_file()) and not os.path.exists(os.path.join(save_directory, CRITIC)):
-            shutil.copyfile(critic, os.path.join(save_directory, CRITIC))
+        here = os.path.join(os.path.dirname(__file__), HANDLER)
+        wanted = (handler or self._push_handler) and os.path.exists(here)
+        for name, source in ((CRITIC, self._file_beside(CRITIC)),
+                             (HANDLER, here if wanted else self._file_beside(HANDLER))):
+            if source and not os.path.exists(os.path.join(save_directory, name)):
+                shutil.copyfile(source, os.path.join(save_directory, name))
+
+    def push_to_hub(self, *args, handler: bool = False, **kwargs):
+        """As every `push_to_hub` of transformers; `handler` as in `save_pretrained`."""
+        self._push_handler = handler
+        try:
+            return super().push_to_hub(*args, **kwargs)
+        finally:
+            self._push_handler = False
 
     def __call__(self, inputs, *, batch_size: int | None = None, num_workers: int | None = None, **options):
         batch_size = batch_size or self._batch_size or 32
@@ -117,6 +136,10 @@ class ProductTaggingPipeline(Pipeline):
         if is_stream(inputs):
             return self.get_iterator(inputs, num_workers, batch_size, *parameters)
         return next(self.get_iterator([inputs], 0, 1, *parameters))
+
+    def answer(self, request: dict[str, Any]) -> list | dict[str, str]:
+        """The tags that a decoded JSON request asks for, see `request_tagger`: what `handler.py` calls."""
+        return answer_request(self, request)
 
     def user_profile(self, history) -> ShopperProfile:
         """What `user_history` amounts to, to be used for several calls, or kept with `save`.
@@ -224,16 +247,16 @@ class ProductTaggingPipeline(Pipeline):
 
         Raises ValueError where there is none.
         """
-        path = self._critic_file()
+        path = self._file_beside(CRITIC)
         if path is None:
             place = self.model.name_or_path or "the model"
             raise ValueError(f"critic=True needs {CRITIC}, and there is none beside {place}: train with "
                              "augmentation.critic, or leave the option out")
         return TagSetCritic.from_tensors(load_file(path)).to(self.device)
 
-    def _critic_file(self) -> str | None:
+    def _file_beside(self, name: str) -> str | None:
         source = self.model.name_or_path
-        return cached_file(source, CRITIC, _raise_exceptions_for_missing_entries=False) if source else None
+        return cached_file(source, name, _raise_exceptions_for_missing_entries=False) if source else None
 
     def _forward(self, batch, languages, free_form=False, language=None, attributes=None, threshold=None,
                  min_score=None, generation=None, critic=None, **options):

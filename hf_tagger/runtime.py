@@ -81,25 +81,38 @@ class OnnxTagger:
 
     def __call__(self, inputs, *, batch_size: int = 32, num_workers: int = 1, **options):
         """As the pipeline: a product gives its tags, a list of products a list, a stream an iterator."""
-        check_options(options, OPTIONS, [entry["name"] for entry in self.attributes])
+        self.check(options)
         reading = {name: options[name] for name in OPTIONS[3:] if name in options}
-        choosing = {name: options[name] for name in ("threshold", "attributes") if name in options}
+        listing = {name: options[name] for name in OPTIONS[:3] if name in options}
 
         def prepare(position, product):
-            return read_product(product, self.text is not None, self.image is not None, self._pixels, position,
-                                **reading)
+            return self.preprocess(product, position, **reading)
 
         def tag(products):
-            scores, chosen = self.decide(self.logits(**self.collate(products)))
-            listed = (list_tags(self.attributes, *row, **choosing)
-                      for row in zip(scores.tolist(), chosen.tolist(), strict=True))
-            return [sorted(tags, key=lambda tag: -tag["score"])[: options.get("top_k")] for tags in listed]
+            return self.tag(products, [listing] * len(products))
 
         if isinstance(inputs, list | tuple):
             return list(tag_stream(inputs, prepare, tag, num_workers, batch_size))
         if is_stream(inputs):
             return tag_stream(inputs, prepare, tag, num_workers, batch_size)
         return next(tag_stream([inputs], prepare, tag, 0, 1))
+
+    def check(self, options: Mapping[str, Any]) -> None:
+        """Raises TypeError for an unknown option and ValueError for a value out of range."""
+        check_options(options, OPTIONS, [entry["name"] for entry in self.attributes])
+
+    def preprocess(self, product, position: int = 0, **reading) -> dict[str, Any]:
+        """One product -> what `read_product` gives, as the pipeline's `preprocess`."""
+        return read_product(product, self.text is not None, self.image is not None, self._pixels, position, **reading)
+
+    def tag(self, products: Sequence[Mapping[str, Any]], options: Sequence[Mapping[str, Any]]) -> list[list[dict]]:
+        """Products of `preprocess`, one batch, and the top_k, threshold and attributes of each -> their tags."""
+        scores, chosen = self.decide(self.logits(**self.collate(products)))
+        tagged = []
+        for row, row_chosen, wanted in zip(scores.tolist(), chosen.tolist(), options, strict=True):
+            tags = list_tags(self.attributes, row, row_chosen, wanted.get("threshold"), wanted.get("attributes"))
+            tagged.append(sorted(tags, key=lambda tag: -tag["score"])[: wanted.get("top_k")])
+        return tagged
 
     def _pixels(self, source, **options) -> np.ndarray:
         return read_pixels(source, tuple(self.image["size"]), **options)

@@ -13,19 +13,18 @@ training: the first phase that moves a tower (where the configuration has none, 
     same training of the same rows in a plain loop (`hf_tagger.training.throughput`), each in a process of its own.
 memory: what is resident, workers included, while the tags of a made-up catalogue are counted and its batches are read.
 pipeline: products with text and photo through `pipeline("product-tagging")`.
+evaluation: a split scored as recipes/evaluate.py scores it, in turns with the pipeline on the same products.
 inference: what recipes/export.py wrote beside the model, in turns with the model in eager float32, with both on the
     test split for what is lost. Not part of "all".
 """
 
 import argparse
 import json
-import multiprocessing
 import os
 import platform
 import shutil
 import sys
 import tempfile
-from concurrent.futures import ProcessPoolExecutor
 from contextlib import redirect_stdout
 from dataclasses import asdict, replace
 from importlib import metadata
@@ -37,15 +36,16 @@ from hf_tagger.catalog.stream import Catalog
 from hf_tagger.catalog.strict import ConfigError
 from hf_tagger.catalog.synthetic import generate, write_catalog
 from hf_tagger.evaluation.inference import exported_folders, inference_suite
-from hf_tagger.evaluation.machine import describe_machine
-from hf_tagger.evaluation.speed import reading_memory, tagging_speed
+from hf_tagger.evaluation.machine import describe_machine, in_fresh_process
+from hf_tagger.evaluation.speed import evaluation_speed, reading_memory, tagging_speed
 from hf_tagger.training.arguments import PhaseSettings, RunSettings, TrainingSettings, load_run
 from hf_tagger.training.memory import keep_freed_memory
 from hf_tagger.training.run import PACKAGES, FinetuneRun
 from hf_tagger.training.throughput import time_training
 from hf_tagger.training.unigram_tokenizer import train_unigram_tokenizer
 
-SUITES = ("training", "memory", "pipeline")
+SUITES = ("training", "memory", "pipeline", "evaluation")
+OF_A_MODEL = {"pipeline", "evaluation", "inference"}
 PHOTO_SIZE = 24
 
 
@@ -65,11 +65,11 @@ def main(arguments: list[str]) -> int:
 def measure(settings: RunSettings, options: argparse.Namespace) -> dict:
     suites = SUITES if options.suite == "all" else (options.suite,)
     model, result = options.model or settings.output_dir, {}
-    if {"pipeline", "inference"} & set(suites) and options.model is None and not Path(model, "config.json").exists():
+    if OF_A_MODEL & set(suites) and options.model is None and not Path(model, "config.json").exists():
         raise ConfigError(f"{model} holds no model: train it with recipes/finetune.py, or name one with --model")
     with tempfile.TemporaryDirectory() as folder:
         folder = Path(folder)
-        if {"training", "pipeline", "inference"} & set(suites):
+        if suites != ("memory",):
             with redirect_stdout(sys.stderr):
                 catalog, result["data"] = open_catalog(settings, folder / "catalog")
             settings = replace(settings, catalog=catalog)
@@ -79,13 +79,18 @@ def measure(settings: RunSettings, options: argparse.Namespace) -> dict:
             result["memory"] = memory(settings.training, options.memory_rows, folder)
         if "pipeline" in suites:
             say(f"tagging with {model}")
-            result["pipeline"] = in_fresh_process(tagging, settings, model, options.products, options.repeats)
+            result["pipeline"] = in_fresh_process(on_split, tagging_speed, settings, model, options.products,
+                                                  options.repeats)
+        if "evaluation" in suites:
+            say(f"evaluating {model}")
+            result["evaluation"] = in_fresh_process(on_split, evaluation_speed, settings, model, settings.evaluation,
+                                                    settings.training.loader, options.repeats)
         if "inference" in suites:
             exported = [Path(folder) for folder in options.exported or exported_folders(model)]
             if not exported:
                 raise ConfigError(f"nothing is exported beside {model}: run recipes/export.py, or give --exported")
-            result["inference"] = in_fresh_process(inference, settings, model, exported, options.products,
-                                                   options.repeats)
+            result["inference"] = in_fresh_process(on_split, inference_suite, settings, settings.training.loader, model,
+                                                   exported, options.products, options.repeats)
     return result
 
 
@@ -101,20 +106,6 @@ def parse(arguments: list[str]) -> tuple[argparse.Namespace, list[str]]:
     parser.add_argument("--products", type=int, default=256, help="products to tag in one measurement")
     parser.add_argument("--memory_rows", type=int, nargs="+", default=[10_000, 1_000_000], help="catalogue sizes")
     return parser.parse_known_args(arguments)
-
-
-def in_fresh_process(function, *arguments, **keywords):
-    """Nothing measured finds memory or settings that an earlier measurement left. What it prints goes to stderr."""
-    own = multiprocessing.get_start_method()
-    spawn = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(1, spawn, initializer=as_if_started_by_hand, initargs=(own,)) as pool:
-        return pool.submit(function, *arguments, **keywords).result()
-
-
-def as_if_started_by_hand(start_method: str) -> None:
-    os.dup2(2, 1)
-    # A spawned process would also spawn its loader's workers, where training forks them.
-    multiprocessing.set_start_method(start_method, force=True)
 
 
 def say(text: str) -> None:
@@ -195,16 +186,11 @@ def reading(catalog: Path, settings: TrainingSettings, tokenizer) -> dict:
     return reading_memory(catalog, settings.loader, tokenizer, PHOTO_SIZE)
 
 
-def inference(settings: RunSettings, model: str, exported: list[Path], products: int, repeats: int) -> dict:
+def on_split(measure, settings: RunSettings, *arguments) -> dict:
+    """What is measured on the split that is tagged, of the catalogue opened in this process."""
     catalog = Catalog(settings.catalog.source, settings.catalog.schema)
     split = settings.evaluation.split if settings.evaluation.split in catalog.splits else "train"
-    return inference_suite(catalog, split, settings.training.loader, model, exported, products, repeats)
-
-
-def tagging(settings: RunSettings, model: str, products: int, repeats: int) -> dict:
-    catalog = Catalog(settings.catalog.source, settings.catalog.schema)
-    split = settings.evaluation.split if settings.evaluation.split in catalog.splits else "train"
-    return tagging_speed(catalog, split, model, products, repeats)
+    return measure(catalog, split, *arguments)
 
 
 if __name__ == "__main__":

@@ -349,7 +349,7 @@ from transformers import pipeline
 import hf_tagger
 
 tagger = pipeline("product-tagging", model=sys.argv[1])
-tagger.push_to_hub("shop/tagger")
+tagger.push_to_hub("shop/tagger", handler=True)
 print(json.dumps(pipeline("product-tagging", model="shop/tagger")("red mug")))
 """
 
@@ -360,7 +360,8 @@ def test_push_to_hub_and_back_also_where_hf_tagger_cannot_be_imported(tagger, fo
     with FakeHub() as hub:
         pushed = run_python(PUSH, folder, **hub.env, HF_HOME=str(tmp_path / "push"), PYTHONPATH=os.getcwd())
         assert scores([pushed]) == scores(expected[:1])
-        assert {"config.json", "model.safetensors", "pipeline_tagger.py", "README.md"} <= set(hub.repos["shop/tagger"])
+        wanted = {"config.json", "model.safetensors", "pipeline_tagger.py", "handler.py", "README.md"}
+        assert wanted <= set(hub.repos["shop/tagger"])
         home = str(tmp_path / "pull")
         results = run_python(
             WITHOUT_THE_PACKAGE, tmp_path / "dress.png", folder, "shop/tagger", **hub.env, HF_HOME=home

@@ -1,7 +1,9 @@
-"""What a measurement was taken on: no figure is worth much without it."""
+"""What a measurement is taken on, without which no figure is worth much, and processes to take one in."""
 
+import multiprocessing
 import os
 import platform
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 import psutil
@@ -35,6 +37,21 @@ def resident_mb() -> float:
         except psutil.NoSuchProcess:  # a worker that has just ended
             continue
     return total / 2**20
+
+
+def in_fresh_process(function, *arguments, **keywords):
+    """`function` in a process of its own: nothing measured finds memory or settings that an earlier measurement left.
+    What it prints goes to stderr."""
+    own = multiprocessing.get_start_method()
+    spawn = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(1, spawn, initializer=_as_if_started_by_hand, initargs=(own,)) as pool:
+        return pool.submit(function, *arguments, **keywords).result()
+
+
+def _as_if_started_by_hand(start_method: str) -> None:
+    os.dup2(2, 1)
+    # A spawned process would also spawn its loader's workers, where training forks them.
+    multiprocessing.set_start_method(start_method, force=True)
 
 
 def _cpu_name() -> str:

@@ -8,7 +8,7 @@ from transformers import pipeline
 
 from hf_tagger.evaluation import parity
 from hf_tagger.pipeline_tagger import ProductTaggingPipeline
-from recipes import benchmark, export
+from recipes import benchmark, export, load_test
 from tests.catalog.files import write_parquet
 from tests.deployment.test_export import bert_tagger
 from tests.recipes.test_evaluate import SCHEMA, shop_rows
@@ -72,3 +72,18 @@ def test_the_benchmark_compares_with_eager_float32(exported, monkeypatch, capsys
     assert found["batch 32"]["torch"]["rows_ratio"] == 1
     assert found["parity"]["onnx"]["changed_tags"] == 0
     assert 0 < found["start_seconds"]["onnx"] < 60
+
+
+def test_a_server_of_it_is_loaded_and_compared_with_the_model_alone(exported, capsys):
+    shop, _ = exported
+    arguments = [str(shop / "model" / "onnx"), str(shop / "shop.yaml"), "--products", "64", "--rounds", "1",
+                 "--clients", "2", "32", "--threads", "1", "--catalog.source.files.test", str(shop / "*.parquet")]
+    assert load_test.main([*arguments, "--least", "0"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert set(found["clients"]) == {"2", "32"} and found["start_seconds"] > 0
+    for clients in found["clients"].values():
+        assert clients["requests"] == 64 and 0 < clients["p50_ms"] <= clients["p95_ms"] <= clients["p99_ms"]
+        speed = clients["rows_per_second"] / found["bare_rows_per_second"]
+        assert clients["ratio"] == pytest.approx(speed, rel=0.05)
+    assert load_test.main([*arguments, "--least", "100"]) == 1
+    assert load_test.main([str(shop / "nothing"), *arguments[1:]]) == 2

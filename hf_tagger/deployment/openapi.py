@@ -1,0 +1,69 @@
+"""How `hf_tagger serve` describes itself: the OpenAPI schema of a request for tags and of its answer."""
+
+from typing import Any
+
+from hf_tagger.request_tagger import MAX_CHARACTERS
+
+_TEXT = {"type": "string", "maxLength": MAX_CHARACTERS}
+_PHOTO = {"type": "string", "description": "base64 of a JPEG, PNG, WebP ...; a URL where the server allows these"}
+_TEXTS = {"text": {**_TEXT, "description": "in place of title and description"}, "title": _TEXT, "description": _TEXT,
+          "language": {"type": "string", "description": "the one that free-form tags are wanted in"}}
+_PRODUCT = {
+    "oneOf": [
+        {"type": "string", "description": "the text"},
+        {"type": "object", "additionalProperties": False,
+         "properties": {**_TEXTS, "image": _PHOTO, "images": {"type": "array", "items": _PHOTO}}},
+    ]
+}
+_PARAMETERS: dict[str, dict[str, Any]] = {
+    "top_k": {"type": "integer", "minimum": 1, "description": "at most so many tags per product"},
+    "threshold": {"type": "number", "minimum": 0, "maximum": 1,
+                  "description": "lowest score listed, in place of the model's own thresholds"},
+    "attributes": {"type": "array", "items": {"type": "string"}, "description": "attributes wanted"},
+    "critic": {"type": "boolean", "description": "ask the critic of tag sets, where the model has one"},
+    "free_form": {"type": "boolean", "description": "also list tags that the model's decoder writes"},
+    "language": {"type": "string", "description": "what written tags are written in"},
+    "constrained": {"type": "boolean", "description": "write closed tags only"},
+    "max_tags": {"type": "integer", "minimum": 1, "description": "at most so many written tags per product"},
+    "min_score": {"type": "number", "minimum": 0, "maximum": 1, "description": "lowest score of a written tag"},
+}
+_TAGS = {
+    "type": "array",
+    "description": "sorted by score",
+    "items": {
+        "type": "object",
+        "required": ["label", "score", "attribute", "source"],
+        "properties": {
+            "label": {"type": "string"},
+            "score": {"type": "number"},
+            "attribute": {"type": ["string", "null"], "description": "null: a free-form tag"},
+            "source": {"enum": ["vocabulary", "generated"]},
+        },
+    },
+}
+_ERROR = {"type": "object", "required": ["error"], "properties": {"error": {"type": "string"}}}
+_ANSWER = {"oneOf": [_TAGS, {"type": "array", "items": {"oneOf": [_TAGS, _ERROR]}}]}
+_STATUSES = {
+    400: "not JSON, or a damaged form", 408: "the request came too slowly", 413: "too large a body, or too many "
+    "products", 415: "another content type", 422: "a request, option or single product that cannot be understood",
+    500: "tagging a single product failed", 503: "too many products are waiting; Retry-After says when to try again",
+}
+
+
+def describe_tags(parameters: tuple[str, ...]) -> dict[str, Any]:
+    """Keywords of `FastAPI.post` for the route that answers with tags, given the options that a request may have."""
+    options = {"type": "object", "additionalProperties": False,
+               "properties": {name: _PARAMETERS[name] for name in parameters}}
+    body = {"type": "object", "required": ["inputs"], "additionalProperties": False, "properties": {
+        "inputs": {"oneOf": [*_PRODUCT["oneOf"], {"type": "array", "items": _PRODUCT}]}, "parameters": options}}
+    form = {"type": "object", "properties": {
+        **_TEXTS, "image": {"type": "array", "items": {"type": "string", "format": "binary"}},
+        "parameters": {"type": "string", "description": "JSON, as in an application/json body"}}}
+    content = {"application/json": {"schema": body}, "multipart/form-data": {"schema": form}}
+    responses = {status: {"description": text, "content": {"application/json": {"schema": _ERROR}}}
+                 for status, text in _STATUSES.items()}
+    responses[200] = {"description": "one product's tags, or for a list of products a list of these, with an error in "
+                                     "place of a product that cannot be tagged",
+                      "content": {"application/json": {"schema": _ANSWER}}}
+    return {"summary": "Tags of a product, or of a list of products", "responses": responses,
+            "openapi_extra": {"requestBody": {"required": True, "content": content}}}

@@ -1,0 +1,69 @@
+"""Answer requests for tags over HTTP: `hf_tagger serve MODEL`.
+
+    hf_tagger serve runs/my-shop/onnx_int8
+    curl http://127.0.0.1:8000/tags -H 'Content-Type: application/json' -d '{"inputs": {"title": "Linen shirt"}}'
+    curl http://127.0.0.1:8000/tags -F title='Linen shirt' -F image=@photo.jpg -F parameters='{"top_k": 3}'
+
+MODEL is a folder that recipes/export.py wrote (starts without torch, the fastest on a CPU), a model folder, an adapter
+folder or a Hub id. Photos come as base64 in JSON or as files in a form. Requests of many clients share the runs of the
+model. /docs describes the requests, /health answers while it is ready, /metrics is for Prometheus. SIGTERM and Ctrl-C
+stop it when all that it took in is answered. It asks for no password: put it behind what does.
+"""
+
+import argparse
+import signal
+import socket
+import sys
+
+
+def main(arguments: list[str]) -> int:
+    options = parse(arguments)
+    # uvicorn raises the signal again when all is answered; before it runs, nothing waits for an answer.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    try:
+        import uvicorn
+
+        from hf_tagger.deployment.server import DrainingServer, create_app
+    except ImportError as error:
+        print(f"serve: {error}: pip install 'hf_tagger[serve]'", file=sys.stderr)
+        return 2
+    from hf_tagger.deployment.engines import open_engine
+
+    try:
+        engine = open_engine(options.model, options.threads)
+        listener = socket.create_server((options.host, options.port), family=_family(options.host), backlog=2048)
+    except (ImportError, OSError, ValueError) as error:
+        print(f"serve: {error}", file=sys.stderr)
+        return 2
+    app = create_app(engine, options.batch_size, options.max_waiting, int(options.max_body_mb * 2**20),
+                     options.num_workers, options.allow_urls)
+    host, port = listener.getsockname()[:2]
+    print(f"serve: {options.model} at http://{host}:{port}/tags, described at /docs", file=sys.stderr, flush=True)
+    # Longer than the minute that balancers keep a connection, lest it is closed while a request is on its way.
+    config = uvicorn.Config(app, log_level="warning", access_log=False, timeout_keep_alive=75)
+    try:
+        DrainingServer(config).run(sockets=[listener])
+    except KeyboardInterrupt:
+        pass
+    return 0
+
+
+def _family(host: str) -> socket.AddressFamily:
+    return socket.AF_INET6 if ":" in host else socket.AF_INET
+
+
+def parse(arguments: list[str]) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="hf_tagger serve", description=__doc__, allow_abbrev=False,
+                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("model", help="exported folder, model folder, adapter folder or Hub id")
+    parser.add_argument("--host", default="127.0.0.1", help="address to listen on (0.0.0.0: all)")
+    parser.add_argument("--port", type=int, default=8000, help="0: any free one")
+    parser.add_argument("--threads", type=int, help="threads that the model computes with (default: all cores)")
+    parser.add_argument("--num_workers", type=int, default=2, help="threads that read photos")
+    parser.add_argument("--batch_size", type=int, default=32, help="products per run of the model, at most")
+    parser.add_argument("--max_waiting", type=int, default=128,
+                        help="products under way at once; requests beyond that get 503")
+    parser.add_argument("--max_body_mb", type=float, default=8, help="MiB of a request; larger ones get 413")
+    parser.add_argument("--allow_urls", action="store_true",
+                        help="fetch photos from public http(s) addresses (give it more --num_workers)")
+    return parser.parse_args(arguments)

@@ -1,0 +1,132 @@
+"""The `hf_tagger serve` command as a process: it starts without torch, and loses nothing when it is told to stop."""
+
+import http.client
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+SERVE = [sys.executable, "-m", "hf_tagger.cli", "serve"]
+BODY = json.dumps({"inputs": ["red mug", "blue dress"]})
+
+
+@pytest.fixture
+def serve(exported):
+    """A function that starts the server: (process, its port)."""
+    started = []
+
+    def start(*arguments, command=SERVE):
+        process = subprocess.Popen([*command, str(exported), "--port", "0", "--threads", "1", *arguments], cwd=ROOT,
+                                   env=os.environ | {"PYTHONPATH": str(ROOT)}, stderr=subprocess.PIPE, text=True)
+        started.append(process)
+        line = process.stderr.readline()
+        assert "/tags" in line, line + process.stderr.read()
+        return process, int(line.partition("http://127.0.0.1:")[2].partition("/")[0])
+
+    yield start
+    for process in started:
+        process.kill()
+        process.wait()
+
+
+class Client(threading.Thread):
+    """Asks again and again on one connection, until the server says that it closes it; notes every answer or error."""
+
+    def __init__(self, port):
+        super().__init__()
+        self.port, self.answers, self.closed = port, [], False
+
+    def run(self):
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=30)
+        while not self.closed:
+            try:
+                connection.request("POST", "/tags", BODY, {"Content-Type": "application/json"})
+                response = connection.getresponse()
+                self.answers.append((response.status, len(json.loads(response.read()))))
+                self.closed = response.headers["Connection"] == "close"
+            except (OSError, http.client.HTTPException) as error:
+                self.answers.append(repr(error))
+                return
+
+
+@pytest.mark.parametrize("stop", [signal.SIGTERM, signal.SIGINT])
+def test_told_to_stop_it_answers_all_that_it_took_in_and_ends_well(serve, stop):
+    process, port = serve()
+    clients = [Client(port) for _ in range(12)]
+    for client in clients:
+        client.start()
+    while not all(len(client.answers) > 3 for client in clients):
+        time.sleep(0.01)
+    before = sum(len(client.answers) for client in clients)
+    process.send_signal(stop)
+    for client in clients:
+        client.join(30)
+    assert all(answer == (200, 2) for client in clients for answer in client.answers)
+    assert all(client.closed for client in clients)
+    assert sum(len(client.answers) for client in clients) >= before + len(clients) - 1  # the requests of the moment
+    assert process.wait(15) == 0
+    assert "Traceback" not in process.stderr.read()
+    with pytest.raises(ConnectionRefusedError):
+        http.client.HTTPConnection("127.0.0.1", port, timeout=5).connect()
+
+
+def test_a_request_that_was_on_its_way_when_it_was_told_to_stop_is_answered(serve):
+    process, port = serve()
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
+    for told_to_stop in (False, True):  # on a connection that is kept, and idle at that moment
+        if told_to_stop:
+            process.send_signal(signal.SIGTERM)
+            time.sleep(0.4)
+        connection.request("POST", "/tags", BODY, {"Content-Type": "application/json"})
+        response = connection.getresponse()
+        assert response.status == 200 and len(json.loads(response.read())) == 2
+        assert (response.headers["Connection"] == "close") == told_to_stop
+    assert process.wait(15) == 0
+
+
+def test_a_request_that_is_still_being_sent_when_it_is_told_to_stop_is_answered(serve):
+    process, port = serve()
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
+    connection.putrequest("POST", "/tags")
+    connection.putheader("Content-Type", "application/json")
+    connection.putheader("Content-Length", str(len(BODY)))
+    connection.endheaders(BODY[:10].encode())
+    time.sleep(0.2)
+    process.send_signal(signal.SIGTERM)
+    time.sleep(1.5)  # past the time in which it still takes new requests
+    assert process.poll() is None
+    connection.send(BODY[10:].encode())
+    response = connection.getresponse()
+    assert response.status == 200 and len(json.loads(response.read())) == 2
+    assert process.wait(15) == 0
+
+
+def test_an_exported_folder_is_served_without_torch(serve):
+    code = "import sys; from hf_tagger.cli import main; status = main(); assert 'torch' not in sys.modules; " \
+           "assert 'transformers' not in sys.modules; sys.exit(status)"
+    process, port = serve(command=[sys.executable, "-c", code, "serve"])
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
+    connection.request("POST", "/tags", BODY, {"Content-Type": "application/json"})
+    assert connection.getresponse().status == 200
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(15) == 0, process.stderr.read()
+
+
+@pytest.mark.parametrize(("arguments", "status", "message"), [
+    ([], 0, "serve      answer requests"),
+    (["sreve"], 2, "no command 'sreve'"),
+    (["serve", "nothing/here"], 2, "serve: "),
+    (["serve", "{exported}", "--host", "no.such.host.invalid"], 2, "serve: "),
+])
+def test_says_what_is_wrong_with_a_command(exported, arguments, status, message):
+    command = [*SERVE[:-1], *(argument.format(exported=exported) for argument in arguments)]
+    done = subprocess.run(command, cwd=ROOT, env=os.environ | {"PYTHONPATH": str(ROOT)}, capture_output=True, text=True)
+    assert done.returncode == status and message in done.stdout + done.stderr
+    assert "Traceback" not in done.stderr

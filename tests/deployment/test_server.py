@@ -1,0 +1,281 @@
+"""What requests get for an answer, over real HTTP, from a server on a tiny model."""
+
+import base64
+import http.client
+import io
+import json
+import threading
+import time
+from contextlib import contextmanager
+
+import pytest
+import uvicorn
+from transformers import pipeline
+
+import hf_tagger  # noqa: F401 (registers the pipeline)
+from hf_tagger.deployment.engines import ExportedEngine, TorchEngine
+from hf_tagger.deployment.server import create_app
+from hf_tagger.product_tagger import PRODUCT_KEYS
+from hf_tagger.request_tagger import PARAMETERS
+from hf_tagger.runtime import OnnxTagger
+from tests.tiny_tagger import photo, tiny_model, tiny_processor
+from tests.tiny_writer import add_tiny_decoder
+
+
+def jpeg(*arguments, **options):
+    file = io.BytesIO()
+    photo(*arguments, **options).save(file, "JPEG")
+    return file.getvalue()
+
+
+def base64_jpeg(*arguments, **options):
+    return base64.b64encode(jpeg(*arguments, **options)).decode()
+
+
+@contextmanager
+def serving(engine, **options):
+    """The port of a server in a thread of this process."""
+    server = uvicorn.Server(uvicorn.Config(create_app(engine, **options), port=0, log_level="error"))
+    thread = threading.Thread(target=server.run)
+    thread.start()
+    while not server.started:
+        time.sleep(0.01)
+    try:
+        yield server.servers[0].sockets[0].getsockname()[1]
+    finally:
+        server.should_exit = True
+        thread.join(10)
+        assert not thread.is_alive()
+
+
+@pytest.fixture(scope="module")
+def port(exported):
+    with serving(ExportedEngine(exported, threads=1), max_waiting=16, max_body_bytes=100_000) as port:
+        yield port
+
+
+def send(port, body, kind="application/json", method="POST", path="/tags"):
+    """(status, decoded answer, headers)"""
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
+    connection.request(method, path, body, {"Content-Type": kind} if kind else {})
+    response = connection.getresponse()
+    answer = response.read()
+    connection.close()
+    is_json = response.headers["Content-Type"].startswith("application/json")
+    return response.status, json.loads(answer) if is_json else answer.decode(), response.headers
+
+
+def ask(port, inputs, **parameters):
+    return send(port, json.dumps({"inputs": inputs, "parameters": parameters}))
+
+
+def form(fields):
+    """A multipart body and its content type; bytes are sent as files."""
+    lines = []
+    for name, value in fields:
+        file = '; filename="x.jpg"' if isinstance(value, bytes) else ""
+        head = f'--frontier\r\nContent-Disposition: form-data; name="{name}"{file}\r\n\r\n'
+        lines.append(head.encode() + (value if isinstance(value, bytes) else value.encode()) + b"\r\n")
+    return b"".join(lines) + b"--frontier--\r\n", "multipart/form-data; boundary=frontier"
+
+
+def same(tags, wanted):
+    assert [(tag["label"], tag["attribute"], tag["source"]) for tag in tags] == [
+        (tag["label"], tag["attribute"], tag["source"]) for tag in wanted]
+    assert [tag["score"] for tag in tags] == pytest.approx([tag["score"] for tag in wanted], abs=1e-4)
+
+
+def test_answers_as_the_runtime_does_each_request_with_its_own_options(port, exported):
+    tagger = OnnxTagger(exported, threads=1)
+    wanted = tagger({"title": "red mug", "image": jpeg("Red", "Mug")}, threshold=0)
+    assert len(wanted) > 2
+    product = {"title": "red mug", "image": base64_jpeg("Red", "Mug")}
+    status, tags, _ = ask(port, product, threshold=0)
+    assert status == 200
+    same(tags, wanted)
+    body, kind = form([("title", "red mug"), ("image", jpeg("Red", "Mug")), ("parameters", '{"threshold": 0}')])
+    same(send(port, body, kind)[1], wanted)
+    same(ask(port, {**product, "image": "data:image/jpeg;base64," + product["image"]}, threshold=0)[1], wanted)
+
+    options = [{}, {"top_k": 1, "threshold": 0}, {"attributes": ["colour"]}, {"threshold": 0}] * 3
+    answers = [None] * len(options)
+
+    def client(number):
+        answers[number] = ask(port, ["blue dress", product], **options[number])
+
+    threads = [threading.Thread(target=client, args=(number,)) for number in range(len(options))]
+    for group in (threads[:6], threads[6:]):  # 6 x 2 products are fewer than may wait
+        for thread in group:
+            thread.start()
+        for thread in group:
+            thread.join()
+    for wanted, (status, found, _) in zip(options, answers, strict=True):
+        assert status == 200
+        same(found[0], tagger("blue dress", **wanted))
+        same(found[1], tagger({"title": "red mug", "image": jpeg("Red", "Mug")}, **wanted))
+
+
+def test_a_bad_product_of_a_list_takes_no_other_with_it(port):
+    damaged = base64.b64encode(jpeg()[:200]).decode()
+    status, answers, _ = ask(port, ["red mug", {"title": "mug", "image": damaged}, {"titel": "mug"}, 7, "blue mug"])
+    assert status == 200
+    assert [isinstance(answer, list) for answer in answers] == [True, False, False, False, True]
+    assert "image 0" in answers[1]["error"] and "Did you mean 'title'" in answers[2]["error"]
+    assert "int is not a product" in answers[3]["error"] and not any("item" in answers[row]["error"] for row in (1, 3))
+    assert ask(port, [])[:2] == (200, [])
+
+
+@pytest.mark.parametrize(("inputs", "parameters", "message"), [
+    ({"titel": "mug"}, {}, "unknown key 'titel'"),
+    ({"title": 5}, {}, "title must be a str, got int"),
+    ({}, {}, "neither text nor a photo"),
+    ({"title": "x" * 50_001}, {}, "shorten it"),
+    ({"image": "not a photo"}, {}, "not base64"),
+    ({"image": ["a"]}, {}, "must be a base64 string, got list"),
+    ({"images": "a"}, {}, "images must be a list"),
+    ({"image": "http://127.0.0.1/a.jpg"}, {}, "fetches none"),
+    (None, {}, "NoneType is not a product"),
+    ("mug", {"topk": 3}, "unknown parameter 'topk'. Did you mean 'top_k'?"),
+    ("mug", {"top_k": 0}, "whole number from 1"),
+    ("mug", {"threshold": "high"}, "not supported"),
+    ("mug", {"threshold": float("nan")}, "between 0 and 1"),
+    ("mug", {"attributes": "colour"}, "attributes is a list"),
+    ("mug", {"attributes": ["color"]}, "Did you mean 'colour'?"),
+    ("mug", {"attributes": 5}, "not iterable"),
+    ("mug", {"allow_urls": True}, "unknown parameter 'allow_urls'"),
+    ("mug", {"free_form": True}, "unknown parameter 'free_form'"),  # not exported
+])
+def test_what_cannot_be_understood_is_said_with_422(port, inputs, parameters, message):
+    status, answer, _ = ask(port, inputs, **parameters)
+    assert status == 422 and message in answer["error"], answer
+
+
+@pytest.mark.parametrize(("body", "kind", "status"), [
+    (b"{", "application/json", 400),
+    (b"[" * 100_000, "application/json", 400),
+    (b"\xff", "application/json", 400),
+    (b"mug", "text/plain", 415),
+    (b"title=mug", "application/x-www-form-urlencoded", 415),
+    (b"mug", None, 415),
+    (b'{"inputs": "mug", "parameter": {}}', "application/json", 422),
+    (b'{"inputs": "mug", "parameters": []}', "application/json", 200),
+    (b'{"inputs": "mug", "parameters": [1]}', "application/json", 422),
+    (b'"mug"', "application/json", 422),
+    (b"no form", "multipart/form-data; boundary=frontier", 400),
+    (b"no form", "multipart/form-data", 400),
+    (*form([("image", "photos/1.jpg")]), 422),
+    (*form([("text", b"mug")]), 422),
+    (*form([("text", "mug"), ("text", "dress")]), 422),
+    (*form([("text", "mug"), ("parameters", "{")]), 400),
+    (b" " * 100_001, "application/json", 413),
+    (iter([b" " * 60_000] * 2), "application/json", 413),  # chunked: no length is told
+    (json.dumps({"inputs": ["mug"] * 17}), "application/json", 413),
+])
+def test_malformed_requests_get_the_status_that_says_why(port, body, kind, status):
+    found, answer, _ = send(port, body, kind)
+    assert found == status, answer
+    if status != 200:
+        assert set(answer) == {"error"}
+    assert ask(port, "mug")[0] == 200
+
+
+def test_no_file_is_ever_opened_for_a_request(port, tmp_path):
+    (tmp_path / "mug").write_bytes(jpeg())
+    path = str(tmp_path / "mug")
+    for given in (path, path.replace("/", "/" * 4), {"path": path}, {"bytes": None, "path": path}, f"file://{path}"):
+        status, answer, _ = ask(port, {"title": "mug", "image": given})
+        assert status == 422 and "base64" in answer["error"]
+    (tmp_path / "abcd").write_bytes(jpeg())  # a path that is base64, too
+    status, answer, _ = ask(port, {"title": "mug", "image": "abcd"})
+    assert status == 422 and "not an image in a known format" in answer["error"]
+
+
+class GatedEngine(ExportedEngine):
+    """Its model runs only while the gate is open, and breaks on one text."""
+
+    def __init__(self, *arguments, **options):
+        super().__init__(*arguments, **options)
+        self.gate, self.sizes, run = threading.Event(), [], self.tag
+
+        def tag(products, options):
+            self.gate.wait(30)
+            self.sizes.append(len(products))
+            if any(product["text"] == "broken" for product in products):
+                raise RuntimeError("the model broke")
+            return run(products, options)
+
+        self.tag = tag
+
+
+def test_a_full_queue_says_503_and_when_to_try_again_then_batches_what_waited(exported):
+    engine = GatedEngine(exported, threads=1)
+    answers = []
+    with serving(engine, max_waiting=6, batch_size=4) as port:
+        threads = [threading.Thread(target=lambda: answers.append(ask(port, "mug"))) for _ in range(6)]
+        for thread in threads:
+            thread.start()
+        until = time.monotonic() + 20
+        while "hf_tagger_waiting_products 6" not in send(port, None, None, "GET", "/metrics")[1]:
+            assert time.monotonic() < until
+            time.sleep(0.02)
+        status, answer, headers = ask(port, "mug")
+        assert status == 503 and "try again" in answer["error"] and int(headers["Retry-After"]) > 0
+        assert send(port, None, None, "GET", "/health")[0] == 200
+        engine.gate.set()
+        for thread in threads:
+            thread.join()
+        assert [status for status, *_ in answers] == [200] * 6
+        assert max(engine.sizes) > 1 and sum(engine.sizes) == 6 and max(engine.sizes) <= 4
+        assert ask(port, "mug")[0] == 200
+        metrics = send(port, None, None, "GET", "/metrics")[1]
+        assert 'hf_tagger_requests_total{status="200"} 7.0' in metrics
+        assert 'hf_tagger_requests_total{status="503"} 1.0' in metrics
+        assert "hf_tagger_batch_products_sum 7.0" in metrics and "hf_tagger_waiting_products 0.0" in metrics
+
+
+def test_a_product_that_breaks_the_model_breaks_no_other(exported):
+    engine = GatedEngine(exported, threads=1)
+    engine.gate.set()
+    with serving(engine) as port:
+        status, answers, _ = ask(port, ["red mug", "broken", "blue mug"])
+        assert status == 200 and [isinstance(answer, list) for answer in answers] == [True, False, True]
+        assert answers[1]["error"] == "tagging it failed: RuntimeError"
+        assert ask(port, "broken")[0] == 500
+
+
+def test_describes_itself(port):
+    status, described, _ = send(port, None, None, "GET", "/openapi.json")
+    content = described["paths"]["/tags"]["post"]["requestBody"]["content"]
+    body = content["application/json"]["schema"]["properties"]
+    product = body["inputs"]["oneOf"][1]["properties"]
+    assert status == 200 and set(product) == set(PRODUCT_KEYS)
+    assert set(body["parameters"]["properties"]) == {"top_k", "threshold", "attributes"}
+    assert set(content) == {"application/json", "multipart/form-data"}
+    assert "503" in described["paths"]["/tags"]["post"]["responses"]
+    assert send(port, None, None, "GET", "/docs")[0] == 200
+
+
+def test_a_torch_model_writes_tags_too(tmp_path):
+    model, processor = tiny_model().eval(), tiny_processor()
+    add_tiny_decoder(model, processor)
+    pipe = pipeline("product-tagging", model=model, processor=processor, device="cpu")
+    pipe.save_pretrained(tmp_path)
+    product = {"title": "red mug", "image": base64_jpeg("Red", "Mug")}
+    given = {"title": "red mug", "image": jpeg("Red", "Mug")}
+    engine = TorchEngine(str(tmp_path))
+    with serving(engine) as port:
+        for options in ({}, {"threshold": 0, "top_k": 2}, {"free_form": True}, {"free_form": True, "max_tags": 1}):
+            status, tags, _ = ask(port, product, **options)
+            assert status == 200
+            same(tags, pipe(given, **options))
+        assert ask(port, product, free_form=True, language="xx")[0] == 422
+        assert ask(port, product, num_beams=500)[0] == 422
+        described = send(port, None, None, "GET", "/openapi.json")[1]["paths"]["/tags"]["post"]["requestBody"]
+    parameters = described["content"]["application/json"]["schema"]["properties"]["parameters"]["properties"]
+    assert set(parameters) == set(PARAMETERS)
+    runs = []
+    engine.pipeline.forward = lambda *arguments, **options: runs.append(options) or type(pipe).forward(
+        engine.pipeline, *arguments, **options)
+    prepared = [engine.preprocess(given) for _ in range(3)]
+    engine.tag(prepared, [{"top_k": 1}, {"free_form": True}, {"threshold": 0.2}])
+    assert len(runs) == 2  # closed tags of whatever options share a run
