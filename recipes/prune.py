@@ -12,7 +12,7 @@ and opens like any other model.
 `--zeros` sets the smallest weights of both towers to zero instead (torch.nn.utils.prune). It is there to be measured:
 files stay as large, and kernels for dense matrices as slow.
 
-Prints parameters, macro-F1 on the validation split and milliseconds of the text tower, before and after.
+Prints parameters, macro-F1 on the validation split under every protocol, and milliseconds of the text tower.
 """
 
 import argparse
@@ -34,7 +34,8 @@ from hf_tagger.catalog.strict import ConfigError
 from hf_tagger.deployment.pruning import measure_importance, prune_text_tower, zero_smallest_weights
 from hf_tagger.deployment.vocabulary import PruningError
 from hf_tagger.evaluation.parity import macro_f1
-from hf_tagger.evaluation.predict import predict
+from hf_tagger.evaluation.predict import predict_each
+from hf_tagger.evaluation.protocols import reading_alike, seen_through
 from hf_tagger.pipeline_tagger import ProductTaggingPipeline
 from hf_tagger.training.arguments import ModelSettings, PhaseSettings, load_run
 from hf_tagger.training.build import load_model
@@ -52,17 +53,16 @@ def main(arguments: list[str]) -> int:
         model, processor = load_model(options.model)
         catalog = open_catalog(settings.catalog, Path(options.output_dir, "catalog"))
         collator = Collator(processor, model.config.attributes, allow_urls=catalog.schema.allow_urls)
-        validation = CatalogLoader(catalog, settings.evaluation.validation, collator, settings.training.loader)
-        found = {"before": described(model, validation)}
+        found = {"before": described(model, collator, catalog, settings)}
         whole, _ = load_model(options.model)
         cut(model, options, CatalogLoader(catalog, "train", collator, settings.training.loader, shuffle=True), settings)
-        found["pruned"] = described(model, validation)
+        found["pruned"] = described(model, collator, catalog, settings)
         out = options.output_dir
         ProductTaggingPipeline(model, processor=processor).save_pretrained(out)
         if options.epochs and options.zeros is None:
             recover(settings, data, out, options)
             model, _ = load_model(out)
-            found["recovered"] = described(model, validation)
+            found["recovered"] = described(model, collator, catalog, settings)
         found["text_tower_ms"] = text_tower_ms({"before": whole, "pruned": model})
     except (ConfigError, PruningError, TooManyBadRows, NonFiniteLoss) as error:
         print(f"prune: {error}", file=sys.stderr)
@@ -125,10 +125,14 @@ def recover(settings, data: dict, out: str, options: argparse.Namespace) -> None
     run.save()
 
 
-def described(model, validation: CatalogLoader) -> dict:
-    predictions = predict(model, validation.epoch())
-    return {"parameters": sum(parameter.numel() for parameter in model.parameters()),
-            "macro_f1": round(macro_f1(predictions)["mean"], 4),
+def described(model, collator: Collator, catalog, settings) -> dict:
+    scores = {}
+    for alike in reading_alike(settings.evaluation.protocols):
+        seen = seen_through(catalog, next(iter(alike.values())))
+        batches = CatalogLoader(seen, settings.evaluation.validation, collator, settings.training.loader).epoch()
+        predictions = predict_each(model, batches, [protocol.without for protocol in alike.values()])
+        scores |= {name: round(macro_f1(found)["mean"], 4) for name, found in zip(alike, predictions, strict=True)}
+    return {"parameters": sum(parameter.numel() for parameter in model.parameters()), "macro_f1": scores,
             "text": {key: getattr(model.config.text_config, key) for key in ("num_hidden_layers", "intermediate_size")}
             | {"heads": model.config.text_heads or model.config.text_config.num_attention_heads}}
 
