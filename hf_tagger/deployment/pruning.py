@@ -139,9 +139,14 @@ def zero_smallest_weights(model: TaggerModel, share: float) -> float:
     towers = [getattr(model.encoder, name, None) for name in ("text_tower", "vision_tower")]
     weights = [(module, "weight") for tower in towers if tower is not None for module in tower.modules()
                if isinstance(module, nn.Linear | nn.Conv2d)]
+    # torch ranks flat views of the weights, which those of convolutions kept channels last do not have.
+    contiguous = all(module.weight.is_contiguous() for module, _ in weights)
+    model.to(memory_format=torch.contiguous_format)
     prune.global_unstructured(weights, prune.L1Unstructured, amount=share)
     for module, name in weights:
         prune.remove(module, name)
+    if not contiguous:
+        model.to(memory_format=torch.channels_last)
     zeros = sum(int((module.weight == 0).sum()) for module, _ in weights)
     return zeros / sum(module.weight.numel() for module, _ in weights)
 

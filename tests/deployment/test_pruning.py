@@ -113,8 +113,9 @@ def test_towers_of_another_build_and_products_without_text_are_refused():
         importance_of(tagger(), texts=[None], photos=PHOTOS[:1])
 
 
-def test_zeroed_weights_are_the_smallest_and_leave_the_size_as_it_was():
-    model = tagger()
+@pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
+def test_zeroed_weights_are_the_smallest_and_leave_the_size_as_it_was(memory_format):
+    model = tagger().to(memory_format=memory_format)
     layers = [module for module in model.encoder.modules() if isinstance(module, nn.Linear | nn.Conv2d)]
     weights = sum(parameter.numel() for parameter in model.parameters())
     heads = model.tag_head.query.weight.clone()
