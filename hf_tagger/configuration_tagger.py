@@ -48,6 +48,8 @@ class TaggerConfig(PreTrainedConfig):
             `decision_tagger.py`). A `single` attribute has at most one tag per product.
         text_config: any `AutoModel` encoder's configuration, `RecurrentTextConfig`, or None for a photo-only model.
         vision_config: a `timm_wrapper` configuration (any timm backbone), or None for a text-only model.
+        text_heads: attention heads that pruning has left in each layer of the text tower; 0: all that `text_config`
+            says.
         fusion: how the two pooled vectors become one. `concat` (an MLP over both), `gated` (gated multimodal unit,
             arXiv 1702.01992), `attention` (transformer layers over the fused sequence), `late` (each modality gives
             logits of its own, averaged with weights learned per attribute).
@@ -91,6 +93,7 @@ class TaggerConfig(PreTrainedConfig):
     text_config: dict | PreTrainedConfig | None = None
     vision_config: dict | PreTrainedConfig | None = None
     attributes: list[dict[str, Any]] | None = None
+    text_heads: int = 0
     fusion: Literal["concat", "gated", "attention", "late"] = "concat"
     hidden_size: int = 512
     fusion_layers: int = 1
