@@ -19,8 +19,8 @@ STRATEGIES = {
     "rare_tags": "rare tags", "mix": "close calls and rare tags", "critic_disagreement": "model and critic differ",
     "k_center": "unlike what was judged", "catalogue": "as in the catalogue",
 }  # fmt: skip
-SHOWN = dict(zip(SHOW, ("not judged by me", "not judged by anybody", "second opinion", "judged by me",
-                        "reviewers differ", "changed since judged"), strict=True))
+SHOWN = dict(zip(SHOW, ("to judge", "judged by nobody", "second opinion", "judged by me", "reviewers differ",
+                        "changed since"), strict=True))
 CONFIDENT = dict(zip(CONFIDENCE, ("any", "below 0.5", "0.5 to 0.8", "above 0.8"), strict=True))
 ADD = """
 <div class="field"><input type="text" role="combobox" aria-expanded="false" aria-controls="offers"
@@ -56,6 +56,7 @@ def build_page(desk: ReviewDesk, reviewer: str = "", speech: str | None = None) 
                 bar = _html("bar", scale=4, min_width=180)
             with gr.Accordion("Filters and order", open=False, elem_id="filters"):
                 filters = _filters(desk)
+                language = filters[1]
             with gr.Row():
                 with gr.Column(scale=2, min_width=300):
                     look = _html("look")
@@ -80,11 +81,13 @@ def build_page(desk: ReviewDesk, reviewer: str = "", speech: str | None = None) 
             return *shown(opened, None), opened.reviewer
 
         def tick(opened: Session):
-            finished = desk.predictions.finished
-            before = opened.row
+            finished, before = desk.predictions.finished, opened.row
             if before is None:
                 desk.open(opened)
-            return *shown(opened, before), gr.Timer(active=not finished or opened.row is None and not finished)
+            seen = [ANY, *desk.predictions.languages]
+            new = gr.Dropdown(choices=seen) if seen != opened.languages else gr.skip()
+            opened.languages = seen
+            return *shown(opened, before), gr.Timer(active=not finished), new
 
         def act(opened: Session, event: gr.EventData):
             before, told = opened.row, event._data
@@ -116,15 +119,16 @@ def build_page(desk: ReviewDesk, reviewer: str = "", speech: str | None = None) 
             return proposals_view(desk)
 
         # "multiple" and one at a time: keys that are pressed faster than the disk writes are all heard, in order.
-        judging = quick | {"trigger_mode": "multiple", "concurrency_limit": 1, "concurrency_id": "judging"}
+        in_turn = quick | {"concurrency_limit": 1, "concurrency_id": "judging"}
+        judging = in_turn | {"trigger_mode": "multiple"}
         app.load(start, [memory], [*views, name], **quick)
-        timer.tick(tick, [session], [*views, timer], **quick | {"concurrency_limit": 1, "concurrency_id": "judging"})
+        timer.tick(tick, [session], [*views, timer, language], **in_turn)
         card.act(act, [session], views, **judging)
         gr.on([name.blur, name.submit, *(one.input for one in filters)], choose, [session, name, *filters], views,
               **judging)
         proposed_tab.select(lambda: proposals_view(desk), None, proposed, **quick)
         proposed.rule(rule, [session], proposed, **quick)
-        progress_tab.select(lambda opened: progress_view(desk, opened), session, progress, **quick)
+        progress_tab.select(lambda: progress_view(desk), None, progress, **quick)
     return app
 
 
@@ -149,7 +153,7 @@ def _filters(desk: ReviewDesk) -> list[gr.components.Component]:
     attributes = [ANY, *(entry["name"] for entry in desk.attributes)]
     with gr.Row():
         attribute = gr.Dropdown(attributes, value=ANY, label="Attribute", min_width=140, elem_id="attribute")
-        language = gr.Dropdown([ANY], value=ANY, label="Language", min_width=110, allow_custom_value=True)
+        language = gr.Dropdown([ANY], value=ANY, label="Language", min_width=110)
         confidence = gr.Dropdown([(label, value) for value, label in CONFIDENT.items()], value="any",
                                  label="Confidence", min_width=110)
         show = gr.Dropdown([(label, value) for value, label in SHOWN.items()], value="open", label="Show",

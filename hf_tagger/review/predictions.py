@@ -2,6 +2,7 @@
 
 import atexit
 import json
+import logging
 import threading
 import weakref
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -81,6 +82,10 @@ class CatalogPredictions:
         return self.tagger.model.config.attributes
 
     @property
+    def languages(self) -> list[str]:
+        return sorted({product.language for product in self.products if product.language})
+
+    @property
     def predicted(self) -> int:
         """How many products have a prediction."""
         return len(self._predictions) - self._predictions.count(None)
@@ -104,21 +109,25 @@ class CatalogPredictions:
         return self._predictions[row]
 
     def _run(self) -> None:
+        rows = []
         try:
-            records = (record for record in self._records() if not isinstance(record, Refusal))
-            records = islice(records, self._most)
-            while not self._stop.is_set() and (batch := list(islice(records, AT_ONCE))):
-                rows = [self._take(record) for record in batch]
-                self._predict([row for row in rows if row is not None])
+            for record in islice((one for one in self._records() if not isinstance(one, Refusal)), self._most):
+                if self._stop.is_set():
+                    return
+                rows.append(self._take(record))
+                if len(rows) == AT_ONCE:
+                    self._predict(rows)
+                    rows = []
+            self._predict(rows)
         except Exception as error:  # the reviewers are told; what was read before can still be reviewed
+            logging.getLogger(__name__).exception("reading the catalogue failed")
             self.error = f"{type(error).__name__}: {error}"
-            raise
         finally:
             self.finished = True
 
-    def _take(self, record: Record) -> int | None:
+    def _take(self, record: Record) -> int:
         if record["id"] in self.row_of:  # verdicts are kept by the id: a second product of that id would mix them up
-            return None
+            return self.row_of[record["id"]]
         row = len(self.products)
         images = [self._kept(image, f"{row}-{number}") for number, image in enumerate(record["images"])]
         self._predictions.append(self._known.get(record["id"]))

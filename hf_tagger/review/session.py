@@ -27,6 +27,7 @@ class Session:
         trail, place: rows of the products shown so far, and where among them this reviewer is.
         shown: the fingerprint of the product in view when it was shown.
         step: counts what was asked for.
+        languages: that there are to choose from.
         notice, trouble: what there is to tell, good and bad.
     """
 
@@ -36,6 +37,7 @@ class Session:
     place: int = -1
     shown: str = ""
     step: int = 0
+    languages: list[str] = field(default_factory=list)
     notice: str = ""
     trouble: str = ""
 
@@ -186,7 +188,7 @@ class ReviewDesk:
         try:
             self.log.follow()
             action()
-        except (ReviewError, FeedbackError) as error:
+        except (ValueError, FeedbackError) as error:
             session.trouble = str(error)
 
     def _check(self, session: Session, product: str) -> None:
@@ -234,16 +236,17 @@ class ReviewDesk:
                               "stale. Look at it again.")
 
     def _instead(self, session: Session, attribute: str, tag: str, decision: str) -> list[tuple]:
-        """Of an attribute that has one tag at most, this one rules the others out: a predicted one is rejected, one
-        that the reviewer gave before is taken back."""
+        """Of an attribute that has one tag at most, this one rules out the predicted one and what the reviewer gave
+        before."""
         if decision not in ("accept", "add") or self._kinds.get(attribute) != "single":
             return []
-        predicted = [other for _, other in self.chosen(session.row, attribute) if other != tag]
-        given = [other for (name, other), said in self.log.standing(self.product(session).id).items()
-                 if name == attribute and other not in (tag, *predicted) and session.reviewer in said
-                 and said[session.reviewer].decision in ("accept", "add")]
-        return [(attribute, other, decided, self._score(session, attribute, other))
-                for others, decided in ((predicted, "reject"), (given, "withdraw")) for other in others]
+        standing = self.log.standing(self.product(session).id)
+        said = {other: by_reviewer[session.reviewer].decision for (name, other), by_reviewer in standing.items()
+                if name == attribute and self._is_fresh(session, by_reviewer.get(session.reviewer))}
+        others = {other for _, other in self.chosen(session.row, attribute)} | {
+            other for other, decided in said.items() if decided in ("accept", "add")}
+        return [(attribute, other, "reject", self._score(session, attribute, other))
+                for other in sorted(others - {tag}) if said.get(other) != "reject"]
 
     def _mine(self, session: Session, attribute: str, tag: str) -> Verdict | None:
         return self.log.standing(self.product(session).id).get((attribute, tag), {}).get(session.reviewer)

@@ -37,9 +37,9 @@ def try_it_tab(predictions: CatalogPredictions, speech: str | None) -> None:
                            "language": language or None}
                 tags = tagger({key: value for key, value in product.items() if value is not None},
                               free_form=config.decoder is not None)
-            return tags_view(tags, heard)
+            return tags_view(config.attributes, tags, heard)
         except (ProductError, ValueError) as error:
-            return tags_view([], trouble=str(error).removeprefix("item 0: "))
+            return tags_view([], [], trouble=str(error).removeprefix("item 0: "))
 
     inputs = [text, photo, audio, language]
     options = {"api_visibility": "private", "concurrency_limit": 1}

@@ -12,13 +12,14 @@ from hf_tagger.decision_tagger import attribute_slices
 from hf_tagger.evaluation.review import embedded_photo
 from hf_tagger.feedback.agreement import agreement
 from hf_tagger.feedback.proposals import proposals
-from hf_tagger.feedback.verdicts import UNDECIDED, Verdict
+from hf_tagger.feedback.store import FeedbackError
+from hf_tagger.feedback.verdicts import UNDECIDED
 from hf_tagger.review.reasons import reasons
 from hf_tagger.review.session import ReviewDesk, Session
 
 PHOTO_SIDE, PHOTOS = 720, 4
 CANDIDATES, LEAST = 2, 0.05
-YES = ("accept", "add")
+SAID = {"accept": "yes", "add": "yes", "reject": "no", "unsure": "unsure"}
 
 _environment = Environment(loader=FileSystemLoader(Path(__file__).parent), autoescape=True, trim_blocks=True,
                            lstrip_blocks=True, undefined=StrictUndefined)
@@ -27,7 +28,7 @@ _environment = Environment(loader=FileSystemLoader(Path(__file__).parent), autoe
 @dataclass
 class Chip:
     """A tag as it stands on the card, `number` from 1. `mine`: the reviewer's decision, "" for none; `stale`: it was
-    said of the product as it was before; `others`: [(reviewer, decision)]."""
+    said of the product as it was before; `others`: {decision: [reviewers]}."""
 
     attribute: str
     label: str
@@ -38,7 +39,7 @@ class Chip:
     number: int = 0
     mine: str = ""
     stale: bool = False
-    others: list[tuple[str, str]] = field(default_factory=list)
+    others: dict[str, list[str]] = field(default_factory=dict)
 
 
 def product_view(desk: ReviewDesk, session: Session) -> str:
@@ -87,16 +88,15 @@ def chips_of(desk: ReviewDesk, session: Session) -> list[Chip]:
     chips += [Chip(UNDECIDED, tag, None, False, False, True) for attribute, tag in standing if attribute == UNDECIDED]
     for number, chip in enumerate(chips, 1):
         chip.number = number
-        for reviewer, verdict in standing.get((chip.attribute, chip.label), {}).items():
-            _say(chip, verdict, reviewer == session.reviewer, desk.queue.is_fresh(session.row, verdict))
+        said = dict(standing.get((chip.attribute, chip.label), {}))
+        if (mine := said.pop(session.reviewer, None)) is not None:
+            chip.mine, chip.stale = mine.decision, not desk.queue.is_fresh(session.row, mine)
+        # What others said is not shown to who has not spoken: agreement would measure how well one copies.
+        if mine is not None or session.filters.show == "disputed":
+            for reviewer, verdict in said.items():
+                fresh = desk.queue.is_fresh(session.row, verdict)
+                chip.others.setdefault(SAID[verdict.decision] if fresh else "stale", []).append(reviewer)
     return chips
-
-
-def _say(chip: Chip, verdict: Verdict, mine: bool, fresh: bool) -> None:
-    if mine:
-        chip.mine, chip.stale = verdict.decision, not fresh
-    else:
-        chip.others.append((verdict.reviewer, verdict.decision if fresh else "stale"))
 
 
 def bar_view(desk: ReviewDesk, session: Session) -> str:
@@ -105,8 +105,12 @@ def bar_view(desk: ReviewDesk, session: Session) -> str:
     return _render("bar.html.jinja", judged=judged, total=total, session=session, predictions=desk.predictions)
 
 
-def progress_view(desk: ReviewDesk, session: Session) -> str:
+def progress_view(desk: ReviewDesk) -> str:
     """Who judged how much, and how far reviewers agree."""
+    try:
+        desk.log.follow()
+    except FeedbackError as error:
+        return _render("progress.html.jinja", trouble=str(error))
     verdicts = desk.log.all()
     standing = [said for product in desk.log.products() for by_reviewer in desk.log.standing(product).values()
                 for said in by_reviewer.values()]
@@ -115,21 +119,26 @@ def progress_view(desk: ReviewDesk, session: Session) -> str:
         products, counts = reviewers.setdefault(verdict.reviewer, (set(), {}))
         products.add(verdict.product)
         counts[verdict.decision] = counts.get(verdict.decision, 0) + 1
-    pairs = [("all attributes", agreement(verdicts))]
-    if len({verdict.reviewer for verdict in standing}) > 1:
-        pairs += [(entry["name"], agreement(verdicts, entry["name"])) for entry in desk.attributes]
-    return _render("progress.html.jinja", reviewers=sorted(reviewers.items()), pairs=pairs,
-                   predictions=desk.predictions, store=desk.store.url)
+    overall = agreement(verdicts)
+    by_attribute = [(entry["name"], agreement(verdicts, entry["name"])) for entry in desk.attributes if overall]
+    return _render("progress.html.jinja", trouble="", reviewers=sorted(reviewers.items()), overall=overall,
+                   by_attribute=by_attribute, store=desk.store.url)
 
 
 def proposals_view(desk: ReviewDesk, trouble: str = "") -> str:
-    return _render("proposals.html.jinja", proposals=proposals(desk.store, desk.attributes), trouble=trouble,
+    found = []
+    try:
+        found = proposals(desk.store, desk.attributes)
+    except FeedbackError as error:
+        trouble = str(error)
+    return _render("proposals.html.jinja", proposals=found, trouble=trouble,
                    attributes=[entry["name"] for entry in desk.attributes], undecided=UNDECIDED)
 
 
-def tags_view(tags: Sequence[dict], heard: str = "", trouble: str = "") -> str:
+def tags_view(attributes: Sequence[dict], tags: Sequence[dict], heard: str = "", trouble: str = "") -> str:
     """What the pipeline lists of one product, attribute by attribute, written tags last."""
-    ordered = sorted(tags, key=lambda tag: (tag["source"] != "vocabulary", tag["attribute"] or ""))
+    places = {entry["name"]: place for place, entry in enumerate(attributes)}
+    ordered = sorted(tags, key=lambda tag: (tag["source"] != "vocabulary", places.get(tag["attribute"], -1)))
     groups = [(source == "vocabulary", attribute, list(group)) for (source, attribute), group in
               groupby(ordered, key=lambda tag: (tag["source"], tag["attribute"] or ""))]
     return _render("tags.html.jinja", groups=groups, heard=heard, trouble=trouble)

@@ -1,5 +1,4 @@
 import csv
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -42,27 +41,22 @@ def write_shop(folder: Path) -> Path:
     return folder
 
 
-@dataclass
-class Desk:
-    """A desk over the rows of a shop, all of them predicted."""
-
-    desk: ReviewDesk
-    folder: Path
-
-    def reopened(self) -> ReviewDesk:
-        return make_desk(self.desk.predictions.tagger, self.folder, self.desk.store)
-
-
 def records(folder: Path):
     for sku, title, language, colour, category in ROWS:
         yield {"id": sku, "text": title, "language": language, "images": [str(folder / f"{sku}.png")],
                "tags": {"colour": [colour], "category": [category], "features": None}}
 
 
-def make_desk(tagger, folder, store, **options) -> ReviewDesk:
-    predictions = CatalogPredictions(tagger, lambda: records(folder), **options)
+def wait(predictions):
+    """Started, and all of it read and predicted."""
     predictions.start()
     predictions._thread.join()
+    return predictions
+
+
+def make_desk(tagger, folder, store, **options) -> ReviewDesk:
+    """A desk over the rows of a shop, all of them predicted."""
+    predictions = wait(CatalogPredictions(tagger, lambda: records(folder), **options))
     log = VerdictLog(store, predictions.attributes)
     queue = ReviewQueue(predictions, log, has_vectors=True, has_critic=False)
     return ReviewDesk(predictions, store, queue, log, "tiny@1")
