@@ -75,6 +75,7 @@ class TaggerConfig(PreTrainedConfig):
         max_name_words: words of a tag's name that are looked for when the whole name is not there.
         critic: whether the pipeline asks the critic of tag sets saved beside the model unless told otherwise.
         personalization: how tags are re-ranked for a shopper, see `personal_tagger`; None: not fitted.
+        speech: checkpoint of the speech recogniser that hears spoken descriptions, unless the pipeline is told another.
         modality_dropout: {"text": p, "image": p}: probability, in training, that a product which has both loses one.
         decoder: what writes free-form tags, None for a model that does not: `vocab_size` of the tag tokenizer, controls
             included; `d_model`, `layers`, `heads`, `ffn_dim`, `dropout` of the decoder; `max_length` in tokens of what
@@ -117,6 +118,7 @@ class TaggerConfig(PreTrainedConfig):
     max_name_words: int = 6
     critic: bool = False
     personalization: dict[str, Any] | None = None
+    speech: str | None = None
     dropout: float = 0.1
     modality_dropout: dict[str, float] | None = None
     decoder: dict[str, Any] | None = None

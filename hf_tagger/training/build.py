@@ -23,7 +23,7 @@ from hf_tagger.training.lora import LoraSettings, apply_lora
 from hf_tagger.training.optimizer import tower_of
 
 CONFIG_FIELDS = ("fusion", "fusion_layers", "fusion_heads", "hidden_size", "text_pooling", "vision_stages",
-                 "vision_grid", "colour_histogram", "tag_head", "dropout", "modality_dropout")
+                 "vision_grid", "colour_histogram", "tag_head", "dropout", "modality_dropout", "speech")
 EMBEDDINGS = re.compile(r"word_embeddings|embed_tokens|tok_embeddings")
 
 
