@@ -5,6 +5,7 @@ import sys
 
 # name: (module, what it does); the module's main(arguments) gives the exit status.
 COMMANDS = {
+    "review": ("hf_tagger.review.command", "open a page on which people accept and correct a catalogue's tags"),
     "serve": ("hf_tagger.deployment.serve", "answer requests for tags over HTTP"),
 }
 

@@ -48,6 +48,8 @@ class TaggerConfig(PreTrainedConfig):
             `decision_tagger.py`). A `single` attribute has at most one tag per product.
         text_config: any `AutoModel` encoder's configuration, `RecurrentTextConfig`, or None for a photo-only model.
         vision_config: a `timm_wrapper` configuration (any timm backbone), or None for a text-only model.
+        text_heads: attention heads that pruning has left in each layer of the text tower; 0: all that `text_config`
+            says.
         fusion: how the two pooled vectors become one. `concat` (an MLP over both), `gated` (gated multimodal unit,
             arXiv 1702.01992), `attention` (transformer layers over the fused sequence), `late` (each modality gives
             logits of its own, averaged with weights learned per attribute).
@@ -73,6 +75,7 @@ class TaggerConfig(PreTrainedConfig):
         max_name_words: words of a tag's name that are looked for when the whole name is not there.
         critic: whether the pipeline asks the critic of tag sets saved beside the model unless told otherwise.
         personalization: how tags are re-ranked for a shopper, see `personal_tagger`; None: not fitted.
+        speech: checkpoint of the speech recogniser that hears spoken descriptions, unless the pipeline is told another.
         modality_dropout: {"text": p, "image": p}: probability, in training, that a product which has both loses one.
         decoder: what writes free-form tags, None for a model that does not: `vocab_size` of the tag tokenizer, controls
             included; `d_model`, `layers`, `heads`, `ffn_dim`, `dropout` of the decoder; `max_length` in tokens of what
@@ -91,6 +94,7 @@ class TaggerConfig(PreTrainedConfig):
     text_config: dict | PreTrainedConfig | None = None
     vision_config: dict | PreTrainedConfig | None = None
     attributes: list[dict[str, Any]] | None = None
+    text_heads: int = 0
     fusion: Literal["concat", "gated", "attention", "late"] = "concat"
     hidden_size: int = 512
     fusion_layers: int = 1
@@ -114,6 +118,7 @@ class TaggerConfig(PreTrainedConfig):
     max_name_words: int = 6
     critic: bool = False
     personalization: dict[str, Any] | None = None
+    speech: str | None = None
     dropout: float = 0.1
     modality_dropout: dict[str, float] | None = None
     decoder: dict[str, Any] | None = None

@@ -95,6 +95,8 @@ class TaggerEncoder(nn.Module):
                 self.text_tower = RecurrentTextModel(config.text_config)
             else:
                 self.text_tower = AutoModel.from_config(config.text_config)
+                for layer in text_layers(self.text_tower) or () if config.text_heads else ():
+                    narrow_attention(layer, list(range(config.text_heads)))
                 # The pooler of BERT and its kin is never used here: drop it rather than ship and synchronise it.
                 if getattr(self.text_tower, "pooler", None) is not None:
                     self.text_tower.pooler = None
@@ -248,6 +250,28 @@ class TaggerEncoder(nn.Module):
                     states = states.permute(0, 2, 3, 1)
                 states = states.flatten(1, 2)
         return torch.cat(vectors, dim=1), states
+
+
+def text_layers(tower: nn.Module) -> list[nn.Module] | None:
+    """The layers of a text tower that is built like BERT's (as RoBERTa's and XLM-R's are), None for any other."""
+    layers = getattr(getattr(tower, "encoder", None), "layer", None)
+    if layers is None or not all(hasattr(layer, "intermediate") for layer in layers):
+        return None
+    return list(layers)
+
+
+@torch.no_grad()
+def narrow_attention(layer: nn.Module, kept: list[int]) -> None:
+    """Cuts all attention heads but these out of a layer of `text_layers`, in place."""
+    attention, output = layer.attention.self, layer.attention.output.dense
+    size = attention.attention_head_size
+    rows = torch.cat([torch.arange(head * size, (head + 1) * size) for head in kept])
+    for part in (attention.query, attention.key, attention.value):
+        part.weight, part.bias = nn.Parameter(part.weight[rows].clone()), nn.Parameter(part.bias[rows].clone())
+        part.out_features = len(rows)
+    output.weight = nn.Parameter(output.weight[:, rows].clone())
+    output.in_features = len(rows)
+    attention.num_attention_heads, attention.all_head_size = len(kept), len(rows)
 
 
 def pool_tokens(states: torch.Tensor, attention_mask: torch.Tensor, pooling: str) -> torch.Tensor:

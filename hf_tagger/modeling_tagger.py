@@ -13,7 +13,16 @@ from transformers.utils import ModelOutput
 from .configuration_tagger import TaggerConfig
 from .decision_tagger import grown, predicted_tags, tag_scores
 from .decoder_tagger import DecoderMemory, TagDecoder, name_pieces, shift_right
-from .encoder_tagger import IMAGE, TEXT, ColourHistogram, Standardise, TaggerEncoder, TowerFeatures, pool_tokens
+from .encoder_tagger import (
+    IMAGE,
+    TEXT,
+    ColourHistogram,
+    Standardise,
+    TaggerEncoder,
+    TaggerEncoderOutput,
+    TowerFeatures,
+    pool_tokens,
+)
 from .exemplars_tagger import ExemplarEvidence, feature_blocks
 from .heads_tagger import EvidenceGate, LinearHead, NameHead, candidate_attributes
 from .lexical_tagger import WordEvidence
@@ -30,6 +39,7 @@ class TaggerOutput(ModelOutput):
             where one has nothing to go by. None in training mode.
         gate_features: [B, A, F], what `EvidenceGate` weighs the sources by. None in training mode.
         pooled: fused vector per product [B, H].
+        encoded: all that the encoder returned. In training mode only.
         last_hidden_state, attention_mask: fused sequence [B, S, H] and its mask [B, S], if asked for.
         memory: what the decoder attends to, if asked for: `encoder_outputs` of `generate`.
         logits: [B, S, V], of the decoder's next tokens; cache: what it remembers of the tokens so far.
@@ -41,6 +51,7 @@ class TaggerOutput(ModelOutput):
     evidence: torch.FloatTensor | None = None
     gate_features: torch.FloatTensor | None = None
     pooled: torch.FloatTensor | None = None
+    encoded: TaggerEncoderOutput | None = None
     last_hidden_state: torch.FloatTensor | None = None
     attention_mask: torch.BoolTensor | None = None
     memory: ModelOutput | None = None
@@ -157,6 +168,7 @@ class TaggerModel(PreTrainedModel, GenerationMixin):
             evidence=evidence,
             gate_features=gate_features,
             pooled=encoded.pooled,
+            encoded=encoded if self.training else None,
             last_hidden_state=encoded.last_hidden_state,
             attention_mask=encoded.attention_mask,
             memory=memory,

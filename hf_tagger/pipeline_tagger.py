@@ -3,7 +3,7 @@
 import math
 import os
 import shutil
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 import torch
@@ -14,13 +14,23 @@ from transformers.utils import cached_file, is_peft_available
 from .critic_tagger import TagSetCritic
 from .free_form_tagger import FreeFormTagger, fold
 from .personal_tagger import ShopperProfile, read_events, shopper_profile
-from .product_tagger import ProductError, check_options, is_stream, list_tags, nearest, read_product, tag_stream
+from .product_tagger import (
+    NO_RECOGNIZER,
+    ProductError,
+    check_options,
+    is_stream,
+    list_tags,
+    nearest,
+    read_product,
+    tag_stream,
+)
 from .request_tagger import answer_request
 from .runtime import OnnxTagger, model_fingerprint
+from .speech_tagger import AudioError, Recognizers, transcribe
 
 FREE_FORM_OPTIONS = ("free_form", "language", "constrained", "max_tags", "min_score")
 OPTIONS = (
-    "top_k", "threshold", "attributes", "critic", "allow_urls", "allow_private_addresses", "on_error",
+    "top_k", "threshold", "attributes", "critic", "allow_urls", "allow_private_addresses", "on_error", "speech",
     "user_history", *FREE_FORM_OPTIONS,
 )  # fmt: skip
 GENERATION_OPTIONS = frozenset(GenerationConfig().to_dict()) - {"top_k"}
@@ -35,10 +45,11 @@ class ProductTaggingPipeline(Pipeline):
         [{"label": "Dress", "score": 0.98, "attribute": "category", "source": "vocabulary"}, ...]
 
     Inputs: a str (the text), or a dict with any of `text` or `title` and `description`, `language` (the one that
-    free-form tags are wanted in), and `image` or `images`: PIL images, paths, bytes, undecoded `datasets` images, uint8
-    arrays, or URLs with `allow_urls=True`. What the model has no tower for is passed over. One product gives a list of
-    tags; a list or tuple of products a list of those; any other iterable (generator, `datasets` or torch dataset) is
-    streamed: an iterator that gives the results in the input's order.
+    free-form tags are wanted in), `image` or `images`: PIL images, paths, bytes, undecoded `datasets` images, uint8
+    arrays, or URLs with `allow_urls=True`; and `audio`, a spoken description, see `speech_tagger.transcribe`. What the
+    model has no tower for is passed over. One product gives a list of tags; a list or tuple of products a list of
+    those; any other iterable (generator, `datasets` or torch dataset) is streamed: an iterator that gives the results
+    in the input's order.
 
     Options, for the pipeline or for one call:
         top_k: at most so many tags per product, the best ones.
@@ -50,6 +61,8 @@ class ProductTaggingPipeline(Pipeline):
             raises the set's score. Default: whether that raised both micro- and macro-F1 on validation data.
         allow_urls: fetch photos from http(s) URLs; at most 20 MiB and 10 seconds each.
         allow_private_addresses: let URLs reach loopback and private addresses.
+        speech: who hears `audio`: folder or Hub id of a checkpoint for automatic speech recognition (Whisper, say), or
+            such a pipeline; default: the config's `speech`. What is said joins the text.
         free_form: also list tags that the model's decoder writes (`source` "generated"), from the same encoder pass.
             One that is a closed tag carries its attribute, and is listed once.
         language: what they are written in, in place of the products' own.
@@ -82,6 +95,7 @@ class ProductTaggingPipeline(Pipeline):
         config = self.model.config
         self._modalities = config.text_config is not None, config.vision_config is not None
         self._free_form: FreeFormTagger | None = None
+        self._recognizers = Recognizers(self.device)
         self._onnx = None if backend == "torch" else self._open_exported(backend)
 
     def _open_exported(self, backend: str) -> OnnxTagger:
@@ -169,7 +183,7 @@ class ProductTaggingPipeline(Pipeline):
         check_options({name: value for name, value in options.items() if name not in generation}, OPTIONS, known)
         if options.get("critic") and options.get("threshold") is not None:
             raise ValueError("the critic judges the model's own choice of tags: pass critic or threshold, not both")
-        groups = (("allow_urls", "allow_private_addresses", "on_error"),
+        groups = (("allow_urls", "allow_private_addresses", "on_error", "speech"),
                   (*FREE_FORM_OPTIONS, "attributes", "threshold", "critic"),
                   ("top_k", "threshold", "attributes", "user_history"))
         groups = [{name: options[name] for name in group if name in options} for group in groups]
@@ -216,16 +230,30 @@ class ProductTaggingPipeline(Pipeline):
         allow_urls: bool = False,
         allow_private_addresses: bool = False,
         on_error: str = "raise",
+        speech: str | Pipeline | None = None,
     ) -> dict[str, Any]:
         """One product -> {"text": str | None, "photos": [uint8 [H, W, 3], ...], "language": str | None}, or, to be
         skipped, {"error": str}.
 
         Raises:
-            ProductError: neither text nor a photo that this model reads, an unreadable photo, a value of a wrong type,
-                an unknown key.
+            ProductError: neither text nor a photo that this model reads, an unreadable photo, audio that cannot be
+                heard, a value of a wrong type, an unknown key.
         """
         return read_product(product, *self._modalities, self.processor.pixels, position, allow_urls,
-                            allow_private_addresses, on_error)
+                            allow_private_addresses, on_error, partial(self.transcribe, speech=speech))
+
+    def transcribe(self, audio, speech: str | Pipeline | None = None) -> str:
+        """What is said in a spoken description, as it joins a product's text; `speech` as the option of that name.
+
+        Raises ProductError where there is no recogniser, or nothing that it could hear.
+        """
+        speech = speech or self.model.config.speech
+        if speech is None:
+            raise ProductError(NO_RECOGNIZER)
+        try:
+            return transcribe(self._recognizers.open(speech) if isinstance(speech, str) else speech, audio)
+        except AudioError as error:
+            raise ProductError(f"audio: {error}") from error
 
     def collate(self, products):
         """Products of `preprocess` -> the processor's tensors, or None if there is no product."""
@@ -253,6 +281,11 @@ class ProductTaggingPipeline(Pipeline):
             raise ValueError(f"critic=True needs {CRITIC}, and there is none beside {place}: train with "
                              "augmentation.critic, or leave the option out")
         return TagSetCritic.from_tensors(load_file(path)).to(self.device)
+
+    @property
+    def has_critic(self) -> bool:
+        """Whether a critic of tag sets is saved beside the model."""
+        return self._file_beside(CRITIC) is not None
 
     def _file_beside(self, name: str) -> str | None:
         source = self.model.name_or_path

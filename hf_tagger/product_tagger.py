@@ -14,7 +14,11 @@ from PIL import Image
 from .image_tagger import ImageError
 from .text_tagger import clean_text
 
-PRODUCT_KEYS = ("text", "title", "description", "language", "image", "images")
+PRODUCT_KEYS = ("text", "title", "description", "language", "image", "images", "audio")
+NO_RECOGNIZER = (
+    'audio needs a speech recogniser: give the pipeline speech="openai/whisper-small", say (a folder or Hub id of any '
+    "checkpoint for automatic speech recognition), or name one under `speech` in the model's config.json"
+)
 
 
 class ProductError(ValueError):
@@ -22,15 +26,16 @@ class ProductError(ValueError):
 
 
 def read_product(product, reads_text: bool, reads_photos: bool, pixels: Callable, position: int = 0,
-                 allow_urls: bool = False, allow_private_addresses: bool = False,
-                 on_error: str = "raise") -> dict[str, Any]:
+                 allow_urls: bool = False, allow_private_addresses: bool = False, on_error: str = "raise",
+                 transcribe: Callable[[Any], str] | None = None) -> dict[str, Any]:
     """One product -> {"text": str | None, "photos": [uint8 [H, W, 3], ...], "language": str | None}, or, to be
-    skipped, {"error": str}. `pixels` opens and resizes a photo (see `image_tagger.read_pixels`).
+    skipped, {"error": str}. `pixels` opens and resizes a photo (see `image_tagger.read_pixels`); `transcribe` says
+    what is said in a spoken description, and raises ProductError where it cannot.
 
     Raises ProductError as the pipeline's `preprocess` says.
     """
     try:
-        text, sources = _read(product, reads_text, reads_photos)
+        text, sources = _read(product, reads_text, reads_photos, transcribe)
         photos = []
         for number, source in enumerate(sources):
             try:
@@ -46,7 +51,8 @@ def read_product(product, reads_text: bool, reads_photos: bool, pixels: Callable
         raise ProductError(message) from error.__cause__
 
 
-def _read(product, reads_text: bool, reads_photos: bool) -> tuple[str | None, list]:
+def _read(product, reads_text: bool, reads_photos: bool,
+          transcribe: Callable[[Any], str] | None) -> tuple[str | None, list]:
     if isinstance(product, str):
         product = {"text": product}
     if not isinstance(product, Mapping):
@@ -70,10 +76,15 @@ def _read(product, reads_text: bool, reads_photos: bool) -> tuple[str | None, li
     if image is not None and images:
         raise ProductError("got image beside images; put all photos into images")
     texts = [clean_text(product[key]) for key in ("text", "title", "description") if product.get(key)]
-    text = ". ".join(filter(None, texts)) or None
     sources = list(images or ([] if image is None else [image]))
+    if spoken := product.get("audio") is not None:
+        if transcribe is None:
+            raise ProductError(NO_RECOGNIZER)
+        texts += [clean_text(transcribe(product["audio"]))] if reads_text else []
+    text = ". ".join(filter(None, texts)) or None
     if text is None and not sources:
-        raise ProductError("neither text nor a photo; give the product a text, title, description or image")
+        raise ProductError("no word was heard in the audio, and there is neither text nor a photo" if spoken else
+                           "neither text nor a photo; give the product a text, title, description or image")
     if text is None and not reads_photos:
         raise ProductError("no text, and this model reads text only; give the product a text or title")
     if not sources and not reads_text:

@@ -13,6 +13,7 @@ training: the first phase that moves a tower (where the configuration has none, 
     same training of the same rows in a plain loop (`hf_tagger.training.throughput`), each in a process of its own.
 memory: what is resident, workers included, while the tags of a made-up catalogue are counted and its batches are read.
 pipeline: products with text and photo through `pipeline("product-tagging")`.
+evaluation: a split scored as recipes/evaluate.py scores it, in turns with the pipeline on the same products.
 inference: what recipes/export.py wrote beside the model, in turns with the model in eager float32, with both on the
     test split for what is lost. Not part of "all".
 """
@@ -36,14 +37,15 @@ from hf_tagger.catalog.strict import ConfigError
 from hf_tagger.catalog.synthetic import generate, write_catalog
 from hf_tagger.evaluation.inference import exported_folders, inference_suite
 from hf_tagger.evaluation.machine import describe_machine, in_fresh_process
-from hf_tagger.evaluation.speed import reading_memory, tagging_speed
+from hf_tagger.evaluation.speed import evaluation_speed, reading_memory, tagging_speed
 from hf_tagger.training.arguments import PhaseSettings, RunSettings, TrainingSettings, load_run
 from hf_tagger.training.memory import keep_freed_memory
 from hf_tagger.training.run import PACKAGES, FinetuneRun
 from hf_tagger.training.throughput import time_training
 from hf_tagger.training.unigram_tokenizer import train_unigram_tokenizer
 
-SUITES = ("training", "memory", "pipeline")
+SUITES = ("training", "memory", "pipeline", "evaluation")
+OF_A_MODEL = {"pipeline", "evaluation", "inference"}
 PHOTO_SIZE = 24
 
 
@@ -63,11 +65,11 @@ def main(arguments: list[str]) -> int:
 def measure(settings: RunSettings, options: argparse.Namespace) -> dict:
     suites = SUITES if options.suite == "all" else (options.suite,)
     model, result = options.model or settings.output_dir, {}
-    if {"pipeline", "inference"} & set(suites) and options.model is None and not Path(model, "config.json").exists():
+    if OF_A_MODEL & set(suites) and options.model is None and not Path(model, "config.json").exists():
         raise ConfigError(f"{model} holds no model: train it with recipes/finetune.py, or name one with --model")
     with tempfile.TemporaryDirectory() as folder:
         folder = Path(folder)
-        if {"training", "pipeline", "inference"} & set(suites):
+        if suites != ("memory",):
             with redirect_stdout(sys.stderr):
                 catalog, result["data"] = open_catalog(settings, folder / "catalog")
             settings = replace(settings, catalog=catalog)
@@ -77,13 +79,18 @@ def measure(settings: RunSettings, options: argparse.Namespace) -> dict:
             result["memory"] = memory(settings.training, options.memory_rows, folder)
         if "pipeline" in suites:
             say(f"tagging with {model}")
-            result["pipeline"] = in_fresh_process(tagging, settings, model, options.products, options.repeats)
+            result["pipeline"] = in_fresh_process(on_split, tagging_speed, settings, model, options.products,
+                                                  options.repeats)
+        if "evaluation" in suites:
+            say(f"evaluating {model}")
+            result["evaluation"] = in_fresh_process(on_split, evaluation_speed, settings, model, settings.evaluation,
+                                                    settings.training.loader, options.repeats)
         if "inference" in suites:
             exported = [Path(folder) for folder in options.exported or exported_folders(model)]
             if not exported:
                 raise ConfigError(f"nothing is exported beside {model}: run recipes/export.py, or give --exported")
-            result["inference"] = in_fresh_process(inference, settings, model, exported, options.products,
-                                                   options.repeats)
+            result["inference"] = in_fresh_process(on_split, inference_suite, settings, settings.training.loader, model,
+                                                   exported, options.products, options.repeats)
     return result
 
 
@@ -179,16 +186,11 @@ def reading(catalog: Path, settings: TrainingSettings, tokenizer) -> dict:
     return reading_memory(catalog, settings.loader, tokenizer, PHOTO_SIZE)
 
 
-def inference(settings: RunSettings, model: str, exported: list[Path], products: int, repeats: int) -> dict:
+def on_split(measure, settings: RunSettings, *arguments) -> dict:
+    """What is measured on the split that is tagged, of the catalogue opened in this process."""
     catalog = Catalog(settings.catalog.source, settings.catalog.schema)
     split = settings.evaluation.split if settings.evaluation.split in catalog.splits else "train"
-    return inference_suite(catalog, split, settings.training.loader, model, exported, products, repeats)
-
-
-def tagging(settings: RunSettings, model: str, products: int, repeats: int) -> dict:
-    catalog = Catalog(settings.catalog.source, settings.catalog.schema)
-    split = settings.evaluation.split if settings.evaluation.split in catalog.splits else "train"
-    return tagging_speed(catalog, split, model, products, repeats)
+    return measure(catalog, split, *arguments)
 
 
 if __name__ == "__main__":

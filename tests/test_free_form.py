@@ -7,6 +7,8 @@ import torch
 from transformers import AutoModel, AutoProcessor, pipeline
 
 from hf_tagger.configuration_tagger import BOS, EOS
+from hf_tagger.evaluation.writing import write
+from hf_tagger.free_form_tagger import FreeFormTagger
 from hf_tagger.modeling_tagger import TaggerModel
 from hf_tagger.pipeline_tagger import ProductTaggingPipeline
 from hf_tagger.training.lora import LoraSettings, apply_lora, save_adapter
@@ -138,6 +140,17 @@ def test_max_tags_and_min_score(tagger):
     written = tagger(PRODUCTS, free_form=True, language="en", max_tags=1, threshold=1.0, min_score=0.0)
     assert all(len(tags) == 1 for tags in written)
     assert generated(tagger(PRODUCTS, free_form=True, min_score=1.0)) == [set()] * 3
+
+
+def test_asked_for_one_attribute_an_answer_counts_whatever_its_score(writer, batch, monkeypatch):
+    model, processor = writer
+    monkeypatch.setitem(model.config.decoder, "min_score", 1.0)
+    known = [{"category": ["Mug"]}, {"category": ["Dress"]}, {"category": ["Mug"]}]
+    read = {**batch, "ids": ["1", "2", "3"], "tags": known, "free_form": known, "languages": ["en"] * 3,
+            "texts": ["red mug", "blue dress", ""]}
+    all_tags, answers = (write(FreeFormTagger(model, processor), [read], one_attribute=asked, gather=False).tags
+                         for asked in (False, True))
+    assert all_tags == [[], [], []] and all(len(tags) == 1 for tags in answers)
 
 
 def test_a_saved_folder_keeps_decoder_and_tag_tokenizer(writer, folder, batch):

@@ -133,12 +133,15 @@ class Collator:
         pixels, faults = [], []
         for source in record["images"] if self.processor.reads_images else ():
             try:
-                photo = self.processor.pixels(source, allow_urls=self.allow_urls)
+                photo = self._pixels(source)
             except ImageError as error:
                 faults.append(error)
                 continue
             pixels.append(photo if self.augment_image is None else self.augment_image(photo))
         return pixels, faults
+
+    def _pixels(self, source) -> np.ndarray:
+        return self.processor.pixels(source, allow_urls=self.allow_urls)
 
 
 def _about(record: dict, pixels: list) -> dict[str, Any]:

@@ -129,14 +129,14 @@ class _Batches(IterableDataset):
         for index, (records, stream_refusals) in enumerate(self.loader.batches(self.epoch)):
             if index < self.skip_batches or (index - self.skip_batches) % shares != share:
                 continue
-            with _seeded(f"{self.loader.seed} {self.epoch} {index} {self.loader.rank}"):
+            with seeded(f"{self.loader.seed} {self.epoch} {index} {self.loader.rank}"):
                 batch = self.loader.collator(records)
             batch["refusals"] = stream_refusals + batch["refusals"]
             yield batch
 
 
-class _seeded:
-    """Random draws inside depend on the batch alone; the generators outside go on as if nothing had been drawn."""
+class seeded:
+    """Random draws inside depend on the key alone; the generators outside go on as if nothing had been drawn."""
 
     def __init__(self, key: str):
         self.seed = random.Random(key).getrandbits(32)

@@ -1,25 +1,28 @@
 """An exported tagger with 8-bit integer weights.
 
 Linear layers compute in int8, their inputs scaled as they come (dynamic quantization); embedding tables are stored in
-int8; convolutions compute in int8 with scales measured on a few photos (static quantization). What a part loses can be
-measured and the part left in float32: see `PARTS`.
+int8; convolutions compute in int8 with scales measured on a few photos (static quantization). Layers that this harms
+stay in float32: `quantize_within` finds them by measuring.
 """
 
 import json
+import re
 import shutil
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import numpy as np
 import onnx
+import onnxruntime
 from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_dynamic, quantize_static
 
 from hf_tagger.deployment.export import write_description
-from hf_tagger.runtime import MODEL, TAGGER, TOKENIZER, WORDS
+from hf_tagger.runtime import MODEL, TAGGER, TOKENIZER, WORDS, OnnxTagger
 
 # Parts of the graph by their modules' names, as the exporter leaves them on the nodes.
 PARTS = {"text": "encoder.text_tower.", "vision": "encoder.vision_tower.", "exemplars": "exemplars"}
+LINEAR = ("MatMul", "Gemm", "Gather")
 
 
 class _Feeds(CalibrationDataReader):
@@ -30,20 +33,81 @@ class _Feeds(CalibrationDataReader):
         return next(self.feeds, None)
 
 
+def quantize_within(
+    source: Path, folder: Path, feeds: Sequence[dict[str, np.ndarray]], judged: Sequence[dict[str, np.ndarray]],
+    parts: Sequence[str] = ("text", "vision"), tolerance: float = 0.005, say: Callable[[str], None] = lambda text: None,
+) -> Path:
+    """`quantize_tagger`, with as few layers left in float32 as keep the tagger's decisions.
+
+    Where int8 changes more decisions than it may, the layers of the part that moves the logits most go back to float32
+    one by one, first the one that moves them most when it alone is int8; then those of the next part.
+
+    Args:
+        judged: inputs of the graph, of products that decisions are compared on.
+        tolerance: share of the decisions (one per product and attribute) that may differ from those in float32.
+        say: told what was found on the way.
+    """
+    source, folder = Path(source), Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    exact = OnnxTagger(source)
+    logits = [exact.session.run(None, feed)[0] for feed in judged]
+    model = onnx.load(source / MODEL, load_external_data=False)
+    layers = {part: list(layers_of(model, [part])) for part in parts}
+
+    def damage(part: str, keep: Sequence[str]) -> float:
+        with TemporaryDirectory(dir=folder) as work:
+            quantize_tagger(source, Path(work), feeds, [part], keep)
+            return _root_mean_square(logits, _logits(Path(work), judged))
+
+    def most_harmful_first() -> Iterator[str]:
+        for part in sorted(parts, key=lambda part: -damage(part, ())) if len(parts) > 1 else parts:
+            alone = {}
+            for layer in layers[part]:
+                alone[layer] = damage(part, [other for other in layers[part] if other != layer])
+                say(f"{layer} alone in int8 moves the logits by {alone[layer]:.3f}")
+            yield from sorted(alone, key=lambda layer: -alone[layer])
+
+    keep, order = [], most_harmful_first()
+    while True:
+        quantize_tagger(source, folder, feeds, parts, keep)
+        changed = _changed_decisions(exact, logits, _logits(folder, judged))
+        say(f"int8 changes {100 * changed:.2f} % of the decisions with {len(keep)} layers in float32")
+        if changed <= tolerance or (layer := next(order, None)) is None:
+            return folder
+        keep.append(layer)
+
+
+def _logits(folder: Path, feeds: Sequence[dict[str, np.ndarray]]) -> list[np.ndarray]:
+    session = onnxruntime.InferenceSession(folder / MODEL, providers=["CPUExecutionProvider"])
+    return [session.run(None, feed)[0] for feed in feeds]
+
+
+def _root_mean_square(wanted: Sequence[np.ndarray], got: Sequence[np.ndarray]) -> float:
+    return float(np.sqrt(np.mean((np.concatenate(wanted) - np.concatenate(got)) ** 2)))
+
+
+def _changed_decisions(tagger: OnnxTagger, wanted: Sequence[np.ndarray], got: Sequence[np.ndarray]) -> float:
+    changed = tagger.decide(np.concatenate(wanted))[1] != tagger.decide(np.concatenate(got))[1]
+    ends = np.cumsum([len(entry["tags"]) for entry in tagger.attributes])
+    return float(np.mean([part.any(1) for part in np.split(changed, ends[:-1], axis=1)]))
+
+
 def quantize_tagger(source: Path, folder: Path, feeds: Iterable[dict[str, np.ndarray]],
-                    parts: Sequence[str] = ("text", "vision")) -> Path:
+                    parts: Sequence[str] = ("text", "vision"), keep: Sequence[str] = ()) -> Path:
     """Writes the float32 export `source` with the parts named in int8 to `folder`.
 
     Args:
         feeds: inputs of the graph (`OnnxTagger.feed`), products to measure the convolutions' inputs on.
         parts: of `PARTS`, those that compute in int8; everything else stays float32.
+        keep: of `layers_of` these parts, layers that stay float32 all the same.
     """
     source, folder = Path(source), Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     description = json.loads((source / TAGGER).read_text(encoding="utf-8"))
-    model = onnx.load(source / MODEL)
-    linear = nodes_of(model, [part for part in parts if part != "vision"], ("MatMul", "Gemm", "Gather"))
-    convolutions = nodes_of(model, ["vision"] if "vision" in parts else [], ("Conv",))
+    layers = layers_of(onnx.load(source / MODEL, load_external_data=False), parts)
+    chosen = [node for layer, nodes in layers.items() if layer not in keep for node in nodes]
+    convolutions = [node.name for node in chosen if node.op_type == "Conv"]
+    linear = [node.name for node in chosen if node.op_type != "Conv"]
     with TemporaryDirectory(dir=folder) as work:
         current, step = source / MODEL, Path(work, "static.onnx")
         if convolutions:
@@ -54,9 +118,8 @@ def quantize_tagger(source: Path, folder: Path, feeds: Iterable[dict[str, np.nda
             current = step
         if linear:
             step = Path(work, "dynamic.onnx")
-            quantize_dynamic(current, step, op_types_to_quantize=["MatMul", "Gemm", "Gather"],
-                             nodes_to_quantize=linear, per_channel=True, weight_type=QuantType.QInt8,
-                             use_external_data_format=True)
+            quantize_dynamic(current, step, op_types_to_quantize=list(LINEAR), nodes_to_quantize=linear,
+                             per_channel=True, weight_type=QuantType.QInt8, use_external_data_format=True)
             current = step
         for name in (MODEL, f"{MODEL}.data"):
             (folder / name).unlink(missing_ok=True)
@@ -65,20 +128,32 @@ def quantize_tagger(source: Path, folder: Path, feeds: Iterable[dict[str, np.nda
         if (source / name).exists():
             shutil.copyfile(source / name, folder / name)
     description.pop("files")
-    write_description(folder, description | {"precision": "int8", "int8_parts": list(parts)})
+    write_description(folder, description | {"precision": "int8", "int8_parts": list(parts),
+                                             "float32_layers": list(keep)})
     return folder
 
 
-def nodes_of(model: onnx.ModelProto, parts: Sequence[str], operators: Sequence[str]) -> list[str]:
-    """Names of the nodes with these operators and constant weights that belong to these parts."""
+def layers_of(model: onnx.ModelProto, parts: Sequence[str]) -> dict[str, list[onnx.NodeProto]]:
+    """{module of a layer, as "encoder.vision_tower.blocks.0": its nodes that can compute in int8} of these parts."""
     weights = {tensor.name for tensor in model.graph.initializer}
-    wanted = [PARTS[part] for part in parts]
-    return [node.name for node in model.graph.node
-            if node.op_type in operators and any(name in weights for name in node.input)
-            and any(prefix in _module(node) for prefix in wanted)]
+    layers: dict[str, list[onnx.NodeProto]] = {}
+    for part in parts:
+        for node in model.graph.node:
+            scopes = _scopes(node)
+            if (node.op_type in (("Conv",) if part == "vision" else LINEAR)
+                    and any(name in weights for name in node.input) and PARTS[part] in scopes):
+                layers.setdefault(_layer(scopes, PARTS[part]), []).append(node)
+    return layers
 
 
-def _module(node: onnx.NodeProto) -> str:
-    """The module that a node comes from, with its parameters' names."""
+def _scopes(node: onnx.NodeProto) -> str:
+    """The modules that a node comes from, outermost first, and its parameters' names."""
     properties = {entry.key: entry.value for entry in node.metadata_props}
     return properties.get("pkg.torch.onnx.name_scopes", "") + " " + " ".join(node.input)
+
+
+def _layer(scopes: str, prefix: str) -> str:
+    """The numbered module ("layer.3", "blocks.0") that the scopes go through first, or else the module itself."""
+    modules = re.findall(rf"{re.escape(prefix)}[\w.]*", scopes)
+    numbered = re.match(r".*?\.\d+(?=\.|$)", max(modules, key=len))
+    return numbered.group() if numbered else modules[0]

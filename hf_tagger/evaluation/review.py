@@ -48,7 +48,7 @@ def write_review(
     for record in records:
         if not isinstance(record, Refusal) and record["id"] in wanted and record["id"] not in products:
             products[record["id"]] = {"text": (record["text"] or "")[:MAX_TEXT], "language": record["language"] or "",
-                                      "photo": _photo(record["images"], allow_urls)}
+                                      "photo": embedded_photo(record["images"], PHOTO_SIDE, allow_urls)}
     environment = Environment(loader=FileSystemLoader(Path(__file__).parent), autoescape=True, trim_blocks=True,
                               lstrip_blocks=True, undefined=StrictUndefined)
     page = environment.get_template("review.html.jinja").render(
@@ -67,14 +67,14 @@ def _card(number: int, suspect: Suspect, product: str, products: dict[str, dict]
             "suggested": list(suspect.suggested), "score": suspect.score, **products[product]}
 
 
-def _photo(images: list, allow_urls: bool) -> str | None:
-    """The first photo that can be read, small, as a data URI."""
+def embedded_photo(images: list, side: int, allow_urls: bool = False) -> str | None:
+    """The first photo that can be read, of at most `side` pixels a side, as a data URI."""
     for source in images:
         try:
-            photo = load_image(source, min_size=(PHOTO_SIDE, PHOTO_SIDE), allow_urls=allow_urls)
+            photo = load_image(source, min_size=(side, side), allow_urls=allow_urls)
         except ImageError:
             continue
-        photo.thumbnail((PHOTO_SIDE, PHOTO_SIDE))
+        photo.thumbnail((side, side))
         file = io.BytesIO()
         photo.save(file, "JPEG", quality=80)
         return "data:image/jpeg;base64," + base64.b64encode(file.getvalue()).decode()

@@ -1,4 +1,4 @@
-"""What reading a catalogue costs in memory, and how many products a pipeline tags per second."""
+"""What reading a catalogue costs in memory; products per second that a pipeline tags, or an evaluation scores."""
 
 import time
 from collections.abc import Iterator, Sequence
@@ -8,6 +8,7 @@ from statistics import median
 from typing import Any
 
 import yaml
+from accelerate import PartialState
 from transformers import ViTImageProcessor, pipeline
 
 from hf_tagger.catalog.collate import Collator
@@ -19,6 +20,7 @@ from hf_tagger.catalog.stream import Catalog
 from hf_tagger.catalog.strict import build
 from hf_tagger.catalog.vocabulary import Vocabulary
 from hf_tagger.evaluation.machine import resident_mb
+from hf_tagger.evaluation.protocols import EvaluationSettings, Evaluator, Protocol
 from hf_tagger.processing_tagger import TaggerProcessor
 
 
@@ -80,6 +82,29 @@ def tagging_speed(
         speeds[str(batch_size)] = round(speed, 2)
     return {"model": model, "split": split, "products": len(chosen), "device": str(tagger.device), "repeats": repeats,
             "rows_per_second": speeds}
+
+
+def evaluation_speed(
+    catalog: Catalog, split: str, model: str, settings: EvaluationSettings, loader: LoaderSettings, repeats: int
+) -> dict[str, Any]:
+    """Rows per second of `Evaluator.predict` on a whole split, which is kept in memory, and of the pipeline on the same
+    products in batches of the same size, in turns; "ratio" is the median of evaluation / pipeline."""
+    products = [{"text": record["text"], "images": record["images"]} for record in catalog.records(split)
+                if not isinstance(record, Refusal)]
+    tagger = pipeline("product-tagging", model=model)
+    evaluator = Evaluator(tagger, catalog, settings, loader, PartialState())
+    options = {"batch_size": settings.batch_size, "allow_urls": catalog.schema.allow_urls}
+    tagger(products[:2 * settings.batch_size], **options)
+    evaluated, tagged = [], []
+    for _ in range(repeats):
+        start = time.perf_counter()
+        rows = len(evaluator.predict(split, Protocol()).ids)
+        evaluated.append(rows / (time.perf_counter() - start))
+        tagged.append(_speed(tagger, products, options))
+    return {"model": model, "split": split, "products": len(products), "batch_size": settings.batch_size,
+            "repeats": repeats, "rows_per_second": round(median(evaluated), 2),
+            "pipeline_rows_per_second": round(median(tagged), 2),
+            "ratio": round(median(ours / theirs for ours, theirs in zip(evaluated, tagged, strict=True)), 3)}
 
 
 def _speed(tagger, products: list[dict], options: dict[str, Any]) -> float:

@@ -50,12 +50,14 @@ def write(
     Args:
         batches: of a `Collator`, from a schema with `free_form`.
         without: modalities hidden from the model.
-        one_attribute: ask for the attributes that a product's row knows, each on its own, and for no other.
+        one_attribute: ask for the attributes that a product's row knows, each on its own, and for no other; an answer
+            counts whatever its score.
         gather: join the products of all processes.
         both_modes: also write in vocabulary mode.
     """
     found, config = Written(), tagger.config
     names = [(tag, entry["name"]) for entry in config.attributes for tag in entry["tags"]]
+    options = {"min_score": 0.0} if one_attribute else {}
     for batch, outputs in outputs_of(tagger.model, batches, without, output_memory=True):
         scores = tagger.model.tag_scores(outputs.tag_logits, outputs.none_logits)
         chosen = tagger.model.predicted_tags(scores).tolist()
@@ -63,10 +65,11 @@ def write(
         asked = [[None] for _ in sources]
         if one_attribute:
             asked = [[name for name in row if name in config.decoder["attributes"]] for row in sources]
-        tags = tagger.write_asked(outputs.memory, batch["languages"], asked, scores)
+        tags = tagger.write_asked(outputs.memory, batch["languages"], asked, scores, **options)
         constrained = None
         if both_modes:
-            constrained = tagger.write_asked(outputs.memory, batch["languages"], asked, scores, constrained=True)
+            constrained = tagger.write_asked(outputs.memory, batch["languages"], asked, scores, constrained=True,
+                                             **options)
         for row, known in enumerate(sources):
             if known:
                 found.tags.append(tags[row])

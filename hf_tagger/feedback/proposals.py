@@ -6,12 +6,13 @@ from dataclasses import dataclass
 from hf_tagger.catalog.cleaning import clean_tag
 from hf_tagger.feedback.review_state import settle
 from hf_tagger.feedback.store import FeedbackStore
+from hf_tagger.feedback.verdicts import UNDECIDED
 
 
 @dataclass(frozen=True)
 class Proposal:
     """A tag that is not in the model's vocabulary, the products that reviewers gave it to, and what was ruled of it:
-    "approve", "decline", or None while it waits."""
+    "approve", "decline", or None while it waits. The attribute is `verdicts.UNDECIDED` until it is approved for one."""
 
     attribute: str
     tag: str
@@ -22,12 +23,18 @@ class Proposal:
 def proposals(store: FeedbackStore, attributes: Sequence[dict]) -> list[Proposal]:
     """Proposed tags, the most wanted first. `attributes` as in the model's config."""
     known = {entry["name"]: set(entry["tags"]) for entry in attributes}
-    products: dict[tuple[str, str], list[str]] = {}
-    for (product, attribute, tag), holds in settle(store.verdicts()).holds.items():
+    settled, rulings = settle(store.verdicts()), store.rulings()
+    products: dict[tuple[str, str], set[str]] = {}
+    for (product, attribute, tag), holds in settled.holds.items():
         tag = clean_tag(tag)
         if holds and attribute in known and tag and tag not in known[attribute]:
-            products.setdefault((attribute, tag), []).append(product)
-    rulings = store.rulings()
+            products.setdefault((attribute, tag), set()).add(product)
+    for (product, tag), holds in settled.undecided.items():
+        tag = clean_tag(tag)
+        if holds and tag and not any(tag in tags for tags in known.values()):
+            ruled = [name for name in known if rulings.get((name, tag)) == "approve"]
+            for attribute in ruled or [UNDECIDED]:
+                products.setdefault((attribute, tag), set()).add(product)
     found = [Proposal(*key, sorted(wanted), rulings.get(key)) for key, wanted in products.items()]
     return sorted(found, key=lambda proposal: (-len(proposal.products), proposal.attribute, proposal.tag))
 

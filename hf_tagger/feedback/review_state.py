@@ -1,10 +1,10 @@
 """What the verdicts amount to: per reviewer the latest word, per tag what the reviewers settled on."""
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 
-from hf_tagger.feedback.verdicts import Verdict
+from hf_tagger.feedback.verdicts import UNDECIDED, Verdict
 
 SAYS = {"accept": True, "add": True, "reject": False}
 
@@ -21,17 +21,31 @@ def latest(verdicts: Iterable[Verdict]) -> dict[tuple[str, str, str], dict[str, 
     return {item: by_reviewer for item, by_reviewer in found.items() if by_reviewer}
 
 
+def decided(verdicts: Iterable[Verdict], attributes: Sequence[dict]) -> Iterator[Verdict]:
+    """The verdicts; one whose attribute was left open is about the attribute whose tag it has become meanwhile, where
+    exactly one has it. `attributes` as in the model's config."""
+    owners: dict[str, list[str]] = defaultdict(list)
+    for entry in attributes:
+        for tag in entry["tags"]:
+            owners[tag].append(entry["name"])
+    for verdict in verdicts:
+        found = owners.get(verdict.tag, ()) if verdict.attribute == UNDECIDED else ()
+        yield replace(verdict, attribute=found[0]) if len(found) == 1 else verdict
+
+
 @dataclass(frozen=True)
 class Settled:
     """What reviewers settled on.
 
     Args:
         holds: {(product, attribute, tag): whether the product has the tag}, by the majority of those who were sure.
+        undecided: {(product, tag): the same} of tags whose attribute the reviewers left open.
         disputed: items on which as many say yes as no.
         stale: verdicts about a product that has changed since, or is gone; they are kept, and count for nothing here.
     """
 
     holds: dict[tuple[str, str, str], bool]
+    undecided: dict[tuple[str, str], bool]
     disputed: list[tuple[str, str, str]]
     stale: list[Verdict]
 
@@ -41,7 +55,7 @@ def settle(verdicts: Iterable[Verdict], fingerprints: Mapping[str, str] | None =
     Args:
         fingerprints: {product: `fingerprint`} of the catalogue as it is now; None: no verdict is stale.
     """
-    holds, disputed, stale = {}, [], []
+    holds, undecided, disputed, stale = {}, {}, [], []
     for item, by_reviewer in latest(verdicts).items():
         fresh = []
         for verdict in by_reviewer.values():
@@ -49,7 +63,11 @@ def settle(verdicts: Iterable[Verdict], fingerprints: Mapping[str, str] | None =
             (stale if outdated else fresh).append(verdict)
         votes = Counter(SAYS[verdict.decision] for verdict in fresh if verdict.decision in SAYS)
         if votes[True] != votes[False]:
-            holds[item] = votes[True] > votes[False]
+            product, attribute, tag = item
+            if attribute == UNDECIDED:
+                undecided[product, tag] = votes[True] > votes[False]
+            else:
+                holds[item] = votes[True] > votes[False]
         elif votes:
             disputed.append(item)
-    return Settled(holds, disputed, stale)
+    return Settled(holds, undecided, disputed, stale)

@@ -12,7 +12,7 @@ from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError
 
 from hf_tagger.catalog.strict import did_you_mean
 from hf_tagger.feedback.tables import RULINGS, metadata, rulings, verdicts
-from hf_tagger.feedback.verdicts import Verdict
+from hf_tagger.feedback.verdicts import UNDECIDED, Verdict
 
 _AT_ONCE = 500
 _INSERT = {"sqlite": sqlite.insert, "postgresql": postgresql.insert}
@@ -74,13 +74,25 @@ class FeedbackStore:
         with self._errors("could not be read"), self.engine.connect() as connection:
             return [Verdict(**row) for row in connection.execute(query).mappings()]
 
+    def verdicts_after(self, number: int) -> tuple[list[Verdict], int]:
+        """What was stored after the verdict of this number (0: everything), in that order, and the number to ask with
+        next time."""
+        query = select(verdicts.c.number, *_READ).where(verdicts.c.number > number).order_by(verdicts.c.number)
+        with self._errors("could not be read"), self.engine.connect() as connection:
+            rows = [dict(row) for row in connection.execute(query).mappings()]
+        numbers = [row.pop("number") for row in rows]
+        return [Verdict(**row) for row in rows], numbers[-1] if numbers else number
+
     def rule(self, attribute: str, tag: str, ruling: str, reviewer: str) -> None:
-        """Stores that a proposed tag is approved or declined ("approve", "decline"). The latest ruling counts.
+        """Stores that a proposed tag is approved or declined ("approve", "decline"). The latest ruling counts. A
+        tag whose attribute is undecided is approved for the attribute that it shall belong to.
 
         Raises ValueError for another ruling or an unknown attribute, and FeedbackError as `add` does.
         """
         if ruling not in RULINGS:
             raise ValueError(f"{ruling!r} is not a ruling.{did_you_mean(ruling, RULINGS)}")
+        if ruling == "approve" and attribute == UNDECIDED:
+            raise ValueError(f"{tag!r}: approve it for one of the model's attributes")
         self._check_attribute(attribute)
         row = {"attribute": attribute, "tag": tag, "ruling": ruling, "reviewer": reviewer, "at": datetime.now(UTC)}
         with self._errors("did not take this ruling"), self._writing() as connection:
@@ -107,7 +119,7 @@ class FeedbackStore:
 
     def _check_attribute(self, attribute: str) -> None:
         known = [entry["name"] for entry in self.attributes or ()]
-        if self.attributes is not None and attribute not in known:
+        if self.attributes is not None and attribute not in (*known, UNDECIDED):
             raise ValueError(f"the model has no attribute {attribute!r}.{did_you_mean(attribute, known)}")
 
     @contextmanager

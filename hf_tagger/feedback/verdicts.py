@@ -8,6 +8,7 @@ from hf_tagger.catalog.duplicates import content_digest
 from hf_tagger.catalog.schema import Record
 from hf_tagger.catalog.strict import did_you_mean
 
+UNDECIDED = "?"
 DECISIONS = ("accept", "reject", "add", "unsure", "withdraw")
 
 
@@ -17,12 +18,13 @@ class Verdict:
     Args:
         product: the product's id in the catalogue.
         fingerprint: `fingerprint` of what the reviewer was shown.
-        attribute, tag: the tag may be one that the model does not know: it is then a proposed tag.
+        attribute, tag: the tag may be one that the model does not know: it is then a proposed tag. The attribute is
+            `UNDECIDED` where the reviewer could not say which of several it belongs to.
         decision: "accept" or "reject" a predicted tag, "add" one that was not predicted, "unsure", or "withdraw" what
             the same reviewer said of it before.
         reviewer: who.
         model_version: of the model whose tags were shown.
-        score: that was shown, None for a tag that was not predicted.
+        score: that was shown, None where none was.
         at: when, with a time zone.
         key: of the verdict; one that is stored twice counts once, so that a store may safely be told again.
     """

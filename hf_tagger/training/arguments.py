@@ -55,6 +55,7 @@ class ModelSettings:
     exemplars: ExemplarSettings = field(default_factory=ExemplarSettings)
     words: WordsSettings = field(default_factory=WordsSettings)
     decoder: DecoderSettings | None = None
+    speech: str | None = None
 
 
 @dataclass

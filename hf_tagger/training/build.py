@@ -11,28 +11,37 @@ from hf_tagger.configuration_tagger import TaggerConfig
 from hf_tagger.modeling_tagger import TaggerModel
 from hf_tagger.processing_tagger import TaggerProcessor
 from hf_tagger.training.arguments import ModelSettings, PhaseSettings
-from hf_tagger.training.backbones import load_text_backbone, load_towers, load_vision_backbone, vision_config
+from hf_tagger.training.backbones import (
+    TextBackbone,
+    VisionBackbone,
+    load_text_backbone,
+    load_towers,
+    load_vision_backbone,
+    vision_config,
+)
 from hf_tagger.training.lora import LoraSettings, apply_lora
 from hf_tagger.training.optimizer import tower_of
 
 CONFIG_FIELDS = ("fusion", "fusion_layers", "fusion_heads", "hidden_size", "text_pooling", "vision_stages",
-                 "vision_grid", "colour_histogram", "tag_head", "dropout", "modality_dropout")
+                 "vision_grid", "colour_histogram", "tag_head", "dropout", "modality_dropout", "speech")
 EMBEDDINGS = re.compile(r"word_embeddings|embed_tokens|tok_embeddings")
 
 
 def build_model(
-    settings: ModelSettings, attributes: list[dict], texts: Iterable[str] = (), seed: int = 0
+    settings: ModelSettings, attributes: list[dict], texts: Iterable[str] = (), seed: int = 0,
+    text: TextBackbone | None = None, vision: VisionBackbone | None = None,
 ) -> tuple[TaggerModel, TaggerProcessor]:
     """
     Args:
         attributes: a vocabulary's.
         texts: the catalogue's, for the tokenizer of an untrained text tower.
+        text, vision: backbones at hand, in place of those that the settings name.
 
     The same arguments give the same weights.
     """
-    text = load_text_backbone(settings.text_backbone, texts) if settings.text_backbone else None
-    vision = None
-    if settings.vision_backbone:
+    if text is None and settings.text_backbone:
+        text = load_text_backbone(settings.text_backbone, texts)
+    if vision is None and settings.vision_backbone:
         vision = load_vision_backbone(settings.vision_backbone, settings.vision_weights)
     words = settings.words
     config = TaggerConfig(

@@ -72,16 +72,16 @@ class FeatureLoader:
         text, image = gather(self.text), gather(self.image)
         features = TowerFeatures(present=gather(self.present), text=None if text is None else text.float(),
                                  image=None if image is None else image.float())
-        batch = {"ids": [self.ids[row] for row in rows], "features": features, "refusals": [],
+        batch = {"ids": [self.ids[row] for row in rows], "views": views, "features": features, "refusals": [],
                  "tag_labels": torch.from_numpy(self.tag_labels[rows])}
         if self.sequences:
             for name in ("text", "image"):
                 found = [self.sequences[view][name][row] for row, view in zip(rows, views, strict=True)]
-                states, mask = _pad(found)
+                states, mask = pad_rows(found)
                 if states.shape[1]:
                     setattr(features, f"{name}_states", states.float())
                     setattr(features, f"{name}_mask", mask)
-            ids, mask = _pad([self.sequences[view]["ids"][row] for row, view in zip(rows, views, strict=True)])
+            ids, mask = pad_rows([self.sequences[view]["ids"][row] for row, view in zip(rows, views, strict=True)])
             if ids.shape[1]:
                 batch |= {"input_ids": ids[..., 0].long(), "attention_mask": mask.long()}
         return batch
@@ -102,6 +102,13 @@ class Ragged:
         self.ends, self.file = [0], open(path, "wb")
         self.values: np.ndarray | None = None
 
+    @classmethod
+    def open(cls, path: Path, width: int, dtype: type, ends: list[int]) -> "Ragged":
+        """What an earlier `finish` left."""
+        ragged = cls.__new__(cls)
+        ragged.path, ragged.width, ragged.dtype, ragged.ends = path, width, dtype, ends
+        return ragged._mapped()
+
     def append(self, rows: torch.Tensor | None, mask: torch.Tensor | None, count: int) -> None:
         """rows [B, L, F] where mask [B, L]; None for `count` rows of nothing."""
         if rows is None:
@@ -115,6 +122,9 @@ class Ragged:
 
     def finish(self) -> "Ragged":
         self.file.close()
+        return self._mapped()
+
+    def _mapped(self) -> "Ragged":
         shape = (self.ends[-1], self.width)
         self.values = np.memmap(self.path, self.dtype, "r", shape=shape) if shape[0] else np.zeros(shape, self.dtype)
         return self
@@ -123,7 +133,7 @@ class Ragged:
         return self.values[self.ends[row]:self.ends[row + 1]]
 
 
-def _pad(rows: list[np.ndarray]) -> tuple[torch.Tensor, torch.Tensor]:
+def pad_rows(rows: list[np.ndarray]) -> tuple[torch.Tensor, torch.Tensor]:
     """Arrays [L_i, F] -> [B, L, F] and which of it is real, bool [B, L]."""
     padded_rows = np.zeros((len(rows), max(map(len, rows)), rows[0].shape[1]), rows[0].dtype)
     mask = torch.zeros(padded_rows.shape[:2], dtype=torch.bool)

@@ -34,6 +34,7 @@ from hf_tagger.training.checkpoint import (
     set_random_state,
     write_safetensors,
 )
+from hf_tagger.training.distill_loss import DistillationLoss
 from hf_tagger.training.lora import find_towers
 from hf_tagger.training.losses import SequenceLoss, TaggingLoss
 from hf_tagger.training.meter import Meter
@@ -70,6 +71,7 @@ class TrainingLoop:
     Args:
         evaluate: model -> metrics of the validation split; called by every process at the same steps.
         sequence_loss: of the decoder, with its weight; None where the model has none.
+        distillation: what a teacher says of the products, beside or in place of their labels; None: nothing.
         folder: where checkpoints and `best.safetensors` are kept; None: nowhere.
     """
 
@@ -82,10 +84,12 @@ class TrainingLoop:
         folder: Path | None,
         quarantine: Quarantine,
         sequence_loss: tuple[SequenceLoss, float] | None = None,
+        distillation: DistillationLoss | None = None,
     ):
         self.accelerator, self.settings, self.evaluate = accelerator, settings, evaluate
         self.loss = loss.to(accelerator.device)
         self.sequence_loss, self.sequence_weight = sequence_loss or (None, 0.0)
+        self.distillation = None if distillation is None else distillation.to(accelerator.device)
         self.folder, self.quarantine = folder, quarantine
         self.progress = Progress()
         self.resumed: dict[str, torch.Tensor] | None = None
@@ -279,13 +283,14 @@ class TrainingLoop:
             model.encoder.training = True
 
     def _counts(self, window: list[dict]) -> torch.Tensor:
-        """Known (product, attribute) pairs and decoder tokens of the step, over all processes: what its losses are
-        divided by [2]."""
+        """Known (product, attribute) pairs, decoder tokens and products of the step, over all processes: what its
+        losses are divided by [3]."""
         pairs = sum(self.loss.count(batch["tag_labels"]) for batch in window)
         tokens = torch.zeros_like(pairs)
         if self._decodes:
             tokens = sum(self.sequence_loss.count(batch["labels"]) for batch in window)
-        counts = torch.stack([pairs, tokens]).to(self.accelerator.device)
+        products = torch.full_like(pairs, sum(len(batch["ids"]) for batch in window))
+        counts = torch.stack([pairs, tokens, products]).to(self.accelerator.device)
         if self.accelerator.num_processes > 1:
             counts = self.accelerator.reduce(counts, "sum")
         return counts.clamp(min=1)
@@ -296,13 +301,20 @@ class TrainingLoop:
         inputs = {key: to_device(batch[key], device) for key in INPUTS if key in batch}
         if self._decodes:
             inputs["labels"] = batch["labels"].to(device)
+        taught = self._tags and self.distillation is not None
+        if taught and self.distillation.settings.hidden and "features" not in batch:
+            inputs["output_sequence"] = True
         with self.accelerator.autocast():
             outputs = wrapped(**inputs)
         loss = torch.zeros((), device=device)
         if self._tags:
             labels = batch["tag_labels"].to(device)
             tags, logits = labels.shape[1], outputs.encoder_logits
-            loss = loss + self.loss(logits[:, :tags], logits[:, tags:], labels).total / counts[0]
+            weight = self.distillation.settings.labels if taught else 1.0
+            loss = loss + weight * self.loss(logits[:, :tags], logits[:, tags:], labels).total / counts[0]
+        if taught:
+            taught = self.distillation(outputs, to_device(batch["teacher"], device))
+            loss = loss + taught.total * bool(batch["ids"]) / counts[2]
         if self._decodes:
             written = self.sequence_loss(outputs.logits, inputs["labels"]).total / counts[1]
             loss = loss + self.sequence_weight * written

@@ -68,7 +68,7 @@ class CatalogRun:
         self._stored: dict[str, FeatureLoader] = {}
         if settings.gate.folds and self.accelerator.num_processes > 1:
             raise ConfigError("gate.folds: sources are refitted by one process; start one, or set gate.folds: 0")
-        self.critic = None
+        self.critic = self.distillation = None
 
     def prepare_catalog(self) -> None:
         """Opens the catalogue and counts its tags, or reads what an interrupted run counted."""
@@ -165,14 +165,17 @@ class CatalogRun:
         settings = self.settings.training
         return self._collator(text_augmenter(settings.text_augmentation), image_augmenter(settings.image_augmentation))
 
+    def _view_collator(self, view: int) -> Collator:
+        return self._augmenting_collator() if view else self._collator()
+
     def _feature_loader(self, phase: PhaseSettings, whole: bool = False) -> FeatureLoader:
         """Features of this process's share of the training split, or the whole of it, in the phase's views."""
         settings = self.settings.training
         plain = self._collator()
         reader = replace(settings.loader, batch_size=self.settings.evaluation.batch_size, bucket_batches=8)
         share = {"rank": 0, "world_size": 1} if whole else {}
-        views = (replace(self._loader("train", plain if view == 0 else self._augmenting_collator(), reader),
-                         **share).epoch(view) for view in range(phase.cached_views))
+        views = (replace(self._loader("train", self._view_collator(view), reader), **share).epoch(view)
+                 for view in range(phase.cached_views))
         source = self._loader("train", plain, reader, repeat_factors=self._repeat_factors())
         options = {"repeat_factor": source.repeat_factor}
         name = "plain"

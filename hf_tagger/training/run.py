@@ -53,8 +53,7 @@ class FinetuneRun(CatalogRun):
             self.model, self.processor = load_model(settings.start_from)
             attributes = self.model.config.attributes
         else:
-            texts = (record["text"] for record in self._records("train") if record["text"])
-            self.model, self.processor = build_model(settings.model, attributes, texts, settings.seed)
+            self._new_model(attributes)
         decoder = settings.model.decoder
         if decoder is not None and self.model.decoder is None:
             set_seed(settings.seed)
@@ -84,6 +83,7 @@ class FinetuneRun(CatalogRun):
             self.checkpoints, self.quarantine,
             None if decoder is None else (SequenceLoss(self.model.config.first_control_id, decoder.label_smoothing),
                                           decoder.weight),
+            self.distillation,
         )
         # What the sources of evidence start from when they are fitted again.
         self._unfitted = None
@@ -94,6 +94,10 @@ class FinetuneRun(CatalogRun):
         elif self.resume:
             self.say(f"no complete checkpoint in {self.checkpoints}: starting anew")
         self.accelerator.init_trackers("finetune")
+
+    def _new_model(self, attributes: list[dict]) -> None:
+        texts = (record["text"] for record in self._records("train") if record["text"])
+        self.model, self.processor = build_model(self.settings.model, attributes, texts, self.settings.seed)
 
     def _fit_scales(self) -> None:
         """The scale of the towers' features, before any training."""
@@ -122,7 +126,7 @@ class FinetuneRun(CatalogRun):
     def train(self, index: int, phase: PhaseSettings) -> None:
         settings, loader = self.settings.training, None
         if self.loop.progress.phase <= index:
-            loader = self._feature_loader(phase) if phase.cached_views else self._train_loader(phase)
+            loader = self._phase_loader(phase)
         if not phase.cached_views and phase.train != ["decoder"]:
             self._stored.clear()
         # After the features, for peft makes adapters trainable when it switches them on again.
@@ -131,6 +135,9 @@ class FinetuneRun(CatalogRun):
         rows = self.vocabulary.rows["total"] - self.vocabulary.rows["refused"]
         batches = rows / self.accelerator.num_processes / (phase.batch_size or settings.loader.batch_size)
         self.loop.run_phase(index, phase, self.model, loader, max(1, round(batches + 0.5)))
+
+    def _phase_loader(self, phase: PhaseSettings):
+        return self._feature_loader(phase) if phase.cached_views else self._train_loader(phase)
 
     def augment(self) -> None:
         """Makes up for rare tags by retraining the tag head, see `training.rare_tags`."""

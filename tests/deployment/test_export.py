@@ -15,8 +15,9 @@ from hf_tagger.configuration_tagger import TaggerConfig
 from hf_tagger.decision_runtime import predicted_tags, tag_scores
 from hf_tagger.decision_tagger import predicted_tags as torch_predicted_tags
 from hf_tagger.decision_tagger import tag_scores as torch_tag_scores
+from hf_tagger.deployment import quantize
 from hf_tagger.deployment.export import ExportError, export_tagger, operators
-from hf_tagger.deployment.quantize import quantize_tagger
+from hf_tagger.deployment.quantize import quantize_tagger, quantize_within
 from hf_tagger.modeling_tagger import TaggerModel
 from hf_tagger.product_tagger import ProductError
 from hf_tagger.runtime import ArtefactError, OnnxTagger, model_fingerprint
@@ -107,6 +108,27 @@ def test_int8_computes_in_integers_and_stays_near(saved):
         batch = batch_of(exact, rows)
         difference = np.abs(exact.logits(**batch) - rough.logits(**batch)).max()
         assert 0 < difference < 0.5
+
+
+def test_the_layer_that_int8_harms_most_goes_back_to_float32(tmp_path, monkeypatch):
+    model, processor = bert_tagger()
+    layer = model.encoder.text_tower.encoder.layer[1]
+    with torch.no_grad():  # one input reaches far beyond the others, which an int8 scale then cannot tell apart
+        layer.intermediate.dense.weight.normal_()
+        layer.intermediate.dense.bias[0] = 3000.0
+        layer.output.dense.weight.normal_()[:, 0] = 0.0
+    export_tagger(model, processor, tmp_path / "onnx", "fingerprint")
+    exact = OnnxTagger(tmp_path / "onnx")
+    feeds = [exact.feed(**batch_of(exact, PRODUCTS))]
+    said, changed = [], iter([0.02, 0.004, 0.0])
+    monkeypatch.setattr(quantize, "_changed_decisions", lambda *_: next(changed))  # five products decide little
+    arguments = (tmp_path / "onnx", tmp_path / "int8", feeds, feeds, ["text", "vision"])
+    quantize_within(*arguments, say=said.append)
+    assert OnnxTagger(tmp_path / "int8").description["float32_layers"] == ["encoder.text_tower.encoder.layer.1"]
+    assert said[0] == "int8 changes 2.00 % of the decisions with 0 layers in float32" and "0.40 %" in said[-1]
+    assert "MatMulInteger" in (found := operators(tmp_path / "int8")) and "QuantizeLinear" in found
+    quantize_within(*arguments)
+    assert OnnxTagger(tmp_path / "int8").description["float32_layers"] == []
 
 
 def test_bad_products_and_options_are_refused_as_by_the_pipeline(saved):

@@ -6,8 +6,9 @@ import pytest
 from hf_tagger.feedback.agreement import agreement
 from hf_tagger.feedback.exchange import export_verdicts, import_verdicts
 from hf_tagger.feedback.proposals import approved, proposals
-from hf_tagger.feedback.review_state import settle
+from hf_tagger.feedback.review_state import decided, settle
 from hf_tagger.feedback.store import FeedbackError, FeedbackStore
+from hf_tagger.feedback.verdicts import UNDECIDED
 from tests.tiny_tagger import ATTRIBUTES
 
 
@@ -68,6 +69,27 @@ def test_an_unknown_tag_becomes_a_proposal_then_a_tag(store, say):
     assert [found.tag for found in proposals(store, grown)] == ["Sage"]
     with pytest.raises(ValueError, match="not a ruling"):
         store.rule("colour", "Teal", "aprove", "ana")
+
+
+def test_a_tag_that_could_belong_to_several_attributes_waits_until_one_is_chosen(store, say):
+    store.add([say("P1", "Sage", "add", attribute=UNDECIDED), say("P2", "Sage", "add"),
+               say("P3", "Red", "add", attribute=UNDECIDED), say("P4", "Sage", "add", "ben", UNDECIDED)])
+    settled = settle(store.verdicts())
+    assert settled.holds == {("P2", "colour", "Sage"): True}
+    assert settled.undecided == {("P1", "Sage"): True, ("P3", "Red"): True, ("P4", "Sage"): True}
+    assert [(found.attribute, found.tag, found.products) for found in proposals(store, ATTRIBUTES)] == [
+        (UNDECIDED, "Sage", ["P1", "P4"]), ("colour", "Sage", ["P2"])]
+    with pytest.raises(ValueError, match="approve it for one of the model's attributes"):
+        store.rule(UNDECIDED, "Sage", "approve", "ana")
+    store.rule("colour", "Sage", "approve", "ana")
+    assert [(found.attribute, found.products) for found in proposals(store, ATTRIBUTES)] == [
+        ("colour", ["P1", "P2", "P4"])]
+    assert approved(store, ATTRIBUTES) == {"colour": ["Sage"]}
+    grown = [ATTRIBUTES[0] | {"tags": ["Red", "Blue", "Sage"]}, *ATTRIBUTES[1:]]
+    settled = settle(decided(store.verdicts(), grown))
+    assert settled.undecided == {}
+    assert settled.holds == {(product, "colour", tag): True for product, tag in
+                             (("P1", "Sage"), ("P2", "Sage"), ("P3", "Red"), ("P4", "Sage"))}
 
 
 def test_parquet_and_back(store, say, tmp_path):

@@ -44,6 +44,16 @@ def test_what_is_stored_comes_back_whole_and_in_order(store, say):
         assert reopened.verdicts() == given
 
 
+def test_what_others_stored_meanwhile_can_be_asked_for(store, say):
+    store.add([say("P1"), say("P2")])
+    found, number = store.verdicts_after(0)
+    assert [verdict.product for verdict in found] == ["P1", "P2"]
+    store.add(say("P3"))
+    found, number = store.verdicts_after(number)
+    assert [verdict.product for verdict in found] == ["P3"]
+    assert store.verdicts_after(number) == ([], number)
+
+
 def test_a_verdict_told_twice_counts_once(store, say):
     verdict = say()
     store.add(verdict)

@@ -117,6 +117,16 @@ def test_pipeline_is_timed_one_by_one_and_in_batches(run_here):
     assert all(1 < speed < 100_000 for speed in pipeline["rows_per_second"].values())
 
 
+def test_evaluation_is_timed_in_turns_with_the_pipeline_on_every_product_of_the_split(run_here):
+    ProductTaggingPipeline(tiny_model(), processor=tiny_processor()).save_pretrained("model")
+    status, result, _ = run_here("--suite", "evaluation", "--model", "model", "--repeats", "2")
+    found = result["evaluation"]
+    assert status == 0 and found["batch_size"] == 32
+    assert 10 < found["products"] < result["data"]["rows"]["total"]  # the whole test split, and no other
+    assert found["rows_per_second"] > 1 and found["pipeline_rows_per_second"] > 1
+    assert found["ratio"] == pytest.approx(found["rows_per_second"] / found["pipeline_rows_per_second"], rel=0.5)
+
+
 def test_a_missing_model_and_an_unknown_key_stop_it_at_once(run_here):
     status, result, message = run_here("--suite", "all", "--output_dir", "runs/none")
     assert status == 2 and result is None and "runs/none holds no model" in message and "--model" in message

@@ -1,0 +1,130 @@
+"""`hf_tagger review`: opens the review page of a model and a catalogue.
+
+    hf_tagger review runs/my-shop my.yaml
+    hf_tagger review runs/my-shop my.yaml --split test --predictions runs/my-shop/evaluation/predictions.parquet
+    hf_tagger review my-shop/tagger my.yaml --space my-space
+
+MODEL is a model folder, adapter folder or Hub id. CATALOGUE is a YAML file with source and schema (the one the model
+was trained by will do), or the path of a catalogue that is written like the training one; keys of `catalog` can be
+overridden as `--key.sub value`. The page answers this machine alone unless --host says otherwise. Verdicts go into the
+feedback store and nowhere else; recipes/update.py brings them back into the model.
+"""
+
+import argparse
+import os
+import sys
+from pathlib import Path
+
+import torch
+
+from hf_tagger.catalog.readers import CatalogError
+from hf_tagger.catalog.settings import open_catalog
+from hf_tagger.catalog.stream import Catalog
+from hf_tagger.catalog.strict import ConfigError
+from hf_tagger.evaluation.protocols import open_tagger
+from hf_tagger.evaluation.settings import load_evaluation
+from hf_tagger.feedback.versions import LINEAGE
+from hf_tagger.runtime import model_fingerprint
+
+# Read when gradio is imported: it would report to its makers otherwise.
+os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
+
+PATIENCE = 5.0  # seconds that a click waits for other writers before its reviewer is told
+NOT_INSTALLED = "the review page needs more than the base installation: pip install 'hf_tagger[review]'"
+
+
+def main(arguments: list[str]) -> int:
+    options, overrides = parse(arguments)
+    try:
+        if options.space:
+            from hf_tagger.review.space import write_space
+
+            write_space(options.space, options.model, options.catalogue, options.split, options.speech)
+            print(f"written to {options.space}: fill in what README.md says, and push it to a Space")
+            return 0
+        app = build_app(options.model, options.catalogue, options.feedback, split=options.split,
+                        predictions=options.predictions, most=options.products, reviewer=options.reviewer,
+                        speech=options.speech, overrides=overrides)
+    except (ConfigError, CatalogError) as error:
+        print(f"hf_tagger review: {error}", file=sys.stderr)
+        return 2
+    from hf_tagger.review.page import launch
+
+    print(f"verdicts go to {options.feedback}; stop with Ctrl-C", flush=True)
+    launch(app, options.host, options.port)
+    return 0
+
+
+def parse(arguments: list[str]) -> tuple[argparse.Namespace, list[str]]:
+    parser = argparse.ArgumentParser(prog="hf_tagger review", description=__doc__, allow_abbrev=False,
+                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("model", help="model folder, adapter folder or Hub id")
+    parser.add_argument("catalogue", help="YAML file, or the path of a catalogue written like the training one")
+    parser.add_argument("--feedback", default="feedback.db", help="path or URL of the store (default: feedback.db)")
+    parser.add_argument("--split", help="which split (default: train, which updates learn from, or the first)")
+    parser.add_argument("--predictions", help="predictions.parquet of recipes/evaluate.py, or the folder of "
+                                              "recipes/tag_catalog.py: what is there need not be predicted again")
+    parser.add_argument("--products", type=int, default=10_000, help="at most so many products, the first ones")
+    parser.add_argument("--reviewer", default="", help="your name, unless you type it on the page")
+    parser.add_argument("--speech", help="checkpoint of a speech recogniser, for a microphone in the try-it tab")
+    parser.add_argument("--host", default="127.0.0.1", help="whom the page answers (0.0.0.0: whoever reaches it)")
+    parser.add_argument("--port", type=int, help="default: the first free one from 7860")
+    parser.add_argument("--space", metavar="FOLDER", help="write a Space that runs this page into FOLDER, and end")
+    return parser.parse_known_args(arguments)
+
+
+def build_app(model: str, catalogue: str, feedback: str = "feedback.db", *, split: str | None = None,
+              predictions: str | None = None, most: int = 10_000, reviewer: str = "", speech: str | None = None,
+              overrides: list[str] = ()):
+    """The review page as a Gradio app, to be served by `page.launch`; the arguments are the command's. Products are
+    read and predicted in the background from now on.
+
+    Raises ConfigError or CatalogError for a model, catalogue, store or file that does not fit.
+    """
+    try:
+        from hf_tagger.feedback.log import VerdictLog
+        from hf_tagger.feedback.store import FeedbackError, FeedbackStore
+        from hf_tagger.review.page import build_page
+        from hf_tagger.review.predictions import CatalogPredictions, read_predictions
+        from hf_tagger.review.queue import ReviewQueue
+        from hf_tagger.review.session import ReviewDesk
+    except ModuleNotFoundError as error:
+        raise ConfigError(f"{NOT_INSTALLED} ({error})") from error
+    settings = load_evaluation(catalogue, model, list(overrides))
+    device = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else torch.device("cpu")
+    tagger = open_tagger(model, device)
+    attributes = tagger.model.config.attributes
+    try:
+        store = FeedbackStore(feedback, attributes, PATIENCE)
+    except FeedbackError as error:
+        raise ConfigError(str(error)) from error
+    folder = Path(model) if Path(model).is_dir() else Path(feedback).parent
+    catalog = open_catalog(settings.catalog, folder / "catalog")
+    split = choose_split(catalog, split)
+    known = read_predictions(predictions, attributes) if predictions else {}
+    found = CatalogPredictions(tagger, lambda: catalog.records(split), catalog.schema.allow_urls, known, most)
+    log = VerdictLog(store, attributes)
+    queue = ReviewQueue(found, log, has_vectors=not known, has_critic=tagger.has_critic and not known)
+    desk = ReviewDesk(found, store, queue, log, model_version(model, tagger))
+    page = build_page(desk, reviewer, speech)
+    found.start()
+    return page
+
+
+def choose_split(catalog: Catalog, wanted: str | None) -> str:
+    if wanted is None:
+        return "train" if "train" in catalog.splits else catalog.splits[0]
+    if wanted not in catalog.splits:
+        raise ConfigError(f"there is no split {wanted!r}; the catalogue has {', '.join(catalog.splits)}")
+    return wanted
+
+
+def model_version(model: str, tagger) -> str:
+    """What verdicts will say the tags are from: the name of the folder and what tells its weights from others."""
+    folder = Path(model)
+    if not folder.is_dir():
+        return f"{model}@{getattr(tagger.model.config, '_commit_hash', None) or 'main'}"
+    folder = folder.resolve()
+    if (folder / LINEAGE).is_file():  # a version of recipes/update.py
+        return f"{folder.parent.name}/{folder.name}"
+    return f"{folder.name}@{model_fingerprint(folder)[:12]}"

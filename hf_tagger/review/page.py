@@ -1,0 +1,186 @@
+"""The review page: a Gradio app of four tabs. Everything that it needs comes from this machine."""
+
+from functools import partial
+from pathlib import Path
+
+import gradio as gr
+
+from hf_tagger.feedback.store import FeedbackError
+from hf_tagger.review.queue import CONFIDENCE, SHOW, Filters
+from hf_tagger.review.session import ReviewDesk, Session
+from hf_tagger.review.try_it import try_it_tab
+from hf_tagger.review.views import bar_view, card_view, product_view, progress_view, proposals_view
+
+HERE = Path(__file__).parent
+TITLE = "Review tags"
+ANY = "any"
+STRATEGIES = {
+    "margin": "closest calls", "entropy": "most undecided", "label_cost": "most corrections expected",
+    "rare_tags": "rare tags", "mix": "close calls and rare tags", "critic_disagreement": "model and critic differ",
+    "k_center": "unlike what was judged", "catalogue": "as in the catalogue",
+}  # fmt: skip
+SHOWN = dict(zip(SHOW, ("to judge", "judged by nobody", "second opinion", "judged by me", "reviewers differ",
+                        "changed since"), strict=True))
+CONFIDENT = dict(zip(CONFIDENCE, ("any", "below 0.5", "0.5 to 0.8", "above 0.8"), strict=True))
+ADD = """
+<div class="field"><input type="text" role="combobox" aria-expanded="false" aria-controls="offers"
+ aria-autocomplete="list" autocomplete="off" autocapitalize="off" spellcheck="false" aria-label="Add a tag"
+ placeholder="Add a tag: type …">
+<ul id="offers" role="listbox" aria-label="Tags" hidden></ul></div>
+"""
+ACTIONS = """
+<div class="actions"><button type="button" data-do="back"><kbd>b</kbd> Back</button>
+<button type="button" data-do="undo"><kbd>z</kbd> Undo</button>
+<button type="button" data-do="next"><kbd>n</kbd> Skip</button>
+<button type="button" class="main" data-do="accept_rest"><kbd>Enter</kbd> Accept the rest, next</button></div>
+<p class="quiet keys"><kbd>j</kbd> <kbd>k</kbd> or <kbd>1</kbd>–<kbd>9</kbd> choose a tag · <kbd>a</kbd> accept ·
+<kbd>r</kbd> reject · <kbd>u</kbd> unsure · <kbd>/</kbd> add a tag</p>
+"""
+
+
+def build_page(desk: ReviewDesk, reviewer: str = "", speech: str | None = None) -> gr.Blocks:
+    """
+    Args:
+        reviewer: who reviews, unless somebody types another name or has logged in.
+        speech: checkpoint of a speech recogniser, for the microphone of the try-it tab.
+    """
+    with gr.Blocks(title=TITLE, analytics_enabled=False, delete_cache=(3600, 3600)) as app:
+        # A session of a page that was loaded again is a new one: the browser remembers who and where it was.
+        memory = gr.BrowserState({"reviewer": reviewer, "product": None}, storage_key="hf_tagger-review",
+                                 secret="hf_tagger")
+        session = gr.State(Session())
+        with gr.Tab("Review"):
+            with gr.Row(elem_id="top"):
+                name = gr.Textbox(label="Your name", show_label=False, placeholder="Your name", max_lines=1,
+                                  min_width=120, scale=1, container=False, elem_id="reviewer")
+                bar = _html("bar", scale=4, min_width=180)
+            with gr.Accordion("Filters and order", open=False, elem_id="filters"):
+                filters = _filters(desk)
+                language = filters[1]
+            with gr.Row():
+                with gr.Column(scale=2, min_width=300):
+                    look = _html("look")
+                with gr.Column(scale=3, min_width=300):
+                    card = _html("card", js_on_load=_script("card"))
+                    _html("add", ADD, js_on_load=_script("add"), server_functions=[_suggest(desk)])
+                    _html("actions", ACTIONS, js_on_load=_script("actions"))
+        with gr.Tab("Try it"):
+            try_it_tab(desk.predictions, speech)
+        with gr.Tab("New tags") as proposed_tab:
+            proposed = _html("proposed", js_on_load=_script("proposals"))
+        with gr.Tab("Progress") as progress_tab:
+            progress = _html("progress")
+        timer = gr.Timer(1.5)
+
+        views, quick = [bar, look, card, session, memory], {"show_progress": "hidden", "api_visibility": "private"}
+        shown = partial(_shown, desk)
+
+        def start(kept: dict, request: gr.Request):
+            opened = Session(reviewer=(request.username or kept["reviewer"] or "").strip())
+            desk.open(opened, kept["product"])
+            return *shown(opened, None), opened.reviewer
+
+        def tick(opened: Session):
+            finished, before = desk.predictions.finished, opened.row
+            if before is None:
+                desk.open(opened)
+            seen = [ANY, *desk.predictions.languages]
+            new = gr.Dropdown(choices=seen) if seen != opened.languages else gr.skip()
+            opened.languages = seen
+            return *shown(opened, before), gr.Timer(active=not finished), new
+
+        def act(opened: Session, event: gr.EventData):
+            before, told = opened.row, event._data
+            if told["do"] == "judge":
+                desk.judge(opened, told["product"], told["attribute"], told["tag"], told["decision"])
+            elif told["do"] == "add":
+                desk.add(opened, told["product"], told["tag"], told["attribute"])
+            elif told["do"] == "accept_rest":
+                desk.accept_rest(opened, told["product"])
+            else:
+                {"next": desk.next, "back": desk.back, "undo": desk.undo}[told["do"]](opened)
+            return shown(opened, before)
+
+        def choose(opened: Session, name: str, *chosen: str):
+            filters = Filters(*(None if value == ANY and field in ("attribute", "language") else value
+                                for field, value in zip(vars(opened.filters), chosen, strict=True)))
+            stays = desk.product(opened) if filters == opened.filters else None
+            opened.reviewer, opened.filters = name.strip(), filters
+            desk.open(opened, stays and stays.id)
+            return shown(opened, None)
+
+        def rule(opened: Session, event: gr.EventData):
+            if not opened.reviewer:
+                return proposals_view(desk, "Say who you are first: type your name under “Review”.")
+            try:
+                desk.store.rule(event.attribute, event.tag, event.ruling, opened.reviewer)
+            except (ValueError, FeedbackError) as error:
+                return proposals_view(desk, str(error))
+            return proposals_view(desk)
+
+        # "multiple" and one at a time: keys that are pressed faster than the disk writes are all heard, in order.
+        in_turn = quick | {"concurrency_limit": 1, "concurrency_id": "judging"}
+        judging = in_turn | {"trigger_mode": "multiple"}
+        app.load(start, [memory], [*views, name], **quick)
+        timer.tick(tick, [session], [*views, timer, language], **in_turn)
+        card.act(act, [session], views, **judging)
+        gr.on([name.blur, name.submit, *(one.input for one in filters)], choose, [session, name, *filters], views,
+              **judging)
+        proposed_tab.select(lambda: proposals_view(desk), None, proposed, **quick)
+        proposed.rule(rule, [session], proposed, **quick)
+        progress_tab.select(lambda: progress_view(desk), None, progress, **quick)
+    return app
+
+
+def launch(app: gr.Blocks, host: str | None = "127.0.0.1", port: int | None = None, block: bool = True,
+           quiet: bool = False) -> str:
+    """Serves the page; returns its address, if it does not `block` until it is stopped.
+
+    Args:
+        host: whom it listens to; None: as the environment says (a Space's does). port: None: the first free from 7860.
+    """
+    theme = gr.themes.Base(font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"])
+    app.launch(server_name=host, server_port=port, share=False, theme=theme, css_paths=HERE / "page.css",
+               footer_links=[], ssr_mode=False, pwa=False, quiet=quiet, max_file_size="20mb", prevent_thread_lock=True)
+    if block:
+        app.block_thread()
+    return app.local_url
+
+
+def _filters(desk: ReviewDesk) -> list[gr.components.Component]:
+    """The fields of `Filters`, in their order."""
+    queue = desk.queue
+    attributes = [ANY, *(entry["name"] for entry in desk.attributes)]
+    with gr.Row():
+        attribute = gr.Dropdown(attributes, value=ANY, label="Attribute", min_width=140, elem_id="attribute")
+        language = gr.Dropdown([ANY], value=ANY, label="Language", min_width=110)
+        confidence = gr.Dropdown([(label, value) for value, label in CONFIDENT.items()], value="any",
+                                 label="Confidence", min_width=110)
+        show = gr.Dropdown([(label, value) for value, label in SHOWN.items()], value="open", label="Show",
+                           min_width=160, elem_id="show")
+        order = gr.Dropdown([(STRATEGIES[name], name) for name in queue.strategies], value=queue.strategies[0],
+                            label="Order", min_width=160)
+    return [attribute, language, confidence, show, order]
+
+
+def _html(name: str, value: str | None = None, **options) -> gr.HTML:
+    return gr.HTML(value, elem_id=name, apply_default_css=False, **options)
+
+
+def _shown(desk: ReviewDesk, session: Session, before: int | None) -> list:
+    """The views; the product itself only where it is another one than `before`: its photos are the most to send."""
+    product = desk.product(session)
+    same = session.row == before and product is not None
+    return [bar_view(desk, session), gr.skip() if same else product_view(desk, session), card_view(desk, session),
+            session, {"reviewer": session.reviewer, "product": product and product.id}]
+
+
+def _suggest(desk: ReviewDesk):
+    def suggest(text: str) -> list[dict]:
+        return [{"tag": tag, "attribute": attribute, "known": known} for tag, attribute, known in desk.suggest(text)]
+
+    return suggest
+
+
+def _script(name: str) -> str:
+    return (HERE / f"{name}.js").read_text(encoding="utf-8")

@@ -1,0 +1,150 @@
+"""Which product a reviewer is asked about next: strategies of `feedback.strategies`, behind filters."""
+
+from collections.abc import Callable, Collection, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from hf_tagger.decision_tagger import attribute_slices
+from hf_tagger.feedback import strategies
+from hf_tagger.feedback.log import VerdictLog
+from hf_tagger.feedback.review_state import settle
+from hf_tagger.feedback.verdicts import Verdict
+from hf_tagger.review.predictions import CatalogPredictions, Prediction
+
+MIX = {"margin": 1.0, "rare_tags": 1.0}
+AHEAD = 100  # products that k-center orders at a time
+CONFIDENCE = {"any": (0.0, 1.01), "low": (0.0, 0.5), "middle": (0.5, 0.8), "high": (0.8, 1.01)}
+SHOW = ("open", "new", "second", "mine", "disputed", "stale")
+
+
+@dataclass
+class Filters:
+    """
+    Args:
+        attribute: the only one that is asked about; None: all.
+        language: of the products; None: any.
+        confidence: "any", "low", "middle" or "high" score of the most doubtful predicted tag, see `CONFIDENCE`.
+        show: "open": products that this reviewer has not judged; "new": nobody has; "second": others have, this
+            reviewer has not; "mine": this reviewer has; "disputed": reviewers differ; "stale": changed since judged.
+        strategy: of `ReviewQueue.strategies`.
+    """
+
+    attribute: str | None = None
+    language: str | None = None
+    confidence: str = "any"
+    show: str = "open"
+    strategy: str = "margin"
+
+
+class ReviewQueue:
+    """Products in the order of a strategy. What is predicted later joins in later."""
+
+    def __init__(self, predictions: CatalogPredictions, log: VerdictLog, has_vectors: bool, has_critic: bool):
+        self.predictions, self.log = predictions, log
+        self.attributes = predictions.attributes
+        self.strategies = ["margin", "entropy", "label_cost", "rare_tags", "mix"]
+        self.strategies += ["critic_disagreement"] * has_critic + ["k_center"] * has_vectors + ["catalogue"]
+        self._orders: dict[tuple, tuple[int, list[int]]] = {}
+        self._fingerprints: dict[int, str] = {}
+
+    def next(self, reviewer: str, filters: Filters, skip: Collection[int] = ()) -> int | None:
+        """The row of the first product in order that passes the filters and is none of `skip`."""
+        passes = self._filter(reviewer, filters)
+        return next((row for row in self.order(filters) if row not in skip and passes(row)), None)
+
+    def progress(self, reviewer: str, filters: Filters) -> tuple[int, int]:
+        """Of the products in this language and of this confidence, how many the reviewer has judged, and all."""
+        rows = [row for row in self.predictions.ready() if self._matches(row, filters)]
+        return sum(reviewer in self._judged(row, filters)[0] for row in rows), len(rows)
+
+    def order(self, filters: Filters) -> list[int]:
+        key = filters.strategy, filters.attribute
+        rows = self.predictions.ready()
+        if key not in self._orders or self._orders[key][0] != len(rows) or filters.strategy == "k_center":
+            self._orders[key] = len(rows), [rows[place] for place in self._places(rows, filters)]
+        return self._orders[key][1]
+
+    def _places(self, rows: list[int], filters: Filters) -> Iterator[int]:
+        if filters.strategy == "catalogue" or not rows:
+            return range(len(rows))
+        found = [self.predictions.of(row) for row in rows]
+        if filters.strategy == "k_center":
+            return self._spread(rows, found, filters)
+        return np.argsort(-self._values(found, filters), kind="stable").tolist()
+
+    def _values(self, found: list[Prediction], filters: Filters) -> np.ndarray:
+        attributes, where = self._scope(filters.attribute)
+        scores, chosen = (np.stack([getattr(one, name)[where] for one in found]) for name in ("scores", "chosen"))
+        if filters.strategy == "label_cost":
+            return strategies.label_cost(attributes, scores, chosen)
+        if filters.strategy == "critic_disagreement":
+            return strategies.critic_disagreement(chosen, np.stack([one.critic[where] for one in found]))
+        wanted = list(MIX) if filters.strategy == "mix" else [filters.strategy]
+        values = {name: getattr(strategies, name)(attributes, scores) for name in wanted}
+        return strategies.mix(values, MIX) if filters.strategy == "mix" else values[filters.strategy]
+
+    def _spread(self, rows: list[int], found: list[Prediction], filters: Filters) -> list[int]:
+        vectors = np.stack([one.pooled for one in found])
+        judged = np.array([bool(self._judged(row, filters)[0]) for row in rows])
+        ahead = strategies.k_center(vectors, judged, min(AHEAD, int((~judged).sum()))).tolist()
+        return ahead + [place for place in range(len(rows)) if place not in set(ahead)]
+
+    def _scope(self, attribute: str | None) -> tuple[list[dict], slice]:
+        """The attributes that are asked about, and where their tags stand."""
+        if attribute is None:
+            return self.attributes, slice(None)
+        where = {entry["name"]: part for entry, part in
+                 zip(self.attributes, attribute_slices(self.attributes), strict=True)}
+        return [entry for entry in self.attributes if entry["name"] == attribute], where[attribute]
+
+    def confidence(self, row: int, attribute: str | None) -> float:
+        """The score of the most doubtful predicted tag; where none is predicted, how surely none applies."""
+        found, (_, where) = self.predictions.of(row), self._scope(attribute)
+        scores, chosen = found.scores[where], found.chosen[where]
+        return float(scores[chosen].min() if chosen.any() else 1 - scores.max())
+
+    def _matches(self, row: int, filters: Filters) -> bool:
+        if filters.language is not None and self.predictions.products[row].language != filters.language:
+            return False
+        least, most = CONFIDENCE[filters.confidence]
+        return filters.confidence == "any" or least <= self.confidence(row, filters.attribute) < most
+
+    def _filter(self, reviewer: str, filters: Filters) -> Callable[[int], bool]:
+        def passes(row: int) -> bool:
+            if not self._matches(row, filters):
+                return False
+            fresh, stale = self._judged(row, filters)
+            if filters.show == "disputed":
+                return self._disputed(row, filters)
+            return {"open": reviewer not in fresh, "new": not fresh, "mine": reviewer in fresh | stale,
+                    "second": bool(fresh) and reviewer not in fresh, "stale": bool(stale)}[filters.show]
+
+        return passes
+
+    def _judged(self, row: int, filters: Filters) -> tuple[set[str], set[str]]:
+        """Reviewers whose words on a product stand, and those whose words are about what it was before."""
+        product = self.predictions.products[row]
+        fresh, stale = set(), set()
+        for (attribute, _), by_reviewer in self.log.standing(product.id).items():
+            if filters.attribute in (None, attribute):
+                for reviewer, verdict in by_reviewer.items():
+                    (fresh if self.is_fresh(row, verdict) else stale).add(reviewer)
+        return fresh, stale
+
+    def _disputed(self, row: int, filters: Filters) -> bool:
+        said = [verdict for (attribute, _), by_reviewer in self.log.standing(self.predictions.products[row].id).items()
+                if filters.attribute in (None, attribute)
+                for verdict in by_reviewer.values() if self.is_fresh(row, verdict)]
+        return bool(settle(said).disputed)
+
+    def is_fresh(self, row: int, verdict: Verdict) -> bool:
+        """Whether the product is still what the reviewer was shown, as far as was last looked: see `look`."""
+        if row not in self._fingerprints:
+            self.look(row)
+        return verdict.fingerprint == self._fingerprints[row]
+
+    def look(self, row: int) -> str:
+        """The product's fingerprint as it is now."""
+        self._fingerprints[row] = self.predictions.products[row].fingerprint
+        return self._fingerprints[row]

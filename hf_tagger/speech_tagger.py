@@ -1,0 +1,146 @@
+"""Spoken descriptions: what is said in an audio file or array, by a speech recogniser of transformers.
+
+Ships with the model: numpy and transformers; soundfile decodes files, scipy brings audio to another sampling rate
+(the extra `speech`). Arrays at the recogniser's own rate need neither.
+"""
+
+import io
+import math
+import os
+import threading
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from transformers import Pipeline, pipeline
+
+MAX_SECONDS = 600
+MAX_BYTES = 200 * 2**20
+INSTALL = "pip install 'hf_tagger[speech]'"
+
+
+class AudioError(ValueError):
+    """Audio that cannot be heard; the message says what to do."""
+
+
+class Recognizers:
+    """Speech recognisers by the name of their checkpoint (a folder or a Hub id), opened when first asked for."""
+
+    def __init__(self, device):
+        self.device, self._lock = device, threading.Lock()
+        self._opened: dict[str, Pipeline] = {}
+
+    def open(self, name: str) -> Pipeline:
+        with self._lock:
+            if name not in self._opened:
+                try:
+                    self._opened[name] = pipeline("automatic-speech-recognition", model=name, device=self.device)
+                except (OSError, ValueError, KeyError) as error:
+                    raise AudioError(f"no speech recogniser can be opened from {name!r} ({error}): name a folder or "
+                                     "Hub id of a checkpoint for automatic speech recognition") from error
+            return self._opened[name]
+
+
+def transcribe(recognizer: Pipeline, audio: Any) -> str:
+    """What is said, "" for silence.
+
+    Args:
+        recognizer: `pipeline("automatic-speech-recognition")`.
+        audio: a path, encoded bytes, a float (between -1 and 1) or integer array [samples] or [samples, channels] at
+            the recogniser's sampling rate, {"array" or "raw": such an array, "sampling_rate": in hertz}, or an
+            undecoded `datasets` audio {"bytes", "path"}.
+
+    Raises AudioError for what cannot be heard.
+    """
+    rate = recognizer.feature_extractor.sampling_rate
+    samples = read_audio(audio, rate)
+    whisper = getattr(recognizer, "type", None) == "seq2seq_whisper"
+    long = whisper and len(samples) > recognizer.feature_extractor.n_samples
+    try:
+        # Whisper hears 30 seconds at a time: what is longer it follows by its own timestamps.
+        found = recognizer({"raw": samples, "sampling_rate": rate}, **({"return_timestamps": True} if long else {}))
+    except (ValueError, TypeError, RuntimeError) as error:
+        raise AudioError(f"the speech recogniser failed: {error}") from error
+    return " ".join(found["text"].split())
+
+
+def read_audio(audio: Any, rate: int) -> np.ndarray:
+    """`audio`, as `transcribe` takes it, as float32 [samples] of one channel at `rate` hertz."""
+    own_rate = rate
+    if isinstance(audio, Mapping):
+        samples = audio.get("array", audio.get("raw"))
+        own_rate = audio.get("sampling_rate")
+        if samples is None:
+            source = audio.get("bytes") or audio.get("path")
+            if source is None:
+                raise AudioError('an audio dict needs "array" and "sampling_rate", or "bytes" or "path"')
+            samples, own_rate = _decode(source)
+        elif not isinstance(own_rate, int) or own_rate <= 0:
+            raise AudioError(f'an audio dict with an array needs its "sampling_rate" in hertz, got {own_rate!r}')
+    elif isinstance(audio, str | os.PathLike | bytes):
+        samples, own_rate = _decode(audio)
+    else:
+        samples = audio
+    return _resample(_one_channel(samples), own_rate, rate)
+
+
+def _decode(source: str | os.PathLike | bytes) -> tuple[np.ndarray, int]:
+    name = "audio bytes" if isinstance(source, bytes) else repr(os.fspath(source))
+    if "://" in name:
+        raise AudioError(f"{name}: audio is not fetched from URLs; pass a path or bytes")
+    if isinstance(source, bytes):
+        size = len(source)
+        source = io.BytesIO(source)
+    elif os.path.isfile(source):
+        size = os.path.getsize(source)
+    else:
+        raise AudioError(f"there is no file {name}")
+    if not 0 < size <= MAX_BYTES:
+        raise AudioError(f"{name} has {size} bytes: pass audio of at most {MAX_BYTES // 2**20} MiB")
+    try:
+        import soundfile
+    except ImportError as error:
+        raise AudioError(f"{name}: audio files are decoded by soundfile, which is not installed: {INSTALL}; or pass an "
+                         "array") from error
+    try:
+        with soundfile.SoundFile(source) as file:
+            _check_length(file.frames, file.samplerate)
+            return file.read(dtype="float32"), file.samplerate
+    except soundfile.LibsndfileError as error:
+        raise AudioError(f"{name} cannot be decoded ({error}): convert it to wav, flac, ogg or mp3") from error
+
+
+def _one_channel(samples: Any) -> np.ndarray:
+    samples = np.asarray(samples)
+    if samples.dtype.kind not in "fiu" or samples.ndim not in (1, 2) or not samples.size:
+        raise AudioError(f"an array of shape {samples.shape} and type {samples.dtype} is not audio: pass numbers "
+                         "[samples] or [samples, channels]")
+    if samples.dtype.kind in "iu":
+        limits = np.iinfo(samples.dtype)
+        middle = (limits.max + limits.min + 1) / 2
+        samples = (samples.astype(np.float32) - middle) / (limits.max - middle + 1)
+    samples = samples.astype(np.float32)
+    if not np.isfinite(samples).all():
+        raise AudioError("the audio array holds numbers that are not finite")
+    return samples.mean(1) if samples.ndim == 2 else samples
+
+
+def _resample(samples: np.ndarray, own_rate: int, rate: int) -> np.ndarray:
+    _check_length(len(samples), own_rate)
+    if own_rate == rate:
+        return samples
+    try:
+        from scipy.signal import resample_poly
+    except ImportError as error:
+        raise AudioError(f"the audio has {own_rate} samples a second and the recogniser hears {rate}: scipy, which "
+                         f"would bring the one to the other, is not installed: {INSTALL}") from error
+    common = math.gcd(own_rate, rate)
+    return resample_poly(samples, rate // common, own_rate // common).astype(np.float32)
+
+
+def _check_length(samples: int, rate: int) -> None:
+    if samples > MAX_SECONDS * rate:
+        raise AudioError(f"the audio lasts {samples / rate:.0f} seconds: cut it to {MAX_SECONDS} at most")
+
+
+__all__ = ["AudioError", "Recognizers", "read_audio", "transcribe"]

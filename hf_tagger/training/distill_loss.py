@@ -1,0 +1,161 @@
+"""The loss of a student that is to say what its teacher says."""
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from hf_tagger.training.losses import LossSum
+
+# What a product may be seen by: text and photo, text alone, photo alone. A student that loses one of them (modality
+# dropout) learns what the teacher says without it.
+SIGHTS = ((True, True), (True, False), (False, True))
+
+
+@dataclass
+class DistillationSettings:
+    """
+    Args:
+        teacher: a model folder or Hub id.
+        text_layers: of `model.text_backbone: teacher`, how many of its layers the student starts from, evenly spaced
+            from the first to the last, or which ones (from 0); null: all.
+        temperature: softens both sides' logits.
+        logits: weight of the teacher's closed-tag probabilities, all its evidence together (Hinton et al. 2015, arXiv
+            1503.02531).
+        pooled: weight of its fused vector and of its projected text and photo vectors, 1 - cosine.
+        hidden: weight of its text tower's last hidden states, token by token, squared error relative to their size
+            (after TinyBERT, arXiv 1909.10351). Needs the teacher's tokenizer, and a phase that trains the tower.
+        labels: weight of the catalogue's own tags; unknown ones count nothing.
+        views: how many views of each product the teacher is asked about: as it is, then augmented.
+        folder: where its answers are kept (default: `output_dir/teacher`, until the run is done). Students of the same
+            teacher, catalogue and augmentation may share one: the teacher then runs once.
+    """
+
+    teacher: str
+    text_layers: int | list[int] | None = None
+    temperature: float = 2.0
+    logits: float = 1.0
+    pooled: float = 1.0
+    hidden: float = 0.0
+    labels: float = 1.0
+    views: int = 2
+    folder: str | None = None
+
+    def __post_init__(self):
+        if self.temperature <= 0:
+            raise ValueError(f"temperature must be above 0, got {self.temperature}")
+        weights = {name: getattr(self, name) for name in ("logits", "pooled", "hidden", "labels")}
+        if min(weights.values()) < 0 or not any(weights.values()):
+            raise ValueError(f"weights must not be negative, and one of them above 0: got {weights}")
+        if self.views < 1:
+            raise ValueError(f"views must be at least 1, got {self.views}")
+
+
+@dataclass
+class TeacherOutputs:
+    """What a teacher says of B products.
+
+    Args:
+        logits: [B, 3, T + A], under each of `SIGHTS`; pooled: [B, 3, H], fused vectors likewise.
+        modality_pooled: [B, 2, H], projected text and photo.
+        states: [B, L, F] of the text's tokens, None where they are not kept; mask: bool [B, L], which are real.
+    """
+
+    logits: Tensor
+    pooled: Tensor
+    modality_pooled: Tensor
+    states: Tensor | None = None
+    mask: Tensor | None = None
+
+
+class DistillationLoss(nn.Module):
+    """
+    Args:
+        attributes: as in `TaggerConfig`.
+        pooled_axes, state_axes: [H, H'], [F, F'], orthonormal axes that bring the teacher's vectors to the student's
+            width (`principal_axes`); None: the widths are the same.
+    """
+
+    def __init__(self, attributes: list[dict], settings: DistillationSettings, pooled_axes: Tensor | None = None,
+                 state_axes: Tensor | None = None):
+        super().__init__()
+        self.attributes, self.settings = attributes, settings
+        self.register_buffer("pooled_axes", pooled_axes, persistent=False)
+        self.register_buffer("state_axes", state_axes, persistent=False)
+
+    def forward(self, outputs, teacher: TeacherOutputs) -> LossSum:
+        """Student's `TaggerOutput` in training mode -> summed loss over products, and their number. The labels' part is
+        `TaggingLoss`."""
+        settings, encoded = self.settings, outputs.encoded
+        rows = torch.arange(len(encoded.present), device=encoded.present.device)
+        sight = torch.where(encoded.present.all(1), 0, torch.where(encoded.present[:, 0], 1, 2))
+        with torch.autocast(rows.device.type, enabled=False):
+            losses = torch.zeros(len(rows), device=rows.device)
+            if settings.logits:
+                wanted = teacher.logits[rows, sight]
+                losses = losses + settings.logits * self.logits_loss(outputs.encoder_logits.float(), wanted.float())
+            if settings.pooled:
+                losses = losses + settings.pooled * self._pooled_loss(encoded, teacher, rows, sight)
+            if settings.hidden and encoded.features.text_states is not None:
+                losses = losses + settings.hidden * self._states_loss(encoded.features, teacher)
+            return LossSum(losses.sum(), torch.tensor(len(rows), device=rows.device))
+
+    def logits_loss(self, logits: Tensor, wanted: Tensor) -> Tensor:
+        """Both [B, T + A] -> [B], the mean over attributes of temperature^2 x the divergence from the teacher's
+        probabilities: over tags and none of a `single` attribute, summed over the tags of a `multi` one."""
+        temperature, tags = self.settings.temperature, logits.shape[1] - len(self.attributes)
+        logits, wanted = logits / temperature, wanted / temperature
+        total, start = torch.zeros(len(logits), device=logits.device), 0
+        for index, attribute in enumerate(self.attributes):
+            columns = [*range(start, start + len(attribute["tags"]))]
+            start += len(columns)
+            if attribute["kind"] == "single":
+                columns.append(tags + index)
+                student, teacher = logits[:, columns].log_softmax(1), wanted[:, columns].log_softmax(1)
+                total = total + (teacher.exp() * (teacher - student)).sum(1)
+            else:
+                student, teacher = logits[:, columns], wanted[:, columns]
+                divergence = F.binary_cross_entropy_with_logits(student, teacher.sigmoid(), reduction="none")
+                entropy = F.binary_cross_entropy_with_logits(teacher, teacher.sigmoid(), reduction="none")
+                total = total + (divergence - entropy).sum(1)
+        return temperature**2 * total / len(self.attributes)
+
+    def _pooled_loss(self, encoded, teacher: TeacherOutputs, rows: Tensor, sight: Tensor) -> Tensor:
+        fused = _distance(encoded.pooled, _to_width(teacher.pooled[rows, sight], self.pooled_axes))
+        each = _distance(encoded.modality_pooled, _to_width(teacher.modality_pooled, self.pooled_axes))
+        there = encoded.present.float()
+        return fused + (each * there).sum(1) / there.sum(1).clamp(min=1)
+
+    def _states_loss(self, features, teacher: TeacherOutputs) -> Tensor:
+        length = min(features.text_states.shape[1], teacher.states.shape[1])
+        mask = features.text_mask[:, :length] & teacher.mask[:, :length]
+        wanted = _to_width(teacher.states[:, :length], self.state_axes)
+        error = (features.text_states[:, :length].float() - wanted).square().sum(-1)
+        error = error / wanted.square().sum(-1).clamp(min=1e-6) * mask
+        return error.sum(1) / mask.sum(1).clamp(min=1)
+
+
+def _distance(vectors: Tensor, wanted: Tensor) -> Tensor:
+    return 1 - F.cosine_similarity(vectors.float(), wanted, dim=-1)
+
+
+def _to_width(vectors: Tensor, axes: Tensor | None) -> Tensor:
+    vectors = vectors.float()
+    return vectors if axes is None else vectors @ axes
+
+
+def principal_axes(vectors: Tensor, width: int) -> Tensor | None:
+    """Orthonormal axes [F, width] that keep most of vectors [N, F], so that their cosines change least; None where they
+    have that width already. Not learned: a projection that learns could drift to where agreeing is easy.
+
+    Raises ValueError where `width` is larger than F.
+    """
+    features = vectors.shape[1]
+    if features == width:
+        return None
+    if width > features:
+        raise ValueError(f"the student's vectors ({width}) are wider than the teacher's ({features})")
+    vectors = vectors.double()
+    _, axes = torch.linalg.eigh(vectors.T @ vectors)
+    return axes[:, -width:].float()

@@ -1,0 +1,179 @@
+"""What a teacher says of every product of a catalogue: it runs once, and its answers are kept on disk."""
+
+import json
+from collections.abc import Iterable, Iterator
+from contextlib import nullcontext
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from tqdm import tqdm
+
+from hf_tagger.catalog.collate import Collator
+from hf_tagger.catalog.loader import seeded
+from hf_tagger.catalog.strict import ConfigError
+from hf_tagger.image_tagger import read_pixels
+from hf_tagger.training.distill_loss import SIGHTS, TeacherOutputs
+from hf_tagger.training.features import INPUTS, Ragged, pad_rows
+
+INDEX = "index.json"
+
+
+class ViewCollator(Collator):
+    """Collates products as they look in one view. What augmentation draws depends on the product and the view alone, so
+    that teacher and student see the same words and the same part of each photo, in whatever batch it comes.
+
+    Args:
+        view: 0 is the product as it is.
+        size: (height, width) that photos are read and augmented at, the teacher's, before they are shrunk to what
+            `processor` wants; None: the processor's own.
+    """
+
+    def __init__(self, processor, attributes, view: int, seed: int, size: tuple[int, int] | None, augment_text,
+                 augment_image, **options):
+        self.key, self.size = f"{seed} {view}", size if view else None
+        if not view:
+            augment_text = augment_image = None
+        else:
+            augment_text = partial(_drawn, augment_text, self.key)
+            if size is not None and size != processor.image_size:
+                augment_image = partial(_augmented_and_shrunk, augment_image, processor.image_size)
+        super().__init__(processor, attributes, augment_text, augment_image, **options)
+
+    def _decode(self, record: dict):
+        with seeded(f"photos {self.key} {record['id']}"):
+            return super()._decode(record)
+
+    def _pixels(self, source) -> np.ndarray:
+        if self.size is None:
+            return super()._pixels(source)
+        return read_pixels(source, self.size, allow_urls=self.allow_urls)
+
+
+def _drawn(augment, key: str, record: dict) -> str | None:
+    with seeded(f"text {key} {record['id']}"):
+        return augment(record)
+
+
+def _augmented_and_shrunk(augment, size: tuple[int, int], photo: np.ndarray) -> np.ndarray:
+    return read_pixels(augment(photo), size)
+
+
+class TeacherStore:
+    """A folder of `TeacherOutputs`, read on demand."""
+
+    def __init__(self, folder: Path):
+        described = json.loads((folder / INDEX).read_text(encoding="utf-8"))
+        self.views, self.row = described["views"], {product: row for row, product in enumerate(described["ids"])}
+        if len(self.row) < len(described["ids"]):
+            twice = next(product for product in self.row if described["ids"].count(product) > 1)
+            raise ConfigError(f"the product {twice!r} is in the catalogue twice: distillation needs ids of their own")
+        self.arrays: list[dict[str, np.ndarray]] = []
+        self.states: list[Ragged] = []
+        for view in range(self.views):
+            self.arrays.append({name: np.memmap(folder / f"{name}.{view}.f16", np.float16, "r",
+                                                shape=(len(self.row), *shape))
+                                for name, shape in described["shapes"].items()})
+            if described["states"]:
+                self.states.append(Ragged.open(folder / f"states.{view}.f16", described["states"]["width"], np.float16,
+                                               described["states"]["ends"][view]))
+
+    def batch(self, ids: list[str], views: list[int]) -> TeacherOutputs:
+        """Of these products, each in the view given."""
+        rows = [self.row[product] for product in ids]
+        found = {name: torch.from_numpy(np.stack([self.arrays[view][name][row] for row, view in
+                                                  zip(rows, views, strict=True)])) for name in self.arrays[0]}
+        if self.states:
+            found["states"], found["mask"] = pad_rows([self.states[view][row] for row, view in
+                                                   zip(rows, views, strict=True)])
+        return TeacherOutputs(**found)
+
+    def sample(self, rows: int = 2000) -> TeacherOutputs:
+        """Of products spread over the catalogue, as they are."""
+        ids = list(self.row)[:: max(1, len(self.row) // rows)]
+        return self.batch(ids, [0] * len(ids))
+
+
+@torch.no_grad()
+def store_outputs(model, views: Iterable[Iterator[dict[str, Any]]], folder: Path, key: str, states: bool,
+                  autocast=nullcontext) -> None:
+    """Runs a teacher over the batches of every view (the same products in the same order) and keeps what it says.
+
+    Args:
+        key: what made it; a folder with another one is written anew.
+        states: also keep the text tower's token states.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / INDEX).unlink(missing_ok=True)
+    model.eval()
+    described: dict[str, Any] = {"key": key, "ids": [], "shapes": {}, "states": None}
+    width = model.encoder.text_token_projection.in_features if states else 0
+    ends = []
+    for view, batches in enumerate(views):
+        names = ("logits", "pooled", "modality_pooled")
+        files = {name: open(folder / f"{name}.{view}.f16", "wb") for name in names}
+        ragged, ids = Ragged(folder / f"states.{view}.f16", width, np.float16) if states else None, []
+        for batch in tqdm(batches, desc=f"teacher, view {view + 1}", unit="batch", dynamic_ncols=True):
+            if not batch["ids"]:
+                continue
+            with autocast():
+                found = outputs_of_sights(model, batch, states)
+            ids += batch["ids"]
+            for name in names:
+                values = getattr(found, name)
+                described["shapes"][name] = list(values.shape[1:])
+                files[name].write(values.to("cpu", torch.float16).numpy().tobytes())
+            if ragged is not None:
+                ragged.append(found.states, found.mask, len(batch["ids"]))
+        for file in files.values():
+            file.close()
+        if ragged is not None:
+            ends.append(ragged.finish().ends)
+        if view and ids != described["ids"]:
+            raise RuntimeError("the catalogue gave other products on its second reading: is it being written to?")
+        described["ids"] = ids
+    described["views"] = view + 1
+    if states:
+        described["states"] = {"width": width, "ends": ends}
+    (folder / INDEX).write_text(json.dumps(described), encoding="utf-8")
+
+
+def is_stored(folder: Path, key: str) -> bool:
+    """Whether the folder holds all answers that `store_outputs` would write with this key."""
+    path = folder / INDEX
+    return path.is_file() and json.loads(path.read_text(encoding="utf-8"))["key"] == key
+
+
+def outputs_of_sights(model, batch: dict[str, Any], states: bool = False) -> TeacherOutputs:
+    """What a model in evaluation mode says of a batch under each of `SIGHTS`; its towers run once."""
+    inputs = {name: batch[name].to(model.device) for name in INPUTS if name in batch}
+    features = model.encoder.run_towers(**inputs, output_states=states or model.config.fusion == "attention")
+    text = {name: inputs[name] for name in ("input_ids", "attention_mask") if name in inputs}
+    found = []
+    for sight in SIGHTS:
+        shown = features.present & torch.tensor(sight, device=features.present.device)
+        outputs = model(features=replace(features, present=shown), **text)
+        found.append((torch.cat([outputs.tag_logits, outputs.none_logits], dim=1), outputs.pooled))
+    logits, pooled = (torch.stack(parts, dim=1).float() for parts in zip(*found, strict=True))
+    return TeacherOutputs(logits, pooled, model.encoder(features=features).modality_pooled.float(),
+                          features.text_states, features.text_mask)
+
+
+class TaughtLoader:
+    """The batches of a loader with what the teacher says of them as `teacher`.
+
+    Args:
+        batches: (epoch, batches to skip) -> batches with `ids` and `views`.
+    """
+
+    def __init__(self, batches, store: TeacherStore):
+        self.batches, self.store = batches, store
+
+    def epoch(self, epoch: int = 0, skip_batches: int = 0) -> Iterator[dict[str, Any]]:
+        for batch in self.batches(epoch, skip_batches):
+            if batch["ids"]:
+                batch["teacher"] = self.store.batch(batch["ids"], batch["views"])
+            yield batch

@@ -1,0 +1,157 @@
+"""Cut layers, attention heads and feed-forward neurons out of a tagger's text tower, and let it recover.
+
+    python recipes/prune.py runs/fashion recipes/configs/fashion.yaml runs/fashion-pruned --layers 8 --neurons 768
+    python recipes/prune.py runs/fashion recipes/configs/fashion.yaml runs/fashion-sparse --zeros 0.5
+
+MODEL is a model folder, CONFIG the training configuration that it came from (keys can be overridden as `--key.sub
+value`). What matters least goes: importance is the mean size of the loss's slope by a gate on the part, over
+`--products` of the training split (hf_tagger/deployment/pruning.py). Then heads and text tower are fine-tuned for
+`--epochs` (0: not at all) and evidence, gate and calibration fitted again, as in any training. OUT is really smaller,
+and opens like any other model.
+
+`--zeros` sets the smallest weights of both towers to zero instead (torch.nn.utils.prune). It is there to be measured:
+files stay as large, and kernels for dense matrices as slow.
+
+Prints parameters, macro-F1 on the validation split under every protocol, and milliseconds of the text tower.
+"""
+
+import argparse
+import json
+import sys
+import time
+from dataclasses import replace
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from hf_tagger.catalog.collate import Collator
+from hf_tagger.catalog.loader import CatalogLoader
+from hf_tagger.catalog.quarantine import TooManyBadRows
+from hf_tagger.catalog.settings import open_catalog
+from hf_tagger.catalog.strict import ConfigError
+from hf_tagger.deployment.pruning import measure_importance, prune_text_tower, zero_smallest_weights
+from hf_tagger.deployment.vocabulary import PruningError
+from hf_tagger.evaluation.parity import macro_f1
+from hf_tagger.evaluation.predict import predict_each
+from hf_tagger.evaluation.protocols import reading_alike, seen_through
+from hf_tagger.pipeline_tagger import ProductTaggingPipeline
+from hf_tagger.training.arguments import ModelSettings, PhaseSettings, load_run
+from hf_tagger.training.build import load_model
+from hf_tagger.training.loop import NonFiniteLoss
+from hf_tagger.training.losses import TaggingLoss
+from hf_tagger.training.run import FinetuneRun
+
+TOKENS = 16
+
+
+def main(arguments: list[str]) -> int:
+    options, overrides = parse(arguments)
+    try:
+        settings, data = load_run(options.config, overrides)
+        model, processor = load_model(options.model)
+        catalog = open_catalog(settings.catalog, Path(options.output_dir, "catalog"))
+        collator = Collator(processor, model.config.attributes, allow_urls=catalog.schema.allow_urls)
+        found = {"before": described(model, collator, catalog, settings)}
+        whole, _ = load_model(options.model)
+        cut(model, options, CatalogLoader(catalog, "train", collator, settings.training.loader, shuffle=True), settings)
+        found["pruned"] = described(model, collator, catalog, settings)
+        out = options.output_dir
+        ProductTaggingPipeline(model, processor=processor).save_pretrained(out)
+        if options.epochs and options.zeros is None:
+            recover(settings, data, out, options)
+            model, _ = load_model(out)
+            found["recovered"] = described(model, collator, catalog, settings)
+        found["text_tower_ms"] = text_tower_ms({"before": whole, "pruned": model})
+    except (ConfigError, PruningError, TooManyBadRows, NonFiniteLoss) as error:
+        print(f"prune: {error}", file=sys.stderr)
+        return 2
+    print(json.dumps(found, indent=1))
+    return 0
+
+
+def parse(arguments: list[str]) -> tuple[argparse.Namespace, list[str]]:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False)
+    parser.add_argument("model", help="model folder")
+    parser.add_argument("config", help="the training configuration that it came from")
+    parser.add_argument("output_dir", help="folder for the pruned model")
+    parser.add_argument("--layers", type=int, help="layers to keep (default: all)")
+    parser.add_argument("--heads", type=int, help="attention heads to keep in each layer (default: all)")
+    parser.add_argument("--neurons", type=int, help="feed-forward neurons to keep in each layer (default: all)")
+    parser.add_argument("--zeros", type=float, help="in place of these: share of weights to set to zero")
+    parser.add_argument("--products", type=int, default=1024, help="training products that importance is measured on")
+    parser.add_argument("--epochs", type=int, default=2, help="of fine-tuning afterwards")
+    options, overrides = parser.parse_known_args(arguments)
+    if options.zeros is None and options.layers is options.heads is options.neurons is None:
+        parser.error("say what to keep: --layers, --heads, --neurons, or --zeros")
+    return options, overrides
+
+
+def cut(model, options: argparse.Namespace, train: CatalogLoader, settings) -> None:
+    if options.zeros is not None:
+        print(f"weights that are zero: {zero_smallest_weights(model, options.zeros):.1%}")
+        return
+    loss = TaggingLoss(model.config.attributes, settings.training.loss).to(model.device)
+    tags = model.config.num_tags
+
+    def summed(outputs, batch):
+        logits = outputs.encoder_logits
+        return loss(logits[:, :tags], logits[:, tags:], batch["tag_labels"].to(model.device)).total
+
+    batches = islice(train.epoch(), -(-options.products // train.settings.batch_size))
+    importance = measure_importance(model, batches, summed)
+    kept = prune_text_tower(model, importance, options.layers, options.heads, options.neurons)
+    print("layers kept:", kept, "importance of each:", [round(value, 3) for value in importance.layers.tolist()])
+
+
+def recover(settings, data: dict, out: str, options: argparse.Namespace) -> None:
+    """The pruned model goes on from `out`, and the trained one takes its place."""
+    phase = PhaseSettings(name="recovery", train=["heads", "text"], epochs=options.epochs, tower_learning_rate=1e-4,
+                          learning_rate=3e-4)
+    exemplars = settings.model.exemplars
+    settings = replace(settings, start_from=out, output_dir=out, model=ModelSettings(), phases=[phase], lora=None,
+                       augmentation=None, save_adapter=False, gate=replace(settings.gate, folds=0))
+    # How many products to remember: the text of each has changed for the tower, and they are fitted anew.
+    settings.model.exemplars = exemplars
+    run = FinetuneRun(settings, data)
+    run.prepare_catalog()
+    run.build_model()
+    run.train(0, phase)
+    run.fit_exemplars()
+    run.fit_gate()
+    run.calibrate()
+    run.save()
+
+
+def described(model, collator: Collator, catalog, settings) -> dict:
+    scores = {}
+    for alike in reading_alike(settings.evaluation.protocols):
+        seen = seen_through(catalog, next(iter(alike.values())))
+        batches = CatalogLoader(seen, settings.evaluation.validation, collator, settings.training.loader).epoch()
+        predictions = predict_each(model, batches, [protocol.without for protocol in alike.values()])
+        scores |= {name: round(macro_f1(found)["mean"], 4) for name, found in zip(alike, predictions, strict=True)}
+    return {"parameters": sum(parameter.numel() for parameter in model.parameters()), "macro_f1": scores,
+            "text": {key: getattr(model.config.text_config, key) for key in ("num_hidden_layers", "intermediate_size")}
+            | {"heads": model.config.text_heads or model.config.text_config.num_attention_heads}}
+
+
+@torch.no_grad()
+def text_tower_ms(models: dict[str, torch.nn.Module], rounds: int = 15) -> dict[str, dict[str, float]]:
+    """Median milliseconds of the text towers alone on 1 and 32 texts of `TOKENS` tokens, in turns."""
+    found = {}
+    for size in (1, 32):
+        ids = torch.full((size, TOKENS), 3)
+        times = {name: [] for name in models}
+        for _ in range(rounds):
+            for name, model in models.items():
+                start = time.perf_counter()
+                model.eval().encoder.text_tower(input_ids=ids, attention_mask=torch.ones_like(ids))
+                times[name].append(1e3 * (time.perf_counter() - start))
+        found[f"batch {size}"] = {name: round(float(np.median(values)), 2) for name, values in times.items()}
+    return found
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,179 @@
+"""The page in a real browser, as a reviewer uses it."""
+
+import re
+import shutil
+import sqlite3
+from urllib.parse import urlparse
+
+import pytest
+from playwright.sync_api import Error, expect, sync_playwright
+
+from hf_tagger.feedback.proposals import approved
+from hf_tagger.feedback.store import FeedbackStore
+from hf_tagger.review import command
+from hf_tagger.review.page import launch
+from tests.review.conftest import write_shop
+
+BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+
+
+@pytest.fixture(scope="module")
+def browser():
+    if BROWSER is None:
+        pytest.skip("no Chromium on the path: apt-get install chromium")
+    with sync_playwright() as playwright:
+        try:
+            browser = playwright.chromium.launch(executable_path=BROWSER, args=["--no-sandbox"])
+        except Error as error:
+            pytest.skip(f"{BROWSER} does not start: {error}")
+        yield browser
+        browser.close()
+
+
+@pytest.fixture(scope="module")
+def shop(tagger, tmp_path_factory):
+    folder = write_shop(tmp_path_factory.mktemp("shop"))
+    tagger.save_pretrained(folder / "model")
+    return folder
+
+
+@pytest.fixture
+def address(shop, tmp_path, monkeypatch):
+    monkeypatch.setattr(command, "PATIENCE", 0.2)
+    app = command.build_app(str(shop / "model"), str(shop / "shop.yaml"), str(tmp_path / "feedback.db"))
+    yield launch(app, block=False, quiet=True)
+    app.close()
+
+
+@pytest.fixture
+def page(browser, address):
+    """The page, opened by a browser that must find everything on this machine."""
+    context = browser.new_context(viewport={"width": 390, "height": 844}, color_scheme="dark")
+    page = context.new_page()
+    page.set_default_timeout(15_000)
+    asked, complaints = [], []
+    page.on("request", lambda request: asked.append(request.url))
+    page.on("pageerror", lambda error: complaints.append(str(error)))
+    page.goto(address)
+    expect(page.locator(".bar")).to_contain_text("of 4 judged")
+    yield page
+    elsewhere = [url for url in asked if urlparse(url).scheme not in ("data", "blob")
+                 and urlparse(url).hostname != "127.0.0.1"]
+    context.close()
+    assert (elsewhere, complaints) == ([], [])
+
+
+def chip(page, tag):
+    return page.locator(f'.chip[data-tag="{tag}"]')
+
+
+def sign_in(page, name="ana"):
+    page.fill("#reviewer textarea, #reviewer input", name)
+    page.keyboard.press("Enter")
+    expect(page.locator(".bar")).to_contain_text("0 of 4 judged")
+
+
+def stored(tmp_path, *columns):
+    with FeedbackStore(tmp_path / "feedback.db") as store:
+        return [tuple(getattr(verdict, name) for name in columns) for verdict in store.verdicts()]
+
+
+def open_product(page, product):
+    """Steps through the queue until it is there."""
+    for _ in range(4):
+        if page.locator(".product").get_attribute("data-product") == product:
+            return
+        shown = page.locator(".product").get_attribute("data-product")
+        page.keyboard.press("n")
+        expect(page.locator(".product")).not_to_have_attribute("data-product", shown)
+    raise AssertionError(f"{product} is not in the queue")
+
+
+def test_a_product_is_tagged_and_corrected_and_all_is_there_after_a_reload(page, tmp_path):
+    assert page.evaluate("document.documentElement.scrollWidth") <= 390
+    page.keyboard.press("a")
+    expect(page.locator(".trouble")).to_contain_text("Say who you are first")
+    assert stored(tmp_path, "tag") == []
+    sign_in(page)
+    open_product(page, "P2")
+    for tag, key in (("Blue", "a"), ("Dress", "r"), ("Dress", "r"), ("Dress", "a"), ("Waterproof", "u")):
+        chip(page, tag).locator(".label").click()
+        page.keyboard.press(key)
+    expect(chip(page, "Waterproof")).to_have_class(re.compile("unsure"))
+    page.keyboard.press("/")
+    page.keyboard.type("handm")
+    expect(page.get_by_role("option").first).to_contain_text("Handmade features")
+    page.keyboard.press("Enter")
+    expect(chip(page, "Handmade")).to_have_class(re.compile("add"))
+    said = [("Blue", "accept"), ("Dress", "reject"), ("Dress", "withdraw"), ("Dress", "accept"),
+            ("Waterproof", "unsure"), ("Handmade", "add")]
+    assert stored(tmp_path, "product", "reviewer", "tag", "decision") == [("P2", "ana", *one) for one in said]
+
+    page.reload()
+    expect(page.locator(".product")).to_have_attribute("data-product", "P2")
+    expect(page.locator(".bar")).to_contain_text("1 of 4 judged")
+    for tag, decision in dict(said).items():
+        expect(chip(page, tag)).to_have_class(re.compile(decision))
+    page.keyboard.press("z")
+    expect(page.locator(".notice")).to_contain_text("Taken back: Handmade")
+    expect(chip(page, "Handmade")).not_to_have_class(re.compile("add"))
+
+
+def test_what_the_database_does_not_take_is_not_shown_as_stored(page, tmp_path):
+    sign_in(page)
+    tag = page.locator(".chip.chosen").get_attribute("data-tag")
+    other = sqlite3.connect(tmp_path / "feedback.db", isolation_level=None)
+    other.execute("BEGIN IMMEDIATE")
+    page.keyboard.press("a")
+    expect(page.locator(".trouble")).to_contain_text("locked")
+    expect(page.locator(".trouble")).to_contain_text("Nothing that was stored before is lost")
+    assert page.locator('.chip [aria-pressed="true"]').count() == 0
+    other.execute("ROLLBACK")
+    page.keyboard.press("1")
+    page.keyboard.press("a")
+    expect(page.locator('.chip [aria-pressed="true"]')).to_have_count(1)
+    assert (tag, "accept") in stored(tmp_path, "tag", "decision") or len(stored(tmp_path, "tag")) == 1
+
+
+def test_keys_that_are_faster_than_the_page_are_heard_but_never_judge_what_was_not_seen(page, tmp_path):
+    sign_in(page)
+    open_product(page, "P1")
+    page.evaluate("""() => { for (const key of ['1', 'a', '2', 'r', 'Enter', 'Enter'])
+        document.body.dispatchEvent(new KeyboardEvent('keydown', { key, bubbles: true })); }""")
+    expect(page.locator(".trouble")).to_contain_text("your last key was not counted")
+    assert stored(tmp_path, "product", "decision") == [("P1", "accept"), ("P1", "reject")]
+
+
+def test_texts_of_a_catalogue_stay_texts(page):
+    sign_in(page)
+    open_product(page, "P4")
+    expect(page.locator(".product .text")).to_have_text("red dress {{value}} ${1+1}")
+
+
+def test_a_new_word_is_proposed_and_approved_and_then_belongs_to_the_vocabulary(page, tagger, tmp_path):
+    sign_in(page)
+    page.keyboard.press("/")
+    page.keyboard.type("Teal")
+    expect(page.get_by_role("option")).to_have_count(4)  # one of three attributes, or none decided
+    page.get_by_role("option").last.click()
+    expect(chip(page, "Teal")).to_contain_text("proposed")
+    page.get_by_role("tab", name="New tags").click()
+    row = page.locator('#proposed [data-tag="Teal"]')
+    row.get_by_text("approve").click()
+    expect(page.locator("#proposed .trouble")).to_contain_text("approve it for one")
+    row.get_by_role("combobox").select_option("colour")
+    row.get_by_text("approve").click()
+    expect(row.locator('[data-ruling="approve"]')).to_have_attribute("aria-pressed", "true")
+    with FeedbackStore(tmp_path / "feedback.db") as store:
+        assert approved(store, tagger.model.config.attributes) == {"colour": ["Teal"]}
+
+
+def test_a_text_is_tried(page):
+    page.get_by_role("tab", name="Try it").click()
+    page.fill("#try-text textarea", "a blue mug")
+    page.click("#try-button")
+    expect(page.locator("#try-result")).to_contain_text("Blue")
+    expect(page.locator("#try-result")).to_contain_text("Mug")
+    page.fill("#try-text textarea", "")
+    page.click("#try-button")
+    expect(page.locator("#try-result .trouble")).to_contain_text("neither text nor a photo")
