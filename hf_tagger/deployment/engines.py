@@ -49,6 +49,8 @@ class TorchEngine:
 
     def check(self, options: Mapping[str, Any]) -> None:
         self.pipeline._sanitize_parameters(**options)
+        if options.get("critic"):
+            _ = self.pipeline.critic  # raises where there is none
 
     def tag(self, products: Sequence[dict[str, Any]], options: Sequence[Mapping[str, Any]]) -> list[list[dict]]:
         """One run of the model for all products but for those that ask for something else of it."""

@@ -9,6 +9,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
+from tqdm import tqdm
 from transformers import AutoConfig
 
 from hf_tagger.configuration_tagger import TaggerConfig
@@ -67,9 +68,12 @@ def bulk_memory(tagger: Callable, records: Iterable, folder: Path, settle_rows: 
     def tag(some):
         return tagger(some, batch_size=32, on_error="skip")
 
-    for count in tag_shards(folder, records, tag, shard_rows):
-        rows += count
-        (first if rows <= settle_rows or not first else later).append(resident_mb())
+    with tqdm(unit="row", mininterval=5) as progress:
+        for count in tag_shards(folder, records, tag, shard_rows):
+            rows += count
+            (first if rows <= settle_rows or not first else later).append(resident_mb())
+            progress.set_postfix(resident_mb=round((first + later)[-1]), refresh=False)
+            progress.update(count)
     return {"rows": rows, "seconds": round(time.perf_counter() - start, 1), "first_mb": round(max(first), 1),
             "peak_mb": round(max(first + later), 1), "end_mb": round((first + later)[-1], 1)}
 
