@@ -6,7 +6,8 @@ from torch.nn import functional
 from transformers.models.bart.modeling_bart import BartDecoder
 from transformers.utils import ModelOutput
 
-from .configuration_tagger import BOS, PAD, TaggerConfig
+from .configuration_tagger import TaggerConfig
+from .generation_runtime import BOS, PAD
 
 SUMMARIES = 3
 LIKELIEST = 8  # closed tags of an attribute that the decoder is told of
