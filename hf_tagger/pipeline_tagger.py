@@ -227,10 +227,11 @@ class ProductTaggingPipeline(Pipeline):
     def _forward(self, batch, languages, free_form=False, language=None, attributes=None, threshold=None,
                  min_score=None, generation=None, critic=None, **options):
         if self._onnx is not None:
-            if free_form or (self.model.config.critic if critic is None else critic):
-                raise ValueError('free-form tags and the critic are not exported: use backend="torch" for them')
-            scores, chosen = self._onnx.decide(self._onnx.logits(**batch))
-            return {"scores": scores, "chosen": chosen, "written": [[] for _ in scores]}
+            if self.model.config.critic if critic is None else critic:
+                raise ValueError('the critic is not exported: use backend="torch" for it, or critic=False')
+            tagged = self._onnx.tag_batch(batch, languages, free_form, language, attributes, threshold, min_score,
+                                          **options, **(generation or {}))
+            return dict(zip(("scores", "chosen", "written"), tagged, strict=True))
         if "pixel_values" in batch:
             batch["pixel_values"] = batch["pixel_values"].to(self.model.dtype)
         with self.autocast():
