@@ -6,8 +6,8 @@ from huggingface_hub.dataclasses import strict
 from transformers import AutoConfig, BartConfig, PreTrainedConfig
 from transformers.configuration_utils import SubConfigSpec
 
-# The first ids of every tag tokenizer; the controls (languages, attributes) are its last.
-PAD, UNK, BOS, EOS, SEPARATOR = range(5)
+from .generation_runtime import BOS, EOS, PAD, SEPARATOR, control_id, first_control_id
+
 DECODER_DEFAULTS = {
     "vocab_size": None, "d_model": 256, "layers": 3, "heads": 4, "ffn_dim": 1024, "dropout": 0.1, "max_length": 64,
     "languages": [], "attributes": [], "aliases": {}, "calibration": None, "min_score": 0.0, "merge_similarity": 0.88,
@@ -182,20 +182,12 @@ class TaggerConfig(PreTrainedConfig):
 
         Raises ValueError for one that it was not trained on, listing those it was.
         """
-        kind, name = ("language", language) if attribute is None else ("attribute", attribute)
-        known = self.decoder[f"{kind}s"]
-        if name not in known:
-            listed = ", ".join(known) or "none"
-            raise ValueError(f"the decoder was not trained on the {kind} {name!r}; it knows: {listed}")
-        first = self.decoder["vocab_size"] - len(self.decoder["attributes"])
-        if kind == "language":
-            first -= len(known)
-        return first + known.index(name)
+        return control_id(self.decoder, language, attribute)
 
     @property
     def first_control_id(self) -> int:
         """Token ids from here on are controls: they are asked with, never written."""
-        return self.decoder["vocab_size"] - len(self.decoder["attributes"]) - len(self.decoder["languages"])
+        return first_control_id(self.decoder)
 
     @property
     def evidence_sources(self) -> int:

@@ -6,7 +6,8 @@ from torch.nn import functional
 from transformers.models.bart.modeling_bart import BartDecoder
 from transformers.utils import ModelOutput
 
-from .configuration_tagger import BOS, PAD, TaggerConfig
+from .configuration_tagger import TaggerConfig
+from .generation_runtime import BOS, PAD
 
 SUMMARIES = 3
 LIKELIEST = 8  # closed tags of an attribute that the decoder is told of
@@ -34,17 +35,19 @@ class DecoderMemory(nn.Module):
         self.token_projection = nn.Sequential(nn.LayerNorm(fused), nn.Linear(fused, width))
         self.kinds = nn.Embedding(SUMMARIES + len(config.attributes), width)
 
-    def forward(self, encoded, tag_scores: torch.Tensor, token_embeddings: nn.Embedding) -> ModelOutput:
+    def forward(self, encoded, tag_scores: torch.Tensor, token_embeddings: nn.Embedding,
+                names: torch.Tensor | None = None) -> ModelOutput:
         """
         Args:
             encoded: a `TaggerEncoderOutput` with its sequence [B, S, H].
             tag_scores: probabilities of the closed tags [B, T].
             token_embeddings: the decoder's.
+            names: `name_vectors` of all closed tags [T, D], where they are computed once for many batches.
 
         Returns `last_hidden_state` [B, 3 + A + S, D] and `attention_mask`, bool [B, 3 + A + S].
         """
         summaries = self.summary_projection(torch.cat([encoded.pooled[:, None], encoded.modality_pooled], dim=1))
-        beliefs = self.belief_projection(self._beliefs(tag_scores, token_embeddings).to(summaries.dtype))
+        beliefs = self.belief_projection(self._beliefs(tag_scores, token_embeddings, names).to(summaries.dtype))
         told = torch.cat([summaries, beliefs], dim=1) + self.kinds.weight
         tokens = self.token_projection(encoded.last_hidden_state)
         always = encoded.attention_mask.new_ones(told.shape[:2])
@@ -53,17 +56,21 @@ class DecoderMemory(nn.Module):
             attention_mask=torch.cat([always, encoded.attention_mask], dim=1),
         )
 
-    def _beliefs(self, tag_scores: torch.Tensor, token_embeddings: nn.Embedding) -> torch.Tensor:
+    def _beliefs(self, tag_scores: torch.Tensor, token_embeddings: nn.Embedding, names) -> torch.Tensor:
         """Per attribute the mean embedding of its likeliest tags' names, by their probability [B, A, D]."""
-        weight, beliefs = token_embeddings.weight, []
+        beliefs = []
         for start, stop in self.slices:
             scores, tags = tag_scores[:, start:stop].detach().topk(min(LIKELIEST, stop - start), dim=1)
-            pieces = self.tag_pieces[start:stop][tags]
-            names = functional.embedding_bag(pieces.flatten(0, 1), weight, mode="mean", padding_idx=PAD)
-            names = functional.normalize(names.unflatten(0, tags.shape), dim=-1)
+            vectors = self.name_vectors(start + tags, token_embeddings) if names is None else names[start + tags]
             # Of the size of a layer's input, whatever the scale of the embeddings.
-            beliefs.append((scores[..., None] * names).sum(1) * weight.shape[1] ** 0.5)
+            beliefs.append((scores[..., None] * vectors).sum(1) * token_embeddings.weight.shape[1] ** 0.5)
         return torch.stack(beliefs, dim=1)
+
+    def name_vectors(self, tags: torch.Tensor, token_embeddings: nn.Embedding) -> torch.Tensor:
+        """Closed tags by number [...] -> unit vectors [..., D]: the mean embeddings of their names' tokens."""
+        pieces = self.tag_pieces[tags].flatten(0, -2)
+        names = functional.embedding_bag(pieces, token_embeddings.weight, mode="mean", padding_idx=PAD)
+        return functional.normalize(names.unflatten(0, tags.shape), dim=-1)
 
 
 class TagDecoder(nn.Module):

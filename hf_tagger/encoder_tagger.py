@@ -221,7 +221,7 @@ class TaggerEncoder(nn.Module):
             (IMAGE, "image", features.image_states, features.image_mask),
         )
         for modality, name, states, mask in towers:
-            parts.append(self.proxies.weight[modality].expand(len(features.present), 1, -1))
+            parts.append(self.proxies.weight[modality].expand(features.present.shape[0], 1, -1))
             masks.append(~features.present[:, modality, None])
             if states is not None:
                 parts.append(getattr(self, f"{name}_token_projection")(states))

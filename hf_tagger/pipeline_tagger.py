@@ -12,7 +12,8 @@ from transformers import GenerationConfig, Pipeline
 from transformers.utils import cached_file, is_peft_available
 
 from .critic_tagger import TagSetCritic
-from .free_form_tagger import FreeFormTagger, fold
+from .free_form_runtime import FREE_FORM_OPTIONS, best_first, check_free_form, check_needless
+from .free_form_tagger import FreeFormTagger
 from .personal_tagger import ShopperProfile, read_events, shopper_profile
 from .product_tagger import (
     NO_RECOGNIZER,
@@ -28,7 +29,6 @@ from .request_tagger import answer_request
 from .runtime import OnnxTagger, model_fingerprint
 from .speech_tagger import AudioError, Recognizers, transcribe
 
-FREE_FORM_OPTIONS = ("free_form", "language", "constrained", "max_tags", "min_score")
 OPTIONS = (
     "top_k", "threshold", "attributes", "critic", "allow_urls", "allow_private_addresses", "on_error", "speech",
     "user_history", *FREE_FORM_OPTIONS,
@@ -192,22 +192,11 @@ class ProductTaggingPipeline(Pipeline):
         return groups
 
     def _check_free_form(self, options: dict[str, Any], generation: dict[str, Any]) -> None:
-        config = self.model.config
         if not options.get("free_form", getattr(self, "_forward_params", {}).get("free_form")):
-            given = [name for name in (*FREE_FORM_OPTIONS[1:], *generation) if options.get(name) is not None]
-            if given:
-                raise TypeError(f"{given[0]} is about free-form tags: it needs free_form=True")
+            check_needless(options, tuple(generation))
             return
         self.model._check_decoder()
-        for name in options.get("attributes") or () if not isinstance(options.get("attributes"), str) else ():
-            config.control_id(attribute=name)
-        if options.get("language") is not None:
-            config.control_id(language=options["language"])
-        max_tags, min_score = options.get("max_tags"), options.get("min_score")
-        if max_tags is not None and (not isinstance(max_tags, int) or max_tags < 1):
-            raise ValueError(f"max_tags must be a whole number from 1, got {max_tags!r}")
-        if min_score is not None and not 0 <= min_score <= 1:
-            raise ValueError(f"min_score is a score between 0 and 1, got {min_score!r}")
+        check_free_form(options, self.model.config.decoder)
 
     def get_iterator(self, inputs, num_workers, batch_size, preprocess_params, forward_params, postprocess_params):
         """Results in the order of `inputs`. While the model runs one batch, threads prepare the next."""
@@ -294,10 +283,11 @@ class ProductTaggingPipeline(Pipeline):
     def _forward(self, batch, languages, free_form=False, language=None, attributes=None, threshold=None,
                  min_score=None, generation=None, critic=None, **options):
         if self._onnx is not None:
-            if free_form or (self.model.config.critic if critic is None else critic):
-                raise ValueError('free-form tags and the critic are not exported: use backend="torch" for them')
-            scores, chosen = self._onnx.decide(self._onnx.logits(**batch))
-            return {"scores": scores, "chosen": chosen, "written": [[] for _ in scores]}
+            if self.model.config.critic if critic is None else critic:
+                raise ValueError('the critic is not exported: use backend="torch" for it, or critic=False')
+            tagged = self._onnx.tag_batch(batch, languages, free_form, language, attributes, threshold, min_score,
+                                          **options, **(generation or {}))
+            return dict(zip(("scores", "chosen", "written"), tagged, strict=True))
         if "pixel_values" in batch:
             batch["pixel_values"] = batch["pixel_values"].to(self.model.dtype)
         with self.autocast():
@@ -319,9 +309,7 @@ class ProductTaggingPipeline(Pipeline):
         or with a profile in the order of that shopper. A written tag that is among the chosen is not listed again."""
         scores, chosen = outputs[0].tolist(), outputs[1].tolist()
         listed = list_tags(self.model.config.attributes, scores, chosen, threshold, attributes)
-        there = {fold(tag["label"]) for tag in listed}
-        listed += [tag for tag in outputs[2] if fold(tag["label"]) not in there]
-        listed.sort(key=lambda tag: -tag["score"])
+        listed = best_first(listed, outputs[2])
         if profile is not None:
             listed.sort(key=lambda tag: -math.log(max(tag["score"], 1e-12)) - profile.of(tag))
         return listed[:top_k]

@@ -6,13 +6,14 @@
     tagger({"title": "Linen shirt", "image": "photos/1001.jpg"})
 
 `recipes/export.py` writes the folder: `model.onnx` (towers, fusion, tag head, exemplars, gate), `words.safetensors`
-(the tables of the words' evidence, which numpy computes), `tokenizer.json`, and `tagger.json` (attributes with their
-calibration and thresholds, preprocessing, fingerprints).
+(the tables of the words' evidence, which numpy computes), `tokenizer.json`, `tagger.json` (attributes with their
+calibration and thresholds, preprocessing, fingerprints), and of a decoder what `decoder_runtime.py` says.
 """
 
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,8 @@ import numpy as np
 from safetensors.numpy import load_file
 
 from .decision_runtime import predicted_tags, tag_scores
+from .decoder_runtime import OTHER_SEARCHES, STATES, TAG_TOKENIZER, OnnxWriter, check_greedy
+from .free_form_runtime import FREE_FORM_OPTIONS, best_first, check_free_form, check_needless
 from .image_tagger import read_pixels
 from .product_tagger import check_options, is_stream, list_tags, read_product, tag_stream
 from .words_runtime import WordsRuntime
@@ -31,7 +34,8 @@ except ImportError:  # the file also ships with models that nobody runs by it
     onnxruntime = None
 
 TAGGER, MODEL, WORDS, TOKENIZER = "tagger.json", "model.onnx", "words.safetensors", "tokenizer.json"
-OPTIONS = ("top_k", "threshold", "attributes", "allow_urls", "allow_private_addresses", "on_error")
+READING = ("allow_urls", "allow_private_addresses", "on_error")
+OPTIONS = ("top_k", "threshold", "attributes", *READING, *FREE_FORM_OPTIONS, "max_new_tokens")
 FORMAT = 1
 
 
@@ -40,8 +44,8 @@ class ArtefactError(ValueError):
 
 
 class OnnxTagger:
-    """Tags products as `ProductTaggingPipeline` does: the same inputs, closed tags and options, but for free-form tags
-    and the critic of tag sets, which are not exported.
+    """Tags products as `ProductTaggingPipeline` does: the same inputs, tags and options, but for what is not exported:
+    the critic of tag sets, and free-form tags by any search but the greedy one.
 
     Args:
         folder: what `recipes/export.py` wrote.
@@ -67,10 +71,14 @@ class OnnxTagger:
         self.words, words = None, self.description["words"]
         if words is not None:
             self.words = WordsRuntime(load_file(folder / WORDS), words["char_ngrams"], words["views"])
+        self.folder, self.threads = folder, threads
+        self.session = self._open_session(folder / MODEL)
+
+    def _open_session(self, path: Path) -> "onnxruntime.InferenceSession":
         options = onnxruntime.SessionOptions()
-        if threads is not None:
-            options.intra_op_num_threads = threads
-        self.session = onnxruntime.InferenceSession(folder / MODEL, options, providers=["CPUExecutionProvider"])
+        if self.threads is not None:
+            options.intra_op_num_threads = self.threads
+        return onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
 
     def _tokenizer(self, path: Path) -> "Tokenizer":
         tokenizer = Tokenizer.from_file(str(path))
@@ -79,17 +87,34 @@ class OnnxTagger:
                                  pad_type_id=self.text["pad_type_id"])
         return tokenizer
 
+    @cached_property
+    def writer(self) -> OnnxWriter:
+        """What writes free-form tags, opened when it is first asked for.
+
+        Raises ValueError where the model has no decoder.
+        """
+        if self.description.get("decoder") is None:
+            raise ValueError(f"{self.folder} has no decoder to write free-form tags with: its model had none, or was "
+                             "exported before decoders were; export one that has with recipes/export.py")
+        tokenizer = Tokenizer.from_file(str(self.folder / TAG_TOKENIZER))
+        tokenizer.encode_special_tokens = True  # what looks like a special token in a tag is plain characters
+        return OnnxWriter(self.folder, self.description, self._open_session, tokenizer, self.tokenizer)
+
     def __call__(self, inputs, *, batch_size: int = 32, num_workers: int = 1, **options):
         """As the pipeline: a product gives its tags, a list of products a list, a stream an iterator."""
         self.check(options)
-        reading = {name: options[name] for name in OPTIONS[3:] if name in options}
-        listing = {name: options[name] for name in OPTIONS[:3] if name in options}
+        reading = {name: options[name] for name in READING if name in options}
+        listing = {name: options[name] for name in ("top_k", "threshold", "attributes") if name in options}
+        running = {name: options[name] for name in ("threshold", "attributes", *FREE_FORM_OPTIONS, "max_new_tokens")
+                   if name in options}
 
         def prepare(position, product):
             return self.preprocess(product, position, **reading)
 
         def tag(products):
-            return self.tag(products, [listing] * len(products))
+            languages = [product["language"] for product in products]
+            output = self.tag_batch(self.collate(products), languages, **running)
+            return [self.postprocess(row, **listing) for row in zip(*output, strict=True)]
 
         if isinstance(inputs, list | tuple):
             return list(tag_stream(inputs, prepare, tag, num_workers, batch_size))
@@ -98,21 +123,46 @@ class OnnxTagger:
         return next(tag_stream([inputs], prepare, tag, 0, 1))
 
     def check(self, options: Mapping[str, Any]) -> None:
-        """Raises TypeError for an unknown option and ValueError for a value out of range."""
-        check_options(options, OPTIONS, [entry["name"] for entry in self.attributes])
+        """Raises TypeError for an unknown option and ValueError for a value that is not understood."""
+        check_greedy({name: value for name, value in options.items() if name in OTHER_SEARCHES})
+        options = {name: value for name, value in options.items() if name in OPTIONS or name not in OTHER_SEARCHES}
+        known = [entry["name"] for entry in self.attributes]
+        if options.get("free_form"):
+            check_free_form(options, self.writer.decoder)
+            known += [name for name in self.writer.decoder["attributes"] if name not in known]
+        else:
+            check_needless(options, ("max_new_tokens",))
+        check_options(options, OPTIONS, known)
 
     def preprocess(self, product, position: int = 0, **reading) -> dict[str, Any]:
         """One product -> what `read_product` gives, as the pipeline's `preprocess`."""
         return read_product(product, self.text is not None, self.image is not None, self._pixels, position, **reading)
 
-    def tag(self, products: Sequence[Mapping[str, Any]], options: Sequence[Mapping[str, Any]]) -> list[list[dict]]:
-        """Products of `preprocess`, one batch, and the top_k, threshold and attributes of each -> their tags."""
-        scores, chosen = self.decide(self.logits(**self.collate(products)))
-        tagged = []
-        for row, row_chosen, wanted in zip(scores.tolist(), chosen.tolist(), options, strict=True):
-            tags = list_tags(self.attributes, row, row_chosen, wanted.get("threshold"), wanted.get("attributes"))
-            tagged.append(sorted(tags, key=lambda tag: -tag["score"])[: wanted.get("top_k")])
-        return tagged
+    def tag_batch(
+        self, batch: Mapping[str, np.ndarray], languages: Sequence[str | None], free_form: bool = False,
+        language: str | None = None, attributes: Sequence[str] | None = None, threshold: float | None = None,
+        min_score: float | None = None, **writing,
+    ) -> tuple[np.ndarray, np.ndarray, list[list[dict[str, Any]]]]:
+        """`collate`'s arrays and the products' languages -> calibrated scores float32 and the tags chosen, bool, [B, T]
+        each, and with `free_form` what is written of each product; options as of the pipeline."""
+        feed = self.feed(**batch)
+        if not free_form:
+            scores, chosen = self.decide(self.session.run(["logits"], feed)[0])
+            return scores, chosen, [[] for _ in scores]
+        writer = self.writer
+        names = [output.name for output in self.session.get_outputs() if output.name in ("logits", *STATES)]
+        outputs = dict(zip(names, self.session.run(names, feed), strict=True))
+        scores, chosen = self.decide(outputs["logits"])
+        written = writer(writer.remember(feed, outputs, scores), [language or own for own in languages], scores,
+                         attributes, min_score=threshold if min_score is None else min_score, **writing)
+        return scores, chosen, written
+
+    def postprocess(self, row, top_k: int | None = None, threshold: float | None = None,
+                    attributes: Sequence[str] | None = None) -> list[dict[str, Any]]:
+        """A row of what `tag_batch` gives -> the product's tags, best first."""
+        scores, chosen, written = row
+        tags = list_tags(self.attributes, scores.tolist(), chosen.tolist(), threshold, attributes)
+        return best_first(tags, written)[:top_k]
 
     def _pixels(self, source, **options) -> np.ndarray:
         return read_pixels(source, tuple(self.image["size"]), **options)
@@ -140,7 +190,7 @@ class OnnxTagger:
     def logits(self, input_ids=None, attention_mask=None, pixel_values=None, pixel_mask=None) -> np.ndarray:
         """The processor's arrays, those of a modality together or not at all -> float32 [B, T + A], "none" of each
         attribute last."""
-        return self.session.run(None, self.feed(input_ids, attention_mask, pixel_values, pixel_mask))[0]
+        return self.session.run(["logits"], self.feed(input_ids, attention_mask, pixel_values, pixel_mask))[0]
 
     def feed(self, input_ids=None, attention_mask=None, pixel_values=None, pixel_mask=None) -> dict[str, np.ndarray]:
         """Inputs of the graph: towers see only the rows that have something for them."""

@@ -8,9 +8,11 @@ model was trained by will do), or the path of a catalogue that is written like t
 
 Written: OUT/onnx and OUT/onnx_int8 (OUT: the model's folder), each with `parity.json`: the largest difference of
 logits on the validation split, macro-F1 of the model and of the export, products per second, p50 and p95 in
-milliseconds at batch 1 and 32, and size. Layers that int8 harms are found on the validation split and left in
-float32, until at most --int8_changes of the decisions differ. Fails where float32 logits differ by more than 1e-4 and
-by more than the model's own do between batches, or where int8 loses more than 0.5 points of macro-F1. Then
+milliseconds at batch 1 and 32, and size; where the model has a decoder, which is exported with it, also how often the
+same free-form tags are written, and the times with them. Layers that int8 harms are found on the validation split and
+left in float32, until at most --int8_changes of the decisions differ; the decoder always stays in float32. Fails where
+float32 logits differ by more than 1e-4 and by more than the model's own do between batches, where in float32 over 1 %
+of the products get other free-form tags, or where int8 loses more than 0.5 points of macro-F1. Then
 `pipeline("product-tagging", model=OUT, backend="onnx_int8")`, or, without torch,
 `hf_tagger.runtime.OnnxTagger("OUT/onnx_int8")`.
 """
@@ -31,13 +33,13 @@ from hf_tagger.catalog.strict import ConfigError
 from hf_tagger.deployment.export import ExportError, export_tagger, size_mb
 from hf_tagger.deployment.quantize import PARTS, quantize_within
 from hf_tagger.evaluation.machine import describe_machine
-from hf_tagger.evaluation.parity import both_predictions, failure, parity, side_by_side
+from hf_tagger.evaluation.parity import both_predictions, failure, parity, side_by_side, written_parity
 from hf_tagger.evaluation.predict import INPUTS
 from hf_tagger.evaluation.protocols import open_tagger
 from hf_tagger.evaluation.settings import load_evaluation
 from hf_tagger.runtime import OnnxTagger, model_fingerprint
 
-JUDGED_BATCHES = 16
+JUDGED_BATCHES, WRITTEN_PRODUCTS = 16, 300
 
 
 def main(arguments: list[str]) -> int:
@@ -64,7 +66,12 @@ def main(arguments: list[str]) -> int:
         say(f"comparing on {settings.evaluation.validation}")
         split = batches(tagger, catalog, settings, settings.evaluation.validation)
         (reference, *found), noise = both_predictions(tagger, list(exported.values()), split)
-        timed = speed(tagger, exported, catalog, settings, options.products)
+        tagger.autocast = lambda: torch.autocast("cpu", enabled=False)  # the comparison is with eager float32
+        written = {}
+        if tagger.model.decoder is not None:
+            say("comparing free-form tags")
+            written = written_parity(tagger, exported, first_products(catalog, settings, WRITTEN_PRODUCTS))
+        timed = speed(tagger, exported, first_products(catalog, settings, options.products))
     except (ConfigError, ExportError) as error:
         print(f"export: {error}", file=sys.stderr)
         return 2
@@ -73,6 +80,8 @@ def main(arguments: list[str]) -> int:
         report = {"model": options.model, "machine": describe_machine(), "size_mb": round(size_mb(folder), 1),
                   **parity(reference, predictions, noise),
                   "speed": {size: {which: rows[which] for which in ("torch", name)} for size, rows in timed.items()}}
+        if written:
+            report["written"] = written[name]
         (folder / "parity.json").write_text(json.dumps(report, indent=1), encoding="utf-8")
         print(json.dumps({name: report}, indent=1))
         reason = failure(exported[name].description["precision"], report)
@@ -102,14 +111,23 @@ def batches(tagger, catalog, settings, split: str):
     return CatalogLoader(catalog, split, collator, settings.loader).epoch()
 
 
-def speed(tagger, exported: dict[str, OnnxTagger], catalog, settings, count: int) -> dict[str, dict]:
-    """{"batch 1", "batch 32"}: the torch pipeline in float32 and each export, in turns, photos decoded from bytes."""
+def first_products(catalog, settings, count: int) -> list[dict]:
+    """The first products of the validation split, as the pipeline takes them."""
     records = (record for record in catalog.records(settings.evaluation.validation) if not isinstance(record, Refusal))
-    products = [{"text": record["text"], "images": record["images"]} for record in islice(records, count)]
-    tagger.autocast = lambda: torch.autocast("cpu", enabled=False)  # the comparison is with eager float32
-    taggers = {"torch": tagger, **exported}
-    return {f"batch {size}": side_by_side(taggers, products[: len(products) // size * size], 3, size)
-            for size in (1, 32) if len(products) >= size}
+    return [{name: record[name] for name in ("text", "images", "language")} for record in islice(records, count)]
+
+
+def speed(tagger, exported: dict[str, OnnxTagger], products: list[dict]) -> dict[str, dict]:
+    """{"batch 1", "batch 32"} and, of a model with a decoder, the same "with free-form tags": the torch pipeline in
+    float32 and each export, in turns, photos decoded from bytes."""
+    taggers, timed = {"torch": tagger, **exported}, {}
+    for name, options in (("", {}), (" with free-form tags", {"free_form": True})):
+        if options and tagger.model.decoder is None:
+            break
+        timed |= {f"batch {size}{name}": side_by_side(taggers, products[: len(products) // size * size], 3, size,
+                                                      **options)
+                  for size in (1, 32) if len(products) >= size}
+    return timed
 
 
 def say(text: str) -> None:

@@ -6,9 +6,10 @@ import pytest
 import torch
 from transformers import AutoModel, AutoProcessor, pipeline
 
-from hf_tagger.configuration_tagger import BOS, EOS
 from hf_tagger.evaluation.writing import write
+from hf_tagger.free_form_runtime import WrittenTag
 from hf_tagger.free_form_tagger import FreeFormTagger
+from hf_tagger.generation_runtime import BOS, EOS
 from hf_tagger.modeling_tagger import TaggerModel
 from hf_tagger.pipeline_tagger import ProductTaggingPipeline
 from hf_tagger.training.lora import LoraSettings, apply_lora, save_adapter
@@ -197,8 +198,6 @@ def test_a_language_or_attribute_never_seen_is_an_error_that_lists_those_known(t
 
 
 def test_spellings_aliases_and_near_duplicates_become_one_tag(writer):
-    from hf_tagger.free_form_tagger import FreeFormTagger, WrittenTag
-
     model, processor = writer
     free_form = FreeFormTagger(model, processor)
 

@@ -5,16 +5,17 @@ import pytest
 import torch
 from transformers import LogitsProcessorList
 
-from hf_tagger.configuration_tagger import BOS, EOS, PAD, SEPARATOR
-from hf_tagger.generation_tagger import TagLogitsProcessor, TagTrie, split_tags
+from hf_tagger.generation_runtime import BOS, EOS, PAD, SEPARATOR, TagRules, TagTrie, split_tags
+from hf_tagger.generation_tagger import TagLogitsProcessor
 
 VOCABULARY, FIRST_CONTROL = 30, 27
+DECODER = {"vocab_size": VOCABULARY, "languages": ["de"], "attributes": ["colour", "category"]}
 # "ab", "abc", "abd", "e" and "fg": some tags begin others.
 TAGS = [[5, 6], [5, 6, 7], [5, 6, 8], [9], [10, 11]]
 
 
 def allowed(written, **options):
-    processor = TagLogitsProcessor(1, FIRST_CONTROL, VOCABULARY, **options)
+    processor = TagLogitsProcessor(1, TagRules(DECODER, **options))
     scores = processor(torch.tensor([[BOS, *written]]), torch.zeros(1, VOCABULARY))
     return set(torch.isfinite(scores[0]).nonzero()[:, 0].tolist())
 
@@ -52,7 +53,7 @@ def test_a_trie_lets_only_unused_tags_through():
 @pytest.mark.parametrize("max_tags", [None, 2])
 def test_whatever_is_sampled_under_a_trie_is_a_list_of_different_tags(max_tags):
     trie = TagTrie(TAGS)
-    processor = LogitsProcessorList([TagLogitsProcessor(1, FIRST_CONTROL, VOCABULARY, max_tags, trie)])
+    processor = LogitsProcessorList([TagLogitsProcessor(1, TagRules(DECODER, max_tags, trie))])
     torch.manual_seed(0)
     rows, lengths = torch.full((64, 1), BOS), set()
     for _ in range(24):
@@ -74,7 +75,7 @@ def test_a_hundred_thousand_tags_build_in_seconds_and_cost_little_per_step():
     start = time.perf_counter()
     trie = TagTrie(tags)
     assert time.perf_counter() - start < 10 and len(trie) == len(tags)
-    processor = TagLogitsProcessor(1, 4010, 4020, trie=trie)
+    processor = TagLogitsProcessor(1, TagRules(DECODER | {"vocab_size": 4020}, trie=trie))
     written = [BOS, *tags[0], SEPARATOR, *tags[1], SEPARATOR]
     rows, scores = torch.tensor([written] * 32), torch.zeros(32, 4020)
     start = time.perf_counter()

@@ -29,6 +29,11 @@ def writing_tagger(steps=180):
     """(model, processor): tags in English or German, and as a keyword "coffee mug" or "party dress"."""
     model, processor = trained_tagger()
     add_tiny_decoder(model, processor)
+    teach_to_write(model, processor, steps)
+    return model.eval(), processor
+
+
+def teach_to_write(model, processor, steps):
     encode = TargetEncoder(processor.tag_tokenizer, model.config, TargetSettings(order="sorted", attribute_prompt=0.5))
     loss, draw = SequenceLoss(model.config.first_control_id), random.Random(0)
     parameters = [*model.decoder.parameters(), *model.decoder_memory.parameters(),
@@ -56,4 +61,3 @@ def writing_tagger(steps=180):
         part.mean().backward()
         optimizer.step()
         optimizer.zero_grad()
-    return model.eval(), processor

@@ -22,20 +22,53 @@ class Engine(Protocol):
         """Products of `preprocess`, with the options of each -> the tags of each."""
 
 
-class ExportedEngine:
+class _Engine:
+    """Runs the model for all products at once, but for those that ask for something else of it.
+
+    Subclasses say what a run depends on, besides whether and how tags are written.
+    """
+
+    runs_by: tuple[str, ...] = ()
+
+    def tag(self, products: Sequence[dict[str, Any]], options: Sequence[Mapping[str, Any]]) -> list[list[dict]]:
+        tagged: list[list[dict]] = [[] for _ in products]
+        runs: dict[str, list[int]] = {}
+        wanted = [self._run_options(each) for each in options]
+        for index, run in enumerate(wanted):
+            runs.setdefault(json.dumps(run, sort_keys=True), []).append(index)
+        for rows in runs.values():
+            outputs = self.run([products[index] for index in rows], wanted[rows[0]])
+            for index, output in zip(rows, outputs, strict=True):
+                listing = {name: options[index][name] for name in CLOSED_PARAMETERS if name in options[index]}
+                tagged[index] = self.postprocess(output, **listing)
+        return tagged
+
+    def _run_options(self, options: Mapping[str, Any]) -> dict[str, Any]:
+        names = [name for name in options if name != "top_k"] if options.get("free_form") else self.runs_by
+        return {name: options[name] for name in names if name in options}
+
+
+class ExportedEngine(_Engine):
     """An `OnnxTagger`; torch is not imported."""
 
-    parameters = CLOSED_PARAMETERS
-
     def __init__(self, folder: str | Path, threads: int | None = None):
-        tagger = OnnxTagger(folder, threads)
-        self.check, self.preprocess, self.tag = tagger.check, tagger.preprocess, tagger.tag
+        self.tagger = OnnxTagger(folder, threads)
+        self.check, self.preprocess = self.tagger.check, self.tagger.preprocess
+        self.postprocess = self.tagger.postprocess
+        writes = self.tagger.description.get("decoder") is not None
+        self.parameters = tuple(name for name in PARAMETERS if name != "critic") if writes else CLOSED_PARAMETERS
+
+    def run(self, products: Sequence[dict[str, Any]], options: Mapping[str, Any]) -> list:
+        languages = [product["language"] for product in products]
+        output = self.tagger.tag_batch(self.tagger.collate(products), languages, **options)
+        return list(zip(*output, strict=True))
 
 
-class TorchEngine:
+class TorchEngine(_Engine):
     """A `ProductTaggingPipeline`, on the accelerator where there is one."""
 
     parameters = PARAMETERS
+    runs_by = ("critic",)
 
     def __init__(self, model: str, threads: int | None = None):
         import torch
@@ -45,35 +78,17 @@ class TorchEngine:
             torch.set_num_threads(threads)
         device = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else torch.device("cpu")
         self.pipeline = pipeline("product-tagging", model=model, device=device)
-        self.preprocess = self.pipeline.preprocess
+        self.preprocess, self.postprocess = self.pipeline.preprocess, self.pipeline.postprocess
 
     def check(self, options: Mapping[str, Any]) -> None:
         self.pipeline._sanitize_parameters(**options)
         if options.get("critic"):
             _ = self.pipeline.critic  # raises where there is none
 
-    def tag(self, products: Sequence[dict[str, Any]], options: Sequence[Mapping[str, Any]]) -> list[list[dict]]:
-        """One run of the model for all products but for those that ask for something else of it."""
-        tagged: list[list[dict]] = [[] for _ in products]
-        runs: dict[str, list[int]] = {}
-        forwards = [self._forward_options(each) for each in options]
-        for index, forward in enumerate(forwards):
-            runs.setdefault(json.dumps(forward, sort_keys=True), []).append(index)
-        for rows in runs.values():
-            some = [products[index] for index in rows]
-            output = self.pipeline.forward(self.pipeline.collate(some),
-                                           languages=[each["language"] for each in some], **forwards[rows[0]])
-            for place, index in enumerate(rows):
-                listing = {name: options[index][name] for name in CLOSED_PARAMETERS if name in options[index]}
-                each = [output[name][place] for name in ("scores", "chosen", "written")]
-                tagged[index] = self.pipeline.postprocess(each, **listing)
-        return tagged
-
-    @staticmethod
-    def _forward_options(options: Mapping[str, Any]) -> dict[str, Any]:
-        """What the run of the model depends on: all of them where tags are written, else the critic alone."""
-        names = [name for name in options if name != "top_k"] if options.get("free_form") else ["critic"]
-        return {name: options[name] for name in names if name in options}
+    def run(self, products: Sequence[dict[str, Any]], options: Mapping[str, Any]) -> list:
+        languages = [product["language"] for product in products]
+        output = self.pipeline.forward(self.pipeline.collate(products), languages=languages, **options)
+        return list(zip(*(output[name] for name in ("scores", "chosen", "written")), strict=True))
 
 
 def open_engine(model: str, threads: int | None = None) -> Engine:

@@ -1,4 +1,5 @@
-"""A whole tagger as one ONNX graph beside the tables and the description that `hf_tagger.runtime` runs it by."""
+"""A whole tagger as one ONNX graph beside the tables and the description that `hf_tagger.runtime` runs it by; a decoder
+is two graphs more."""
 
 import copy
 import json
@@ -9,6 +10,8 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
+from hf_tagger.decoder_runtime import DECODER, MEMORY, STATES, TAG_TOKENIZER
+from hf_tagger.deployment.export_decoder import export_decoder, label_vectors, place_in_file
 from hf_tagger.encoder_tagger import TowerFeatures, pool_tokens
 from hf_tagger.exemplars_tagger import LOGIT_SCALE
 from hf_tagger.modeling_tagger import TaggerModel
@@ -16,6 +19,8 @@ from hf_tagger.processing_tagger import TaggerProcessor
 from hf_tagger.runtime import FORMAT, MODEL, TAGGER, TOKENIZER, WORDS, file_fingerprint
 
 OPSET = 20
+GRAPHS = (MODEL, MEMORY, DECODER)
+FILES = (*(f"{name}{end}" for name in GRAPHS for end in ("", ".data")), WORDS, TOKENIZER, TAG_TOKENIZER)
 # Rows and tokens of the example that is traced; all differ, so that no two sizes are taken for one.
 _BATCH, _TEXTS, _TOKENS = 5, 3, 7
 _PHOTO_ROWS = [0, 0, 2, 3]
@@ -43,16 +48,18 @@ class TaggerGraph(nn.Module):
             both_rows, photo_only_rows: int64, products that have both, or only a photo.
             word_evidence: [B, V, C] and named: bool [B, A], as `WordEvidence` returns them.
 
-        Returns logits [B, C].
+        Returns logits [B, C] and, where the model has a decoder, what it needs beside: those `STATES` that there are.
         """
         model, encoder, batch = self.model, self.model.encoder, present.shape[0]
         text = image = None
+        states: dict[str, torch.Tensor | None] = {}
         if input_ids is not None:
-            states = encoder.text_tower(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state
-            pooled = pool_tokens(states, attention_mask, model.config.text_pooling)
+            output = encoder.text_tower(input_ids=input_ids, attention_mask=attention_mask)
+            states["text_states"] = output.last_hidden_state
+            pooled = pool_tokens(output.last_hidden_state, attention_mask, model.config.text_pooling)
             text = pooled.new_zeros(batch, pooled.shape[1]).index_copy(0, text_rows, pooled)
         if pixel_values is not None:
-            vectors, _ = encoder._run_vision(pixel_values, False)
+            vectors, states["image_states"] = encoder._run_vision(pixel_values, model.decoder is not None)
             count = vectors.new_zeros(batch).index_add(0, photo_rows, vectors.new_ones(photo_rows.shape[0]))
             total = vectors.new_zeros(batch, vectors.shape[1]).index_add(0, photo_rows, vectors)
             image = total / count.clamp(min=1)[:, None]
@@ -65,7 +72,11 @@ class TaggerGraph(nn.Module):
         if model.exemplars is not None:
             evidence.append(self._exemplars(text, image, both_rows, photo_only_rows))
         gate_features = model.evidence_gate.features(named, present[:, 1])
-        return model.evidence_gate(torch.cat(evidence, dim=1), gate_features, model.candidate_attribute)
+        logits = model.evidence_gate(torch.cat(evidence, dim=1), gate_features, model.candidate_attribute)
+        if model.decoder is None:
+            return logits
+        states |= {"pooled": encoded.pooled, "modality_pooled": encoded.modality_pooled}
+        return logits, *(states[name] for name in STATES if name in states)
 
     def _exemplars(self, text, image, both_rows, photo_only_rows):
         exemplars = self.model.exemplars
@@ -84,7 +95,7 @@ def export_tagger(model: TaggerModel, processor: TaggerProcessor, folder: str | 
     """Writes the model in float32 to `folder`; the model itself is not changed.
 
     Args:
-        model: without adapters (the pipeline merges those of an adapter folder as it opens it); a decoder is left out.
+        model: without adapters (the pipeline merges those of an adapter folder as it opens it).
         fingerprint: `runtime.model_fingerprint` of the saved model.
 
     Raises:
@@ -94,17 +105,20 @@ def export_tagger(model: TaggerModel, processor: TaggerProcessor, folder: str | 
     _check(model)
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
+    for name in FILES:
+        (folder / name).unlink(missing_ok=True)
     inputs, dynamic = example(model, processor.image_size if processor.reads_images else None)
-    graph = TaggerGraph(copy.deepcopy(model).float()).eval()
+    model = copy.deepcopy(model).float().eval()
     try:
         with torch.no_grad():
-            program = torch.onnx.export(graph, kwargs=inputs, dynamic_shapes=dynamic, dynamo=True, opset_version=OPSET,
-                                        input_names=list(inputs), output_names=["logits"], verbose=False)
+            program = torch.onnx.export(
+                TaggerGraph(model).eval(), kwargs=inputs, dynamic_shapes=dynamic, dynamo=True, opset_version=OPSET,
+                input_names=list(inputs), output_names=outputs(model), verbose=False)
+        program.save(folder / MODEL, external_data=True)
+        if model.decoder is not None:
+            export_decoder(model, processor, folder, OPSET)
     except Exception as error:  # torch.onnx's own classes say which operator, in lines of text
         raise ExportError(f"{type(model.encoder).__name__} has no ONNX graph: {_cause(error)}") from error
-    for name in (MODEL, f"{MODEL}.data"):
-        (folder / name).unlink(missing_ok=True)
-    program.save(folder / MODEL, external_data=True)
     if model.words is not None:
         tables = {**model.words.state_dict(), "candidate_attribute": model.candidate_attribute}
         save_file({name: table.contiguous() for name, table in tables.items()}, folder / WORDS)
@@ -112,6 +126,13 @@ def export_tagger(model: TaggerModel, processor: TaggerProcessor, folder: str | 
         processor.tokenizer.backend_tokenizer.save(str(folder / TOKENIZER))
     write_description(folder, {"model": fingerprint, "precision": "float32", **describe(model, processor)})
     return folder
+
+
+def outputs(model: TaggerModel) -> list[str]:
+    """Names of what a `TaggerGraph` of this model returns."""
+    config = model.config
+    absent = {"text_states": config.text_config is None, "image_states": config.vision_config is None}
+    return ["logits", *(name for name in STATES if model.decoder is not None and not absent.get(name))]
 
 
 def example(model: TaggerModel, image_size: tuple[int, int] | None) -> tuple[dict, dict]:
@@ -150,14 +171,18 @@ def describe(model: TaggerModel, processor: TaggerProcessor) -> dict:
         image = {"size": list(processor.image_size), "mean": list(photos.image_mean), "std": list(photos.image_std)}
     if model.words is not None:
         words = {"char_ngrams": list(config.lexical_char_ngrams), "views": config.word_views}
-    return {"attributes": config.attributes, "text": text, "image": image, "words": words,
-            "exemplars": bool(config.exemplars)}
+    found = {"attributes": config.attributes, "text": text, "image": image, "words": words,
+             "exemplars": bool(config.exemplars)}
+    if model.decoder is not None:
+        found |= {"decoder": config.decoder, "label_vectors": label_vectors(model, processor)}
+    return found
 
 
 def write_description(folder: Path, description: dict) -> None:
-    """`tagger.json`, with the fingerprints of the files beside it."""
-    names = (MODEL, f"{MODEL}.data", WORDS, TOKENIZER)
-    files = {name: file_fingerprint(folder / name) for name in names if (folder / name).exists()}
+    """`tagger.json`, with the fingerprints of the files beside it and where in them token embeddings lie."""
+    files = {name: file_fingerprint(folder / name) for name in FILES if (folder / name).exists()}
+    if (vectors := description.get("label_vectors")) is not None:
+        description["label_vectors"] = vectors | place_in_file(folder / vectors["graph"], vectors["name"])
     text = json.dumps({"format": FORMAT, **description, "files": files}, indent=1, ensure_ascii=False)
     (folder / TAGGER).write_text(text + "\n", encoding="utf-8")
 

@@ -17,8 +17,8 @@ import onnx
 import onnxruntime
 from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_dynamic, quantize_static
 
-from hf_tagger.deployment.export import write_description
-from hf_tagger.runtime import MODEL, TAGGER, TOKENIZER, WORDS, OnnxTagger
+from hf_tagger.deployment.export import FILES, write_description
+from hf_tagger.runtime import MODEL, TAGGER, OnnxTagger
 
 # Parts of the graph by their modules' names, as the exporter leaves them on the nodes.
 PARTS = {"text": "encoder.text_tower.", "vision": "encoder.vision_tower.", "exemplars": "exemplars"}
@@ -50,7 +50,7 @@ def quantize_within(
     source, folder = Path(source), Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     exact = OnnxTagger(source)
-    logits = [exact.session.run(None, feed)[0] for feed in judged]
+    logits = [exact.session.run(["logits"], feed)[0] for feed in judged]
     model = onnx.load(source / MODEL, load_external_data=False)
     layers = {part: list(layers_of(model, [part])) for part in parts}
 
@@ -79,7 +79,7 @@ def quantize_within(
 
 def _logits(folder: Path, feeds: Sequence[dict[str, np.ndarray]]) -> list[np.ndarray]:
     session = onnxruntime.InferenceSession(folder / MODEL, providers=["CPUExecutionProvider"])
-    return [session.run(None, feed)[0] for feed in feeds]
+    return [session.run(["logits"], feed)[0] for feed in feeds]
 
 
 def _root_mean_square(wanted: Sequence[np.ndarray], got: Sequence[np.ndarray]) -> float:
@@ -121,11 +121,12 @@ def quantize_tagger(source: Path, folder: Path, feeds: Iterable[dict[str, np.nda
             quantize_dynamic(current, step, op_types_to_quantize=list(LINEAR), nodes_to_quantize=linear,
                              per_channel=True, weight_type=QuantType.QInt8, use_external_data_format=True)
             current = step
-        for name in (MODEL, f"{MODEL}.data"):
+        for name in FILES:
             (folder / name).unlink(missing_ok=True)
-        onnx.save_model(onnx.load(current), folder / MODEL, save_as_external_data=True, location=f"{MODEL}.data")
-    for name in (WORDS, TOKENIZER):
-        if (source / name).exists():
+        onnx.save_model(onnx.load(current), folder / MODEL, save_as_external_data=True, location=f"{MODEL}.data",
+                        size_threshold=256)
+    for name in FILES:
+        if not name.startswith(MODEL) and (source / name).exists():
             shutil.copyfile(source / name, folder / name)
     description.pop("files")
     write_description(folder, description | {"precision": "int8", "int8_parts": list(parts),

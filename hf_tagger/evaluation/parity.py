@@ -11,7 +11,7 @@ from transformers import Pipeline
 from hf_tagger.evaluation.predict import INPUTS, Predictions
 from hf_tagger.runtime import OnnxTagger
 
-FLOAT_TOLERANCE, F1_TOLERANCE = 1e-4, 0.005
+FLOAT_TOLERANCE, F1_TOLERANCE, WRITTEN_TOLERANCE = 1e-4, 0.005, 0.01
 
 
 @torch.no_grad()
@@ -70,22 +70,55 @@ def parity(reference: Predictions, exported: Predictions, noise: float = 0.0) ->
     }
 
 
+def written_parity(tagger: Pipeline, exported: dict[str, OnnxTagger], products: Sequence[dict],
+                   batch_size: int = 32) -> dict[str, dict[str, Any]]:
+    """Free-form tags that each exported tagger writes of products beside those that the model writes greedily.
+
+    Returns {name: {"products", "same_sets" and "same_lists" (shares of products with the same tags, and in the same
+    order), "max_score_difference" (of tags that both wrote)}}.
+    """
+    wanted: list[list[dict]] = []
+    found: dict[str, list[list[dict]]] = {name: [] for name in exported}
+    for start in range(0, len(products), batch_size):
+        rows = [tagger.preprocess(product) for product in products[start : start + batch_size]]
+        languages = [row["language"] for row in rows]
+        wanted += tagger.forward(tagger.collate(rows), languages=languages, free_form=True)["written"]
+        for name, each in exported.items():
+            found[name] += each.tag_batch(each.collate(rows), languages, free_form=True)[2]
+    return {name: _compare_written(wanted, tags) for name, tags in found.items()}
+
+
+def _compare_written(wanted: list[list[dict]], found: list[list[dict]]) -> dict[str, Any]:
+    scores = [[{(tag["label"], tag["attribute"]): tag["score"] for tag in tags} for tags in pair]
+              for pair in zip(wanted, found, strict=True)]
+    differences = [abs(first[tag] - second[tag]) for first, second in scores for tag in first.keys() & second.keys()]
+    return {"products": len(wanted),
+            "same_sets": round(float(np.mean([first.keys() == second.keys() for first, second in scores])), 4),
+            "same_lists": round(float(np.mean([list(first) == list(second) for first, second in scores])), 4),
+            "max_score_difference": max(differences, default=0.0)}
+
+
 def failure(precision: str, report: dict[str, Any]) -> str | None:
     """Why an exported tagger must not be used, None if it may. Sums over thousands of exemplars round by more than
     `FLOAT_TOLERANCE` in the model itself: no export can be nearer to it than it is to itself in another batch."""
     tolerance = max(FLOAT_TOLERANCE, report["model_rounding"])
     if precision == "float32" and not report["max_logit_difference"] <= tolerance:
         return f"float32 logits differ by {report['max_logit_difference']:.2g}, more than {tolerance:.2g}"
+    if precision == "float32" and report.get("written", {}).get("same_sets", 1.0) < 1 - WRITTEN_TOLERANCE:
+        return (f"float32 writes the model's free-form tags of {report['written']['same_sets']:.1%} of the products, "
+                f"not of {1 - WRITTEN_TOLERANCE:.0%}")
     if not report["macro_f1_drop"] <= F1_TOLERANCE:
         return f"{precision} loses {100 * report['macro_f1_drop']:.2f} points of macro-F1, over {100 * F1_TOLERANCE:g}"
     return None
 
 
-def side_by_side(taggers: dict[str, Any], products: Sequence[dict], rounds: int, batch_size: int) -> dict[str, dict]:
+def side_by_side(taggers: dict[str, Any], products: Sequence[dict], rounds: int, batch_size: int,
+                 **options) -> dict[str, dict]:
     """Times calls of each tagger on the same products, in turns, so that all of them meet the machine's other work.
 
     Args:
         taggers: {name: pipeline or `OnnxTagger`}; products: a multiple of `batch_size`, as `pipeline` takes them.
+        options: of each call.
 
     Returns {name: {"rows_per_second", "p50_ms", "p95_ms"}} of calls with `batch_size` products each, photos decoded.
     """
@@ -95,7 +128,7 @@ def side_by_side(taggers: dict[str, Any], products: Sequence[dict], rounds: int,
         for chunk in chunks if turn else chunks[:2]:
             for name, tagger in taggers.items():
                 start = time.perf_counter()
-                tagger(chunk, batch_size=batch_size, num_workers=0)
+                tagger(chunk, batch_size=batch_size, num_workers=0, **options)
                 if turn:  # the first turn warms up
                     seconds[name].append(time.perf_counter() - start)
     return {name: {"rows_per_second": round(batch_size * len(times) / sum(times), 2),

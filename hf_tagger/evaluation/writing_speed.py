@@ -9,7 +9,8 @@ from typing import Any
 import torch
 from transformers import LogitsProcessorList, pipeline
 
-from hf_tagger.generation_tagger import TagLogitsProcessor, TagTrie
+from hf_tagger.generation_runtime import TagRules, TagTrie
+from hf_tagger.generation_tagger import TagLogitsProcessor
 
 
 def writing_latency(model: str, products: Sequence[dict], max_new_tokens: int = 24, warm_up: int = 5) -> dict[str, Any]:
@@ -69,7 +70,7 @@ def trie_cost(model, memory, tags: int = 100_000, repeats: int = 5) -> dict[str,
     steps = decoder["max_length"] - 2
     for _ in range(repeats):
         for name, given in (("free", None), ("trie", trie)):
-            shape = TagLogitsProcessor(1, model.config.first_control_id, decoder["vocab_size"], None, given)
+            shape = TagLogitsProcessor(1, TagRules(decoder, trie=given))
             start = time.perf_counter()
             # Always as many steps: otherwise a list that ends early would pass for a fast one.
             model.generate(encoder_outputs=memory, logits_processor=LogitsProcessorList([shape]), eos_token_id=-1,

@@ -176,6 +176,14 @@ def test_the_runtime_imports_neither_torch_nor_transformers(saved):
     assert found.stdout.strip() in {tag for entry in ATTRIBUTES for tag in entry["tags"]}
 
 
+def test_a_model_without_a_decoder_pays_nothing_for_one_and_says_so(saved):
+    tagger = OnnxTagger(saved / "onnx")
+    assert [output.name for output in tagger.session.get_outputs()] == ["logits"]
+    assert not {"decoder", "label_vectors"} & tagger.description.keys() and not list((saved / "onnx").glob("decoder*"))
+    with pytest.raises(ValueError, match="no decoder to write free-form tags with"):
+        tagger("red mug", free_form=True)
+
+
 def test_a_part_without_a_graph_is_named(tmp_path):
     with pytest.raises(ExportError, match="encoder.text_tower.rnn"):
         export_tagger(tiny_model(), tiny_processor(), tmp_path, "")
