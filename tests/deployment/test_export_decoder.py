@@ -26,7 +26,8 @@ OPTIONS = [
     {"free_form": True, "language": "de", "max_tags": 2},
     {"free_form": True, "attributes": ["colour", "category"], "language": "en", "threshold": 1.0, "min_score": 0.0},
     {"free_form": True, "constrained": True, "threshold": 0.2},
-    {"free_form": True, "constrained": True, "attributes": ["colour"], "max_tags": 1, "max_new_tokens": 20},
+    {"free_form": True, "constrained": True, "attributes": ["category"], "max_tags": 1, "max_new_tokens": 20,
+     "threshold": 1.0, "min_score": 0.0},
     {"free_form": True, "top_k": 2, "max_new_tokens": 5, "num_beams": 1, "do_sample": False},
 ]
 
@@ -110,6 +111,8 @@ def test_what_is_not_exported_or_not_known_is_refused_by_name(saved):
             tagger("red mug", free_form=True, attributes=["features"])
         with pytest.raises(ValueError, match="max_tags must be a whole number"):
             tagger("red mug", free_form=True, max_tags=0)
+        with pytest.raises(TypeError, match="num_beams is about free-form tags"):
+            tagger("red mug", num_beams=1)
         with pytest.raises(TypeError, match="language is about free-form tags: it needs free_form=True"):
             tagger("red mug", language="de")
     with pytest.raises(TypeError, match="no option 'max_tag'. Did you mean 'max_tags'"):
@@ -133,7 +136,7 @@ def test_a_tagger_with_one_tower_writes_too(missing, tmp_path):
     plain.autocast = lambda: torch.autocast("cpu", enabled=False)
     products = [{"image": photo("Red", "Mug")}, {"images": [photo("Blue", "Mug"), photo("Red", "Dress")]}]
     products = products if missing == "text" else ["red mug", "new blue dress and mug"]
-    options = {"free_form": True, "min_score": 0.0, "max_new_tokens": 12, "constrained": True}
+    options = {"free_form": True, "constrained": True, "threshold": 1.0, "min_score": 0.0}
     wanted = plain(products, **options)
     assert [told(tags) for tags in OnnxTagger(tmp_path)(products, **options)] == [told(tags) for tags in wanted]
     assert any(tag["source"] == "generated" for tags in wanted for tag in tags)
@@ -145,14 +148,14 @@ def test_a_tagger_with_one_tower_writes_too(missing, tmp_path):
 def one_tower(missing):
     model, processor = bert_tagger()
     config = model.config
-    image = {"vision_config": config.vision_config, "vision_stages": [0, 1]} if missing == "text" else {}
-    text = {"text_config": config.text_config, "name_match": True} if missing == "vision" else {}
+    towers = {"vision_config": config.vision_config, "vision_stages": [0, 1], "text_config": None}
+    if missing == "vision":
+        towers = {"text_config": config.text_config, "name_match": True, "vision_config": None}
     torch.manual_seed(1)
-    model = TaggerModel(TaggerConfig(attributes=ATTRIBUTES, hidden_size=16, tag_head="linear", text_config=None,
-                                     vision_config=None, **{**image, **text})).eval()
+    model = TaggerModel(TaggerConfig(attributes=ATTRIBUTES, hidden_size=16, tag_head="linear", **towers))
     processor = TaggerProcessor(*((processor.image_processor, None) if missing == "text" else
                                   (None, processor.tokenizer)), max_length=16)  # fmt: skip
-    if text:
+    if missing == "vision":
         model.name_tags(processor)
     add_tiny_decoder(model, processor)
     return model.eval(), processor
