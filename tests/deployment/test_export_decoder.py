@@ -13,7 +13,9 @@ import hf_tagger  # noqa: F401 (registers the pipeline)
 from hf_tagger.configuration_tagger import TaggerConfig
 from hf_tagger.deployment.export import export_tagger
 from hf_tagger.deployment.quantize import quantize_tagger
+from hf_tagger.evaluation.parity import failure, written_parity
 from hf_tagger.free_form_tagger import FreeFormTagger
+from hf_tagger.generation_runtime import EOS
 from hf_tagger.modeling_tagger import TaggerModel
 from hf_tagger.processing_tagger import TaggerProcessor
 from hf_tagger.runtime import ArtefactError, OnnxTagger, model_fingerprint
@@ -89,6 +91,17 @@ def test_int8_writes_with_a_decoder_in_float32(saved, plain):
         assert (saved / "onnx_int8" / name).read_bytes() == (saved / "onnx" / name).read_bytes()
 
 
+def test_the_report_tells_how_often_the_same_is_written(saved, plain):
+    same, other = OnnxTagger(saved / "onnx"), OnnxTagger(saved / "onnx")
+    other.writer.decoder["min_score"] = 0.73  # as if the less likely ones were not written
+    found = written_parity(plain, {"same": same, "other": other}, PRODUCTS, batch_size=3)
+    assert found["same"]["products"] == len(PRODUCTS) and found["same"]["max_score_difference"] < 1e-4
+    assert found["same"]["same_sets"] == found["same"]["same_lists"] == 1 > found["other"]["same_sets"]
+    report = {"max_logit_difference": 0.0, "model_rounding": 0.0, "macro_f1_drop": 0.0}
+    assert failure("float32", report | {"written": found["same"]}) is None
+    assert "free-form tags of" in failure("float32", report | {"written": found["other"]})
+
+
 def test_free_form_tags_need_no_torch(saved):
     code = ("import sys; from hf_tagger.runtime import OnnxTagger; "
             f"tags = OnnxTagger({str(saved / 'onnx')!r})('red mug', free_form=True, language='en', threshold=1.0, "
@@ -157,5 +170,6 @@ def one_tower(missing):
                                   (None, processor.tokenizer)), max_length=16)  # fmt: skip
     if missing == "vision":
         model.name_tags(processor)
-    add_tiny_decoder(model, processor)
+    add_tiny_decoder(model, processor, layers=1)
+    model.decoder.stack.embed_tokens.weight.data[EOS] = 0.0  # or it would end before the first tag
     return model.eval(), processor
