@@ -17,9 +17,9 @@ from .generation_runtime import EOS, PAD, TagRules
 MEMORY, DECODER, TAG_TOKENIZER = "memory.onnx", "decoder.onnx", "tag_tokenizer.json"
 # What the first graph gives beside the logits where there is a decoder, states of the towers that it has.
 STATES = ("pooled", "modality_pooled", "text_states", "image_states")
-# Options of `generate` that a greedy search can be called with, and the values that mean one.
-GREEDY = {"num_beams": 1, "do_sample": False, "num_return_sequences": 1, "max_new_tokens": None}
-OTHER_SEARCHES = (*GREEDY, "temperature", "top_p", "min_p", "typical_p", "num_beam_groups", "length_penalty",
+# Options of `generate`: those that a greedy search takes and the values that mean one, and some that mean another.
+GREEDY = {"max_new_tokens": None, "num_beams": 1, "do_sample": False, "num_return_sequences": 1}
+SEARCH_OPTIONS = (*GREEDY, "temperature", "top_p", "min_p", "typical_p", "num_beam_groups", "length_penalty",
                   "repetition_penalty", "no_repeat_ngram_size", "early_stopping")  # fmt: skip
 
 
@@ -134,9 +134,12 @@ class _Table:
 
 
 def check_greedy(generation: Mapping[str, Any]) -> None:
-    """Raises ValueError for an option of any search but the greedy one."""
+    """Raises ValueError for an option of any search but the greedy one, or a `max_new_tokens` that is no number."""
     for name, value in generation.items():
-        if name != "max_new_tokens" and (name not in GREEDY or value not in (None, GREEDY[name])):
+        if name == "max_new_tokens":
+            if value is not None and (not isinstance(value, int) or value < 1):
+                raise ValueError(f"max_new_tokens must be a whole number from 1, got {value!r}")
+        elif name not in GREEDY or value not in (None, GREEDY[name]):
             raise ValueError(f"an exported tagger writes free-form tags by greedy search only: {name} needs the torch "
                              'pipeline, pipeline("product-tagging", model=...) without backend')
 

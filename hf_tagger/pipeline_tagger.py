@@ -77,7 +77,8 @@ class ProductTaggingPipeline(Pipeline):
         on_error: "raise" `ProductError`, or "skip": the product's result is `{"error": message}`, and the rest goes on.
         batch_size: products per model run (default 32). A stream is read ahead by up to two batches.
         backend: "torch", or the name of the folder beside the model that recipes/export.py wrote ("onnx"), to run what
-            was exported through onnxruntime. `hf_tagger.runtime` does the same without loading torch.
+            was exported through onnxruntime, free-form tags by greedy search only and without the critic.
+            `hf_tagger.runtime` does the same without loading torch.
         num_workers: threads that read photos while the model runs (default 1; 0: none).
     """
 

@@ -21,7 +21,7 @@ import numpy as np
 from safetensors.numpy import load_file
 
 from .decision_runtime import predicted_tags, tag_scores
-from .decoder_runtime import OTHER_SEARCHES, STATES, TAG_TOKENIZER, OnnxWriter, check_greedy
+from .decoder_runtime import SEARCH_OPTIONS, STATES, TAG_TOKENIZER, OnnxWriter, check_greedy
 from .free_form_runtime import FREE_FORM_OPTIONS, best_first, check_free_form, check_needless
 from .image_tagger import read_pixels
 from .product_tagger import check_options, is_stream, list_tags, read_product, tag_stream
@@ -35,7 +35,7 @@ except ImportError:  # the file also ships with models that nobody runs by it
 
 TAGGER, MODEL, WORDS, TOKENIZER = "tagger.json", "model.onnx", "words.safetensors", "tokenizer.json"
 READING = ("allow_urls", "allow_private_addresses", "on_error")
-OPTIONS = ("top_k", "threshold", "attributes", *READING, *FREE_FORM_OPTIONS, "max_new_tokens")
+OPTIONS = ("top_k", "threshold", "attributes", *READING, *FREE_FORM_OPTIONS)
 FORMAT = 1
 
 
@@ -124,15 +124,14 @@ class OnnxTagger:
 
     def check(self, options: Mapping[str, Any]) -> None:
         """Raises TypeError for an unknown option and ValueError for a value that is not understood."""
-        check_greedy({name: value for name, value in options.items() if name in OTHER_SEARCHES})
-        options = {name: value for name, value in options.items() if name in OPTIONS or name not in OTHER_SEARCHES}
         known = [entry["name"] for entry in self.attributes]
         if options.get("free_form"):
+            check_greedy({name: value for name, value in options.items() if name in SEARCH_OPTIONS})
             check_free_form(options, self.writer.decoder)
             known += [name for name in self.writer.decoder["attributes"] if name not in known]
         else:
-            check_needless(options, ("max_new_tokens",))
-        check_options(options, OPTIONS, known)
+            check_needless(options, SEARCH_OPTIONS)
+        check_options({name: value for name, value in options.items() if name not in SEARCH_OPTIONS}, OPTIONS, known)
 
     def preprocess(self, product, position: int = 0, **reading) -> dict[str, Any]:
         """One product -> what `read_product` gives, as the pipeline's `preprocess`."""

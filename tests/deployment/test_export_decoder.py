@@ -13,7 +13,9 @@ import hf_tagger  # noqa: F401 (registers the pipeline)
 from hf_tagger.configuration_tagger import TaggerConfig
 from hf_tagger.deployment.export import export_tagger
 from hf_tagger.deployment.quantize import quantize_tagger
+from hf_tagger.evaluation.parity import failure, written_parity
 from hf_tagger.free_form_tagger import FreeFormTagger
+from hf_tagger.generation_runtime import EOS
 from hf_tagger.modeling_tagger import TaggerModel
 from hf_tagger.processing_tagger import TaggerProcessor
 from hf_tagger.runtime import ArtefactError, OnnxTagger, model_fingerprint
@@ -26,7 +28,7 @@ OPTIONS = [
     {"free_form": True, "language": "de", "max_tags": 2},
     {"free_form": True, "attributes": ["colour", "category"], "language": "en", "threshold": 1.0, "min_score": 0.0},
     {"free_form": True, "constrained": True, "threshold": 0.2},
-    {"free_form": True, "constrained": True, "attributes": ["colour"], "max_tags": 1, "max_new_tokens": 20,
+    {"free_form": True, "constrained": True, "attributes": ["category"], "max_tags": 1, "max_new_tokens": 20,
      "threshold": 1.0, "min_score": 0.0},
     {"free_form": True, "top_k": 2, "max_new_tokens": 5, "num_beams": 1, "do_sample": False},
 ]
@@ -89,6 +91,17 @@ def test_int8_writes_with_a_decoder_in_float32(saved, plain):
         assert (saved / "onnx_int8" / name).read_bytes() == (saved / "onnx" / name).read_bytes()
 
 
+def test_the_report_tells_how_often_the_same_is_written(saved, plain):
+    same, other = OnnxTagger(saved / "onnx"), OnnxTagger(saved / "onnx")
+    other.writer.decoder["min_score"] = 0.73  # as if the less likely ones were not written
+    found = written_parity(plain, {"same": same, "other": other}, PRODUCTS, batch_size=3)
+    assert found["same"]["products"] == len(PRODUCTS) and found["same"]["max_score_difference"] < 1e-4
+    assert found["same"]["same_sets"] == found["same"]["same_lists"] == 1 > found["other"]["same_sets"]
+    report = {"max_logit_difference": 0.0, "model_rounding": 0.0, "macro_f1_drop": 0.0}
+    assert failure("float32", report | {"written": found["same"]}) is None
+    assert "free-form tags of" in failure("float32", report | {"written": found["other"]})
+
+
 def test_free_form_tags_need_no_torch(saved):
     code = ("import sys; from hf_tagger.runtime import OnnxTagger; "
             f"tags = OnnxTagger({str(saved / 'onnx')!r})('red mug', free_form=True, language='en', threshold=1.0, "
@@ -111,6 +124,8 @@ def test_what_is_not_exported_or_not_known_is_refused_by_name(saved):
             tagger("red mug", free_form=True, attributes=["features"])
         with pytest.raises(ValueError, match="max_tags must be a whole number"):
             tagger("red mug", free_form=True, max_tags=0)
+        with pytest.raises(TypeError, match="num_beams is about free-form tags"):
+            tagger("red mug", num_beams=1)
         with pytest.raises(TypeError, match="language is about free-form tags: it needs free_form=True"):
             tagger("red mug", language="de")
     with pytest.raises(TypeError, match="no option 'max_tag'. Did you mean 'max_tags'"):
@@ -134,7 +149,7 @@ def test_a_tagger_with_one_tower_writes_too(missing, tmp_path):
     plain.autocast = lambda: torch.autocast("cpu", enabled=False)
     products = [{"image": photo("Red", "Mug")}, {"images": [photo("Blue", "Mug"), photo("Red", "Dress")]}]
     products = products if missing == "text" else ["red mug", "new blue dress and mug"]
-    options = {"free_form": True, "min_score": 0.0, "max_new_tokens": 12, "constrained": True}
+    options = {"free_form": True, "constrained": True, "threshold": 1.0, "min_score": 0.0}
     wanted = plain(products, **options)
     assert [told(tags) for tags in OnnxTagger(tmp_path)(products, **options)] == [told(tags) for tags in wanted]
     assert any(tag["source"] == "generated" for tags in wanted for tag in tags)
@@ -146,14 +161,15 @@ def test_a_tagger_with_one_tower_writes_too(missing, tmp_path):
 def one_tower(missing):
     model, processor = bert_tagger()
     config = model.config
-    image = {"vision_config": config.vision_config, "vision_stages": [0, 1]} if missing == "text" else {}
-    text = {"text_config": config.text_config, "name_match": True} if missing == "vision" else {}
+    towers = {"vision_config": config.vision_config, "vision_stages": [0, 1], "text_config": None}
+    if missing == "vision":
+        towers = {"text_config": config.text_config, "name_match": True, "vision_config": None}
     torch.manual_seed(1)
-    model = TaggerModel(TaggerConfig(attributes=ATTRIBUTES, hidden_size=16, tag_head="linear", text_config=None,
-                                     vision_config=None, **{**image, **text})).eval()
+    model = TaggerModel(TaggerConfig(attributes=ATTRIBUTES, hidden_size=16, tag_head="linear", **towers))
     processor = TaggerProcessor(*((processor.image_processor, None) if missing == "text" else
                                   (None, processor.tokenizer)), max_length=16)  # fmt: skip
-    if text:
+    if missing == "vision":
         model.name_tags(processor)
-    add_tiny_decoder(model, processor)
+    add_tiny_decoder(model, processor, layers=1)
+    model.decoder.stack.embed_tokens.weight.data[EOS] = 0.0  # or it would end before the first tag
     return model.eval(), processor
