@@ -173,14 +173,15 @@ def fit_thresholds(
     Maximum F1 is found by sweeping each tag's own scores. Such a threshold is biased by chance where positives are few,
     and for a tag that scores badly it can be so low that everything gets the tag (Lipton, Elkan & Naryanaswamy 2014,
     arXiv 1402.1892). So each is drawn towards the one threshold that serves all tags of the attribute together, in
-    proportion to settings.shrinkage : positives, on the scale of log-odds.
+    proportion to settings.shrinkage : positives, on the scale of log-odds. Where no product has any of the tags there
+    is nothing to fit, and the attribute stays as it is.
 
     Args:
         references: int [N, C], scores: float [N, T] of products whose attribute is known.
     """
     width = len(attribute["tags"])
     references = references[:, :width]
-    if attribute["kind"] == "single" and settings.objective == "f1":
+    if (attribute["kind"] == "single" and settings.objective == "f1") or not (references == 1).any():
         return attribute, {}
     candidates = scores
     if attribute["kind"] == "single":

@@ -69,6 +69,13 @@ def test_maximum_f1_beats_one_half_on_rare_tags(fitted):
     assert report["uses"]["objective"] == "f1" and 0 < report["uses"]["coverage"] <= 1
 
 
+@pytest.mark.parametrize("objective", ["f1", "precision", "recall"])
+def test_an_attribute_that_no_product_of_validation_has_keeps_its_thresholds(objective):
+    nothing = np.zeros((5, 3), dtype=int)
+    for attribute in (USES, USES | {"thresholds": [0.3, 0.4, 0.5]}):
+        assert fit_thresholds(attribute, nothing, np.full((5, 3), 0.9), ThresholdSettings(objective)) == (attribute, {})
+
+
 @pytest.mark.parametrize("kind", ["single", "multi"])
 def test_a_precision_wanted_is_reached_on_new_products_at_the_cost_of_coverage(kind):
     name = {"single": "colour", "multi": "uses"}[kind]
