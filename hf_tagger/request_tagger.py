@@ -12,6 +12,8 @@ from typing import Any
 from .product_tagger import ProductError, nearest
 
 BODY_KEYS = ("inputs", "parameters")
+# Of a product. What else the pipeline reads may name files, or take minutes (audio): a request has none of it.
+REQUEST_KEYS = ("text", "title", "description", "language", "image", "images")
 CLOSED_PARAMETERS = ("top_k", "threshold", "attributes")
 # Not among them: what a stranger must not decide (URLs), and what takes unbounded time (options of `generate`).
 PARAMETERS = (*CLOSED_PARAMETERS, "critic", "free_form", "language", "constrained", "max_tags", "min_score")
@@ -48,13 +50,15 @@ def read_request(body: Any, parameters: tuple[str, ...] = PARAMETERS) -> tuple[l
 def decode_product(product: Any, allow_urls: bool = False) -> Any:
     """A product of a request -> one for the pipeline: photos are bytes, or URLs where these are allowed.
 
-    Raises ProductError for a photo that is neither, and for an overlong text.
+    Raises ProductError for a photo that is neither, an overlong text, and a key that requests do not have.
     """
     if isinstance(product, str):
         product = {"text": product}
     if not isinstance(product, Mapping):
         return product  # `read_product` says what is wrong with it
     for name, value in product.items():
+        if name not in REQUEST_KEYS:
+            raise ProductError(f"unknown key {name!r}.{nearest(name, REQUEST_KEYS)}")
         if isinstance(value, str) and not name.startswith("image") and len(value) > MAX_CHARACTERS:
             raise ProductError(f"{name} has {len(value)} characters, more than {MAX_CHARACTERS}; shorten it")
     decoded = dict(product)

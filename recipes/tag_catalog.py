@@ -55,7 +55,8 @@ def main(arguments: list[str]) -> int:
                       allow_urls=catalog.schema.allow_urls) if products else []
 
     records = catalog.records(options.split, rank=state.process_index, world_size=state.num_processes)
-    total = None if options.rows is None else options.rows // state.num_processes
+    rows = options.rows or catalog.row_count(options.split)
+    total = None if rows is None else -(-rows // state.num_processes)
     start, tagged = time.perf_counter(), 0
     with tqdm(total=total, unit="row", disable=not state.is_main_process) as progress:
         for rows in tag_shards(folder, records, tag, options.shard_rows, state.process_index):
@@ -82,7 +83,7 @@ def parse(arguments: list[str]) -> tuple[argparse.Namespace, list[str]]:
     parser.add_argument("--shard_rows", type=int, default=4096, help="rows of a shard; what a killed run does again")
     parser.add_argument("--batch_size", type=int, default=32)
     parser.add_argument("--num_workers", type=int, default=1, help="threads that decode photos")
-    parser.add_argument("--rows", type=int, help="how many rows there are, for the time left to be shown")
+    parser.add_argument("--rows", type=int, help="how many there are, to show the time left (parquet tells by itself)")
     return parser.parse_known_args(arguments)
 
 

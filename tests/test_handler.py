@@ -70,6 +70,7 @@ def test_a_saved_folder_answers_requests_with_its_own_code(tagger, product, tmp_
     ({"inputs": {"image": "/etc/hostname"}}, ProductError),
     ({"inputs": {"image": {"path": "/etc/hostname"}}}, ProductError),
     ({"inputs": {"image": "http://127.0.0.1/"}}, ProductError),
+    ({"inputs": {"title": "red mug", "audio": "/etc/hostname"}}, ProductError),
     ({"inputs": 5}, ProductError),
 ])
 def test_what_cannot_be_answered_is_refused(tagger, request_, error):

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from functools import lru_cache, partial
 
 import datasets
+import pyarrow.parquet as pq
 from datasets.distributed import split_dataset_by_node
 
 from hf_tagger.catalog.duplicates import find_duplicates
@@ -115,6 +116,14 @@ class Catalog:
         if split not in self._duplicates:
             self._duplicates[split] = find_duplicates(lambda: self.records(split))
         return self._duplicates[split]
+
+    def row_count(self, split: str) -> int | None:
+        """Rows of a split, damaged ones included; None where only reading them would tell: parquet files on this
+        machine say it, unless splits are cut out of them."""
+        shards = self._shards_of(split)
+        if self.source.is_cut(split) or any(shard.format != "parquet" or "://" in shard.file for shard in shards):
+            return None
+        return sum(pq.read_metadata(shard.file).num_rows for shard in shards)
 
     def _shards_of(self, split: str) -> list[_Shard]:
         if split not in self._shards:

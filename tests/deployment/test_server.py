@@ -16,8 +16,7 @@ from transformers import pipeline
 import hf_tagger  # noqa: F401 (registers the pipeline)
 from hf_tagger.deployment.engines import ExportedEngine, TorchEngine
 from hf_tagger.deployment.server import create_app
-from hf_tagger.product_tagger import PRODUCT_KEYS
-from hf_tagger.request_tagger import PARAMETERS
+from hf_tagger.request_tagger import PARAMETERS, REQUEST_KEYS
 from hf_tagger.runtime import OnnxTagger
 from tests.tiny_tagger import photo, tiny_model, tiny_processor
 from tests.tiny_writer import add_tiny_decoder
@@ -128,6 +127,8 @@ def test_a_bad_product_of_a_list_takes_no_other_with_it(port):
 
 @pytest.mark.parametrize(("inputs", "parameters", "message"), [
     ({"titel": "mug"}, {}, "unknown key 'titel'"),
+    ({"title": "mug", "audio": "/etc/hostname"}, {}, "unknown key 'audio'"),
+    ({"title": "mug", "audio": {"path": "/etc/hostname"}}, {}, "unknown key 'audio'"),
     ({"title": 5}, {}, "title must be a str, got int"),
     ({}, {}, "neither text nor a photo"),
     ({"title": "x" * 50_001}, {}, "shorten it"),
@@ -267,7 +268,7 @@ def test_describes_itself(port):
     content = described["paths"]["/tags"]["post"]["requestBody"]["content"]
     body = content["application/json"]["schema"]["properties"]
     product = body["inputs"]["oneOf"][1]["properties"]
-    assert status == 200 and set(product) == set(PRODUCT_KEYS)
+    assert status == 200 and set(product) == set(REQUEST_KEYS)
     assert set(body["parameters"]["properties"]) == {"top_k", "threshold", "attributes"}
     assert set(content) == {"application/json", "multipart/form-data"}
     assert "503" in described["paths"]["/tags"]["post"]["responses"]
