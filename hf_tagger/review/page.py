@@ -58,7 +58,7 @@ def build_page(desk: ReviewDesk, reviewer: str = "", speech: str | None = None) 
                 filters = _filters(desk)
                 language = filters[1]
             with gr.Row():
-                with gr.Column(scale=2, min_width=300):
+                with gr.Column(scale=2, min_width=300, elem_id="look-column"):
                     look = _html("look")
                 with gr.Column(scale=3, min_width=300):
                     card = _html("card", js_on_load=_script("card"))

@@ -19,6 +19,7 @@ from hf_tagger.review.session import ReviewDesk, Session
 
 PHOTO_SIDE, PHOTOS = 720, 4
 CANDIDATES, LEAST = 2, 0.05
+OPEN = ("disputed", "stale")  # what is shown only in order to settle it, or to look at it again
 SAID = {"accept": "yes", "add": "yes", "reject": "no", "unsure": "unsure"}
 
 _environment = Environment(loader=FileSystemLoader(Path(__file__).parent), autoescape=True, trim_blocks=True,
@@ -80,7 +81,8 @@ def chips_of(desk: ReviewDesk, session: Session) -> list[Chip]:
         scores = dict(zip(entry["tags"], prediction.scores[where].tolist(), strict=True))
         predicted = [entry["tags"][tag] for tag in np.flatnonzero(prediction.chosen[where])]
         given = product.given.get(name) or []
-        spoken = [tag for attribute, tag in standing if attribute == name]
+        spoken = [tag for (attribute, tag), said in standing.items() if attribute == name and (
+            session.reviewer in said or session.filters.show in OPEN)]
         shown = list(dict.fromkeys([*sorted(predicted, key=lambda tag: -scores[tag]), *given, *spoken]))
         rest = [tag for tag in scores if tag not in shown and scores[tag] >= LEAST]
         for tag in shown + sorted(rest, key=lambda tag: -scores[tag])[:CANDIDATES]:
@@ -92,7 +94,7 @@ def chips_of(desk: ReviewDesk, session: Session) -> list[Chip]:
         if (mine := said.pop(session.reviewer, None)) is not None:
             chip.mine, chip.stale = mine.decision, not desk.queue.is_fresh(session.row, mine)
         # What others said is not shown to who has not spoken: agreement would measure how well one copies.
-        if mine is not None or session.filters.show == "disputed":
+        if mine is not None or session.filters.show in OPEN:
             for reviewer, verdict in said.items():
                 fresh = desk.queue.is_fresh(session.row, verdict)
                 chip.others.setdefault(SAID[verdict.decision] if fresh else "stale", []).append(reviewer)

@@ -13,6 +13,9 @@ from hf_tagger.feedback.store import FeedbackStore
 from hf_tagger.review import command
 from hf_tagger.review.page import launch
 from tests.review.conftest import write_shop
+from tests.tiny_whisper import RATE, save_tiny_whisper, tone
+
+soundfile = pytest.importorskip("soundfile")
 
 BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 
@@ -34,13 +37,16 @@ def browser():
 def shop(tagger, tmp_path_factory):
     folder = write_shop(tmp_path_factory.mktemp("shop"))
     tagger.save_pretrained(folder / "model")
+    (folder / "whisper").mkdir()
+    save_tiny_whisper(folder / "whisper")
     return folder
 
 
 @pytest.fixture
 def address(shop, tmp_path, monkeypatch):
     monkeypatch.setattr(command, "PATIENCE", 0.2)
-    app = command.build_app(str(shop / "model"), str(shop / "shop.yaml"), str(tmp_path / "feedback.db"))
+    app = command.build_app(str(shop / "model"), str(shop / "shop.yaml"), str(tmp_path / "feedback.db"),
+                            speech=str(shop / "whisper"))
     yield launch(app, block=False, quiet=True)
     app.close()
 
@@ -168,7 +174,7 @@ def test_a_new_word_is_proposed_and_approved_and_then_belongs_to_the_vocabulary(
         assert approved(store, tagger.model.config.attributes) == {"colour": ["Teal"]}
 
 
-def test_a_text_is_tried(page):
+def test_a_text_and_a_spoken_description_are_tried(page, tmp_path):
     page.get_by_role("tab", name="Try it").click()
     page.fill("#try-text textarea", "a blue mug")
     page.click("#try-button")
@@ -177,3 +183,10 @@ def test_a_text_is_tried(page):
     page.fill("#try-text textarea", "")
     page.click("#try-button")
     expect(page.locator("#try-result .trouble")).to_contain_text("neither text nor a photo")
+    soundfile.write(tmp_path / "mug.wav", tone(440), RATE)
+    page.get_by_label("Upload file").last.click()  # of the microphone; the first is the photo's
+    page.set_input_files("#try-audio input[type=file]", tmp_path / "mug.wav")
+    page.wait_for_selector("#try-audio .waveform-container")
+    page.click("#try-button")
+    expect(page.locator("#try-result")).to_contain_text("Heard: “red mug”")
+    expect(page.locator("#try-result")).to_contain_text("Mug")
