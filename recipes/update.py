@@ -32,7 +32,7 @@ from hf_tagger.evaluation.calibration import fit_calibration, store_attributes
 from hf_tagger.evaluation.predict import Predictions
 from hf_tagger.evaluation.protocols import Evaluator, open_tagger
 from hf_tagger.feedback.proposals import approved, proposals
-from hf_tagger.feedback.review_state import settle
+from hf_tagger.feedback.review_state import decided, settle
 from hf_tagger.feedback.store import FeedbackError, FeedbackStore
 from hf_tagger.feedback.verdicts import fingerprint
 from hf_tagger.feedback.versions import Versions
@@ -128,7 +128,7 @@ def read_feedback(store: FeedbackStore, catalog, attributes: list[dict]) -> tupl
     verdicts = store.verdicts()
     records = [(record["id"], fingerprint(record)) for record in catalog.records("train")
                if not isinstance(record, Refusal)]
-    settled = settle(verdicts, dict(records))
+    settled = settle(decided(verdicts, attributes), dict(records))
     waiting = [proposal for proposal in proposals(store, attributes) if proposal.ruling is None]
     print(f"{len(verdicts)} verdicts: {len(settled.holds)} settled, {len(settled.disputed)} disputed, "
           f"{len(settled.stale)} stale or not about a product of the training split; "
