@@ -6,6 +6,7 @@ import yaml
 
 from hf_tagger.catalog.strict import ConfigError, build
 from hf_tagger.training.arguments import RunSettings, load_run
+from hf_tagger.training.distill import load_distillation
 
 CONFIGS = Path(__file__).parents[2] / "recipes" / "configs"
 SHOP = {
@@ -23,7 +24,7 @@ def config(tmp_path):
 
 @pytest.mark.parametrize("path", sorted(CONFIGS.glob("*.yaml")), ids=lambda path: path.stem)
 def test_every_shipped_configuration_loads_and_opens_with_its_command(path):
-    settings, data = load_run(path, [])
+    settings, data = (load_distillation if path.stem.startswith("distill_") else load_run)(path, [])
     assert settings.phases and data["output_dir"] == settings.output_dir
     command = path.read_text(encoding="utf-8").splitlines()[0]
     recipe = re.match(r"# (?:accelerate launch|python) (recipes/\w+\.py)( |$)", command)
