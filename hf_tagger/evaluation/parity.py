@@ -114,7 +114,8 @@ def failure(precision: str, report: dict[str, Any]) -> str | None:
 
 def side_by_side(taggers: dict[str, Any], products: Sequence[dict], rounds: int, batch_size: int,
                  **options) -> dict[str, dict]:
-    """Times calls of each tagger on the same products, in turns, so that all of them meet the machine's other work.
+    """Times calls of each tagger on the same products, in turns of a round each, so that all of them meet the machine's
+    other work.
 
     Args:
         taggers: {name: pipeline or `OnnxTagger`}; products: a multiple of `batch_size`, as `pipeline` takes them.
@@ -124,12 +125,13 @@ def side_by_side(taggers: dict[str, Any], products: Sequence[dict], rounds: int,
     """
     chunks = [list(products[start : start + batch_size]) for start in range(0, len(products), batch_size)]
     seconds: dict[str, list[float]] = {name: [] for name in taggers}
-    for turn in range(rounds + 1):
-        for chunk in chunks if turn else chunks[:2]:
-            for name, tagger in taggers.items():
+    for _ in range(rounds):
+        for name, tagger in taggers.items():
+            # Not timed: threads of the tagger before may still be waiting busily for more work.
+            for number, chunk in enumerate([*chunks[:2], *chunks], -len(chunks[:2])):
                 start = time.perf_counter()
                 tagger(chunk, batch_size=batch_size, num_workers=0, **options)
-                if turn:  # the first turn warms up
+                if number >= 0:
                     seconds[name].append(time.perf_counter() - start)
     return {name: {"rows_per_second": round(batch_size * len(times) / sum(times), 2),
                    "p50_ms": round(1e3 * float(np.percentile(times, 50)), 2),
