@@ -13,37 +13,20 @@ the same.
 
 import sys
 
-from hf_tagger.catalog.quarantine import TooManyBadRows
 from hf_tagger.catalog.strict import ConfigError
 from hf_tagger.training.distill import DistillRun, load_distillation
-from hf_tagger.training.loop import Interrupted, NonFiniteLoss
+from hf_tagger.training.run import exit_status
 
 
 def main(arguments: list[str]) -> int:
-    resume = "--resume" in arguments
-    try:
+    def start() -> DistillRun:
         if not arguments or arguments[0].startswith("--"):
             raise ConfigError("give a YAML file, such as recipes/configs/distill_text4.yaml")
         config, *overrides = (argument for argument in arguments if argument != "--resume")
         settings, data = load_distillation(config, overrides)
-        run = DistillRun(settings, data, resume=resume)
-        run.prepare_catalog()
-        run.build_model()
-        for index, phase in enumerate(settings.phases):
-            run.train(index, phase)
-        run.fit_exemplars()
-        run.fit_gate()
-        run.calibrate()
-        run.save()
-        run.report()
-    except (ConfigError, TooManyBadRows, NonFiniteLoss) as error:
-        print(f"distill: {error}", file=sys.stderr)
-        return 2
-    except (Interrupted, KeyboardInterrupt) as error:
-        print(f"distill: {str(error) or 'interrupted; go on with --resume'}", file=sys.stderr)
-        return 130
-    run.accelerator.end_training()
-    return 0
+        return DistillRun(settings, data, resume="--resume" in arguments)
+
+    return exit_status("distill", start)
 
 
 if __name__ == "__main__":

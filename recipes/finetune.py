@@ -12,11 +12,8 @@ Every key of the YAML file can be overridden as `--key.sub value`. `--resume` go
 import sys
 from pathlib import Path
 
-from hf_tagger.catalog.quarantine import TooManyBadRows
-from hf_tagger.catalog.strict import ConfigError
 from hf_tagger.training.arguments import load_run
-from hf_tagger.training.loop import Interrupted, NonFiniteLoss
-from hf_tagger.training.run import FinetuneRun
+from hf_tagger.training.run import FinetuneRun, exit_status
 
 QUICKSTART = Path(__file__).parent / "configs" / "quickstart.yaml"
 
@@ -27,29 +24,12 @@ def main(arguments: list[str]) -> int:
         config, *arguments = arguments
     resume = "--resume" in arguments
     arguments = ["--catalog.labels" if argument == "--labels" else argument for argument in arguments]
-    try:
+
+    def start() -> FinetuneRun:
         settings, data = load_run(config, [argument for argument in arguments if argument != "--resume"])
-        run = FinetuneRun(settings, data, resume=resume)
-        run.prepare_catalog()
-        run.build_model()
-        for index, phase in enumerate(settings.phases):
-            run.train(index, phase)
-        run.augment()
-        run.fit_exemplars()
-        run.fit_gate()
-        run.fit_free_form()
-        run.calibrate()
-        run.judge()
-        run.save()
-        run.report()
-    except (ConfigError, TooManyBadRows, NonFiniteLoss) as error:
-        print(f"finetune: {error}", file=sys.stderr)
-        return 2
-    except (Interrupted, KeyboardInterrupt) as error:
-        print(f"finetune: {str(error) or 'interrupted; go on with --resume'}", file=sys.stderr)
-        return 130
-    run.accelerator.end_training()
-    return 0
+        return FinetuneRun(settings, data, resume=resume)
+
+    return exit_status("finetune", start)
 
 
 if __name__ == "__main__":

@@ -12,19 +12,18 @@ with the server to those without. Clients and server share the machine. Exits wi
 import argparse
 import json
 import sys
-from itertools import islice
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import torch
 
-from hf_tagger.catalog.quarantine import Refusal
 from hf_tagger.catalog.settings import open_catalog
 from hf_tagger.catalog.strict import ConfigError
 from hf_tagger.deployment.engines import open_engine
 from hf_tagger.evaluation.load import ServerError, load_test, photo_bytes, running_server
 from hf_tagger.evaluation.machine import describe_machine
 from hf_tagger.evaluation.settings import load_evaluation
+from hf_tagger.evaluation.speed import complete_products
 
 
 def main(arguments: list[str]) -> int:
@@ -50,10 +49,8 @@ def read_products(settings, split: str, count: int) -> list[dict]:
         catalog = open_catalog(settings.catalog, Path(folder, "catalog"))
         if split not in catalog.splits:
             raise ConfigError(f"there is no split {split!r}; the catalogue has {', '.join(catalog.splits)}")
-        records = (record for record in catalog.records(split) if not isinstance(record, Refusal))
-        whole = (record for record in records if record["text"] and record["images"])
-        products = [{"text": record["text"], "images": [photo_bytes(photo) for photo in record["images"]]}
-                    for record in islice(whole, count)]
+        products = [product | {"images": [photo_bytes(photo) for photo in product["images"]]}
+                    for product in complete_products(catalog, split, count)]
     if len(products) < 64:
         raise ConfigError(f"{split} has {len(products)} products with text and a photo, too few to load a server with")
     return products

@@ -4,7 +4,6 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +12,9 @@ from transformers import pipeline
 
 from hf_tagger.catalog.collate import Collator
 from hf_tagger.catalog.loader import CatalogLoader, LoaderSettings
-from hf_tagger.catalog.quarantine import Refusal
 from hf_tagger.catalog.stream import Catalog
 from hf_tagger.evaluation.parity import both_predictions, parity, side_by_side
+from hf_tagger.evaluation.speed import complete_products
 from hf_tagger.runtime import TAGGER, OnnxTagger
 
 BATCH_SIZES = (1, 32)
@@ -33,9 +32,7 @@ def inference_suite(catalog: Catalog, split: str, loader: LoaderSettings, model:
 
     Raises ValueError where the split has fewer than a batch of them.
     """
-    records = (record for record in catalog.records(split) if not isinstance(record, Refusal))
-    whole = (record for record in records if record["text"] and record["images"])
-    chosen = [{"text": record["text"], "images": record["images"]} for record in islice(whole, products)]
+    chosen = complete_products(catalog, split, products)
     if len(chosen) < max(BATCH_SIZES):
         raise ValueError(f'the split "{split}" has {len(chosen)} products with both text and photo, fewer than a batch')
     tagger = pipeline("product-tagging", model=model, device="cpu")

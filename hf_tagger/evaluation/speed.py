@@ -58,6 +58,13 @@ def reading_memory(folder: Path, settings: LoaderSettings, tokenizer, photo_size
     }
 
 
+def complete_products(catalog: Catalog, split: str, count: int) -> list[dict[str, Any]]:
+    """The first products of a split that have both text and photo, as the pipeline takes them."""
+    records = (record for record in catalog.records(split) if not isinstance(record, Refusal))
+    whole = (record for record in records if record["text"] and record["images"])
+    return [{"text": record["text"], "images": record["images"]} for record in islice(whole, count)]
+
+
 def tagging_speed(
     catalog: Catalog, split: str, model: str, products: int, repeats: int, batch_sizes: Sequence[int] = (1, 32)
 ) -> dict[str, Any]:
@@ -68,9 +75,7 @@ def tagging_speed(
 
     Raises ValueError where there is none.
     """
-    records = (record for record in catalog.records(split) if not isinstance(record, Refusal))
-    whole = (record for record in records if record["text"] and record["images"])
-    chosen = [{"text": record["text"], "images": record["images"]} for record in islice(whole, products)]
+    chosen = complete_products(catalog, split, products)
     if not chosen:
         raise ValueError(f'the split "{split}" has no product with both text and photo')
     tagger = pipeline("product-tagging", model=model)

@@ -5,8 +5,9 @@ import platform
 import random
 import shutil
 import subprocess
+import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from importlib import metadata
 from pathlib import Path
@@ -17,6 +18,8 @@ import torch
 import yaml
 from accelerate.utils import broadcast, set_seed
 
+from hf_tagger.catalog.quarantine import TooManyBadRows
+from hf_tagger.catalog.strict import ConfigError
 from hf_tagger.evaluation.calibration import fit_calibration, store_attributes
 from hf_tagger.evaluation.machine import describe_machine
 from hf_tagger.evaluation.predict import outputs_of_each, predict, predict_each
@@ -31,7 +34,7 @@ from hf_tagger.training.checkpoint import newest_checkpoint, write_safetensors
 from hf_tagger.training.decoder import add_decoder
 from hf_tagger.training.exemplars import fit_exemplars
 from hf_tagger.training.gate import GateSettings, fit_gate
-from hf_tagger.training.loop import TrainingLoop, kept_tensors, load_kept
+from hf_tagger.training.loop import Interrupted, NonFiniteLoss, TrainingLoop, kept_tensors, load_kept
 from hf_tagger.training.lora import count_parameters, freeze_batch_norm, merge_adapter, save_adapter
 from hf_tagger.training.losses import SequenceLoss, TaggingLoss
 from hf_tagger.training.rare_tags import augment_run, judge_run
@@ -41,6 +44,20 @@ from hf_tagger.training.words import fit_words, text_batches
 from hf_tagger.training.written_scores import fit_free_form
 
 PACKAGES = ("torch", "transformers", "datasets", "accelerate", "peft", "timm", "evaluate", "hf_tagger")
+
+
+def exit_status(recipe: str, start: Callable[[], "FinetuneRun"]) -> int:
+    """Executes a run as a recipe's main: what stops it is told in a line, not a traceback. Returns 0, 2 for an error of
+    the user's, 130 when interrupted."""
+    try:
+        start().execute()
+    except (ConfigError, TooManyBadRows, NonFiniteLoss) as error:
+        print(f"{recipe}: {error}", file=sys.stderr)
+        return 2
+    except (Interrupted, KeyboardInterrupt) as error:
+        print(f"{recipe}: {str(error) or 'interrupted; go on with --resume'}", file=sys.stderr)
+        return 130
+    return 0
 
 
 class FinetuneRun(CatalogRun):
@@ -138,6 +155,22 @@ class FinetuneRun(CatalogRun):
 
     def _phase_loader(self, phase: PhaseSettings):
         return self._feature_loader(phase) if phase.cached_views else self._train_loader(phase)
+
+    def execute(self) -> None:
+        """All of it, from the catalogue to the report; a step that the settings do not ask for does nothing."""
+        self.prepare_catalog()
+        self.build_model()
+        for index, phase in enumerate(self.settings.phases):
+            self.train(index, phase)
+        self.augment()
+        self.fit_exemplars()
+        self.fit_gate()
+        self.fit_free_form()
+        self.calibrate()
+        self.judge()
+        self.save()
+        self.report()
+        self.accelerator.end_training()
 
     def augment(self) -> None:
         """Makes up for rare tags by retraining the tag head, see `training.rare_tags`."""

@@ -5,7 +5,6 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
-from accelerate.state import AcceleratorState
 from transformers import pipeline
 
 from hf_tagger.modeling_tagger import TaggerModel
@@ -14,6 +13,7 @@ from recipes import distill, finetune
 from tests.catalog.files import write_parquet
 from tests.recipes.test_finetune import write_config
 
+pytestmark = pytest.mark.usefixtures("own_precision")
 COLOURS, TYPES = ("Red", "Blue", "Green"), ("Mug", "Dress", "Bag")
 SCHEMA = {"id": "id", "text": ["title"], "attributes": {
     "colour": {"kind": "single", "tags": list(COLOURS)}, "type": {"kind": "single", "tags": list(TYPES)}}}  # fmt: skip
@@ -24,14 +24,6 @@ def rows(count, labelled=True):
         colour, kind = COLOURS[number % 3], TYPES[number // 3 % 3]
         yield {"id": f"{labelled}{number}", "title": f"{colour.lower()} {kind.lower()} {number}",
                "colour": colour if labelled else None, "type": kind if labelled else None}  # fmt: skip
-
-
-@pytest.fixture(scope="module", autouse=True)
-def own_precision():
-    """Precision is set once per process: these runs must neither find nor leave one."""
-    AcceleratorState._reset_state(True)
-    yield
-    AcceleratorState._reset_state(True)
 
 
 @pytest.fixture(scope="module")

@@ -3,7 +3,6 @@
 import json
 
 import pytest
-from accelerate.state import AcceleratorState
 from transformers import pipeline
 
 from hf_tagger.modeling_tagger import TaggerModel
@@ -12,13 +11,7 @@ from tests.catalog.files import write_parquet
 from tests.recipes.test_distill import catalogue, rows
 from tests.recipes.test_finetune import write_config
 
-
-@pytest.fixture(scope="module", autouse=True)
-def own_precision():
-    """Precision is set once per process: these runs must neither find nor leave one."""
-    AcceleratorState._reset_state(True)
-    yield
-    AcceleratorState._reset_state(True)
+pytestmark = pytest.mark.usefixtures("own_precision")
 
 
 @pytest.fixture(scope="module")
