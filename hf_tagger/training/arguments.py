@@ -67,8 +67,8 @@ class PhaseSettings:
             learns on the model as it is, closed tags stay as they are.
         frozen: regular expressions; tower weights whose names one of them matches stay as they are.
         cached_views: run the frozen towers once per product and view (0: not cached), then train on the stored
-            features. View 0 is the product as it is, the others are augmented. Needs `train: [heads]`, or
-            `train: [decoder]`, whose token states take about 50 to 150 KB of disk per product and view.
+            features. View 0 is the product as it is, the others are augmented. For heads, decoder or both; for a
+            decoder the token states are stored as well, about 50 to 150 KB of disk per product and view.
         epochs: passes over the training split. max_steps: stops earlier (0: no limit).
         learning_rate: peak rate of the heads.
         tower_learning_rate: of a tower's last layer; layer_decay: factor from each layer to the one below.
@@ -92,9 +92,9 @@ class PhaseSettings:
     evaluate_every: int = 1
 
     def __post_init__(self):
-        if self.cached_views and set(self.train) not in ({"heads"}, {"decoder"}):
-            raise ValueError(f"phase {self.name!r}: cached_views freezes the towers, so it needs train: [heads] or "
-                             "[decoder]")
+        if self.cached_views and {"text", "vision"} & set(self.train):
+            raise ValueError(f"phase {self.name!r}: cached_views freezes the towers, so train must be of heads and "
+                             "decoder")
         if not self.train or self.epochs < 1:
             raise ValueError(f"phase {self.name!r} trains nothing: give train and epochs >= 1")
 

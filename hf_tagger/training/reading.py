@@ -179,7 +179,7 @@ class CatalogRun:
         source = self._loader("train", plain, reader, repeat_factors=self._repeat_factors())
         options = {"repeat_factor": source.repeat_factor}
         name = "plain"
-        if phase.train == ["decoder"]:
+        if "decoder" in phase.train:
             name, options["encode_targets"] = "decoder", plain.encode_targets
         self._stored[name] = self._store(name, views, phase.batch_size or settings.loader.batch_size, **options)
         return self._stored[name]

@@ -38,7 +38,8 @@ def heads_only(settings: RunSettings) -> RunSettings:
     model = replace(settings.model, words=replace(settings.model.words, masked_view=False),
                     exemplars=replace(settings.model.exemplars, count=0), decoder=None)
     phase = next((phase for phase in settings.phases if phase.cached_views), HEADS)
-    return replace(settings, model=model, lora=None, phases=[replace(phase, evaluate_every=0)], save_adapter=False)
+    phase = replace(phase, train=["heads"], evaluate_every=0)
+    return replace(settings, model=model, lora=None, phases=[phase], save_adapter=False)
 
 
 class RefittedHeads:
@@ -60,7 +61,8 @@ class RefittedHeads:
         if run.accelerator.num_processes > 1:
             raise ConfigError("heads are refitted by one process: start this recipe as one.")
         self.run, self.model = run, run.model
-        self.phases = [phase for phase in run.settings.phases if phase.cached_views and phase.train != ["decoder"]]
+        self.phases = [replace(phase, train=["heads"]) for phase in run.settings.phases
+                       if phase.cached_views and "heads" in phase.train]
         self._split_of: list[str] = []
         self._folder = None
         if store is None:

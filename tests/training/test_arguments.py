@@ -61,7 +61,7 @@ def test_any_key_can_be_overridden(config):
     ("--model.fusion", "sum", "model.fusion"),
     ("--seed", "many", "seed"),
     ("--phases.0.cached_views", "2", None),
-    ("--phases.1.cached_views", "2", "cached_views freezes the towers, so it needs train"),
+    ("--phases.1.cached_views", "2", "cached_views freezes the towers, so train must be of heads and decoder"),
     ("--phases.0.epochs", "0", "trains nothing"),
     ("--phases.0.train", "[head]", "phases.0.train"),
     ("--catalog.synthetic", "{rows: 100}", "give source and schema (your catalogue), or synthetic"),
