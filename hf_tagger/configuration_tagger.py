@@ -71,6 +71,7 @@ class TaggerConfig(PreTrainedConfig):
             exemplar_kernels: width of their keys, width of the kernel, and the weights of its blocks of features.
         lexical_buckets: size of the hashed feature table of the lexical path; 0 switches it off.
         lexical_char_ngrams: lengths of the letter n-grams of the lexical path (word pieces are always features).
+        lexical_word_ngrams: its longest runs of whole words, 0 to 4.
         name_match: whether tags whose names stand in the text gain by it (weights shared within an attribute).
         max_name_words: words of a tag's name that are looked for when the whole name is not there.
         critic: whether the pipeline asks the critic of tag sets saved beside the model unless told otherwise.
@@ -114,6 +115,7 @@ class TaggerConfig(PreTrainedConfig):
     exemplar_kernels: list[dict[str, float]] | tuple[dict[str, float], ...] = ()
     lexical_buckets: int = 0
     lexical_char_ngrams: list[int] | tuple[int, ...] = (3, 4, 5)
+    lexical_word_ngrams: int = 0
     name_match: bool = False
     max_name_words: int = 6
     critic: bool = False

@@ -12,6 +12,7 @@ LONGEST_WORD = 64
 MAX_SPAN = 4
 # Of the hashed features of the lexical path.
 NGRAM_MULTIPLIER, BUCKET_MULTIPLIER = 1_000_003, 69_069
+WORD_OFFSET = 1_000_000_007  # keeps a word apart from the piece of the same number
 # Punctuation that parts words; all other (hyphens, apostrophes, dots) only stands inside them.
 _PARTS_WORDS = re.compile(r"[\s/&,;:|()\[\]{}+_▁]")
 

@@ -23,6 +23,7 @@ from .letters_tagger import (
     MODULUS,
     NGRAM_MULTIPLIER,
     NO_CHAR,
+    WORD_OFFSET,
     span_hash,
 )
 from .words_tagger import TextView, WordReader
@@ -91,8 +92,8 @@ class WordEvidence(nn.Module):
 
 
 class LexicalPath(nn.Module):
-    """TF-IDF over hashed features of the text -> linear scores. Features are single case-folded pieces and the letter
-    3-, 4- and 5-grams inside words.
+    """TF-IDF over hashed features of the text -> linear scores. Features are single case-folded pieces, the letter
+    n-grams inside words, and runs of whole words.
 
     It is frozen while the encoder trains: learned jointly at the encoder's pace it starves, since a word's weight only
     moves when the word comes by.
@@ -100,7 +101,7 @@ class LexicalPath(nn.Module):
 
     def __init__(self, config: TaggerConfig):
         super().__init__()
-        self.char_ngrams = tuple(config.lexical_char_ngrams)
+        self.char_ngrams, self.word_ngrams = tuple(config.lexical_char_ngrams), config.lexical_word_ngrams
         self.buckets, self.views = config.lexical_buckets, config.word_views
         candidates = config.num_tags + len(config.attributes)
         self.weight = nn.Embedding(self.buckets, self.views * candidates)
@@ -125,6 +126,10 @@ class LexicalPath(nn.Module):
                     inside &= window >= FIRST_CHAR
             codes.append(code)
             real.append(inside & (view.chars[:, 1 : length + 1] != BOUNDARY))
+        if self.word_ngrams:
+            runs = view.spans[..., : self.word_ngrams].flatten(1)
+            codes.append((runs + WORD_OFFSET) % MODULUS)
+            real.append(runs >= 0)
         return torch.cat(codes, dim=1) * BUCKET_MULTIPLIER % MODULUS % self.buckets, torch.cat(real, dim=1)
 
     def features(self, view: TextView) -> tuple[torch.Tensor, torch.Tensor]:

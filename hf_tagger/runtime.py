@@ -70,7 +70,7 @@ class OnnxTagger:
         self.tokenizer = self._tokenizer(folder / TOKENIZER) if self.text else None
         self.words, words = None, self.description["words"]
         if words is not None:
-            self.words = WordsRuntime(load_file(folder / WORDS), words["char_ngrams"], words["views"])
+            self.words = WordsRuntime(load_file(folder / WORDS), **words)
         self.folder, self.threads = folder, threads
         self.session = self._open_session(folder / MODEL)
 

@@ -19,6 +19,7 @@ from .letters_tagger import (
     NGRAM_MULTIPLIER,
     NO_CHAR,
     RADIX,
+    WORD_OFFSET,
 )
 
 
@@ -26,11 +27,12 @@ class WordsRuntime:
     """
     Args:
         tables: the tensors of a `WordEvidence`, by their names in it, and "candidate_attribute" [C].
-        char_ngrams, views: `lexical_char_ngrams` and `word_views` of the model's configuration.
+        char_ngrams, word_ngrams, views: `lexical_char_ngrams`, `lexical_word_ngrams` and `word_views` of the model's
+            configuration.
     """
 
-    def __init__(self, tables: dict[str, np.ndarray], char_ngrams: list[int], views: int):
-        self.tables, self.char_ngrams, self.views = tables, char_ngrams, views
+    def __init__(self, tables: dict[str, np.ndarray], char_ngrams: list[int], views: int, word_ngrams: int = 0):
+        self.tables, self.char_ngrams, self.word_ngrams, self.views = tables, char_ngrams, word_ngrams, views
         self.folds, self.piece_chars = tables["reader.folds"], tables["reader.piece_chars"]
         self.attribute = tables["candidate_attribute"]
         self.powers = np.array([pow(RADIX, exponent, MODULUS) for exponent in range(LONGEST_WORD)])
@@ -55,10 +57,11 @@ class WordsRuntime:
 
     def _read(self, ids: np.ndarray, evidence: np.ndarray, named: np.ndarray) -> None:
         chars = self._chars(ids)
+        spans = self._spans(chars)
         if "lexical.weight.weight" in self.tables:
-            evidence += self._lexical(self.folds[ids].astype(np.int64), chars)
+            evidence += self._lexical(self.folds[ids].astype(np.int64), chars, spans)
         if "names.names" in self.tables:
-            features = self._name_features(self._spans(chars))
+            features = self._name_features(spans)
             weights = self.tables["names.weight.weight"][self.tag_attribute].reshape(len(features), self.views, -1)
             evidence[:, : len(features)] += np.einsum("tk,tvk->vt", features, weights)
             either = (features[:, 0] + features[:, 4]) > 0
@@ -72,7 +75,7 @@ class WordsRuntime:
         following = np.append(chars[1:], NO_CHAR)
         return chars[(chars != BOUNDARY) | (following != BOUNDARY)]
 
-    def _lexical(self, pieces: np.ndarray, chars: np.ndarray) -> np.ndarray:
+    def _lexical(self, pieces: np.ndarray, chars: np.ndarray, spans: list[list[int]]) -> np.ndarray:
         codes = [pieces[pieces >= 0] + 1]
         for order in self.char_ngrams:
             if len(chars) < order:
@@ -85,6 +88,8 @@ class WordsRuntime:
             for offset in range(order):
                 code = (code * NGRAM_MULTIPLIER + windows[:, offset] + 1) % MODULUS
             codes.append(code)
+        runs = [run + WORD_OFFSET for starting in spans for run in starting[: self.word_ngrams]]
+        codes.append(np.array(runs, np.int64) % MODULUS)
         table, idf = self.tables["lexical.weight.weight"], self.tables["lexical.idf"]
         buckets, counts = np.unique(np.concatenate(codes) * BUCKET_MULTIPLIER % MODULUS % len(idf), return_counts=True)
         term = (1 + np.log(counts.astype(np.float32))) * idf[buckets]

@@ -23,7 +23,8 @@ def test_evidence_and_named_attributes_are_those_of_the_model():
     torch.manual_seed(0)
     tokenizer = train_unigram_tokenizer([text for text in TEXTS if text] * 3, vocab_size=90)
     config = TaggerConfig(attributes=ATTRIBUTES, text_config=RecurrentTextConfig(vocab_size=len(tokenizer)),
-                          lexical_buckets=256, lexical_char_ngrams=[3, 4, 5], name_match=True, word_views=2)
+                          lexical_buckets=256, lexical_char_ngrams=[3, 4, 5], lexical_word_ngrams=2,
+                          name_match=True, word_views=2)
     words = WordEvidence(config)
     words.reset()
     words.set_tokenizer(tokenizer, ATTRIBUTES)
@@ -36,7 +37,7 @@ def test_evidence_and_named_attributes_are_those_of_the_model():
     with torch.no_grad():
         evidence, named = words(tokens["input_ids"], mask, attribute)
     tables = {name: table.numpy() for name, table in words.state_dict().items()}
-    runtime = WordsRuntime(tables | {"candidate_attribute": attribute.numpy()}, [3, 4, 5], 2)
+    runtime = WordsRuntime(tables | {"candidate_attribute": attribute.numpy()}, [3, 4, 5], 2, word_ngrams=2)
     found, found_named = runtime(tokens["input_ids"].numpy(), mask.numpy())
     np.testing.assert_allclose(found, evidence.numpy(), atol=2e-5)
     np.testing.assert_array_equal(found_named, named.numpy())

@@ -170,7 +170,8 @@ def describe(model: TaggerModel, processor: TaggerProcessor) -> dict:
         photos = processor.image_processor
         image = {"size": list(processor.image_size), "mean": list(photos.image_mean), "std": list(photos.image_std)}
     if model.words is not None:
-        words = {"char_ngrams": list(config.lexical_char_ngrams), "views": config.word_views}
+        words = {"char_ngrams": list(config.lexical_char_ngrams), "word_ngrams": config.lexical_word_ngrams,
+                 "views": config.word_views}
     found = {"attributes": config.attributes, "text": text, "image": image, "words": words,
              "exemplars": bool(config.exemplars)}
     if model.decoder is not None:

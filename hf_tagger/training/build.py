@@ -53,6 +53,7 @@ def build_model(
         word_views=2 if words.masked_view else 1,
         lexical_buckets=words.buckets if text else 0,
         lexical_char_ngrams=words.char_ngrams,
+        lexical_word_ngrams=words.word_ngrams,
         exemplars=settings.exemplars.count,
         exemplar_dim=settings.exemplars.dim,
         exemplar_width=settings.exemplars.width,

@@ -275,7 +275,8 @@ def _part(model: TaggerModel, name: str):
 
 
 def _same_words(student: TaggerModel, teacher: TaggerModel, same_pieces: bool) -> bool:
-    ngrams = [list(model.config.lexical_char_ngrams) for model in (student, teacher)]
+    ngrams = [(list(model.config.lexical_char_ngrams), model.config.lexical_word_ngrams)
+              for model in (student, teacher)]
     return same_pieces and ngrams[0] == ngrams[1]
 
 
