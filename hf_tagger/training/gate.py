@@ -15,7 +15,10 @@ class GateSettings:
     """
     Args:
         l2: strength, per product, of the pull towards equal trust in all sources.
-        balance: temper t of the class weights count ** -t of `single` attributes.
+        shared: where attributes have few products each: strength, in products, of the pull towards one gate that is
+            fitted on all attributes together, in place of the pull towards equal trust (0: every attribute alone).
+        balance: temper t of the class weights count ** -t of `single` attributes; one number, or {attribute: number}
+            with 0.25 for those not named.
         iterations: of L-BFGS at most.
         folds: where validation is small, add what sources say of training products that they were not fitted on: all
             are fitted anew on the rest of so many folds (0: validation alone). Needs towers that stay frozen.
@@ -23,7 +26,8 @@ class GateSettings:
     """
 
     l2: float = 1e-2
-    balance: float = 0.25
+    shared: float = 0.0
+    balance: float | dict[str, float] = 0.25
     iterations: int = 60
     folds: int = 0
     max_rows: int = 5000
@@ -31,6 +35,9 @@ class GateSettings:
     def __post_init__(self):
         if self.folds == 1 or self.folds < 0:
             raise ValueError(f"gate.folds takes 0 or at least 2, got {self.folds}")
+
+    def temper(self, attribute: str) -> float:
+        return self.balance.get(attribute, 0.25) if isinstance(self.balance, dict) else self.balance
 
 
 def fit_gate(
@@ -56,7 +63,7 @@ def fit_gate(
     if not sources:
         return {}
     sources, features, labels = torch.cat(sources, dim=1), torch.cat(features), torch.cat(labels)
-    before = after = 0.0
+    fits: dict[int, _AttributeFit] = {}
     start = 0
     for index, attribute in enumerate(attributes):
         where = slice(start, start + len(attribute["tags"]))
@@ -64,28 +71,54 @@ def fit_gate(
         columns = torch.tensor([*range(where.start, where.stop), labels.shape[1] + index])
         block = labels[:, where]
         known = (block != UNKNOWN).all(1)
-        if not known.any():
-            continue
-        fit = _AttributeFit(attribute, sources[:, known][..., columns], features[known, index], block[known], settings)
-        tables = gate.weights.weight[index].detach().view(gate.sources, -1).clone()
-        fitted = fit.solve(tables)
-        before, after = before + float(fit.loss(tables)), after + float(fit.loss(fitted))
+        if known.any():
+            fits[index] = _AttributeFit(attribute, sources[:, known][..., columns], features[known, index],
+                                        block[known], settings)
+    tables = gate.weights.weight.detach().clone().unflatten(1, (gate.sources, -1))
+    before = after = 0.0
+    if settings.shared and fits:
+        together = _solve(list(fits.values()), tables[list(fits)].mean(0), settings.l2, settings.iterations)
+        gate.weights.weight.data[:] = together.flatten()
+    for index, fit in fits.items():
+        towards, l2 = (together, settings.shared / len(fit)) if settings.shared else (tables[index], settings.l2)
+        fitted = _solve([fit], towards, l2, settings.iterations)
+        before, after = before + float(fit.loss(tables[index])), after + float(fit.loss(fitted))
         with torch.no_grad():
             gate.weights.weight[index] = fitted.flatten()
     return {"loss_before": before / len(attributes), "loss_after": after / len(attributes)}
 
 
+def _solve(fits: list["_AttributeFit"], start: Tensor, l2: float, iterations: int) -> Tensor:
+    """One table of weights for all `fits`, each counting by its products, pulled towards where it starts."""
+    tables = start.clone().requires_grad_(True)
+    products = sum(len(fit) for fit in fits)
+    optimizer = torch.optim.LBFGS([tables], max_iter=iterations, line_search_fn="strong_wolfe")
+
+    def closure():
+        optimizer.zero_grad()
+        loss = sum(fit.loss(tables) * (len(fit) / products) for fit in fits)
+        loss = loss + l2 * (tables - start).square().sum()
+        loss.backward()
+        return loss
+
+    optimizer.step(closure)
+    return tables.detach()
+
+
 class _AttributeFit:
     def __init__(self, attribute, sources, features, labels, settings: GateSettings):
         self.single = attribute["kind"] == "single"
-        self.sources, self.features, self.settings = sources, features, settings
+        self.sources, self.features = sources, features
         if self.single:
             self.target = torch.where(labels.amax(1) > 0, labels.argmax(1), labels.shape[1])
             counts = torch.bincount(self.target, minlength=labels.shape[1] + 1).clamp(min=1).float()
-            self.weight = counts[self.target] ** -settings.balance
+            self.weight = counts[self.target] ** -settings.temper(attribute["name"])
         else:
             self.target, self.weight = labels, torch.ones(len(labels))
         self.weight = self.weight / self.weight.sum()
+
+    def __len__(self) -> int:
+        return len(self.features)
 
     def loss(self, tables: Tensor) -> Tensor:
         fused = 0.0
@@ -97,16 +130,3 @@ class _AttributeFit:
             losses = torch.nn.functional.binary_cross_entropy_with_logits(fused[:, :-1], self.target, reduction="none")
             losses = losses.mean(1)
         return (losses * self.weight).sum()
-
-    def solve(self, start: Tensor) -> Tensor:
-        tables = start.clone().requires_grad_(True)
-        optimizer = torch.optim.LBFGS([tables], max_iter=self.settings.iterations, line_search_fn="strong_wolfe")
-
-        def closure():
-            optimizer.zero_grad()
-            loss = self.loss(tables) + self.settings.l2 * (tables - start).square().sum()
-            loss.backward()
-            return loss
-
-        optimizer.step(closure)
-        return tables.detach()

@@ -50,6 +50,29 @@ def test_the_source_that_is_right_is_trusted_and_the_other_is_not():
         assert weights[attribute, 1, state] > 3 * weights[attribute, 0, state].clamp(min=0)
 
 
+def test_attributes_with_few_products_follow_the_others_if_so_set():
+    def few():
+        for evidence, state, labels in rows():
+            labels[2:, :2] = UNKNOWN  # two products per batch have their colour known, of the category none
+            labels[:, 5] = UNKNOWN
+            yield evidence, state, labels
+
+    apart, _, _ = fitted(few())
+    shared, _, _ = fitted(few(), shared=50.0)
+    features = trust(shared)[1]
+    assert torch.allclose(trust(shared)[0], features, atol=0.15) and not torch.allclose(
+        trust(apart)[0], trust(apart)[1], atol=0.15)
+    assert torch.allclose(trust(shared)[2], features, atol=0.15)
+    assert (trust(apart)[2, :, 0] == 0.75).all()  # as it started
+
+
+def test_rare_tags_count_as_their_attribute_says():
+    alike, _, _ = fitted(rows(), balance=0.5)
+    by_name, _, _ = fitted(rows(), balance={"category": 0.5, "colour": 0.5})
+    other, _, _ = fitted(rows(), balance={"category": 0.5})
+    assert torch.equal(trust(alike), trust(by_name)) and not torch.equal(trust(alike)[0], trust(other)[0])
+
+
 def test_trust_depends_on_what_the_text_names():
     made, candidates, _ = fitted(rows(named=0.5))
     weights = trust(made)
