@@ -9,7 +9,7 @@ import torch
 
 from hf_tagger.configuration_tagger import RecurrentTextConfig, TaggerConfig
 from hf_tagger.heads_tagger import candidate_attributes
-from hf_tagger.letters_tagger import BOUNDARY, MODULUS, char_codes, fold
+from hf_tagger.letters_tagger import BOUNDARY, MODULUS, WORD_OFFSET, char_codes, fold, span_hash
 from hf_tagger.lexical_tagger import NameMatch, WordEvidence
 from hf_tagger.training.unigram_tokenizer import train_unigram_tokenizer
 
@@ -51,8 +51,8 @@ def tokens(tokenizer, texts):
     return dict(tokenizer(texts, padding=True, return_tensors="pt", return_token_type_ids=False))
 
 
-def reference_features(tokenizer, text, idf):
-    """TF-IDF of pieces and of the letter n-grams of "^word$", written with strings and dictionaries."""
+def reference_features(tokenizer, text, idf, word_ngrams=0):
+    """TF-IDF of pieces, of the letter n-grams of "^word$" and of runs of words, with strings and dictionaries."""
     multiplier, counts = 1_000_003, Counter()
     pieces = tokenizer.convert_ids_to_tokens(tokenizer(text).input_ids)
     folded = [fold(piece.replace("▁", " ")) for piece in pieces if piece not in tokenizer.all_special_tokens]
@@ -61,7 +61,11 @@ def reference_features(tokenizer, text, idf):
         if piece not in tokenizer.all_special_tokens:
             first.setdefault(fold(piece.replace("▁", " ")), index)
     codes = [first[piece] + 1 for piece in folded]
-    for word in re.findall(r"[^\W_]+|[\u4e00-\u9fff]", re.sub(r"[-']", "", re.sub(r"([一-鿿])", r" \1 ", fold(text)))):
+    words = re.findall(r"[^\W_]+|[\u4e00-\u9fff]", re.sub(r"[-']", "", re.sub(r"([一-鿿])", r" \1 ", fold(text))))
+    for length in range(1, word_ngrams + 1):
+        codes += [(span_hash(" ".join(words[start : start + length])) + WORD_OFFSET) % MODULUS
+                  for start in range(len(words) - length + 1)]
+    for word in words:
         letters = [BOUNDARY, *(code for code in char_codes(word) if code != BOUNDARY), BOUNDARY]
         for order in (3, 4, 5):
             for start in range(len(letters) - order + 1):
@@ -75,13 +79,14 @@ def reference_features(tokenizer, text, idf):
     return {bucket: value / length for bucket, value in values.items()}
 
 
-def test_features_equal_a_plain_reference(tokenizer):
-    words, _ = evidence(tokenizer)
+@pytest.mark.parametrize("word_ngrams", [0, 2])
+def test_features_equal_a_plain_reference(tokenizer, word_ngrams):
+    words, _ = evidence(tokenizer, lexical_word_ngrams=word_ngrams)
     words.lexical.idf.copy_(torch.rand(BUCKETS, generator=torch.Generator().manual_seed(0)) + 0.5)
     buckets, values = words.lexical.features(words.reader(**tokens(tokenizer, TEXTS)))
     dense = torch.zeros(len(TEXTS), BUCKETS).scatter_add(1, buckets, values)
     for row, text in enumerate(TEXTS):
-        expected = reference_features(tokenizer, text, words.lexical.idf)
+        expected = reference_features(tokenizer, text, words.lexical.idf, word_ngrams)
         assert dense[row].nonzero().flatten().tolist() == sorted(expected)
         for bucket, value in expected.items():
             assert float(dense[row, bucket]) == pytest.approx(value, abs=1e-5)
