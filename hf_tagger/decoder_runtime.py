@@ -75,7 +75,8 @@ class OnnxWriter(TagWriter):
         memory = {name: array[products] for name, array in memory.items()}
         tokens, log_probabilities = self._search(memory, np.array(prompts), TagRules(self.decoder, max_tags, trie),
                                                  steps)
-        return [written_tags(*row) for row in zip(tokens.tolist(), log_probabilities.tolist(), strict=True)]
+        return [written_tags(*row, self.decoder["any_order"])
+                for row in zip(tokens.tolist(), log_probabilities.tolist(), strict=True)]
 
     def _search(self, memory, prompts: np.ndarray, rules: TagRules, steps: int) -> tuple[np.ndarray, np.ndarray]:
         """Tokens int64 [B, S] after the prompts [B, P], PAD after the end, and their log-probabilities, of the raw

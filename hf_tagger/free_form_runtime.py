@@ -195,8 +195,14 @@ def fold(label: str) -> str:
     return " ".join(unicodedata.normalize("NFKC", label).casefold().split())
 
 
-def written_tags(tokens: Sequence[int], log_probabilities: Sequence[float]) -> list[WrittenTag]:
-    """The tags of a row; one that the length limit cut off is left out."""
+def written_tags(
+    tokens: Sequence[int], log_probabilities: Sequence[float], any_order: bool = False
+) -> list[WrittenTag]:
+    """The tags of a row; one that the length limit cut off is left out.
+
+    any_order: each of the tags that are left could have come next, which is no doubt about the one that did: the log
+    of their number is given back to its first token.
+    """
     tags, start = [], 0
     for end, token in enumerate(tokens):
         if token in (SEPARATOR, EOS):
@@ -206,4 +212,7 @@ def written_tags(tokens: Sequence[int], log_probabilities: Sequence[float]) -> l
             start = end + 1
         if token == EOS:
             break
+    for place, tag in enumerate(tags if any_order else ()):
+        given_back = math.log(len(tags) - place) / (len(tag.tokens) + 1)
+        tag.log_probability = min(0.0, tag.log_probability + given_back)
     return tags

@@ -43,7 +43,7 @@ class FreeFormTagger(TagWriter):
         # Of the raw logits: what a tag's score says must not depend on which other tags were allowed.
         log_probabilities = self.model.compute_transition_scores(
             output.sequences, output.logits, getattr(output, "beam_indices", None), normalize_logits=True)
-        return [written_tags(tokens, values) for tokens, values in
+        return [written_tags(tokens, values, self.decoder["any_order"]) for tokens, values in
                 zip(output.sequences[:, length:].tolist(), log_probabilities.tolist(), strict=True)]
 
     def _encode(self, labels: list[str]) -> list[list[int]]:

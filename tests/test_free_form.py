@@ -1,5 +1,6 @@
 """Free-form tags from end to end: a decoder on the tiny tagger, in every mode of generation, and in the pipeline."""
 
+import math
 import os
 
 import pytest
@@ -7,9 +8,9 @@ import torch
 from transformers import AutoModel, AutoProcessor, pipeline
 
 from hf_tagger.evaluation.writing import write
-from hf_tagger.free_form_runtime import WrittenTag
+from hf_tagger.free_form_runtime import WrittenTag, written_tags
 from hf_tagger.free_form_tagger import FreeFormTagger
-from hf_tagger.generation_runtime import BOS, EOS
+from hf_tagger.generation_runtime import BOS, EOS, PAD, SEPARATOR
 from hf_tagger.modeling_tagger import TaggerModel
 from hf_tagger.pipeline_tagger import ProductTaggingPipeline
 from hf_tagger.training.lora import LoraSettings, apply_lora, save_adapter
@@ -253,3 +254,12 @@ def test_a_new_decoder_starts_with_weights_that_fit_its_width():
     first = model.decoder.stack.layers[0]
     for weight in (model.decoder.stack.embed_tokens.weight, first.fc1.weight, first.encoder_attn.v_proj.weight):
         assert 0.8 < weight.std() * 32 ** 0.5 < 1.2
+
+
+def test_which_tag_comes_next_is_no_doubt_about_it_where_any_order_was_learned():
+    tokens, logs = [7, 8, SEPARATOR, 9, EOS, PAD], [math.log(0.5), 0.0, -0.3, -0.4, 0.0, 0.0]
+    fixed, free = written_tags(tokens, logs), written_tags(tokens, logs, any_order=True)
+    assert [tag.tokens for tag in free] == [tag.tokens for tag in fixed] == [[7, 8], [9]]
+    assert [tag.log_probability for tag in fixed] == pytest.approx([(math.log(0.5) - 0.3) / 3, -0.2])
+    assert [tag.log_probability for tag in free] == pytest.approx([-0.1, -0.2])
+    assert written_tags([7, SEPARATOR, 9, EOS], [0.0] * 4, any_order=True)[0].log_probability == 0.0
