@@ -5,8 +5,8 @@
 MODEL is a model folder, an adapter folder or a Hub id. CATALOGUE is a YAML file with source and schema. Pieces are
 counted in one pass over the texts of its training split, or those of --splits; special tokens, single characters and
 the pieces of the tags' names stay in any case, so that any new word can be spelled. With --only_scripts_used, letters
-of scripts that none of these texts is written in go, too: words in them then read as unknown. Prints sizes, and how many texts of the validation split are still cut
-into the same pieces. The pruned model is saved to OUT.
+of scripts that none of these texts is written in go, too: words in them then read as unknown. Prints sizes, and how
+many texts of the validation split are still cut into the same pieces. The pruned model is saved to OUT.
 """
 
 import argparse

@@ -89,7 +89,8 @@ def test_letters_of_scripts_that_no_text_uses_can_go():
     model, processor = tagger_of(train_unigram_tokenizer([*ENGLISH, *GERMAN, greek, cyrillic], vocab_size=150))
     counts = count_pieces([*ENGLISH, greek, "size 42, 100 %"], processor)
     tokens = processor.tokenizer.convert_ids_to_tokens
-    kept, fewer = (set(tokens(pieces_to_keep(counts, processor, all_scripts=every).tolist())) for every in (True, False))
+    kept, fewer = (set(tokens(pieces_to_keep(counts, processor, all_scripts=every).tolist()))
+                   for every in (True, False))
     assert kept - fewer == {letter for letter in cyrillic if letter in kept}
     assert {"%", "4"} & kept == {"%", "4"} & fewer
     prune_vocabulary(model, processor, pieces_to_keep(counts, processor, all_scripts=False))
