@@ -234,8 +234,11 @@ class TaggerEncoder(nn.Module):
         outputs = self.vision_tower(pixels, output_hidden_states=stages or None, do_pooling=True)
         vectors = [outputs.pooler_output]
         for stage in outputs.hidden_states or ():
-            deviation = stage.flatten(2).var(-1, unbiased=False).add(1e-6).sqrt()
-            vectors += [stage.mean((2, 3)), deviation, stage.amax((2, 3))]
+            # Channels last, var and amax take several times as long as these, which say the same.
+            mean = stage.float().mean((2, 3), keepdim=True)
+            deviation = (stage.float() - mean).square().mean((2, 3)).add(1e-6).sqrt()
+            highest = nn.functional.max_pool2d(stage, tuple(stage.shape[2:])).flatten(1)
+            vectors += [mean.flatten(1).to(stage.dtype), deviation.to(stage.dtype), highest]
         if self.config.vision_grid:
             stage = outputs.hidden_states[self.config.vision_grid_stage]
             vectors.append(nn.functional.adaptive_avg_pool2d(stage, tuple(self.config.vision_grid)).flatten(1))

@@ -36,13 +36,27 @@ class WordsRuntime:
         self.folds, self.piece_chars = tables["reader.folds"], tables["reader.piece_chars"]
         self.attribute = tables["candidate_attribute"]
         self.powers = np.array([pow(RADIX, exponent, MODULUS) for exponent in range(LONGEST_WORD)])
+        # Hashes of names, and of their words, alternatives and last words -> the tags, of words also their places.
         self.tags_named: dict[int, list[int]] = defaultdict(list)
+        self.tags_with_word: dict[int, list[tuple[int, int]]] = defaultdict(list)
+        self.tags_with_part: dict[int, list[int]] = defaultdict(list)
+        self.tags_ending_in: dict[int, list[int]] = defaultdict(list)
         self.attributes = int(self.attribute.max()) + 1
         self.tag_attribute = self.attribute[: len(self.attribute) - self.attributes]
         if "names.names" in tables:
+            self.exclusive = tables["names.exclusive"]
+            self.shared = ~self.exclusive[self.tag_attribute]
+            weights = tables["names.weight.weight"][self.tag_attribute]
+            self.name_weights = weights.reshape(len(weights), self.views, -1)
             for tag, name in enumerate(tables["names.names"].tolist()):
-                if name >= 0:
-                    self.tags_named[name].append(tag)
+                self.tags_named[name].append(tag)
+                for place, word in enumerate(tables["names.words"][tag].tolist()):
+                    self.tags_with_word[word].append((tag, place))
+                for part in tables["names.parts"][tag].tolist():
+                    self.tags_with_part[part].append(tag)
+                self.tags_ending_in[int(tables["names.last_words"][tag])].append(tag)
+            for places in (self.tags_named, self.tags_with_word, self.tags_with_part, self.tags_ending_in):
+                places.pop(-1, None)
 
     def __call__(self, input_ids: np.ndarray, attention_mask: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """int64 [B, L] twice -> evidence float32 [B, V, C] and which attributes have a tag named, bool [B, A]; nothing
@@ -62,11 +76,10 @@ class WordsRuntime:
             evidence += self._lexical(self.folds[ids].astype(np.int64), chars, spans)
         if "names.names" in self.tables:
             features = self._name_features(spans)
-            weights = self.tables["names.weight.weight"][self.tag_attribute].reshape(len(features), self.views, -1)
-            evidence[:, : len(features)] += np.einsum("tk,tvk->vt", features, weights)
+            evidence[:, : len(features)] += np.einsum("tk,tvk->vt", features, self.name_weights)
             either = (features[:, 0] + features[:, 4]) > 0
             named[self.tag_attribute[either]] = True
-            named &= self.tables["names.exclusive"]
+            named &= self.exclusive
 
     def _chars(self, ids: np.ndarray) -> np.ndarray:
         """Letters of the text [S], one `BOUNDARY` before each word and after the last."""
@@ -123,7 +136,7 @@ class WordsRuntime:
 
     def _name_features(self, spans: list[list[int]]) -> np.ndarray:
         """float32 [T, 6], see `NameMatch`."""
-        tables, exclusive = self.tables, self.tables["names.exclusive"]
+        word_weights, exclusive = self.tables["names.word_weights"], self.exclusive
         matches = [(tag, first, extra) for first, runs in enumerate(spans) for extra, run in enumerate(runs)
                    for tag in self.tags_named.get(run, ())]
         covered = {(self.tag_attribute[tag], first + later, shorter) for tag, first, extra in matches
@@ -141,13 +154,12 @@ class WordsRuntime:
         latest, earliest = np.full(self.attributes, -1), np.full(self.attributes, len(spans))
         np.maximum.at(latest, self.tag_attribute, last)
         np.minimum.at(earliest, self.tag_attribute, first_place)
-        shared = ~exclusive[self.tag_attribute]
-        features[:, 1] = features[:, 0] * ((last == latest[self.tag_attribute]) | shared)
-        features[:, 2] = features[:, 0] * ((first_place == earliest[self.tag_attribute]) | shared)
-        there = np.array([run for runs in spans for run in runs], np.int64)
-        words = np.isin(tables["names.words"], there) & (tables["names.words"] >= 0)
-        features[:, 3] = (words * tables["names.word_weights"]).sum(1) * ~found
-        parts = np.isin(tables["names.parts"], there) & (tables["names.parts"] >= 0)
-        features[:, 4] = parts.any(1) & ~found
-        features[:, 5] = np.isin(tables["names.last_words"], there) & (tables["names.last_words"] >= 0) & ~found
+        features[:, 1] = features[:, 0] * ((last == latest[self.tag_attribute]) | self.shared)
+        features[:, 2] = features[:, 0] * ((first_place == earliest[self.tag_attribute]) | self.shared)
+        for run in {run for runs in spans for run in runs}:
+            for tag, place in self.tags_with_word.get(run, ()):
+                features[tag, 3] += word_weights[tag, place]
+            features[self.tags_with_part.get(run, ()), 4] = 1
+            features[self.tags_ending_in.get(run, ()), 5] = 1
+        features[found, 3:] = 0
         return features

@@ -32,8 +32,9 @@ from hf_tagger.catalog.settings import open_catalog
 from hf_tagger.catalog.strict import ConfigError
 from hf_tagger.deployment.export import ExportError, export_tagger, size_mb
 from hf_tagger.deployment.quantize import PARTS, quantize_within
+from hf_tagger.evaluation.inference import time_in_turns
 from hf_tagger.evaluation.machine import describe_machine
-from hf_tagger.evaluation.parity import both_predictions, failure, parity, side_by_side, written_parity
+from hf_tagger.evaluation.parity import both_predictions, failure, parity, written_parity
 from hf_tagger.evaluation.predict import INPUTS
 from hf_tagger.evaluation.protocols import open_tagger
 from hf_tagger.evaluation.settings import load_evaluation
@@ -71,7 +72,8 @@ def main(arguments: list[str]) -> int:
         if tagger.model.decoder is not None:
             say("comparing free-form tags")
             written = written_parity(tagger, exported, first_products(catalog, settings, WRITTEN_PRODUCTS))
-        timed = speed(tagger, exported, first_products(catalog, settings, options.products))
+        timed = speed(options.model, folders, first_products(catalog, settings, options.products),
+                      tagger.model.decoder is not None)
     except (ConfigError, ExportError) as error:
         print(f"export: {error}", file=sys.stderr)
         return 2
@@ -117,16 +119,14 @@ def first_products(catalog, settings, count: int) -> list[dict]:
     return [{name: record[name] for name in ("text", "images", "language")} for record in islice(records, count)]
 
 
-def speed(tagger, exported: dict[str, OnnxTagger], products: list[dict]) -> dict[str, dict]:
+def speed(model: str, folders: dict[str, Path], products: list[dict], writes: bool) -> dict[str, dict]:
     """{"batch 1", "batch 32"} and, of a model with a decoder, the same "with free-form tags": the torch pipeline in
     float32 and each export, in turns, photos decoded from bytes."""
-    taggers, timed = {"torch": tagger, **exported}, {}
-    for name, options in (("", {}), (" with free-form tags", {"free_form": True})):
-        if options and tagger.model.decoder is None:
-            break
-        timed |= {f"batch {size}{name}": side_by_side(taggers, products[: len(products) // size * size], 3, size,
-                                                      **options)
-                  for size in (1, 32) if len(products) >= size}
+    taggers = {"torch": model, **folders}
+    timed = time_in_turns(taggers, products, 3)
+    if writes:
+        timed |= {f"{size} with free-form tags": times
+                  for size, times in time_in_turns(taggers, products, 3, free_form=True).items()}
     return timed
 
 

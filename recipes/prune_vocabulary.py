@@ -4,8 +4,9 @@
 
 MODEL is a model folder, an adapter folder or a Hub id. CATALOGUE is a YAML file with source and schema. Pieces are
 counted in one pass over the texts of its training split, or those of --splits; special tokens, single characters and
-the pieces of the tags' names stay in any case. Prints sizes, and how many texts of the validation split are still cut
-into the same pieces. The pruned model is saved to OUT.
+the pieces of the tags' names stay in any case, so that any new word can be spelled. With --only_scripts_used, letters
+of scripts that none of these texts is written in go, too: words in them then read as unknown. Prints sizes, and how
+many texts of the validation split are still cut into the same pieces. The pruned model is saved to OUT.
 """
 
 import argparse
@@ -35,7 +36,7 @@ def main(arguments: list[str]) -> int:
         counts = options.min_count * count_pieces(names, processor)
         for split in options.splits:
             counts += count_pieces(tqdm(texts(catalog, split), desc=split, unit="text"), processor)
-        keep = pieces_to_keep(counts, processor, options.min_count)
+        keep = pieces_to_keep(counts, processor, options.min_count, not options.only_scripts_used)
         found = {"pieces": len(processor.tokenizer), "kept": len(keep), "parameters": parameters(model)}
         held_out = list(texts(catalog, settings.evaluation.validation))
         before = [pieces(processor, text) for text in held_out]
@@ -59,6 +60,8 @@ def parse(arguments: list[str]) -> tuple[argparse.Namespace, list[str]]:
     parser.add_argument("output_dir", help="folder for the pruned model")
     parser.add_argument("--splits", nargs="+", default=["train"], help="splits whose texts are counted")
     parser.add_argument("--min_count", type=int, default=1, help="occurrences from which a piece is kept")
+    parser.add_argument("--only_scripts_used", action="store_true",
+                        help="leave out single letters of scripts that the texts do not use")
     return parser.parse_known_args(arguments)
 
 

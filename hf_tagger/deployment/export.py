@@ -12,8 +12,8 @@ from torch import nn
 
 from hf_tagger.decoder_runtime import DECODER, MEMORY, STATES, TAG_TOKENIZER
 from hf_tagger.deployment.export_decoder import export_decoder, label_vectors, place_in_file
+from hf_tagger.deployment.export_exemplars import DistinctExemplars
 from hf_tagger.encoder_tagger import TowerFeatures, pool_tokens
-from hf_tagger.exemplars_tagger import LOGIT_SCALE
 from hf_tagger.modeling_tagger import TaggerModel
 from hf_tagger.processing_tagger import TaggerProcessor
 from hf_tagger.runtime import FORMAT, MODEL, TAGGER, TOKENIZER, WORDS, file_fingerprint
@@ -37,6 +37,7 @@ class TaggerGraph(nn.Module):
     def __init__(self, model: TaggerModel):
         super().__init__()
         self.model = model
+        self.exemplars = None if model.exemplars is None else DistinctExemplars(model.exemplars)
 
     def forward(self, input_ids=None, attention_mask=None, text_rows=None, pixel_values=None, photo_rows=None,
                 present=None, both_rows=None, photo_only_rows=None, word_evidence=None, named=None):
@@ -70,25 +71,13 @@ class TaggerGraph(nn.Module):
         else:
             evidence.append(word_evidence)
         if model.exemplars is not None:
-            evidence.append(self._exemplars(text, image, both_rows, photo_only_rows))
+            evidence.append(self.exemplars(text, image, both_rows, photo_only_rows))
         gate_features = model.evidence_gate.features(named, present[:, 1])
         logits = model.evidence_gate(torch.cat(evidence, dim=1), gate_features, model.candidate_attribute)
         if model.decoder is None:
             return logits
         states |= {"pooled": encoded.pooled, "modality_pooled": encoded.modality_pooled}
         return logits, *(states[name] for name in STATES if name in states)
-
-    def _exemplars(self, text, image, both_rows, photo_only_rows):
-        exemplars = self.model.exemplars
-        logits = image.new_zeros(image.shape[0], len(exemplars.kernels), exemplars.coefficients.shape[-1])
-        for mode, rows in enumerate((both_rows, photo_only_rows)):
-            if text is None and mode == 0:
-                continue
-            similarities = exemplars.similarities(text[rows] if mode == 0 else None, image[rows])
-            answers = [exemplars.kernel(weights, similarities) @ exemplars.coefficients[index, mode]
-                       for index, weights in enumerate(exemplars.kernels)]
-            logits = logits.index_copy(0, rows, LOGIT_SCALE * (torch.stack(answers, dim=1) + exemplars.offset))
-        return logits
 
 
 def export_tagger(model: TaggerModel, processor: TaggerProcessor, folder: str | Path, fingerprint: str) -> Path:

@@ -6,6 +6,7 @@ Need", arXiv 2010.05609).
 """
 
 import json
+import unicodedata
 from collections.abc import Iterable, Iterator
 from itertools import islice
 
@@ -35,18 +36,34 @@ def count_pieces(texts: Iterable[str], processor: TaggerProcessor) -> np.ndarray
     return counts
 
 
-def pieces_to_keep(counts: np.ndarray, processor: TaggerProcessor, min_count: int = 1) -> np.ndarray:
+def pieces_to_keep(counts: np.ndarray, processor: TaggerProcessor, min_count: int = 1,
+                   all_scripts: bool = True) -> np.ndarray:
     """Ids in ascending order: pieces counted `min_count` times, special and byte tokens, and single characters, out of
-    which any new word can be spelled."""
+    which any new word can be spelled.
+
+    Args:
+        all_scripts: also keep the letters of scripts that no counted piece is written in; without them, a word in
+            such a script reads as unknown.
+    """
     tokenizer = processor.tokenizer
     tokens = tokenizer.convert_ids_to_tokens(list(range(len(counts))))
     keep = counts >= min_count
+    scripts = {script_of(letter) for index in np.flatnonzero(keep) for letter in tokens[index] or ""}
     keep[list(tokenizer.all_special_ids)] = True
     for index, token in enumerate(tokens):
         letters = (token or "").removeprefix("##").lstrip("▁Ġ")
-        if len(letters) <= 1 or (token.startswith("<0x") and token.endswith(">")):
+        if len(letters) <= 1:
+            keep[index] |= all_scripts or not letters or script_of(letters) in scripts | {None}
+        elif token.startswith("<0x") and token.endswith(">"):
             keep[index] = True
     return np.flatnonzero(keep)
+
+
+def script_of(character: str) -> str | None:
+    """What the Unicode name of a letter or mark begins with ("LATIN", "CJK"), None of any other character."""
+    if unicodedata.category(character)[0] not in "LM":
+        return None
+    return unicodedata.name(character, "").partition(" ")[0]
 
 
 def prune_vocabulary(model: TaggerModel, processor: TaggerProcessor, keep: np.ndarray) -> None:

@@ -1,6 +1,5 @@
-"""Does an exported tagger say what the model says, and how fast? Both look at the same batches, in one process."""
+"""Does an exported tagger say what the model says? Both look at the same batches."""
 
-import time
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -110,29 +109,3 @@ def failure(precision: str, report: dict[str, Any]) -> str | None:
     if not report["macro_f1_drop"] <= F1_TOLERANCE:
         return f"{precision} loses {100 * report['macro_f1_drop']:.2f} points of macro-F1, over {100 * F1_TOLERANCE:g}"
     return None
-
-
-def side_by_side(taggers: dict[str, Any], products: Sequence[dict], rounds: int, batch_size: int,
-                 **options) -> dict[str, dict]:
-    """Times calls of each tagger on the same products, in turns of a round each, so that all of them meet the machine's
-    other work.
-
-    Args:
-        taggers: {name: pipeline or `OnnxTagger`}; products: a multiple of `batch_size`, as `pipeline` takes them.
-        options: of each call.
-
-    Returns {name: {"rows_per_second", "p50_ms", "p95_ms"}} of calls with `batch_size` products each, photos decoded.
-    """
-    chunks = [list(products[start : start + batch_size]) for start in range(0, len(products), batch_size)]
-    seconds: dict[str, list[float]] = {name: [] for name in taggers}
-    for _ in range(rounds):
-        for name, tagger in taggers.items():
-            # Not timed: threads of the tagger before may still be waiting busily for more work.
-            for number, chunk in enumerate([*chunks[:2], *chunks], -len(chunks[:2])):
-                start = time.perf_counter()
-                tagger(chunk, batch_size=batch_size, num_workers=0, **options)
-                if number >= 0:
-                    seconds[name].append(time.perf_counter() - start)
-    return {name: {"rows_per_second": round(batch_size * len(times) / sum(times), 2),
-                   "p50_ms": round(1e3 * float(np.percentile(times, 50)), 2),
-                   "p95_ms": round(1e3 * float(np.percentile(times, 95)), 2)} for name, times in seconds.items()}

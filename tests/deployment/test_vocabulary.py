@@ -84,6 +84,22 @@ def test_rare_pieces_go_and_special_ones_stay():
     assert {"[PAD]", "[UNK]", "[CLS]", "[SEP]"} <= set(kept)
 
 
+def test_letters_of_scripts_that_no_text_uses_can_go():
+    greek, cyrillic = "κόκκινο φόρεμα", "красное платье"
+    model, processor = tagger_of(train_unigram_tokenizer([*ENGLISH, *GERMAN, greek, cyrillic], vocab_size=150))
+    counts = count_pieces([*ENGLISH, greek, "size 42, 100 %"], processor)
+    tokens = processor.tokenizer.convert_ids_to_tokens
+    kept, fewer = (set(tokens(pieces_to_keep(counts, processor, all_scripts=every).tolist()))
+                   for every in (True, False))
+    assert kept - fewer == {letter for letter in cyrillic if letter in kept}
+    assert {"%", "4"} & kept == {"%", "4"} & fewer
+    prune_vocabulary(model, processor, pieces_to_keep(counts, processor, all_scripts=False))
+    russian, german = (processor.tokenizer(text, add_special_tokens=False)["input_ids"]
+                       for text in (cyrillic, GERMAN[0]))
+    assert processor.tokenizer.unk_token_id in russian and processor.tokenizer.unk_token_id not in german
+    assert torch.isfinite(logits(model, processor, cyrillic)).all()
+
+
 def test_a_bpe_tokenizer_is_refused():
     tokenizer = Tokenizer(models.BPE({"<pad>": 0, "a": 1, "b": 2, "ab": 3}, [("a", "b")]))
     model, processor = tagger_of(PreTrainedTokenizerFast(tokenizer_object=tokenizer, pad_token="<pad>"))
@@ -101,7 +117,8 @@ def test_the_recipe_saves_a_smaller_model(tmp_path, capsys):
         write_parquet(files[split], shop_rows(start, stop))
     config = {"catalog": {"source": {"files": files}, "schema": SCHEMA | {"images": []}}}
     (tmp_path / "shop.yaml").write_text(yaml.safe_dump(config))
-    assert recipe.main([str(tmp_path / "model"), str(tmp_path / "shop.yaml"), str(tmp_path / "small")]) == 0
+    assert recipe.main([str(tmp_path / "model"), str(tmp_path / "shop.yaml"), str(tmp_path / "small"),
+                        "--only_scripts_used"]) == 0
     found = json.loads(capsys.readouterr().out)
     assert found["kept"] < found["pieces"] and found["parameters_left"] < found["parameters"]
     assert found["texts_cut_alike"] == found["texts_of_validation"] > 0

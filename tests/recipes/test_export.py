@@ -6,7 +6,7 @@ import pytest
 import yaml
 from transformers import pipeline
 
-from hf_tagger.evaluation import parity
+from hf_tagger.evaluation import inference, parity
 from hf_tagger.pipeline_tagger import ProductTaggingPipeline
 from recipes import benchmark, benchmark_bulk, export, load_test
 from tests.catalog.files import write_parquet
@@ -72,6 +72,19 @@ def test_the_benchmark_compares_with_eager_float32(exported, monkeypatch, capsys
     assert found["batch 32"]["torch"]["rows_ratio"] == 1
     assert found["parity"]["onnx"]["changed_tags"] == 0
     assert 0 < found["start_seconds"]["onnx"] < 60
+
+
+def test_taggers_are_timed_in_processes_of_their_own(exported, monkeypatch):
+    shop, _ = exported
+    # Would fail any tagger that was opened in this process.
+    monkeypatch.setattr(inference, "OnnxTagger", None)
+    monkeypatch.setattr(inference, "pipeline", None)
+    monkeypatch.setattr(inference, "PAUSE_SECONDS", 0)
+    taggers = {"torch": str(shop / "model"), "onnx": shop / "model" / "onnx"}
+    found = inference.time_in_turns(taggers, [{"text": "red mug"}] * 5, 2, (1, 2, 8), top_k=1)
+    assert set(found) == {"batch 1", "batch 2"} and set(found["batch 2"]) == set(taggers)
+    for times in found["batch 2"].values():
+        assert times["rows_per_second"] > 0 and times["p50_ms"] <= times["p95_ms"]
 
 
 def test_a_server_of_it_is_loaded_and_compared_with_the_model_alone(exported, capsys):
