@@ -1,4 +1,4 @@
-"""An exported tagger through onnxruntime: `pipeline("product-tagging")` without torch or transformers.
+"""An exported tagger through onnxruntime or OpenVINO: `pipeline("product-tagging")` without torch or transformers.
 
     from hf_tagger.runtime import OnnxTagger
 
@@ -12,10 +12,11 @@ calibration and thresholds, preprocessing, fingerprints), and of a decoder what 
 
 import hashlib
 import json
+import threading
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from safetensors.numpy import load_file
@@ -49,7 +50,7 @@ class OnnxTagger:
 
     Args:
         folder: what `recipes/export.py` wrote.
-        threads: of onnxruntime; default: all cores.
+        threads: of the engine that runs the graph; default: all cores.
         model: the fingerprint of the model it must have been made from, see `model_fingerprint`; None: any.
 
     Raises:
@@ -72,13 +73,17 @@ class OnnxTagger:
         if words is not None:
             self.words = WordsRuntime(load_file(folder / WORDS), **words)
         self.folder, self.threads = folder, threads
-        self.session = self._open_session(folder / MODEL)
+        openers = {"onnxruntime": self._open_session, "openvino": self._open_openvino}
+        self.session = openers[self.description.get("engine", "onnxruntime")](folder / MODEL)
 
     def _open_session(self, path: Path) -> "onnxruntime.InferenceSession":
         options = onnxruntime.SessionOptions()
         if self.threads is not None:
             options.intra_op_num_threads = self.threads
         return onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+
+    def _open_openvino(self, path: Path) -> "OpenVinoSession":
+        return OpenVinoSession(path, self.threads, self.description["precision"])
 
     def _tokenizer(self, path: Path) -> "Tokenizer":
         tokenizer = Tokenizer.from_file(str(path))
@@ -212,6 +217,10 @@ class OnnxTagger:
             else:
                 present[:, 1] = pixel_mask.any(1)
                 rows, feed["pixel_values"] = pixel_mask.nonzero()[0], pixel_values[pixel_mask]
+            if not len(rows) and isinstance(self.session, OpenVinoSession):
+                # OpenVINO makes nothing at all of no photos: one that is then passed over.
+                rows = np.zeros(1, np.int64)
+                feed["pixel_values"] = np.zeros((1, 3, *self.image["size"]), np.float32)
             feed["photo_rows"] = rows
         feed["present"] = present
         if self.description["exemplars"]:
@@ -230,6 +239,39 @@ class OnnxTagger:
         """Logits [B, T + A] -> calibrated probabilities float32 and the tags chosen, bool, [B, T] each."""
         scores = tag_scores(self.attributes, logits)
         return scores, predicted_tags(self.attributes, scores)
+
+
+class OpenVinoSession:
+    """A graph through OpenVINO, behind the face of an `onnxruntime.InferenceSession`.
+
+    Args:
+        precision: "float32", or "bfloat16", which a CPU without instructions for it computes in float32.
+    """
+
+    def __init__(self, path: Path, threads: int | None, precision: str):
+        try:
+            import openvino
+        except ImportError as error:
+            raise ImportError(f"{path.parent} runs through OpenVINO: pip install 'hf_tagger[openvino]'") from error
+        options = {"PERFORMANCE_HINT": "LATENCY",
+                   "INFERENCE_PRECISION_HINT": {"float32": "f32", "bfloat16": "bf16"}[precision]}
+        if threads is not None:
+            options["INFERENCE_NUM_THREADS"] = threads
+        self.graph = openvino.Core().compile_model(str(path), "CPU", options)
+        self._requests = threading.local()  # one may not be asked from two threads at a time
+
+    def get_outputs(self) -> list["_Output"]:
+        return [_Output(output.any_name) for output in self.graph.outputs]
+
+    def run(self, names: Sequence[str], feed: Mapping[str, np.ndarray]) -> list[np.ndarray]:
+        if not hasattr(self._requests, "mine"):
+            self._requests.mine = self.graph.create_infer_request()
+        found = self._requests.mine.infer(dict(feed))
+        return [found[name] for name in names]
+
+
+class _Output(NamedTuple):
+    name: str
 
 
 def read_description(folder: Path) -> dict[str, Any]:

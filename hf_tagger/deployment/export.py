@@ -2,7 +2,10 @@
 is two graphs more."""
 
 import copy
+import importlib.util
 import json
+import os
+import shutil
 from pathlib import Path
 
 import onnx
@@ -114,6 +117,26 @@ def export_tagger(model: TaggerModel, processor: TaggerProcessor, folder: str | 
     if processor.reads_text:
         processor.tokenizer.backend_tokenizer.save(str(folder / TOKENIZER))
     write_description(folder, {"model": fingerprint, "precision": "float32", **describe(model, processor)})
+    return folder
+
+
+def for_openvino(source: str | Path, folder: str | Path) -> Path:
+    """The float32 export `source`, to be run by OpenVINO in bfloat16: `folder` holds the same files, linked where the
+    file system can. Raises ExportError where OpenVINO is not installed."""
+    if importlib.util.find_spec("openvino") is None:
+        raise ExportError("OpenVINO is not installed: pip install 'hf_tagger[openvino]'")
+    source, folder = Path(source), Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    for name in FILES:
+        (folder / name).unlink(missing_ok=True)
+        if (source / name).exists():
+            try:
+                os.link(source / name, folder / name)
+            except OSError:
+                shutil.copyfile(source / name, folder / name)
+    description = json.loads((source / TAGGER).read_text(encoding="utf-8"))
+    description.pop("files")
+    write_description(folder, description | {"engine": "openvino", "precision": "bfloat16"})
     return folder
 
 

@@ -4,6 +4,7 @@ import json
 import shutil
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -15,12 +16,12 @@ from hf_tagger.configuration_tagger import TaggerConfig
 from hf_tagger.decision_runtime import predicted_tags, tag_scores
 from hf_tagger.decision_tagger import predicted_tags as torch_predicted_tags
 from hf_tagger.decision_tagger import tag_scores as torch_tag_scores
-from hf_tagger.deployment import quantize
-from hf_tagger.deployment.export import ExportError, export_tagger, operators
+from hf_tagger.deployment import export, quantize
+from hf_tagger.deployment.export import ExportError, export_tagger, for_openvino, operators
 from hf_tagger.deployment.quantize import quantize_tagger, quantize_within
 from hf_tagger.modeling_tagger import TaggerModel
 from hf_tagger.product_tagger import ProductError
-from hf_tagger.runtime import ArtefactError, OnnxTagger, model_fingerprint
+from hf_tagger.runtime import ArtefactError, OnnxTagger, OpenVinoSession, model_fingerprint
 from tests.tiny_tagger import SIZE, WORDS, photo, tiny_model, tiny_processor
 
 ATTRIBUTES = [
@@ -84,6 +85,36 @@ def test_logits_of_any_mixture_of_modalities_are_the_models(saved, rows):
         output = model(**{name: torch.from_numpy(value) for name, value in batch.items()})
     wanted = torch.cat([output.tag_logits, output.none_logits], dim=1).numpy()
     np.testing.assert_allclose(tagger.logits(**batch), wanted, atol=1e-4)
+
+
+@pytest.mark.parametrize("rows", [[0, 1, 2, 3, 4], [0], [1], [2], [3, 2]])
+def test_openvino_runs_the_same_graph(saved, tmp_path, rows):
+    folder = for_openvino(saved / "onnx", tmp_path / "openvino")
+    described = json.loads((folder / "tagger.json").read_text())
+    assert (described["engine"], described["precision"]) == ("openvino", "bfloat16")
+    quick, exact = OnnxTagger(folder, threads=1), OnnxTagger(saved / "onnx", threads=1)
+    batch = batch_of(exact, [PRODUCTS[row] for row in rows])
+    np.testing.assert_allclose(quick.logits(**batch), exact.logits(**batch), atol=0.3)
+    quick.session = OpenVinoSession(folder / "model.onnx", 1, "float32")
+    np.testing.assert_allclose(quick.logits(**batch), exact.logits(**batch), atol=1e-3)
+
+
+def test_openvino_answers_several_threads_at_a_time(saved, tmp_path):
+    tagger = OnnxTagger(for_openvino(saved / "onnx", tmp_path / "openvino"))
+    wanted = [tagger(product, threshold=0) for product in PRODUCTS]
+    with ThreadPoolExecutor(4) as threads:
+        found = list(threads.map(lambda product: tagger(product, threshold=0), PRODUCTS * 4))
+    assert found == wanted * 4
+
+
+def test_a_missing_openvino_is_named(saved, tmp_path, monkeypatch):
+    folder = for_openvino(saved / "onnx", tmp_path / "openvino")
+    monkeypatch.setitem(sys.modules, "openvino", None)
+    with pytest.raises(ImportError, match=r"runs through OpenVINO: pip install 'hf_tagger\[openvino\]'"):
+        OnnxTagger(folder)
+    monkeypatch.setattr(export.importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(ExportError, match="OpenVINO is not installed"):
+        for_openvino(saved / "onnx", tmp_path / "other")
 
 
 def test_the_pipeline_gives_the_same_tags_with_either_backend(saved):
