@@ -75,7 +75,7 @@ class OnnxWriter(TagWriter):
         memory = {name: array[products] for name, array in memory.items()}
         tokens, log_probabilities = self._search(memory, np.array(prompts), TagRules(self.decoder, max_tags, trie),
                                                  steps)
-        return [written_tags(*row, self.decoder["any_order"])
+        return [written_tags(*row, self.decoder.get("any_order", False))
                 for row in zip(tokens.tolist(), log_probabilities.tolist(), strict=True)]
 
     def _search(self, memory, prompts: np.ndarray, rules: TagRules, steps: int) -> tuple[np.ndarray, np.ndarray]:
