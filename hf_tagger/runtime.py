@@ -245,7 +245,8 @@ class OpenVinoSession:
     """A graph through OpenVINO, behind the face of an `onnxruntime.InferenceSession`.
 
     Args:
-        precision: "float32", or "bfloat16", which a CPU without instructions for it computes in float32.
+        precision: "float32", or "bfloat16": what OpenVINO chooses by itself where the CPU has instructions for it;
+            elsewhere it would only be simulated, slowly, and it chooses float32.
     """
 
     def __init__(self, path: Path, threads: int | None, precision: str):
@@ -253,12 +254,13 @@ class OpenVinoSession:
             import openvino
         except ImportError as error:
             raise ImportError(f"{path.parent} runs through OpenVINO: pip install 'hf_tagger[openvino]'") from error
-        options = {"PERFORMANCE_HINT": "LATENCY",
-                   "INFERENCE_PRECISION_HINT": {"float32": "f32", "bfloat16": "bf16"}[precision]}
+        options = {"PERFORMANCE_HINT": "LATENCY"}
+        if precision == "float32":
+            options["INFERENCE_PRECISION_HINT"] = "f32"
         if threads is not None:
             options["INFERENCE_NUM_THREADS"] = threads
         self.graph = openvino.Core().compile_model(str(path), "CPU", options)
-        self._requests = threading.local()  # one may not be asked from two threads at a time
+        self._requests = threading.local()  # two threads may not ask the same one at a time
 
     def get_outputs(self) -> list["_Output"]:
         return [_Output(output.any_name) for output in self.graph.outputs]
