@@ -30,15 +30,14 @@ def shop(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def exported(shop):
-    arguments = [str(shop / "model"), str(shop / "shop.yaml"), "--products", "32", "--calibration_batches", "2",
-                 "--openvino"]
+    arguments = [str(shop / "model"), str(shop / "shop.yaml"), "--products", "32", "--calibration_batches", "2"]
     return shop, export.main(arguments)
 
 
-def test_writes_all_precisions_with_their_reports(exported):
+def test_writes_both_precisions_with_their_reports(exported):
     shop, status = exported
     assert status == 0
-    for name, precision in (("onnx", "float32"), ("onnx_int8", "int8"), ("openvino", "bfloat16")):
+    for name, precision in (("onnx", "float32"), ("onnx_int8", "int8")):
         report = json.loads((shop / "model" / name / "parity.json").read_text())
         assert report["products"] == len(shop_rows(20, 80))
         assert set(report["macro_f1"]) == {"colour", "category", "features", "mean"}
@@ -69,7 +68,7 @@ def test_the_benchmark_compares_with_eager_float32(exported, monkeypatch, capsys
     assert benchmark.main([str(shop / "shop.yaml"), "--suite", "inference", "--model", str(shop / "model"),
                            "--products", "32", "--repeats", "1"]) == 0
     found = json.loads(capsys.readouterr().out)["inference"]
-    assert set(found["batch 1"]) == set(found["batch 32"]) == {"torch", "onnx", "onnx_int8", "openvino"}
+    assert set(found["batch 1"]) == set(found["batch 32"]) == {"torch", "onnx", "onnx_int8"}
     assert found["batch 32"]["torch"]["rows_ratio"] == 1
     assert found["parity"]["onnx"]["changed_tags"] == 0
     assert 0 < found["start_seconds"]["onnx"] < 60
