@@ -10,8 +10,8 @@ from .generation_runtime import BOS, EOS, PAD, SEPARATOR, control_id, first_cont
 
 DECODER_DEFAULTS = {
     "vocab_size": None, "d_model": 256, "layers": 3, "heads": 4, "ffn_dim": 1024, "dropout": 0.1, "max_length": 64,
-    "languages": [], "attributes": [], "aliases": {}, "any_order": False, "calibration": None,
-    "min_score": 0.0, "merge_similarity": 0.88,
+    "languages": [], "attributes": [], "aliases": {}, "any_order": False, "closed_weight": 0.0,
+    "calibration": None, "min_score": 0.0, "merge_similarity": 0.88,
 }
 
 
@@ -83,7 +83,8 @@ class TaggerConfig(PreTrainedConfig):
             included; `d_model`, `layers`, `heads`, `ffn_dim`, `dropout` of the decoder; `max_length` in tokens of what
             it writes, prompt included; `languages` and `attributes` that it can be asked for, in the order of their
             control tokens; `aliases` ({spelling: tag}); `any_order`, whether it learned tags in a new order every time,
-            so that which one comes next says nothing of it; `calibration` ([slope, intercept] from a tag's mean
+            so that which one comes next says nothing of it; `closed_weight` of the closed head's log-probabilities
+            beside its own where it writes closed tags only; `calibration` ([slope, intercept] from a tag's mean
             log-probability to the log-odds that it is right; None: not calibrated), `min_score` of a tag that is
             listed, and `merge_similarity`, the cosine from which two tags are near-duplicates.
     """

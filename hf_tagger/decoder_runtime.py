@@ -68,13 +68,12 @@ class OnnxWriter(TagWriter):
             inputs["image_mask"] = there.repeat(states.shape[1], axis=1)
         return dict(zip(_names(self.memory.get_outputs()), self.memory.run(None, inputs), strict=True))
 
-    def _write(self, memory, products, prompts, trie, max_tags, generation) -> list[list[WrittenTag]]:
+    def _write(self, memory, products, prompts, rules, generation) -> list[list[WrittenTag]]:
         check_greedy(generation)
         room = self.decoder["max_length"] - len(prompts[0])
         steps = min(generation.get("max_new_tokens") or room, room)
         memory = {name: array[products] for name, array in memory.items()}
-        tokens, log_probabilities = self._search(memory, np.array(prompts), TagRules(self.decoder, max_tags, trie),
-                                                 steps)
+        tokens, log_probabilities = self._search(memory, np.array(prompts), rules, steps)
         return [written_tags(*row, self.decoder.get("any_order", False))
                 for row in zip(tokens.tolist(), log_probabilities.tolist(), strict=True)]
 
@@ -90,8 +89,7 @@ class OnnxWriter(TagWriter):
         token, written, values = prompts[:, -1], np.zeros((rows, 0), np.int64), []
         for _ in range(steps):
             logits, past = self._next(token, memory, past, names)
-            allowed = np.where(rules.banned(written.tolist()), -np.inf, logits)
-            token = allowed.argmax(1)
+            token = rules.apply(logits, written.tolist()).argmax(1)
             best = logits.max(1, keepdims=True)
             total = best[:, 0] + np.log(np.exp(logits - best).sum(1))
             values.append(logits[np.arange(rows), token] - total)

@@ -8,7 +8,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from .generation_runtime import BOS, EOS, SEPARATOR, TagTrie, control_id
+import numpy as np
+
+from .generation_runtime import BOS, EOS, SEPARATOR, TagPrior, TagRules, TagTrie, control_id
 from .text_tagger import normalise
 
 FREE_FORM_OPTIONS = ("free_form", "language", "constrained", "max_tags", "min_score")
@@ -25,10 +27,10 @@ class WrittenTag:
 class TagWriter:
     """Writes the free-form tags of products whose memory (what a decoder attends to) is given; how, a subclass says:
 
-        _write(memory, products, prompts, trie, max_tags, generation)  `WrittenTag`s of prompts of one length, each
-                                                                        about the product of that row of the memory
-        _vector(label)                                                  a unit vector for a tag, to find near-duplicates
-        _encode(labels), _decode(tokens)                                of the tag tokenizer, without special tokens
+        _write(memory, products, prompts, rules, generation)   `WrittenTag`s of prompts of one length, each about the
+                                                               product of that row of the memory, as `TagRules` let it
+        _vector(label)                                         a unit vector for a tag, to find near-duplicates
+        _encode(labels), _decode(tokens)                       of the tag tokenizer, without special tokens
 
     Args:
         decoder, attributes: entries of the model's configuration.
@@ -43,7 +45,7 @@ class TagWriter:
             for tag in attribute["tags"]:
                 self.known.setdefault(fold(tag), []).append((attribute["name"], tag, column))
                 column += 1
-        self._tries: dict[str | None, TagTrie] = {}
+        self._tries: dict[str | None, tuple[TagTrie, np.ndarray, np.ndarray]] = {}
 
     def __call__(
         self,
@@ -60,7 +62,8 @@ class TagWriter:
         Args:
             memory: of B products.
             languages: of each product; None, or one that the decoder does not know, leaves the choice to it.
-            scores: closed-tag probabilities [B, T]: of several attributes that share a tag, the likelier one is named.
+            scores: closed-tag probabilities, float array [B, T]: of several attributes that share a tag, the likelier
+                one is named; `constrained` weighs them in (`closed_weight` of the decoder).
             attributes: ask for these alone, each on its own.
             constrained: write closed tags only.
             max_tags: at most so many tags per product (and attribute).
@@ -95,9 +98,9 @@ class TagWriter:
         for index, (prompt, (_, attribute)) in enumerate(zip(prompts, rows, strict=True)):
             groups.setdefault((len(prompt), attribute if constrained else None), []).append(index)
         for (_, attribute), chosen in groups.items():
-            trie = self._trie(attribute) if constrained else None
             products = [rows[index][0] for index in chosen]
-            written = self._write(memory, products, [prompts[index] for index in chosen], trie, max_tags, generation)
+            rules = self._rules(attribute, constrained, max_tags, None if scores is None else scores[products])
+            written = self._write(memory, products, [prompts[index] for index in chosen], rules, generation)
             for index, tags in zip(chosen, written, strict=True):
                 product, attribute_asked = rows[index]
                 found[product] += [self._entry(tag, attribute_asked, None if scores is None else scores[product])
@@ -112,14 +115,30 @@ class TagWriter:
             prompt.append(control_id(self.decoder, attribute=attribute))
         return prompt
 
-    def _trie(self, attribute: str | None) -> TagTrie:
-        """Of one attribute's tags, or of all."""
+    def _rules(self, attribute: str | None, constrained: bool, max_tags: int | None, scores) -> TagRules:
+        """scores: closed-tag probabilities [B, T] of the products that are written of, or None."""
+        if not constrained:
+            return TagRules(self.decoder, max_tags)
+        trie, tag_of, columns = self._trie(attribute)
+        weight, prior = self.decoder.get("closed_weight", 0.0), None
+        if scores is not None and weight:
+            closed = np.asarray(scores, np.float32)[:, columns]
+            probabilities = np.zeros((len(closed), tag_of.max() + 1), np.float32)
+            # Where attributes share a tag, the likelier one speaks for it.
+            np.maximum.at(probabilities, (slice(None), tag_of), closed)
+            prior = TagPrior(trie, probabilities, weight)
+        return TagRules(self.decoder, max_tags, trie, prior)
+
+    def _trie(self, attribute: str | None) -> tuple[TagTrie, np.ndarray, np.ndarray]:
+        """Of one attribute's tags, or of all; and for each closed tag in it the trie's number and its column in [B, T]."""
         if attribute not in self._tries:
-            entries = [entry for entry in self.attributes if attribute in (None, entry["name"])]
-            tags = list(dict.fromkeys(tag for entry in entries for tag in entry["tags"]))
-            if not tags:
+            named = [(tag, entry["name"]) for entry in self.attributes for tag in entry["tags"]]
+            columns = [column for column, (_, name) in enumerate(named) if attribute in (None, name)]
+            if not columns:
                 raise ValueError(f"constrained writes closed tags only, and {attribute} has none")
-            self._tries[attribute] = TagTrie(self._encode(tags))
+            numbers: dict[str, int] = {}
+            tag_of = [numbers.setdefault(named[column][0], len(numbers)) for column in columns]
+            self._tries[attribute] = TagTrie(self._encode(list(numbers))), np.array(tag_of), np.array(columns)
         return self._tries[attribute]
 
     def _entry(self, tag: WrittenTag, asked: str | None, scores) -> dict[str, Any]:

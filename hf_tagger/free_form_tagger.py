@@ -5,7 +5,6 @@ from transformers import LogitsProcessorList
 from transformers.utils import ModelOutput
 
 from .free_form_runtime import TagWriter, WrittenTag, written_tags
-from .generation_runtime import TagRules
 from .generation_tagger import TagLogitsProcessor
 
 
@@ -27,10 +26,10 @@ class FreeFormTagger(TagWriter):
         super().__init__(model.config.decoder, model.config.attributes)
         self._vectors: dict[str, torch.Tensor] = {}
 
-    def _write(self, memory, products, prompts, trie, max_tags, generation) -> list[list[WrittenTag]]:
+    def _write(self, memory, products, prompts, rules, generation) -> list[list[WrittenTag]]:
         length, device = len(prompts[0]), memory.last_hidden_state.device
         products = torch.tensor(products, device=device)
-        shape, options = TagLogitsProcessor(length, TagRules(self.decoder, max_tags, trie)), dict(generation)
+        shape, options = TagLogitsProcessor(length, rules), dict(generation)
         output = self.model.generate(
             encoder_outputs=ModelOutput(last_hidden_state=memory.last_hidden_state[products],
                                         attention_mask=memory.attention_mask[products]),

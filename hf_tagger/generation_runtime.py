@@ -30,7 +30,8 @@ def control_id(decoder: dict, language: str | None = None, attribute: str | None
 
 
 class TagTrie:
-    """A prefix tree over the token sequences of known tags.
+    """A prefix tree over the token sequences of known tags. `order` lists their numbers as their tokens sort; those
+    below a node stand side by side in it (`span`).
 
     Args:
         sequences: token ids of each tag; tags of equal tokens count once, under the number of the first.
@@ -40,9 +41,10 @@ class TagTrie:
 
     def __init__(self, sequences: Iterable[Sequence[int]]):
         self.children: list[dict[int, int]] = [{}]
-        self.below = [0]
+        self.first, self.below = [0], [0]
         self.tag_at: dict[int, int] = {}
-        for number, sequence in enumerate(sequences):
+        self.order: list[int] = []
+        for number, sequence in sorted(enumerate(sequences), key=lambda item: tuple(item[1])):
             if not len(sequence):
                 raise ValueError(f"tag {number} has no token")
             self._add(number, sequence)
@@ -54,16 +56,22 @@ class TagTrie:
             if child is None:
                 child = self.children[node][token] = len(self.children)
                 self.children.append({})
+                self.first.append(len(self.order))
                 self.below.append(0)
             node = child
             path.append(node)
         if node not in self.tag_at:
             self.tag_at[node] = number
+            self.order.append(number)
             for step in path:
                 self.below[step] += 1
 
     def __len__(self) -> int:
         return self.below[ROOT]
+
+    def span(self, node: int) -> tuple[int, int]:
+        """Where the tags below a node, its own first, start and stop in `order`."""
+        return self.first[node], self.first[node] + self.below[node]
 
     def walk(self, tokens: Sequence[int]) -> list[int] | None:
         """The nodes from the root along the tokens; None where they leave the tree."""
@@ -81,22 +89,75 @@ class TagTrie:
         return None if path is None else self.tag_at.get(path[-1])
 
 
+class TagPrior:
+    """What is believed of the tags of a trie, said token by token: the log of the share of a node's probability that
+    lies behind each of its tokens, tags that are written already left out. Over the tokens of a tag these add up to the
+    log of its share among all that could be written; added to a decoder's logits they make of the two a product of
+    experts (Hinton 2002).
+
+    Args:
+        probabilities: of the trie's tags by their numbers, for each product [B, N].
+        weight: of the prior beside the decoder.
+    """
+
+    LOWEST = 1e-9
+
+    def __init__(self, trie: TagTrie, probabilities: np.ndarray, weight: float = 1.0):
+        self.trie, self.weight = trie, weight
+        # A float32 sum over many tags would lose the unlikely ones.
+        self.probabilities = np.maximum(probabilities[:, trie.order].astype(np.float64), self.LOWEST)
+        self.sums = np.pad(self.probabilities.cumsum(1), ((0, 0), (1, 0)))
+
+    def add(self, scores: np.ndarray, rows: Sequence[Sequence[int]]) -> None:
+        """Adds the prior, times its weight, to the logits [R, V] of what follows R lists, in place. R is a multiple of
+        B: so many lists in a row are of one product."""
+        beams = len(rows) // len(self.sums)
+        for index, written in enumerate(rows):
+            if EOS not in written:
+                self._add(scores[index], index // beams, written)
+
+    def _add(self, scores: np.ndarray, product: int, written: Sequence[int]) -> None:
+        trie, sums = self.trie, self.sums[product]
+        *whole, last = split_tags(written)
+        used = [trie.first[trie.walk(tag)[-1]] for tag in whole]
+        node = trie.walk(last)[-1]
+        spans = np.array([trie.span(node), *map(trie.span, trie.children[node].values())])
+        tokens, mass = list(trie.children[node]), sums[spans[:, 1]] - sums[spans[:, 0]]
+        for place in used:
+            mass -= np.where((spans[:, 0] <= place) & (place < spans[:, 1]), self.probabilities[product, place], 0.0)
+        shares = self.weight * np.log(np.maximum(mass, self.LOWEST) / max(mass[0], self.LOWEST))
+        scores[tokens] += shares[1:]
+        if node in trie.tag_at:
+            own = self.probabilities[product, trie.first[node]]
+            scores[[EOS, SEPARATOR]] += self.weight * np.log(own / max(mass[0], self.LOWEST))
+
+
 class TagRules:
     """Which tokens continue a list of tags: no control tokens, no empty tag, at most `max_tags` tags, and with a `trie`
     only its tags, none of them twice.
 
     Args:
         decoder: as in `TaggerConfig`.
+        prior: what is believed of the trie's tags beforehand; it moves the logits of `apply`.
     """
 
-    def __init__(self, decoder: dict, max_tags: int | None = None, trie: TagTrie | None = None):
-        self.max_tags, self.trie = max_tags, trie
+    def __init__(self, decoder: dict, max_tags: int | None = None, trie: TagTrie | None = None,
+                 prior: TagPrior | None = None):
+        self.max_tags, self.trie, self.prior = max_tags, trie, prior
         self.never = np.zeros(decoder["vocab_size"], bool)
         self.never[[PAD, UNK, BOS]] = True
         self.never[first_control_id(decoder):] = True
         self.roots = np.ones(decoder["vocab_size"], bool)
         if trie is not None:
             self.roots[list(trie.children[ROOT])] = False
+
+    def apply(self, logits: np.ndarray, rows: Sequence[Sequence[int]]) -> np.ndarray:
+        """Logits [B, V] of what follows B lists, prompts left out -> what to choose by: the prior added, -inf for what
+        may not follow."""
+        if self.prior is not None:
+            logits = logits.copy()
+            self.prior.add(logits, rows)
+        return np.where(self.banned(rows), -np.inf, logits)
 
     def banned(self, rows: Iterable[Sequence[int]]) -> np.ndarray:
         """What B lists hold so far, prompts left out -> which tokens may not follow, bool [B, V]."""

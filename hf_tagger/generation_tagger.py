@@ -7,7 +7,7 @@ from .generation_runtime import TagRules
 
 
 class TagLogitsProcessor(LogitsProcessor):
-    """Lets only those tokens through that `rules` allow.
+    """Lets only those tokens through that `rules` allow, with their prior added.
 
     Args:
         prompt_length: tokens of the prompt, the start token included.
@@ -17,5 +17,5 @@ class TagLogitsProcessor(LogitsProcessor):
         self.prompt_length, self.rules = prompt_length, rules
 
     def __call__(self, input_ids: torch.LongTensor, scores: torch.FloatTensor) -> torch.FloatTensor:
-        banned = torch.from_numpy(self.rules.banned(input_ids[:, self.prompt_length:].tolist()))
-        return scores.masked_fill(banned.to(scores.device), -torch.inf)
+        chosen_by = self.rules.apply(scores.float().cpu().numpy(), input_ids[:, self.prompt_length:].tolist())
+        return torch.from_numpy(chosen_by).to(scores)

@@ -298,7 +298,7 @@ class ProductTaggingPipeline(Pipeline):
             if free_form:
                 self._free_form = self._free_form or FreeFormTagger(self.model, self.processor)
                 written = self._free_form(
-                    output.memory, [language or own for own in languages], scores, attributes,
+                    output.memory, [language or own for own in languages], scores.float().cpu().numpy(), attributes,
                     min_score=threshold if min_score is None else min_score, **options, **(generation or {}))
             chosen = self.model.predicted_tags(scores)
             if self.model.config.critic if critic is None else critic:

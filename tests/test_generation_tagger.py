@@ -1,11 +1,12 @@
 import random
 import time
 
+import numpy as np
 import pytest
 import torch
 from transformers import LogitsProcessorList
 
-from hf_tagger.generation_runtime import BOS, EOS, PAD, SEPARATOR, TagRules, TagTrie, split_tags
+from hf_tagger.generation_runtime import BOS, EOS, PAD, SEPARATOR, TagPrior, TagRules, TagTrie, split_tags
 from hf_tagger.generation_tagger import TagLogitsProcessor
 
 VOCABULARY, FIRST_CONTROL = 30, 27
@@ -48,6 +49,43 @@ def test_a_trie_lets_only_unused_tags_through():
     assert allowed([9, SEPARATOR], **options) == {5, 10}
     assert allowed([5, 6, 7, SEPARATOR, 5, 6, 8, SEPARATOR, 5, 6, SEPARATOR, 9, SEPARATOR, 10, 11], **options) == {EOS}
     assert allowed([9], max_tags=1, **options) == {EOS}
+
+
+def prior_of(tokens, prior, written=(), product=0, products=2):
+    """What a prior adds for each of the tokens that go on from `written`, the last of which ends the tag."""
+    added, written = [], list(written)
+    for token in tokens:
+        rows = [[EOS]] * products
+        rows[product] = list(written)
+        scores = np.zeros((products, VOCABULARY))
+        prior.add(scores, rows)
+        assert not scores[[row for row in range(products) if row != product]].any(), "finished rows are left alone"
+        added.append(scores[product, token])
+        written.append(token)
+    return sum(added)
+
+
+@pytest.mark.parametrize("end", [EOS, SEPARATOR])
+def test_a_prior_adds_up_to_the_share_of_a_tag_among_those_not_yet_written(end):
+    trie, probabilities = TagTrie(TAGS), np.array([[0.1, 0.2, 0.4, 0.8, 0.05], [0.5, 0.1, 0.1, 0.1, 0.2]])
+    prior = TagPrior(trie, probabilities, weight=0.5)
+    for product, beliefs in enumerate(probabilities):
+        for tag, belief in zip(TAGS, beliefs, strict=True):
+            assert prior_of([*tag, end], prior, product=product) == pytest.approx(0.5 * np.log(belief / beliefs.sum()))
+    # "abc" and "e" are written: what they held is gone.
+    written, left = [*TAGS[1], SEPARATOR, *TAGS[3], SEPARATOR], [0.1, 0.4, 0.05]
+    for tag, belief in zip([TAGS[0], TAGS[2], TAGS[4]], left, strict=True):
+        assert prior_of([*tag, end], prior, written) == pytest.approx(0.5 * np.log(belief / sum(left)))
+
+
+def test_beams_share_the_prior_of_their_product_and_nothing_certain_is_infinite():
+    prior = TagPrior(TagTrie(TAGS), np.array([[0.0, 0.0, 0.0, 1.0, 0.0], [0.0, 0.0, 0.0, 0.0, 1.0]]))
+    rules = TagRules(DECODER, trie=prior.trie, prior=prior)
+    logits = np.zeros((4, VOCABULARY), np.float32)
+    logits[:, EOS] = -1
+    assert rules.apply(logits, [[], [], [], [9, SEPARATOR]]).argmax(1).tolist() == [9, 9, 10, 10]
+    finite = rules.apply(np.zeros((2, VOCABULARY), np.float32), [[5], [9]])
+    assert np.isfinite(finite[0, 6]) and np.isfinite(finite[1, [EOS, SEPARATOR]]).all()
 
 
 @pytest.mark.parametrize("max_tags", [None, 2])

@@ -60,7 +60,7 @@ def write(
     options = {"min_score": 0.0} if one_attribute else {}
     for batch, outputs in outputs_of(tagger.model, batches, without, output_memory=True):
         scores = tagger.model.tag_scores(outputs.tag_logits, outputs.none_logits)
-        chosen = tagger.model.predicted_tags(scores).tolist()
+        chosen, scores = tagger.model.predicted_tags(scores).tolist(), scores.float().cpu().numpy()
         sources = [{name: tags for name, tags in row.items() if tags is not None} for row in batch["free_form"]]
         asked = [[None] for _ in sources]
         if one_attribute:

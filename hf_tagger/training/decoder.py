@@ -22,6 +22,7 @@ class DecoderSettings:
         max_length: tokens of what it writes, prompt included.
         vocab_size: of the tag tokenizer, control tokens included.
         weight: of the decoder's loss (per token) beside the closed tags' (per attribute).
+        closed_weight: where it writes closed tags only, this times the closed head's log-probabilities join its own.
         label_smoothing: share of a token's target spread evenly over the tokenizer's vocabulary, in [0, 1).
         targets: order of the tags and what is asked for, in training.
     """
@@ -34,6 +35,7 @@ class DecoderSettings:
     max_length: int = 64
     vocab_size: int = 4000
     weight: float = 1.0
+    closed_weight: float = 0.0
     label_smoothing: float = 0.1
     targets: TargetSettings = field(default_factory=TargetSettings)
 
@@ -42,6 +44,8 @@ class DecoderSettings:
             raise ValueError(f"label_smoothing must lie in [0, 1), got {self.label_smoothing}")
         if self.weight <= 0:
             raise ValueError(f"weight must be positive, got {self.weight}; for no decoder write decoder: null")
+        if self.closed_weight < 0:
+            raise ValueError(f"closed_weight must not be negative, got {self.closed_weight}")
 
 
 def add_decoder(

@@ -77,7 +77,8 @@ class FinetuneRun(CatalogRun):
             add_decoder(self.model, self.processor, self._records("train"), self.catalog_settings.schema,
                         self.vocabulary, decoder)
         if decoder is not None:
-            self.model.config.decoder["any_order"] = decoder.targets.order == "random"
+            self.model.config.decoder |= {"any_order": decoder.targets.order == "random",
+                                          "closed_weight": decoder.closed_weight}
         self.say(f"model: {sum(weight.numel() for weight in self.model.parameters()):,} parameters")
         if settings.save_adapter and settings.lora is not None and self.accelerator.is_main_process:
             self.model.save_pretrained(self.folder / "base")
