@@ -130,7 +130,7 @@ class TagWriter:
         return TagRules(self.decoder, max_tags, trie, prior)
 
     def _trie(self, attribute: str | None) -> tuple[TagTrie, np.ndarray, np.ndarray]:
-        """Of one attribute's tags, or of all; and for each closed tag in it the trie's number and its column in [B, T]."""
+        """Of one attribute's tags, or of all; and of each closed tag in it the trie's number and the column in [B, T]."""
         if attribute not in self._tries:
             named = [(tag, entry["name"]) for entry in self.attributes for tag in entry["tags"]]
             columns = [column for column, (_, name) in enumerate(named) if attribute in (None, name)]
