@@ -126,11 +126,22 @@ class TagWriter:
             probabilities = np.zeros((len(closed), tag_of.max() + 1), np.float32)
             # Where attributes share a tag, the likelier one speaks for it.
             np.maximum.at(probabilities, (slice(None), tag_of), closed)
-            prior = TagPrior(trie, probabilities, weight)
+            prior = TagPrior(trie, probabilities, self._nothing(attribute, scores), weight)
         return TagRules(self.decoder, max_tags, trie, prior)
 
+    def _nothing(self, attribute: str | None, scores) -> np.ndarray:
+        """The probability that no tag of the attribute, or of any, applies [B]."""
+        nothing, start = np.ones(len(scores)), 0
+        for entry in self.attributes:
+            block = np.asarray(scores[:, start:start + len(entry["tags"])], np.float64)
+            start += len(entry["tags"])
+            if attribute in (None, entry["name"]):
+                single = entry["kind"] == "single"
+                nothing = nothing * (np.maximum(1 - block.sum(1), 0) if single else (1 - block).prod(1))
+        return nothing
+
     def _trie(self, attribute: str | None) -> tuple[TagTrie, np.ndarray, np.ndarray]:
-        """Of one attribute's tags, or of all; and of each closed tag in it the trie's number and the column in [B, T]."""
+        """Of one attribute's tags, or of all; and of its closed tags the trie's numbers and the columns in [B, T]."""
         if attribute not in self._tries:
             named = [(tag, entry["name"]) for entry in self.attributes for tag in entry["tags"]]
             columns = [column for column, (_, name) in enumerate(named) if attribute in (None, name)]

@@ -31,7 +31,7 @@ def control_id(decoder: dict, language: str | None = None, attribute: str | None
 
 class TagTrie:
     """A prefix tree over the token sequences of known tags. `order` lists their numbers as their tokens sort; those
-    below a node stand side by side in it (`span`).
+    below a node stand side by side in it (`branches`).
 
     Args:
         sequences: token ids of each tag; tags of equal tokens count once, under the number of the first.
@@ -44,6 +44,7 @@ class TagTrie:
         self.first, self.below = [0], [0]
         self.tag_at: dict[int, int] = {}
         self.order: list[int] = []
+        self._branches: dict[int, tuple[np.ndarray, np.ndarray]] = {}
         for number, sequence in sorted(enumerate(sequences), key=lambda item: tuple(item[1])):
             if not len(sequence):
                 raise ValueError(f"tag {number} has no token")
@@ -69,9 +70,14 @@ class TagTrie:
     def __len__(self) -> int:
         return self.below[ROOT]
 
-    def span(self, node: int) -> tuple[int, int]:
-        """Where the tags below a node, its own first, start and stop in `order`."""
-        return self.first[node], self.first[node] + self.below[node]
+    def branches(self, node: int) -> tuple[np.ndarray, np.ndarray]:
+        """The tokens that lead on from a node [K], and where in `order` the tags below the node itself, its own first,
+        and below each of those tokens start and stop [1 + K, 2]."""
+        if node not in self._branches:
+            nodes = [node, *self.children[node].values()]
+            spans = np.array([(self.first[each], self.first[each] + self.below[each]) for each in nodes])
+            self._branches[node] = np.array(list(self.children[node]), np.int64), spans
+        return self._branches[node]
 
     def walk(self, tokens: Sequence[int]) -> list[int] | None:
         """The nodes from the root along the tokens; None where they leave the tree."""
@@ -97,13 +103,15 @@ class TagPrior:
 
     Args:
         probabilities: of the trie's tags by their numbers, for each product [B, N].
+        nothing: probability that none of them applies [B].
         weight: of the prior beside the decoder.
     """
 
     LOWEST = 1e-9
 
-    def __init__(self, trie: TagTrie, probabilities: np.ndarray, weight: float = 1.0):
+    def __init__(self, trie: TagTrie, probabilities: np.ndarray, nothing: np.ndarray, weight: float = 1.0):
         self.trie, self.weight = trie, weight
+        self.nothing = np.clip(nothing.astype(np.float64), self.LOWEST, 1 - self.LOWEST)
         # A float32 sum over many tags would lose the unlikely ones.
         self.probabilities = np.maximum(probabilities[:, trie.order].astype(np.float64), self.LOWEST)
         self.sums = np.pad(self.probabilities.cumsum(1), ((0, 0), (1, 0)))
@@ -121,12 +129,15 @@ class TagPrior:
         *whole, last = split_tags(written)
         used = [trie.first[trie.walk(tag)[-1]] for tag in whole]
         node = trie.walk(last)[-1]
-        spans = np.array([trie.span(node), *map(trie.span, trie.children[node].values())])
-        tokens, mass = list(trie.children[node]), sums[spans[:, 1]] - sums[spans[:, 0]]
+        tokens, spans = trie.branches(node)
+        mass = sums[spans[:, 1]] - sums[spans[:, 0]]
         for place in used:
             mass -= np.where((spans[:, 0] <= place) & (place < spans[:, 1]), self.probabilities[product, place], 0.0)
         shares = self.weight * np.log(np.maximum(mass, self.LOWEST) / max(mass[0], self.LOWEST))
         scores[tokens] += shares[1:]
+        if not written:
+            scores[tokens] += self.weight * np.log(1 - self.nothing[product])
+            scores[EOS] += self.weight * np.log(self.nothing[product])
         if node in trie.tag_at:
             own = self.probabilities[product, trie.first[node]]
             scores[[EOS, SEPARATOR]] += self.weight * np.log(own / max(mass[0], self.LOWEST))

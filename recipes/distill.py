@@ -1,7 +1,7 @@
 """Train a smaller student to say what a trained tagger says, on labelled and unlabelled products alike.
 
     accelerate launch recipes/distill.py recipes/configs/distill_text4.yaml
-    accelerate launch recipes/distill.py recipes/configs/distill_text2.yaml --distillation.teacher runs/my-shop
+    accelerate launch recipes/distill.py recipes/configs/distill_text3.yaml --distillation.teacher runs/my-shop
 
 The YAML file is that of recipes/finetune.py with `distillation:` (hf_tagger/training/distill_loss.py) beside `model:`,
 which describes the student: `text_backbone: teacher` and `vision_backbone: teacher` start from the teacher's own

@@ -3,6 +3,7 @@
 import math
 import os
 
+import numpy as np
 import pytest
 import torch
 from transformers import AutoModel, AutoProcessor, pipeline
@@ -136,6 +137,29 @@ def test_constrained_writes_closed_tags_only_with_their_attribute(tagger):
     one = tagger(PRODUCTS[:1], free_form=True, constrained=True, attributes=["category"], threshold=1.0,
                  min_score=0.0, max_tags=1)
     assert [tag["label"] for tag in one[0]] == ["Mug"]
+
+
+@pytest.mark.parametrize("options", [{}, {"num_beams": 2}])
+def test_constrained_can_weigh_in_the_closed_head(writer, batch, options):
+    model, processor = writer
+    with torch.no_grad():
+        output = model(**batch, output_memory=True)
+    # Scores that are sure of the opposite of what the photos and titles show.
+    labels = [tag for attribute in ATTRIBUTES for tag in attribute["tags"]]
+    scores = np.full((3, len(labels)), 0.01, np.float32)
+    scores[:, [labels.index("Blue"), labels.index("Dress")]] = 0.98
+
+    def written(weight, scores=scores, asked="category"):
+        model.config.decoder["closed_weight"] = weight
+        try:
+            rows = FreeFormTagger(model, processor)(output.memory, [None] * 3, scores, [asked], constrained=True,
+                                                    max_tags=1, min_score=0.0, **options)
+        finally:
+            model.config.decoder["closed_weight"] = 0.0
+        return [[tag["label"] for tag in tags] for tags in rows]
+
+    assert written(0.0) == written(50.0, scores=None) == [["Mug"], ["Dress"], ["Mug"]]
+    assert written(50.0) == [["Dress"]] * 3 and written(50.0, asked="colour") == [["Blue"]] * 3
 
 
 def test_max_tags_and_min_score(tagger):

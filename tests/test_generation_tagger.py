@@ -68,10 +68,13 @@ def prior_of(tokens, prior, written=(), product=0, products=2):
 @pytest.mark.parametrize("end", [EOS, SEPARATOR])
 def test_a_prior_adds_up_to_the_share_of_a_tag_among_those_not_yet_written(end):
     trie, probabilities = TagTrie(TAGS), np.array([[0.1, 0.2, 0.4, 0.8, 0.05], [0.5, 0.1, 0.1, 0.1, 0.2]])
-    prior = TagPrior(trie, probabilities, weight=0.5)
-    for product, beliefs in enumerate(probabilities):
+    prior = TagPrior(trie, probabilities, nothing=np.array([0.3, 0.0]), weight=0.5)
+    for product, (beliefs, something) in enumerate(zip(probabilities, (0.7, 1.0), strict=True)):
         for tag, belief in zip(TAGS, beliefs, strict=True):
-            assert prior_of([*tag, end], prior, product=product) == pytest.approx(0.5 * np.log(belief / beliefs.sum()))
+            share = something * belief / beliefs.sum()
+            assert prior_of([*tag, end], prior, product=product) == pytest.approx(0.5 * np.log(share))
+    assert prior_of([EOS], prior) == pytest.approx(0.5 * np.log(0.3))
+    assert -20 < prior_of([EOS], prior, product=1) < -10, "unlikely, not impossible"
     # "abc" and "e" are written: what they held is gone.
     written, left = [*TAGS[1], SEPARATOR, *TAGS[3], SEPARATOR], [0.1, 0.4, 0.05]
     for tag, belief in zip([TAGS[0], TAGS[2], TAGS[4]], left, strict=True):
@@ -79,11 +82,11 @@ def test_a_prior_adds_up_to_the_share_of_a_tag_among_those_not_yet_written(end):
 
 
 def test_beams_share_the_prior_of_their_product_and_nothing_certain_is_infinite():
-    prior = TagPrior(TagTrie(TAGS), np.array([[0.0, 0.0, 0.0, 1.0, 0.0], [0.0, 0.0, 0.0, 0.0, 1.0]]))
+    prior = TagPrior(TagTrie(TAGS), np.array([[0.0, 0.0, 0.0, 1.0, 0.0], [0.0, 0.0, 0.0, 0.0, 1.0]]),
+                     nothing=np.array([0.0, 0.0]))
     rules = TagRules(DECODER, trie=prior.trie, prior=prior)
-    logits = np.zeros((4, VOCABULARY), np.float32)
-    logits[:, EOS] = -1
-    assert rules.apply(logits, [[], [], [], [9, SEPARATOR]]).argmax(1).tolist() == [9, 9, 10, 10]
+    chosen_by = rules.apply(np.zeros((4, VOCABULARY), np.float32), [[], [], [], [9, SEPARATOR]])
+    assert chosen_by.argmax(1).tolist() == [9, 9, 10, 10]
     finite = rules.apply(np.zeros((2, VOCABULARY), np.float32), [[5], [9]])
     assert np.isfinite(finite[0, 6]) and np.isfinite(finite[1, [EOS, SEPARATOR]]).all()
 

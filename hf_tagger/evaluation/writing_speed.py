@@ -6,10 +6,11 @@ from collections.abc import Sequence
 from statistics import median, quantiles
 from typing import Any
 
+import numpy as np
 import torch
 from transformers import LogitsProcessorList, pipeline
 
-from hf_tagger.generation_runtime import TagRules, TagTrie
+from hf_tagger.generation_runtime import TagPrior, TagRules, TagTrie
 from hf_tagger.generation_tagger import TagLogitsProcessor
 
 
@@ -53,7 +54,8 @@ def writing_latency(model: str, products: Sequence[dict], max_new_tokens: int = 
 
 @torch.no_grad()
 def trie_cost(model, memory, tags: int = 100_000, repeats: int = 5) -> dict[str, float]:
-    """Seconds to build a trie of made-up tags, and milliseconds per step of generation with and without it.
+    """Seconds to build a trie of made-up tags, and milliseconds per step of generation without it, with it, and with a
+    prior of its tags as well.
 
     Args:
         model: a `TaggerModel` with a decoder; memory: of B products, which are written side by side.
@@ -66,16 +68,20 @@ def trie_cost(model, memory, tags: int = 100_000, repeats: int = 5) -> dict[str,
     start = time.perf_counter()
     trie = TagTrie(sequences)
     built = time.perf_counter() - start
-    seconds: dict[str, list[float]] = {"free": [], "trie": []}
-    steps = decoder["max_length"] - 2
+    products, steps = len(memory.last_hidden_state), decoder["max_length"] - 2
+    beliefs = np.random.default_rng(0).random((products, tags), np.float32)
+    prior = TagPrior(trie, beliefs, np.full(products, 0.5))
+    seconds: dict[str, list[float]] = {"free": [], "trie": [], "prior": []}
     for _ in range(repeats):
-        for name, given in (("free", None), ("trie", trie)):
-            shape = TagLogitsProcessor(1, TagRules(decoder, trie=given))
+        for name, rules in (("free", TagRules(decoder)), ("trie", TagRules(decoder, trie=trie)),
+                            ("prior", TagRules(decoder, trie=trie, prior=prior))):
+            shape = TagLogitsProcessor(1, rules)
             start = time.perf_counter()
             # Always as many steps: otherwise a list that ends early would pass for a fast one.
             model.generate(encoder_outputs=memory, logits_processor=LogitsProcessorList([shape]), eos_token_id=-1,
                            max_new_tokens=steps)
             seconds[name].append((time.perf_counter() - start) / steps)
-    free, with_trie = (1000 * median(values) for values in seconds.values())
+    free, with_trie, with_prior = (1000 * median(values) for values in seconds.values())
     return {"tags": len(trie), "build_seconds": round(built, 2), "step_ms": round(free, 2),
-            "step_with_trie_ms": round(with_trie, 2), "slowdown": round(with_trie / free - 1, 3)}
+            "step_with_trie_ms": round(with_trie, 2), "slowdown": round(with_trie / free - 1, 3),
+            "step_with_prior_ms": round(with_prior, 2), "slowdown_with_prior": round(with_prior / free - 1, 3)}

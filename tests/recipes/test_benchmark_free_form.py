@@ -32,7 +32,8 @@ def test_it_measures_a_product_and_a_step_with_and_without_a_trie(config, tmp_pa
     latency, trie = result["latency"], result["trie"]
     assert latency["products"] == 4 and 0 < latency["p50_ms"] <= latency["p95_ms"] and 0 < latency["encoder_share"] < 1
     assert 0 < latency["decoder_parameters"] < latency["parameters"]
-    assert trie["tags"] == 200 and trie["step_ms"] > 0 and trie["step_with_trie_ms"] > 0
+    assert trie["tags"] == 200
+    assert min(trie[name] for name in ("step_ms", "step_with_trie_ms", "step_with_prior_ms")) > 0
 
 
 def test_a_made_up_catalogue_is_refused(tmp_path, capsys):
