@@ -7,7 +7,7 @@ from hf_tagger.catalog.synthetic import catalog_schema, write_catalog
 from hf_tagger.pipeline_tagger import ProductTaggingPipeline
 from recipes import benchmark_free_form
 from tests.tiny_tagger import tiny_model, tiny_processor
-from tests.tiny_writer import add_tiny_decoder
+from tests.tiny_writer import add_tiny_decoder, writing_tagger
 
 
 @pytest.fixture
@@ -34,6 +34,17 @@ def test_it_measures_a_product_and_a_step_with_and_without_a_trie(config, tmp_pa
     assert 0 < latency["decoder_parameters"] < latency["parameters"]
     assert trie["tags"] == 200
     assert min(trie[name] for name in ("step_ms", "step_with_trie_ms", "step_with_prior_ms")) > 0
+
+
+def test_two_taggers_that_write_differently_do_not_pass_for_one(tmp_path):
+    model, processor = writing_tagger()
+    folders = [str(tmp_path / name) for name in ("learned", "dumb")]
+    ProductTaggingPipeline(model, processor=processor).save_pretrained(folders[0])
+    model.decoder.stack.embed_tokens.weight.data.zero_()
+    ProductTaggingPipeline(model, processor=processor).save_pretrained(folders[1])
+    records = [{"text": "red mug", "images": [], "free_form": {"keywords": ["rot", "Becher"]}}]
+    found = benchmark_free_form.order_sensitivity(folders, records)
+    assert found["agreement"] < 1 and found["f1_range"] > 0
 
 
 def test_a_made_up_catalogue_is_refused(tmp_path, capsys):
