@@ -5,6 +5,8 @@ tower and by the sense of its text. In closed form, and in seconds, this gets mo
 hidden layer does, above all for tags with few examples.
 """
 
+import math
+
 import torch
 from torch import nn
 from transformers import initialization as init
@@ -37,8 +39,8 @@ def feature_blocks(widths: dict[str, int], stage_widths: list[int]) -> Blocks:
 
 
 class ExemplarEvidence(nn.Module):
-    """score = sum over exemplars of A x exp((similarity - 1) / width), similarity being a weighted mean of the cosines
-    of the blocks of features that the product has; one set of weights, and one A, per kernel (`exemplar_kernels`).
+    """score = sum over exemplars of A x kernel(similarity), similarity being a weighted mean of the cosines of the
+    blocks of features that the product has; one set of weights, and one A, per kernel (`exemplar_kernels`).
 
     Fitted by `training.exemplars`. A product without a photo gets nothing from it.
     """
@@ -83,10 +85,14 @@ class ExemplarEvidence(nn.Module):
         return found
 
     def kernel(self, weights: dict[str, float], similarities: dict[str, torch.Tensor]) -> torch.Tensor:
-        """exp((weighted mean of similarities - 1) / width) [B, N]."""
+        """(exp(s / width) - 1) / exp(1 / width), s the weighted mean of similarities [B, N].
+
+        Without the constant that all products have in common it is still positive definite, and sums over thousands of
+        exemplars cancel far less: they round by a tenth.
+        """
         chosen = {name: weights[name] ** 2 for name in weights if name in similarities}
         mean = sum(weight * similarities[name] for name, weight in chosen.items()) / sum(chosen.values())
-        return ((mean - 1) / self.width).exp()
+        return (mean / self.width).expm1() * math.exp(-1 / self.width)
 
     def forward(self, text: torch.Tensor | None, image: torch.Tensor | None, present: torch.Tensor) -> torch.Tensor:
         """text, image [B, F] as the towers give them (None: no product has it), present bool [B, 2] -> logits

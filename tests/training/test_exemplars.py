@@ -1,5 +1,7 @@
 """Kernel ridge regression on remembered products."""
 
+import math
+
 import pytest
 import torch
 
@@ -72,7 +74,7 @@ def test_the_coefficients_solve_the_ridge_system():
     text, image, labels, _ = catalogue(20)
     fit_exemplars(evidence, ATTRIBUTES, [(text, image, labels)], settings)
     kernel = evidence.kernel(evidence.kernels[0], evidence.similarities(text, image))
-    assert torch.allclose(kernel.diagonal(), torch.ones(20), atol=1e-4)
+    assert torch.allclose(kernel.diagonal(), torch.full((20,), 1 - math.exp(-1 / 0.8)), atol=1e-4)
     target = labels[:, 0] - labels[:, 0].mean()
     expected = torch.linalg.solve(kernel + 0.05 * torch.eye(20), target)
     assert torch.allclose(evidence.coefficients[0, 0, :, 0], expected, atol=1e-3)
