@@ -101,6 +101,9 @@ def export_tagger(model: TaggerModel, processor: TaggerProcessor, folder: str | 
         (folder / name).unlink(missing_ok=True)
     inputs, dynamic = example(model, processor.image_size if processor.reads_images else None)
     model = copy.deepcopy(model).float().eval()
+    if model.config.text_config is not None:
+        # The graph of torch's own attention looks for rows that may see nothing, of which a text has none.
+        model.encoder.text_tower.set_attn_implementation("eager")
     try:
         with torch.no_grad():
             program = torch.onnx.export(

@@ -23,6 +23,8 @@ from hf_tagger.runtime import MODEL, TAGGER, OnnxTagger
 # Parts of the graph by their modules' names, as the exporter leaves them on the nodes.
 PARTS = {"text": "encoder.text_tower.", "vision": "encoder.vision_tower.", "exemplars": "exemplars"}
 LINEAR = ("MatMul", "Gemm", "Gather")
+# Activations that become the limits of what is rounded to 8 bits, and then cost nothing.
+ACTIVATIONS = ("Clip", "Relu")
 
 
 class _Feeds(CalibrationDataReader):
@@ -104,17 +106,20 @@ def quantize_tagger(source: Path, folder: Path, feeds: Iterable[dict[str, np.nda
     source, folder = Path(source), Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     description = json.loads((source / TAGGER).read_text(encoding="utf-8"))
-    layers = layers_of(onnx.load(source / MODEL, load_external_data=False), parts)
+    model = onnx.load(source / MODEL, load_external_data=False)
+    layers = layers_of(model, parts)
     chosen = [node for layer, nodes in layers.items() if layer not in keep for node in nodes]
-    convolutions = [node.name for node in chosen if node.op_type == "Conv"]
+    convolutions = [node for node in chosen if node.op_type == "Conv"]
     linear = [node.name for node in chosen if node.op_type != "Conv"]
     with TemporaryDirectory(dir=folder) as work:
         current, step = source / MODEL, Path(work, "static.onnx")
         if convolutions:
             quantize_static(
-                current, step, _Feeds(feeds), quant_format=QuantFormat.QDQ, op_types_to_quantize=["Conv", "Clip"],
-                nodes_to_quantize=convolutions, per_channel=True, activation_type=QuantType.QUInt8,
-                weight_type=QuantType.QInt8, use_external_data_format=True)
+                current, step, _Feeds(feeds), quant_format=QuantFormat.QDQ,
+                op_types_to_quantize=["Conv", *ACTIVATIONS, "Add"],
+                nodes_to_quantize=[node.name for node in (*convolutions, *_between(model, convolutions))],
+                per_channel=True, activation_type=QuantType.QUInt8, weight_type=QuantType.QInt8,
+                use_external_data_format=True)
             current = step
         if linear:
             step = Path(work, "dynamic.onnx")
@@ -145,6 +150,19 @@ def layers_of(model: onnx.ModelProto, parts: Sequence[str]) -> dict[str, list[on
                     and any(name in weights for name in node.input) and PARTS[part] in scopes):
                 layers.setdefault(_layer(scopes, PARTS[part]), []).append(node)
     return layers
+
+
+def _between(model: onnx.ModelProto, convolutions: Iterable[onnx.NodeProto]) -> list[onnx.NodeProto]:
+    """Activations and residual sums of what these convolutions hand on. In float32 each of them would cost a way out
+    of int8 and back, and out of the convolutions' order of channels and back."""
+    told = {node.output[0] for node in convolutions}
+    between = []
+    for node in model.graph.node:
+        inputs = node.input[:1] if node.op_type in ACTIVATIONS else node.input
+        if node.op_type in (*ACTIVATIONS, "Add") and all(name in told for name in inputs):
+            told.add(node.output[0])
+            between.append(node)
+    return between
 
 
 def _scopes(node: onnx.NodeProto) -> str:

@@ -4,9 +4,12 @@ import json
 import shutil
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
+import onnx
+import onnxruntime
 import pytest
 import torch
 from transformers import AutoConfig, pipeline
@@ -40,12 +43,12 @@ PRODUCTS = [
 ]
 
 
-def bert_tagger():
+def bert_tagger(architecture="test_efficientnet"):
     """A tagger with everything that a graph holds, filled with random numbers: nothing may cancel out."""
     torch.manual_seed(0)
     text = AutoConfig.for_model("bert", vocab_size=len(WORDS), hidden_size=32, num_hidden_layers=2,
                                 num_attention_heads=2, intermediate_size=64, max_position_embeddings=32, pad_token_id=0)
-    vision = AutoConfig.for_model("timm_wrapper", architecture="test_efficientnet", do_pooling=True)
+    vision = AutoConfig.for_model("timm_wrapper", architecture=architecture, do_pooling=True)
     kernels = [{"text": 1.0, "final": 1.0, "early": 0.5, "grid": 0.3}, {"text": 0.3, "histogram": 1.0}]
     model = TaggerModel(TaggerConfig(
         attributes=ATTRIBUTES, text_config=text, vision_config=vision, hidden_size=16, vision_stages=[0, 1, 2],
@@ -91,10 +94,13 @@ def test_logits_of_any_mixture_of_modalities_are_the_models(saved, rows):
 # In a process of its own: beside all else that the tests have loaded into this one, OpenVINO brought it down.
 WITH_OPENVINO = """
 import sys
+from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
+import onnx
+import onnxruntime
 from hf_tagger.runtime import OnnxTagger, OpenVinoSession
 from tests.deployment.test_export import PRODUCTS, batch_of
 
@@ -157,6 +163,23 @@ def test_int8_computes_in_integers_and_stays_near(saved):
         batch = batch_of(exact, rows)
         difference = np.abs(exact.logits(**batch) - rough.logits(**batch)).max()
         assert 0 < difference < 0.5
+
+
+def test_what_convolutions_hand_on_stays_in_int8(tmp_path):
+    model, processor = bert_tagger(architecture="test_resnet")  # with Relu and residual sums
+    export_tagger(model, processor, tmp_path / "onnx", "fingerprint")
+    exact = OnnxTagger(tmp_path / "onnx", threads=1)
+    batch = batch_of(exact, PRODUCTS)
+    quantize_tagger(tmp_path / "onnx", tmp_path / "int8", [exact.feed(**batch)], ["vision"])
+    options = onnxruntime.SessionOptions()
+    options.optimized_model_filepath = str(tmp_path / "optimised.onnx")
+    onnxruntime.InferenceSession(tmp_path / "int8" / "model.onnx", options, providers=["CPUExecutionProvider"])
+    optimised = onnx.load(tmp_path / "optimised.onnx", load_external_data=False)
+    computed = Counter(node.op_type for node in optimised.graph.node)
+    original = operators(tmp_path / "onnx")
+    assert original["Relu"] and original["Add"] and computed["QLinearConv"] == original["Conv"]
+    assert not computed["Relu"] and computed["QLinearAdd"]
+    assert 0 < np.abs(exact.logits(**batch) - OnnxTagger(tmp_path / "int8").logits(**batch)).max() < 0.5
 
 
 def test_the_layer_that_int8_harms_most_goes_back_to_float32(tmp_path, monkeypatch):
