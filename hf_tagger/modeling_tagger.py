@@ -328,6 +328,7 @@ class TaggerModel(PreTrainedModel, GenerationMixin):
             self.words.grow(order, old_attribute, self.candidate_attribute, entries)
         if self.exemplars is not None:
             self.exemplars.grow(order)
+        self.evidence_gate.grow(order)
         if self.decoder is not None:
             self._tell_tags(processor.tag_tokenizer)
 

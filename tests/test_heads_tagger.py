@@ -12,9 +12,9 @@ ATTRIBUTES = [
 COLOUR, CATEGORY, FEATURES = [0, 1, 6], [5, 8], [2, 3, 4]
 
 
-def config(**options):
+def config(vision_config=None, **options):
     text = RecurrentTextConfig(vocab_size=10, hidden_size=12)
-    return TaggerConfig(attributes=ATTRIBUTES, text_config=text, vision_config=None, hidden_size=8, **options)
+    return TaggerConfig(attributes=ATTRIBUTES, text_config=text, vision_config=vision_config, hidden_size=8, **options)
 
 
 def gate(**options):
@@ -69,7 +69,7 @@ def test_logits_of_any_size_stay_finite():
 def test_at_first_all_sources_weigh_the_same_whatever_the_text():
     made, candidates = gate(word_views=2)
     evidence = torch.randn(1, 3, 9)
-    expected = made.told(evidence, candidates).sum(1)
+    expected = made.told(evidence, features(made), candidates).sum(1)
     for named in ((False,) * 3, (True, False, True)):
         for has_image in (True, False):
             found = made(evidence, features(made, named, has_image), candidates)
@@ -77,15 +77,43 @@ def test_at_first_all_sources_weigh_the_same_whatever_the_text():
     alone = EvidenceGate(config())
     alone.reset()
     torch.testing.assert_close(alone(evidence[:, :1], features(alone), candidates), expected * 0 + alone.told(
-        evidence[:, :1], candidates)[:, 0])  # fmt: skip
+        evidence[:, :1], features(alone), candidates)[:, 0])  # fmt: skip
 
 
 def test_a_silent_source_says_nothing_at_all():
     made, candidates = gate()
     evidence = torch.randn(2, 2, 9)
     evidence[0, 1] = 0
-    told = made.told(evidence, candidates)
+    told = made.told(evidence, features(made).expand(2, -1, -1), candidates)
     assert not told[0, 1].any() and told[1, 1].all()
+
+
+def test_of_rare_tags_the_words_speak_for_all_where_one_is_named_and_else_the_exemplars():
+    settings = config(lexical_buckets=16, vision_config={"model_type": "timm_wrapper", "architecture": "resnet18"},
+                      exemplars=5, exemplar_kernels=[{"final": 1.0}, {"early": 1.0}])
+    made, candidates = EvidenceGate(settings), candidate_attributes(settings)
+    made.reset()
+    evidence = torch.randn(1, 4, 9)  # encoder, words, two kernels
+    known = made.told(evidence, features(made), candidates)
+    made.defer(torch.tensor([2.0, 6.0, 2.0, 2.0, 2.0, 0.0]), 2.0)
+    found = made.told(evidence, features(made, (True, False, False)), candidates)
+    torch.testing.assert_close(found[:, :, 0], (known[:, :, 0] + known[:, 1:2, 0]) / 2)  # colours: one is named
+    torch.testing.assert_close(found[:, :, 1], 0.75 * known[:, :, 1] + 0.25 * known[:, 1:2, 1])
+    torch.testing.assert_close(found[:, :, FEATURES], (known[:, :, FEATURES] + known[:, 2:3, FEATURES]) / 2)
+    for kept in (5, 6, 7, 8):  # a tag without products, and none of each attribute
+        torch.testing.assert_close(found[:, :, kept], known[:, :, kept])
+    evidence[0, 2:] = 0  # no photo, and no words below: silent sources neither speak for others nor speak
+    silent = made.told(evidence, features(made, has_image=False), candidates)
+    assert not silent[0, 2:].any()
+    torch.testing.assert_close(silent[0, :2], made.normalise(evidence[0, :2], candidates))
+
+
+def test_new_tags_leave_the_say_of_all_sources_as_it_was():
+    made, candidates = gate()
+    made.defer(torch.tensor([1.0, 2.0, 3.0, 4.0, 5.0, 6.0]), 1.0)
+    made.grow(torch.tensor([0, 1, -1, 2, 3, 4, 5, -1, 6, 7, 8]))
+    expected = [1 / 2, 1 / 3, 0, 1 / 4, 1 / 5, 1 / 6, 1 / 7, 0, 0, 0, 0]
+    torch.testing.assert_close(made.deference, torch.tensor(expected))
 
 
 @pytest.mark.parametrize(("named", "has_image", "states"), [
@@ -109,7 +137,7 @@ def test_weights_count_in_their_own_state_and_never_turn_evidence_around():
     weights[0, 1, 3] = 2.0  # colour, words, a colour and nothing else is named
     weights[1, 0, :] = -1.0
     evidence = torch.randn(1, 2, 9)
-    told = made.told(evidence, candidates)[0]
+    told = made.told(evidence, features(made), candidates)[0]
     found = made(evidence, features(made, (True, False, False)), candidates)[0]
     torch.testing.assert_close(found[COLOUR], 2 * told[1, COLOUR])
     assert not found[FEATURES].any() and not found[CATEGORY].any()

@@ -19,6 +19,8 @@ class GateSettings:
             fitted on all attributes together, in place of the pull towards equal trust (0: every attribute alone).
         balance: temper t of the class weights count ** -t of `single` attributes; one number, or {attribute: number}
             with 0.25 for those not named.
+        deference: how many training products a tag needs for the sources to keep half of their say on it (see
+            `EvidenceGate`); 0: they always keep all of it.
         iterations: of L-BFGS at most.
         folds: where validation is small, add what sources say of training products that they were not fitted on: all
             are fitted anew on the rest of so many folds (0: validation alone). Needs towers that stay frozen.
@@ -28,6 +30,7 @@ class GateSettings:
     l2: float = 1e-2
     shared: float = 0.0
     balance: float | dict[str, float] = 0.25
+    deference: float = 4.0
     iterations: int = 60
     folds: int = 0
     max_rows: int = 5000
@@ -35,6 +38,8 @@ class GateSettings:
     def __post_init__(self):
         if self.folds == 1 or self.folds < 0:
             raise ValueError(f"gate.folds takes 0 or at least 2, got {self.folds}")
+        if self.deference < 0:
+            raise ValueError(f"gate.deference is a number of products, at least 0, got {self.deference}")
 
     def temper(self, attribute: str) -> float:
         return self.balance.get(attribute, 0.25) if isinstance(self.balance, dict) else self.balance
@@ -55,9 +60,12 @@ def fit_gate(
 
     Returns the mean loss before and after.
     """
+    counts = [count for attribute in attributes
+              for count in attribute.get("counts") or [torch.inf] * len(attribute["tags"])]
+    gate.defer(torch.tensor(counts, device=gate.deference.device, dtype=torch.float32), settings.deference)
     sources, features, labels = [], [], []
     for evidence, gate_features, tag_labels in rows:
-        sources.append(gate.told(evidence, candidate_attribute).transpose(0, 1))
+        sources.append(gate.told(evidence, gate_features, candidate_attribute).transpose(0, 1))
         features.append(gate_features)
         labels.append(tag_labels)
     if not sources:

@@ -216,8 +216,8 @@ class FinetuneRun(CatalogRun):
         if self.accelerator.is_main_process:
             fitted = fit_gate(model.evidence_gate, model.config.attributes, model.candidate_attribute, rows, settings)
             self.say("evidence gate:", json.dumps(fitted))
-        weights = model.evidence_gate.weights.weight.data
-        weights.copy_(broadcast(weights))
+        for fitted in (model.evidence_gate.weights.weight.data, model.evidence_gate.deference):
+            fitted.copy_(broadcast(fitted))
 
     def _validation_evidence(self) -> Iterator[tuple[torch.Tensor, ...]]:
         for alike in reading_alike(self.settings.evaluation.protocols):

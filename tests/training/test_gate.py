@@ -129,3 +129,16 @@ def whole():
 def test_without_products_nothing_is_fitted():
     made, _, report = fitted([])
     assert report == {} and torch.equal(trust(made), trust(gate()[0]))
+
+
+def test_how_far_sources_defer_depends_on_how_often_a_tag_occurs():
+    attributes = [{**entry, "counts": [4] * len(entry["tags"])} for entry in ATTRIBUTES]
+    made, candidates = gate()
+    fit_gate(made, attributes, candidates, rows(), GateSettings(deference=12.0))
+    assert made.deference.tolist() == [0.75] * 6 + [0] * 3
+    fit_gate(made, attributes, candidates, rows(), GateSettings(deference=0.0))
+    assert not made.deference.any()
+    fit_gate(made, ATTRIBUTES, candidates, rows(), GateSettings())  # nobody counted
+    assert not made.deference.any()
+    with pytest.raises(ValueError, match="gate.deference is a number of products"):
+        GateSettings(deference=-1.0)
