@@ -1,8 +1,9 @@
 """An exported tagger with 8-bit integer weights.
 
 Linear layers compute in int8, their inputs scaled as they come (dynamic quantization); embedding tables are stored in
-int8; convolutions compute in int8 with scales measured on a few photos (static quantization). Layers that this harms
-stay in float32: `quantize_within` finds them by measuring.
+int8; convolutions, their activations (`ACTIVATIONS`) and the sums of residual blocks compute in int8 with scales
+measured on a few photos (static quantization). Layers that this harms stay in float32: `quantize_within` finds them by
+measuring.
 """
 
 import json
