@@ -21,7 +21,7 @@ from hf_tagger.modeling_tagger import TaggerModel
 from hf_tagger.processing_tagger import TaggerProcessor
 from hf_tagger.runtime import FORMAT, MODEL, TAGGER, TOKENIZER, WORDS, file_fingerprint
 
-OPSET = 20
+OPSET = 23  # the first in which attention is one operator
 GRAPHS = (MODEL, MEMORY, DECODER)
 FILES = (*(f"{name}{end}" for name in GRAPHS for end in ("", ".data")), WORDS, TOKENIZER, TAG_TOKENIZER)
 # Rows and tokens of the example that is traced; all differ, so that no two sizes are taken for one.
@@ -101,9 +101,6 @@ def export_tagger(model: TaggerModel, processor: TaggerProcessor, folder: str | 
         (folder / name).unlink(missing_ok=True)
     inputs, dynamic = example(model, processor.image_size if processor.reads_images else None)
     model = copy.deepcopy(model).float().eval()
-    if model.config.text_config is not None:
-        # The graph of torch's own attention looks for rows that may see nothing, of which a text has none.
-        model.encoder.text_tower.set_attn_implementation("eager")
     try:
         with torch.no_grad():
             program = torch.onnx.export(

@@ -4,6 +4,8 @@ A product is remembered twice, with its title and without its tags' words, but i
 taken out it is the same product. Of one product the answer takes as long as reading all keys and coefficients does.
 """
 
+import math
+
 import torch
 from torch import nn
 
@@ -13,13 +15,14 @@ from hf_tagger.exemplars_tagger import LOGIT_SCALE, MODES, ExemplarEvidence
 class DistinctExemplars(nn.Module):
     """The logits of an `ExemplarEvidence`, but for rounding.
 
-    Its exemplars stand in another order: those that share a photo with one of the last `pairs` come first.
+    Its exemplars stand in another order: those that share a photo with one of the last `pairs` come first. All kernels
+    compare at once, and what no product changes is multiplied into the tables: of one product, starting the many small
+    operators that this leaves out would take as long as the large ones.
     """
 
     def __init__(self, exemplars: ExemplarEvidence):
         super().__init__()
-        self.exemplars = exemplars
-        blocks = exemplars.blocks
+        blocks, dtype = exemplars.blocks, exemplars.coefficients.dtype
         keys = {name: getattr(exemplars, f"keys_{name}") for name in blocks}
         answers = exemplars.coefficients
         used = answers.ne(0).any(-1).flatten(0, 1).any(0)
@@ -29,42 +32,65 @@ class DistinctExemplars(nn.Module):
             2, place, answers[:, :, used].double())
         keys = {name: key[used][first] for name, key in keys.items()}
         photos = [name for name, (modality, _) in blocks.items() if modality == "image"]
+        texts = [name for name in blocks if name not in photos]
         order, self.pairs = _pairs_last(_numbered(torch.cat([keys[name] for name in photos], dim=1)))
         distinct = len(order) - self.pairs
-        answers = answers[:, :, order]
+        self.photos = _WeighedSimilarities(exemplars, {name: keys[name][order[:distinct]] for name in photos})
+        self.texts = _WeighedSimilarities(exemplars, {name: keys[name][order] for name in texts}) if texts else None
+        answers = answers[:, :, order] * (LOGIT_SCALE * math.exp(-1 / exemplars.width))
         with_text, by_photo = answers[:, 0], answers[:, 1, :distinct].clone()
         by_photo[:, : self.pairs] += answers[:, 1, distinct:]
-        for name, key in keys.items():
-            self.register_buffer(f"keys_{name}", key[order[:distinct] if name in photos else order].T.contiguous())
-        for index in range(len(exemplars.kernels)):
-            for mode, table in enumerate((with_text, by_photo)):
-                self.register_buffer(f"answers_{index}_{mode}", table[index].to(exemplars.coefficients.dtype))
+        for mode, (tables, seen) in enumerate(((with_text, blocks), (by_photo, photos))):
+            total = [sum(kernel[name] ** 2 for name in kernel if name in seen) for kernel in exemplars.kernels]
+            self.register_buffer(f"total_{mode}", torch.tensor(total, dtype=dtype)[:, None, None])
+            for index, table in enumerate(tables):
+                self.register_buffer(f"answers_{index}_{mode}", table.to(dtype))
+        self.register_buffer("offset", LOGIT_SCALE * exemplars.offset)
 
     def forward(self, text: torch.Tensor | None, image: torch.Tensor, both_rows: torch.Tensor,
                 photo_only_rows: torch.Tensor) -> torch.Tensor:
         """text, image [B, F] and the products that have both, or only a photo, int64 -> logits [B, kernels, C]."""
-        exemplars = self.exemplars
-        logits = image.new_zeros(image.shape[0], len(exemplars.kernels), exemplars.coefficients.shape[-1])
+        photos = self.photos(image)
+        logits = image.new_zeros(len(image), len(photos), self.offset.shape[-1])
         for mode, rows in zip(range(MODES), (both_rows, photo_only_rows), strict=True):
             if text is None and mode == 0:
                 continue
-            similarities = self._similarities(text[rows] if mode == 0 else None, image[rows])
-            answers = [exemplars.kernel(weights, similarities) @ getattr(self, f"answers_{index}_{mode}")
-                       for index, weights in enumerate(exemplars.kernels)]
-            logits = logits.index_copy(0, rows, LOGIT_SCALE * (torch.stack(answers, dim=1) + exemplars.offset))
+            similarities = photos[:, rows]
+            if mode == 0:
+                shared = similarities[..., : self.pairs]
+                similarities = torch.cat([similarities, shared], dim=2) if self.pairs else similarities
+                similarities = similarities + self.texts(text[rows])
+            kernels = (similarities / getattr(self, f"total_{mode}")).expm1()
+            answers = [kernel @ getattr(self, f"answers_{index}_{mode}") for index, kernel in enumerate(kernels)]
+            logits = logits.index_copy(0, rows, torch.stack(answers, dim=1) + self.offset)
         return logits
 
-    def _similarities(self, text: torch.Tensor | None, image: torch.Tensor) -> dict[str, torch.Tensor]:
-        found = {}
-        for name, (modality, _) in self.exemplars.blocks.items():
-            features = text if modality == "text" else image
-            if features is None:
-                continue
-            query = self.exemplars.block(name, features) @ getattr(self.exemplars, f"axes_{name}")
-            found[name] = query @ getattr(self, f"keys_{name}")
-            if modality == "image" and text is not None and self.pairs:
-                found[name] = torch.cat([found[name], found[name][:, : self.pairs]], dim=1)
-        return found
+
+class _WeighedSimilarities(nn.Module):
+    """Features [B, F] -> sums over the blocks of one modality of weight x similarity / width [kernels, B, N]."""
+
+    def __init__(self, exemplars: ExemplarEvidence, keys: dict[str, torch.Tensor]):
+        super().__init__()
+        self.blocks = [(name, exemplars.blocks[name][1]) for name in keys]
+        columns = torch.cat([torch.arange(where.start, where.stop) for _, where in self.blocks])
+        # Blocks lie side by side, in the order of their features.
+        assert torch.equal(columns, torch.arange(len(columns)))
+        for name in ("mean", "std"):
+            self.register_buffer(name, torch.cat([getattr(exemplars, f"{name}_{block}") for block in keys]))
+        for name in keys:
+            self.register_buffer(f"axes_{name}", getattr(exemplars, f"axes_{name}"))
+        self.register_buffer("keys", torch.cat(list(keys.values()), dim=1).T.contiguous())
+        weights = [[kernel.get(name, 0.0) ** 2 / exemplars.width for name in keys] for kernel in exemplars.kernels]
+        sizes = torch.tensor([key.shape[1] for key in keys.values()])
+        self.register_buffer("weights", torch.tensor(weights, dtype=self.keys.dtype).repeat_interleave(sizes, dim=1))
+
+    def forward(self, features: torch.Tensor) -> torch.Tensor:
+        features = ((features - self.mean) / self.std).clamp(-4, 4)
+        parts = [(name, features[:, where]) for name, where in self.blocks]
+        queries = [part @ getattr(self, f"axes_{name}") / part.norm(dim=1, keepdim=True).clamp(min=1e-12)
+                   for name, part in parts]
+        weighed = torch.cat(queries, dim=1) * self.weights[:, None]
+        return (weighed.flatten(0, 1) @ self.keys).unflatten(0, (len(self.weights), -1))
 
 
 def _numbered(rows: torch.Tensor) -> torch.Tensor:

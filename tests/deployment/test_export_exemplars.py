@@ -17,8 +17,8 @@ def test_what_exemplars_share_is_kept_once(copies):
     evidence, settings = evidence_for(100)
     fit_exemplars(evidence, ATTRIBUTES, [(texts, images, torch.cat([labels] * copies + [labels[:1]]))], settings)
     distinct = DistinctExemplars(evidence)
-    assert distinct.keys_text.shape[1] == 20 * copies
-    assert distinct.keys_final.shape[1] == {1: 20, 2: 20, 3: 40}[copies]
+    assert distinct.texts.keys.shape[1] == 20 * copies
+    assert distinct.photos.keys.shape[1] == {1: 20, 2: 20, 3: 40}[copies]
     text, image, _, _ = catalogue(6, seed=1)
     present = torch.tensor([[True, True], [False, True], [True, False]] * 2)
     wanted = evidence(text, image, present)
