@@ -32,6 +32,9 @@ def main(arguments: list[str]) -> int:
     try:
         engine = open_engine(options.model, options.threads)
         listener = socket.create_server((options.host, options.port), family=_family(options.host), backlog=2048)
+        # An answer is written in two parts, and the second would wait 40 ms for a client's delayed acknowledgement.
+        # asyncio sees to it only for sockets that name their protocol; connections inherit it from the listener.
+        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     except (ImportError, OSError, ValueError) as error:
         print(f"serve: {error}", file=sys.stderr)
         return 2

@@ -77,6 +77,18 @@ def test_told_to_stop_it_answers_all_that_it_took_in_and_ends_well(serve, stop):
         http.client.HTTPConnection("127.0.0.1", port, timeout=5).connect()
 
 
+def test_an_answer_does_not_wait_for_its_headers_to_be_acknowledged(serve):
+    _, port = serve()
+    connection, gaps = http.client.HTTPConnection("127.0.0.1", port, timeout=30), []
+    for _ in range(15):
+        connection.request("POST", "/tags", BODY, {"Content-Type": "application/json"})
+        response = connection.getresponse()
+        start = time.perf_counter()
+        response.read()
+        gaps.append(time.perf_counter() - start)
+    assert sorted(gaps)[7] < 0.02
+
+
 def test_a_request_that_was_on_its_way_when_it_was_told_to_stop_is_answered(serve):
     process, port = serve()
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
