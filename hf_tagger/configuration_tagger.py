@@ -195,10 +195,14 @@ class TaggerConfig(PreTrainedConfig):
         return first_control_id(self.decoder)
 
     @property
+    def word_sources(self) -> int:
+        """How many views of the words speak, right after the encoder."""
+        return self.word_views if self.lexical_buckets or self.name_match else 0
+
+    @property
     def evidence_sources(self) -> int:
         """How many sources speak beside the encoder: views of the words, kernels of the exemplars."""
-        words = self.word_views if self.lexical_buckets or self.name_match else 0
-        return words + (len(self.exemplar_kernels) if self.exemplars else 0)
+        return self.word_sources + (len(self.exemplar_kernels) if self.exemplars else 0)
 
     @property
     def num_tags(self) -> int:

@@ -112,8 +112,8 @@ class EvidenceGate(nn.Module):
         self.register_buffer("single", torch.tensor([attribute["kind"] == "single" for attribute in config.attributes]))
         candidates = config.num_tags + len(config.attributes)
         self.register_buffer("deference", torch.zeros(candidates))
-        words = config.evidence_sources - len(config.exemplar_kernels if config.exemplars else ())
-        self.references = 1 if words else None, 1 + words if config.exemplars else None
+        # Places of the sources that others give way to, in the states of `NAMED`.
+        self.references = (1 if config.word_sources else None, 1 + config.word_sources if config.exemplars else None)
 
     @torch.no_grad()
     def defer(self, counts: torch.Tensor, strength: float) -> None:

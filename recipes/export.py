@@ -26,7 +26,6 @@ import sys
 from itertools import islice
 from pathlib import Path
 
-import onnx
 import torch
 
 from hf_tagger.catalog.collate import Collator
@@ -35,14 +34,14 @@ from hf_tagger.catalog.quarantine import Refusal
 from hf_tagger.catalog.settings import open_catalog
 from hf_tagger.catalog.strict import ConfigError
 from hf_tagger.deployment.export import ExportError, export_tagger, for_openvino, size_mb
-from hf_tagger.deployment.quantize import PARTS, int8_pace, layers_of, quantize_within
+from hf_tagger.deployment.quantize import PARTS, parts_that_gain, quantize_within
 from hf_tagger.evaluation.inference import time_in_turns
 from hf_tagger.evaluation.machine import describe_machine
 from hf_tagger.evaluation.parity import both_predictions, failure, parity, written_parity
 from hf_tagger.evaluation.predict import INPUTS
 from hf_tagger.evaluation.protocols import open_tagger
 from hf_tagger.evaluation.settings import load_evaluation
-from hf_tagger.runtime import MODEL, OnnxTagger, model_fingerprint
+from hf_tagger.runtime import OnnxTagger, model_fingerprint
 
 JUDGED_BATCHES, WRITTEN_PRODUCTS = 16, 300
 
@@ -64,7 +63,7 @@ def main(arguments: list[str]) -> int:
                  for batch in islice(batches(tagger, catalog, settings, split), count)]
                 for split, count in (("train", options.calibration_batches),
                                      (settings.evaluation.validation, JUDGED_BATCHES)))
-            parts = options.int8 or parts_that_gain(folders["onnx"], scaled, judged)
+            parts = options.int8 or parts_that_gain(folders["onnx"], scaled, judged[0], say)
             say(f"int8: {', '.join(parts)}")
             folders["onnx_int8"] = quantize_within(folders["onnx"], out / "onnx_int8", scaled, judged, parts,
                                                    options.int8_changes, say)
@@ -116,15 +115,6 @@ def parse(arguments: list[str]) -> tuple[argparse.Namespace, list[str]]:
     parser.add_argument("--calibration_batches", type=int, default=4, help="batches that int8 scales are measured on")
     parser.add_argument("--products", type=int, default=64, help="products that are timed (0: none)")
     return parser.parse_known_args(arguments)
-
-
-def parts_that_gain(folder: Path, scaled: list[dict], judged: list[dict]) -> list[str]:
-    """Text, which becomes small, and vision where that makes the graph quicker."""
-    if not layers_of(onnx.load(folder / MODEL, load_external_data=False), ["vision"]):
-        return ["text"]
-    pace = int8_pace(folder, scaled, judged[0], "vision")
-    say(f"with the vision tower in int8 the graph is {pace:.2f} times as quick")
-    return ["text", "vision"] if pace > 1 else ["text"]
 
 
 def batches(tagger, catalog, settings, split: str):

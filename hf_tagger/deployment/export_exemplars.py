@@ -16,8 +16,8 @@ class DistinctExemplars(nn.Module):
     """The logits of an `ExemplarEvidence`, but for rounding.
 
     Its exemplars stand in another order: those that share a photo with one of the last `pairs` come first. All kernels
-    compare at once, and what no product changes is multiplied into the tables: of one product, starting the many small
-    operators that this leaves out would take as long as the large ones.
+    compare at once, and what no product changes is multiplied into the tables: for one product it is the starting of
+    many small operators that takes time.
     """
 
     def __init__(self, exemplars: ExemplarEvidence):
@@ -67,14 +67,16 @@ class DistinctExemplars(nn.Module):
 
 
 class _WeighedSimilarities(nn.Module):
-    """Features [B, F] -> sums over the blocks of one modality of weight x similarity / width [kernels, B, N]."""
+    """Features [B, F] -> sums over the blocks of one modality of weight x similarity / width [kernels, B, N].
+
+    Args:
+        keys: of all its blocks, which lie side by side in the features, in this order (`feature_blocks`).
+    """
 
     def __init__(self, exemplars: ExemplarEvidence, keys: dict[str, torch.Tensor]):
         super().__init__()
-        self.blocks = [(name, exemplars.blocks[name][1]) for name in keys]
-        columns = torch.cat([torch.arange(where.start, where.stop) for _, where in self.blocks])
-        # Blocks lie side by side, in the order of their features.
-        assert torch.equal(columns, torch.arange(len(columns)))
+        self.names = list(keys)
+        self.widths = [len(getattr(exemplars, f"mean_{name}")) for name in keys]
         for name in ("mean", "std"):
             self.register_buffer(name, torch.cat([getattr(exemplars, f"{name}_{block}") for block in keys]))
         for name in keys:
@@ -86,9 +88,8 @@ class _WeighedSimilarities(nn.Module):
 
     def forward(self, features: torch.Tensor) -> torch.Tensor:
         features = ((features - self.mean) / self.std).clamp(-4, 4)
-        parts = [(name, features[:, where]) for name, where in self.blocks]
         queries = [part @ getattr(self, f"axes_{name}") / part.norm(dim=1, keepdim=True).clamp(min=1e-12)
-                   for name, part in parts]
+                   for name, part in zip(self.names, features.split(self.widths, dim=1), strict=True)]
         weighed = torch.cat(queries, dim=1) * self.weights[:, None]
         return (weighed.flatten(0, 1) @ self.keys).unflatten(0, (len(self.weights), -1))
 

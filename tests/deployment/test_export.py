@@ -94,13 +94,10 @@ def test_logits_of_any_mixture_of_modalities_are_the_models(saved, rows):
 # In a process of its own: beside all else that the tests have loaded into this one, OpenVINO brought it down.
 WITH_OPENVINO = """
 import sys
-from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
-import onnx
-import onnxruntime
 from hf_tagger.runtime import OnnxTagger, OpenVinoSession
 from tests.deployment.test_export import PRODUCTS, batch_of
 
@@ -191,6 +188,12 @@ def test_the_pace_of_int8_is_measured_on_the_graph(saved, tmp_path, monkeypatch)
     ticks = iter([0, 6, 0, 3, 0, 9, 0, 2])  # float32 6 and 9, int8 3 and 2
     monkeypatch.setattr(quantize.time, "perf_counter", lambda: next(ticks))
     assert quantize.int8_pace(source, [feed], feed, "vision", rounds=2) == 3
+
+
+@pytest.mark.parametrize(("pace", "parts"), [(1.2, ["text", "vision"]), (0.9, ["text"])])
+def test_the_vision_tower_computes_in_int8_where_it_gains(saved, pace, parts, monkeypatch):
+    monkeypatch.setattr(quantize, "int8_pace", lambda *arguments: pace)
+    assert quantize.parts_that_gain(saved / "onnx", [], {}) == parts
 
 
 def test_the_layer_that_int8_harms_most_goes_back_to_float32(tmp_path, monkeypatch):

@@ -56,13 +56,6 @@ def test_fails_where_the_export_says_something_else(exported, capsys, monkeypatc
     assert "must not be used: float32 logits differ by 0.01" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize(("pace", "parts"), [(1.2, ["text", "vision"]), (0.9, ["text"])])
-def test_the_vision_tower_computes_in_int8_where_it_gains(exported, pace, parts, monkeypatch):
-    shop, _ = exported
-    monkeypatch.setattr(export, "int8_pace", lambda *arguments: pace)
-    assert export.parts_that_gain(shop / "model" / "onnx", [], [{}]) == parts
-
-
 def test_int8_fails_by_what_it_loses():
     report = {"max_logit_difference": 9.0, "model_rounding": 0.0, "macro_f1_drop": 0.004}
     assert parity.failure("int8", report) is None
