@@ -11,10 +11,10 @@ from importlib.abc import MetaPathFinder
 __version__ = "0.1.0"
 
 _EXPORTS = {
-    "ProductTaggingPipeline": "hf_tagger.pipeline_tagger",
-    "TaggerConfig": "hf_tagger.configuration_tagger",
-    "TaggerModel": "hf_tagger.modeling_tagger",
-    "TaggerProcessor": "hf_tagger.processing_tagger",
+    "ProductTaggingPipeline": "hf_tagger.model.pipeline_tagger",
+    "TaggerConfig": "hf_tagger.model.configuration_tagger",
+    "TaggerModel": "hf_tagger.model.modeling_tagger",
+    "TaggerProcessor": "hf_tagger.model.processing_tagger",
 }
 
 
@@ -54,7 +54,26 @@ class _RegisterOnceTransformersIsThere(MetaPathFinder):
 def register() -> None:
     if _watcher in sys.meta_path:
         sys.meta_path.remove(_watcher)
-        importlib.import_module("hf_tagger.registration")
+        _register()
+
+
+def _register() -> None:
+    from transformers import AutoConfig, AutoModel, AutoProcessor
+    from transformers.pipelines import PIPELINE_REGISTRY
+
+    from hf_tagger.model.configuration_tagger import TaggerConfig
+    from hf_tagger.model.modeling_tagger import TaggerModel
+    from hf_tagger.model.pipeline_tagger import ProductTaggingPipeline
+    from hf_tagger.model.processing_tagger import TaggerProcessor
+
+    AutoConfig.register(TaggerConfig.model_type, TaggerConfig)
+    AutoModel.register(TaggerConfig, TaggerModel)
+    AutoProcessor.register(TaggerConfig, TaggerProcessor)
+    PIPELINE_REGISTRY.register_pipeline("product-tagging", pipeline_class=ProductTaggingPipeline, pt_model=AutoModel)
+    # Saved folders carry this code along: they open with `trust_remote_code=True` where hf_tagger is not installed.
+    TaggerConfig.register_for_auto_class()
+    TaggerModel.register_for_auto_class("AutoModel")
+    TaggerProcessor.register_for_auto_class("AutoProcessor")
 
 
 _watcher = _RegisterOnceTransformersIsThere()

@@ -34,7 +34,7 @@ from hf_tagger.evaluation.protocols import Evaluator, open_tagger
 from hf_tagger.evaluation.settings import EvaluateSettings, load_evaluation
 from hf_tagger.feedback.personalization import fit_personalization, read_interactions
 from hf_tagger.feedback.shoppers import Shoppers, ndcg, simulate_shoppers, write_interactions
-from hf_tagger.personal_tagger import ShopperProfile, shopper_profile, tag_vectors
+from hf_tagger.model.personalization import ShopperProfile, shopper_profile, tag_vectors
 
 SHOWN = 20  # products of the test split that a simulated shopper meets
 
@@ -142,7 +142,7 @@ def measure(tagger, seen: dict[str, Predictions], ids: list[str], tags: torch.Te
 
 
 def history(shoppers: Shoppers, user: int, tags: torch.Tensor, entries: list[tuple[str, str]]) -> list[dict]:
-    """A simulated shopper's events, as `personal_tagger.met_tags` takes them."""
+    """A simulated shopper's events, as `personalization.met_tags` takes them."""
     log, events = shoppers.log, []
     for row in np.flatnonzero(log.user == user):
         found = tags[log.product[row]]

@@ -36,7 +36,7 @@ from hf_tagger.deployment.vocabulary import PruningError
 from hf_tagger.evaluation.parity import macro_f1
 from hf_tagger.evaluation.predict import predict_each
 from hf_tagger.evaluation.protocols import reading_alike, seen_through
-from hf_tagger.pipeline_tagger import ProductTaggingPipeline
+from hf_tagger.model.pipeline_tagger import ProductTaggingPipeline
 from hf_tagger.training.arguments import ModelSettings, PhaseSettings, load_run
 from hf_tagger.training.build import load_model
 from hf_tagger.training.loop import NonFiniteLoss

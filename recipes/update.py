@@ -36,7 +36,7 @@ from hf_tagger.feedback.review_state import decided, settle
 from hf_tagger.feedback.store import FeedbackError, FeedbackStore
 from hf_tagger.feedback.verdicts import fingerprint
 from hf_tagger.feedback.versions import Versions
-from hf_tagger.pipeline_tagger import ProductTaggingPipeline
+from hf_tagger.model.pipeline_tagger import ProductTaggingPipeline
 from hf_tagger.training.arguments import RunSettings, load_run
 from hf_tagger.training.build import load_model
 from hf_tagger.training.loop import NonFiniteLoss

@@ -8,9 +8,9 @@ from torch import nn
 from transformers import AutoConfig, PreTrainedTokenizerFast, ViTImageProcessor
 
 from hf_tagger.catalog.synthetic_pictures import draw_product
-from hf_tagger.configuration_tagger import RecurrentTextConfig, TaggerConfig
-from hf_tagger.modeling_tagger import TaggerModel
-from hf_tagger.processing_tagger import TaggerProcessor
+from hf_tagger.model.configuration_tagger import RecurrentTextConfig, TaggerConfig
+from hf_tagger.model.modeling_tagger import TaggerModel
+from hf_tagger.model.processing_tagger import TaggerProcessor
 
 WORDS = "[PAD] [UNK] red blue mug dress waterproof handmade new and".split()
 ATTRIBUTES = [

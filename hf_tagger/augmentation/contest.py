@@ -16,7 +16,7 @@ from hf_tagger.augmentation.vectors import TaggedVectors
 from hf_tagger.augmentation.wgan import ConditionalGan
 from hf_tagger.catalog.collate import UNKNOWN
 from hf_tagger.evaluation.metrics import count_tags
-from hf_tagger.exemplars_tagger import Blocks
+from hf_tagger.model.kernel_head import Blocks
 
 GROUPS = ("all", "head", "medium", "tail")
 HIDDEN, DROPOUT = 256, 0.1
@@ -53,7 +53,7 @@ class Compressor:
     axes of them all, on a common scale of 1.
 
     Args:
-        blocks: where the blocks stand (`exemplars_tagger.feature_blocks`); weights: of those wanted.
+        blocks: where the blocks stand (`kernel_head.feature_blocks`); weights: of those wanted.
         text, image: features [N, F] of the products that it is fitted to.
     """
 

@@ -1,4 +1,4 @@
-"""Trains the critic of tag sets (`critic_tagger.TagSetCritic`) to tell a product's tags from plausible wrong ones."""
+"""Trains the critic of tag sets (`critic.TagSetCritic`) to tell a product's tags from plausible wrong ones."""
 
 from collections.abc import Callable
 
@@ -9,7 +9,7 @@ from tqdm import tqdm
 
 from hf_tagger.augmentation.vectors import TaggedVectors
 from hf_tagger.catalog.collate import UNKNOWN
-from hf_tagger.critic_tagger import TagSetCritic
+from hf_tagger.model.critic import TagSetCritic
 
 
 def train_judge(data: TaggedVectors, slices: list[slice], tag_embeddings: Tensor, scores: Callable[[Tensor], Tensor],

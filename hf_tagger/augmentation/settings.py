@@ -40,8 +40,8 @@ class AugmentationSettings:
     Args:
         method: where extra vectors come from: none, resampling, noise, mixup (of products that share a tag),
             residual_transfer (rare tags borrow the spread of frequent ones), pseudo_labels (unlabelled products),
-            gan (conditional WGAN-GP), semi_supervised_gan. The default did best in recipes/benchmark_rare_tags.py of
-            those that need no unlabelled products.
+            gan (conditional WGAN-GP), semi_supervised_gan. The default did best of those that need no unlabelled
+            products in recipes/lab/benchmark_rare_tags.py.
         balance: temper of balanced softmax while the tag head is retrained; one number, or {attribute: number} with 0
             for those not named.
         attributes: whose tags are to gain (none named: all).

@@ -3,7 +3,7 @@
 import html
 from functools import lru_cache
 
-from hf_tagger.text_tagger import clean_text, normalise, repair
+from hf_tagger.model.text import clean_text, normalise, repair
 
 __all__ = ["clean_tag", "clean_text"]
 

@@ -8,8 +8,8 @@ import torch
 
 from hf_tagger.catalog.free_form import TargetFunction
 from hf_tagger.catalog.quarantine import Refusal
-from hf_tagger.image_tagger import ImageError
-from hf_tagger.processing_tagger import TaggerProcessor
+from hf_tagger.model.images import ImageError
+from hf_tagger.model.processing_tagger import TaggerProcessor
 
 UNKNOWN = -100
 

@@ -7,8 +7,8 @@ from typing import Literal
 
 from hf_tagger.catalog.attributes import AttributeSpec
 from hf_tagger.catalog.strict import ConfigError
-from hf_tagger.configuration_tagger import TaggerConfig
-from hf_tagger.generation_runtime import EOS, SEPARATOR
+from hf_tagger.model.configuration_tagger import TaggerConfig
+from hf_tagger.model.generation import EOS, SEPARATOR
 
 FreeForm = dict[str, list[str] | None]
 

@@ -13,13 +13,13 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from hf_tagger.decoder_runtime import DECODER, MEMORY, STATES, TAG_TOKENIZER
 from hf_tagger.deployment.export_decoder import export_decoder, label_vectors, place_in_file
 from hf_tagger.deployment.export_exemplars import DistinctExemplars
-from hf_tagger.encoder_tagger import TowerFeatures, pool_tokens
-from hf_tagger.modeling_tagger import TaggerModel
-from hf_tagger.processing_tagger import TaggerProcessor
+from hf_tagger.model.modeling_tagger import TaggerModel
+from hf_tagger.model.processing_tagger import TaggerProcessor
+from hf_tagger.model.towers import TowerFeatures, pool_tokens
 from hf_tagger.runtime import FORMAT, MODEL, TAGGER, TOKENIZER, WORDS, file_fingerprint
+from hf_tagger.runtime.decoder import DECODER, MEMORY, STATES, TAG_TOKENIZER
 
 OPSET = 23  # the first in which attention is one operator
 GRAPHS = (MODEL, MEMORY, DECODER)

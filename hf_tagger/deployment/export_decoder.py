@@ -1,4 +1,4 @@
-"""The decoder of a tagger as two ONNX graphs, for `hf_tagger.decoder_runtime`."""
+"""The decoder of a tagger as two ONNX graphs, for `hf_tagger.runtime.decoder`."""
 
 from pathlib import Path
 
@@ -7,11 +7,11 @@ import torch
 from torch import nn
 from transformers import DynamicCache, EncoderDecoderCache
 
-from hf_tagger.decoder_runtime import DECODER, MEMORY, TAG_TOKENIZER
-from hf_tagger.encoder_tagger import TaggerEncoderOutput, TowerFeatures
-from hf_tagger.modeling_tagger import TaggerModel
-from hf_tagger.processing_tagger import TaggerProcessor
+from hf_tagger.model.modeling_tagger import TaggerModel
+from hf_tagger.model.processing_tagger import TaggerProcessor
+from hf_tagger.model.towers import TaggerEncoderOutput, TowerFeatures
 from hf_tagger.runtime import MODEL
+from hf_tagger.runtime.decoder import DECODER, MEMORY, TAG_TOKENIZER
 
 # Sizes of the example that is traced; all differ, so that no two are taken for one.
 _ROWS, _TOKENS, _PATCHES, _MEMORY, _WRITTEN = 3, 5, 8, 11, 4

@@ -9,7 +9,7 @@ import math
 import torch
 from torch import nn
 
-from hf_tagger.exemplars_tagger import LOGIT_SCALE, MODES, ExemplarEvidence
+from hf_tagger.model.kernel_head import LOGIT_SCALE, MODES, ExemplarEvidence
 
 
 class DistinctExemplars(nn.Module):

@@ -15,8 +15,8 @@ from torch import Tensor, nn
 from torch.nn.utils import prune
 
 from hf_tagger.deployment.vocabulary import PruningError
-from hf_tagger.encoder_tagger import narrow_attention, text_layers
-from hf_tagger.modeling_tagger import TaggerModel
+from hf_tagger.model.modeling_tagger import TaggerModel
+from hf_tagger.model.towers import narrow_attention, text_layers
 
 INPUTS = ("input_ids", "attention_mask", "pixel_values", "pixel_mask")
 

@@ -24,8 +24,8 @@ from hf_tagger.deployment.batcher import Batcher, Overloaded
 from hf_tagger.deployment.engines import Engine
 from hf_tagger.deployment.openapi import describe_tags
 from hf_tagger.deployment.server_metrics import ServerMetrics
-from hf_tagger.product_tagger import ProductError
-from hf_tagger.request_tagger import RequestError, read_request
+from hf_tagger.model.products import ProductError
+from hf_tagger.model.request import RequestError, read_request
 
 PATH = "/tags"
 BODY_SECONDS = 30.0  # for a client to send its request
@@ -42,7 +42,7 @@ def create_app(engine: Engine, batch_size: int = 32, max_waiting: int = 128, max
         max_waiting: products that may be under way at once; a request that would exceed it gets 503.
         max_body_bytes: of a request; a larger one gets 413.
         num_workers: threads that read photos.
-        allow_urls: fetch photos from public http(s) addresses (`url_tagger.fetch`).
+        allow_urls: fetch photos from public http(s) addresses (`urls.fetch`).
     """
     metrics = ServerMetrics(lambda: batcher.waiting)
     batcher = Batcher(engine, batch_size, max_waiting, num_workers, allow_urls, metrics.batch)

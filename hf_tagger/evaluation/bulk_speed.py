@@ -12,11 +12,11 @@ import torch
 from tqdm import tqdm
 from transformers import AutoConfig
 
-from hf_tagger.configuration_tagger import TaggerConfig
 from hf_tagger.deployment.bulk import tag_shards
 from hf_tagger.evaluation.machine import resident_mb
-from hf_tagger.modeling_tagger import TaggerModel
-from hf_tagger.processing_tagger import TaggerProcessor
+from hf_tagger.model.configuration_tagger import TaggerConfig
+from hf_tagger.model.modeling_tagger import TaggerModel
+from hf_tagger.model.processing_tagger import TaggerProcessor
 
 BATCH_SIZES = (16, 32, 64)
 

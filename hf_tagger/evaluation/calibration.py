@@ -1,6 +1,6 @@
 """Probabilities that mean what they say, and thresholds that serve an objective, fitted on validation products alone.
 
-What is fitted is plain data in the config's attributes; `hf_tagger/decision_tagger.py` says how it is applied.
+What is fitted is plain data in the config's attributes; `hf_tagger/model/decisions.py` says how it is applied.
 """
 
 import json
@@ -14,8 +14,8 @@ import torch
 
 from hf_tagger.catalog.collate import UNKNOWN
 from hf_tagger.catalog.strict import ConfigError, did_you_mean
-from hf_tagger.decision_tagger import attribute_slices, tag_scores
 from hf_tagger.evaluation.predict import Predictions
+from hf_tagger.model.decisions import attribute_slices, tag_scores
 
 Objective = Literal["f1", "precision", "recall"]
 
@@ -78,12 +78,12 @@ def fit_calibration(validation: Predictions, settings: CalibrationSettings) -> t
         if not known.any():
             calibrated.append(old)
             continue
-        references, width = references[known], len(attribute["tags"])
+        references = references[known]
         if validation.logits is not None:
             columns = [*range(where.start, where.stop), len(validation.logits[0]) - len(plain) + index]
             logits = torch.from_numpy(validation.logits[known][:, columns]).double()
             attribute, losses = fit_probabilities(attribute, logits, references, settings.min_positives)
-            scores = tag_scores([attribute], logits[:, :width].float(), logits[:, width:].float()).numpy()
+            scores = tag_scores([attribute], logits.float().numpy())
         else:
             scores, losses = validation.scores[known][:, where], {}
         chosen = settings.attributes.get(attribute["name"], settings)

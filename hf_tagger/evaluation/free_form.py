@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 import datasets
 
 from hf_tagger.evaluation.library import evaluate
-from hf_tagger.free_form_runtime import fold
+from hf_tagger.model.tag_writing import fold
 
 TAGS = datasets.Sequence(datasets.Value("string"))
 FEW, RATIOS = 5, ("precision", "recall", "f1")

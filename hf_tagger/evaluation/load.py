@@ -17,8 +17,8 @@ from typing import Any
 import numpy as np
 
 from hf_tagger.deployment.engines import Engine
-from hf_tagger.image_tagger import load_image
-from hf_tagger.product_tagger import tag_stream
+from hf_tagger.model.images import load_image
+from hf_tagger.model.products import tag_stream
 
 
 class ServerError(RuntimeError):

@@ -9,7 +9,7 @@ from pathlib import Path
 import psutil
 import torch
 
-from hf_tagger.pipeline_tagger import bf16_is_fast
+from hf_tagger.model.pipeline_tagger import bf16_is_fast
 
 
 def describe_machine() -> dict:

@@ -9,9 +9,9 @@ import torch
 from accelerate.utils import gather_object
 
 from hf_tagger.catalog.collate import UNKNOWN
-from hf_tagger.decision_tagger import predicted_tags, tag_scores
-from hf_tagger.encoder_tagger import TowerFeatures
 from hf_tagger.evaluation.metrics import score_attributes
+from hf_tagger.model.decisions import predicted_tags, tag_scores
+from hf_tagger.model.towers import TowerFeatures
 
 INPUTS = ("input_ids", "attention_mask", "pixel_values", "pixel_mask")
 PER_PRODUCT = ("ids", "tags", "free_form", "texts", "languages", "about")
@@ -40,12 +40,8 @@ class Predictions:
 
     def decided(self, attributes: list[dict]) -> "Predictions":
         """The same logits with the calibration and thresholds of `attributes` (scores stay where there are none)."""
-        tags = sum(len(attribute["tags"]) for attribute in attributes)
-        scores = torch.from_numpy(self.scores if self.logits is None else self.logits)
-        if self.logits is not None:
-            scores = tag_scores(attributes, scores[:, :tags], scores[:, tags:])
-        chosen = predicted_tags(attributes, scores)
-        return replace(self, attributes=attributes, scores=scores.numpy(), chosen=chosen.numpy())
+        scores = self.scores if self.logits is None else tag_scores(attributes, self.logits)
+        return replace(self, attributes=attributes, scores=scores, chosen=predicted_tags(attributes, scores))
 
     def parts(self) -> Iterator[tuple[dict, list[str], np.ndarray, np.ndarray, np.ndarray]]:
         """(attribute, tags, references [N, C], chosen [N, P], scores [N, P]) of each attribute, as `metrics` wants

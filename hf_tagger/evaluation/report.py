@@ -19,7 +19,7 @@ from hf_tagger.evaluation.predict import Predictions
 from hf_tagger.evaluation.results import ProtocolResult
 from hf_tagger.evaluation.scoring import Scorer
 from hf_tagger.evaluation.tables import decimal
-from hf_tagger.image_tagger import ImageError, load_image
+from hf_tagger.model.images import ImageError, load_image
 
 FITTED = ("temperature", "calibration", "thresholds")
 THUMBNAIL = 160

@@ -12,7 +12,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from hf_tagger.catalog.quarantine import Refusal
 from hf_tagger.evaluation.label_issues import LabelIssues, Suspect, tag_path
-from hf_tagger.image_tagger import ImageError, load_image
+from hf_tagger.model.images import ImageError, load_image
 
 PHOTO_SIDE = 240
 MAX_TEXT = 600

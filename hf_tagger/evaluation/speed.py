@@ -21,7 +21,7 @@ from hf_tagger.catalog.strict import build
 from hf_tagger.catalog.vocabulary import Vocabulary
 from hf_tagger.evaluation.machine import resident_mb
 from hf_tagger.evaluation.protocols import EvaluationSettings, Evaluator, Protocol
-from hf_tagger.processing_tagger import TaggerProcessor
+from hf_tagger.model.processing_tagger import TaggerProcessor
 
 
 def reading_memory(folder: Path, settings: LoaderSettings, tokenizer, photo_size: int) -> dict[str, float]:

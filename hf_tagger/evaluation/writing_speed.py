@@ -10,8 +10,8 @@ import numpy as np
 import torch
 from transformers import LogitsProcessorList, pipeline
 
-from hf_tagger.generation_runtime import TagPrior, TagRules, TagTrie
-from hf_tagger.generation_tagger import TagLogitsProcessor
+from hf_tagger.model.free_form import TagLogitsProcessor
+from hf_tagger.model.generation import TagPrior, TagRules, TagTrie
 
 
 def writing_latency(model: str, products: Sequence[dict], max_new_tokens: int = 24, warm_up: int = 5) -> dict[str, Any]:

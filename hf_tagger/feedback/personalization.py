@@ -1,4 +1,4 @@
-"""Fits, on interaction logs, how far a shopper's profile moves a tag: see `hf_tagger/personal_tagger.py`.
+"""Fits, on interaction logs, how far a shopper's profile moves a tag: see `hf_tagger/model/personalization.py`.
 
 A log says who met which product and when. Each interaction is taken as a choice among that product and others that
 somebody met (conditional logit, McFadden 1974): those with tags that the shopper's earlier history prefers should be
@@ -16,8 +16,8 @@ import pyarrow.parquet as pq
 import torch
 
 from hf_tagger.catalog.strict import ConfigError, did_you_mean
-from hf_tagger.decision_tagger import attribute_slices
-from hf_tagger.personal_tagger import DAY, affinities
+from hf_tagger.model.decisions import attribute_slices
+from hf_tagger.model.personalization import DAY, affinities
 
 COLUMNS = ("user", "product", "time")
 HALF_LIVES = (3.0, 10.0, 30.0, 100.0, None)
@@ -67,7 +67,7 @@ def read_interactions(path: str | Path, ids: Sequence[str]) -> tuple[Interaction
 
 
 def histories(log: Interactions, tags: torch.Tensor, half_life_days: float | None) -> torch.Tensor:
-    """How often each interaction's shopper had met each tag before it [N, T], as `personal_tagger.met_tags` counts."""
+    """How often each interaction's shopper had met each tag before it [N, T], as `personalization.met_tags` counts."""
     met = torch.zeros(len(log.user), tags.shape[1])
     through: dict[int, tuple[torch.Tensor, float]] = {}  # per shopper, as of the latest interaction, with it
     for row, (user, product, time) in enumerate(zip(*map(np.ndarray.tolist, (log.user, log.product, log.time)),
@@ -86,7 +86,7 @@ def choice_features(log: Interactions, rows: np.ndarray, close: torch.Tensor, ta
     """What the products of a choice add up to per attribute [n, 1 + OTHERS, A], the chosen product first.
 
     Args:
-        rows: int [n] of the log; close: float [N, T], see `personal_tagger.affinities`; tags: float [P, T], the scores
+        rows: int [n] of the log; close: float [N, T], see `personalization.affinities`; tags: float [P, T], the scores
             of the tags that products have, 0 for others.
     """
     drawn = np.random.default_rng(seed).integers(len(log.product), size=(len(rows), OTHERS))

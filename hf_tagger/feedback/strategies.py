@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from hf_tagger.catalog.strict import did_you_mean
-from hf_tagger.decision_tagger import attribute_slices
+from hf_tagger.model.decisions import attribute_slices
 
 _TINY = 1e-12
 

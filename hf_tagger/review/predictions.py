@@ -21,7 +21,7 @@ from hf_tagger.catalog.quarantine import Refusal
 from hf_tagger.catalog.schema import Record
 from hf_tagger.catalog.strict import ConfigError
 from hf_tagger.feedback.verdicts import fingerprint
-from hf_tagger.pipeline_tagger import ProductTaggingPipeline
+from hf_tagger.model.pipeline_tagger import ProductTaggingPipeline
 
 AT_ONCE = 16
 

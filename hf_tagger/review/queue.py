@@ -5,11 +5,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from hf_tagger.decision_tagger import attribute_slices
 from hf_tagger.feedback import strategies
 from hf_tagger.feedback.log import VerdictLog
 from hf_tagger.feedback.review_state import settle
 from hf_tagger.feedback.verdicts import Verdict
+from hf_tagger.model.decisions import attribute_slices
 from hf_tagger.review.predictions import CatalogPredictions, Prediction
 
 MIX = {"margin": 1.0, "rare_tags": 1.0}

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from hf_tagger.decision_tagger import attribute_slices
+from hf_tagger.model.decisions import attribute_slices
 from hf_tagger.review.predictions import Prediction
 
 CLOSE, UNSURE, RARE = 0.3, 0.5, 10

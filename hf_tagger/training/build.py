@@ -7,9 +7,9 @@ import torch
 from peft import PeftModel
 from transformers import ViTImageProcessor, set_seed
 
-from hf_tagger.configuration_tagger import TaggerConfig
-from hf_tagger.modeling_tagger import TaggerModel
-from hf_tagger.processing_tagger import TaggerProcessor
+from hf_tagger.model.configuration_tagger import TaggerConfig
+from hf_tagger.model.modeling_tagger import TaggerModel
+from hf_tagger.model.processing_tagger import TaggerProcessor
 from hf_tagger.training.arguments import ModelSettings, PhaseSettings
 from hf_tagger.training.backbones import (
     TextBackbone,

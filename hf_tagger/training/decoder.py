@@ -7,8 +7,8 @@ from hf_tagger.catalog.free_form import TargetSettings
 from hf_tagger.catalog.schema import CatalogSchema, Record
 from hf_tagger.catalog.strict import ConfigError
 from hf_tagger.catalog.vocabulary import Vocabulary
-from hf_tagger.modeling_tagger import TaggerModel
-from hf_tagger.processing_tagger import TaggerProcessor
+from hf_tagger.model.modeling_tagger import TaggerModel
+from hf_tagger.model.processing_tagger import TaggerProcessor
 from hf_tagger.training.tag_tokenizer import train_tag_tokenizer
 
 SHAPE = ("d_model", "layers", "heads", "ffn_dim", "dropout", "max_length")

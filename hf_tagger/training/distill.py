@@ -14,7 +14,7 @@ import torch
 from hf_tagger.catalog.collate import Collator
 from hf_tagger.catalog.strict import ConfigError, build, did_you_mean, override, read_yaml
 from hf_tagger.evaluation.protocols import open_tagger
-from hf_tagger.modeling_tagger import TaggerModel
+from hf_tagger.model.modeling_tagger import TaggerModel
 from hf_tagger.runtime import model_fingerprint
 from hf_tagger.training.arguments import PhaseSettings, RunSettings
 from hf_tagger.training.augment import image_augmenter, text_augmenter

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from hf_tagger.catalog.collate import UNKNOWN
-from hf_tagger.exemplars_tagger import LOGIT_SCALE, MODES, ExemplarEvidence
+from hf_tagger.model.kernel_head import LOGIT_SCALE, MODES, ExemplarEvidence
 
 NEVER = -30.0
 BLOCKS = ("text", "final", "early", "late", "grid", "histogram")

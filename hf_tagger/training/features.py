@@ -12,7 +12,7 @@ from tqdm import tqdm
 
 from hf_tagger.catalog.collate import padded
 from hf_tagger.catalog.free_form import FreeForm, TargetEncoder
-from hf_tagger.encoder_tagger import TowerFeatures
+from hf_tagger.model.towers import TowerFeatures
 
 INPUTS = ("input_ids", "attention_mask", "pixel_values", "pixel_mask")
 

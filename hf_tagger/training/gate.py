@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from hf_tagger.catalog.collate import UNKNOWN
-from hf_tagger.heads_tagger import EvidenceGate
+from hf_tagger.model.tag_head import EvidenceGate
 
 
 @dataclass

@@ -20,10 +20,10 @@ from hf_tagger.augmentation.judge import train_judge
 from hf_tagger.augmentation.methods import Augmented, Problem, augment
 from hf_tagger.augmentation.settings import AugmentationSettings
 from hf_tagger.augmentation.vectors import TaggedVectors, VectorFile
-from hf_tagger.critic_tagger import TagSetCritic
 from hf_tagger.evaluation.predict import Predictions, outputs_of
-from hf_tagger.modeling_tagger import TaggerModel
-from hf_tagger.processing_tagger import TaggerProcessor
+from hf_tagger.model.critic import TagSetCritic
+from hf_tagger.model.modeling_tagger import TaggerModel
+from hf_tagger.model.processing_tagger import TaggerProcessor
 from hf_tagger.training.checkpoint import write_safetensors
 from hf_tagger.training.features import FeatureLoader
 from hf_tagger.training.loop import to_device

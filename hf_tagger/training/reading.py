@@ -24,7 +24,7 @@ from hf_tagger.catalog.strict import ConfigError, did_you_mean
 from hf_tagger.catalog.vocabulary import Vocabulary
 from hf_tagger.evaluation.predict import Predictions
 from hf_tagger.evaluation.protocols import Protocol, seen_through
-from hf_tagger.pipeline_tagger import bf16_is_fast
+from hf_tagger.model.pipeline_tagger import bf16_is_fast
 from hf_tagger.training.arguments import PhaseSettings, RunSettings
 from hf_tagger.training.augment import image_augmenter, masked_text, text_augmenter
 from hf_tagger.training.features import FeatureLoader, store_features

@@ -12,7 +12,7 @@ import torch
 from accelerate.utils import set_seed
 
 from hf_tagger.catalog.strict import ConfigError
-from hf_tagger.encoder_tagger import IMAGE, TEXT, TowerFeatures
+from hf_tagger.model.towers import IMAGE, TEXT, TowerFeatures
 from hf_tagger.training.arguments import PhaseSettings, RunSettings
 from hf_tagger.training.build import set_trainable
 from hf_tagger.training.exemplars import fit_exemplars, rarest_rows

@@ -26,7 +26,7 @@ from hf_tagger.evaluation.predict import outputs_of_each, predict, predict_each
 from hf_tagger.evaluation.protocols import reading_alike
 from hf_tagger.evaluation.tables import score_table
 from hf_tagger.evaluation.writing import free_form_table, score_written
-from hf_tagger.pipeline_tagger import CRITIC, ProductTaggingPipeline
+from hf_tagger.model.pipeline_tagger import CRITIC, ProductTaggingPipeline
 from hf_tagger.training.arguments import PhaseSettings
 from hf_tagger.training.augment import masked_text
 from hf_tagger.training.build import build_model, fit_standardise, load_model, set_trainable, with_lora

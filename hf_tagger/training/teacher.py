@@ -15,7 +15,7 @@ from tqdm import tqdm
 from hf_tagger.catalog.collate import Collator
 from hf_tagger.catalog.loader import seeded
 from hf_tagger.catalog.strict import ConfigError
-from hf_tagger.image_tagger import read_pixels
+from hf_tagger.model.images import read_pixels
 from hf_tagger.training.distill_loss import SIGHTS, TeacherOutputs
 from hf_tagger.training.features import INPUTS, Ragged, pad_rows
 

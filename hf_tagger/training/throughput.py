@@ -1,4 +1,4 @@
-"""What `recipes/benchmark.py` times: training as configured, and the same training written the plain way."""
+"""What `recipes/lab/benchmark.py` times: training as configured, and the same training written the plain way."""
 
 import itertools
 import math
@@ -14,8 +14,8 @@ from PIL import Image
 from torch import nn
 
 from hf_tagger.catalog.loader import CatalogLoader
-from hf_tagger.image_tagger import load_image
-from hf_tagger.processing_tagger import TaggerProcessor
+from hf_tagger.model.images import load_image
+from hf_tagger.model.processing_tagger import TaggerProcessor
 from hf_tagger.training.arguments import PhaseSettings, RunSettings
 from hf_tagger.training.build import set_trainable
 from hf_tagger.training.gate import GateSettings

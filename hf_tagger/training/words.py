@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from hf_tagger.catalog.collate import UNKNOWN, TagEncoder
-from hf_tagger.lexical_tagger import NameMatch, WordEvidence
+from hf_tagger.model.lexical_head import NameMatch, WordEvidence
 
 
 @dataclass

@@ -7,8 +7,8 @@ import torch
 
 from hf_tagger.evaluation.free_form import unique
 from hf_tagger.evaluation.writing import Written, write
-from hf_tagger.free_form_runtime import fold
-from hf_tagger.free_form_tagger import FreeFormTagger
+from hf_tagger.model.free_form import FreeFormTagger
+from hf_tagger.model.tag_writing import fold
 
 LOWEST = 1e-30
 

@@ -9,7 +9,7 @@ import pytest
 
 from hf_tagger.catalog.readers import CatalogError, CsvDialect, read_rows
 from hf_tagger.catalog.strict import ConfigError
-from hf_tagger.image_tagger import load_image
+from hf_tagger.model.images import load_image
 from tests.catalog.files import catalog, photo, records, refusals, shirts_schema, write_parquet, write_tar
 
 SHIRTS = [

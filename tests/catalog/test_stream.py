@@ -18,7 +18,7 @@ from hf_tagger.catalog.quarantine import Refusal
 from hf_tagger.catalog.schema import CatalogSchema
 from hf_tagger.catalog.stream import open_rows
 from hf_tagger.catalog.strict import ConfigError, build
-from hf_tagger.image_tagger import ImageError, load_image
+from hf_tagger.model.images import ImageError, load_image
 from tests.catalog.files import (
     catalog,
     ids,

@@ -15,15 +15,12 @@ import torch
 from transformers import AutoConfig, pipeline
 
 import hf_tagger  # noqa: F401 (registers the pipeline)
-from hf_tagger.configuration_tagger import TaggerConfig
-from hf_tagger.decision_runtime import predicted_tags, tag_scores
-from hf_tagger.decision_tagger import predicted_tags as torch_predicted_tags
-from hf_tagger.decision_tagger import tag_scores as torch_tag_scores
 from hf_tagger.deployment import export, quantize
 from hf_tagger.deployment.export import ExportError, export_tagger, for_openvino, operators
 from hf_tagger.deployment.quantize import quantize_tagger, quantize_within
-from hf_tagger.modeling_tagger import TaggerModel
-from hf_tagger.product_tagger import ProductError
+from hf_tagger.model.configuration_tagger import TaggerConfig
+from hf_tagger.model.modeling_tagger import TaggerModel
+from hf_tagger.model.products import ProductError
 from hf_tagger.runtime import ArtefactError, OnnxTagger, model_fingerprint
 from tests.tiny_tagger import SIZE, WORDS, photo, tiny_model, tiny_processor
 
@@ -273,16 +270,6 @@ def test_a_model_without_a_decoder_pays_nothing_for_one_and_says_so(saved):
 def test_a_part_without_a_graph_is_named(tmp_path):
     with pytest.raises(ExportError, match="encoder.text_tower.rnn"):
         export_tagger(tiny_model(), tiny_processor(), tmp_path, "")
-
-
-def test_decisions_without_torch_are_the_same():
-    logits = np.random.default_rng(0).normal(scale=3, size=(200, 9)).astype(np.float32)
-    entries = [*ATTRIBUTES[:2], ATTRIBUTES[2] | {"parents": {"Waterproof": "Handmade"}}]
-    scores = tag_scores(entries, logits)
-    wanted = torch_tag_scores(entries, torch.from_numpy(logits[:, :6]), torch.from_numpy(logits[:, 6:]))
-    np.testing.assert_allclose(scores, wanted.numpy(), atol=1e-6)
-    np.testing.assert_array_equal(predicted_tags(entries, scores),
-                                  torch_predicted_tags(entries, torch.from_numpy(scores)).numpy())
 
 
 def test_photos_are_normalised_as_by_the_processor(saved):

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from tests.model.test_modeling import PHOTOS, TEXTS, batch, outputs, tagger
 from torch import nn
 
 from hf_tagger.deployment.pruning import (
@@ -11,9 +12,8 @@ from hf_tagger.deployment.pruning import (
     prune_text_tower,
     zero_smallest_weights,
 )
-from hf_tagger.encoder_tagger import text_layers
-from hf_tagger.modeling_tagger import TaggerModel
-from tests.test_modeling import PHOTOS, TEXTS, batch, outputs, tagger
+from hf_tagger.model.modeling_tagger import TaggerModel
+from hf_tagger.model.towers import text_layers
 from tests.tiny_tagger import tiny_model
 
 IDS = {"ids": [str(number) for number in range(len(TEXTS))]}

@@ -9,11 +9,11 @@ import yaml
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from transformers import AutoConfig, PreTrainedTokenizerFast, pipeline
 
-from hf_tagger.configuration_tagger import TaggerConfig
 from hf_tagger.deployment.vocabulary import PruningError, count_pieces, pieces_to_keep, prune_vocabulary
-from hf_tagger.modeling_tagger import TaggerModel
-from hf_tagger.pipeline_tagger import ProductTaggingPipeline
-from hf_tagger.processing_tagger import TaggerProcessor
+from hf_tagger.model.configuration_tagger import TaggerConfig
+from hf_tagger.model.modeling_tagger import TaggerModel
+from hf_tagger.model.pipeline_tagger import ProductTaggingPipeline
+from hf_tagger.model.processing_tagger import TaggerProcessor
 from hf_tagger.training.unigram_tokenizer import train_unigram_tokenizer
 from recipes import prune_vocabulary as recipe
 from tests.catalog.files import write_parquet

@@ -1,11 +1,11 @@
 import pytest
 import torch
+from tests.model.test_modeling import PHOTOS, TEXTS, tagger
 
 from hf_tagger.evaluation.predict import INPUTS, outputs_of, predict, predict_each
-from tests.test_modeling import PHOTOS, TEXTS, tagger
 from tests.tiny_tagger import tiny_model, tiny_processor
 
-# Rows with both, a photo, a text, and both; see tests.test_modeling.
+# Rows with both, a photo, a text, and both; see tests.model.test_modeling.
 TAGS = [
     {"colour": ["Red"], "category": ["Mug"], "features": []},
     {"colour": ["Blue"], "category": None, "features": None},

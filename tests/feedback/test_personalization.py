@@ -7,7 +7,7 @@ import torch
 from hf_tagger.catalog.strict import ConfigError
 from hf_tagger.feedback.personalization import Interactions, fit_personalization, histories, read_interactions
 from hf_tagger.feedback.shoppers import ndcg, simulate_shoppers, write_interactions
-from hf_tagger.personal_tagger import DAY, met_tags
+from hf_tagger.model.personalization import DAY, met_tags
 
 ATTRIBUTES = [{"name": name, "kind": "single", "tags": [f"{name}{number}" for number in range(5)]}
               for name in ("colour", "size")]

@@ -6,7 +6,7 @@ import pytest
 import yaml
 from accelerate.state import AcceleratorState
 
-from hf_tagger.pipeline_tagger import ProductTaggingPipeline
+from hf_tagger.model.pipeline_tagger import ProductTaggingPipeline
 from recipes import baselines
 from tests.catalog.files import write_parquet
 from tests.recipes.test_evaluate import SCHEMA, shop_rows

@@ -7,7 +7,7 @@ import torch
 import yaml
 from transformers import pipeline
 
-from hf_tagger.modeling_tagger import TaggerModel
+from hf_tagger.model.modeling_tagger import TaggerModel
 from hf_tagger.training import distill as training_distill
 from recipes import distill, finetune
 from tests.catalog.files import write_parquet

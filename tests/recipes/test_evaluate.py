@@ -16,7 +16,7 @@ from huggingface_hub import ModelCard
 from transformers import pipeline
 
 from hf_tagger.catalog.synthetic_pictures import encode_jpeg
-from hf_tagger.pipeline_tagger import ProductTaggingPipeline
+from hf_tagger.model.pipeline_tagger import ProductTaggingPipeline
 from recipes import evaluate
 from tests.catalog.files import write_parquet
 from tests.tiny_tagger import photo, trained_tagger

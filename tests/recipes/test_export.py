@@ -7,7 +7,7 @@ import yaml
 from transformers import pipeline
 
 from hf_tagger.evaluation import inference, parity
-from hf_tagger.pipeline_tagger import ProductTaggingPipeline
+from hf_tagger.model.pipeline_tagger import ProductTaggingPipeline
 from recipes import benchmark, benchmark_bulk, export, load_test
 from tests.catalog.files import write_parquet
 from tests.deployment.test_export import bert_tagger

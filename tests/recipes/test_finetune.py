@@ -20,7 +20,7 @@ from hf_tagger.catalog.schema import CatalogSchema
 from hf_tagger.catalog.strict import build
 from hf_tagger.catalog.synthetic import catalog_schema, generate, write_catalog
 from hf_tagger.evaluation.predict import predict
-from hf_tagger.modeling_tagger import TaggerModel
+from hf_tagger.model.modeling_tagger import TaggerModel
 from recipes import finetune
 from tests.catalog.files import catalog, write_parquet
 

@@ -5,7 +5,7 @@ import json
 import pytest
 from transformers import pipeline
 
-from hf_tagger.modeling_tagger import TaggerModel
+from hf_tagger.model.modeling_tagger import TaggerModel
 from recipes import finetune, prune
 from tests.catalog.files import write_parquet
 from tests.recipes.test_distill import catalogue, rows

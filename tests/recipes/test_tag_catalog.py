@@ -20,7 +20,7 @@ from transformers import pipeline
 
 from hf_tagger.catalog.quarantine import Refusal
 from hf_tagger.deployment.bulk import _rows, opened_fingerprint, tag_rows
-from hf_tagger.pipeline_tagger import ProductTaggingPipeline
+from hf_tagger.model.pipeline_tagger import ProductTaggingPipeline
 from recipes import tag_catalog
 from tests.catalog.files import write_parquet
 from tests.recipes.test_evaluate import SCHEMA, shop_rows

@@ -8,7 +8,7 @@ pytest.importorskip("gradio", reason="the review page is an extra: pip install '
 
 from hf_tagger.feedback.log import VerdictLog  # noqa: E402
 from hf_tagger.feedback.store import FeedbackStore  # noqa: E402
-from hf_tagger.pipeline_tagger import ProductTaggingPipeline  # noqa: E402
+from hf_tagger.model.pipeline_tagger import ProductTaggingPipeline  # noqa: E402
 from hf_tagger.review.predictions import CatalogPredictions  # noqa: E402
 from hf_tagger.review.queue import ReviewQueue  # noqa: E402
 from hf_tagger.review.session import ReviewDesk  # noqa: E402

@@ -8,8 +8,8 @@ from torch import nn
 from transformers import AutoTokenizer, BertConfig, BertModel, T5Config, T5Model
 
 from hf_tagger.catalog.strict import ConfigError
-from hf_tagger.configuration_tagger import TaggerConfig
-from hf_tagger.modeling_tagger import TaggerModel
+from hf_tagger.model.configuration_tagger import TaggerConfig
+from hf_tagger.model.modeling_tagger import TaggerModel
 from hf_tagger.training.backbones import (
     EFFICIENTNET,
     MINILM,

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from hf_tagger.encoder_tagger import Standardise
+from hf_tagger.model.towers import Standardise
 from hf_tagger.training.arguments import ModelSettings, PhaseSettings
 from hf_tagger.training.build import build_model, fit_standardise, set_trainable, with_lora
 from hf_tagger.training.lora import LoraSettings, merge_adapter

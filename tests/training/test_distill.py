@@ -5,9 +5,10 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from tests.model.test_modeling import PHOTOS, TEXTS, batch, outputs, tagger
 
 from hf_tagger.catalog.strict import ConfigError
-from hf_tagger.encoder_tagger import TowerFeatures
+from hf_tagger.model.towers import TowerFeatures
 from hf_tagger.training.distill import check_attributes, copy_fitting, spaced_layers, text_backbone_of
 from hf_tagger.training.distill_loss import (
     SIGHTS,
@@ -17,7 +18,6 @@ from hf_tagger.training.distill_loss import (
     principal_axes,
 )
 from hf_tagger.training.teacher import TeacherStore, ViewCollator, outputs_of_sights, store_outputs
-from tests.test_modeling import PHOTOS, TEXTS, batch, outputs, tagger
 from tests.tiny_tagger import ATTRIBUTES, SIZE, photo, tiny_model, tiny_processor
 
 

@@ -5,8 +5,8 @@ import math
 import pytest
 import torch
 
-from hf_tagger.configuration_tagger import TaggerConfig
-from hf_tagger.exemplars_tagger import LOGIT_SCALE, ExemplarEvidence, feature_blocks
+from hf_tagger.model.configuration_tagger import TaggerConfig
+from hf_tagger.model.kernel_head import LOGIT_SCALE, ExemplarEvidence, feature_blocks
 from hf_tagger.training.exemplars import ExemplarSettings, fit_exemplars
 
 TEXT, FINAL, STAGE, HISTOGRAM = 8, 12, 6, 10

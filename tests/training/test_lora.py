@@ -7,8 +7,8 @@ import torch
 from torch import nn
 from transformers import AutoConfig, AutoModel
 
-from hf_tagger.configuration_tagger import RecurrentTextConfig, TaggerConfig
-from hf_tagger.modeling_tagger import TaggerModel
+from hf_tagger.model.configuration_tagger import RecurrentTextConfig, TaggerConfig
+from hf_tagger.model.modeling_tagger import TaggerModel
 from hf_tagger.training.lora import (
     LoraSettings,
     adaptable_layers,

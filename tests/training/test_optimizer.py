@@ -3,8 +3,8 @@ import torch
 from torch import nn
 from transformers import AutoConfig
 
-from hf_tagger.configuration_tagger import TaggerConfig
-from hf_tagger.modeling_tagger import TaggerModel
+from hf_tagger.model.configuration_tagger import TaggerConfig
+from hf_tagger.model.modeling_tagger import TaggerModel
 from hf_tagger.training.optimizer import (
     OPTIMIZERS,
     OptimizerSettings,

@@ -1,4 +1,4 @@
-"""The stopwatch of recipes/benchmark.py, and what makes its plain loop plain."""
+"""The stopwatch of recipes/lab/benchmark.py, and what makes its plain loop plain."""
 
 import io
 import time

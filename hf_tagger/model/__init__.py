@@ -1,0 +1,1 @@
+"""What ships to the Hub with a model: flat, for transformers follows no sub-packages."""

@@ -1,0 +1,252 @@
+"""Open any product photo as an RGB PIL image, or say precisely why it cannot be opened.
+
+Ships with the model: standard library, Pillow and numpy only.
+"""
+
+import io
+import os
+import re
+import stat
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, UnidentifiedImageError
+
+from .urls import FetchError, fetch
+
+# Pillow's other readers are never tried: some start external programs (EPS) and none holds product photos.
+Image.init()
+FORMATS = [
+    name
+    for name in ("JPEG", "MPO", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF", "JPEG2000", "PPM")
+    if name in Image.OPEN
+]
+
+_URL = re.compile(r"[a-zA-Z][a-zA-Z0-9+.-]*://")
+_ORIENTATION_TAG = 0x0112
+_TRANSPOSE = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+_SIDEWAYS = (5, 6, 7, 8)
+
+
+class ImageError(ValueError):
+    """A photo that cannot be used. `reason` is one of "empty", "unreadable", "truncated", "too_large", "not_found",
+    "wrong_type", "url_refused", "fetch_failed"; the message says what to do."""
+
+    def __init__(self, reason, message):
+        super().__init__(message)
+        self.reason = reason
+
+    def __reduce__(self):
+        return type(self), (self.reason, str(self))
+
+
+def load_image(
+    source,
+    *,
+    min_size=None,
+    root=None,
+    allow_urls=False,
+    allow_private_addresses=False,
+    max_bytes=20 * 2**20,
+    max_pixels=64_000_000,
+    timeout=10.0,
+):
+    """Return `source` as a PIL image of mode "RGB".
+
+    EXIF orientation is applied, transparency is laid on white, 16-bit and CMYK are brought to 8-bit RGB, and the first
+    frame of an animation is taken.
+
+    Args:
+        source: a PIL image, a path, an http(s) URL, encoded bytes, a binary file, a `{"bytes", "path"}` dict (an
+            undecoded `datasets` image), or a uint8 array [H, W], [H, W, 3] or [H, W, 4].
+        min_size: (height, width) in pixels the caller needs. A JPEG is decoded at the smallest of the scales 1, 1/2,
+            1/4, 1/8 that still has at least this size; other formats are decoded in full.
+        root: folder that relative paths start from.
+        allow_urls: fetch URLs; otherwise they are refused.
+        allow_private_addresses: let a URL reach loopback, private and other non-public addresses.
+        max_bytes: largest download, in bytes.
+        max_pixels: largest image, in pixels, that is decoded.
+        timeout: seconds for the whole download, redirects included.
+
+    Raises:
+        ImageError: the photo cannot be used.
+    """
+    if isinstance(source, dict):
+        source = _undecoded(source)
+    if isinstance(source, Image.Image):
+        return _to_rgb(source, None, max_pixels, "a PIL image")
+    if isinstance(source, np.ndarray):
+        return _to_rgb(_from_array(source), None, max_pixels, "an array")
+
+    if isinstance(source, (bytes, bytearray, memoryview)):
+        name, file = "image bytes", _bytes_file(source, "image bytes")
+    elif isinstance(source, str) and _URL.match(source):
+        name = repr(source)
+        if not allow_urls:
+            raise ImageError(
+                "url_refused", f"{name}: URLs are fetched only with allow_urls=True; pass a path or bytes, or set it"
+            )
+        try:
+            file = _bytes_file(fetch(source, allow_private_addresses, max_bytes, timeout), name)
+        except FetchError as error:
+            raise ImageError(error.reason, str(error)) from error
+    elif isinstance(source, (str, os.PathLike)):
+        name = repr(os.fspath(source))
+        file = _open_path(source, root)
+    elif hasattr(source, "read"):
+        name, file = "an image file object", source
+    else:
+        raise ImageError(
+            "wrong_type",
+            f"{type(source).__name__} is not an image; pass a PIL image, a path, bytes, a binary file or a uint8 array",
+        )
+
+    try:
+        return _to_rgb(_identify(file, name), min_size, max_pixels, name)
+    finally:
+        if file is not source:
+            file.close()
+
+
+def read_pixels(source, size, **options):
+    """`source`, as `load_image` takes it (with its `options`), resized to `size` (height, width): uint8 [H, W, 3]."""
+    height, width = size
+    image = load_image(source, min_size=size, **options)
+    if image.size != (width, height):
+        # reducing_gap lets Pillow shrink large photos in cheap steps with no visible difference.
+        image = image.resize((width, height), Image.Resampling.BILINEAR, reducing_gap=2.0)
+    return np.asarray(image)
+
+
+def _undecoded(source):
+    data, path = source.get("bytes"), source.get("path")
+    if data is not None:
+        return data
+    if path:
+        return path
+    raise ImageError("empty", 'an image dict needs "bytes" or "path", and this one has neither')
+
+
+def _bytes_file(data, name):
+    if len(data) == 0:
+        raise ImageError("empty", f"{name}: zero bytes; provide the photo again")
+    return io.BytesIO(data)
+
+
+def _open_path(source, root):
+    if not os.fspath(source):
+        raise ImageError("empty", "an empty path is not an image; leave the image out instead")
+    path = Path(root or "", os.fspath(source))
+    try:
+        # Opening a pipe or a device would block or never end.
+        status = path.stat()
+        if not stat.S_ISREG(status.st_mode):
+            raise ImageError("wrong_type", f"{str(path)!r} is not a regular file; give the path of an image file")
+        if status.st_size == 0:
+            raise ImageError("empty", f"{str(path)!r}: zero bytes; provide the photo again")
+        return open(path, "rb")
+    except ImageError:
+        raise
+    except (OSError, ValueError) as error:
+        raise ImageError(
+            "not_found", f"cannot open {str(path)!r} ({error}); check the path and the folder that it starts from"
+        ) from error
+
+
+def _from_array(array):
+    if array.dtype != np.uint8 or array.ndim not in (2, 3) or (array.ndim == 3 and array.shape[2] not in (3, 4)):
+        raise ImageError(
+            "wrong_type",
+            f"an array of shape {array.shape} and type {array.dtype} is not an image; "
+            "pass uint8 [height, width, 3] with values 0 to 255",
+        )
+    if array.size == 0:
+        raise ImageError("empty", f"an array of shape {array.shape} has no pixels")
+    return Image.fromarray(array)
+
+
+def _identify(file, name):
+    try:
+        return Image.open(file, formats=FORMATS)
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+        raise ImageError("too_large", f"{name}: {error}; shrink the photo") from error
+    except UnidentifiedImageError as error:
+        if _is_empty(file):
+            raise ImageError("empty", f"{name}: zero bytes; provide the photo again") from error
+        raise ImageError(
+            "unreadable", f"{name} is not an image in a known format ({', '.join(FORMATS)}), or its header is damaged"
+        ) from error
+    except Exception as error:  # Pillow's readers let struct, zlib, value and syntax errors of damaged headers through
+        raise ImageError("unreadable", f"{name} cannot be read: {error}; save the photo again") from error
+
+
+def _is_empty(file):
+    try:
+        return file.seek(0, io.SEEK_END) == 0
+    except (OSError, ValueError):
+        return False
+
+
+def _to_rgb(image, min_size, max_pixels, name):
+    width, height = image.size
+    if width * height == 0:
+        raise ImageError("empty", f"{name} has no pixels")
+    if width * height > max_pixels:
+        raise ImageError(
+            "too_large", f"{name} has {width} x {height} pixels, more than max_pixels={max_pixels}; shrink the photo"
+        )
+    try:
+        if min_size is not None and image.format in ("JPEG", "MPO"):
+            height, width = min_size
+            if _orientation(image) in _SIDEWAYS:
+                height, width = width, height
+            image.draft(None, (width, height))
+        image.load()
+        # After load: PNG may keep EXIF behind the pixels, and TIFF has turned the pixels itself by now.
+        transpose = _TRANSPOSE.get(_orientation(image))
+        image = _eight_bit_rgb(image)
+    except Exception as error:  # see _identify
+        reason = "truncated" if re.search("truncated|broken data stream", str(error), re.IGNORECASE) else "unreadable"
+        raise ImageError(reason, f"{name} cannot be decoded: {error}; save or upload the photo again") from error
+    if transpose is not None:
+        image = image.transpose(transpose)
+        image.info = {}  # holds the orientation, which must not be applied twice
+    return image
+
+
+def _orientation(image):
+    # A photo with a damaged EXIF block is still a photo.
+    try:
+        return image.getexif().get(_ORIENTATION_TAG, 1)
+    except Exception:
+        return 1
+
+
+def _eight_bit_rgb(image):
+    if image.mode.startswith("I") or image.mode == "F":
+        image = _eight_bit_grey(image)
+    if image.has_transparency_data:
+        layer = image.convert("RGBA")
+        white = Image.new("RGB", image.size, "white")
+        white.paste(layer, mask=layer.getchannel("A"))
+        return white
+    return image if image.mode == "RGB" else image.convert("RGB")
+
+
+def _eight_bit_grey(image):
+    """Pillow clips deep greys to 255 where it should scale them."""
+    pixels = np.asarray(image).astype(np.float32)
+    peak = pixels.max()
+    if image.mode == "F" and peak <= 1:
+        pixels *= 255
+    elif image.mode.startswith("I;16") or peak > 255:
+        pixels /= 257
+    return Image.fromarray(np.rint(pixels).clip(0, 255).astype(np.uint8))

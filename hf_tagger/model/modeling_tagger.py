@@ -1,0 +1,338 @@
+"""`TaggerModel`: a text tower and a vision tower, fused once, scored against every closed tag."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+from transformers import GenerationConfig, GenerationMixin, PreTrainedModel
+from transformers import initialization as init
+from transformers.cache_utils import Cache
+from transformers.utils import ModelOutput
+
+from .configuration_tagger import TaggerConfig
+from .decisions import grown, predicted_tags, tag_scores
+from .decoder import DecoderMemory, TagDecoder, name_pieces, shift_right
+from .kernel_head import ExemplarEvidence, feature_blocks
+from .lexical_head import WordEvidence
+from .tag_head import EvidenceGate, LinearHead, NameHead, candidate_attributes
+from .towers import (
+    IMAGE,
+    TEXT,
+    ColourHistogram,
+    Standardise,
+    TaggerEncoder,
+    TaggerEncoderOutput,
+    TowerFeatures,
+    pool_tokens,
+)
+
+
+@dataclass
+class TaggerOutput(ModelOutput):
+    """
+    Args:
+        tag_logits: [B, T], all evidence together, attribute by attribute in config order.
+        none_logits: [B, A], the logit of "no tag of this attribute applies".
+        encoder_logits: [B, T + A], what the towers alone say; the loss of fine-tuning is taken here.
+        evidence: [B, S, T + A], what each source says: encoder, views of the words, kernels of the exemplars; zeros
+            where one has nothing to go by. None in training mode.
+        gate_features: [B, A, F], what `EvidenceGate` weighs the sources by. None in training mode.
+        pooled: fused vector per product [B, H].
+        encoded: all that the encoder returned. In training mode only.
+        last_hidden_state, attention_mask: fused sequence [B, S, H] and its mask [B, S], if asked for.
+        memory: what the decoder attends to, if asked for: `encoder_outputs` of `generate`.
+        logits: [B, S, V], of the decoder's next tokens; cache: what it remembers of the tokens so far.
+    """
+
+    tag_logits: torch.FloatTensor | None = None
+    none_logits: torch.FloatTensor | None = None
+    encoder_logits: torch.FloatTensor | None = None
+    evidence: torch.FloatTensor | None = None
+    gate_features: torch.FloatTensor | None = None
+    pooled: torch.FloatTensor | None = None
+    encoded: TaggerEncoderOutput | None = None
+    last_hidden_state: torch.FloatTensor | None = None
+    attention_mask: torch.BoolTensor | None = None
+    memory: ModelOutput | None = None
+    logits: torch.FloatTensor | None = None
+    cache: Cache | None = None
+
+
+class TaggerModel(PreTrainedModel, GenerationMixin):
+    """Product tagger: `forward` returns the logits of every closed tag from whatever text and photos a product has;
+    `generate` writes free-form tags, if the model has a decoder.
+
+    What the encoder says, what the words say (`WordEvidence`) and what remembered products say (`ExemplarEvidence`) is
+    added up by `EvidenceGate`.
+    """
+
+    config_class = TaggerConfig
+    base_model_prefix = ""
+    main_input_name = "input_ids"
+    supports_gradient_checkpointing = True
+    _supports_sdpa = True
+
+    def __init__(self, config: TaggerConfig):
+        super().__init__(config)
+        if not config.attributes:
+            raise ValueError("the configuration names no attributes: a tagger needs tags to score")
+        self.encoder = TaggerEncoder(config)
+        self.tag_head = {"names": NameHead, "linear": LinearHead}[config.tag_head](config)
+        attributes = len(config.attributes)
+        if config.fusion == "late":
+            self.late_weights = nn.Embedding(attributes, 2)
+        self.words = WordEvidence(config) if config.lexical_buckets or config.name_match else None
+        self.exemplars = None
+        if config.exemplars:
+            blocks = feature_blocks(self.encoder.feature_widths, self.encoder.stage_widths)
+            self.exemplars = ExemplarEvidence(config, blocks)
+        self.evidence_gate = EvidenceGate(config)
+        self.register_buffer("candidate_attribute", candidate_attributes(config))
+        self.decoder_memory = DecoderMemory(config) if config.decoder else None
+        self.decoder = TagDecoder(config) if config.decoder else None
+        self.post_init()
+
+    @torch.no_grad()
+    def _init_weights(self, module):
+        super()._init_weights(module)
+        if isinstance(module, NameHead):
+            init.zeros_(module.bias.weight)
+        elif isinstance(module, TaggerModel) and hasattr(module, "late_weights"):
+            init.zeros_(module.late_weights.weight)
+        elif isinstance(module, WordEvidence | ExemplarEvidence | EvidenceGate | Standardise | ColourHistogram):
+            module.reset()
+
+    def get_input_embeddings(self):
+        text_tower = getattr(self.encoder, "text_tower", None)
+        return text_tower.get_input_embeddings() if text_tower is not None else None
+
+    def forward(
+        self,
+        input_ids: torch.LongTensor | None = None,
+        attention_mask: torch.LongTensor | None = None,
+        pixel_values: torch.FloatTensor | None = None,
+        pixel_mask: torch.BoolTensor | None = None,
+        features: TowerFeatures | None = None,
+        output_sequence: bool = False,
+        output_memory: bool = False,
+        labels: torch.LongTensor | None = None,
+        decoder_input_ids: torch.LongTensor | None = None,
+        decoder_attention_mask: torch.Tensor | None = None,
+        encoder_outputs: ModelOutput | None = None,
+        cache: Cache | None = None,
+        use_cache: bool | None = None,
+        **kwargs,
+    ) -> TaggerOutput:
+        """
+        Args:
+            input_ids, attention_mask: int64 [B, L]; a row that attends to nothing has no text.
+            pixel_values: float [B, I, 3, H, W]; pixel_mask: bool [B, I], True = a real photo.
+            features: what `encoder.run_towers` returned earlier; the towers then stay idle.
+            output_sequence: also return the fused sequence.
+            output_memory: also return what `generate` takes as `encoder_outputs`.
+            labels: int64 [B, S], targets of the decoder, -100 padded: its logits are returned too.
+            decoder_input_ids, decoder_attention_mask, cache, use_cache: a step of generation.
+            encoder_outputs: an earlier output's `memory`; the encoder then stays idle, and only `logits` are returned.
+
+        A modality that no row has is not run at all; within a batch its tower sees only the rows that have it. The
+        evidence of words and exemplars is fitted apart and joins in evaluation mode only: in training mode the logits
+        are the encoder's alone.
+        """
+        if labels is not None and decoder_input_ids is None:
+            decoder_input_ids, use_cache = shift_right(labels), False
+        if encoder_outputs is not None:
+            return TaggerOutput(**self._decode(encoder_outputs, decoder_input_ids, decoder_attention_mask, cache,
+                                               use_cache))
+        output_memory = output_memory or decoder_input_ids is not None
+        encoded = self.encoder(input_ids, attention_mask, pixel_values, pixel_mask, features,
+                               output_sequence or output_memory)
+        encoder_logits = self.score(encoded.pooled, encoded.modality_pooled, encoded.present)
+        evidence, gate_features, logits = None, None, encoder_logits
+        if not self.training:
+            evidence, named = self._evidence(input_ids, attention_mask, encoded, encoder_logits)
+            gate_features = self.evidence_gate.features(named, encoded.present[:, IMAGE])
+            logits = self.evidence_gate(evidence, gate_features, self.candidate_attribute)
+        tags = self.config.num_tags
+        memory, written = None, {}
+        if output_memory:
+            self._check_decoder()
+            scores = self.tag_scores(logits[:, :tags], logits[:, tags:])
+            memory = self.decoder_memory(encoded, scores, self.decoder.stack.embed_tokens)
+        if decoder_input_ids is not None:
+            written = self._decode(memory, decoder_input_ids, decoder_attention_mask, cache, use_cache)
+        return TaggerOutput(
+            tag_logits=logits[:, :tags],
+            none_logits=logits[:, tags:],
+            encoder_logits=encoder_logits,
+            evidence=evidence,
+            gate_features=gate_features,
+            pooled=encoded.pooled,
+            encoded=encoded if self.training else None,
+            last_hidden_state=encoded.last_hidden_state,
+            attention_mask=encoded.attention_mask,
+            memory=memory,
+            **written,
+        )
+
+    def _decode(self, memory, input_ids, attention_mask, cache, use_cache) -> dict:
+        self._check_decoder()
+        logits, cache = self.decoder(input_ids, memory, attention_mask, cache, use_cache)
+        return {"logits": logits, "cache": cache}
+
+    def _check_decoder(self) -> None:
+        if self.decoder is None:
+            raise ValueError("this model has no decoder to write free-form tags with: add one with recipes/finetune.py "
+                             "and recipes/configs/add_decoder.yaml, or train with `model.decoder` in the configuration")
+
+    @torch.no_grad()
+    def generate(self, input_ids=None, attention_mask=None, pixel_values=None, pixel_mask=None, encoder_outputs=None,
+                 **kwargs):
+        """transformers' `generate`: token ids [B, S] of the tag tokenizer, or what its own options make of it.
+
+        Args:
+            input_ids, attention_mask, pixel_values, pixel_mask: as in `forward`; any modality may be missing.
+            encoder_outputs: the `memory` of an earlier forward, in place of these; the towers then stay idle.
+
+        At most as many tokens are written as the decoder has positions for. Raises ValueError where the model has no
+        decoder.
+        """
+        self._check_decoder()
+        prompt = kwargs.get("decoder_input_ids")
+        room = self.config.decoder["max_length"] - (1 if prompt is None else prompt.shape[1])
+        if not {"max_length", "max_time", "generation_config"} & kwargs.keys():
+            kwargs["max_new_tokens"] = min(kwargs.get("max_new_tokens") or room, room)
+        if encoder_outputs is None:
+            # Through the whole model and not its encoder alone: generation would take a missing text for a batch of
+            # start tokens.
+            encoder_outputs = self(input_ids, attention_mask, pixel_values, pixel_mask, output_memory=True).memory
+        return super().generate(encoder_outputs=encoder_outputs, **kwargs)
+
+    def add_decoder(self, decoder: dict, tag_tokenizer) -> None:
+        """Gives the model an untrained decoder, in place.
+
+        Args:
+            decoder: as in `TaggerConfig`.
+            tag_tokenizer: what its tokens mean.
+
+        Raises ValueError where it has one already.
+        """
+        if self.decoder is not None:
+            raise ValueError("this model has a decoder already")
+        self.config.set_decoder(decoder)
+        self.decoder_memory = DecoderMemory(self.config).to(self.device, self.dtype)
+        self.decoder = TagDecoder(self.config).to(self.device, self.dtype)
+        self.generation_config = GenerationConfig.from_model_config(self.config)
+        self._tell_tags(tag_tokenizer)
+
+    def _tell_tags(self, tag_tokenizer) -> None:
+        tags = [tag for attribute in self.config.attributes for tag in attribute["tags"]]
+        self.decoder_memory.tag_pieces = name_pieces(tags, tag_tokenizer).to(self.device)
+        self.decoder_memory.slices = [(where.start, where.stop) for where in self.config.attribute_slices().values()]
+
+    def _evidence(self, input_ids, attention_mask, encoded, encoder_logits) -> tuple[torch.Tensor, torch.Tensor]:
+        """What every source says [B, S, C], the encoder first, and which attributes have a tag named, bool [B, A]."""
+        evidence = [encoder_logits[:, None].float()]
+        named = encoded.present.new_zeros(len(encoder_logits), len(self.config.attributes))
+        if self.words is not None and input_ids is None:
+            evidence.append(evidence[0].new_zeros(len(encoder_logits), self.config.word_views, encoder_logits.shape[1]))
+        elif self.words is not None:
+            attention_mask = torch.ones_like(input_ids) if attention_mask is None else attention_mask
+            # Words of a text that modality dropout has hidden must not speak either.
+            attention_mask = attention_mask * encoded.present[:, TEXT, None]
+            words, named = self.words(input_ids, attention_mask, self.candidate_attribute)
+            evidence.append(words)
+        if self.exemplars is not None:
+            evidence.append(self.exemplars(encoded.features.text, encoded.features.image, encoded.present))
+        return torch.cat(evidence, dim=1), named
+
+    def score(self, pooled: torch.Tensor, modality_pooled: torch.Tensor, present: torch.Tensor) -> torch.Tensor:
+        """Encoder logits [B, C] from pooled [B, H]; with late fusion from the two modalities [B, 2, H] apart."""
+        if self.config.fusion != "late":
+            return self.tag_head(pooled)
+        logits = self.tag_head(modality_pooled)
+        # Products with neither modality (a batch's padding) fall back on equal weights instead of 0 / 0.
+        absent = ~present & present.any(1, keepdim=True)
+        weights = self.late_weights.weight.masked_fill(absent[:, None], float("-inf")).softmax(-1)
+        return torch.einsum("bmc,bcm->bc", logits, weights[:, self.candidate_attribute])
+
+    def tag_scores(self, tag_logits: torch.Tensor, none_logits: torch.Tensor) -> torch.Tensor:
+        """Probabilities [B, T], calibrated as the config says; see `decisions.tag_scores`."""
+        logits = torch.cat([tag_logits, none_logits], dim=1).detach().float().cpu().numpy()
+        return torch.from_numpy(tag_scores(self.config.attributes, logits)).to(tag_logits.device)
+
+    def predicted_tags(self, scores: torch.Tensor) -> torch.BoolTensor:
+        """The tags a product gets [B, T], from its `tag_scores`; see `decisions.predicted_tags`."""
+        chosen = predicted_tags(self.config.attributes, scores.float().cpu().numpy())
+        return torch.from_numpy(chosen).to(scores.device)
+
+    @torch.no_grad()
+    def encode_names(self, names: Sequence[str], processor, batch_size: int = 256) -> torch.Tensor:
+        """The text tower's encodings [N, E] of names such as "colour: Black"."""
+        was_training = self.training
+        self.eval()
+        vectors = []
+        for start in range(0, len(names), batch_size):
+            tokens = {key: value.to(self.device) for key, value in
+                      processor.tokenize(names[start:start + batch_size]).items()}
+            states = self.encoder.text_tower(**tokens).last_hidden_state
+            vectors.append(pool_tokens(states, tokens["attention_mask"], self.config.text_pooling))
+        self.train(was_training)
+        return torch.cat(vectors)
+
+    def name_tags(self, processor) -> None:
+        """Starts the tag head from the tags' names and teaches `WordEvidence` the tokenizer (a new model, once)."""
+        if self.words is not None:
+            self.words.set_tokenizer(processor.tokenizer, self.config.attributes)
+        if isinstance(self.tag_head, NameHead) and self.config.text_config is not None:
+            names = [f"{attribute['name']}: {tag}" for attribute in self.config.attributes for tag in attribute["tags"]]
+            names += [f"{attribute['name']}: none" for attribute in self.config.attributes]
+            self.tag_head.set_names(self.encode_names(names, processor))
+
+    @torch.no_grad()
+    def add_tags(self, tags: dict[str, Sequence[str]], processor) -> None:
+        """Adds tags by name to a trained model, in place; they are scored at once, before any retraining.
+
+        A new tag starts from the encoding of its name, with the typical bias of its attribute. The score of no other
+        tag moves, except that the tags of a `single` attribute share one softmax.
+
+        Args:
+            tags: {attribute: [new tags]}.
+            processor: the model's `TaggerProcessor`.
+
+        Raises:
+            ValueError: an unknown attribute, a tag that is there already, or a model that does not know tags by name.
+        """
+        if not isinstance(self.tag_head, NameHead) or self.config.text_config is None:
+            raise ValueError("add_tags needs tag_head='names' and a text tower: this model knows tags by index only")
+        attributes = {attribute["name"]: attribute for attribute in self.config.attributes}
+        for name, new in tags.items():
+            if name not in attributes:
+                raise ValueError(f"unknown attribute {name!r}; this model knows: {', '.join(attributes)}")
+            repeated = [tag for tag in new if list(new).count(tag) > 1 or tag in attributes[name]["tags"]]
+            if repeated:
+                raise ValueError(f"attribute {name!r} has the tag {repeated[0]!r} already")
+        old_tags, order, names, entries = self.config.num_tags, [], [], []
+        for attribute, where in zip(self.config.attributes, self.config.attribute_slices().values(), strict=True):
+            new = list(tags.get(attribute["name"], ()))
+            order += list(range(where.start, where.stop)) + [-1] * len(new)
+            names += [f"{attribute['name']}: {tag}" for tag in new]
+            entries.append(grown(attribute, new))
+        if not names:
+            return
+        order += range(old_tags, old_tags + len(self.config.attributes))
+        old_attribute = self.candidate_attribute
+        self.config.attributes = entries
+        self.candidate_attribute = candidate_attributes(self.config).to(old_attribute.device)
+        order = torch.tensor(order, device=old_attribute.device)
+        self.tag_head.grow(order, old_attribute, self.candidate_attribute, self.encode_names(names, processor))
+        if self.words is not None:
+            self.words.grow(order, old_attribute, self.candidate_attribute, entries)
+        if self.exemplars is not None:
+            self.exemplars.grow(order)
+        self.evidence_gate.grow(order)
+        if self.decoder is not None:
+            self._tell_tags(processor.tag_tokenizer)
+
+
+__all__ = ["TaggerModel"]

@@ -1,0 +1,153 @@
+"""`TaggerProcessor`: product texts and photos in, the tensors of `TaggerModel` out."""
+
+import os
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from tokenizers import Tokenizer, models
+from transformers import BatchFeature, PreTrainedTokenizerFast, ViTImageProcessor
+from transformers.processing_utils import ProcessorMixin
+
+from .images import read_pixels
+
+TAG_TOKENIZER = "tag_tokenizer"
+HUB_OPTIONS = ("cache_dir", "force_download", "local_files_only", "token", "revision")
+
+
+class TaggerProcessor(ProcessorMixin):
+    """
+    Args:
+        image_processor: a `ViTImageProcessor` whose `size`, `image_mean` and `image_std` are used; None for a text-only
+            model. Photos are resized to exactly that size.
+        tokenizer: the text tower's tokenizer; None for a photo-only model.
+        text_prefix: put before every text, for encoders trained with one ("query: " for the E5 family).
+        max_length: tokens after which a text is cut.
+        modalities: of "text" and "image", those that the model reads; default: those a part is given for.
+        writes_tags: whether a tag tokenizer is saved beside the other parts, in the folder `tag_tokenizer`.
+
+    `tag_tokenizer` is what a decoder's tokens mean, None for a model without one.
+    """
+
+    def __init__(
+        self,
+        image_processor=None,
+        tokenizer=None,
+        text_prefix: str = "",
+        max_length: int = 64,
+        modalities: Sequence[str] | None = None,
+        writes_tags: bool = False,
+        **kwargs,
+    ):
+        self.text_prefix = text_prefix
+        self.max_length = max_length
+        given = [("text", tokenizer), ("image", image_processor)]
+        self.modalities = list(modalities or [name for name, part in given if part is not None])
+        # A saved processor must have both parts: a stand-in, never called, takes the place of the one not needed.
+        image_processor = ViTImageProcessor() if image_processor is None else image_processor
+        tokenizer = _no_tokenizer() if tokenizer is None else tokenizer
+        super().__init__(image_processor, tokenizer, **kwargs)
+        self.writes_tags = writes_tags
+        self.tag_tokenizer = None
+
+    def set_tag_tokenizer(self, tag_tokenizer: PreTrainedTokenizerFast) -> None:
+        self.tag_tokenizer, self.writes_tags = tag_tokenizer, True
+
+    def save_pretrained(self, save_directory, **kwargs):
+        if self.tag_tokenizer is not None:
+            self.tag_tokenizer.save_pretrained(os.path.join(save_directory, TAG_TOKENIZER))
+        return super().save_pretrained(save_directory, **kwargs)
+
+    @classmethod
+    def from_pretrained(cls, pretrained_model_name_or_path, **kwargs):
+        processor = super().from_pretrained(pretrained_model_name_or_path, **kwargs)
+        if processor.writes_tags:
+            where = {name: kwargs[name] for name in HUB_OPTIONS if name in kwargs}
+            subfolder = "/".join(filter(None, (kwargs.get("subfolder"), TAG_TOKENIZER)))
+            tag_tokenizer = PreTrainedTokenizerFast.from_pretrained(
+                pretrained_model_name_or_path, subfolder=subfolder, **where)
+            processor.set_tag_tokenizer(tag_tokenizer)
+        return processor
+
+    @property
+    def reads_text(self) -> bool:
+        return "text" in self.modalities
+
+    @property
+    def reads_images(self) -> bool:
+        return "image" in self.modalities
+
+    @property
+    def image_size(self) -> tuple[int, int]:
+        """(height, width) in pixels that photos are resized to."""
+        return self.image_processor.size["height"], self.image_processor.size["width"]
+
+    @property
+    def model_input_names(self) -> list[str]:
+        text = ["input_ids", "attention_mask"] if self.reads_text else []
+        return text + (["pixel_values", "pixel_mask"] if self.reads_images else [])
+
+    def __call__(
+        self,
+        text: str | Sequence[str | None] | None = None,
+        images: Sequence[Sequence[Any]] | None = None,
+        **kwargs,
+    ) -> BatchFeature:
+        """
+        Args:
+            text: one text per product; None or "" where a product has none.
+            images: per product a (possibly empty) list of photos, in any form `load_image` takes.
+
+        Returns:
+            `input_ids`, `attention_mask` int64 [B, L] (all-zero mask where there is no text) and `pixel_values` float32
+            [B, I, 3, H, W], `pixel_mask` bool [B, I]; what the model has no tower for, or no product has, is left out.
+
+        Raises:
+            ValueError: neither text nor images given, or their lengths differ.
+            ImageError: a photo cannot be read.
+        """
+        if isinstance(text, str):
+            text = [text]
+        if text is None and images is None:
+            raise ValueError("a product needs text or a photo: pass text=, images= or both")
+        if text is not None and images is not None and len(text) != len(images):
+            raise ValueError(f"{len(text)} texts for {len(images)} products' images")
+        batch = {}
+        if self.reads_text and text is not None and any(text):
+            batch.update(self.tokenize(text))
+        if self.reads_images and images is not None and any(len(photos) for photos in images):
+            batch.update(self.stack_images([[self.pixels(photo) for photo in photos] for photos in images]))
+        return BatchFeature(batch)
+
+    def tokenize(self, text: Sequence[str | None]) -> dict[str, torch.Tensor]:
+        """Texts -> `input_ids`, `attention_mask` int64 [B, L]; a product without text attends to nothing."""
+        encoded = self.tokenizer([self.text_prefix + (item or "") for item in text], truncation=True, padding=True,
+                                 max_length=self.max_length, return_tensors="pt")
+        there = torch.tensor([bool(item) for item in text])
+        return {"input_ids": encoded["input_ids"],
+                "attention_mask": encoded["attention_mask"] * there[:, None].to(encoded["attention_mask"].dtype)}
+
+    def pixels(self, image: Any, **options) -> np.ndarray:
+        """One photo, in any form `load_image` takes (with its `options`), resized to uint8 [H, W, 3]."""
+        return read_pixels(image, self.image_size, **options)
+
+    def stack_images(self, images: Sequence[Sequence[np.ndarray]]) -> dict[str, torch.Tensor]:
+        """Resized photos per product -> normalised `pixel_values` [B, I, 3, H, W] and `pixel_mask` [B, I]."""
+        count = max(1, max(len(photos) for photos in images))
+        mask = torch.zeros(len(images), count, dtype=torch.bool)
+        values = torch.zeros(len(images), count, 3, *self.image_size)
+        mean = 255 * torch.tensor(self.image_processor.image_mean)[:, None, None]
+        std = 255 * torch.tensor(self.image_processor.image_std)[:, None, None]
+        for row, photos in enumerate(images):
+            for column, photo in enumerate(photos):
+                mask[row, column] = True
+                values[row, column] = (torch.from_numpy(photo.copy()).permute(2, 0, 1) - mean) / std
+        return {"pixel_values": values, "pixel_mask": mask}
+
+
+def _no_tokenizer() -> PreTrainedTokenizerFast:
+    return PreTrainedTokenizerFast(tokenizer_object=Tokenizer(models.WordLevel({"[UNK]": 0}, unk_token="[UNK]")))
+
+
+__all__ = ["TaggerProcessor"]

@@ -1,0 +1,169 @@
+"""What goes into a tagger and what comes out, the same for every backend: standard library, Pillow and numpy only."""
+
+import difflib
+import os
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from itertools import islice
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from .images import ImageError
+from .text import clean_text
+
+PRODUCT_KEYS = ("text", "title", "description", "language", "image", "images", "audio")
+NO_RECOGNIZER = (
+    'audio needs a speech recogniser: give the pipeline speech="openai/whisper-small", say (a folder or Hub id of any '
+    "checkpoint for automatic speech recognition), or name one under `speech` in the model's config.json"
+)
+
+
+class ProductError(ValueError):
+    """A product that cannot be tagged: the message names the item and the remedy."""
+
+
+def read_product(product, reads_text: bool, reads_photos: bool, pixels: Callable, position: int = 0,
+                 allow_urls: bool = False, allow_private_addresses: bool = False, on_error: str = "raise",
+                 transcribe: Callable[[Any], str] | None = None) -> dict[str, Any]:
+    """One product -> {"text": str | None, "photos": [uint8 [H, W, 3], ...], "language": str | None}, or, to be
+    skipped, {"error": str}. `pixels` opens and resizes a photo (see `images.read_pixels`); `transcribe` says
+    what is said in a spoken description, and raises ProductError where it cannot.
+
+    Raises ProductError as the pipeline's `preprocess` says.
+    """
+    try:
+        text, sources = _read(product, reads_text, reads_photos, transcribe)
+        photos = []
+        for number, source in enumerate(sources):
+            try:
+                photos.append(pixels(source, allow_urls=allow_urls, allow_private_addresses=allow_private_addresses))
+            except ImageError as error:
+                raise ProductError(f"image {number}: {error}") from error
+        language = product.get("language") if isinstance(product, Mapping) else None
+        return {"text": text, "photos": photos, "language": language}
+    except ProductError as error:
+        message = f"item {position}: {error}"
+        if on_error == "skip":
+            return {"error": message}
+        raise ProductError(message) from error.__cause__
+
+
+def _read(product, reads_text: bool, reads_photos: bool,
+          transcribe: Callable[[Any], str] | None) -> tuple[str | None, list]:
+    if isinstance(product, str):
+        product = {"text": product}
+    if not isinstance(product, Mapping):
+        raise ProductError(
+            f"{type(product).__name__} is not a product; pass a str, or a dict with {', '.join(PRODUCT_KEYS)}"
+        )
+    for key in product:
+        if key not in PRODUCT_KEYS:
+            raise ProductError(
+                f"unknown key {key!r}.{nearest(key, PRODUCT_KEYS)} Leave out or rename what is not known (of a "
+                "dataset: select_columns, rename_column)"
+            )
+    for key in ("text", "title", "description", "language"):
+        if not isinstance(product.get(key), str | None):
+            raise ProductError(f"{key} must be a str, got {type(product[key]).__name__}; convert or leave it out")
+    if product.get("text") and (product.get("title") or product.get("description")):
+        raise ProductError("got text beside title or description; pass the one or the others")
+    image, images = product.get("image"), product.get("images")
+    if images is not None and not isinstance(images, list | tuple):
+        raise ProductError(f"images must be a list, got {type(images).__name__}; write a single photo as image")
+    if image is not None and images:
+        raise ProductError("got image beside images; put all photos into images")
+    texts = [clean_text(product[key]) for key in ("text", "title", "description") if product.get(key)]
+    sources = list(images or ([] if image is None else [image]))
+    if spoken := product.get("audio") is not None:
+        if transcribe is None:
+            raise ProductError(NO_RECOGNIZER)
+        texts += [clean_text(transcribe(product["audio"]))] if reads_text else []
+    text = ". ".join(filter(None, texts)) or None
+    if text is None and not sources:
+        raise ProductError("no word was heard in the audio, and there is neither text nor a photo" if spoken else
+                           "neither text nor a photo; give the product a text, title, description or image")
+    if text is None and not reads_photos:
+        raise ProductError("no text, and this model reads text only; give the product a text or title")
+    if not sources and not reads_text:
+        raise ProductError("no photo, and this model reads photos only; give the product an image")
+    return text if reads_text else None, sources if reads_photos else []
+
+
+def check_options(options: Mapping[str, Any], allowed: Iterable[str], attributes: Sequence[str]) -> None:
+    """Raises TypeError for an option that is not among `allowed`, ValueError for a value out of range or an attribute
+    that the model does not have."""
+    for name in options:
+        if name not in allowed:
+            raise TypeError(f"product-tagging has no option {name!r}.{nearest(name, allowed)}")
+    top_k, threshold, wanted = options.get("top_k"), options.get("threshold"), options.get("attributes")
+    if top_k is not None and (not isinstance(top_k, int) or top_k < 1):
+        raise ValueError(f"top_k must be a whole number from 1, got {top_k!r}")
+    if threshold is not None and not 0 <= threshold <= 1:
+        raise ValueError(f"threshold is a score between 0 and 1, got {threshold!r}")
+    if isinstance(wanted, str):
+        raise ValueError(f"attributes is a list of names: write attributes=[{wanted!r}]")
+    for name in wanted or ():
+        if name not in attributes:
+            raise ValueError(f"the model has no attribute {name!r}.{nearest(name, attributes)}")
+    if options.get("on_error", "raise") not in ("raise", "skip"):
+        raise ValueError(f'on_error must be "raise" or "skip", got {options["on_error"]!r}')
+
+
+def list_tags(entries: Sequence[dict], scores: Sequence[float], chosen: Sequence[bool], threshold: float | None = None,
+              attributes: Sequence[str] | None = None) -> list[dict[str, Any]]:
+    """The closed tags of one product, in config order, from its scores and the model's own choice, [T] each."""
+    tags = [(tag, entry["name"]) for entry in entries for tag in entry["tags"]]
+    return [
+        {"label": tag, "score": score, "attribute": name, "source": "vocabulary"}
+        for (tag, name), score, wanted in zip(tags, scores, chosen, strict=True)
+        if (wanted if threshold is None else score >= threshold) and (attributes is None or name in attributes)
+    ]
+
+
+def tag_stream(inputs, prepare: Callable, tag: Callable, num_workers: int, batch_size: int) -> Iterator:
+    """`tag(prepared products)` of batch after batch, in the order of `inputs`. While one batch is tagged, threads
+    prepare the next. What `prepare(position, product)` could not read, {"error": ...}, passes by."""
+
+    def finish(products):
+        whole = [product for product in products if "error" not in product]
+        tagged = iter(tag(whole) if whole else ())
+        for product in products:
+            yield product if "error" in product else next(tagged)
+
+    numbered = enumerate(_items(inputs))
+    if num_workers == 0:
+        while chunk := list(islice(numbered, batch_size)):
+            yield from finish([prepare(*item) for item in chunk])
+        return
+    pool, ahead = ThreadPoolExecutor(num_workers), deque()
+    try:
+        while chunk := list(islice(numbered, batch_size)):
+            ahead.append([pool.submit(prepare, *item) for item in chunk])
+            if len(ahead) > 1:
+                yield from finish([future.result() for future in ahead.popleft()])
+        while ahead:
+            yield from finish([future.result() for future in ahead.popleft()])
+    finally:
+        pool.shutdown(wait=False, cancel_futures=True)
+
+
+def is_stream(inputs) -> bool:
+    """Whether `inputs` is many products; a single thing that happens to be iterable (bytes, an image) is not."""
+    if isinstance(inputs, str | bytes | bytearray | Mapping | os.PathLike | Image.Image | np.ndarray):
+        return False
+    if type(inputs).__module__ == "torch":  # a tensor
+        return False
+    return isinstance(inputs, Iterable) or (hasattr(inputs, "__getitem__") and hasattr(inputs, "__len__"))
+
+
+def _items(inputs) -> Iterator:
+    # Map-style torch datasets have no __iter__, and not all of them end with an IndexError.
+    return iter(inputs) if isinstance(inputs, Iterable) else (inputs[number] for number in range(len(inputs)))
+
+
+def nearest(name, known) -> str:
+    close = difflib.get_close_matches(str(name), known, n=1, cutoff=0.5)
+    return f" Did you mean {close[0]!r}?" if close else f" Known: {', '.join(known)}."

@@ -1,0 +1,17 @@
+"""An exported tagger without torch: `from hf_tagger.runtime import OnnxTagger`."""
+
+from hf_tagger.runtime.tagger import (
+    FORMAT,
+    MODEL,
+    TAGGER,
+    TOKENIZER,
+    WORDS,
+    ArtefactError,
+    OnnxTagger,
+    OpenVinoSession,
+    file_fingerprint,
+    model_fingerprint,
+)
+
+__all__ = ["FORMAT", "MODEL", "TAGGER", "TOKENIZER", "WORDS", "ArtefactError", "OnnxTagger", "OpenVinoSession",
+           "file_fingerprint", "model_fingerprint"]

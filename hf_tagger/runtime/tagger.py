@@ -1,0 +1,313 @@
+"""An exported tagger through onnxruntime or OpenVINO: `pipeline("product-tagging")` without torch or transformers.
+
+    from hf_tagger.runtime import OnnxTagger
+
+    tagger = OnnxTagger("runs/my-shop/onnx")
+    tagger({"title": "Linen shirt", "image": "photos/1001.jpg"})
+
+`recipes/export.py` writes the folder: `model.onnx` (towers, fusion, tag head, exemplars, gate), `words.safetensors`
+(the tables of the words' evidence, which numpy computes), `tokenizer.json`, `tagger.json` (attributes with their
+calibration and thresholds, preprocessing, fingerprints), and of a decoder what `runtime/decoder.py` says.
+"""
+
+import hashlib
+import json
+import threading
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from safetensors.numpy import load_file
+
+from hf_tagger.model.decisions import predicted_tags, tag_scores
+from hf_tagger.model.images import read_pixels
+from hf_tagger.model.products import check_options, is_stream, list_tags, read_product, tag_stream
+from hf_tagger.model.tag_writing import FREE_FORM_OPTIONS, best_first, check_free_form, check_needless
+from hf_tagger.runtime.decoder import SEARCH_OPTIONS, STATES, TAG_TOKENIZER, OnnxWriter, check_greedy
+from hf_tagger.runtime.words import WordsRuntime
+
+try:
+    import onnxruntime
+    from tokenizers import Tokenizer
+except ImportError:  # the file also ships with models that nobody runs by it
+    onnxruntime = None
+
+TAGGER, MODEL, WORDS, TOKENIZER = "tagger.json", "model.onnx", "words.safetensors", "tokenizer.json"
+READING = ("allow_urls", "allow_private_addresses", "on_error")
+OPTIONS = ("top_k", "threshold", "attributes", *READING, *FREE_FORM_OPTIONS)
+FORMAT = 1
+
+
+class ArtefactError(ValueError):
+    """A folder that is no exported tagger, a damaged one, or one made from another model."""
+
+
+class OnnxTagger:
+    """Tags products as `ProductTaggingPipeline` does: the same inputs, tags and options, but for what is not exported:
+    the critic of tag sets, and free-form tags by any search but the greedy one.
+
+    Args:
+        folder: what `recipes/export.py` wrote.
+        threads: of the engine that runs the graph; default: all cores.
+        model: the fingerprint of the model it must have been made from, see `model_fingerprint`; None: any.
+
+    Raises:
+        ArtefactError: no exported tagger, a file that is not the one exported, or one made from another model.
+    """
+
+    def __init__(self, folder: str | Path, threads: int | None = None, model: str | None = None):
+        if onnxruntime is None:
+            raise ImportError("an exported tagger runs through onnxruntime: pip install 'hf_tagger[onnx]'")
+        folder = Path(folder)
+        self.description = read_description(folder)
+        made_from = self.description["model"]
+        if model is not None and model != made_from:
+            raise ArtefactError(f"{folder} was exported from another model (fingerprint {made_from[:12]}, wanted "
+                                f"{model[:12]}): export this one with recipes/export.py")
+        self.attributes = self.description["attributes"]
+        self.text, self.image = self.description["text"], self.description["image"]
+        self.tokenizer = self._tokenizer(folder / TOKENIZER) if self.text else None
+        self.words, words = None, self.description["words"]
+        if words is not None:
+            self.words = WordsRuntime(load_file(folder / WORDS), **words)
+        self.folder, self.threads = folder, threads
+        openers = {"onnxruntime": self._open_session, "openvino": self._open_openvino}
+        self.session = openers[self.description.get("engine", "onnxruntime")](folder / MODEL)
+
+    def _open_session(self, path: Path) -> "onnxruntime.InferenceSession":
+        options = onnxruntime.SessionOptions()
+        if self.threads is not None:
+            options.intra_op_num_threads = self.threads
+        return onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+
+    def _open_openvino(self, path: Path) -> "OpenVinoSession":
+        return OpenVinoSession(path, self.threads, self.description["precision"])
+
+    def _tokenizer(self, path: Path) -> "Tokenizer":
+        tokenizer = Tokenizer.from_file(str(path))
+        tokenizer.enable_truncation(self.text["max_length"])
+        tokenizer.enable_padding(pad_id=self.text["pad_id"], pad_token=self.text["pad_token"],
+                                 pad_type_id=self.text["pad_type_id"])
+        return tokenizer
+
+    @cached_property
+    def writer(self) -> OnnxWriter:
+        """What writes free-form tags, opened when it is first asked for.
+
+        Raises ValueError where the model has no decoder.
+        """
+        if self.description.get("decoder") is None:
+            raise ValueError(f"{self.folder} has no decoder to write free-form tags with: its model had none, or was "
+                             "exported before decoders were; export one that has with recipes/export.py")
+        tokenizer = Tokenizer.from_file(str(self.folder / TAG_TOKENIZER))
+        tokenizer.encode_special_tokens = True  # what looks like a special token in a tag is plain characters
+        return OnnxWriter(self.folder, self.description, self._open_session, tokenizer, self.tokenizer)
+
+    def __call__(self, inputs, *, batch_size: int = 32, num_workers: int = 1, **options):
+        """As the pipeline: a product gives its tags, a list of products a list, a stream an iterator."""
+        self.check(options)
+        reading = {name: options[name] for name in READING if name in options}
+        listing = {name: options[name] for name in ("top_k", "threshold", "attributes") if name in options}
+        running = {name: options[name] for name in ("threshold", "attributes", *FREE_FORM_OPTIONS, "max_new_tokens")
+                   if name in options}
+
+        def prepare(position, product):
+            return self.preprocess(product, position, **reading)
+
+        def tag(products):
+            languages = [product["language"] for product in products]
+            output = self.tag_batch(self.collate(products), languages, **running)
+            return [self.postprocess(row, **listing) for row in zip(*output, strict=True)]
+
+        if isinstance(inputs, list | tuple):
+            return list(tag_stream(inputs, prepare, tag, num_workers, batch_size))
+        if is_stream(inputs):
+            return tag_stream(inputs, prepare, tag, num_workers, batch_size)
+        return next(tag_stream([inputs], prepare, tag, 0, 1))
+
+    def check(self, options: Mapping[str, Any]) -> None:
+        """Raises TypeError for an unknown option and ValueError for a value that is not understood."""
+        known = [entry["name"] for entry in self.attributes]
+        if options.get("free_form"):
+            check_greedy({name: value for name, value in options.items() if name in SEARCH_OPTIONS})
+            check_free_form(options, self.writer.decoder)
+            known += [name for name in self.writer.decoder["attributes"] if name not in known]
+        else:
+            check_needless(options, SEARCH_OPTIONS)
+        check_options({name: value for name, value in options.items() if name not in SEARCH_OPTIONS}, OPTIONS, known)
+
+    def preprocess(self, product, position: int = 0, **reading) -> dict[str, Any]:
+        """One product -> what `read_product` gives, as the pipeline's `preprocess`."""
+        return read_product(product, self.text is not None, self.image is not None, self._pixels, position, **reading)
+
+    def tag_batch(
+        self, batch: Mapping[str, np.ndarray], languages: Sequence[str | None], free_form: bool = False,
+        language: str | None = None, attributes: Sequence[str] | None = None, threshold: float | None = None,
+        min_score: float | None = None, **writing,
+    ) -> tuple[np.ndarray, np.ndarray, list[list[dict[str, Any]]]]:
+        """`collate`'s arrays and the products' languages -> calibrated scores float32 and the tags chosen, bool, [B, T]
+        each, and with `free_form` what is written of each product; options as of the pipeline."""
+        feed = self.feed(**batch)
+        if not free_form:
+            scores, chosen = self.decide(self.session.run(["logits"], feed)[0])
+            return scores, chosen, [[] for _ in scores]
+        writer = self.writer
+        names = [output.name for output in self.session.get_outputs() if output.name in ("logits", *STATES)]
+        outputs = dict(zip(names, self.session.run(names, feed), strict=True))
+        scores, chosen = self.decide(outputs["logits"])
+        written = writer(writer.remember(feed, outputs, scores), [language or own for own in languages], scores,
+                         attributes, min_score=threshold if min_score is None else min_score, **writing)
+        return scores, chosen, written
+
+    def postprocess(self, row, top_k: int | None = None, threshold: float | None = None,
+                    attributes: Sequence[str] | None = None) -> list[dict[str, Any]]:
+        """A row of what `tag_batch` gives -> the product's tags, best first."""
+        scores, chosen, written = row
+        tags = list_tags(self.attributes, scores.tolist(), chosen.tolist(), threshold, attributes)
+        return best_first(tags, written)[:top_k]
+
+    def _pixels(self, source, **options) -> np.ndarray:
+        return read_pixels(source, tuple(self.image["size"]), **options)
+
+    def collate(self, products: Sequence[Mapping[str, Any]]) -> dict[str, np.ndarray]:
+        """What `read_product` gave -> the tensors of `TaggerProcessor`, as numpy arrays."""
+        texts, photos = [product["text"] for product in products], [product["photos"] for product in products]
+        batch = {}
+        if self.text and any(texts):
+            encoded = self.tokenizer.encode_batch([self.text["prefix"] + (text or "") for text in texts])
+            there = np.array([bool(text) for text in texts])
+            batch["input_ids"] = np.array([each.ids for each in encoded], np.int64)
+            batch["attention_mask"] = np.array([each.attention_mask for each in encoded], np.int64) * there[:, None]
+        if self.image and any(photos):
+            count = max(map(len, photos))
+            batch["pixel_mask"] = np.array([[column < len(row) for column in range(count)] for row in photos])
+            values = np.zeros((len(photos), count, 3, *self.image["size"]), np.float32)
+            mean, std = (255 * np.float32(self.image[name])[:, None, None] for name in ("mean", "std"))
+            for row, column in zip(*batch["pixel_mask"].nonzero(), strict=True):
+                np.subtract(photos[row][column].transpose(2, 0, 1), mean, out=values[row, column])
+                values[row, column] /= std
+            batch["pixel_values"] = values
+        return batch
+
+    def logits(self, input_ids=None, attention_mask=None, pixel_values=None, pixel_mask=None) -> np.ndarray:
+        """The processor's arrays, those of a modality together or not at all -> float32 [B, T + A], "none" of each
+        attribute last."""
+        return self.session.run(["logits"], self.feed(input_ids, attention_mask, pixel_values, pixel_mask))[0]
+
+    def feed(self, input_ids=None, attention_mask=None, pixel_values=None, pixel_mask=None) -> dict[str, np.ndarray]:
+        """Inputs of the graph: towers see only the rows that have something for them."""
+        size = len(input_ids if input_ids is not None else pixel_values)
+        present = np.zeros((size, 2), bool)
+        feed = {}
+        if self.text:
+            if input_ids is not None:
+                present[:, 0] = attention_mask.any(1)
+            rows = present[:, 0].nonzero()[0]
+            if len(rows):
+                feed |= {"input_ids": input_ids[rows], "attention_mask": attention_mask[rows]}
+            else:  # The graph wants a text: two tokens that are then passed over cost next to nothing.
+                rows, empty = np.zeros(1, np.int64), np.ones((1, 2), np.int64)
+                feed |= {"input_ids": empty, "attention_mask": empty}
+            feed["text_rows"] = rows
+        if self.image:
+            if pixel_mask is None:
+                rows, feed["pixel_values"] = np.zeros(0, np.int64), np.zeros((0, 3, *self.image["size"]), np.float32)
+            else:
+                present[:, 1] = pixel_mask.any(1)
+                rows, feed["pixel_values"] = pixel_mask.nonzero()[0], pixel_values[pixel_mask]
+            if not len(rows) and isinstance(self.session, OpenVinoSession):
+                # OpenVINO makes nothing at all of no photos: one that is then passed over.
+                rows = np.zeros(1, np.int64)
+                feed["pixel_values"] = np.zeros((1, 3, *self.image["size"]), np.float32)
+            feed["photo_rows"] = rows
+        feed["present"] = present
+        if self.description["exemplars"]:
+            feed["both_rows"] = present.all(1).nonzero()[0]
+            feed["photo_only_rows"] = (present[:, 1] & ~present[:, 0]).nonzero()[0]
+        if self.words is not None:
+            evidence, named = self.words(input_ids, attention_mask) if present[:, 0].any() else self._silent(size)
+            feed |= {"word_evidence": evidence, "named": named}
+        return feed
+
+    def _silent(self, size: int) -> tuple[np.ndarray, np.ndarray]:
+        empty = np.zeros((size, 1), np.int64)
+        return self.words(empty, empty)
+
+    def decide(self, logits: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Logits [B, T + A] -> calibrated probabilities float32 and the tags chosen, bool, [B, T] each."""
+        scores = tag_scores(self.attributes, logits)
+        return scores, predicted_tags(self.attributes, scores)
+
+
+class OpenVinoSession:
+    """A graph through OpenVINO, behind the face of an `onnxruntime.InferenceSession`.
+
+    Args:
+        precision: "float32", or "bfloat16": what OpenVINO chooses by itself where the CPU has instructions for it;
+            elsewhere it would only be simulated, slowly, and it chooses float32.
+    """
+
+    def __init__(self, path: Path, threads: int | None, precision: str):
+        try:
+            import openvino
+        except ImportError as error:
+            raise ImportError(f"{path.parent} runs through OpenVINO: pip install 'hf_tagger[openvino]'") from error
+        options = {"PERFORMANCE_HINT": "LATENCY"}
+        if precision == "float32":
+            options["INFERENCE_PRECISION_HINT"] = "f32"
+        if threads is not None:
+            options["INFERENCE_NUM_THREADS"] = threads
+        self.graph = openvino.Core().compile_model(str(path), "CPU", options)
+        self._requests = threading.local()  # two threads may not ask the same one at a time
+
+    def get_outputs(self) -> list["_Output"]:
+        return [_Output(output.any_name) for output in self.graph.outputs]
+
+    def run(self, names: Sequence[str], feed: Mapping[str, np.ndarray]) -> list[np.ndarray]:
+        if not hasattr(self._requests, "mine"):
+            self._requests.mine = self.graph.create_infer_request()
+        found = self._requests.mine.infer(dict(feed))
+        return [found[name] for name in names]
+
+
+class _Output(NamedTuple):
+    name: str
+
+
+def read_description(folder: Path) -> dict[str, Any]:
+    """`tagger.json` of an exported tagger, after every file was found to be the one exported."""
+    try:
+        description = json.loads((folder / TAGGER).read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ArtefactError(f"{folder} is no exported tagger ({error}): write one with recipes/export.py") from error
+    if description.get("format") != FORMAT:
+        raise ArtefactError(f"{folder / TAGGER} has format {description.get('format')!r}, this hf_tagger reads "
+                            f"{FORMAT}: export the model again")
+    for name, fingerprint in description["files"].items():
+        path = folder / name
+        if not path.is_file() or file_fingerprint(path) != fingerprint:
+            raise ArtefactError(f"{path} is {'not the file exported' if path.is_file() else 'missing'}: copy the whole "
+                                "folder again, or export the model again")
+    return description
+
+
+def file_fingerprint(path: str | Path) -> str:
+    """SHA-256 of a file, in hexadecimal digits."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def model_fingerprint(folder: str | Path) -> str:
+    """Tells a saved model from any other: SHA-256 over its weights and its attributes with their calibration."""
+    folder, found = Path(folder), hashlib.sha256()
+    for path in sorted(folder.glob("*.safetensors")):
+        found.update(file_fingerprint(path).encode())
+    if (folder / "config.json").exists():  # an adapter folder has none
+        attributes = json.loads((folder / "config.json").read_text(encoding="utf-8")).get("attributes")
+        found.update(json.dumps(attributes, sort_keys=True).encode())
+    return found.hexdigest()
+
+
+__all__ = ["ArtefactError", "OnnxTagger", "file_fingerprint", "model_fingerprint"]

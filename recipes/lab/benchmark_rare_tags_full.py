@@ -1,0 +1,163 @@
+"""What making up for rare tags does for a whole catalogue: tail macro-F1 per attribute, with and without each method.
+
+    python recipes/lab/benchmark_rare_tags_full.py recipes/configs/fashion.yaml --methods "as trained" "conditional GAN"
+    python recipes/lab/benchmark_rare_tags_full.py recipes/configs/fashion.yaml --augmentation.balance 0.5
+
+Trains the heads of the configuration on features of its frozen towers, once per seed, then, from those very weights,
+each method's augmentation phase (settings: the `augmentation` section of the configuration). Scores the encoder's own
+logits on the test split, text and photo: word and exemplar evidence is left out, for the phase changes neither. Writes
+OUTPUT/full_task.{json,md}, with the seconds that each phase took beside those of training the heads. The features are
+seen once for all seeds: seeds differ in weights and batches. Choose settings with `--evaluation.split validation`.
+"""
+
+import argparse
+import copy
+import json
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from hf_tagger.augmentation.settings import AugmentationSettings
+from hf_tagger.catalog.strict import ConfigError
+from hf_tagger.evaluation.machine import describe_machine
+from hf_tagger.evaluation.metrics import count_tags
+from hf_tagger.training.arguments import RunSettings, load_run
+from hf_tagger.training.exemplars import ExemplarSettings
+from hf_tagger.training.features import FeatureLoader, store_features
+from hf_tagger.training.run import FinetuneRun
+
+# As trained; and what each phase changes in the configuration's `augmentation`.
+METHODS = {
+    "as trained": None,
+    "balanced softmax": {"method": "none"},
+    "residual transfer": {"method": "residual_transfer"},
+    "conditional GAN": {"method": "gan", "power": 0.0},
+    "semi-supervised GAN": {"method": "semi_supervised_gan", "power": 0.0},
+}
+
+
+class SharedFeatures(FinetuneRun):
+    """A run whose features come from an earlier one: its towers are the same."""
+
+    stored: FeatureLoader | None = None
+
+    def _feature_loader(self, phase, whole: bool = False):
+        if SharedFeatures.stored is None:
+            SharedFeatures.stored = super()._feature_loader(phase, whole)
+        return replace(SharedFeatures.stored, seed=self.settings.seed)
+
+
+def main(arguments: list[str]) -> int:
+    options, overrides = parse(arguments)
+    try:
+        settings, data = load_run(options.config, overrides)
+        if len(settings.phases) != 1 or not settings.phases[0].cached_views:
+            raise ConfigError("phases: this benchmark trains heads on frozen towers: one phase with cached_views")
+        results, spent, test = [], [], None
+        for seed in range(options.seeds):
+            run = SharedFeatures(encoder_only(settings, seed, options.output / "run"), data)
+            run.prepare_catalog()
+            run.build_model()
+            start = time.perf_counter()
+            run.train(0, settings.phases[0])
+            seconds = {"features and heads": round(time.perf_counter() - start, 1)}
+            test = test or test_features(run, options.output / "test")
+            head, results_of_seed = copy.deepcopy(run.model.tag_head.state_dict()), {}
+            for method in options.methods:
+                run.model.tag_head.load_state_dict(head)
+                start = time.perf_counter()
+                if METHODS[method] is not None:
+                    augmentation = settings.augmentation or AugmentationSettings()
+                    run.settings.augmentation = replace(augmentation, **METHODS[method])
+                    run.augment()
+                    seconds[method] = round(time.perf_counter() - start, 1)
+                results_of_seed[method] = tail_scores(run.model, test, options.rare)
+                print(f"benchmark_rare_tags_full: seed {seed}, {method}: {results_of_seed[method]}", file=sys.stderr)
+            results.append(results_of_seed)
+            spent.append(seconds)
+    except ConfigError as error:
+        print(f"benchmark_rare_tags_full: {error}", file=sys.stderr)
+        return 2
+    report = {"config": options.config, "overrides": overrides, "machine": describe_machine(), "seconds": spent,
+              "results": results}
+    (options.output / "full_task.json").write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+    (options.output / "full_task.md").write_text(table(results), encoding="utf-8")
+    print(table(results))
+    return 0
+
+
+def parse(arguments: list[str]) -> tuple[argparse.Namespace, list[str]]:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False)
+    parser.add_argument("config", help="a YAML file of recipes/finetune.py with one phase on cached features")
+    parser.add_argument("--output", type=Path, default=Path("runs/rare_tags_full"))
+    parser.add_argument("--methods", nargs="+", choices=list(METHODS), default=list(METHODS))
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--rare", type=int, default=20, help="a tag of at most so many training products is rare")
+    return parser.parse_known_args(arguments)
+
+
+def encoder_only(settings: RunSettings, seed: int, folder: Path) -> RunSettings:
+    model = replace(settings.model, exemplars=ExemplarSettings(),
+                    words=replace(settings.model.words, buckets=0, names=False))
+    return replace(settings, model=model, seed=seed, output_dir=str(folder), augmentation=None)
+
+
+def test_features(run: FinetuneRun, folder: Path) -> tuple[FeatureLoader, list[dict]]:
+    """Features of the test split, and the tags of its products, those outside the vocabulary included."""
+    protocol, tags = next(iter(run.settings.evaluation.protocols.values())), []
+
+    def batches():
+        for batch in run._evaluation_batches(run.settings.evaluation.split, protocol):
+            tags.extend(batch["tags"])
+            yield batch
+
+    return store_features(run.model, [batches()], folder, 256, 0), tags
+
+
+@torch.no_grad()
+def tail_scores(model, test: tuple[FeatureLoader, list[dict]], rare: int) -> dict[str, float]:
+    """{"<attribute>/tail", "<attribute>/all"}: macro-F1 over the rare tags, and all tags, that the test split has."""
+    features, tags = test
+    model.eval()
+    outputs = [model(features=batch["features"]) for batch in features.all_views()]
+    scores = model.tag_scores(*(torch.cat([output[key] for output in outputs]) for key in
+                                ("tag_logits", "none_logits")))
+    chosen = model.predicted_tags(scores).numpy()
+    found = {}
+    for attribute, where in zip(model.config.attributes, model.config.attribute_slices().values(), strict=True):
+        known = np.array([row.get(attribute["name"]) is not None for row in tags])
+        given = np.array([[tag in (row.get(attribute["name"]) or ()) for tag in attribute["tags"]] for row in tags])
+        counts = count_tags(given[known].astype(int), chosen[known, where].astype(int))
+        f1 = 2 * counts.true_positives / np.maximum(counts.true_positives + counts.support
+                                                    + counts.false_positives, 1)
+        present = counts.support > 0
+        tail = present & (np.array(attribute["counts"]) <= rare)
+        found[f"{attribute['name']}/tail"] = float(f1[tail].mean()) if tail.any() else float("nan")
+        found[f"{attribute['name']}/all"] = float(f1[present].mean())
+    return found
+
+
+def table(results: list[dict[str, dict[str, float]]]) -> str:
+    """Mean ± std over seeds; differences to the first method, seed by seed, in points."""
+    methods = list(results[0])
+    lines = ["| macro-F1 | " + " | ".join([methods[0], *(f"{name} | difference" for name in methods[1:])]) + " |"]
+    lines.append("|---" * (2 * len(methods)) + "|")
+    for figure in results[0][methods[0]]:
+        values = {name: np.array([run[name][figure] for run in results]) for name in methods}
+        cells = []
+        for name in methods:
+            cells.append(f"{values[name].mean():.3f} ± {values[name].std():.3f}")
+            if name != methods[0]:
+                points = 100 * (values[name] - values[methods[0]])
+                cells.append(f"{points.mean():+.1f} ± {points.std():.1f}")
+        lines.append(f"| {figure} | " + " | ".join(cells) + " |")
+    return "\n".join(lines) + "\n"
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

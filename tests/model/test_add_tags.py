@@ -1,0 +1,185 @@
+"""Tags added by name to a trained model."""
+
+import copy
+
+import pytest
+import torch
+from transformers import AutoConfig
+
+from hf_tagger.model.configuration_tagger import TaggerConfig
+from hf_tagger.model.modeling_tagger import TaggerModel
+from hf_tagger.model.pipeline_tagger import ProductTaggingPipeline
+from hf_tagger.model.processing_tagger import TaggerProcessor
+from hf_tagger.training.gate import GateSettings, fit_gate
+from hf_tagger.training.losses import TaggingLoss
+from hf_tagger.training.tag_tokenizer import train_tag_tokenizer
+from hf_tagger.training.unigram_tokenizer import train_unigram_tokenizer
+from hf_tagger.training.words import WordsSettings, fit_words, text_batches
+
+COLOURS, USES = ["Red", "Blue", "Green", "Black"], ["Sports", "Party", "Office"]
+ATTRIBUTES = [
+    {"name": "colour", "kind": "single", "tags": COLOURS, "counts": [16] * 4, "none_count": 16},
+    {"name": "usage", "kind": "multi", "tags": USES, "thresholds": [0.3, 0.5, 0.4]},
+]
+TEXTS = ["red shirt for party", "plain shoe", "sage shirt", "rain jacket in blue for rain", "green shoe for office"]
+
+
+def product(number):
+    colour = [*COLOURS, None][number % 5]
+    uses = [use for place, use in enumerate(USES) if number // 5 >> place & 1]
+    text = " ".join([colour or "plain", ["shirt", "shoe", "jacket"][number % 3], *(f"for {use}" for use in uses)])
+    return {"text": text.lower(), "tags": {"colour": [colour] if colour else [], "usage": uses}}
+
+
+@pytest.fixture(scope="module")
+def trained():
+    """(model, processor) trained on eighty short texts: what the towers and what the words say of four colours."""
+    torch.manual_seed(0)
+    products = [product(number) for number in range(80)]
+    tokenizer = train_unigram_tokenizer([*(item["text"] for item in products), *TEXTS] * 2, 120)
+    processor = TaggerProcessor(None, tokenizer, max_length=16)
+    bert = AutoConfig.for_model("bert", vocab_size=len(tokenizer), hidden_size=32, num_hidden_layers=1,
+                                num_attention_heads=2, intermediate_size=32)  # fmt: skip
+    model = TaggerModel(TaggerConfig(attributes=copy.deepcopy(ATTRIBUTES), text_config=bert, vision_config=None,
+                                     hidden_size=32, lexical_buckets=1024, name_match=True, word_views=2))  # fmt: skip
+    model.name_tags(processor)
+    batches = list(text_batches(products, processor, ATTRIBUTES))
+    views = [[(1.0, batches)], [(1.0, batches)]]
+    fit_words(model.words, ATTRIBUTES, model.candidate_attribute, views, WordsSettings(buckets=1024))
+    ((ids, mask, labels),) = batches
+    loss, optimizer = TaggingLoss(ATTRIBUTES), torch.optim.AdamW(model.parameters(), lr=3e-3)
+    for _ in range(40):
+        logits = model.train()(input_ids=ids, attention_mask=mask).encoder_logits
+        loss(logits[:, :7], logits[:, 7:], labels).mean().backward()
+        optimizer.step()
+        optimizer.zero_grad()
+    with torch.no_grad():
+        found = model.eval()(input_ids=ids, attention_mask=mask)
+    rows = [(found.evidence, found.gate_features, labels)]
+    fit_gate(model.evidence_gate, ATTRIBUTES, model.candidate_attribute, rows, GateSettings())
+    return model, processor
+
+
+@torch.no_grad()
+def outputs(model, processor, texts=TEXTS):
+    return model(**processor(text=texts))
+
+
+def scores(model, processor, texts=TEXTS):
+    """{attribute: {tag: scores [B]}}."""
+    found = outputs(model, processor, texts)
+    columns = model.tag_scores(found.tag_logits, found.none_logits).T
+    slices = model.config.attribute_slices()
+    return {attribute["name"]: dict(zip(attribute["tags"], columns[slices[attribute["name"]]], strict=True))
+            for attribute in model.config.attributes}  # fmt: skip
+
+
+def grown(trained, **tags):
+    model, processor = copy.deepcopy(trained[0]), trained[1]
+    model.add_tags(tags, processor)
+    return model, processor
+
+
+def test_the_trained_model_reads_its_own_tags(trained):
+    found = scores(*trained)
+    assert found["colour"]["Red"][0] > 0.9 and found["colour"]["Green"][4] > 0.9
+    assert found["usage"]["Party"][0] > 0.9 > 0.1 > found["usage"]["Party"][1]
+
+
+def test_a_new_tag_scores_high_where_its_name_stands_and_low_elsewhere(trained):
+    found = scores(*grown(trained, colour=["Sage"], usage=["Rain"]))
+    sage, rain = found["colour"]["Sage"], found["usage"]["Rain"]
+    assert sage[2] == max(colour[2] for colour in found["colour"].values()) and sage[2] > 0.2
+    assert sage[[0, 3, 4]].max() < 0.02
+    assert rain[3] > 0.5 > 2 * rain[[0, 2, 4]].max()
+
+
+def test_a_tag_added_to_a_multi_attribute_moves_no_other_score(trained):
+    before, after = scores(*trained), scores(*grown(trained, usage=["Rain", "Red", "Party Wear"]))
+    assert list(after["usage"]) == [*USES, "Rain", "Red", "Party Wear"]
+    for name, tags in before.items():
+        for tag, expected in tags.items():
+            torch.testing.assert_close(after[name][tag], expected, rtol=0, atol=1e-6)
+
+
+def test_a_tag_added_to_a_single_attribute_takes_its_share_from_the_others_alike(trained):
+    found = outputs(*trained)
+    old = trained[0].tag_scores(found.tag_logits, found.none_logits)
+    model, processor = grown(trained, colour=["Zircon"])
+    after = scores(model, processor)
+    left = 1 - after["colour"]["Zircon"]
+    for place, colour in enumerate(COLOURS):
+        torch.testing.assert_close(after["colour"][colour], old[:, place] * left, rtol=1e-3, atol=1e-5)
+    for place, use in enumerate(USES):
+        torch.testing.assert_close(after["usage"][use], old[:, 4 + place], rtol=0, atol=1e-6)
+
+
+def test_the_configuration_grows_along(trained):
+    model, _ = grown(trained, colour=["Sage"], usage=["Rain"])
+    colour, usage = model.config.attributes
+    assert colour["tags"] == [*COLOURS, "Sage"] and colour["counts"] == [16] * 4 + [0]
+    assert usage["thresholds"] == pytest.approx([0.3, 0.5, 0.4, 0.4])
+    assert trained[0].config.attributes[0]["tags"] == COLOURS
+    assert model.config.num_tags == 9 and model.candidate_attribute.tolist() == [0] * 5 + [1] * 4 + [0, 1]
+
+
+def test_tags_can_be_added_again_and_the_grown_model_saved(trained, tmp_path):
+    model, processor = grown(trained, colour=["Sage"])
+    model.add_tags({"usage": ["Rain"], "colour": ["Teal"]}, processor)
+    at_once = scores(*grown(trained, colour=["Sage", "Teal"], usage=["Rain"]))
+    one_by_one = scores(model, processor)
+    for name, tags in at_once.items():
+        assert list(one_by_one[name]) == list(tags)
+        for tag, expected in tags.items():
+            torch.testing.assert_close(one_by_one[name][tag], expected, rtol=1e-3, atol=1e-5)
+    model.save_pretrained(tmp_path)
+    again = TaggerModel.from_pretrained(tmp_path)
+    torch.testing.assert_close(outputs(again, processor).tag_logits, outputs(model, processor).tag_logits)
+
+
+def test_a_grown_model_trains_on(trained):
+    model, processor = grown(trained, colour=["Sage"])
+    model.train()(**processor(text=TEXTS)).encoder_logits.square().mean().backward()
+    assert model.tag_head.embeddings.weight.grad[4].any() and model.tag_head.bias.weight.grad.shape == (10, 1)
+    assert not model.words.lexical.weight.weight.requires_grad
+
+
+@pytest.mark.parametrize(("tags", "message"), [
+    ({"color": ["Sage"]}, "unknown attribute 'color'; this model knows: colour, usage"),
+    ({"colour": ["Red"]}, "'colour' has the tag 'Red' already"),
+    ({"colour": ["Sage", "Sage"]}, "'colour' has the tag 'Sage' already"),
+])  # fmt: skip
+def test_tags_that_cannot_be_added_are_refused_and_nothing_changes(trained, tags, message):
+    model, processor = trained
+    with pytest.raises(ValueError, match=message):
+        model.add_tags({"usage": ["Rain"]} | tags, processor)
+    assert [entry["tags"] for entry in model.config.attributes] == [COLOURS, USES]
+    model.add_tags({}, processor)
+    assert model.config.num_tags == 7
+
+
+def test_a_model_that_knows_tags_by_index_only_says_so(trained):
+    config = TaggerConfig(attributes=ATTRIBUTES, text_config=trained[0].config.text_config, vision_config=None,
+                          hidden_size=8, tag_head="linear")  # fmt: skip
+    with pytest.raises(ValueError, match="needs tag_head='names' and a text tower"):
+        TaggerModel(config).add_tags({"colour": ["Sage"]}, trained[1])
+
+
+def test_a_tag_added_by_name_is_told_to_the_decoder_and_can_be_written(trained):
+    model, processor = copy.deepcopy(trained)
+    names = [*COLOURS, *USES, "Sage"] * 5
+    processor.set_tag_tokenizer(train_tag_tokenizer(names, attributes=["colour"], vocab_size=400))
+    torch.manual_seed(0)
+    model.add_decoder({"vocab_size": len(processor.tag_tokenizer), "d_model": 32, "layers": 2, "heads": 2,
+                       "ffn_dim": 64, "attributes": ["colour"]}, processor.tag_tokenizer)  # fmt: skip
+    model.eval().add_tags({"colour": ["Sage"]}, processor)
+    tags = [tag for attribute in model.config.attributes for tag in attribute["tags"]]
+    pieces = processor.tag_tokenizer("Sage", add_special_tokens=False)["input_ids"]
+    told = model.decoder_memory.tag_pieces[tags.index("Sage")].tolist()
+    assert len(model.decoder_memory.tag_pieces) == len(tags) and told[:len(pieces)] == pieces
+    torch.manual_seed(0)
+    results = ProductTaggingPipeline(model, processor=processor)(
+        ["sage shirt"] * 32, free_form=True, constrained=True, attributes=["colour"], threshold=1.0, min_score=0.0,
+        do_sample=True)
+    written = {(tag["label"], tag["attribute"]) for tags in results for tag in tags}
+    assert ("Sage", "colour") in written and written <= {(tag, "colour") for tag in [*COLOURS, "Sage"]}

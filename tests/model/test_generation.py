@@ -1,0 +1,125 @@
+import random
+import time
+
+import numpy as np
+import pytest
+import torch
+from transformers import LogitsProcessorList
+
+from hf_tagger.model.free_form import TagLogitsProcessor
+from hf_tagger.model.generation import BOS, EOS, PAD, SEPARATOR, TagPrior, TagRules, TagTrie, split_tags
+
+VOCABULARY, FIRST_CONTROL = 30, 27
+DECODER = {"vocab_size": VOCABULARY, "languages": ["de"], "attributes": ["colour", "category"]}
+# "ab", "abc", "abd", "e" and "fg": some tags begin others.
+TAGS = [[5, 6], [5, 6, 7], [5, 6, 8], [9], [10, 11]]
+
+
+def allowed(written, **options):
+    processor = TagLogitsProcessor(1, TagRules(DECODER, **options))
+    scores = processor(torch.tensor([[BOS, *written]]), torch.zeros(1, VOCABULARY))
+    return set(torch.isfinite(scores[0]).nonzero()[:, 0].tolist())
+
+
+def test_a_trie_finds_its_tags_and_nothing_else():
+    trie = TagTrie(TAGS)
+    assert [trie.find(tag) for tag in TAGS] == [0, 1, 2, 3, 4] and len(trie) == 5
+    assert trie.find([5]) is None and trie.find([5, 6, 9]) is None and trie.find([]) is None
+    assert len(TagTrie([[5], [5]])) == 1
+    with pytest.raises(ValueError, match="tag 1 has no token"):
+        TagTrie([[5], []])
+
+
+def test_free_lists_hold_no_control_no_padding_and_no_empty_tag():
+    words = set(range(5, FIRST_CONTROL))
+    assert allowed([]) == words | {EOS}
+    assert allowed([5]) == words | {EOS, SEPARATOR}
+    assert allowed([5, SEPARATOR]) == words
+    assert allowed([5, SEPARATOR, 6], max_tags=2) == words | {EOS}
+    assert allowed([5], max_tags=2) == words | {EOS, SEPARATOR}
+
+
+def test_a_trie_lets_only_unused_tags_through():
+    options = {"trie": TagTrie(TAGS)}
+    assert allowed([], **options) == {5, 9, 10, EOS}
+    assert allowed([5], **options) == {6}
+    assert allowed([5, 6], **options) == {7, 8, EOS, SEPARATOR}
+    assert allowed([5, 6, SEPARATOR], **options) == {5, 9, 10}
+    assert allowed([5, 6, SEPARATOR, 5, 6], **options) == {7, 8}, "the tag itself is used, longer ones are not"
+    assert allowed([9, SEPARATOR], **options) == {5, 10}
+    assert allowed([5, 6, 7, SEPARATOR, 5, 6, 8, SEPARATOR, 5, 6, SEPARATOR, 9, SEPARATOR, 10, 11], **options) == {EOS}
+    assert allowed([9], max_tags=1, **options) == {EOS}
+
+
+def prior_of(tokens, prior, written=(), product=0, products=2):
+    """What a prior adds for each of the tokens that go on from `written`, the last of which ends the tag."""
+    added, written = [], list(written)
+    for token in tokens:
+        rows = [[EOS]] * products
+        rows[product] = list(written)
+        scores = np.zeros((products, VOCABULARY))
+        prior.add(scores, rows)
+        assert not scores[[row for row in range(products) if row != product]].any(), "finished rows are left alone"
+        added.append(scores[product, token])
+        written.append(token)
+    return sum(added)
+
+
+@pytest.mark.parametrize("end", [EOS, SEPARATOR])
+def test_a_prior_adds_up_to_the_share_of_a_tag_among_those_not_yet_written(end):
+    trie, probabilities = TagTrie(TAGS), np.array([[0.1, 0.2, 0.4, 0.8, 0.05], [0.5, 0.1, 0.1, 0.1, 0.2]])
+    prior = TagPrior(trie, probabilities, nothing=np.array([0.3, 0.0]), weight=0.5)
+    for product, (beliefs, something) in enumerate(zip(probabilities, (0.7, 1.0), strict=True)):
+        for tag, belief in zip(TAGS, beliefs, strict=True):
+            share = something * belief / beliefs.sum()
+            assert prior_of([*tag, end], prior, product=product) == pytest.approx(0.5 * np.log(share))
+    assert prior_of([EOS], prior) == pytest.approx(0.5 * np.log(0.3))
+    assert -20 < prior_of([EOS], prior, product=1) < -10, "unlikely, not impossible"
+    # "abc" and "e" are written: what they held is gone.
+    written, left = [*TAGS[1], SEPARATOR, *TAGS[3], SEPARATOR], [0.1, 0.4, 0.05]
+    for tag, belief in zip([TAGS[0], TAGS[2], TAGS[4]], left, strict=True):
+        assert prior_of([*tag, end], prior, written) == pytest.approx(0.5 * np.log(belief / sum(left)))
+
+
+def test_beams_share_the_prior_of_their_product_and_nothing_certain_is_infinite():
+    prior = TagPrior(TagTrie(TAGS), np.array([[0.0, 0.0, 0.0, 1.0, 0.0], [0.0, 0.0, 0.0, 0.0, 1.0]]),
+                     nothing=np.array([0.0, 0.0]))
+    rules = TagRules(DECODER, trie=prior.trie, prior=prior)
+    chosen_by = rules.apply(np.zeros((4, VOCABULARY), np.float32), [[], [], [], [9, SEPARATOR]])
+    assert chosen_by.argmax(1).tolist() == [9, 9, 10, 10]
+    finite = rules.apply(np.zeros((2, VOCABULARY), np.float32), [[5], [9]])
+    assert np.isfinite(finite[0, 6]) and np.isfinite(finite[1, [EOS, SEPARATOR]]).all()
+
+
+@pytest.mark.parametrize("max_tags", [None, 2])
+def test_whatever_is_sampled_under_a_trie_is_a_list_of_different_tags(max_tags):
+    trie = TagTrie(TAGS)
+    processor = LogitsProcessorList([TagLogitsProcessor(1, TagRules(DECODER, max_tags, trie))])
+    torch.manual_seed(0)
+    rows, lengths = torch.full((64, 1), BOS), set()
+    for _ in range(24):
+        scores = processor(rows, torch.randn(64, VOCABULARY) * 3)
+        done = (rows == EOS).any(1)
+        tokens = torch.multinomial(scores.softmax(-1), 1)[:, 0]
+        rows = torch.cat([rows, torch.where(done, PAD, tokens)[:, None]], dim=1)
+    for row in rows[:, 1:].tolist():
+        assert EOS in row
+        tags = [tag for tag in split_tags(row) if tag]
+        assert all(tag in TAGS for tag in tags) and len({tuple(tag) for tag in tags}) == len(tags)
+        lengths.add(len(tags))
+    assert lengths == ({0, 1, 2} if max_tags else {0, 1, 2, 3, 4, 5})
+
+
+def test_a_hundred_thousand_tags_build_in_seconds_and_cost_little_per_step():
+    draw = random.Random(0)
+    tags = list({tuple(draw.choices(range(5, 4000), k=draw.randint(1, 6))) for _ in range(100_000)})
+    start = time.perf_counter()
+    trie = TagTrie(tags)
+    assert time.perf_counter() - start < 10 and len(trie) == len(tags)
+    processor = TagLogitsProcessor(1, TagRules(DECODER | {"vocab_size": 4020}, trie=trie))
+    written = [BOS, *tags[0], SEPARATOR, *tags[1], SEPARATOR]
+    rows, scores = torch.tensor([written] * 32), torch.zeros(32, 4020)
+    start = time.perf_counter()
+    for _ in range(5):
+        processor(rows, scores)
+    assert (time.perf_counter() - start) / 5 < 0.1

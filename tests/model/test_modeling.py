@@ -1,0 +1,322 @@
+"""What `TaggerModel` promises of its outputs, towers and saved folders. Tags added later: see test_add_tags."""
+
+import pytest
+import torch
+from transformers import AutoConfig, AutoModel, AutoProcessor
+
+import hf_tagger  # noqa: F401  registers the Auto classes
+from hf_tagger.model.configuration_tagger import RecurrentTextConfig, TaggerConfig
+from hf_tagger.model.modeling_tagger import TaggerModel
+from hf_tagger.model.processing_tagger import TaggerProcessor
+from tests.tiny_tagger import ATTRIBUTES, SIZE, WORDS, photo, tiny_processor
+
+TEXTS = ["red mug", None, "blue waterproof dress", "new handmade red and blue dress", None]
+PHOTOS = [[photo("Red", "Mug")], [photo("Blue", "Mug", seed=1)], [], [photo(seed=2), photo("Blue", seed=3)], []]
+FUSIONS = ["concat", "gated", "attention", "late"]
+BERT = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 32}
+SWIN = {"embed_dim": 8, "depths": [1, 1], "num_heads": [1, 2], "img_size": SIZE, "window_size": 4}
+TOWERS = {
+    "test_resnet": {},
+    "test_efficientnet": {},
+    "test_convnext": {},
+    "test_vit": {"img_size": SIZE},
+    "swin_tiny_patch4_window7_224": SWIN,
+}
+
+
+def text_config(kind="bert"):
+    if kind == "bert":
+        return AutoConfig.for_model("bert", vocab_size=len(WORDS), pad_token_id=0, **BERT)
+    return RecurrentTextConfig(cell=kind, vocab_size=len(WORDS), embedding_size=8, hidden_size=16)
+
+
+def tagger(text="bert", architecture="test_resnet", **options):
+    """A model with all kinds of evidence whose weights, buffers included, are random enough to matter."""
+    torch.manual_seed(0)
+    vision = architecture and AutoConfig.for_model(
+        "timm_wrapper", architecture=architecture, do_pooling=True, model_args=TOWERS[architecture]
+    )
+    words = {"lexical_buckets": 256, "name_match": True, "word_views": 2} if text else {}
+    options = {"attributes": ATTRIBUTES, "hidden_size": 16, "dropout": 0.0} | words | options
+    model = TaggerModel(TaggerConfig(text_config=text_config(text) if text else None, vision_config=vision, **options))
+    if text:
+        model.name_tags(tiny_processor())
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(0.2 * torch.randn_like(parameter))
+        for name, buffer in model.named_buffers():
+            if buffer.is_floating_point() and not name.endswith(("histogram.mean", "histogram.std")):
+                buffer.add_(0.2 * torch.rand_like(buffer))
+    return model.eval()
+
+
+def batch(texts=TEXTS, photos=PHOTOS):
+    """Rows with text, photos, both and neither (the last)."""
+    return dict(tiny_processor()(text=texts, images=photos))
+
+
+def one(row):
+    return batch([TEXTS[row]], [PHOTOS[row]])
+
+
+@torch.no_grad()
+def outputs(model, inputs, **options):
+    return dict(model(**inputs, **options))
+
+
+def assert_same(found, expected):
+    assert found.keys() == expected.keys()
+    for name, value in expected.items():
+        assert torch.equal(found[name], value), name
+
+
+def reopened(folder, cls=TaggerModel, **options):
+    """The saved model, its weights in memory of their own: kernels round otherwise on a mapped file's alignment."""
+    model, report = cls.from_pretrained(folder, output_loading_info=True, **options)
+    assert not any(report.values()), report
+    for tensor in [*model.parameters(), *model.buffers()]:
+        tensor.data = tensor.data.clone(memory_format=torch.preserve_format)
+    return model
+
+
+@pytest.mark.parametrize("architecture", TOWERS)
+def test_a_saved_model_gives_the_very_same_outputs(architecture, tmp_path):
+    options = {} if architecture in ("test_vit", "swin_tiny_patch4_window7_224") else {"vision_stages": [0, 1]}
+    model = tagger(architecture=architecture, colour_histogram=True, fusion="attention", fusion_heads=4, **options)
+    expected = outputs(model, batch())
+    assert expected["tag_logits"].shape == (5, 6) and expected["none_logits"].shape == (5, 3)
+    assert expected["last_hidden_state"].shape[:2] == expected["attention_mask"].shape
+    model.save_pretrained(tmp_path)
+    again = reopened(tmp_path)
+    assert_same(outputs(again, batch()), expected)
+    assert again.config.attributes == model.config.attributes
+
+
+def test_sharded_and_bfloat16_folders_give_the_very_same_outputs(tmp_path):
+    model = tagger()
+    model.save_pretrained(tmp_path / "sharded", max_shard_size="500KB")
+    assert len(list((tmp_path / "sharded").glob("model-*.safetensors"))) > 1
+    assert_same(outputs(reopened(tmp_path / "sharded"), batch()), outputs(model, batch()))
+
+    half, inputs = model.to(torch.bfloat16), batch()
+    inputs["pixel_values"] = inputs["pixel_values"].bfloat16()
+    half.save_pretrained(tmp_path / "half")
+    again = reopened(tmp_path / "half", dtype="auto")
+    assert again.dtype == torch.bfloat16
+    assert_same(outputs(again, inputs), outputs(half, inputs))
+
+
+def test_auto_classes_open_model_and_processor(tmp_path):
+    model, processor = tagger("gru"), tiny_processor()
+    model.save_pretrained(tmp_path)
+    processor.save_pretrained(tmp_path)
+    again, reader = reopened(tmp_path, AutoModel), AutoProcessor.from_pretrained(tmp_path)
+    assert isinstance(again, TaggerModel) and isinstance(reader, TaggerProcessor)
+    inputs = reader(text=TEXTS, images=PHOTOS)
+    assert_same(dict(inputs), batch())
+    assert_same(outputs(again, inputs), outputs(model, batch()))
+
+
+@pytest.mark.parametrize("fusion", FUSIONS)
+def test_every_fusion_gives_a_sequence_with_its_mask_and_a_pooled_vector(fusion):
+    model = tagger(fusion=fusion, fusion_heads=4)
+    inputs = batch()
+    found = outputs(model, inputs, output_sequence=True)
+    sequence, mask = found["last_hidden_state"], found["attention_mask"]
+    assert found["pooled"].shape == (5, 16) and sequence.shape == (*mask.shape, 16) and mask.dtype == torch.bool
+    # The proxy of an absent text, the tokens, the proxy of an absent photo, and the photos' 1 x 1 feature maps.
+    tokens = inputs["attention_mask"].sum(1)
+    photos = inputs["pixel_mask"].sum(1)
+    assert mask.sum(1).tolist() == (tokens.clamp(min=1) + photos.clamp(min=1)).tolist()
+    without = outputs(model, inputs)
+    assert ("last_hidden_state" in without) == (fusion == "attention")
+    torch.testing.assert_close(without["tag_logits"], found["tag_logits"])
+
+
+@pytest.mark.parametrize("fusion", FUSIONS)
+@pytest.mark.parametrize("text", ["bert", "lstm"])
+def test_a_row_scores_the_same_in_any_company(fusion, text):
+    model = tagger(text, fusion=fusion, fusion_heads=4)
+    together = outputs(model, batch())
+    for row in range(4):
+        alone = outputs(model, one(row))
+        for name in ("tag_logits", "none_logits", "pooled"):
+            torch.testing.assert_close(alone[name][0], together[name][row], rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(together["tag_logits"][4].isfinite().all(), torch.tensor(True))
+
+
+def count_runs(model):
+    runs = {"text": 0, "vision": 0}
+
+    def counting(tower):
+        def hook(module, args, kwargs):
+            first = args[0] if args else kwargs["input_ids"]
+            runs[tower] += len(first)
+
+        return hook
+
+    for tower in runs:
+        getattr(model.encoder, f"{tower}_tower").register_forward_pre_hook(counting(tower), with_kwargs=True)
+    return runs
+
+
+def test_a_tower_runs_only_for_the_rows_that_have_something_for_it():
+    model = tagger()
+    runs = count_runs(model)
+    outputs(model, one(0))
+    assert runs == {"text": 1, "vision": 1}
+    outputs(model, one(1))
+    assert runs == {"text": 1, "vision": 2}
+    outputs(model, one(2))
+    assert runs == {"text": 2, "vision": 2}
+    outputs(model, batch())  # three texts; four photos of three products
+    assert runs == {"text": 5, "vision": 6}
+    inputs = batch()
+    inputs["attention_mask"] = torch.zeros_like(inputs["attention_mask"])
+    outputs(model, inputs)
+    assert runs == {"text": 5, "vision": 10}
+
+
+def test_what_an_absent_modality_is_filled_with_does_not_matter():
+    model, inputs = tagger(), batch()
+    expected = outputs(model, inputs)
+    no_text, no_photo = ~inputs["attention_mask"].bool(), ~inputs["pixel_mask"]
+    inputs["input_ids"] = inputs["input_ids"].masked_fill(no_text, 3)
+    inputs["pixel_values"] = inputs["pixel_values"].masked_fill(no_photo[..., None, None, None], 7.0)
+    assert_same(outputs(model, inputs), expected)
+
+
+def test_one_model_reads_text_photo_or_both_differently():
+    model = tagger()
+    both, text, image = (outputs(model, batch(*given))["encoder_logits"] for given in (
+        ([TEXTS[0]], [PHOTOS[0]]), ([TEXTS[0]], [[]]), ([None], [PHOTOS[0]])))
+    assert (both - text).abs().max() > 1e-3 < (both - image).abs().max()
+
+
+@pytest.mark.parametrize(("text", "architecture"), [("bert", None), (None, "test_resnet")])
+@pytest.mark.parametrize("fusion", FUSIONS)
+def test_models_with_one_tower(text, architecture, fusion, tmp_path):
+    model = tagger(text, architecture, fusion=fusion, fusion_heads=4)
+    row = 0 if text else 1
+    inputs = batch()
+    found = outputs(model, inputs)
+    assert found["tag_logits"].isfinite().all()
+    assert not hasattr(model.encoder, "vision_tower" if text else "text_tower")
+    alone = outputs(model, one(row))["tag_logits"][0]
+    torch.testing.assert_close(alone, found["tag_logits"][row], rtol=1e-4, atol=1e-4)
+    model.save_pretrained(tmp_path)
+    assert_same(outputs(reopened(tmp_path), inputs), found)
+
+
+def test_several_photos_count_alike_whatever_their_order():
+    model = tagger()
+    first, second = photo("Red", "Mug"), photo("Blue", "Dress")
+    one_of_each = outputs(model, batch([None], [[first, second]]))["tag_logits"]
+    torch.testing.assert_close(outputs(model, batch([None], [[second, first]]))["tag_logits"], one_of_each)
+    alone = outputs(model, batch([None], [[first]]))["tag_logits"]
+    torch.testing.assert_close(outputs(model, batch([None], [[first, first]]))["tag_logits"], alone)
+    assert (one_of_each - alone).abs().max() > 1e-3
+
+
+def test_modality_dropout_takes_one_modality_and_only_from_rows_that_have_both():
+    model = tagger(modality_dropout={"text": 0.3, "image": 0.3})
+    rows = [0, 1, 2] * 200
+    inputs = batch([TEXTS[row] for row in rows], [PHOTOS[row] for row in rows])
+    torch.manual_seed(0)
+    with torch.no_grad():
+        present = model.train().encoder.run_towers(**inputs).present.view(200, 3, 2)
+    assert present[:, 1].tolist() == [[False, True]] * 200 and present[:, 2].tolist() == [[True, False]] * 200
+    both = present[:, 0].float()
+    assert 0.6 < both[:, 0].mean() < 0.8 and 0.6 < both[:, 1].mean() < 0.8
+    assert both.any(1).all()
+    with torch.no_grad():
+        assert model.eval().encoder.run_towers(**inputs).present.view(200, 3, 2)[:, 0].all()
+
+
+def test_training_logits_are_the_encoders_alone():
+    model = tagger(architecture="test_convnext")
+    training, evaluating = outputs(model.train(), one(0)), outputs(model.eval(), one(0))
+    assert "evidence" not in training
+    assert torch.equal(training["tag_logits"], training["encoder_logits"][:, : model.config.num_tags])
+    assert evaluating["evidence"][:, 1:].any()
+
+
+def test_words_are_silent_where_a_product_has_no_text():
+    model = tagger(architecture="test_convnext").eval()
+    texts_there = outputs(model, batch())["evidence"][:, 1:].flatten(1).any(1)
+    assert texts_there.tolist() == batch()["attention_mask"].bool().any(1).tolist()
+    assert not texts_there.all()
+
+
+def test_stored_features_stand_in_for_the_towers():
+    model = tagger()
+    inputs = batch()
+    with torch.no_grad():
+        features = model.encoder.run_towers(**inputs)
+    runs = count_runs(model)
+    torch.testing.assert_close(outputs(model, {"features": features})["encoder_logits"],
+                               outputs(model, inputs)["encoder_logits"])
+    assert runs == {"text": 3, "vision": 4}
+    with pytest.raises(ValueError, match="token states, which .* do not keep"):
+        model(features=features, output_sequence=True)
+
+
+@pytest.mark.parametrize("cell", ["lstm", "gru"])
+def test_recurrent_text_towers_learn_and_round_trip(cell, tmp_path):
+    model = tagger(cell, None)
+    inputs = batch()
+    model.train()(**inputs).encoder_logits.square().sum().backward()
+    assert model.encoder.text_tower.rnn.weight_hh_l0.grad.abs().max() > 0
+    expected = outputs(model.eval(), inputs)
+    model.save_pretrained(tmp_path)
+    assert_same(outputs(reopened(tmp_path), inputs), expected)
+    with pytest.raises(ValueError, match="must be even"):
+        RecurrentTextConfig(hidden_size=15)
+
+
+def test_late_fusion_averages_the_logits_of_the_modalities_that_are_there():
+    model = tagger(fusion="late")
+    model.late_weights.weight.data = torch.tensor([[0.0, 0.0], [2.0, -1.0], [-20.0, 20.0]])
+    both, text, image = (outputs(model, batch(*given))["encoder_logits"][0] for given in (
+        ([TEXTS[0]], [PHOTOS[0]]), ([TEXTS[0]], [[]]), ([None], [PHOTOS[0]])))
+    weights = model.late_weights.weight.softmax(1)[model.candidate_attribute]
+    torch.testing.assert_close(both, weights[:, 0] * text + weights[:, 1] * image, rtol=1e-4, atol=1e-4)
+
+
+def test_scores_are_a_softmax_with_none_for_single_and_sigmoids_for_multi_attributes():
+    model = tagger()
+    logits, none = torch.tensor([[1.0, 2.0, 0.0, 0.0, -1.0, 3.0]]), torch.tensor([[0.5, 5.0, 9.0]])
+    scores = model.tag_scores(logits, none)
+    colour = torch.tensor([1.0, 2.0, 0.5]).softmax(0)
+    category = torch.tensor([0.0, 0.0, 5.0]).softmax(0)
+    expected = [*colour[:2], *category[:2], *torch.tensor([-1.0, 3.0]).sigmoid()]
+    torch.testing.assert_close(scores[0], torch.stack(expected))
+    assert model.predicted_tags(scores).tolist() == [[False, True, False, False, False, True]]
+
+
+def test_fitted_thresholds_decide():
+    colour, category, features = ATTRIBUTES
+    model = tagger(attributes=[colour | {"thresholds": [0.2, 0.9]}, category, features | {"thresholds": [0.3, 0.99]}])
+    scores = torch.tensor([[0.3, 0.6, 0.9, 0.05, 0.31, 0.98], [0.4, 0.1, 0.1, 0.2, 0.2, 0.995]])
+    assert model.predicted_tags(scores).tolist() == [
+        [False, False, True, False, True, False], [True, False, False, False, False, True]]
+
+
+@pytest.mark.parametrize(("change", "message"), [
+    ({"attributes": []}, "names no attributes"),
+    ({"attributes": [ATTRIBUTES[0], ATTRIBUTES[0]]}, "a name of its own"),
+    ({"attributes": [{"name": "a", "kind": "singel", "tags": ["x"]}]}, "'single' or 'multi', got 'singel'"),
+    ({"attributes": [{"name": "a", "kind": "single", "tags": ["x", "x"]}]}, "each tag once"),
+    ({"attributes": [{"name": "a", "kind": "single", "tags": ["x"], "counts": [1, 2]}]}, "2 counts for 1 tags"),
+    ({"fusion": "attention", "fusion_heads": 3}, "not a multiple of fusion_heads"),
+    ({"modality_dropout": {"photo": 0.1}}, "takes text and image"),
+    ({"text": None, "name_match": True}, "need a text_config"),
+])  # fmt: skip
+def test_configurations_that_make_no_sense_are_refused(change, message):
+    with pytest.raises(ValueError, match=message):
+        tagger(**change)
+
+
+def test_a_product_with_nothing_to_read_is_refused():
+    with pytest.raises(ValueError, match="a product needs text or a photo"):
+        tagger()()
