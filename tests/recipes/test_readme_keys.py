@@ -20,7 +20,8 @@ REQUIRED = object()
 
 
 def settings_in(hint) -> tuple[type | None, str]:
-    """The dataclass in a type hint, and what its keys are below: "" a key, ".NAME" a name of the user's, ".N" an item."""
+    """The dataclass in a type hint, and what stands between its key and its own keys: "", ".NAME" (a name of the
+    user's) or ".N" (a list's item)."""
     if dataclasses.is_dataclass(hint):
         return hint, ""
     for argument in typing.get_args(hint):
@@ -66,22 +67,26 @@ def test_readme_has_a_section_for_every_group_of_keys_and_no_other(documented):
 
 @pytest.mark.parametrize("heading", all_sections())
 def test_readme_lists_the_keys_of_a_section_with_their_defaults(heading, documented):
-    fields = {field.name: field for field in dataclasses.fields(all_sections()[heading]) if field.init}
-    keys = documented.get(heading, {})
+    cls, keys = all_sections()[heading], documented.get(heading, {})
+    fields = {field.name: field for field in dataclasses.fields(cls) if field.init}
     missing, unknown = fields.keys() - keys.keys(), keys.keys() - fields.keys()
     assert not missing, f"recipes/README.md, {heading}: add {', '.join(sorted(missing))}"
-    assert not unknown, f"recipes/README.md, {heading}: no such key {', '.join(sorted(unknown))}"
-    for key, cell in keys.items():
-        default = default_of(fields[key])
-        default = list(default) if isinstance(default, tuple) else default
-        if cell in ("required", "below"):
-            wanted = "required" if default is REQUIRED else "below" if settings_below(heading, key, default) else default
-            assert cell == wanted, f"{heading}, {key}: the default is {wanted!r}"
-        else:
-            assert yaml.safe_load(cell.strip("`")) == default, f"{heading}, {key}: the default is {default!r}"
+    assert not unknown, f"recipes/README.md, {heading}: there is no key {', '.join(sorted(unknown))}"
+    hints = typing.get_type_hints(cls)
+    wrong = [f"{key}: {cell}, wanted {wanted!r}" for key, cell in keys.items()
+             if read_cell(cell) != (wanted := shown_default(fields[key], hints[key]))]
+    assert not wrong, f"recipes/README.md, {heading}: {'; '.join(wrong)}"
 
 
-def settings_below(heading: str, key: str, default) -> bool:
-    """Whether the key holds further settings by default, or will by name."""
-    hint = typing.get_type_hints(all_sections()[heading])[key]
-    return settings_in(hint)[0] is not None and default is not None
+def read_cell(cell: str):
+    """A default in backticks as the YAML that it is; "required" and "below" as they stand."""
+    return yaml.safe_load(cell.strip("`")) if cell.startswith("`") else cell
+
+
+def shown_default(field: dataclasses.Field, hint):
+    default = default_of(field)
+    if default is REQUIRED:
+        return "required"
+    if default is not None and settings_in(hint)[0]:
+        return "below"
+    return list(default) if isinstance(default, tuple) else default
