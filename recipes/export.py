@@ -1,17 +1,15 @@
-"""Export a tagger to ONNX, in float32, in int8 and for OpenVINO, and prove that it still says the same.
+"""Export a tagger to ONNX, in float32 and in int8, and prove that it still says the same.
 
     python recipes/export.py runs/fashion recipes/configs/fashion.yaml
-    python recipes/export.py runs/fashion recipes/configs/fashion.yaml --openvino    # the extra: hf_tagger[openvino]
 
 MODEL is a model folder, an adapter folder or a Hub id. CATALOGUE is a YAML file with source and schema (the one the
 model was trained by will do), or the path of a catalogue that is written like the training one. Keys of `catalog` and
 `evaluation` can be overridden as `--key.sub value`.
 
-Written: OUT/onnx, OUT/onnx_int8 and, if asked for, OUT/openvino (OUT: the model's folder); the last is the first, run
-by OpenVINO in bfloat16, quick on CPUs that have instructions for it. Each has `parity.json`: the largest difference of
-logits on the validation split, macro-F1 of the model and of the export, products per second, p50 and p95 in
-milliseconds at batch 1 and 32, and size; where the model has a decoder, which is exported with it, also how often the
-same free-form tags are written, and the times with them. The vision tower computes in int8 only where it is quicker so.
+Written: OUT/onnx and OUT/onnx_int8 (OUT: the model's folder). Each has `parity.json`: the largest difference of logits
+on the validation split, macro-F1 of the model and of the export, products per second, p50 and p95 in milliseconds at
+batch 1 and 32, and size; where the model has a decoder, which is exported with it, also how often the same free-form
+tags are written, and the times with them. The vision tower computes in int8 only where it is quicker so.
 Layers that int8 harms are found on the validation split and left in float32, until at most --int8_changes of the
 decisions differ; the decoder always stays in float32. Fails where float32 logits differ by more than 1e-4 and by more
 than the model's own do between batches, where in float32 over 1 % of the products get other free-form tags, or where
@@ -33,7 +31,7 @@ from hf_tagger.catalog.loader import CatalogLoader
 from hf_tagger.catalog.quarantine import Refusal
 from hf_tagger.catalog.settings import open_catalog
 from hf_tagger.catalog.strict import ConfigError
-from hf_tagger.deployment.export import ExportError, export_tagger, for_openvino, size_mb
+from hf_tagger.deployment.export import ExportError, export_tagger, size_mb
 from hf_tagger.deployment.quantize import PARTS, parts_that_gain, quantize_within
 from hf_tagger.evaluation.inference import time_in_turns
 from hf_tagger.evaluation.machine import describe_machine
@@ -68,9 +66,6 @@ def main(arguments: list[str]) -> int:
             folders["onnx_int8"] = quantize_within(folders["onnx"], out / "onnx_int8", scaled, judged, parts,
                                                    options.int8_changes, say)
             exported["onnx_int8"] = OnnxTagger(folders["onnx_int8"], threads=torch.get_num_threads())
-        if options.openvino:
-            folders["openvino"] = for_openvino(folders["onnx"], out / "openvino")
-            exported["openvino"] = OnnxTagger(folders["openvino"], threads=torch.get_num_threads())
         say(f"comparing on {settings.evaluation.validation}")
         split = batches(tagger, catalog, settings, settings.evaluation.validation)
         (reference, *found), noise = both_predictions(tagger, list(exported.values()), split)
@@ -111,7 +106,6 @@ def parse(arguments: list[str]) -> tuple[argparse.Namespace, list[str]]:
                              "default: text, and vision where it is quicker so)")
     parser.add_argument("--int8_changes", type=float, default=0.005, metavar="SHARE",
                         help="decisions, one per product and attribute, that int8 may change (1: all; default: 0.005)")
-    parser.add_argument("--openvino", action="store_true", help="also write a folder that OpenVINO runs in bfloat16")
     parser.add_argument("--calibration_batches", type=int, default=4, help="batches that int8 scales are measured on")
     parser.add_argument("--products", type=int, default=64, help="products that are timed (0: none)")
     return parser.parse_known_args(arguments)

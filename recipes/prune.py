@@ -1,16 +1,12 @@
 """Cut layers, attention heads and feed-forward neurons out of a tagger's text tower, and let it recover.
 
     python recipes/prune.py runs/fashion recipes/configs/fashion.yaml runs/fashion-pruned --layers 8 --neurons 768
-    python recipes/prune.py runs/fashion recipes/configs/fashion.yaml runs/fashion-sparse --zeros 0.5
 
 MODEL is a model folder, CONFIG the training configuration that it came from (keys can be overridden as `--key.sub
 value`). What matters least goes: importance is the mean size of the loss's slope by a gate on the part, over
 `--products` of the training split (hf_tagger/deployment/pruning.py). Then heads and text tower are fine-tuned for
 `--epochs` (0: not at all) and evidence, gate and calibration fitted again, as in any training. OUT is really smaller,
 and opens like any other model.
-
-`--zeros` sets the smallest weights of both towers to zero instead (torch.nn.utils.prune). It is there to be measured:
-files stay as large, and kernels for dense matrices as slow.
 
 Prints parameters, macro-F1 on the validation split under every protocol, and milliseconds of the text tower.
 """
@@ -31,7 +27,7 @@ from hf_tagger.catalog.loader import CatalogLoader
 from hf_tagger.catalog.quarantine import TooManyBadRows
 from hf_tagger.catalog.settings import open_catalog
 from hf_tagger.catalog.strict import ConfigError
-from hf_tagger.deployment.pruning import measure_importance, prune_text_tower, zero_smallest_weights
+from hf_tagger.deployment.pruning import measure_importance, prune_text_tower
 from hf_tagger.deployment.vocabulary import PruningError
 from hf_tagger.evaluation.parity import macro_f1
 from hf_tagger.evaluation.predict import predict_each
@@ -59,7 +55,7 @@ def main(arguments: list[str]) -> int:
         found["pruned"] = described(model, collator, catalog, settings)
         out = options.output_dir
         ProductTaggingPipeline(model, processor=processor).save_pretrained(out)
-        if options.epochs and options.zeros is None:
+        if options.epochs:
             recover(settings, data, out, options)
             model, _ = load_model(out)
             found["recovered"] = described(model, collator, catalog, settings)
@@ -80,19 +76,15 @@ def parse(arguments: list[str]) -> tuple[argparse.Namespace, list[str]]:
     parser.add_argument("--layers", type=int, help="layers to keep (default: all)")
     parser.add_argument("--heads", type=int, help="attention heads to keep in each layer (default: all)")
     parser.add_argument("--neurons", type=int, help="feed-forward neurons to keep in each layer (default: all)")
-    parser.add_argument("--zeros", type=float, help="in place of these: share of weights to set to zero")
     parser.add_argument("--products", type=int, default=1024, help="training products that importance is measured on")
     parser.add_argument("--epochs", type=int, default=2, help="of fine-tuning afterwards")
     options, overrides = parser.parse_known_args(arguments)
-    if options.zeros is None and options.layers is options.heads is options.neurons is None:
-        parser.error("say what to keep: --layers, --heads, --neurons, or --zeros")
+    if options.layers is options.heads is options.neurons is None:
+        parser.error("say what to keep: --layers, --heads or --neurons")
     return options, overrides
 
 
 def cut(model, options: argparse.Namespace, train: CatalogLoader, settings) -> None:
-    if options.zeros is not None:
-        print(f"weights that are zero: {zero_smallest_weights(model, options.zeros):.1%}")
-        return
     loss = TaggingLoss(model.config.attributes, settings.training.loss).to(model.device)
     tags = model.config.num_tags
 

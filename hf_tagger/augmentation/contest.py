@@ -88,7 +88,7 @@ class Contest:
         train: vectors of the training split, labels known for the labelled ones only.
         scored: {"test", "validation"}: vectors [N, H] and labels int [N, T].
         attribute: the tags with their training counts, as in a model's config; tag_embeddings: [T, E].
-        losses: balance -> (tag counts, none counts) -> loss.
+        losses: logit_adjustment_tau -> (tag counts, none counts) -> loss.
     """
 
     long_tail: LongTail
@@ -112,7 +112,8 @@ class Contest:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             head = small_head(self.train.width, len(self.attribute["tags"]) + 1)
-        problem = Problem(self.train, [self.attribute], self.tag_embeddings, teacher, self.losses(settings.balance))
+        losses = self.losses(settings.logit_adjustment_tau)
+        problem = Problem(self.train, [self.attribute], self.tag_embeddings, teacher, losses)
         result = augment(problem, head, settings, seed, progress=False, gan=self.gans.get(seed))
         if settings.method == "gan":
             self.gans[seed] = result.gan

@@ -1,7 +1,7 @@
 """The `augmentation` section of a run: which method makes up for rare tags, and how."""
 
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import ClassVar, Literal
 
 Method = Literal["none", "resampling", "noise", "mixup", "residual_transfer", "pseudo_labels", "gan",
                  "semi_supervised_gan"]
@@ -42,8 +42,8 @@ class AugmentationSettings:
             residual_transfer (rare tags borrow the spread of frequent ones), pseudo_labels (unlabelled products),
             gan (conditional WGAN-GP), semi_supervised_gan. The default did best of those that need no unlabelled
             products in recipes/lab/benchmark_rare_tags.py.
-        balance: temper of balanced softmax while the tag head is retrained; one number, or {attribute: number} with 0
-            for those not named.
+        logit_adjustment_tau: of the loss by which the tag head is retrained, see `training.losses`: one number, or
+            {attribute: number} with 0 for those not named.
         attributes: whose tags are to gain (none named: all).
         rare: a tag of at most so many training products is rare; frequent ones lend residuals.
         min_examples: training products with a known tag that a method needs at least.
@@ -57,8 +57,10 @@ class AugmentationSettings:
         max_rows: products kept to learn from; those with rare tags come first.
     """
 
+    RENAMED: ClassVar[dict[str, str]] = {"balance": "logit_adjustment_tau"}
+
     method: Method = "residual_transfer"
-    balance: float | dict[str, float] = 1.0
+    logit_adjustment_tau: float | dict[str, float] = 1.0
     attributes: list[str] = field(default_factory=list)
     rare: int = 20
     min_examples: int = 50

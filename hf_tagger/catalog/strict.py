@@ -34,6 +34,9 @@ def build(cls: type, data: Any, where: str = "") -> Any:
     `data` is a mapping as YAML gives it (None counts as empty); `where` is its dotted key in the whole configuration.
     Strings are read as the type that a field wants ("1e-4" as float, "true" as bool).
 
+    A dataclass may remember what it was once told by other names: `RENAMED: ClassVar = {old key: new key}`, and
+    `REMOVED: ClassVar = {"key" or "key: value": what to do instead}`. Such a key is an error that says so.
+
     Raises ConfigError for an unknown key (naming the nearest known one), a missing key, a value of the wrong type, and
     for any ValueError from a dataclass's own `__post_init__`.
     """
@@ -43,7 +46,13 @@ def build(cls: type, data: Any, where: str = "") -> Any:
     if not isinstance(data, dict):
         raise ConfigError(f"{where or cls.__name__}: expected keys and values, got {data!r}.")
     fields = {field.name: field for field in dataclasses.fields(cls) if field.init}
-    for key in data:
+    renamed, removed = getattr(cls, "RENAMED", {}), getattr(cls, "REMOVED", {})
+    for key, value in data.items():
+        if key in renamed:
+            raise ConfigError(f'"{_join(where, key)}" is now "{_join(where, renamed[key])}".')
+        for spelling in (key, f"{key}: {value}"):
+            if spelling in removed:
+                raise ConfigError(f'"{_join(where, spelling)}" is no longer there: {removed[spelling]}.')
         if key not in fields:
             raise ConfigError(f'Unknown key "{_join(where, key)}".{did_you_mean(key, fields)}')
     hints = _type_hints(cls)

@@ -2,10 +2,7 @@
 is two graphs more."""
 
 import copy
-import importlib.util
 import json
-import os
-import shutil
 from pathlib import Path
 
 import onnx
@@ -120,26 +117,6 @@ def export_tagger(model: TaggerModel, processor: TaggerProcessor, folder: str | 
     return folder
 
 
-def for_openvino(source: str | Path, folder: str | Path) -> Path:
-    """The float32 export `source`, to be run by OpenVINO in bfloat16: `folder` holds the same files, linked where the
-    file system can. Raises ExportError where OpenVINO is not installed."""
-    if importlib.util.find_spec("openvino") is None:
-        raise ExportError("OpenVINO is not installed: pip install 'hf_tagger[openvino]'")
-    source, folder = Path(source), Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    for name in FILES:
-        (folder / name).unlink(missing_ok=True)
-        if (source / name).exists():
-            try:
-                os.link(source / name, folder / name)
-            except OSError:
-                shutil.copyfile(source / name, folder / name)
-    description = json.loads((source / TAGGER).read_text(encoding="utf-8"))
-    description.pop("files")
-    write_description(folder, description | {"engine": "openvino", "precision": "bfloat16"})
-    return folder
-
-
 def outputs(model: TaggerModel) -> list[str]:
     """Names of what a `TaggerGraph` of this model returns."""
     config = model.config
@@ -216,7 +193,7 @@ def operators(folder: Path) -> dict[str, int]:
 def _check(model: TaggerModel) -> None:
     config = model.config
     if config.fusion == "attention":
-        raise ExportError("attention fusion is not exported: train with concat, gated or late")
+        raise ExportError("attention fusion is not exported: train with concat or late")
     if config.text_config is not None and config.text_config.model_type == "tagger_recurrent":
         raise ExportError("the recurrent text tower (encoder.text_tower.rnn) is not exported: its packed sequences "
                           "have no ONNX operator; use a transformer text tower")

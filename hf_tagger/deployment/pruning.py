@@ -1,5 +1,5 @@
 """Pruning of the text tower: whole layers, attention heads and feed-forward neurons that matter least are cut out, so
-that what is saved is smaller and quicker; or single weights are set to zero, which is neither.
+that what is saved is smaller and quicker.
 
 Importance is the expected size of the loss's slope by a gate on the part, where gates at 1 leave all as it is (Michel
 et al. 2019, "Are Sixteen Heads Really Better than One?", arXiv 1905.10650; for neurons and layers likewise).
@@ -12,7 +12,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.utils import prune
 
 from hf_tagger.deployment.vocabulary import PruningError
 from hf_tagger.model.modeling_tagger import TaggerModel
@@ -125,30 +124,6 @@ def prune_text_tower(model: TaggerModel, importance: Importance, layers: int | N
         config.intermediate_size = neurons or config.intermediate_size
     model.config.text_heads = heads or model.config.text_heads
     return kept
-
-
-def zero_smallest_weights(model: TaggerModel, share: float) -> float:
-    """Sets the smallest of the towers' linear and convolutional weights to zero, in place, over all layers together
-    (`torch.nn.utils.prune.global_unstructured`); returns the share of them that is zero. The model stays as large and,
-    on kernels for dense matrices, as slow as it was.
-
-    Raises PruningError for a share outside [0, 1).
-    """
-    if not 0 <= share < 1:
-        raise PruningError(f"the share of weights to be zero lies in [0, 1), got {share}")
-    towers = [getattr(model.encoder, name, None) for name in ("text_tower", "vision_tower")]
-    weights = [(module, "weight") for tower in towers if tower is not None for module in tower.modules()
-               if isinstance(module, nn.Linear | nn.Conv2d)]
-    # torch ranks flat views of the weights, which those of convolutions kept channels last do not have.
-    contiguous = all(module.weight.is_contiguous() for module, _ in weights)
-    model.to(memory_format=torch.contiguous_format)
-    prune.global_unstructured(weights, prune.L1Unstructured, amount=share)
-    for module, name in weights:
-        prune.remove(module, name)
-    if not contiguous:
-        model.to(memory_format=torch.channels_last)
-    zeros = sum(int((module.weight == 0).sum()) for module, _ in weights)
-    return zeros / sum(module.weight.numel() for module, _ in weights)
 
 
 def _layers(model: TaggerModel) -> list[nn.Module]:

@@ -8,6 +8,7 @@ from transformers.configuration_utils import SubConfigSpec
 
 from .generation import BOS, EOS, PAD, SEPARATOR, control_id, first_control_id
 
+FUSION_NAMES = ("concat", "attention", "late")
 DECODER_DEFAULTS = {
     "vocab_size": None, "d_model": 256, "layers": 3, "heads": 4, "ffn_dim": 1024, "dropout": 0.1, "max_length": 64,
     "languages": [], "attributes": [], "aliases": {}, "any_order": False, "closed_weight": 0.0,
@@ -51,9 +52,9 @@ class TaggerConfig(PreTrainedConfig):
         vision_config: a `timm_wrapper` configuration (any timm backbone), or None for a text-only model.
         text_heads: attention heads that pruning has left in each layer of the text tower; 0: all that `text_config`
             says.
-        fusion: how the two pooled vectors become one. `concat` (an MLP over both), `gated` (gated multimodal unit,
-            arXiv 1702.01992), `attention` (transformer layers over the fused sequence), `late` (each modality gives
-            logits of its own, averaged with weights learned per attribute).
+        fusion: how the two pooled vectors become one. `concat` (an MLP over both), `attention` (transformer layers over
+            the fused sequence), `late` (each modality gives logits of its own, averaged with weights learned per
+            attribute).
         hidden_size: width of the fused sequence and of the pooled vector.
         fusion_layers, fusion_heads: depth and heads of `attention` fusion.
         text_pooling: `mean` over the real tokens, or `cls` (the first token).
@@ -99,7 +100,7 @@ class TaggerConfig(PreTrainedConfig):
     vision_config: dict | PreTrainedConfig | None = None
     attributes: list[dict[str, Any]] | None = None
     text_heads: int = 0
-    fusion: Literal["concat", "gated", "attention", "late"] = "concat"
+    fusion: str = "concat"
     hidden_size: int = 512
     fusion_layers: int = 1
     fusion_heads: int = 8
@@ -138,6 +139,10 @@ class TaggerConfig(PreTrainedConfig):
         self.attributes = [] if self.attributes is None else self.attributes
         self.modality_dropout = self.modality_dropout or {}
         _check_attributes(self.attributes)
+        if self.fusion == "gated":
+            raise ValueError("fusion 'gated' is no longer built: train the model again with fusion: concat")
+        if self.fusion not in FUSION_NAMES:
+            raise ValueError(f"fusion must be one of {', '.join(FUSION_NAMES)}, got {self.fusion!r}")
         if self.fusion == "attention" and self.hidden_size % self.fusion_heads:
             raise ValueError(f"hidden_size {self.hidden_size} is not a multiple of fusion_heads {self.fusion_heads}")
         if self.vision_grid and (len(self.vision_grid) != 2 or not self.vision_stages):

@@ -26,23 +26,6 @@ class ConcatFusion(nn.Module):
         return self.layers(modality_pooled.flatten(1)), sequence
 
 
-class GatedFusion(nn.Module):
-    """Gated multimodal unit (arXiv 1702.01992): each feature chooses how much to trust text and photo."""
-
-    def __init__(self, config: TaggerConfig):
-        super().__init__()
-        width = config.hidden_size
-        self.text, self.image = nn.Linear(width, width), nn.Linear(width, width)
-        self.gate = nn.Linear(2 * width, width)
-        self.dropout = nn.Dropout(config.dropout)
-
-    def forward(self, modality_pooled, present, sequence, mask):
-        gate = torch.sigmoid(self.gate(modality_pooled.flatten(1)))
-        text = torch.tanh(self.text(modality_pooled[:, TEXT]))
-        image = torch.tanh(self.image(modality_pooled[:, IMAGE]))
-        return self.dropout(gate * text + (1 - gate) * image), sequence
-
-
 class AttentionFusion(nn.Module):
     """Transformer layers over a summary token and the fused sequence; the summary is the pooled vector."""
 
@@ -74,4 +57,4 @@ class LateFusion(nn.Module):
         return self.dropout((modality_pooled * weights).sum(1) / weights.sum(1).clamp(min=1)), sequence
 
 
-FUSIONS = {"concat": ConcatFusion, "gated": GatedFusion, "attention": AttentionFusion, "late": LateFusion}
+FUSIONS = {"concat": ConcatFusion, "attention": AttentionFusion, "late": LateFusion}

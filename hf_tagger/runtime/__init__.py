@@ -8,10 +8,9 @@ from hf_tagger.runtime.tagger import (
     WORDS,
     ArtefactError,
     OnnxTagger,
-    OpenVinoSession,
     file_fingerprint,
     model_fingerprint,
 )
 
-__all__ = ["FORMAT", "MODEL", "TAGGER", "TOKENIZER", "WORDS", "ArtefactError", "OnnxTagger", "OpenVinoSession",
-           "file_fingerprint", "model_fingerprint"]
+__all__ = ["FORMAT", "MODEL", "TAGGER", "TOKENIZER", "WORDS", "ArtefactError", "OnnxTagger", "file_fingerprint",
+           "model_fingerprint"]

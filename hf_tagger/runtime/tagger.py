@@ -1,4 +1,4 @@
-"""An exported tagger through onnxruntime or OpenVINO: `pipeline("product-tagging")` without torch or transformers.
+"""An exported tagger through onnxruntime: `pipeline("product-tagging")` without torch or transformers.
 
     from hf_tagger.runtime import OnnxTagger
 
@@ -12,11 +12,10 @@ calibration and thresholds, preprocessing, fingerprints), and of a decoder what 
 
 import hashlib
 import json
-import threading
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from safetensors.numpy import load_file
@@ -73,17 +72,13 @@ class OnnxTagger:
         if words is not None:
             self.words = WordsRuntime(load_file(folder / WORDS), **words)
         self.folder, self.threads = folder, threads
-        openers = {"onnxruntime": self._open_session, "openvino": self._open_openvino}
-        self.session = openers[self.description.get("engine", "onnxruntime")](folder / MODEL)
+        self.session = self._open_session(folder / MODEL)
 
     def _open_session(self, path: Path) -> "onnxruntime.InferenceSession":
         options = onnxruntime.SessionOptions()
         if self.threads is not None:
             options.intra_op_num_threads = self.threads
         return onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
-
-    def _open_openvino(self, path: Path) -> "OpenVinoSession":
-        return OpenVinoSession(path, self.threads, self.description["precision"])
 
     def _tokenizer(self, path: Path) -> "Tokenizer":
         tokenizer = Tokenizer.from_file(str(path))
@@ -217,10 +212,6 @@ class OnnxTagger:
             else:
                 present[:, 1] = pixel_mask.any(1)
                 rows, feed["pixel_values"] = pixel_mask.nonzero()[0], pixel_values[pixel_mask]
-            if not len(rows) and isinstance(self.session, OpenVinoSession):
-                # OpenVINO makes nothing at all of no photos: one that is then passed over.
-                rows = np.zeros(1, np.int64)
-                feed["pixel_values"] = np.zeros((1, 3, *self.image["size"]), np.float32)
             feed["photo_rows"] = rows
         feed["present"] = present
         if self.description["exemplars"]:
@@ -241,41 +232,6 @@ class OnnxTagger:
         return scores, predicted_tags(self.attributes, scores)
 
 
-class OpenVinoSession:
-    """A graph through OpenVINO, behind the face of an `onnxruntime.InferenceSession`.
-
-    Args:
-        precision: "float32", or "bfloat16": what OpenVINO chooses by itself where the CPU has instructions for it;
-            elsewhere it would only be simulated, slowly, and it chooses float32.
-    """
-
-    def __init__(self, path: Path, threads: int | None, precision: str):
-        try:
-            import openvino
-        except ImportError as error:
-            raise ImportError(f"{path.parent} runs through OpenVINO: pip install 'hf_tagger[openvino]'") from error
-        options = {"PERFORMANCE_HINT": "LATENCY"}
-        if precision == "float32":
-            options["INFERENCE_PRECISION_HINT"] = "f32"
-        if threads is not None:
-            options["INFERENCE_NUM_THREADS"] = threads
-        self.graph = openvino.Core().compile_model(str(path), "CPU", options)
-        self._requests = threading.local()  # two threads may not ask the same one at a time
-
-    def get_outputs(self) -> list["_Output"]:
-        return [_Output(output.any_name) for output in self.graph.outputs]
-
-    def run(self, names: Sequence[str], feed: Mapping[str, np.ndarray]) -> list[np.ndarray]:
-        if not hasattr(self._requests, "mine"):
-            self._requests.mine = self.graph.create_infer_request()
-        found = self._requests.mine.infer(dict(feed))
-        return [found[name] for name in names]
-
-
-class _Output(NamedTuple):
-    name: str
-
-
 def read_description(folder: Path) -> dict[str, Any]:
     """`tagger.json` of an exported tagger, after every file was found to be the one exported."""
     try:
@@ -285,6 +241,9 @@ def read_description(folder: Path) -> dict[str, Any]:
     if description.get("format") != FORMAT:
         raise ArtefactError(f"{folder / TAGGER} has format {description.get('format')!r}, this hf_tagger reads "
                             f"{FORMAT}: export the model again")
+    if description.get("engine", "onnxruntime") != "onnxruntime":
+        raise ArtefactError(f"{folder} was exported for {description['engine']}, which is no longer run: use the "
+                            "folders onnx or onnx_int8 beside it, or export the model again")
     for name, fingerprint in description["files"].items():
         path = folder / name
         if not path.is_file() or file_fingerprint(path) != fingerprint:

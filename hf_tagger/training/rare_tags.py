@@ -85,7 +85,8 @@ def augment_rare_tags(
     """Retrains `model.tag_head` in place.
 
     Args:
-        features: of the training split, with what the towers say now; loss: as in training, but for `balance`.
+        features: of the training split, with what the towers say now; loss: as in training, but for
+            `logit_adjustment_tau`.
         folder: where generator, critic, a report of how real the vectors look and their picture go, and, while this
             runs, the vectors.
 
@@ -102,7 +103,7 @@ def augment_rare_tags(
     settled = copy.deepcopy(head)
     for weight in weights:
         weight.requires_grad_(True)
-    losses = balanced_losses(attributes, replace(loss, balance=settings.balance))
+    losses = balanced_losses(attributes, replace(loss, logit_adjustment_tau=settings.logit_adjustment_tau))
     problem = Problem(data, attributes, tag_embeddings(model, processor), settled, losses)
     try:
         result = augment(problem, head, settings, seed, log)

@@ -42,16 +42,16 @@ from hf_tagger.training.rare_tags import balanced_losses, tag_embeddings
 SPLITS = ("train", "validation", "test")
 PLAIN = "plain cross-entropy"
 METHODS = {
-    PLAIN: {"balance": 0},
-    "class-balanced resampling": {"method": "resampling", "balance": 0},
+    PLAIN: {"logit_adjustment_tau": 0},
+    "class-balanced resampling": {"method": "resampling", "logit_adjustment_tau": 0},
     "balanced softmax": {},
-    "Gaussian feature noise": {"method": "noise", "balance": 0},
-    "same-class mixup": {"method": "mixup", "balance": 0},
-    "residual transfer": {"method": "residual_transfer", "balance": 0},
-    "pseudo-labels": {"method": "pseudo_labels", "balance": 0},
-    "conditional GAN": {"method": "gan", "balance": 0},
+    "Gaussian feature noise": {"method": "noise", "logit_adjustment_tau": 0},
+    "same-class mixup": {"method": "mixup", "logit_adjustment_tau": 0},
+    "residual transfer": {"method": "residual_transfer", "logit_adjustment_tau": 0},
+    "pseudo-labels": {"method": "pseudo_labels", "logit_adjustment_tau": 0},
+    "conditional GAN": {"method": "gan", "logit_adjustment_tau": 0},
     "conditional GAN + balanced softmax": {"method": "gan"},
-    "semi-supervised GAN": {"method": "semi_supervised_gan", "balance": 0},
+    "semi-supervised GAN": {"method": "semi_supervised_gan", "logit_adjustment_tau": 0},
     "semi-supervised GAN + balanced softmax": {"method": "semi_supervised_gan"},
     "residual transfer + balanced softmax": {"method": "residual_transfer", "power": -1},
     "pseudo-labels + balanced softmax": {"method": "pseudo_labels"},
@@ -113,8 +113,8 @@ def prepare(settings: RunSettings, options: argparse.Namespace, long_tail: LongT
     attribute = {"name": options.attribute, "kind": "single", "tags": list(long_tail.classes),
                  "counts": train.counts().tolist(), "none_count": 0}
 
-    def losses(balance):
-        return balanced_losses([attribute], LossSettings(balance=balance))
+    def losses(tau):
+        return balanced_losses([attribute], LossSettings(logit_adjustment_tau=tau))
 
     scored = {split: (torch.from_numpy(vectors[split][where]), labels[split][where]) for split, where in rows.items()}
     return Contest(long_tail, train, scored, attribute, torch.from_numpy(stored["tag_embeddings"]), losses)

@@ -1,7 +1,7 @@
 """What making up for rare tags does for a whole catalogue: tail macro-F1 per attribute, with and without each method.
 
     python recipes/lab/benchmark_rare_tags_full.py recipes/configs/fashion.yaml --methods "as trained" "conditional GAN"
-    python recipes/lab/benchmark_rare_tags_full.py recipes/configs/fashion.yaml --augmentation.balance 0.5
+    python recipes/lab/benchmark_rare_tags_full.py recipes/configs/fashion.yaml --augmentation.logit_adjustment_tau 0.5
 
 Trains the heads of the configuration on features of its frozen towers, once per seed, then, from those very weights,
 each method's augmentation phase (settings: the `augmentation` section of the configuration). Scores the encoder's own

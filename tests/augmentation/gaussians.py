@@ -33,7 +33,7 @@ def world(unlabelled: int = 0, seed: int = 0) -> TaggedVectors:
     return TaggedVectors(vectors.astype(np.float32), labels)
 
 
-def problem(data: TaggedVectors, balance: float = 1.0) -> Problem:
+def problem(data: TaggedVectors, tau: float = 1.0) -> Problem:
     """With a settled head that knows the colours' places, and nothing else."""
 
     def settled(vectors):
@@ -42,4 +42,5 @@ def problem(data: TaggedVectors, balance: float = 1.0) -> Problem:
         logits[:, 5] = -10
         return logits
 
-    return Problem(data, ATTRIBUTES, NAMES, settled, balanced_losses(ATTRIBUTES, LossSettings(balance=balance)))
+    losses = balanced_losses(ATTRIBUTES, LossSettings(logit_adjustment_tau=tau))
+    return Problem(data, ATTRIBUTES, NAMES, settled, losses)

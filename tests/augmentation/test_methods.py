@@ -13,12 +13,12 @@ from tests.augmentation.gaussians import problem, world
 GAN = {"steps": 60, "hidden": 16, "latent": 4, "check_every": 20, "learning_rate": 2e-3}
 
 
-def retrained(data, balance=1.0, seed=0, gan=None, **settings):
+def retrained(data, tau=1.0, seed=0, gan=None, **settings):
     torch.manual_seed(0)
     head = nn.Linear(6, 7)
     basic = {"epochs": 30, "batch_size": 32, "learning_rate": 1e-2, "gan": GAN}
     settings = build(AugmentationSettings, basic | settings)
-    return head, augment(problem(data, balance), head, settings, seed, progress=False, gan=gan)
+    return head, augment(problem(data, tau), head, settings, seed, progress=False, gan=gan)
 
 
 def recall_of_sage(head):
@@ -49,7 +49,7 @@ def test_the_random_numbers_of_the_run_go_on_as_if_nothing_had_been_drawn():
 
 def test_a_gan_is_reused():
     _, first = retrained(world(), method="gan")
-    head, second = retrained(world(), balance=0.0, method="gan", gan=first.gan)
+    head, second = retrained(world(), tau=0.0, method="gan", gan=first.gan)
     assert second.gan is first.gan and recall_of_sage(head) == 1.0
 
 

@@ -1,7 +1,7 @@
 """Configuration from plain data: right types come out, and every mistake names its key and a remedy."""
 
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import ClassVar, Literal
 
 import pytest
 import yaml
@@ -11,6 +11,9 @@ from hf_tagger.catalog.strict import ConfigError, build, override
 
 @dataclass
 class Phase:
+    RENAMED: ClassVar[dict[str, str]] = {"rounds": "epochs"}
+    REMOVED: ClassVar[dict[str, str]] = {"cycles": "write epochs", "learning_rate: 0": "leave the phase out"}
+
     epochs: int
     learning_rate: float = 1e-3
 
@@ -69,6 +72,9 @@ def test_strings_from_the_command_line_become_the_wanted_type():
         ({"sed": 1}, 'Unknown key "sed". Did you mean "seed"?'),
         ({"optimizer": {"weight_decy": 1}}, 'Unknown key "optimizer.weight_decy". Did you mean "weight_decay"?'),
         ({"phases": [{"epochs": 1}, {"epoch": 1}]}, 'Unknown key "phases.1.epoch". Did you mean "epochs"?'),
+        ({"phases": [{"rounds": 1}]}, '"phases.0.rounds" is now "phases.0.epochs".'),
+        ({"phases": [{"cycles": 1}]}, '"phases.0.cycles" is no longer there: write epochs.'),
+        ({"phases": [{"epochs": 1, "learning_rate": 0}]}, '"phases.0.learning_rate: 0" is no longer there'),
         ({"named": {"warm": {"lr": 1}}}, 'Unknown key "named.warm.lr"'),
         ({"phases": [{}]}, 'Missing key "phases.0.epochs"'),
         ({"seed": "three"}, "seed: "),

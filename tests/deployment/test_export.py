@@ -5,7 +5,6 @@ import shutil
 import subprocess
 import sys
 from collections import Counter
-from pathlib import Path
 
 import numpy as np
 import onnx
@@ -15,8 +14,8 @@ import torch
 from transformers import AutoConfig, pipeline
 
 import hf_tagger  # noqa: F401 (registers the pipeline)
-from hf_tagger.deployment import export, quantize
-from hf_tagger.deployment.export import ExportError, export_tagger, for_openvino, operators
+from hf_tagger.deployment import quantize
+from hf_tagger.deployment.export import ExportError, export_tagger, operators
 from hf_tagger.deployment.quantize import quantize_tagger, quantize_within
 from hf_tagger.model.configuration_tagger import TaggerConfig
 from hf_tagger.model.modeling_tagger import TaggerModel
@@ -24,7 +23,6 @@ from hf_tagger.model.products import ProductError
 from hf_tagger.runtime import ArtefactError, OnnxTagger, model_fingerprint
 from tests.tiny_tagger import SIZE, WORDS, photo, tiny_model, tiny_processor
 
-ROOT = Path(__file__).parents[2]
 ATTRIBUTES = [
     {"name": "colour", "kind": "single", "tags": ["Red", "Blue"], "temperature": 1.5, "thresholds": [0.3, 0.6]},
     {"name": "category", "kind": "single", "tags": ["Mug", "Dress"]},
@@ -86,53 +84,6 @@ def test_logits_of_any_mixture_of_modalities_are_the_models(saved, rows):
         output = model(**{name: torch.from_numpy(value) for name, value in batch.items()})
     wanted = torch.cat([output.tag_logits, output.none_logits], dim=1).numpy()
     np.testing.assert_allclose(tagger.logits(**batch), wanted, atol=1e-4)
-
-
-# In a process of its own: beside all else that the tests have loaded into this one, OpenVINO brought it down.
-WITH_OPENVINO = """
-import sys
-from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
-
-import numpy as np
-from hf_tagger.runtime import OnnxTagger, OpenVinoSession
-from tests.deployment.test_export import PRODUCTS, batch_of
-
-folder, exact = sys.argv[1:]
-quick, exact = OnnxTagger(folder, threads=1), OnnxTagger(exact, threads=1)
-chosen = quick.session
-for rows in ([0, 1, 2, 3, 4], [0], [1], [2], [3, 2]):
-    batch = batch_of(exact, [PRODUCTS[row] for row in rows])
-    quick.session = chosen
-    np.testing.assert_allclose(quick.logits(**batch), exact.logits(**batch), atol=0.3)
-    quick.session = OpenVinoSession(Path(folder, "model.onnx"), 1, "float32")
-    np.testing.assert_allclose(quick.logits(**batch), exact.logits(**batch), atol=1e-3)
-wanted = [quick(product, threshold=0) for product in PRODUCTS]
-with ThreadPoolExecutor(4) as threads:
-    assert list(threads.map(lambda product: quick(product, threshold=0), PRODUCTS * 4)) == wanted * 4
-"""
-
-
-def test_openvino_runs_the_same_graph(saved, tmp_path):
-    pytest.importorskip("openvino", reason="needs the extra openvino")
-    folder = for_openvino(saved / "onnx", tmp_path / "openvino")
-    found = subprocess.run([sys.executable, "-c", WITH_OPENVINO, str(folder), str(saved / "onnx")], cwd=ROOT,
-                           capture_output=True, text=True)
-    assert found.returncode == 0, found.stderr[-3000:]
-
-
-def test_an_export_for_openvino_is_the_float32_one_under_another_name(saved, tmp_path, monkeypatch):
-    monkeypatch.setattr(export.importlib.util, "find_spec", lambda name: "found")
-    folder = for_openvino(saved / "onnx", tmp_path / "openvino")
-    described, source = (json.loads((path / "tagger.json").read_text()) for path in (folder, saved / "onnx"))
-    assert (described["engine"], described["precision"]) == ("openvino", "bfloat16")
-    assert described["files"] == source["files"] and described["model"] == source["model"]
-    monkeypatch.setitem(sys.modules, "openvino", None)
-    with pytest.raises(ImportError, match=r"runs through OpenVINO: pip install 'hf_tagger\[openvino\]'"):
-        OnnxTagger(folder)
-    monkeypatch.setattr(export.importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(ExportError, match="OpenVINO is not installed"):
-        for_openvino(saved / "onnx", tmp_path / "other")
 
 
 def test_the_pipeline_gives_the_same_tags_with_either_backend(saved):
@@ -229,6 +180,11 @@ def test_bad_products_and_options_are_refused_as_by_the_pipeline(saved):
 def test_a_damaged_or_foreign_artefact_is_refused(saved, tmp_path):
     copy = tmp_path / "copy"
     shutil.copytree(saved / "onnx", copy)
+    described = json.loads((copy / "tagger.json").read_text())
+    (copy / "tagger.json").write_text(json.dumps(described | {"engine": "openvino"}))
+    with pytest.raises(ArtefactError, match="exported for openvino, which is no longer run: use the folders onnx or"):
+        OnnxTagger(copy)
+    (copy / "tagger.json").write_text(json.dumps(described))
     data = bytearray((copy / "model.onnx.data").read_bytes())
     data[100] ^= 1
     (copy / "model.onnx.data").write_bytes(data)

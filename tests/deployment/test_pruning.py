@@ -2,18 +2,11 @@
 
 import pytest
 import torch
-from tests.model.test_modeling import PHOTOS, TEXTS, batch, outputs, tagger
-from torch import nn
 
-from hf_tagger.deployment.pruning import (
-    Importance,
-    PruningError,
-    measure_importance,
-    prune_text_tower,
-    zero_smallest_weights,
-)
+from hf_tagger.deployment.pruning import Importance, PruningError, measure_importance, prune_text_tower
 from hf_tagger.model.modeling_tagger import TaggerModel
 from hf_tagger.model.towers import text_layers
+from tests.model.test_modeling import PHOTOS, TEXTS, batch, outputs, tagger
 from tests.tiny_tagger import tiny_model
 
 IDS = {"ids": [str(number) for number in range(len(TEXTS))]}
@@ -111,20 +104,3 @@ def test_towers_of_another_build_and_products_without_text_are_refused():
         importance_of(tagger(text=None))
     with pytest.raises(PruningError, match="there is none"):
         importance_of(tagger(), texts=[None], photos=PHOTOS[:1])
-
-
-@pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
-def test_zeroed_weights_are_the_smallest_and_leave_the_size_as_it_was(memory_format):
-    model = tagger().to(memory_format=memory_format)
-    layers = [module for module in model.encoder.modules() if isinstance(module, nn.Linear | nn.Conv2d)]
-    weights = sum(parameter.numel() for parameter in model.parameters())
-    heads = model.tag_head.query.weight.clone()
-    share = zero_smallest_weights(model, 0.4)
-    assert share == pytest.approx(0.4, abs=0.01)
-    assert sum(parameter.numel() for parameter in model.parameters()) == weights
-    assert torch.equal(model.tag_head.query.weight, heads)
-    towers = [layer for layer in layers if layer in set(model.encoder.text_tower.modules())]
-    kept = torch.cat([layer.weight[layer.weight != 0].abs() for layer in towers])
-    assert kept.min() > 0 and not any("weight_orig" in name for name, _ in model.named_parameters())
-    with pytest.raises(PruningError):
-        zero_smallest_weights(model, 1.0)

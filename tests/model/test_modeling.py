@@ -1,5 +1,7 @@
 """What `TaggerModel` promises of its outputs, towers and saved folders. Tags added later: see test_add_tags."""
 
+import json
+
 import pytest
 import torch
 from transformers import AutoConfig, AutoModel, AutoProcessor
@@ -12,7 +14,7 @@ from tests.tiny_tagger import ATTRIBUTES, SIZE, WORDS, photo, tiny_processor
 
 TEXTS = ["red mug", None, "blue waterproof dress", "new handmade red and blue dress", None]
 PHOTOS = [[photo("Red", "Mug")], [photo("Blue", "Mug", seed=1)], [], [photo(seed=2), photo("Blue", seed=3)], []]
-FUSIONS = ["concat", "gated", "attention", "late"]
+FUSIONS = ["concat", "attention", "late"]
 BERT = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 32}
 SWIN = {"embed_dim": 8, "depths": [1, 1], "num_heads": [1, 2], "img_size": SIZE, "window_size": 4}
 TOWERS = {
@@ -115,6 +117,16 @@ def test_auto_classes_open_model_and_processor(tmp_path):
     inputs = reader(text=TEXTS, images=PHOTOS)
     assert_same(dict(inputs), batch())
     assert_same(outputs(again, inputs), outputs(model, batch()))
+
+
+def test_a_folder_saved_with_a_fusion_that_is_gone_says_what_to_do(tmp_path):
+    tagger().save_pretrained(tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps(config | {"fusion": "gated"}))
+    with pytest.raises(ValueError, match="fusion 'gated' is no longer built: train the model again with fusion: conc"):
+        AutoModel.from_pretrained(tmp_path)
+    with pytest.raises(ValueError, match="fusion must be one of concat, attention, late, got 'sum'"):
+        TaggerConfig(fusion="sum")
 
 
 @pytest.mark.parametrize("fusion", FUSIONS)

@@ -112,7 +112,7 @@ def adapters(tmp_path_factory):
     config = write_config(
         folder / "config.yaml",
         {"synthetic": SHOP},
-        model={"text_backbone": "scratch:bert-tiny", "vision_backbone": "scratch:test_efficientnet", "fusion": "gated",
+        model={"text_backbone": "scratch:bert-tiny", "vision_backbone": "scratch:test_efficientnet",
                "exemplars": {"count": 20},
                "decoder": DECODER},
         lora={"rank": 2},

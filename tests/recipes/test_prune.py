@@ -49,13 +49,6 @@ def test_the_pruned_and_recovered_model_opens_by_itself(shop, tmp_path, capsys):
     assert {tag["label"] for tag in tags} == {"Red", "Mug"}
 
 
-def test_zeros_leave_the_size_as_it_was(shop, tmp_path, capsys):
-    status, printed, _ = pruned(shop, tmp_path / "out", capsys, "--zeros", "0.5")
-    found = json.loads(printed)
-    assert status == 0 and "recovered" not in found
-    assert found["before"]["parameters"] == found["pruned"]["parameters"]
-
-
 def test_what_cannot_be_kept_is_said(shop, tmp_path, capsys):
     status, _, errors = pruned(shop, tmp_path / "out", capsys, "--layers", "7")
     assert status == 2 and "keep from 1 to 2, not 7" in errors

@@ -21,7 +21,7 @@ from tests.recipes.test_finetune import write_config
 ROOT = Path(__file__).parents[2]
 SHOP = {"rows": 60, "picture_size": 0, "languages": ["en"]}
 MODEL = {"text_backbone": "scratch:gru", "vision_backbone": None, "hidden_size": 16, "words": {"buckets": 0}}
-SPACE = {"phases.0.learning_rate": {"low": 1e-4, "high": 1e-1, "log": True}, "model.fusion": ["gated", "late"]}
+SPACE = {"phases.0.learning_rate": {"low": 1e-4, "high": 1e-1, "log": True}, "model.fusion": ["concat", "late"]}
 
 
 @pytest.fixture(autouse=True)
@@ -76,15 +76,15 @@ def test_a_study_goes_on_with_other_values_and_not_with_another_space(files, cap
     assert len(after) == 3 and {number: after[number] for number in first} == first
     rates = {trial["values"]["phases.0.learning_rate"] for trial in after.values()}
     assert len(rates) == 3, "a resumed search must not draw its first values again"
-    assert search.main(arguments(space={"model.fusion": ["gated"]})) == 2
+    assert search.main(arguments(space={"model.fusion": ["concat"]})) == 2
     assert "was begun with another configuration or search space" in capsys.readouterr().err
 
 
 def test_a_grid_ends_and_folds_give_a_mean_and_a_deviation(files, capsys):
     folder, arguments = files
-    assert search.main(arguments(space={"model.fusion": ["gated", "late"]}, sampler="grid", trials=9, folds=2)) == 0
+    assert search.main(arguments(space={"model.fusion": ["concat", "late"]}, sampler="grid", trials=9, folds=2)) == 0
     found = trials(folder)
-    assert sorted(trial["values"]["model.fusion"] for trial in found) == ["gated", "late"]
+    assert sorted(trial["values"]["model.fusion"] for trial in found) == ["concat", "late"]
     assert all(len(trial["scores"]) == 2 for trial in found)
     assert " +- " in capsys.readouterr().out
 

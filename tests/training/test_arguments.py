@@ -44,11 +44,12 @@ def test_what_is_not_given_has_its_default(config):
 def test_any_key_can_be_overridden(config):
     settings, data = load_run(config, [
         "--training.loader.batch_size", "64", "--lora=null", "--phases.0.learning_rate", "1e-4", "--save_adapter",
-        "--model.image_size", "[224, 168]", "--training.loss.balance", "{colour: 0.2}", "--phases.1.cached_views=0",
+        "--model.image_size", "[224, 168]", "--training.loss.logit_adjustment_tau", "{colour: 0.2}",
+        "--phases.1.cached_views=0",
     ])  # fmt: skip
     assert settings.training.loader.batch_size == 64 and settings.lora is None and settings.save_adapter is True
     assert settings.phases[0].learning_rate == 1e-4 and settings.model.image_size == (224, 168)
-    assert settings.training.loss.balance == {"colour": 0.2}
+    assert settings.training.loss.logit_adjustment_tau == {"colour": 0.2}
     assert data["training"]["loader"]["batch_size"] == 64, "the resolved configuration is what is saved"
 
 
@@ -59,6 +60,9 @@ def test_any_key_can_be_overridden(config):
     ("--model.words.bucket", "1", 'Unknown key "model.words.bucket". Did you mean "buckets"?'),
     ("--training.loss.multi", "asymetric", "no loss is called 'asymetric'"),
     ("--model.fusion", "sum", "model.fusion"),
+    ("--model.fusion", "gated", '"model.fusion: gated" is no longer there: write fusion: concat, the default.'),
+    ("--training.loss.balance", "0.5", '"training.loss.balance" is now "training.loss.logit_adjustment_tau".'),
+    ("--augmentation.balance", "0.5", '"augmentation.balance" is now "augmentation.logit_adjustment_tau".'),
     ("--seed", "many", "seed"),
     ("--phases.0.cached_views", "2", None),
     ("--phases.1.cached_views", "2", "cached_views freezes the towers, so train must be of heads and decoder"),

@@ -72,9 +72,9 @@ def test_vision_towers_see_photos_of_the_size_asked_for(architecture):
 
 
 def test_a_phase_moves_the_parts_it_names():
-    model, _ = made(fusion="gated")
+    model, _ = made()
     heads = moving(model, train=["heads"])
-    assert {"tag_head.query.weight", "encoder.fusion.gate.weight", "encoder.proxies.weight"} <= heads
+    assert {"tag_head.query.weight", "encoder.fusion.layers.0.weight", "encoder.proxies.weight"} <= heads
     assert not [name for name in heads if "_tower." in name or name.startswith(("words.", "evidence_gate."))]
     text = moving(model, train=["text"])
     assert text and all(name.startswith("encoder.text_tower.") for name in text)
@@ -98,7 +98,7 @@ def test_a_phase_that_would_train_nothing_is_refused():
         moving(model, train=["vision"])
 
 
-@pytest.mark.parametrize("fusion", ["concat", "gated", "attention", "late"])
+@pytest.mark.parametrize("fusion", ["concat", "attention", "late"])
 def test_with_lora_phases_move_adapters_and_heads_and_merging_changes_nothing(fusion):
     model, processor = made(fusion=fusion, fusion_heads=4, vision_backbone="scratch:mobilenetv3_small_050")
     adapted = with_lora(model, LoraSettings(rank=2))

@@ -6,7 +6,6 @@ import math
 import pytest
 import torch
 from accelerate import Accelerator
-from tests.model.test_modeling import tagger
 
 from hf_tagger.catalog.collate import UNKNOWN
 from hf_tagger.catalog.quarantine import Quarantine, Refusal
@@ -17,6 +16,7 @@ from hf_tagger.training.checkpoint import load_checkpoint, newest_checkpoint
 from hf_tagger.training.loop import NonFiniteLoss, TrainingLoop, kept_tensors, load_kept
 from hf_tagger.training.losses import LossSettings, TaggingLoss
 from hf_tagger.training.optimizer import OptimizerSettings
+from tests.model.test_modeling import tagger
 from tests.tiny_tagger import ATTRIBUTES, photo, tiny_model, tiny_processor
 
 PRODUCTS = [
@@ -254,12 +254,12 @@ def test_frozen_towers_stay_exactly_as_they_are(tmp_path):
 
 
 def test_word_evidence_and_gate_never_move_but_are_kept(tmp_path):
-    model = tagger(fusion="gated")
+    model = tagger()
     before = weights(model)
     loop = start(tmp_path)
     changed = differ(before, train(loop, model, Batches([0, 1, 2, 3], photos=True), train=["heads"]))
     assert not [name for name in changed if name.startswith(("words.", "evidence_gate."))]
-    assert "encoder.fusion.gate.weight" in changed
+    assert "encoder.fusion.layers.0.weight" in changed
     kept = kept_tensors(model, loop.changed)
     assert {name for name in before if name.startswith(("words.", "evidence_gate.", "encoder.fusion"))} <= set(kept)
     assert not [name for name in kept if "_tower." in name]

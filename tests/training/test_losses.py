@@ -48,21 +48,23 @@ def test_label_smoothing_spreads_over_tags_and_none():
     assert loss == pytest.approx(expected.item())
 
 
-@pytest.mark.parametrize("temper", [0.3, 1.0])
-def test_balanced_softmax_weighs_each_tag_by_its_tempered_frequency(temper):
+@pytest.mark.parametrize("tau", [0.3, 1.0])
+def test_logit_adjustment_weighs_each_tag_by_a_power_of_its_frequency(tau):
     logits, frequencies = [1.0, -1.0, 0.5, 2.0], [90, 9, 1, 10]
-    weights = [n**temper * math.exp(z) for n, z in zip(frequencies, logits, strict=True)]
+    weights = [n**tau * math.exp(z) for n, z in zip(frequencies, logits, strict=True)]
     for tag, labels in enumerate([[1, 0, 0], [0, 1, 0], [0, 0, 1], [0, 0, 0]]):
         expected = -math.log(weights[tag] / sum(weights))
-        assert single_loss(LossSettings(balance=temper), logits, labels) == pytest.approx(expected)
-        assert single_loss(LossSettings(balance={"colour": temper}), logits, labels) == pytest.approx(expected)
+        assert single_loss(LossSettings(logit_adjustment_tau=tau), logits, labels) == pytest.approx(expected)
+        of_colour = LossSettings(logit_adjustment_tau={"colour": tau})
+        assert single_loss(of_colour, logits, labels) == pytest.approx(expected)
 
 
-def test_balanced_softmax_holds_down_a_none_that_never_occurs():
+def test_logit_adjustment_holds_down_a_none_that_never_occurs():
     never = COLOUR | {"none_count": 0}
     tags, none = torch.zeros(1, 3), torch.zeros(1, 1, requires_grad=True)
-    for balance in (0.0, 1.0):
-        TaggingLoss([never], LossSettings(balance=balance))(tags, none, torch.tensor([[0.0, 1, 0]])).total.backward()
+    for tau in (0.0, 1.0):
+        loss = TaggingLoss([never], LossSettings(logit_adjustment_tau=tau))
+        loss(tags, none, torch.tensor([[0.0, 1, 0]])).total.backward()
     both_gradients = none.grad.item()
     assert both_gradients > 2 * 0.25  # 0.25 from the plain loss, more from the balanced one
 
@@ -116,7 +118,7 @@ def test_distribution_balanced_loss_favours_the_rare_tag_of_a_product():
 
 @pytest.mark.parametrize("multi", MULTI_LOSSES)
 def test_unknown_labels_have_no_loss_and_exactly_no_gradient(multi):
-    loss = TaggingLoss(ATTRIBUTES, LossSettings(multi=multi, balance=0.5, label_smoothing=0.1))
+    loss = TaggingLoss(ATTRIBUTES, LossSettings(multi=multi, logit_adjustment_tau=0.5, label_smoothing=0.1))
     tag_logits, none_logits, labels = random_batch()
     labels[0, :3] = -100  # colour unknown
     labels[3, 3:] = -100  # usage unknown
@@ -158,7 +160,7 @@ def test_a_batch_with_nothing_known_gives_zero_with_a_graph(multi):
 
 
 def test_micro_batches_add_up_to_the_large_batch():
-    loss = TaggingLoss(ATTRIBUTES, LossSettings(balance=0.5, label_smoothing=0.1))
+    loss = TaggingLoss(ATTRIBUTES, LossSettings(logit_adjustment_tau=0.5, label_smoothing=0.1))
     tag_logits, none_logits, labels = random_batch(rows=9)
     labels[[0, 1, 7], :3], labels[8] = -100, -100
     (whole,) = torch.autograd.grad(loss(tag_logits, none_logits, labels).mean(), tag_logits)
@@ -172,7 +174,7 @@ def test_micro_batches_add_up_to_the_large_batch():
 
 @pytest.mark.parametrize("multi", MULTI_LOSSES)
 def test_losses_are_float32_under_autocast(multi):
-    loss = TaggingLoss(ATTRIBUTES, LossSettings(multi=multi, balance=0.5))
+    loss = TaggingLoss(ATTRIBUTES, LossSettings(multi=multi, logit_adjustment_tau=0.5))
     tag_logits, none_logits, labels = random_batch()
     tag_logits, none_logits = tag_logits.detach().bfloat16(), none_logits.detach().bfloat16()
     with torch.autocast("cpu", dtype=torch.bfloat16):
@@ -186,7 +188,7 @@ def test_losses_are_float32_under_autocast(multi):
     [
         ({"multi": "asymetric"}, "loss.multi: no loss is called 'asymetric'"),
         ({"label_smoothing": 1.0}, "loss.label_smoothing"),
-        ({"balance": {"colour": 1.5}}, "loss.balance.colour"),
+        ({"logit_adjustment_tau": {"colour": 1.5}}, "loss.logit_adjustment_tau.colour"),
         ({"focal_gamma": 0.5}, "loss.focal_gamma must be 0 or at least 1"),
         ({"margin": 1.0}, "loss.margin"),
     ],
@@ -200,9 +202,9 @@ def test_balancing_needs_counts_and_known_attributes():
     without = [{key: COLOUR[key] for key in ("name", "kind", "tags")}]
     TaggingLoss(without)
     with pytest.raises(ValueError, match="'colour' has no training counts"):
-        TaggingLoss(without, LossSettings(balance=0.5))
+        TaggingLoss(without, LossSettings(logit_adjustment_tau=0.5))
     with pytest.raises(ValueError, match=r"\['size'\].*\['colour'\]"):
-        TaggingLoss(ATTRIBUTES, LossSettings(balance={"size": 0.5}))
+        TaggingLoss(ATTRIBUTES, LossSettings(logit_adjustment_tau={"size": 0.5}))
 
 
 def test_prompts_padding_and_products_without_targets_count_nothing_in_the_decoders_loss():

@@ -94,7 +94,7 @@ def test_rare_tags_come_rarest_first(model):
 
 
 def test_a_loss_knows_how_often_its_vectors_carry_each_tag(model):
-    losses = balanced_losses(model.config.attributes, LossSettings(balance=1.0))
+    losses = balanced_losses(model.config.attributes, LossSettings(logit_adjustment_tau=1.0))
     logits = torch.zeros(1, 9)
     labels = torch.tensor([[0.0, 1, UNKNOWN, UNKNOWN, UNKNOWN, UNKNOWN]])
     even = losses(torch.full((6,), 10.0), torch.zeros(3))(logits, labels)

@@ -63,13 +63,13 @@ def drawn(space, count=200, sampler="random"):
 
 def test_values_come_from_where_the_space_says():
     found = drawn({"a": {"low": 1e-4, "high": 1e-2, "log": True}, "b": {"low": 2, "high": 6, "step": 2},
-                   "c": {"low": 0.0, "high": 0.4, "step": 0.2}, "d": [None, [96, 96], "gated", True]})  # fmt: skip
+                   "c": {"low": 0.0, "high": 0.4, "step": 0.2}, "d": [None, [96, 96], "late", True]})  # fmt: skip
     assert all(1e-4 <= values["a"] <= 1e-2 for values in found)
     # Evenly on a logarithmic scale: half of them below the geometric mean.
     assert 70 <= sum(values["a"] < 1e-3 for values in found) <= 130
     assert {values["b"] for values in found} == {2, 4, 6} and all(type(values["b"]) is int for values in found)
     assert {round(values["c"], 6) for values in found} == {0.0, 0.2, 0.4}
-    assert {repr(values["d"]) for values in found} == {"None", "[96, 96]", "'gated'", "True"}
+    assert {repr(values["d"]) for values in found} == {"None", "[96, 96]", "'late'", "True"}
 
 
 def test_a_grid_is_walked_completely_and_once():
@@ -108,8 +108,8 @@ def test_a_search_that_does_not_fit_is_refused(tmp_path, settings, message):
 def test_a_key_that_no_run_has_names_the_nearest(data):
     with pytest.raises(ConfigError, match='space.model.hiden_size: Unknown key .* Did you mean "hidden_size"'):
         check_space(data, search(space={"model.hiden_size": [16, 32]}))
-    with pytest.raises(ConfigError, match="space.model.fusion: .*'gatde'"):
-        check_space(data, search(space={"model.fusion": ["gated", "gatde"]}))
+    with pytest.raises(ConfigError, match="space.model.fusion: .*'cnocat'"):
+        check_space(data, search(space={"model.fusion": ["concat", "cnocat"]}))
     with pytest.raises(ConfigError, match="space.phases.1.epochs: .*index below 1"):
         check_space(data, search(space={"phases.1.epochs": [1, 2]}))
     with pytest.raises(ConfigError, match="space.output_dir"):
