@@ -117,13 +117,9 @@ class Collator:
         if not kept:
             return batch
         texts = [record["text"] if self.augment_text is None else self.augment_text(record) for record in kept]
-        if self.processor.reads_text and any(texts):
-            batch.update(self.processor.tokenize(texts))
-        if any(photos):
-            batch.update(self.processor.stack_images(photos))
-        if "input_ids" not in batch and "pixel_values" not in batch:
-            # Augmentation emptied the only text of the batch: a model must still be given something to run on.
-            batch.update(self.processor.tokenize([record["text"] for record in kept]))
+        # Where augmentation emptied the only text of the batch, a model must still be given something to run on.
+        batch |= (self.processor.collate(texts, photos)
+                  or self.processor.collate([record["text"] for record in kept], photos))
         batch["tag_labels"] = torch.from_numpy(np.stack([self.encode_tags(record["tags"]) for record in kept]))
         if self.encode_targets is not None:
             batch["labels"] = padded([self.encode_targets(record["free_form"], record["language"]) for record in kept])

@@ -2,10 +2,8 @@
 
 import copy
 import dataclasses
-import difflib
 import types
 import typing
-from collections.abc import Iterable
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -13,19 +11,11 @@ from typing import Any
 import yaml
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
+from hf_tagger.model.text import did_you_mean
+
 
 class ConfigError(ValueError):
     """A configuration value is wrong: the message names the full dotted key and the remedy."""
-
-
-def did_you_mean(name: str, known: Iterable[str]) -> str:
-    """' Did you mean "x"?' for the known name nearest to `name`, else a list of what is known."""
-    known = [str(candidate) for candidate in known]
-    by_lower = {candidate.lower(): candidate for candidate in known}
-    close = difflib.get_close_matches(str(name).lower(), by_lower, n=1, cutoff=0.5)
-    if close:
-        return f' Did you mean "{by_lower[close[0]]}"?'
-    return f" Known: {', '.join(known)}." if known else ""
 
 
 def build(cls: type, data: Any, where: str = "") -> Any:

@@ -11,6 +11,7 @@ import numpy as np
 
 from hf_tagger.catalog.quarantine import Refusal
 from hf_tagger.evaluation.predict import Predictions
+from hf_tagger.model.text import WORD, stem
 
 NEVER = -30.0  # log-probability of a tag that no training product has
 NEIGHBOURS = (1, 3, 5, 10, 20, 50)
@@ -66,8 +67,7 @@ class RuleBaseline:
             names = {tag: tag for tag in attribute["tags"]} | {
                 spelling: tag for spelling, tag in aliases.get(attribute["name"], {}).items()
                 if tag in attribute["tags"]}
-            forms = {form: tag for spelling, tag in names.items() for form in _forms(spelling)}
-            forms |= {spelling.casefold(): tag for spelling, tag in names.items()}
+            forms = {_stemmed(spelling): tag for spelling, tag in names.items()}
             pattern = "|".join(re.escape(form) for form in sorted(forms, key=len, reverse=True))
             self.spellings.append((forms, re.compile(rf"(?<!\w)(?:{pattern})(?!\w)")))
 
@@ -78,16 +78,15 @@ class RuleBaseline:
             column = {tag: start + index for index, tag in enumerate(attribute["tags"])}
             start += len(column)
             for row, text in enumerate(products.texts):
-                found = pattern.findall((text or "").casefold())
+                found = pattern.findall(_stemmed(text or ""))
                 if attribute["kind"] == "single":
                     found = sorted(found, key=len, reverse=True)[:1]
                 scores[row, [column[forms[form]] for form in found]] = 1.0
         return products.predictions(self.attributes, scores=scores)
 
 
-def _forms(name: str) -> list[str]:
-    name = name.casefold()
-    return [name, name[:-1] if name.endswith("s") else f"{name}s"]
+def _stemmed(text: str) -> str:
+    return WORD.sub(lambda word: stem(word.group()), text.casefold())
 
 
 class BagOfWordsBaseline:

@@ -126,6 +126,19 @@ def read_pixels(source, size, **options):
     return np.asarray(image)
 
 
+def stack_photos(photos, size, mean, std):
+    """Photos uint8 [H, W, 3] of `size` (height, width), any number per product -> `pixel_values` float32
+    [B, I, 3, H, W], normalised by `mean` and `std` of each channel (in units of 255), and `pixel_mask` bool [B, I]."""
+    count = max(1, *map(len, photos))
+    mask = np.array([[column < len(row) for column in range(count)] for row in photos])
+    values = np.zeros((len(photos), count, 3, *size), np.float32)
+    mean, std = (255 * np.asarray(each, np.float32)[:, None, None] for each in (mean, std))
+    for row, column in zip(*mask.nonzero(), strict=True):
+        np.subtract(photos[row][column].transpose(2, 0, 1), mean, out=values[row, column])
+        values[row, column] /= std
+    return {"pixel_values": values, "pixel_mask": mask}
+
+
 def _undecoded(source):
     data, path = source.get("bytes"), source.get("path")
     if data is not None:

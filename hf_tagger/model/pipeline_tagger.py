@@ -15,19 +15,11 @@ from transformers.utils import cached_file, is_peft_available
 from .critic import TagSetCritic
 from .free_form import FreeFormTagger
 from .personalization import ShopperProfile, read_events, shopper_profile
-from .products import (
-    NO_RECOGNIZER,
-    ProductError,
-    check_options,
-    is_stream,
-    list_tags,
-    nearest,
-    read_product,
-    tag_stream,
-)
+from .products import NO_RECOGNIZER, ProductError, check_options, is_stream, list_tags, read_product, tag_stream
 from .request import answer_request
 from .speech import AudioError, Recognizers, transcribe
 from .tag_writing import FREE_FORM_OPTIONS, best_first, check_free_form, check_needless
+from .text import did_you_mean
 
 OPTIONS = (
     "top_k", "threshold", "attributes", "critic", "allow_urls", "allow_private_addresses", "on_error", "speech",
@@ -181,7 +173,7 @@ class ProductTaggingPipeline(Pipeline):
         generation = {name: value for name, value in options.items() if name in GENERATION_OPTIONS}
         for name in options:
             if name not in OPTIONS and name not in generation:
-                raise TypeError(f"product-tagging has no option {name!r}.{nearest(name, OPTIONS)}")
+                raise TypeError(f"product-tagging has no option {name!r}.{did_you_mean(name, OPTIONS)}")
         self._check_free_form(options, generation)
         known = [attribute["name"] for attribute in self.model.config.attributes]
         if options.get("free_form"):
@@ -256,13 +248,8 @@ class ProductTaggingPipeline(Pipeline):
             return None
         if self._onnx is not None:
             return self._onnx.collate(products)
-        texts, photos = [product["text"] for product in products], [product["photos"] for product in products]
-        batch = {}
-        if any(texts):
-            batch |= self.processor.tokenize(texts)
-        if any(photos):
-            batch |= self.processor.stack_images(photos)
-        return batch
+        return self.processor.collate([product["text"] for product in products],
+                                      [product["photos"] for product in products])
 
     @cached_property
     def critic(self) -> TagSetCritic:

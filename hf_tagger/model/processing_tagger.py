@@ -11,6 +11,7 @@ from transformers import BatchFeature, PreTrainedTokenizerFast, ViTImageProcesso
 from transformers.processing_utils import ProcessorMixin
 
 from .images import read_pixels
+from .products import collate, tokenize
 
 TAG_TOKENIZER = "tag_tokenizer"
 HUB_OPTIONS = ("cache_dir", "force_download", "local_files_only", "token", "revision")
@@ -113,37 +114,29 @@ class TaggerProcessor(ProcessorMixin):
             raise ValueError("a product needs text or a photo: pass text=, images= or both")
         if text is not None and images is not None and len(text) != len(images):
             raise ValueError(f"{len(text)} texts for {len(images)} products' images")
-        batch = {}
-        if self.reads_text and text is not None and any(text):
-            batch.update(self.tokenize(text))
-        if self.reads_images and images is not None and any(len(photos) for photos in images):
-            batch.update(self.stack_images([[self.pixels(photo) for photo in photos] for photos in images]))
-        return BatchFeature(batch)
+        count = len(images if text is None else text)
+        photos = [[self.pixels(photo) for photo in row] for row in images] if self.reads_images and images else []
+        return BatchFeature(self.collate(text or [None] * count, photos or [()] * count))
 
-    def tokenize(self, text: Sequence[str | None]) -> dict[str, torch.Tensor]:
-        """Texts -> `input_ids`, `attention_mask` int64 [B, L]; a product without text attends to nothing."""
-        encoded = self.tokenizer([self.text_prefix + (item or "") for item in text], truncation=True, padding=True,
-                                 max_length=self.max_length, return_tensors="pt")
-        there = torch.tensor([bool(item) for item in text])
-        return {"input_ids": encoded["input_ids"],
-                "attention_mask": encoded["attention_mask"] * there[:, None].to(encoded["attention_mask"].dtype)}
+    def collate(self, texts: Sequence[str | None], photos: Sequence[Sequence[np.ndarray]]) -> dict[str, torch.Tensor]:
+        """As `__call__`, of photos that `pixels` has resized."""
+        photo_format = {"size": self.image_size, "mean": self.image_processor.image_mean,
+                        "std": self.image_processor.image_std} if self.reads_images else None
+        batch = collate(texts, photos, self._encode if self.reads_text else None, photo_format)
+        return {name: torch.from_numpy(array) for name, array in batch.items()}
+
+    def tokenize(self, texts: Sequence[str | None]) -> dict[str, torch.Tensor]:
+        """`input_ids`, `attention_mask` int64 [B, L] of texts, none of which may be there."""
+        return {name: torch.from_numpy(array) for name, array in tokenize(texts, self._encode).items()}
+
+    def _encode(self, texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
+        encoded = self.tokenizer([self.text_prefix + text for text in texts], truncation=True, padding=True,
+                                 max_length=self.max_length, return_tensors="np")
+        return encoded["input_ids"], encoded["attention_mask"]
 
     def pixels(self, image: Any, **options) -> np.ndarray:
         """One photo, in any form `load_image` takes (with its `options`), resized to uint8 [H, W, 3]."""
         return read_pixels(image, self.image_size, **options)
-
-    def stack_images(self, images: Sequence[Sequence[np.ndarray]]) -> dict[str, torch.Tensor]:
-        """Resized photos per product -> normalised `pixel_values` [B, I, 3, H, W] and `pixel_mask` [B, I]."""
-        count = max(1, max(len(photos) for photos in images))
-        mask = torch.zeros(len(images), count, dtype=torch.bool)
-        values = torch.zeros(len(images), count, 3, *self.image_size)
-        mean = 255 * torch.tensor(self.image_processor.image_mean)[:, None, None]
-        std = 255 * torch.tensor(self.image_processor.image_std)[:, None, None]
-        for row, photos in enumerate(images):
-            for column, photo in enumerate(photos):
-                mask[row, column] = True
-                values[row, column] = (torch.from_numpy(photo.copy()).permute(2, 0, 1) - mean) / std
-        return {"pixel_values": values, "pixel_mask": mask}
 
 
 def _no_tokenizer() -> PreTrainedTokenizerFast:

@@ -1,6 +1,5 @@
 """What goes into a tagger and what comes out, the same for every backend: standard library, Pillow and numpy only."""
 
-import difflib
 import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -11,8 +10,8 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from .images import ImageError
-from .text import clean_text
+from .images import ImageError, stack_photos
+from .text import clean_text, did_you_mean
 
 PRODUCT_KEYS = ("text", "title", "description", "language", "image", "images", "audio")
 NO_RECOGNIZER = (
@@ -62,7 +61,7 @@ def _read(product, reads_text: bool, reads_photos: bool,
     for key in product:
         if key not in PRODUCT_KEYS:
             raise ProductError(
-                f"unknown key {key!r}.{nearest(key, PRODUCT_KEYS)} Leave out or rename what is not known (of a "
+                f"unknown key {key!r}.{did_you_mean(key, PRODUCT_KEYS)} Leave out or rename what is not known (of a "
                 "dataset: select_columns, rename_column)"
             )
     for key in ("text", "title", "description", "language"):
@@ -92,12 +91,37 @@ def _read(product, reads_text: bool, reads_photos: bool,
     return text if reads_text else None, sources if reads_photos else []
 
 
+def collate(texts: Sequence[str | None], photos: Sequence[Sequence[np.ndarray]], encode: Callable | None = None,
+            photo_format: Mapping[str, Any] | None = None) -> dict[str, np.ndarray]:
+    """Texts and resized photos, an entry per product -> the arrays of `TaggerProcessor`, but for those that no product
+    has anything for.
+
+    Args:
+        photos: uint8 [H, W, 3] each, any number per product.
+        encode: texts -> (token ids, attention mask), each [B, L]; None where no text is read.
+        photo_format: `size`, `mean`, `std` as of `stack_photos`; None where no photo is read.
+    """
+    batch = {}
+    if encode is not None and any(texts):
+        batch |= tokenize(texts, encode)
+    if photo_format is not None and any(map(len, photos)):
+        batch |= stack_photos(photos, **photo_format)
+    return batch
+
+
+def tokenize(texts: Sequence[str | None], encode: Callable) -> dict[str, np.ndarray]:
+    """`input_ids`, `attention_mask` int64 [B, L]; a product without text attends to nothing."""
+    ids, mask = encode([text or "" for text in texts])
+    there = np.array([bool(text) for text in texts])
+    return {"input_ids": np.asarray(ids, np.int64), "attention_mask": np.asarray(mask, np.int64) * there[:, None]}
+
+
 def check_options(options: Mapping[str, Any], allowed: Iterable[str], attributes: Sequence[str]) -> None:
     """Raises TypeError for an option that is not among `allowed`, ValueError for a value out of range or an attribute
     that the model does not have."""
     for name in options:
         if name not in allowed:
-            raise TypeError(f"product-tagging has no option {name!r}.{nearest(name, allowed)}")
+            raise TypeError(f"product-tagging has no option {name!r}.{did_you_mean(name, allowed)}")
     top_k, threshold, wanted = options.get("top_k"), options.get("threshold"), options.get("attributes")
     if top_k is not None and (not isinstance(top_k, int) or top_k < 1):
         raise ValueError(f"top_k must be a whole number from 1, got {top_k!r}")
@@ -107,7 +131,7 @@ def check_options(options: Mapping[str, Any], allowed: Iterable[str], attributes
         raise ValueError(f"attributes is a list of names: write attributes=[{wanted!r}]")
     for name in wanted or ():
         if name not in attributes:
-            raise ValueError(f"the model has no attribute {name!r}.{nearest(name, attributes)}")
+            raise ValueError(f"the model has no attribute {name!r}.{did_you_mean(name, attributes)}")
     if options.get("on_error", "raise") not in ("raise", "skip"):
         raise ValueError(f'on_error must be "raise" or "skip", got {options["on_error"]!r}')
 
@@ -162,8 +186,3 @@ def is_stream(inputs) -> bool:
 def _items(inputs) -> Iterator:
     # Map-style torch datasets have no __iter__, and not all of them end with an IndexError.
     return iter(inputs) if isinstance(inputs, Iterable) else (inputs[number] for number in range(len(inputs)))
-
-
-def nearest(name, known) -> str:
-    close = difflib.get_close_matches(str(name), known, n=1, cutoff=0.5)
-    return f" Did you mean {close[0]!r}?" if close else f" Known: {', '.join(known)}."

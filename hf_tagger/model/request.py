@@ -9,7 +9,8 @@ import binascii
 from collections.abc import Mapping
 from typing import Any
 
-from .products import ProductError, nearest
+from .products import ProductError
+from .text import did_you_mean
 
 BODY_KEYS = ("inputs", "parameters")
 # Of a product. What else the pipeline reads may name files, or take minutes (audio): a request has none of it.
@@ -36,13 +37,13 @@ def read_request(body: Any, parameters: tuple[str, ...] = PARAMETERS) -> tuple[l
         raise RequestError('the body must be {"inputs": a product or a list of products, "parameters": {options}}')
     for key in body:
         if key not in BODY_KEYS:
-            raise RequestError(f"unknown key {key!r}.{nearest(key, BODY_KEYS)}")
+            raise RequestError(f"unknown key {key!r}.{did_you_mean(key, BODY_KEYS)}")
     options = body.get("parameters") or {}
     if not isinstance(options, Mapping):
         raise RequestError(f"parameters must be an object, got {type(options).__name__}")
     for name in options:
         if name not in parameters:
-            raise RequestError(f"unknown parameter {name!r}.{nearest(name, parameters)}")
+            raise RequestError(f"unknown parameter {name!r}.{did_you_mean(name, parameters)}")
     inputs = body["inputs"]
     return (inputs, False, dict(options)) if isinstance(inputs, list) else ([inputs], True, dict(options))
 
@@ -58,7 +59,7 @@ def decode_product(product: Any, allow_urls: bool = False) -> Any:
         return product  # `read_product` says what is wrong with it
     for name, value in product.items():
         if name not in REQUEST_KEYS:
-            raise ProductError(f"unknown key {name!r}.{nearest(name, REQUEST_KEYS)}")
+            raise ProductError(f"unknown key {name!r}.{did_you_mean(name, REQUEST_KEYS)}")
         if isinstance(value, str) and not name.startswith("image") and len(value) > MAX_CHARACTERS:
             raise ProductError(f"{name} has {len(value)} characters, more than {MAX_CHARACTERS}; shorten it")
     decoded = dict(product)

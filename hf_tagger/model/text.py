@@ -1,16 +1,21 @@
-"""Shop text as it should have been typed: mojibake repaired, HTML and invisible characters out, single spaces.
+"""Shop text as it should have been typed: mojibake repaired, HTML and invisible characters out, single spaces. And
+which spellings are one word, and which known name an unknown one is nearest to.
 
 Ships with the model, so that a product is read in the shop as it was read in training.
 """
 
+import difflib
 import html
 import re
 import unicodedata
+from collections.abc import Iterable
 
 try:
     import ftfy
 except ImportError:  # a saved model's folder opened where hf_tagger is not installed: mojibake then stays
     ftfy = None
+
+WORD = re.compile(r"\w+(?:['’]\w+)?")
 
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 # Expressions and not html.parser, which takes minutes over 40 kB of "<a <a <a" (each is searched to the end) and
@@ -56,6 +61,25 @@ def normalise(text: str) -> str:
     if not text.isprintable():
         text = _CONTROL.sub(" ", text)
     return " ".join(text.split())
+
+
+def stem(word: str) -> str:
+    """What the forms of a word share: case, width (NFKC), possessive and plural taken off ("Parties" -> "party")."""
+    word = unicodedata.normalize("NFKC", word).casefold().replace("’", "'").removesuffix("'s")
+    for ending, replacement in (("ies", "y"), ("es", ""), ("s", "")):
+        if len(word) > len(ending) + 2 and word.endswith(ending) and not word.endswith("ss"):
+            return word.removesuffix(ending) + replacement
+    return word.removesuffix("e") if len(word) > 3 else word
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """' Did you mean "x"?' for the known name nearest to `name`, else a list of what is known."""
+    known = [str(candidate) for candidate in known]
+    by_lower = {candidate.lower(): candidate for candidate in known}
+    close = difflib.get_close_matches(str(name).lower(), by_lower, n=1, cutoff=0.5)
+    if close:
+        return f' Did you mean "{by_lower[close[0]]}"?'
+    return f" Known: {', '.join(known)}." if known else ""
 
 
 def _cut_at_word(text: str, max_chars: int) -> str:

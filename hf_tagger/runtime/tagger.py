@@ -22,7 +22,7 @@ from safetensors.numpy import load_file
 
 from hf_tagger.model.decisions import predicted_tags, tag_scores
 from hf_tagger.model.images import read_pixels
-from hf_tagger.model.products import check_options, is_stream, list_tags, read_product, tag_stream
+from hf_tagger.model.products import check_options, collate, is_stream, list_tags, read_product, tag_stream
 from hf_tagger.model.tag_writing import FREE_FORM_OPTIONS, best_first, check_free_form, check_needless
 from hf_tagger.runtime.decoder import SEARCH_OPTIONS, STATES, TAG_TOKENIZER, OnnxWriter, check_greedy
 from hf_tagger.runtime.words import WordsRuntime
@@ -168,23 +168,12 @@ class OnnxTagger:
 
     def collate(self, products: Sequence[Mapping[str, Any]]) -> dict[str, np.ndarray]:
         """What `read_product` gave -> the tensors of `TaggerProcessor`, as numpy arrays."""
-        texts, photos = [product["text"] for product in products], [product["photos"] for product in products]
-        batch = {}
-        if self.text and any(texts):
-            encoded = self.tokenizer.encode_batch([self.text["prefix"] + (text or "") for text in texts])
-            there = np.array([bool(text) for text in texts])
-            batch["input_ids"] = np.array([each.ids for each in encoded], np.int64)
-            batch["attention_mask"] = np.array([each.attention_mask for each in encoded], np.int64) * there[:, None]
-        if self.image and any(photos):
-            count = max(map(len, photos))
-            batch["pixel_mask"] = np.array([[column < len(row) for column in range(count)] for row in photos])
-            values = np.zeros((len(photos), count, 3, *self.image["size"]), np.float32)
-            mean, std = (255 * np.float32(self.image[name])[:, None, None] for name in ("mean", "std"))
-            for row, column in zip(*batch["pixel_mask"].nonzero(), strict=True):
-                np.subtract(photos[row][column].transpose(2, 0, 1), mean, out=values[row, column])
-                values[row, column] /= std
-            batch["pixel_values"] = values
-        return batch
+        return collate([product["text"] for product in products], [product["photos"] for product in products],
+                       self._encode if self.text else None, self.image)
+
+    def _encode(self, texts: Sequence[str]) -> tuple[list[list[int]], list[list[int]]]:
+        encoded = self.tokenizer.encode_batch([self.text["prefix"] + text for text in texts])
+        return [each.ids for each in encoded], [each.attention_mask for each in encoded]
 
     def logits(self, input_ids=None, attention_mask=None, pixel_values=None, pixel_mask=None) -> np.ndarray:
         """The processor's arrays, those of a modality together or not at all -> float32 [B, T + A], "none" of each

@@ -1,8 +1,6 @@
 """Augmentation of a product's text and photos while training. Rates are probabilities per product and epoch."""
 
 import random
-import re
-import unicodedata
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -11,7 +9,7 @@ import numpy as np
 import torch
 from torchvision.transforms import v2
 
-WORD = re.compile(r"\w+(?:['’]\w+)?")
+from hf_tagger.model.text import WORD, stem
 
 
 @dataclass
@@ -83,20 +81,12 @@ def mask_labels(text: str, tags: list[str]) -> str:
 
     Languages written without spaces have no words to go by: there a tag is cut out wherever its characters stand.
     """
-    stems = {_stem(word) for tag in tags for word in WORD.findall(tag)}
+    stems = {stem(word) for tag in tags for word in WORD.findall(tag)}
     for tag in tags:
         if any(ord(character) > 0x2E7F for character in tag):
             text = text.replace(tag, " ")
-    kept = WORD.sub(lambda match: "" if _stem(match.group()) in stems else match.group(), text)
+    kept = WORD.sub(lambda match: "" if stem(match.group()) in stems else match.group(), text)
     return " ".join(kept.split())
-
-
-def _stem(word: str) -> str:
-    word = unicodedata.normalize("NFKC", word).casefold().replace("’", "'").removesuffix("'s")
-    for ending, replacement in (("ies", "y"), ("es", ""), ("s", "")):
-        if len(word) > len(ending) + 2 and word.endswith(ending) and not word.endswith("ss"):
-            return word.removesuffix(ending) + replacement
-    return word.removesuffix("e") if len(word) > 3 else word
 
 
 def _noisy_words(words: list[str], settings: TextAugmentation) -> list[str]:
