@@ -13,7 +13,7 @@ gets
     suspects.parquet  all of them
     summary.json      what was looked at, what was skipped, how many errors are to be expected
 
-The catalogue is never changed. Needs iterative-stratification: pip install 'hf_tagger[search]'
+The catalogue is never changed.
 """
 
 import argparse

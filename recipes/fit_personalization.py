@@ -32,9 +32,10 @@ from hf_tagger.evaluation.machine import describe_machine
 from hf_tagger.evaluation.predict import Predictions
 from hf_tagger.evaluation.protocols import Evaluator, open_tagger
 from hf_tagger.evaluation.settings import EvaluateSettings, load_evaluation
-from hf_tagger.feedback.personalization import fit_personalization, read_interactions
+from hf_tagger.feedback.interactions import read_interactions
 from hf_tagger.feedback.shoppers import Shoppers, ndcg, simulate_shoppers, write_interactions
 from hf_tagger.model.personalization import ShopperProfile, shopper_profile, tag_vectors
+from hf_tagger.training.personalization import fit_personalization
 
 SHOWN = 20  # products of the test split that a simulated shopper meets
 

@@ -11,7 +11,7 @@ says which keys vary (`hf_tagger/training/search.py`, SearchSettings). The folde
     trials.json   what was tried, best first, with the mean and standard deviation over folds
     best.yaml     the best configuration, for recipes/finetune.py
 
-Needs optuna and iterative-stratification: pip install 'hf_tagger[search]'
+Needs optuna: pip install 'hf_tagger[search]'
 """
 
 import argparse

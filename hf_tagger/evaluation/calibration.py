@@ -14,6 +14,7 @@ import torch
 
 from hf_tagger.catalog.collate import UNKNOWN
 from hf_tagger.catalog.strict import ConfigError, did_you_mean
+from hf_tagger.evaluation.convex import minimise
 from hf_tagger.evaluation.predict import Predictions
 from hf_tagger.model.decisions import attribute_slices, tag_scores
 
@@ -115,14 +116,15 @@ def fit_probabilities(
     def loss(log_scale):
         return torch.nn.functional.cross_entropy(logits[usable] * log_scale.exp(), target)
 
-    fitted = _minimise(loss, log_scale, len(target))
+    fitted = minimise(loss, log_scale, pull=1 / len(target))
     entry = {**attribute, "temperature": round(float((-fitted).exp()), 4)}
     return entry, {"log_loss_before": float(loss(log_scale)), "log_loss_after": float(loss(fitted))}
 
 
 def _fit_platt(attribute: dict, logits: torch.Tensor, references: torch.Tensor, min_positives: int):
     """Platt scaling (Platt 1999), of tags with few positives by numbers that they share. Not with his softened targets:
-    summed over many rare tags they would raise every probability; `_minimise` keeps few examples from certainty."""
+    summed over many rare tags they would raise every probability. In their place every fit is drawn to its start as
+    strongly as by one product's worth of evidence, which keeps few examples, and separable ones, from certainty."""
     known = references != UNKNOWN
     positives, negatives = (references == 1).sum(0), (references == 0).sum(0)
     targets = (references == 1).double()
@@ -133,11 +135,11 @@ def _fit_platt(attribute: dict, logits: torch.Tensor, references: torch.Tensor, 
         return losses[known[:, columns]].mean()
 
     start, all_tags = torch.zeros(2, dtype=torch.float64), torch.arange(logits.shape[1])
-    shared = _minimise(lambda parameters: loss(parameters, all_tags), start, len(logits))
+    shared = minimise(lambda parameters: loss(parameters, all_tags), start, pull=1 / len(logits))
     fitted = shared.repeat(logits.shape[1], 1)
     for column in all_tags[(positives >= min_positives) & (negatives >= min_positives)]:
-        fitted[column] = _minimise(lambda parameters, column=column: loss(parameters, column[None]), shared,
-                                   known[:, column].sum())
+        fitted[column] = minimise(lambda parameters, column=column: loss(parameters, column[None]), shared,
+                                  pull=1 / int(known[:, column].sum()))
     slopes, intercepts = fitted[:, 0].exp(), fitted[:, 1]
     calibration = {"slopes": [round(value, 4) for value in slopes.tolist()],
                    "intercepts": [round(value, 4) for value in intercepts.tolist()]}
@@ -147,22 +149,6 @@ def _fit_platt(attribute: dict, logits: torch.Tensor, references: torch.Tensor, 
                                                                   reduction="none")[known].mean()
     return ({**attribute, "calibration": calibration},
             {"log_loss_before": float(before), "log_loss_after": float(after)})
-
-
-def _minimise(loss, start: torch.Tensor, products: int) -> torch.Tensor:
-    """The parameters of the least mean loss, drawn to `start` as strongly as by one product's worth of evidence: few
-    products should not move them far, nor perfectly separated ones to infinity."""
-    parameters = start.clone().requires_grad_(True)
-    optimizer = torch.optim.LBFGS([parameters], max_iter=100, line_search_fn="strong_wolfe")
-
-    def closure():
-        optimizer.zero_grad()
-        value = loss(parameters) + (parameters - start).square().sum() / products
-        value.backward()
-        return value
-
-    optimizer.step(closure)
-    return parameters.detach()
 
 
 def fit_thresholds(
@@ -190,13 +176,13 @@ def fit_thresholds(
         candidates = np.where(best, scores, -np.inf)
     known = (references != UNKNOWN) & np.isfinite(candidates)
     missed = ((references == 1) & ~known).sum(0)
-    shared, reached = _best_threshold(candidates[known], references[known] == 1, missed.sum(), settings)
+    shared, reached = best_threshold(candidates[known], references[known] == 1, missed.sum(), settings)
     thresholds, positives = [], (references == 1).sum(0)
     for column in range(width):
         rows, weight = known[:, column], positives[column] / (positives[column] + settings.shrinkage or 1)
         own = shared
         if positives[column]:
-            own, _ = _best_threshold(candidates[rows, column], references[rows, column] == 1, missed[column], settings)
+            own, _ = best_threshold(candidates[rows, column], references[rows, column] == 1, missed[column], settings)
         thresholds.append(round(float(_sigmoid((1 - weight) * _logit(shared) + weight * _logit(own))), 4))
     entry = {**attribute, "thresholds": thresholds}
     given = known & (candidates >= np.array(thresholds))
@@ -209,9 +195,11 @@ def fit_thresholds(
     }
 
 
-def _best_threshold(scores: np.ndarray, given: np.ndarray, missed: int, settings: ThresholdSettings):
-    """(threshold, whether the target was reached) for scores [M] of which some are `given` tags; `missed` more given
-    tags can never be reached."""
+def best_threshold(
+    scores: np.ndarray, given: np.ndarray, missed: int, settings: ThresholdSettings
+) -> tuple[float, bool]:
+    """(threshold, whether the target was reached) for scores [M] of which some are `given` tags, bool [M]; `missed`
+    more given tags can never be reached."""
     order = np.argsort(-scores, kind="stable")
     ranked, hits = scores[order], given[order].cumsum()
     ends = np.flatnonzero(np.append(np.diff(ranked) != 0, True))

@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from hf_tagger.feedback.personalization import Interactions
+from hf_tagger.feedback.interactions import Interactions
 from hf_tagger.model.personalization import DAY
 
 

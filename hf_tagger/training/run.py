@@ -2,7 +2,6 @@
 
 import json
 import platform
-import random
 import shutil
 import subprocess
 import sys
@@ -33,6 +32,7 @@ from hf_tagger.training.build import build_model, fit_standardise, load_model, s
 from hf_tagger.training.checkpoint import newest_checkpoint, write_safetensors
 from hf_tagger.training.decoder import add_decoder
 from hf_tagger.training.exemplars import fit_exemplars
+from hf_tagger.training.folds import stratified_folds
 from hf_tagger.training.gate import GateSettings, fit_gate
 from hf_tagger.training.loop import Interrupted, NonFiniteLoss, TrainingLoop, kept_tensors, load_kept
 from hf_tagger.training.lora import count_parameters, freeze_batch_norm, merge_adapter, save_adapter
@@ -231,7 +231,8 @@ class FinetuneRun(CatalogRun):
         store = self.all_features("plain")
         # Products of one text stay together: their words would know the answer.
         texts = store.ids if store.input_ids is None else [row.tobytes() for row in store.input_ids.numpy()]
-        fold = np.array([random.Random(text).randrange(settings.folds) for text in texts])
+        tags = (np.flatnonzero(row == 1) for row in store.tag_labels)
+        fold = stratified_folds(texts, tags, settings.folds, self.settings.seed)
         chosen = np.zeros(len(fold), bool)
         chosen[np.random.default_rng(self.settings.seed).permutation(len(fold))[:settings.max_rows]] = True
         fitted = {name: tensor.clone() for name, tensor in kept_tensors(self.model, set()).items()}

@@ -5,6 +5,8 @@ from collections.abc import Iterable
 
 import torch
 
+from hf_tagger.evaluation.calibration import ThresholdSettings, best_threshold
+from hf_tagger.evaluation.convex import minimise
 from hf_tagger.evaluation.free_form import unique
 from hf_tagger.evaluation.writing import Written, write
 from hf_tagger.model.free_form import FreeFormTagger
@@ -49,25 +51,11 @@ def fit_written_scores(parts: Iterable[Written]) -> dict[str, float | list[float
     # Platt's targets: not quite 0 and 1, so that a perfect separation leaves the slope finite.
     positives, negatives = y.sum(), len(y) - y.sum()
     target = torch.where(y > 0, (positives + 1) / (positives + 2), 1 / (negatives + 2))
-    weights = torch.tensor([1.0, 0.0], dtype=torch.float64, requires_grad=True)
-    optimizer = torch.optim.LBFGS([weights], max_iter=100, line_search_fn="strong_wolfe")
 
-    def closure():
-        optimizer.zero_grad()
-        loss = torch.nn.functional.binary_cross_entropy_with_logits(weights[0] * x + weights[1], target)
-        loss.backward()
-        return loss
+    def loss(weights):
+        return torch.nn.functional.binary_cross_entropy_with_logits(weights[0] * x + weights[1], target)
 
-    optimizer.step(closure)
-    slope, intercept = weights.tolist()
+    slope, intercept = minimise(loss, torch.tensor([1.0, 0.0], dtype=torch.float64)).tolist()
     scores = torch.sigmoid(slope * x + intercept)
-    return {"calibration": [slope, intercept], "min_score": _best_threshold(scores, y, true)}
-
-
-def _best_threshold(scores: torch.Tensor, right: torch.Tensor, true: int) -> float:
-    """The score from which written tags are listed so that micro-F1 is highest; the lowest of equals."""
-    order = scores.argsort(descending=True)
-    hits = right[order].cumsum(0)
-    f1 = 2 * hits / (torch.arange(1, len(order) + 1) + true)
-    best = len(f1) - 1 - int(f1.flip(0).argmax())
-    return float(scores[order][best]) - 1e-9
+    min_score, _ = best_threshold(scores.numpy(), y.numpy() > 0, true - int(positives), ThresholdSettings("f1"))
+    return {"calibration": [slope, intercept], "min_score": float(min_score)}

@@ -4,7 +4,7 @@ import pytest
 
 from hf_tagger.catalog.quarantine import Refusal
 from hf_tagger.catalog.strict import ConfigError
-from hf_tagger.training.folds import assign_folds
+from hf_tagger.training.folds import assign_folds, stratified_folds
 
 ATTRIBUTES = [{"name": "colour", "kind": "single", "tags": ["Red", "Blue"]},
               {"name": "features", "kind": "multi", "tags": ["New", "Rare"]}]  # fmt: skip
@@ -43,3 +43,8 @@ def test_more_folds_than_groups_are_refused():
         assign_folds(records, ATTRIBUTES, folds=4, seed=0)
     with pytest.raises(ConfigError, match="at least 2"):
         assign_folds(records, ATTRIBUTES, folds=1, seed=0)
+
+
+def test_products_without_tags_fill_the_smallest_folds():
+    fold = stratified_folds(range(9), [[0], [0], [0], *[[]] * 6], folds=3, seed=0)
+    assert Counter(fold.tolist()) == dict.fromkeys(range(3), 3) and set(fold[:3]) == {0, 1, 2}

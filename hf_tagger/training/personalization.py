@@ -7,63 +7,20 @@ its tags to the profile.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 import torch
 
-from hf_tagger.catalog.strict import ConfigError, did_you_mean
+from hf_tagger.catalog.strict import ConfigError
+from hf_tagger.evaluation.convex import minimise
+from hf_tagger.feedback.interactions import Interactions
 from hf_tagger.model.decisions import attribute_slices
 from hf_tagger.model.personalization import DAY, affinities
 
-COLUMNS = ("user", "product", "time")
 HALF_LIVES = (3.0, 10.0, 30.0, 100.0, None)
 PRIORS = (0.5, 2.0, 8.0, 32.0)
 OTHERS = 20
 LATEST = 0.2
-
-
-@dataclass(frozen=True)
-class Interactions:
-    """In the order of time: users and rows of products int [N], times in seconds float [N]."""
-
-    user: np.ndarray
-    product: np.ndarray
-    time: np.ndarray
-
-
-def read_interactions(path: str | Path, ids: Sequence[str]) -> tuple[Interactions, int]:
-    """A parquet file with the columns user, product (an id) and time (a timestamp, or seconds since 1970), and how many
-    of its rows are about products that are not among `ids`, or incomplete: these are left out.
-
-    Raises ConfigError for a file that does not fit.
-    """
-    try:
-        table = pq.read_table(path)
-    except (OSError, pa.ArrowInvalid) as error:
-        raise ConfigError(f"{path} cannot be read as parquet: {error}") from error
-    for name in COLUMNS:
-        if name not in table.column_names:
-            raise ConfigError(f"{path} has no column {name!r}.{did_you_mean(name, table.column_names)}")
-    time = table["time"]
-    try:
-        if pa.types.is_timestamp(time.type):
-            time = time.cast(pa.timestamp("us", tz=time.type.tz)).cast(pa.int64()).to_numpy() / 1e6
-        else:
-            time = time.cast(pa.float64()).to_numpy()
-    except pa.ArrowInvalid as error:
-        raise ConfigError(f"{path}: time must be a timestamp or seconds since 1970: {error}") from error
-    row_of = {product: row for row, product in enumerate(ids)}
-    products = np.array([row_of.get(str(product), -1) for product in table["product"].to_pylist()], dtype=np.int64)
-    users = table["user"].to_pylist()
-    whole = (products >= 0) & ~np.isnan(time) & np.array([user is not None for user in users], dtype=bool)
-    order = np.flatnonzero(whole)[np.argsort(time[whole], kind="stable")]
-    numbers: dict = {}
-    user = np.array([numbers.setdefault(users[row], len(numbers)) for row in order], dtype=np.int64)
-    return Interactions(user, products[order], time[order]), len(users) - len(order)
 
 
 def histories(log: Interactions, tags: torch.Tensor, half_life_days: float | None) -> torch.Tensor:
@@ -102,17 +59,11 @@ def choice_features(log: Interactions, rows: np.ndarray, close: torch.Tensor, ta
 def fit_gates(features: torch.Tensor) -> torch.Tensor:
     """Gates [A] that make the chosen products [n, 0] the likeliest of `choice_features`; no choice at all is explained
     by gates of 0, to which they are drawn as by one interaction."""
-    gates = torch.zeros(features.shape[2], dtype=torch.float64, requires_grad=True)
-    optimizer = torch.optim.LBFGS([gates], max_iter=100, line_search_fn="strong_wolfe")
 
-    def closure():
-        optimizer.zero_grad()
-        loss = choice_losses(features.double(), gates).mean() + gates.square().sum() / len(features)
-        loss.backward()
-        return loss
+    def loss(gates):
+        return choice_losses(features.double(), gates).mean()
 
-    optimizer.step(closure)
-    return gates.detach()
+    return minimise(loss, torch.zeros(features.shape[2], dtype=torch.float64), pull=1 / len(features))
 
 
 def choice_losses(features: torch.Tensor, gates: torch.Tensor) -> torch.Tensor:
