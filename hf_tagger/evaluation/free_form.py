@@ -159,6 +159,7 @@ def score_free_form(
     scores |= OutOfVocabularyRate().compute(**given, vocabulary=json.dumps(list(vocabulary)))
     for language in sorted({language for language in languages if language}):
         rows = [row for row, own in enumerate(languages) if own == language]
-        counts = _set_counts([predictions[row] for row in rows], [references[row] for row in rows])
-        scores[f"{language}/f1@M"] = ratios(counts)[2]
+        found = SetScores().compute(predictions=[predictions[row] for row in rows],
+                                    references=[references[row] for row in rows])
+        scores[f"{language}/f1@M"] = found["f1@M"]
     return scores

@@ -100,24 +100,24 @@ def count_tags(references, predictions) -> TagCounts:
 
     Raises ValueError where the shapes do not fit or a value is none of these.
     """
-    references, predictions = _checked(references, predictions, "predictions")
-    _, columns = references.shape
-    width = predictions.shape[1]
-    tp, fp, fn = np.zeros((3, columns), dtype=np.int64)
-    exact = known_rows = 0
+    references, predictions = checked(references, predictions, "predictions")
+    counts = TagCounts(*np.zeros((3, references.shape[1]), dtype=np.int64), 0, 0)
     for start in range(0, len(references), ROWS_AT_ONCE):
-        reference = references[start : start + ROWS_AT_ONCE]
-        predicted = np.zeros(reference.shape, dtype=bool)
-        predicted[:, :width] = predictions[start : start + ROWS_AT_ONCE].astype(bool)
-        known, given = reference != UNKNOWN, reference == 1
-        wrong = known & (predicted != given)
-        tp += (given & predicted).sum(0)
-        fp += (wrong & predicted).sum(0)
-        fn += (wrong & given).sum(0)
-        row_known = known.any(1)
-        exact += int((row_known & ~wrong.any(1)).sum())
-        known_rows += int(row_known.sum())
-    return TagCounts(tp, fp, fn, exact, known_rows)
+        rows = slice(start, start + ROWS_AT_ONCE)
+        *tags, exact, known = (outcome.sum(0) for outcome in outcomes(references[rows], predictions[rows]))
+        counts += TagCounts(*tags, int(exact), int(known))
+    return counts
+
+
+def outcomes(references: np.ndarray, predictions: np.ndarray) -> tuple[np.ndarray, ...]:
+    """Hits, false alarms and misses, bool [N, C] each, and which products are predicted exactly over their known tags,
+    and known at all, bool [N]; arguments as of `count_tags`."""
+    predicted = np.zeros(references.shape, dtype=bool)
+    predicted[:, : predictions.shape[1]] = predictions
+    known, given = references != UNKNOWN, references == 1
+    wrong = known & (predicted != given)
+    known = known.any(1)
+    return given & predicted, wrong & predicted, wrong & given, known & ~wrong.any(1), known
 
 
 def average_precisions(references, scores) -> np.ndarray:
@@ -126,7 +126,7 @@ def average_precisions(references, scores) -> np.ndarray:
     The definition of scikit-learn's `average_precision_score`, over the known rows. NaN for a tag no row carries.
     A score of -inf, like a column past the width of `scores`, is never retrieved. Raises ValueError as `count_tags`.
     """
-    references, scores = _checked(references, scores, "scores")
+    references, scores = checked(references, scores, "scores")
     result = np.full(references.shape[1], np.nan)
     for column, reference in enumerate(references.T):
         relevant = (reference == 1).sum()
@@ -149,7 +149,8 @@ def _average_precision(given: np.ndarray, scores: np.ndarray, relevant: int) -> 
     return float((precision * np.diff(hits, prepend=0)).sum() / relevant)
 
 
-def _checked(references, values, name: str):
+def checked(references, values, name: str) -> tuple[np.ndarray, np.ndarray]:
+    """Both as arrays; `name` is "predictions" or "scores". Raises ValueError as `count_tags`."""
     references, values = np.asarray(references), np.asarray(values)
     if references.ndim != 2 or values.ndim != 2 or len(references) != len(values):
         raise ValueError(
@@ -173,98 +174,69 @@ def _checked(references, values, name: str):
     return references, values
 
 
-class _TagMetric(evaluate.Metric):
-    """Accumulates `TagCounts` instead of writing every row to evaluate's cache file."""
+class _OneAttribute(evaluate.Metric):
+    """Holds in memory what `add_batch` has been given, in place of evaluate's cache file."""
 
-    second_input = "predictions"
-    counts: TagCounts | None = None
+    values = "predictions"
+
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        self.held: list = []
 
     def _info(self):
         matrix = datasets.Sequence(datasets.Sequence(datasets.Value("float32")))
         return evaluate.MetricInfo(
-            description=type(self).__doc__ or "",
-            citation="",
-            inputs_description=__doc__ or "",
-            features=datasets.Features({"references": matrix, self.second_input: matrix}),
-        )
+            description=type(self).__doc__ or "", citation="", inputs_description=__doc__ or "",
+            features=datasets.Features({"references": matrix, self.values: matrix}),
+        )  # fmt: skip
 
-    def add_batch(self, *, references, predictions):
-        """Count a batch: references int [N, C], predictions {0, 1} [N, P]."""
-        counts = count_tags(references, predictions)
-        self.counts = counts if self.counts is None else self.counts + counts
+    def add(self, **product):
+        """One product: `reference` int [C] and `prediction` or `score` [P]."""
+        self.add_batch(**{f"{name}s": [row] for name, row in product.items()})
 
-    def add(self, *, reference, prediction):
-        """Count one product: reference int [C], prediction {0, 1} [P]."""
-        self.add_batch(references=[reference], predictions=[prediction])
-
-    def compute(self, *, references=None, predictions=None) -> dict[str, float]:
+    def compute(self, *, references=None, **values) -> dict:
         """The scores of everything added since the last call, and of these rows if given."""
         if references is not None:
-            self.add_batch(references=references, predictions=predictions)
-        if self.counts is None:
-            raise ValueError(f"{type(self).__name__}: no rows were added before compute()")
-        counts, self.counts = self.counts, None
-        return self._scores(counts)
-
-
-class Accuracy(_TagMetric):
-    """Share of products whose known tags of the attribute are all predicted exactly: {"accuracy"}."""
-
-    def _scores(self, counts):
-        return {"accuracy": counts.accuracy()}
-
-
-class Precision(_TagMetric):
-    """Correct among the predicted tags: micro_, macro_ and weighted_precision."""
-
-    def _scores(self, counts):
-        return {name: value for name, value in counts.averaged().items() if name.endswith("precision")}
-
-
-class Recall(_TagMetric):
-    """Predicted among the given tags: micro_, macro_ and weighted_recall."""
-
-    def _scores(self, counts):
-        return {name: value for name, value in counts.averaged().items() if name.endswith("recall")}
-
-
-class F1(_TagMetric):
-    """Harmonic mean of precision and recall: micro_, macro_ and weighted_f1."""
-
-    def _scores(self, counts):
-        return {name: value for name, value in counts.averaged().items() if name.endswith("f1")}
-
-
-class AveragePrecision(_TagMetric):
-    """Mean over the tags that occur of the area under the precision-recall curve: {"average_precision"}.
-
-    Takes `scores` in place of `predictions`, and holds all of them until `compute`.
-    """
-
-    second_input = "scores"
-
-    def __init__(self, **kwargs):
-        super().__init__(**kwargs)
-        self.held: list[tuple[np.ndarray, np.ndarray]] = []
-
-    def add_batch(self, *, references, scores):
-        """Hold a batch: references int [N, C], scores float [N, P]."""
-        references, scores = _checked(references, scores, "scores")
-        self.held.append((references.astype(np.int8), scores.astype(np.float32)))
-
-    def add(self, *, reference, score):
-        """Hold one product: reference int [C], score float [P]."""
-        self.add_batch(references=[reference], scores=[score])
-
-    def compute(self, *, references=None, scores=None) -> dict[str, float]:
-        """Mean average precision of everything added since the last call, and of these rows if given."""
-        if references is not None:
-            self.add_batch(references=references, scores=scores)
+            self.add_batch(references=references, **values)
         if not self.held:
             raise ValueError(f"{type(self).__name__}: no rows were added before compute()")
         held, self.held = self.held, []
-        references, scores = (np.concatenate(arrays) for arrays in zip(*held, strict=True))
-        return {"average_precision": _mean(average_precisions(references, scores))}
+        return self._scores(held)
+
+
+class TagClassification(_OneAttribute):
+    """Accuracy (products whose known tags are all predicted exactly), and micro-, macro- and weighted precision, recall
+    and F1 of an attribute's tags: {"accuracy", "micro_f1", "macro_f1", "weighted_f1", ...}."""
+
+    def add_batch(self, *, references, predictions):
+        """references int [N, C], predictions {0, 1} [N, P]."""
+        counts = count_tags(references, predictions)
+        self.held = [self.held[0] + counts if self.held else counts]
+
+    def _scores(self, held):
+        (counts,) = held
+        return {"accuracy": counts.accuracy(), **counts.averaged()}
+
+
+class AveragePrecision(_OneAttribute):
+    """Area under each tag's precision-recall curve, the mean over the tags that occur: {"average_precision"}. Takes
+    `scores` in place of `predictions`, and holds all of them until `compute`. With `average=None` one value per tag,
+    float [C], NaN for a tag that does not occur."""
+
+    values = "scores"
+
+    def __init__(self, average: str | None = "macro", **kwargs):
+        super().__init__(**kwargs)
+        self.average = average
+
+    def add_batch(self, *, references, scores):
+        """references int [N, C], scores float [N, P]."""
+        references, scores = checked(references, scores, "scores")
+        self.held.append((references.astype(np.int8), scores.astype(np.float32)))
+
+    def _scores(self, held):
+        found = average_precisions(*map(np.concatenate, zip(*held, strict=True)))
+        return {"average_precision": found if self.average is None else _mean(found)}
 
 
 def _mean(values: np.ndarray) -> float:
@@ -282,21 +254,21 @@ def score_attributes(attributes: dict) -> dict[str, float]:
 
     Raises ValueError where a `single` attribute has two tags predicted for one product, and as `count_tags` does.
     """
+    classification, ranking = TagClassification(), AveragePrecision(average=None)
     summary, every_count, every_precision = {}, [], []
     for name, (kind, references, predictions, scores) in attributes.items():
         try:
             if kind == "single" and (np.asarray(predictions).sum(1) > 1).any():
                 row = int(np.argmax(np.asarray(predictions).sum(1) > 1))
                 raise ValueError(f"row {row} has several tags predicted, a `single` attribute takes at most one")
-            counts = count_tags(references, predictions)
-            precisions = average_precisions(references, scores)
+            classification.add_batch(references=references, predictions=predictions)
+            precisions = ranking.compute(references=references, scores=scores)["average_precision"]
         except ValueError as error:
             raise ValueError(f"attribute {name!r}: {error}") from error
-        summary[f"{name}/accuracy"] = counts.accuracy()
-        summary.update({f"{name}/{metric}": value for metric, value in counts.averaged().items()})
-        summary[f"{name}/average_precision"] = _mean(precisions)
-        every_count.append(counts)
+        every_count += classification.held
         every_precision.append(precisions)
+        summary |= {f"{name}/{metric}": value for metric, value in classification.compute().items()}
+        summary[f"{name}/average_precision"] = _mean(precisions)
     if every_count:
         tags = ("true_positives", "false_positives", "false_negatives")
         pooled = TagCounts(*(np.concatenate([getattr(c, field) for c in every_count]) for field in tags), 0, 0)

@@ -8,7 +8,7 @@ is a ratio of two sums.
 import numpy as np
 
 from hf_tagger.catalog.collate import UNKNOWN
-from hf_tagger.evaluation.metrics import _checked, _TagMetric
+from hf_tagger.evaluation.metrics import checked
 
 BINS = 15
 SMALLEST = 1e-7  # a float32 probability that has reached 0 costs 16 nats, as does a tag the model never learned
@@ -20,7 +20,7 @@ def log_losses(references, scores, kind: str) -> tuple[np.ndarray, np.ndarray]:
     single: one term per known product, minus the log of the probability of its tag, or of "none". multi: one term per
     known tag of the vocabulary, the binary log-loss. A given tag that the model does not know is a term of its own.
     """
-    references, scores = _checked(references, scores, "scores")
+    references, scores = checked(references, scores, "scores")
     width = scores.shape[1]
     unlearned = (references[:, width:] == 1).sum(1)
     inside = references[:, :width]
@@ -42,7 +42,7 @@ def calibration_bins(references, scores, kind: str) -> np.ndarray:
     single: one prediction per known product, the likeliest of its tags and "none". multi: one per known tag of the
     vocabulary, which is right where the tag is given.
     """
-    references, scores = _checked(references, scores, "scores")
+    references, scores = checked(references, scores, "scores")
     inside = references[:, : scores.shape[1]]
     if kind == "single":
         candidates = np.concatenate([scores, 1 - scores.sum(1, keepdims=True)], axis=1)
@@ -72,7 +72,7 @@ def calibration_error(bins: np.ndarray):
 def f1_at_k(references, scores, k: int) -> tuple[np.ndarray, np.ndarray]:
     """(F1 of the k highest scores, 1 where it is measured) per product, float [N]: the harmonic mean of the precision
     and recall of the first k tags. Measured where at least one tag is given; unknown tags take none of the k places."""
-    references, scores = _checked(references, scores, "scores")
+    references, scores = checked(references, scores, "scores")
     width = scores.shape[1]
     given = (references == 1).sum(1)
     ranked = np.where(references[:, :width] == UNKNOWN, -np.inf, scores)
@@ -80,66 +80,3 @@ def f1_at_k(references, scores, k: int) -> tuple[np.ndarray, np.ndarray]:
     hits = (np.take_along_axis(references[:, :width], top, axis=1) == 1).sum(1)
     measured = given > 0
     return np.where(measured, 2 * hits / (k + given), 0.0), measured.astype(float)
-
-
-class _SummedMetric(_TagMetric):
-    """Adds up what each product contributes."""
-
-    second_input = "scores"
-
-    def __init__(self, kind: str = "single", **kwargs):
-        super().__init__(**kwargs)
-        self.kind = kind
-
-    def add_batch(self, *, references, scores):
-        """Add a batch: references int [N, C], scores float [N, P]."""
-        sums = self._sums(references, scores)
-        self.counts = sums if self.counts is None else self.counts + sums
-
-    def add(self, *, reference, score):
-        """Add one product: reference int [C], score float [P]."""
-        self.add_batch(references=[reference], scores=[score])
-
-    def compute(self, *, references=None, scores=None) -> dict[str, float]:
-        """The score of everything added since the last call, and of these rows if given."""
-        if references is not None:
-            self.add_batch(references=references, scores=scores)
-        return super().compute()
-
-
-def _ratio(sums) -> float:
-    return float(sums[0] / sums[1]) if sums[1] else float("nan")
-
-
-class LogLoss(_SummedMetric):
-    """Mean log-loss in nats, see `log_losses`: {"log_loss"}. `LogLoss(kind="multi")` for a multi attribute."""
-
-    def _sums(self, references, scores):
-        return np.array([part.sum() for part in log_losses(references, scores, self.kind)])
-
-    def _scores(self, counts):
-        return {"log_loss": _ratio(counts)}
-
-
-class ExpectedCalibrationError(_SummedMetric):
-    """Mean gap between confidence and accuracy, see `calibration_bins`: {"ece"}. Takes `kind` as `LogLoss` does."""
-
-    def _sums(self, references, scores):
-        return calibration_bins(references, scores, self.kind).sum(0, dtype=np.float64)
-
-    def _scores(self, counts):
-        return {"ece": float(calibration_error(counts))}
-
-
-class F1AtK(_SummedMetric):
-    """Mean F1 of each product's k highest scores, see `f1_at_k`: {"f1@<k>"}."""
-
-    def __init__(self, k: int = 3, **kwargs):
-        super().__init__(**kwargs)
-        self.k = k
-
-    def _sums(self, references, scores):
-        return np.array([part.sum() for part in f1_at_k(references, scores, self.k)])
-
-    def _scores(self, counts):
-        return {f"f1@{self.k}": _ratio(counts)}

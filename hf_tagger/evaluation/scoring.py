@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from hf_tagger.catalog.collate import UNKNOWN
-from hf_tagger.evaluation.metrics import TagCounts, average_precisions
+from hf_tagger.evaluation.metrics import TagCounts, average_precisions, outcomes
 from hf_tagger.evaluation.predict import Predictions
 from hf_tagger.evaluation.probabilities import BINS, calibration_bins, calibration_error, f1_at_k, log_losses
 
@@ -41,16 +41,12 @@ class AttributeRows:
 
     @classmethod
     def of(cls, attribute: dict, tags: list[str], references, chosen, scores) -> "AttributeRows":
-        predicted = np.zeros(references.shape, dtype=bool)
-        predicted[:, : chosen.shape[1]] = chosen
-        known, given = references != UNKNOWN, references == 1
-        wrong = known & (predicted != given)
-        exact = known.any(1) & ~wrong.any(1)
+        hits, false_alarms, misses, exact, known = outcomes(references, chosen)
         loss, terms = log_losses(references, scores, attribute["kind"])
         bins = calibration_bins(references, scores, attribute["kind"])
-        answered = known.any(1) & predicted.any(1)
-        columns = [given & predicted, wrong & predicted, wrong & given,
-                   np.stack([exact, known.any(1), loss, terms, answered], axis=1), bins.reshape(len(bins), -1)]
+        answered = known & chosen.any(1)
+        columns = [hits, false_alarms, misses, np.stack([exact, known, loss, terms, answered], axis=1),
+                   bins.reshape(len(bins), -1)]
         rows = np.concatenate([column.astype(np.float32) for column in columns], axis=1)
         return cls(attribute["name"], attribute["kind"], tags, rows, references, scores)
 

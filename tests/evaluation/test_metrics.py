@@ -4,11 +4,8 @@ import pytest
 from sklearn import metrics as sk
 
 from hf_tagger.evaluation.metrics import (
-    F1,
-    Accuracy,
     AveragePrecision,
-    Precision,
-    Recall,
+    TagClassification,
     average_precisions,
     count_tags,
     score_attributes,
@@ -48,7 +45,7 @@ def test_precision_recall_and_f1_equal_scikit_learn(kind, seed):
     # scikit-learn knows no unknown entries: an unknown one neither given nor predicted counts nowhere
     truth, guess = np.where(known, references, 0), np.where(known, wide, 0)
     present = np.flatnonzero(truth.sum(0))
-    ours = evaluate.combine([Precision(), Recall(), F1()]).compute(references=references, predictions=predictions)
+    ours = TagClassification().compute(references=references, predictions=predictions)
     for average in ("micro", "macro"):
         labels = present if average == "macro" else None
         expected = sk.precision_recall_fscore_support(truth, guess, average=average, labels=labels, zero_division=0)
@@ -63,13 +60,14 @@ def test_accuracy_of_a_single_attribute_equals_scikit_learn_over_the_known_rows(
     truth, guess = references[known], padded(predictions, references.shape[1])[known]
     expected = sk.accuracy_score(truth, guess)
     assert 0.2 < expected < 0.9
-    assert Accuracy().compute(references=references, predictions=predictions)["accuracy"] == pytest.approx(expected)
+    found = TagClassification().compute(references=references, predictions=predictions)
+    assert found["accuracy"] == pytest.approx(expected)
 
 
 def test_accuracy_of_a_multi_attribute_ignores_unknown_entries_within_a_row():
     references = [[1, 0, -100], [1, -100, 0], [-100, -100, -100]]
     predictions = [[1, 0, 1], [1, 0, 1], [1, 1, 1]]
-    assert Accuracy().compute(references=references, predictions=predictions) == {"accuracy": 0.5}
+    assert TagClassification().compute(references=references, predictions=predictions)["accuracy"] == 0.5
 
 
 @pytest.mark.parametrize("kind", ["single", "multi"])
@@ -98,9 +96,12 @@ def test_a_tag_the_model_never_learned_counts_as_missed():
 
 def test_batches_give_the_scores_of_one_call_and_compute_starts_afresh():
     references, predictions, scores = random_attribute(1, "multi")
-    for metric, name, values in ((F1(), "predictions", predictions), (AveragePrecision(), "scores", scores)):
+    for metric, name, values in ((TagClassification(), "predictions", predictions),
+                                 (AveragePrecision(), "scores", scores)):
+        assert isinstance(metric, evaluate.Metric)
         whole = metric.compute(references=references, **{name: values})
-        for start in range(0, len(references), 70):
+        metric.add(reference=references[0], **{name.removesuffix("s"): values[0]})
+        for start in range(1, len(references), 70):
             batch = slice(start, start + 70)
             metric.add_batch(references=references[batch], **{name: values[batch]})
         assert metric.compute() == pytest.approx(whole)
@@ -131,7 +132,7 @@ def test_the_catalogue_summary_pools_every_attribute():
     macro = sk.f1_score(truth, guess, average="macro", labels=present, zero_division=0)
     assert summary["macro_f1"] == pytest.approx(macro)
     assert summary["map"] == pytest.approx(np.nanmean(np.concatenate(precisions)))
-    alone = F1().compute(references=colour[0], predictions=colour[1])
+    alone = TagClassification().compute(references=colour[0], predictions=colour[1])
     assert {name: summary[f"colour/{name}"] for name in alone} == alone
     assert {"usage/accuracy", "usage/macro_precision", "usage/micro_recall", "usage/average_precision"} <= set(summary)
 

@@ -40,7 +40,8 @@ def test_a_model_that_is_not_there_is_no_hub_id(name, tmp_path, monkeypatch):
 
 def test_the_recipe_called_evaluate_does_not_hide_the_library_of_that_name(tmp_path):
     (tmp_path / "evaluate.py").write_text("raise RuntimeError('this is not the library')")
-    (tmp_path / "script.py").write_text("from hf_tagger.evaluation.metrics import F1; print(F1.__mro__[2].__module__)")
+    (tmp_path / "script.py").write_text("from hf_tagger.evaluation.metrics import TagClassification as Metric\n"
+                                        "print(Metric.__mro__[2].__module__)")
     environment = {"PYTHONPATH": str(Path(__file__).parents[2])}
     done = subprocess.run([sys.executable, tmp_path / "script.py"], env=environment, capture_output=True, text=True)
     assert done.stdout.strip() == "evaluate.module", done.stderr[-500:]
