@@ -63,8 +63,8 @@ class TaggerConfig(PreTrainedConfig):
             last stage has thrown away.
         tag_head: `names` scores the pooled vector against an embedding of "attribute: tag"; `linear` is a plain
             fully connected output.
-        vision_grid: (rows, columns) of a coarse grid to which the stage `vision_grid_stage` of those above is averaged
-            and joins the vector too: where on the photo something is (a collar, a heel). Empty: none.
+        vision_grid: (rows, columns) of a coarse grid to which the last but one of the stages above is averaged and
+            joins the vector too: where on the photo something is (a collar, a heel). Empty: none.
         colour_histogram: whether a coarse colour histogram of each photo joins its pooled vector too.
         image_mean, image_std: what photos are normalised with, for the histogram to undo.
         word_views: how many sets of weights read the words: 1, fitted on texts as they are, or 2, the second one fitted
@@ -107,7 +107,6 @@ class TaggerConfig(PreTrainedConfig):
     text_pooling: Literal["mean", "cls"] = "mean"
     vision_stages: list[int] | tuple[int, ...] = ()
     vision_grid: list[int] | tuple[int, ...] = ()
-    vision_grid_stage: int = -2
     colour_histogram: bool = False
     image_mean: list[float] | tuple[float, ...] = (0.5, 0.5, 0.5)
     image_std: list[float] | tuple[float, ...] = (0.5, 0.5, 0.5)
@@ -145,8 +144,8 @@ class TaggerConfig(PreTrainedConfig):
             raise ValueError(f"fusion must be one of {', '.join(FUSION_NAMES)}, got {self.fusion!r}")
         if self.fusion == "attention" and self.hidden_size % self.fusion_heads:
             raise ValueError(f"hidden_size {self.hidden_size} is not a multiple of fusion_heads {self.fusion_heads}")
-        if self.vision_grid and (len(self.vision_grid) != 2 or not self.vision_stages):
-            raise ValueError("vision_grid takes (rows, columns), and needs vision_stages to choose its stage from")
+        if self.vision_grid and (len(self.vision_grid) != 2 or len(self.vision_stages) < 2):
+            raise ValueError("vision_grid takes (rows, columns), and needs at least two vision_stages")
         if self.exemplars and self.vision_config is None:
             raise ValueError("exemplars compare photos: they need a vision_config")
         if (self.lexical_buckets or self.name_match) and self.text_config is None:

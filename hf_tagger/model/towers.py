@@ -12,6 +12,8 @@ from transformers.utils import ModelOutput
 from .configuration_tagger import RecurrentTextConfig, TaggerConfig
 from .fusion import FUSIONS, IMAGE, TEXT
 
+GRID_STAGE = -2  # the last one is a few cells wide
+
 
 @dataclass
 class TaggerEncoderOutput(ModelOutput):
@@ -111,7 +113,7 @@ class TaggerEncoder(nn.Module):
             grid_width = 0
             if config.vision_grid:
                 rows, columns = config.vision_grid
-                grid_width = rows * columns * self.stage_widths[config.vision_grid_stage] // 3
+                grid_width = rows * columns * self.stage_widths[GRID_STAGE] // 3
             stage_width = sum(self.stage_widths) + grid_width
             self.histogram = ColourHistogram(config) if config.colour_histogram else None
             image_width = pooled_width + stage_width + (self.histogram.width if self.histogram else 0)
@@ -240,7 +242,7 @@ class TaggerEncoder(nn.Module):
             highest = nn.functional.max_pool2d(stage, tuple(stage.shape[2:])).flatten(1)
             vectors += [mean.flatten(1).to(stage.dtype), deviation.to(stage.dtype), highest]
         if self.config.vision_grid:
-            stage = outputs.hidden_states[self.config.vision_grid_stage]
+            stage = outputs.hidden_states[GRID_STAGE]
             vectors.append(nn.functional.adaptive_avg_pool2d(stage, tuple(self.config.vision_grid)).flatten(1))
         if self.histogram is not None:
             vectors.append(self.histogram(pixels).to(vectors[0].dtype))

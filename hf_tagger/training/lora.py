@@ -12,7 +12,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 from peft import LoraConfig, PeftModel, get_peft_model
 from torch import nn
@@ -28,16 +28,17 @@ class LoraSettings:
     """
     Args:
         rank: width of the low-rank update.
-        alpha: the update is scaled by alpha / rank, or by alpha / sqrt(rank) with `use_rslora` (arXiv 2312.03732).
+        alpha: the update is scaled by alpha / rank.
         dropout: on the input of the update, in training.
         text_targets, vision_targets: the tower's layers to adapt: "auto", or names as the tower has them, their endings
             being enough (["query", "value"]); [] leaves the tower as it is, frozen.
     """
 
+    REMOVED: ClassVar[dict[str, str]] = {"use_rslora": "multiply lora.alpha by the square root of lora.rank"}
+
     rank: int = 8
     alpha: float = 16.0
     dropout: float = 0.05
-    use_rslora: bool = False
     text_targets: str | list[str] = "auto"
     vision_targets: str | list[str] = "auto"
 
@@ -86,7 +87,6 @@ def apply_lora(model: nn.Module, settings: LoraSettings, modules_to_save: list[s
         r=settings.rank,
         lora_alpha=settings.alpha,
         lora_dropout=settings.dropout,
-        use_rslora=settings.use_rslora,
         target_modules=targets,
         modules_to_save=[*whole_towers, *modules_to_save],
     )

@@ -21,9 +21,9 @@ NEGATIVE_SCALE, PRIOR_SHIFT = 2.0, 0.05
 class LossSettings:
     """
     Args:
-        single: loss of `single` attributes, softmax over the tags and an explicit none: "cross_entropy".
         multi: loss of `multi` attributes, summed over the tags: "asymmetric", "bce", "focal" or
-            "distribution_balanced".
+            "distribution_balanced". That of `single` attributes is the cross-entropy of a softmax over the tags and an
+            explicit none.
         label_smoothing: share of the target spread evenly over a `single` attribute's tags and none, in [0, 1).
         logit_adjustment_tau: of `single` attributes, in [0, 1]: tau x log(training products of the tag) is added to
             each logit while training (logit adjustment, Menon et al. 2021, arXiv 2007.07314; with 1 the balanced
@@ -36,8 +36,8 @@ class LossSettings:
     """
 
     RENAMED: ClassVar[dict[str, str]] = {"balance": "logit_adjustment_tau"}
+    REMOVED: ClassVar[dict[str, str]] = {"single": "leave it out, it is always cross-entropy"}
 
-    single: str = "cross_entropy"
     multi: str = "asymmetric"
     label_smoothing: float = 0.0
     logit_adjustment_tau: float | dict[str, float] = 0.0
@@ -48,9 +48,8 @@ class LossSettings:
     focal_alpha: float = 0.25
 
     def __post_init__(self):
-        for key, table in (("single", SINGLE_LOSSES), ("multi", MULTI_LOSSES)):
-            if getattr(self, key) not in table:
-                raise ValueError(f"loss.{key}: no loss is called {getattr(self, key)!r}, choose one of {sorted(table)}")
+        if self.multi not in MULTI_LOSSES:
+            raise ValueError(f"loss.multi: no loss is called {self.multi!r}, choose one of {sorted(MULTI_LOSSES)}")
         if not 0 <= self.label_smoothing < 1:
             raise ValueError(f"loss.label_smoothing must lie in [0, 1), got {self.label_smoothing}")
         given = self.logit_adjustment_tau
@@ -144,9 +143,7 @@ class TaggingLoss(nn.Module):
     def _attribute_loss(self, index: int, logits: Tensor, labels: Tensor) -> Tensor:
         attribute, counts, settings = self.attributes[index], self.get_buffer(f"counts_{index}"), self.settings
         if attribute["kind"] == "single":
-            return SINGLE_LOSSES[settings.single](
-                logits, labels, counts, settings.tau(attribute["name"]), settings.label_smoothing
-            )
+            return cross_entropy(logits, labels, counts, settings.tau(attribute["name"]), settings.label_smoothing)
         return MULTI_LOSSES[settings.multi](logits, labels, counts, settings)
 
     def count(self, tag_labels: Tensor) -> Tensor:
@@ -257,7 +254,6 @@ def distribution_balanced(logits: Tensor, labels: Tensor, counts: Tensor, settin
     return weight * (positive + negative)
 
 
-SINGLE_LOSSES = {"cross_entropy": cross_entropy}
 MULTI_LOSSES = {
     "asymmetric": asymmetric,
     "bce": binary_cross_entropy,

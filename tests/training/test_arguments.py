@@ -63,6 +63,8 @@ def test_any_key_can_be_overridden(config):
     ("--model.fusion", "gated", '"model.fusion: gated" is no longer there: write fusion: concat, the default.'),
     ("--training.loss.balance", "0.5", '"training.loss.balance" is now "training.loss.logit_adjustment_tau".'),
     ("--augmentation.balance", "0.5", '"augmentation.balance" is now "augmentation.logit_adjustment_tau".'),
+    ("--training.loss.single", "cross_entropy", '"training.loss.single" is no longer there: leave it out'),
+    ("--lora.use_rslora", "true", '"lora.use_rslora" is no longer there: multiply lora.alpha'),
     ("--seed", "many", "seed"),
     ("--phases.0.cached_views", "2", None),
     ("--phases.1.cached_views", "2", "cached_views freezes the towers, so train must be of heads and decoder"),
