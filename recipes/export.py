@@ -26,7 +26,7 @@ from pathlib import Path
 
 import torch
 
-from hf_tagger.catalog.collate import Collator
+from hf_tagger.catalog.collate import INPUTS, Collator
 from hf_tagger.catalog.loader import CatalogLoader
 from hf_tagger.catalog.quarantine import Refusal
 from hf_tagger.catalog.settings import open_catalog
@@ -36,7 +36,6 @@ from hf_tagger.deployment.quantize import PARTS, parts_that_gain, quantize_withi
 from hf_tagger.evaluation.inference import time_in_turns
 from hf_tagger.evaluation.machine import describe_machine
 from hf_tagger.evaluation.parity import both_predictions, failure, parity, written_parity
-from hf_tagger.evaluation.predict import INPUTS
 from hf_tagger.evaluation.protocols import open_tagger
 from hf_tagger.evaluation.settings import load_evaluation
 from hf_tagger.runtime import OnnxTagger, model_fingerprint

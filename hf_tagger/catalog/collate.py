@@ -12,6 +12,7 @@ from hf_tagger.model.images import ImageError
 from hf_tagger.model.processing_tagger import TaggerProcessor
 
 UNKNOWN = -100
+INPUTS = ("input_ids", "attention_mask", "pixel_values", "pixel_mask")
 
 
 class TagEncoder:
@@ -44,6 +45,12 @@ class TagEncoder:
             row[where] = 0.0
             row[known] = 1.0
         return row
+
+
+def model_inputs(batch: dict[str, Any], device: torch.device | str, further: Sequence[str] = ()) -> dict[str, Any]:
+    """What a model's `forward` takes of a batch, as far as it is there, on its device: the processor's tensors, and
+    `further` ones."""
+    return {name: batch[name].to(device) for name in (*INPUTS, *further) if name in batch}
 
 
 def padded(rows: Sequence[list[int] | None]) -> torch.Tensor:

@@ -13,11 +13,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from hf_tagger.catalog.collate import model_inputs
 from hf_tagger.deployment.vocabulary import PruningError
 from hf_tagger.model.modeling_tagger import TaggerModel
 from hf_tagger.model.towers import narrow_attention, text_layers
-
-INPUTS = ("input_ids", "attention_mask", "pixel_values", "pixel_mask")
 
 
 @dataclass
@@ -85,7 +84,7 @@ def measure_importance(
             if not batch["ids"] or "input_ids" not in batch:
                 continue
             gates.found.clear()
-            outputs = model(**{name: batch[name].to(model.device) for name in INPUTS if name in batch})
+            outputs = model(**model_inputs(batch, model.device))
             keys = list(gates.found)
             slopes = torch.autograd.grad(loss(outputs, batch), [gates.found[key] for key in keys])
             for key, slope in zip(keys, slopes, strict=True):

@@ -7,7 +7,8 @@ import numpy as np
 import torch
 from transformers import Pipeline
 
-from hf_tagger.evaluation.predict import INPUTS, Predictions
+from hf_tagger.catalog.collate import model_inputs
+from hf_tagger.evaluation.predict import Predictions
 from hf_tagger.runtime import OnnxTagger
 
 FLOAT_TOLERANCE, F1_TOLERANCE, WRITTEN_TOLERANCE = 1e-4, 0.005, 0.01
@@ -25,7 +26,7 @@ def both_predictions(
     logits: list[list[np.ndarray]] = [[] for _ in found]
     noise = None
     for batch in batches:
-        tensors = {name: batch[name] for name in INPUTS if name in batch}
+        tensors = model_inputs(batch, "cpu")
         if not batch["ids"] or not tensors:
             continue
         logits[0].append(_logits(model, tensors))

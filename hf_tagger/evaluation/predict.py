@@ -8,12 +8,11 @@ import numpy as np
 import torch
 from accelerate.utils import gather_object
 
-from hf_tagger.catalog.collate import UNKNOWN
+from hf_tagger.catalog.collate import UNKNOWN, model_inputs
 from hf_tagger.evaluation.metrics import score_attributes
 from hf_tagger.model.decisions import predicted_tags, tag_scores
 from hf_tagger.model.towers import TowerFeatures
 
-INPUTS = ("input_ids", "attention_mask", "pixel_values", "pixel_mask")
 PER_PRODUCT = ("ids", "tags", "free_form", "texts", "languages", "about")
 LOG_LIKELIHOOD = "decoder/log_likelihood"
 
@@ -89,8 +88,7 @@ def outputs_of(
     for batch in batches:
         batch = _hide(batch, without)
         if batch["ids"]:
-            yield batch, model(**{key: batch[key].to(model.device) for key in (*INPUTS, "labels") if key in batch},
-                               **options)
+            yield batch, model(**model_inputs(batch, model.device, ["labels"]), **options)
     model.train(was_training)
 
 
@@ -102,8 +100,7 @@ def embeddings_of(model, batches: Iterable[dict[str, Any]], without: Iterable[st
     for batch in batches:
         batch = _hide(batch, without)
         if batch["ids"]:
-            inputs = {key: batch[key].to(model.device) for key in INPUTS if key in batch}
-            found = model.encoder.run_towers(**inputs)
+            found = model.encoder.run_towers(**model_inputs(batch, model.device))
             width, rows = model.encoder.feature_widths, len(batch["ids"])
             features = {name: np.zeros((rows, width[name]), np.float32) if getattr(found, name) is None
                         else getattr(found, name).float().cpu().numpy() for name in ("text", "image") if width[name]}
@@ -162,12 +159,12 @@ def outputs_of_each(
     for batch in batches:
         features = None
         if batch["ids"] and len(without) > 1 and model.config.fusion != "attention" and "labels" not in batch:
-            features = model.encoder.run_towers(**{key: batch[key].to(model.device) for key in INPUTS if key in batch})
+            features = model.encoder.run_towers(**model_inputs(batch, model.device))
         numbered = batch | {"rows": torch.arange(len(batch["ids"]))}
         for index, hidden in enumerate(without):
             shown = _hide(numbered, hidden)
             if shown["ids"]:
-                given = {key: shown[key].to(model.device) for key in (*INPUTS, "labels") if key in shown}
+                given = model_inputs(shown, model.device, ["labels"])
                 if features is not None:
                     given["features"] = _seen(features, shown["rows"], hidden)
                 yield index, shown, model(**given)

@@ -7,6 +7,7 @@ import torch
 from peft import PeftModel
 from transformers import ViTImageProcessor, set_seed
 
+from hf_tagger.catalog.collate import model_inputs
 from hf_tagger.model.configuration_tagger import TaggerConfig
 from hf_tagger.model.modeling_tagger import TaggerModel
 from hf_tagger.model.processing_tagger import TaggerProcessor
@@ -104,9 +105,7 @@ def fit_standardise(model: TaggerModel, settings: ModelSettings, batches: Iterab
             break
         if not batch["ids"]:
             continue
-        inputs = {key: batch[key].to(model.device) for key in
-                  ("input_ids", "attention_mask", "pixel_values", "pixel_mask") if key in batch}
-        features = model.encoder.run_towers(**inputs)
+        features = model.encoder.run_towers(**model_inputs(batch, model.device))
         for index, name in enumerate(found):
             vectors = getattr(features, name)
             if vectors is not None:

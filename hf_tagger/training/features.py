@@ -10,11 +10,9 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from hf_tagger.catalog.collate import padded
+from hf_tagger.catalog.collate import model_inputs, padded
 from hf_tagger.catalog.free_form import FreeForm, TargetEncoder
 from hf_tagger.model.towers import TowerFeatures
-
-INPUTS = ("input_ids", "attention_mask", "pixel_values", "pixel_mask")
 
 
 @dataclass
@@ -165,7 +163,7 @@ def store_features(
             for batch in tqdm(batches, desc=f"features, view {view + 1}", unit="batch", dynamic_ncols=True):
                 if not batch["ids"]:
                     continue
-                inputs = {key: batch[key].to(model.device) for key in INPUTS if key in batch}
+                inputs = model_inputs(batch, model.device)
                 features = model.encoder.run_towers(**inputs, output_states=bool(sequences))
                 _append_sequences(sequences, features, inputs, len(batch["ids"]))
                 for name, file in (("text", text_file), ("image", image_file)):

@@ -19,7 +19,7 @@ from torch.nn.parallel import DistributedDataParallel
 from tqdm import tqdm
 from transformers import get_scheduler
 
-from hf_tagger.catalog.collate import UNKNOWN
+from hf_tagger.catalog.collate import INPUTS, UNKNOWN
 from hf_tagger.catalog.quarantine import Quarantine
 from hf_tagger.catalog.strict import ConfigError
 from hf_tagger.evaluation.predict import LOG_LIKELIHOOD
@@ -41,7 +41,6 @@ from hf_tagger.training.meter import Meter
 from hf_tagger.training.optimizer import OPTIMIZERS, add_l1_gradient, parameter_groups, tower_of
 
 BEST = "best.safetensors"
-INPUTS = ("input_ids", "attention_mask", "pixel_values", "pixel_mask", "features")
 
 
 class NonFiniteLoss(RuntimeError):
@@ -298,7 +297,7 @@ class TrainingLoop:
     def _loss(self, wrapped, batch: dict, counts: torch.Tensor) -> torch.Tensor:
         """The batch's share of the step's loss."""
         device = self.accelerator.device
-        inputs = {key: to_device(batch[key], device) for key in INPUTS if key in batch}
+        inputs = {key: to_device(batch[key], device) for key in (*INPUTS, "features") if key in batch}
         if self._decodes:
             inputs["labels"] = batch["labels"].to(device)
         taught = self._tags and self.distillation is not None

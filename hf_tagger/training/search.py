@@ -14,13 +14,12 @@ from typing import Any, Literal
 
 import numpy as np
 import optuna
-import yaml
 from optuna.storages import RDBStorage, RetryHeartbeatStaleTrialCallback
 
 from hf_tagger.catalog.partial import Part, PartialCatalog
 from hf_tagger.catalog.schema import Record
 from hf_tagger.catalog.stream import Catalog
-from hf_tagger.catalog.strict import ConfigError, build, override
+from hf_tagger.catalog.strict import ConfigError, build, override, read_yaml
 from hf_tagger.evaluation.predict import predict
 from hf_tagger.training.arguments import CatalogSettings, RunSettings
 from hf_tagger.training.loop import Interrupted, NonFiniteLoss
@@ -149,12 +148,7 @@ class SearchSettings:
 
 def load_search(path: str | Path) -> SearchSettings:
     """Raises ConfigError, naming the key and the nearest known one, for anything that does not fit."""
-    try:
-        data = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise ConfigError(f"there is no search file {path}") from None
-    except yaml.YAMLError as error:
-        raise ConfigError(f"{path} is not valid YAML: {error}") from error
+    data = read_yaml(path)
     try:
         return build(SearchSettings, data)
     except ConfigError as error:

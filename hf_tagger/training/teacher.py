@@ -12,12 +12,12 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from hf_tagger.catalog.collate import Collator
+from hf_tagger.catalog.collate import Collator, model_inputs
 from hf_tagger.catalog.loader import seeded
 from hf_tagger.catalog.strict import ConfigError
 from hf_tagger.model.images import read_pixels
 from hf_tagger.training.distill_loss import SIGHTS, TeacherOutputs
-from hf_tagger.training.features import INPUTS, Ragged, pad_rows
+from hf_tagger.training.features import Ragged, pad_rows
 
 INDEX = "index.json"
 
@@ -149,7 +149,7 @@ def is_stored(folder: Path, key: str) -> bool:
 
 def outputs_of_sights(model, batch: dict[str, Any], states: bool = False) -> TeacherOutputs:
     """What a model in evaluation mode says of a batch under each of `SIGHTS`; its towers run once."""
-    inputs = {name: batch[name].to(model.device) for name in INPUTS if name in batch}
+    inputs = model_inputs(batch, model.device)
     features = model.encoder.run_towers(**inputs, output_states=states or model.config.fusion == "attention")
     text = {name: inputs[name] for name in ("input_ids", "attention_mask") if name in inputs}
     found = []

@@ -13,13 +13,13 @@ import torch
 from PIL import Image
 from torch import nn
 
+from hf_tagger.catalog.collate import model_inputs
 from hf_tagger.catalog.loader import CatalogLoader
 from hf_tagger.model.images import load_image
 from hf_tagger.model.processing_tagger import TaggerProcessor
 from hf_tagger.training.arguments import PhaseSettings, RunSettings
 from hf_tagger.training.build import set_trainable
 from hf_tagger.training.gate import GateSettings
-from hf_tagger.training.loop import INPUTS
 from hf_tagger.training.lora import count_parameters, find_towers
 from hf_tagger.training.optimizer import OPTIMIZERS, parameter_groups
 from hf_tagger.training.run import FinetuneRun
@@ -117,7 +117,7 @@ class PlainRun(TimedRun):
         batches = self._train_loader(phase).epoch()
         for number, batch in enumerate(itertools.islice(batches, phase.max_steps * settings.gradient_accumulation), 1):
             labels = batch["tag_labels"].to(device)
-            logits = model(**{key: batch[key].to(device) for key in INPUTS if key in batch}).encoder_logits
+            logits = model(**model_inputs(batch, device)).encoder_logits
             tags = labels.shape[1]
             loss = self.loop.loss(logits[:, :tags], logits[:, tags:], labels).total
             loss = loss / self.loop.loss.count(labels).clamp(min=1) / settings.gradient_accumulation

@@ -7,19 +7,11 @@ from hf_tagger.catalog.strict import ConfigError
 from hf_tagger.feedback.interactions import read_interactions
 from hf_tagger.feedback.shoppers import ndcg, simulate_shoppers, write_interactions
 from hf_tagger.model.personalization import DAY
+from tests.feedback.random_tags import random_tags
 
 
-@pytest.fixture
-def products():
-    """One colour and one size each, bool [60, 10]."""
-    rng = np.random.default_rng(0)
-    tags = np.zeros((60, 10), bool)
-    tags[np.arange(60), rng.integers(5, size=60)] = True
-    tags[np.arange(60), 5 + rng.integers(5, size=60)] = True
-    return tags
-
-
-def test_shoppers_choose_what_they_like(products):
+def test_shoppers_choose_what_they_like():
+    products = random_tags()
     shoppers = simulate_shoppers(products, 100)
     liked = [shoppers.liking[user] @ products[row] for user, row in
              zip(shoppers.log.user, shoppers.log.product, strict=True)]

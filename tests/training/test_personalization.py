@@ -7,6 +7,7 @@ from hf_tagger.feedback.interactions import Interactions
 from hf_tagger.feedback.shoppers import simulate_shoppers
 from hf_tagger.model.personalization import met_tags
 from hf_tagger.training.personalization import fit_personalization, histories
+from tests.feedback.random_tags import random_tags
 
 ATTRIBUTES = [{"name": name, "kind": "single", "tags": [f"{name}{number}" for number in range(5)]}
               for name in ("colour", "size")]
@@ -14,12 +15,7 @@ ATTRIBUTES = [{"name": name, "kind": "single", "tags": [f"{name}{number}" for nu
 
 @pytest.fixture
 def products():
-    """One colour and one size each, bool [60, 10]."""
-    rng = np.random.default_rng(0)
-    tags = np.zeros((60, 10), bool)
-    tags[np.arange(60), rng.integers(5, size=60)] = True
-    tags[np.arange(60), 5 + rng.integers(5, size=60)] = True
-    return tags
+    return random_tags()
 
 
 def test_histories_are_what_the_pipeline_would_count(products):
