@@ -38,8 +38,13 @@ from hf_tagger.evaluation.protocols import Evaluator, Protocol, open_tagger, see
 from hf_tagger.evaluation.results import ProtocolResult, rounded
 from hf_tagger.evaluation.tables import comparison_table
 from hf_tagger.training.arguments import RunSettings, load_run
+from hf_tagger.training.batches import Batches
 from hf_tagger.training.build import build_model
-from hf_tagger.training.run import FinetuneRun
+from hf_tagger.training.context import start_run
+from hf_tagger.training.data import read_catalog
+from hf_tagger.training.phases import start_training, train_phase
+from hf_tagger.training.saving import save_run
+from hf_tagger.training.starting_model import starting_model
 
 CLASSIC = Path(__file__).parent / "configs" / "lstm_resnet50.yaml"
 Predict = Callable[[str, Protocol], Predictions]
@@ -150,12 +155,13 @@ def joined(parts: tuple[dict[str, np.ndarray], ...]) -> dict[str, np.ndarray]:
 
 def lstm_cnn(catalog, attributes, settings: RunSettings, folder: Path, options) -> tuple[Predict, bool]:
     classic, data = load_run(CLASSIC, ["--phases.0.epochs", str(options.epochs), "--output_dir", str(folder)])
-    run = FinetuneRun(replace(classic, catalog=settings.catalog, evaluation=settings.evaluation), data)
-    run.prepare_catalog()
-    run.build_model()
-    for index, phase in enumerate(run.settings.phases):
-        run.train(index, phase)
-    run.save()
+    run = start_run(replace(classic, catalog=settings.catalog, evaluation=settings.evaluation), data)
+    counted = read_catalog(run)
+    batches = Batches(counted, *starting_model(run, counted))
+    training = start_training(run, batches)
+    for index, phase in enumerate(classic.phases):
+        train_phase(run, training, index, phase)
+    save_run(run, training)
     return tagger(catalog, str(folder), settings), True
 
 

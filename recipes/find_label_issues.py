@@ -29,10 +29,11 @@ from hf_tagger.catalog.synthetic import true_tags
 from hf_tagger.evaluation.label_issues import LabelIssues, find_label_issues, precision_at_recall
 from hf_tagger.evaluation.review import write_review, write_suspects
 from hf_tagger.training.arguments import load_run
+from hf_tagger.training.context import start_run
+from hf_tagger.training.data import read_catalog
 from hf_tagger.training.folds import assign_folds
 from hf_tagger.training.loop import NonFiniteLoss
 from hf_tagger.training.refit import RefittedHeads, heads_only
-from hf_tagger.training.run import FinetuneRun
 
 RECALLS = (0.25, 0.5, 0.75, 0.9)
 
@@ -41,12 +42,11 @@ def main(arguments: list[str]) -> int:
     options, overrides = parse(arguments)
     try:
         settings, data = load_run(options.config, overrides)
-        run = FinetuneRun(heads_only(settings), data)
-        run.prepare_catalog()
-        run.build_model()
-        attributes = run.model.config.attributes
-        heads = RefittedHeads(run)
-        fold_of = assign_folds(run.catalog.records("train"), attributes, options.folds, settings.seed)
+        run = start_run(heads_only(settings), data)
+        catalogue = read_catalog(run)
+        heads = RefittedHeads.of_splits(run, catalogue)
+        attributes, catalog = heads.model.config.attributes, catalogue.catalog
+        fold_of = assign_folds(catalog.records("train"), attributes, options.folds, settings.seed)
         scores = heads.out_of_fold(np.array([fold_of[product] for product in heads.ids]))
         issues = find_label_issues(attributes, heads.tag_labels, scores, options.min_positives)
     except (ConfigError, TooManyBadRows, NonFiniteLoss) as error:
@@ -54,8 +54,8 @@ def main(arguments: list[str]) -> int:
         return 2
     folder = Path(settings.output_dir)
     write_suspects(folder / "suspects.parquet", issues, heads.ids)
-    write_review(folder / "review.html", issues, heads.ids, attributes, run.catalog.records("train"), options.most,
-                 f"Suspected labels in {Path(options.config).stem}", run.catalog.schema.allow_urls)
+    write_review(folder / "review.html", issues, heads.ids, attributes, catalog.records("train"), options.most,
+                 f"Suspected labels in {Path(options.config).stem}", catalog.schema.allow_urls)
     summary = summarise(issues)
     if settings.catalog.synthetic is not None:
         summary["planted"] = compare_with_truth(issues, heads, true_tags(**settings.catalog.synthetic))

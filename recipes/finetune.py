@@ -7,13 +7,25 @@
 
 Every key of the YAML file can be overridden as `--key.sub value`. `--resume` goes on from the newest checkpoint.
 `--labels` is short for `--catalog.labels`: tags that a person has corrected, see recipes/find_label_issues.py.
+
+On a CPU a run takes all cores; `--training.threads 1`, or OMP_NUM_THREADS, says otherwise. The model folder gets
+everything that `pipeline("product-tagging")` needs, metrics.json, and run.log with the details of every step.
 """
 
 import sys
 from pathlib import Path
 
-from hf_tagger.training.arguments import load_run
-from hf_tagger.training.run import FinetuneRun, exit_status
+from hf_tagger.training.arguments import RunSettings, load_run
+from hf_tagger.training.batches import Batches
+from hf_tagger.training.context import exit_status, start_run
+from hf_tagger.training.data import read_catalog
+from hf_tagger.training.frozen_heads import fit_kernel_head, fit_lexical_head, fit_logit_fusion
+from hf_tagger.training.phases import start_training, train_phase
+from hf_tagger.training.rare_tags import judge_critic, retrain_for_rare_tags
+from hf_tagger.training.refit import out_of_fold_evidence
+from hf_tagger.training.report import calibrate, calibrate_written, report
+from hf_tagger.training.saving import save_run
+from hf_tagger.training.starting_model import fit_feature_scales, starting_model
 
 QUICKSTART = Path(__file__).parent / "configs" / "quickstart.yaml"
 
@@ -23,13 +35,37 @@ def main(arguments: list[str]) -> int:
     if arguments and not arguments[0].startswith("--"):
         config, *arguments = arguments
     resume = "--resume" in arguments
-    arguments = ["--catalog.labels" if argument == "--labels" else argument for argument in arguments]
+    overrides = ["--catalog.labels" if argument == "--labels" else argument for argument in arguments
+                 if argument != "--resume"]
+    return exit_status("finetune", lambda: finetune(*load_run(config, overrides), resume))
 
-    def start() -> FinetuneRun:
-        settings, data = load_run(config, [argument for argument in arguments if argument != "--resume"])
-        return FinetuneRun(settings, data, resume=resume)
 
-    return exit_status("finetune", start)
+def finetune(settings: RunSettings, data: dict, resume: bool = False) -> None:
+    run = start_run(settings, data, resume)
+    catalogue = read_catalog(run)
+    model, processor = starting_model(run, catalogue)
+    batches = Batches(catalogue, model, processor)
+    fit_feature_scales(run, batches)
+    fit_lexical_head(run, batches)
+
+    training = start_training(run, batches)
+    for index, phase in enumerate(settings.phases):
+        train_phase(run, training, index, phase)
+
+    # Heads fitted on what the towers say now that they no longer move.
+    critic = retrain_for_rare_tags(run, training)
+    fit_kernel_head(run, training)
+    fit_logit_fusion(run, training, out_of_fold_evidence(run, training))
+
+    # Scores become probabilities, and get thresholds.
+    calibrate_written(run, batches)
+    calibrate(run, batches)
+    if critic is not None:
+        judge_critic(run, batches, critic)
+
+    save_run(run, training, critic)
+    report(run, batches)
+    run.accelerator.end_training()
 
 
 if __name__ == "__main__":

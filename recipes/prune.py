@@ -8,7 +8,8 @@ value`). What matters least goes: importance is the mean size of the loss's slop
 `--epochs` (0: not at all) and evidence, gate and calibration fitted again, as in any training. OUT is really smaller,
 and opens like any other model.
 
-Prints parameters, macro-F1 on the validation split under every protocol, and milliseconds of the text tower.
+Prints parameters, macro-F1 on the validation split under every protocol, and milliseconds of the text tower, and writes
+them to OUT/pruning.json.
 """
 
 import argparse
@@ -34,10 +35,17 @@ from hf_tagger.evaluation.predict import predict_each
 from hf_tagger.evaluation.protocols import reading_alike, seen_through
 from hf_tagger.model.pipeline_tagger import ProductTaggingPipeline
 from hf_tagger.training.arguments import ModelSettings, PhaseSettings, load_run
+from hf_tagger.training.batches import Batches
 from hf_tagger.training.build import load_model
+from hf_tagger.training.context import start_run
+from hf_tagger.training.data import read_catalog
+from hf_tagger.training.frozen_heads import fit_kernel_head, fit_logit_fusion
 from hf_tagger.training.loop import NonFiniteLoss
 from hf_tagger.training.losses import TaggingLoss
-from hf_tagger.training.run import FinetuneRun
+from hf_tagger.training.phases import start_training, train_phase
+from hf_tagger.training.report import calibrate
+from hf_tagger.training.saving import save_run
+from hf_tagger.training.starting_model import starting_model
 
 TOKENS = 16
 
@@ -63,7 +71,8 @@ def main(arguments: list[str]) -> int:
     except (ConfigError, PruningError, TooManyBadRows, NonFiniteLoss) as error:
         print(f"prune: {error}", file=sys.stderr)
         return 2
-    print(json.dumps(found, indent=1))
+    Path(out, "pruning.json").write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+    print(table(found))
     return 0
 
 
@@ -95,7 +104,8 @@ def cut(model, options: argparse.Namespace, train: CatalogLoader, settings) -> N
     batches = islice(train.epoch(), -(-options.products // train.settings.batch_size))
     importance = measure_importance(model, batches, summed)
     kept = prune_text_tower(model, importance, options.layers, options.heads, options.neurons)
-    print("layers kept:", kept, "importance of each:", [round(value, 3) for value in importance.layers.tolist()])
+    print(f"layers kept: {', '.join(map(str, kept))} (importance of all: "
+          f"{', '.join(f'{value:.3f}' for value in importance.layers.tolist())})")
 
 
 def recover(settings, data: dict, out: str, options: argparse.Namespace) -> None:
@@ -107,14 +117,15 @@ def recover(settings, data: dict, out: str, options: argparse.Namespace) -> None
                        augmentation=None, save_adapter=False, gate=replace(settings.gate, folds=0))
     # How many products to remember: the text of each has changed for the tower, and they are fitted anew.
     settings.model.exemplars = exemplars
-    run = FinetuneRun(settings, data)
-    run.prepare_catalog()
-    run.build_model()
-    run.train(0, phase)
-    run.fit_exemplars()
-    run.fit_gate()
-    run.calibrate()
-    run.save()
+    run = start_run(settings, data)
+    catalogue = read_catalog(run)
+    batches = Batches(catalogue, *starting_model(run, catalogue))
+    training = start_training(run, batches)
+    train_phase(run, training, 0, phase)
+    fit_kernel_head(run, training)
+    fit_logit_fusion(run, training)
+    calibrate(run, batches)
+    save_run(run, training)
 
 
 def described(model, collator: Collator, catalog, settings) -> dict:
@@ -127,6 +138,20 @@ def described(model, collator: Collator, catalog, settings) -> dict:
     return {"parameters": sum(parameter.numel() for parameter in model.parameters()), "macro_f1": scores,
             "text": {key: getattr(model.config.text_config, key) for key in ("num_hidden_layers", "intermediate_size")}
             | {"heads": model.config.text_heads or model.config.text_config.num_attention_heads}}
+
+
+def table(found: dict) -> str:
+    """Parameters and macro-F1 per protocol of every stage, and the towers' times."""
+    stages = [name for name in found if name != "text_tower_ms"]
+    rows = {"million parameters": [f"{found[stage]['parameters'] / 1e6:.2f}" for stage in stages]}
+    rows |= {f"macro-F1, {name}": [f"{found[stage]['macro_f1'][name]:.4f}" for stage in stages]
+             for name in found["before"]["macro_f1"]}
+    width = max(map(len, rows))
+    lines = [" " * width + "".join(f"{stage:>11}" for stage in stages)]
+    lines += [f"{label:<{width}}" + "".join(f"{cell:>11}" for cell in cells) for label, cells in rows.items()]
+    lines += [f"text tower, {size}: {times['before']} ms before, {times['pruned']} ms now"
+              for size, times in found["text_tower_ms"].items()]
+    return "\n".join(lines)
 
 
 @torch.no_grad()

@@ -23,16 +23,16 @@ from dataclasses import asdict, replace
 from pathlib import Path
 
 import optuna
-import torch
 import yaml
 from optuna.trial import TrialState
 
 from hf_tagger.catalog.quarantine import TooManyBadRows
 from hf_tagger.catalog.strict import ConfigError
 from hf_tagger.training.arguments import RunSettings, load_run
+from hf_tagger.training.context import start_run
+from hf_tagger.training.data import read_catalog
 from hf_tagger.training.folds import assign_folds
 from hf_tagger.training.loop import Interrupted
-from hf_tagger.training.run import FinetuneRun
 from hf_tagger.training.search import (
     GRACE,
     Objective,
@@ -43,6 +43,7 @@ from hf_tagger.training.search import (
     trial_values,
     with_values,
 )
+from hf_tagger.training.threads import available_cores, threads_asked_for
 
 STUDY = "search"
 
@@ -100,21 +101,21 @@ def open_study(folder: Path, search: SearchSettings, data: dict) -> optuna.Study
 
 def prepare(settings: RunSettings, data: dict, search: SearchSettings, folder: Path) -> Objective:
     # Resumed: a made-up catalogue must not be written anew while another search of this study reads it.
-    run = FinetuneRun(replace(settings, output_dir=str(folder / "shared")), data, resume=True)
-    run.prepare_catalog()
-    fold_of = None
+    run = start_run(replace(settings, output_dir=str(folder / "shared")), data, resume=True)
+    catalogue = read_catalog(run)
+    catalog, fold_of = catalogue.catalog, None
     if search.folds:
-        fold_of = assign_folds(run.catalog.records("train"), run.vocabulary.attributes, search.folds, search.seed)
-    elif settings.evaluation.validation not in run.catalog.splits:
+        fold_of = assign_folds(catalog.records("train"), catalogue.vocabulary.attributes, search.folds, search.seed)
+    elif settings.evaluation.validation not in catalog.splits:
         raise ConfigError(f'The catalogue has no split "{settings.evaluation.validation}" to score trials on: cut one '
                           "(catalog.source.fractions), or set folds.")
-    return Objective(data, run.catalog_settings, search, folder, fold_of)
+    return Objective(data, catalogue.settings, search, folder, fold_of)
 
 
 def work(objective: Objective, folder: Path, index: int, processes: int) -> None:
     """Tries until the study has as many trials as were asked for."""
     if processes > 1:
-        torch.set_num_threads(max(1, torch.get_num_threads() // processes))
+        objective.threads = max(1, (threads_asked_for() or available_cores()) // processes)
     store, search = open_storage(folder / "study.db"), objective.search
     begun = len(optuna.load_study(study_name=STUDY, storage=store).trials)
     # Another seed for every process and every resumption: each would else draw what an earlier one has drawn.
@@ -138,7 +139,8 @@ def report(study: optuna.Study, search: SearchSettings, data: dict, folder: Path
     for trial in complete + others:
         score = "" if trial["score"] is None else f"{trial['score']:.4f}"
         spread = f" +- {trial['std']:.4f}" if search.folds and trial["state"] == "complete" else ""
-        print(f"{trial['number']:>4} {trial['state']:<9}{score}{spread}  {json.dumps(trial['values'])}")
+        values = ", ".join(f"{key} {value}" for key, value in trial["values"].items())
+        print(f"{trial['number']:>4} {trial['state']:<9}{score}{spread}  {values}")
     running = sum(trial["state"] == "running" for trial in others)
     if running:
         print(f"{running} are running elsewhere, or were killed less than {GRACE} seconds ago: the same command tries "

@@ -17,7 +17,6 @@ and it agrees with the verdicts on held-out products at least as often; else the
 """
 
 import argparse
-import json
 import shutil
 import sys
 from pathlib import Path
@@ -38,13 +37,21 @@ from hf_tagger.feedback.verdicts import fingerprint
 from hf_tagger.feedback.versions import Versions
 from hf_tagger.model.pipeline_tagger import ProductTaggingPipeline
 from hf_tagger.training.arguments import RunSettings, load_run
+from hf_tagger.training.batches import Batches
 from hf_tagger.training.build import load_model
+from hf_tagger.training.context import start_run
+from hf_tagger.training.data import read_catalog
+from hf_tagger.training.frozen_heads import fit_logit_fusion
 from hf_tagger.training.loop import NonFiniteLoss
+from hf_tagger.training.phases import start_training, train_phase
+from hf_tagger.training.report import calibrate
+from hf_tagger.training.saving import save_run
+from hf_tagger.training.starting_model import starting_model
 from hf_tagger.training.update import (  # fmt: skip
     CorrectedCatalog,
-    UpdateRun,
     draw,
     joined,
+    keep_vocabulary,
     replay_share,
     update_settings,
     verdict_agreement,
@@ -109,7 +116,8 @@ def update(options: argparse.Namespace, settings: RunSettings, data: dict, versi
         fine_tune(tagger, settings, data, learned, share, new_tags, pending, parent, options.how == "towers")
     after, _ = judge(open_tagger(str(pending), tagger.device), settings, catalog, held_out)
     scores = {"before": before, "after": after}
-    print(json.dumps(scores, indent=1))
+    for name, value in before.items():
+        print(f"{name:<18} {value:.4f} before, {after[name]:.4f} after")
     worse = [name for name in before if after[name] < before[name] - (options.tolerance if "f1" in name else 0.0)]
     if worse:
         print("no new version: " + ", ".join(f"{name} fell from {before[name]} to {after[name]}" for name in worse))
@@ -162,8 +170,7 @@ def recalibrate(tagger, settings: RunSettings, catalog, learned: dict, validatio
     evaluator = Evaluator(tagger, CorrectedCatalog(catalog, learned, 0.0), settings.evaluation,
                           settings.training.loader, PartialState())
     seen = evaluator.predict("train", next(iter(settings.evaluation.protocols.values())))
-    attributes, fitted = fit_calibration(joined(validation, seen), settings.calibration)
-    print("calibration:", json.dumps(fitted))
+    attributes, _ = fit_calibration(joined(validation, seen), settings.calibration)
     shutil.copytree(parent, pending, dirs_exist_ok=True, ignore=shutil.ignore_patterns("lineage.json", "README.md"))
     store_attributes(pending, attributes)
 
@@ -178,14 +185,16 @@ def fine_tune(tagger, settings: RunSettings, data: dict, learned: dict, share: f
         parent = str(pending / "grown")
         ProductTaggingPipeline(model, processor=processor).save_pretrained(parent)
     settings = update_settings(settings, parent, str(pending), towers)
-    run = UpdateRun(settings, data, learned, share)
-    run.prepare_catalog()
-    run.build_model()
+    run = start_run(settings, data)
+    catalogue = read_catalog(run, lambda catalog: CorrectedCatalog(catalog, learned, share))
+    batches = Batches(catalogue, *starting_model(run, catalogue))
+    training = start_training(run, batches)
     for index, phase in enumerate(settings.phases):
-        run.train(index, phase)
-    run.fit_gate()
-    run.calibrate()
-    run.save()
+        train_phase(run, training, index, phase)
+    fit_logit_fusion(run, training)
+    calibrate(run, batches)
+    save_run(run, training)
+    keep_vocabulary(settings.start_from, run.folder)
 
 
 def show(versions: Versions) -> None:

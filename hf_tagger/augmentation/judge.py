@@ -5,10 +5,10 @@ from collections.abc import Callable
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from tqdm import tqdm
 
 from hf_tagger.augmentation.vectors import TaggedVectors
 from hf_tagger.catalog.collate import UNKNOWN
+from hf_tagger.evaluation.progress import progress_bar
 from hf_tagger.model.critic import TagSetCritic
 
 
@@ -35,7 +35,7 @@ def train_judge(data: TaggedVectors, slices: list[slice], tag_embeddings: Tensor
     critic.std.copy_(sample.std(0).clamp(min=1e-4))
     optimizer = torch.optim.AdamW(critic.parameters(), learning_rate, weight_decay=0.01)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
-    for _ in tqdm(range(steps), desc="critic", unit="step", disable=not progress, leave=False):
+    for _ in progress_bar(range(steps), desc="critic", unit="step", disable=not progress, leave=False):
         vectors, labels = data.batch(rows[torch.randint(len(rows), (batch_size,), generator=generator)])
         held = corrupted(labels, scores(vectors), slices, corrupt, generator)
         known = held & (labels != UNKNOWN)

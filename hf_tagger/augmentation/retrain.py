@@ -5,10 +5,10 @@ from typing import Protocol
 
 import torch
 from torch import Tensor, nn
-from tqdm import tqdm
 
 from hf_tagger.augmentation.settings import AugmentationSettings
 from hf_tagger.augmentation.vectors import TaggedVectors
+from hf_tagger.evaluation.progress import progress_bar
 
 Loss = Callable[[Tensor, Tensor], Tensor]
 
@@ -46,7 +46,7 @@ def retrain_head(
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, total)
     head.train()
     order = torch.empty(0, dtype=torch.long)
-    for step in tqdm(range(total), desc="tag head", unit="step", disable=not progress, leave=False):
+    for step in progress_bar(range(total), desc="tag head", unit="step", disable=not progress, leave=False):
         if step % steps_per_epoch == 0:
             order = rows[torch.randperm(len(rows), generator=generator)]
         start = step % steps_per_epoch * settings.batch_size

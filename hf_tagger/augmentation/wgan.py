@@ -5,13 +5,13 @@ from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
-from tqdm import tqdm
 
 from hf_tagger.augmentation.health import AugmentationStopped, Watch
 from hf_tagger.augmentation.networks import Generator, ProjectionCritic, condition
 from hf_tagger.augmentation.settings import GanSettings
 from hf_tagger.augmentation.tag_sets import TagSetSampler
 from hf_tagger.augmentation.vectors import TaggedVectors
+from hf_tagger.evaluation.progress import progress_bar
 
 BETAS = (0.5, 0.9)
 Log = Callable[[dict[str, float], int], None]
@@ -79,7 +79,7 @@ def train_gan(
         noise = torch.randn(batch_size, settings.latent, generator=generator)
         return real, condition(labels, tag_embeddings), drawn.tag_labels, make(conditions, noise)
 
-    for step in tqdm(range(1, settings.steps + 1), desc="GAN", unit="step", disable=not progress, leave=False):
+    for step in progress_bar(range(1, settings.steps + 1), desc="GAN", unit="step", disable=not progress, leave=False):
         for _ in range(settings.critic_steps):
             with torch.no_grad():
                 real, of_real, asked, fake = sample()

@@ -4,12 +4,15 @@ import multiprocessing
 import os
 import platform
 from concurrent.futures import ProcessPoolExecutor
+from importlib import metadata
 from pathlib import Path
 
 import psutil
 import torch
 
 from hf_tagger.model.pipeline_tagger import bf16_is_fast
+
+PACKAGES = ("torch", "transformers", "datasets", "accelerate", "peft", "timm", "evaluate", "hf_tagger")
 
 
 def describe_machine() -> dict:
@@ -26,6 +29,17 @@ def describe_machine() -> dict:
         "system": platform.platform(),
         "load_average": round(psutil.getloadavg()[0], 2),
     }
+
+
+def package_versions() -> dict[str, str | None]:
+    """Versions of what a figure or a model depends on; None of a package that is on the path, but not installed."""
+    found = {}
+    for name in PACKAGES:
+        try:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            found[name] = None
+    return found
 
 
 def resident_mb() -> float:

@@ -6,7 +6,6 @@ from typing import Literal
 
 import torch
 from accelerate import PartialState
-from tqdm import tqdm
 from transformers import Pipeline, pipeline
 
 import hf_tagger  # noqa: F401 (registers the pipeline)
@@ -15,6 +14,7 @@ from hf_tagger.catalog.loader import CatalogLoader, LoaderSettings
 from hf_tagger.catalog.stream import Catalog
 from hf_tagger.catalog.strict import ConfigError
 from hf_tagger.evaluation.predict import Predictions, predict_each
+from hf_tagger.evaluation.progress import progress_bar
 
 
 @dataclass
@@ -114,7 +114,7 @@ class Evaluator:
             replace(self.loader, batch_size=self.settings.batch_size), rank=self.state.process_index,
             world_size=self.state.num_processes, drop_duplicates=self.drop_duplicates)
         with self.tagger.autocast():
-            batches = tqdm(loader.epoch(), desc=split, unit="batch", disable=not self.state.is_main_process)
+            batches = progress_bar(loader.epoch(), desc=split, unit="batch", disable=not self.state.is_main_process)
             return predict_each(self.tagger.model, batches, [protocol.without for protocol in protocols])
 
 

@@ -114,6 +114,7 @@ class TrainingSettings:
         checkpoint_steps: optimiser steps between checkpoints (0: only at the end of epochs).
         log_with: accelerate trackers ("tensorboard", ...).
         compile: torch.compile the model.
+        threads: of each process on a CPU; null: OMP_NUM_THREADS if you have set it, else its share of the cores.
         keep_freed_memory: faster steps on a CPU, for more memory held; see `training.memory`.
     """
 
@@ -132,7 +133,12 @@ class TrainingSettings:
     log_with: list[str] = field(default_factory=list)
     log_every: int = 10
     compile: bool = False
+    threads: int | None = None
     keep_freed_memory: bool = True
+
+    def __post_init__(self):
+        if self.threads is not None and self.threads < 1:
+            raise ValueError(f"threads must be at least 1, got {self.threads}")
 
 
 @dataclass

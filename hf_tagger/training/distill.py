@@ -1,4 +1,4 @@
-"""A run that trains a smaller student to say what a trained tagger says."""
+"""What a smaller student starts from, and how it is taught to say what a trained tagger says."""
 
 import copy
 import hashlib
@@ -6,7 +6,8 @@ import json
 import re
 import shutil
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -15,13 +16,17 @@ from hf_tagger.catalog.collate import Collator
 from hf_tagger.catalog.strict import ConfigError, build, did_you_mean, override, read_yaml
 from hf_tagger.evaluation.protocols import open_tagger
 from hf_tagger.model.modeling_tagger import TaggerModel
+from hf_tagger.model.processing_tagger import TaggerProcessor
 from hf_tagger.runtime import model_fingerprint
 from hf_tagger.training.arguments import PhaseSettings, RunSettings
 from hf_tagger.training.augment import image_augmenter, text_augmenter
 from hf_tagger.training.backbones import TextBackbone, VisionBackbone
-from hf_tagger.training.build import build_model
+from hf_tagger.training.batches import Batches
+from hf_tagger.training.context import RunContext
+from hf_tagger.training.data import TrainingData
 from hf_tagger.training.distill_loss import DistillationLoss, DistillationSettings, principal_axes
-from hf_tagger.training.run import FinetuneRun
+from hf_tagger.training.phases import Training
+from hf_tagger.training.starting_model import new_model, prepare_model
 from hf_tagger.training.teacher import TaughtLoader, TeacherStore, ViewCollator, is_stored, store_outputs
 
 TEACHER = "teacher"
@@ -57,109 +62,117 @@ def load_distillation(config: str | Path, arguments: list[str]) -> tuple[Distill
     return build(DistillSettings, data), data
 
 
-class DistillRun(FinetuneRun):
-    """What differs from any fine-tuning: what the student starts from, and that the teacher's answers come with every
-    batch. Its tags are the teacher's; products of which the catalogue knows no tags are learned from all the same."""
+def open_teacher(settings: DistillSettings) -> tuple[TaggerModel, TaggerProcessor]:
+    """The model to learn from, with adapters merged. Raises ConfigError where there is none."""
+    tagger = open_tagger(settings.distillation.teacher, torch.device("cpu"))
+    return tagger.model.requires_grad_(False), tagger.processor
 
-    def prepare_catalog(self) -> None:
-        tagger = open_tagger(self.settings.distillation.teacher, torch.device("cpu"))
-        self.teacher, self.teacher_processor = tagger.model.requires_grad_(False), tagger.processor
-        super().prepare_catalog()
 
-    def _check_evaluation(self) -> None:
-        attributes = [{key: value for key, value in entry.items() if key not in FITTED}
-                      for entry in self.teacher.config.attributes]
-        self.say(check_attributes(self.vocabulary.attributes, attributes))
-        self.vocabulary = replace(self.vocabulary, attributes=attributes)
-        super()._check_evaluation()
+def teachers_attributes(run: RunContext, teacher: TaggerModel, found: list[dict]) -> list[dict]:
+    """The attributes of the student: its teacher's, whatever the catalogue has; products of which it knows no tags are
+    learned from all the same.
 
-    def _new_model(self, attributes: list[dict]) -> None:
-        settings, teacher = self.settings, self.teacher
-        layers = check_student(settings, teacher, self.teacher_processor)
+    Raises ConfigError for an attribute of the catalogue that the teacher does not have.
+    """
+    attributes = [{key: value for key, value in entry.items() if key not in FITTED}
+                  for entry in teacher.config.attributes]
+    run.log.say(check_attributes(found, attributes))
+    return attributes
+
+
+def new_student(run: RunContext, data: TrainingData, teacher: TaggerModel,
+                teacher_processor: TaggerProcessor) -> tuple[TaggerModel, TaggerProcessor, list[str]]:
+    """The student, its processor, and the names of the parts outside its towers that start as the teacher's.
+
+    Raises ConfigError for a student that this teacher cannot teach.
+    """
+    settings = run.settings
+    with run.log.step("student") as step:
+        layers = check_student(settings, teacher, teacher_processor)
         text = vision = None
         if settings.model.text_backbone == TEACHER:
-            text = text_backbone_of(teacher, self.teacher_processor, layers)
+            text = text_backbone_of(teacher, teacher_processor, layers)
         if settings.model.vision_backbone == TEACHER:
             vision = vision_backbone_of(teacher)
-        texts = (record["text"] for record in self._records("train") if record["text"])
-        self.model, self.processor = build_model(settings.model, attributes, texts, settings.seed, text, vision)
-        self.same_pieces = cuts_alike(self.processor, self.teacher_processor)
-        if settings.distillation.hidden and not self.same_pieces:
+        student, processor = new_model(run, data, text=text, vision=vision)
+        same_pieces = cuts_alike(processor, teacher_processor)
+        if settings.distillation.hidden and not same_pieces:
             raise ConfigError("distillation.hidden compares token by token, and the student cuts texts otherwise than "
                               "the teacher: give it text_backbone: teacher, its text_prefix and max_length, or set "
                               "distillation.hidden: 0")
-        self.copied = copy_fitting(self.model, teacher, self.same_pieces)
-        self.say(f"copied from the teacher beside its towers: {', '.join(self.copied) or 'nothing'}")
-        for name, model in (("teacher", teacher), ("student", self.model)):
-            self.say(f"{name}: {sum(weight.numel() for weight in model.parameters()):,} parameters")
-        self.store = self._ask_teacher()
-        self.distillation = self._loss(attributes)
-        del self.teacher
+        copied = copy_fitting(student, teacher, same_pieces)
+        prepare_model(run, data, student, processor)
+        sizes = [sum(weight.numel() for weight in model.parameters()) for model in (student, teacher)]
+        step.result = (f"{sizes[0]:,} parameters, its teacher {sizes[1]:,}\n"
+                       f"copied from the teacher beside its towers: {', '.join(copied) or 'nothing'}")
+    return student, processor, copied
 
-    def _fit_words(self, attributes: list[dict]) -> None:
-        if "words" in self.copied:
-            self.model.words.requires_grad_(False)
-        else:
-            super()._fit_words(attributes)
 
-    def _ask_teacher(self) -> TeacherStore:
-        settings, training = self.settings.distillation, self.settings.training
-        folder, states = Path(settings.folder or self.folder / TEACHER), bool(settings.hidden)
-        asked = [model_fingerprint(settings.teacher), self.vocabulary.fingerprint, settings.views, states,
-                 self.settings.seed, asdict(training.text_augmentation), asdict(training.image_augmentation)]
-        key = hashlib.sha256(json.dumps(asked).encode()).hexdigest()
-        if self.accelerator.is_main_process and not is_stored(folder, key):
-            device = self.accelerator.device
-            reader = replace(training.loader, batch_size=self.settings.evaluation.batch_size, bucket_batches=8)
-            views = (replace(self._loader("train", self._seen_by(self.teacher_processor, view), reader), rank=0,
-                             world_size=1).epoch() for view in range(settings.views))
-            store_outputs(self.teacher.to(device), views, folder, key, states, self.accelerator.autocast)
-        self.accelerator.wait_for_everyone()
-        return TeacherStore(folder)
+def collate_as_taught(data: TrainingData, processor: TaggerProcessor, teacher_processor: TaggerProcessor,
+                      view: int) -> Collator:
+    """Collates products as they look in a view, the same words and parts of photos for the teacher (`processor` is then
+    its own, too) and the student."""
+    settings = data.run.settings
+    return ViewCollator(
+        processor, data.vocabulary.attributes, view, settings.seed,
+        teacher_processor.image_size if teacher_processor.reads_images else None,
+        text_augmenter(settings.training.text_augmentation), image_augmenter(settings.training.image_augmentation),
+        allow_urls=data.catalog.schema.allow_urls)
 
-    def _seen_by(self, processor, view: int) -> Collator:
-        training, photos = self.settings.training, self.teacher_processor
-        return ViewCollator(
-            processor, self.vocabulary.attributes, view, self.settings.seed,
-            photos.image_size if photos.reads_images else None, text_augmenter(training.text_augmentation),
-            image_augmenter(training.image_augmentation), allow_urls=self.catalog_settings.schema.allow_urls)
 
-    def _view_collator(self, view: int) -> Collator:
-        return self._seen_by(self.processor, view)
+def ask_teacher(run: RunContext, data: TrainingData, teacher: TaggerModel,
+                teacher_processor: TaggerProcessor) -> TeacherStore:
+    """What the teacher says of all training products, unless `distillation.folder` holds it already."""
+    settings, training = run.settings.distillation, run.settings.training
+    folder, states = Path(settings.folder or run.folder / TEACHER), bool(settings.hidden)
+    asked = [model_fingerprint(settings.teacher), data.vocabulary.fingerprint, settings.views, states,
+             run.settings.seed, asdict(training.text_augmentation), asdict(training.image_augmentation)]
+    key = hashlib.sha256(json.dumps(asked).encode()).hexdigest()
+    with run.log.step("teacher's answers") as step:
+        step.result = f"in {folder}"
+        if run.accelerator.is_main_process and not is_stored(folder, key):
+            collate = partial(collate_as_taught, data, teacher_processor, teacher_processor)
+            batches = Batches(data, teacher, teacher_processor, collate)
+            views = (batches.view(view, whole=True) for view in range(settings.views))
+            store_outputs(teacher.to(run.accelerator.device), views, folder, key, states, run.accelerator.autocast)
+        run.accelerator.wait_for_everyone()
+    return TeacherStore(folder)
 
-    def _loss(self, attributes: list[dict]) -> DistillationLoss:
-        settings, sample, axes = self.settings.distillation, self.store.sample(), {}
-        parts = {"pooled": (sample.pooled[:, 0], self.model.config.hidden_size, "model.hidden_size")}
-        if settings.hidden:
-            width = self.model.config.text_config.hidden_size
-            parts["hidden"] = (sample.states[sample.mask], width, "the width of model.text_backbone")
-        for name, (vectors, width, key) in parts.items():
-            try:
-                axes[name] = principal_axes(vectors.float(), width) if getattr(settings, name) else None
-            except ValueError as error:
-                raise ConfigError(f"{key}: {error}; lower it, or set distillation.{name}: 0") from error
-        return DistillationLoss(attributes, settings, axes["pooled"], axes.get("hidden"))
 
-    def _phase_loader(self, phase: PhaseSettings) -> TaughtLoader:
-        if phase.cached_views:
-            return TaughtLoader(super()._phase_loader(phase).epoch, self.store)
-        loader = replace(self.settings.training.loader,
-                         batch_size=phase.batch_size or self.settings.training.loader.batch_size)
+def forget_answers(run: RunContext) -> None:
+    """Deletes what `ask_teacher` left in the model folder."""
+    if run.accelerator.is_main_process and run.settings.distillation.folder is None:
+        shutil.rmtree(run.folder / TEACHER, ignore_errors=True)
 
-        def batches(epoch: int, skip_batches: int):
-            view = epoch % self.store.views
-            seen = self._loader("train", self._view_collator(view), loader, shuffle=True,
-                                repeat_factors=self._repeat_factors())
-            for batch in seen.epoch(epoch, skip_batches):
-                yield batch | {"views": [view] * len(batch["ids"])}
 
-        return TaughtLoader(batches, self.store)
+def distillation_loss(settings: DistillationSettings, student: TaggerModel, answers: TeacherStore) -> DistillationLoss:
+    """Raises ConfigError where the student's vectors are wider than the teacher's."""
+    sample, axes = answers.sample(), {}
+    parts = {"pooled": (sample.pooled[:, 0], student.config.hidden_size, "model.hidden_size")}
+    if settings.hidden:
+        width = student.config.text_config.hidden_size
+        parts["hidden"] = (sample.states[sample.mask], width, "the width of model.text_backbone")
+    for name, (vectors, width, key) in parts.items():
+        try:
+            axes[name] = principal_axes(vectors.float(), width) if getattr(settings, name) else None
+        except ValueError as error:
+            raise ConfigError(f"{key}: {error}; lower it, or set distillation.{name}: 0") from error
+    return DistillationLoss(student.config.attributes, settings, axes["pooled"], axes.get("hidden"))
 
-    def report(self) -> dict[str, dict[str, float]]:
-        results = super().report()
-        if self.accelerator.is_main_process and self.settings.distillation.folder is None:
-            shutil.rmtree(self.folder / TEACHER, ignore_errors=True)
-        return results
+
+def taught_batches(training: Training, answers: TeacherStore, phase: PhaseSettings) -> TaughtLoader:
+    """The batches of a phase with what the teacher says of them; epochs take the views in turn."""
+    if phase.cached_views:
+        return TaughtLoader(training.features.of_phase(phase).epoch, answers)
+    batches = training.batches
+
+    def epochs(epoch: int, skip_batches: int):
+        view = epoch % answers.views
+        seen = batches.training(phase, batches.view_collator(view))
+        for batch in seen.epoch(epoch, skip_batches):
+            yield batch | {"views": [view] * len(batch["ids"])}
+
+    return TaughtLoader(epochs, answers)
 
 
 def check_attributes(found: list[dict], attributes: list[dict]) -> str:

@@ -8,10 +8,10 @@ from typing import Any
 
 import numpy as np
 import torch
-from tqdm import tqdm
 
 from hf_tagger.catalog.collate import model_inputs, padded
 from hf_tagger.catalog.free_form import FreeForm, TargetEncoder
+from hf_tagger.evaluation.progress import progress_bar
 from hf_tagger.model.towers import TowerFeatures
 
 
@@ -160,7 +160,7 @@ def store_features(
         paths = {name: folder / f"{name}.{view}.f16" for name in ("text", "image")}
         sequences = {} if encode_targets is None else _open_sequences(model, folder, view)
         with open(paths["text"], "wb") as text_file, open(paths["image"], "wb") as image_file:
-            for batch in tqdm(batches, desc=f"features, view {view + 1}", unit="batch", dynamic_ncols=True):
+            for batch in progress_bar(batches, desc=f"features, view {view + 1}", unit="batch", leave=False):
                 if not batch["ids"]:
                     continue
                 inputs = model_inputs(batch, model.device)

@@ -16,13 +16,13 @@ from accelerate.utils import gather_object
 from safetensors.torch import load_file
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
-from tqdm import tqdm
 from transformers import get_scheduler
 
 from hf_tagger.catalog.collate import INPUTS, UNKNOWN
 from hf_tagger.catalog.quarantine import Quarantine
 from hf_tagger.catalog.strict import ConfigError
 from hf_tagger.evaluation.predict import LOG_LIKELIHOOD
+from hf_tagger.evaluation.progress import progress_bar
 from hf_tagger.training.arguments import PhaseSettings, TrainingSettings
 from hf_tagger.training.checkpoint import (
     load_checkpoint,
@@ -71,6 +71,7 @@ class TrainingLoop:
         evaluate: model -> metrics of the validation split; called by every process at the same steps.
         sequence_loss: of the decoder, with its weight; None where the model has none.
         distillation: what a teacher says of the products, beside or in place of their labels; None: nothing.
+        say: is told the validation scores, a line each.
         folder: where checkpoints and `best.safetensors` are kept; None: nowhere.
     """
 
@@ -84,8 +85,9 @@ class TrainingLoop:
         quarantine: Quarantine,
         sequence_loss: tuple[SequenceLoss, float] | None = None,
         distillation: DistillationLoss | None = None,
+        say: Callable[[str], None] = print,
     ):
-        self.accelerator, self.settings, self.evaluate = accelerator, settings, evaluate
+        self.accelerator, self.settings, self.evaluate, self.say = accelerator, settings, evaluate, say
         self.loss = loss.to(accelerator.device)
         self.sequence_loss, self.sequence_weight = sequence_loss or (None, 0.0)
         self.distillation = None if distillation is None else distillation.to(accelerator.device)
@@ -168,8 +170,8 @@ class TrainingLoop:
 
     def _run_epochs(self, phase, model, wrapped, optimizer, scheduler, loader, total):
         progress = self.progress
-        bar = tqdm(total=total, initial=progress.phase_step, desc=phase.name, unit="step", dynamic_ncols=True,
-                   disable=not self.accelerator.is_main_process)
+        bar = progress_bar(total=total, initial=progress.phase_step, desc=phase.name, unit="step",
+                           leave=self.folder is not None, disable=not self.accelerator.is_main_process)
         meter = Meter()
         with bar:
             limit = phase.max_steps or math.inf
@@ -202,9 +204,8 @@ class TrainingLoop:
                         self._save(model, optimizer)
                 progress.epoch, progress.batch = progress.epoch + 1, 0
                 last = progress.epoch >= phase.epochs or progress.phase_step >= limit
-                self._validate(phase, model, last, bar)
+                self._validate(phase, model, last)
                 self._save(model, optimizer)
-        self.throughput = meter
 
     def _window(self, batches: Iterator[dict], loader) -> list[dict] | None:
         """The micro-batches of one optimiser step, without those whose every row was refused; None when no process has
@@ -325,7 +326,7 @@ class TrainingLoop:
     def _out_of_patience(self) -> bool:
         return bool(self.settings.early_stopping) and self.progress.stale >= self.settings.early_stopping
 
-    def _validate(self, phase: PhaseSettings, model, last: bool, bar) -> None:
+    def _validate(self, phase: PhaseSettings, model, last: bool) -> None:
         """Scores the validation split if it is due and keeps the best weights."""
         progress, settings = self.progress, self.settings
         due = last or (phase.evaluate_every and progress.epoch % phase.evaluate_every == 0)
@@ -339,7 +340,7 @@ class TrainingLoop:
         value = metrics[metric]
         progress.history.append({"step": progress.step, "phase": progress.phase, metric: value})
         self.accelerator.log({f"validation/{name}": number for name, number in metrics.items()}, step=progress.step)
-        bar.write(f"step {progress.step}: validation {metric} {value:.4f}")
+        self.say(f"  step {progress.step}: validation {metric} {value:.4f}")
         if value > progress.best:
             progress.best, progress.stale = value, 0
             if self.accelerator.is_main_process:

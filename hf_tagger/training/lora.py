@@ -9,6 +9,7 @@
 """
 
 import re
+import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -91,7 +92,10 @@ def apply_lora(model: nn.Module, settings: LoraSettings, modules_to_save: list[s
         modules_to_save=[*whole_towers, *modules_to_save],
     )
     freeze_batch_norm(model)
-    return get_peft_model(model, config)
+    with warnings.catch_warnings():
+        # peft asks transformers for a property by its former name.
+        warnings.filterwarnings("ignore", "`is_gradient_checkpointing`", FutureWarning)
+        return get_peft_model(model, config)
 
 
 def find_towers(model: nn.Module) -> dict[str, nn.Module]:

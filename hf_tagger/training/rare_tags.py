@@ -24,10 +24,13 @@ from hf_tagger.evaluation.predict import Predictions, outputs_of
 from hf_tagger.model.critic import TagSetCritic
 from hf_tagger.model.modeling_tagger import TaggerModel
 from hf_tagger.model.processing_tagger import TaggerProcessor
+from hf_tagger.training.batches import Batches
 from hf_tagger.training.checkpoint import write_safetensors
+from hf_tagger.training.context import RunContext
 from hf_tagger.training.features import FeatureLoader
 from hf_tagger.training.loop import to_device
 from hf_tagger.training.losses import LossSettings, TaggingLoss
+from hf_tagger.training.phases import Training
 
 
 @torch.no_grad()
@@ -147,44 +150,53 @@ def save_gan(result: Augmented, data: TaggedVectors, rare: dict[str, int], folde
     return {"stopped": gan.stopped, "report": str(folder / "report.json")}
 
 
-def augment_run(run) -> TagSetCritic | None:
-    """The phase of a `FinetuneRun`: in the main process, on all rows; the others get the tag head it ends with."""
-    settings, critic = run.settings.augmentation, None
-    if run.accelerator.is_main_process:
-        try:
-            summary, critic = augment_rare_tags(
-                run.model, run.processor, run.all_features("plain"), settings, run.settings.training.loss,
-                run.folder / "augmentation", run.settings.seed, run.accelerator.log)
-            run.say("augmentation:", json.dumps(summary))
-        except AugmentationStopped as error:
-            run.say(f"augmentation stopped, the tag head stays as it was: {error}")
-    for weight in run.model.tag_head.parameters():
-        weight.data.copy_(broadcast(weight.data))
+def retrain_for_rare_tags(run: RunContext, training: Training) -> TagSetCritic | None:
+    """The augmentation phase of a run, in place: in the main process, on all rows; the others get the tag head that it
+    ends with. Returns the critic of tag sets, if the settings want one."""
+    settings, model, critic = run.settings.augmentation, training.model, None
+    if settings is None:
+        return None
+    with run.log.step("rare tags") as step:
+        if run.accelerator.is_main_process:
+            try:
+                step.details, critic = augment_rare_tags(
+                    model, training.batches.processor, training.features.plain(), settings,
+                    run.settings.training.loss, run.folder / "augmentation", run.settings.seed, run.accelerator.log)
+                step.result = f"tag head retrained by {settings.method}, {step.details['vectors']:,} real vectors"
+            except AugmentationStopped as error:
+                step.result = f"stopped, the tag head stays as it was: {error}"
+        for weight in model.tag_head.parameters():
+            weight.data.copy_(broadcast(weight.data))
     return critic
 
 
 @torch.no_grad()
-def judge_run(run) -> dict[str, float]:
-    """Micro- and macro-F1 on validation without and with the critic; sets `config.critic` if it raises both."""
-    split, model = run.settings.evaluation.validation, run.model
-    if split not in run.catalog.splits:
-        return {"validation": 0}
-    protocol = next(iter(run.settings.evaluation.protocols.values()))
-    found = {name: Predictions(model.config.attributes) for name in ("without", "with")}
-    parts = {name: [] for name in found}
-    critic = run.critic.to(model.device)
-    for batch, outputs in outputs_of(model, run._evaluation_batches(split, protocol, spread=False), protocol.without):
-        scores = model.tag_scores(outputs.tag_logits, outputs.none_logits)
-        chosen = model.predicted_tags(scores)
-        for name, kept in (("without", chosen), ("with", critic.keep(outputs.pooled, chosen))):
-            found[name].ids += batch["ids"]
-            found[name].tags += batch["tags"]
-            parts[name].append((scores.cpu().numpy(), kept.cpu().numpy()))
-    summary = {}
-    for name, predictions in found.items():
-        predictions.scores, predictions.chosen = (np.concatenate(arrays) for arrays in zip(*parts[name], strict=True))
-        metrics = predictions.metrics()
-        summary |= {f"{metric} {name}": metrics[metric] for metric in ("micro_f1", "macro_f1")}
-    model.config.critic = all(summary[f"{metric} with"] > summary[f"{metric} without"]
-                              for metric in ("micro_f1", "macro_f1"))
-    return summary | {"default": model.config.critic}
+def judge_critic(run: RunContext, batches: Batches, critic: TagSetCritic) -> None:
+    """Sets `config.critic`, whether the critic is asked by default: where it raises micro- and macro-F1 on validation.
+    """
+    split, model = run.settings.evaluation.validation, batches.model
+    if split not in batches.data.catalog.splits:
+        return
+    with run.log.step("critic") as step:
+        protocol = next(iter(run.settings.evaluation.protocols.values()))
+        found = {name: Predictions(model.config.attributes) for name in ("without", "with")}
+        parts = {name: [] for name in found}
+        critic = critic.to(model.device)
+        for batch, outputs in outputs_of(model, batches.evaluation(split, protocol, whole=True), protocol.without):
+            scores = model.tag_scores(outputs.tag_logits, outputs.none_logits)
+            chosen = model.predicted_tags(scores)
+            for name, kept in (("without", chosen), ("with", critic.keep(outputs.pooled, chosen))):
+                found[name].ids += batch["ids"]
+                found[name].tags += batch["tags"]
+                parts[name].append((scores.cpu().numpy(), kept.cpu().numpy()))
+        summary = {}
+        for name, predictions in found.items():
+            predictions.scores, predictions.chosen = (np.concatenate(arrays)
+                                                      for arrays in zip(*parts[name], strict=True))
+            metrics = predictions.metrics()
+            summary |= {f"{metric} {name}": metrics[metric] for metric in ("micro_f1", "macro_f1")}
+        model.config.critic = all(summary[f"{metric} with"] > summary[f"{metric} without"]
+                                  for metric in ("micro_f1", "macro_f1"))
+        step.details = summary | {"default": model.config.critic}
+        step.result = (f"validation macro-F1 {summary['macro_f1 without']:.3f} without, "
+                       f"{summary['macro_f1 with']:.3f} with: {'on' if model.config.critic else 'off'} by default")

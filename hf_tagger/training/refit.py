@@ -2,29 +2,31 @@
 there are."""
 
 import tempfile
+import weakref
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from accelerate.utils import set_seed
 
+from hf_tagger.catalog.quarantine import Quarantine
 from hf_tagger.catalog.strict import ConfigError
 from hf_tagger.model.towers import IMAGE, TEXT, TowerFeatures
 from hf_tagger.training.arguments import PhaseSettings, RunSettings
+from hf_tagger.training.batches import Batches
 from hf_tagger.training.build import set_trainable
-from hf_tagger.training.exemplars import fit_exemplars, rarest_rows
+from hf_tagger.training.context import RunContext
+from hf_tagger.training.data import TrainingData
 from hf_tagger.training.features import FeatureLoader, store_features
+from hf_tagger.training.folds import stratified_folds
+from hf_tagger.training.frozen_heads import fit_exemplars_on, fit_words_on, parts_of
 from hf_tagger.training.loop import TrainingLoop, kept_tensors, load_kept
 from hf_tagger.training.losses import TaggingLoss
-from hf_tagger.training.words import fit_words
+from hf_tagger.training.phases import Training
+from hf_tagger.training.starting_model import fit_feature_scales, starting_model
 
-if TYPE_CHECKING:
-    from hf_tagger.training.run import FinetuneRun
-
-ROWS_AT_ONCE = 256
 # Where a configuration has no phase on cached features.
 HEADS = PhaseSettings(name="heads", train=["heads"], cached_views=1, epochs=20, batch_size=128)
 
@@ -43,77 +45,71 @@ def heads_only(settings: RunSettings) -> RunSettings:
 
 
 class RefittedHeads:
-    """Rows are the products of one or more splits, in the order of their stored features.
+    """Rows are products, in the order of their stored features.
 
     Args:
-        run: its catalogue prepared and its model built; every phase on cached features, as `heads_only` makes it. One
-            process only.
-        splits: whose products are stored.
-        store, masked: in place of splits, stored features of the training split, and of its texts without the words of
-            their own tags.
+        run: of one process; every phase on cached features, as `heads_only` makes it.
+        batches: of the model, which is changed in place.
+        store: features of the products; masked: of their texts without the words of their own tags (None: not known).
 
-    `ids` and `tags` (as in a record) list the rows, `split_of` (str [N]) says where each is from, `tag_labels` is
-    float [N, T].
+    `ids` and `tags` (as in a record) list the rows, `tag_labels` is float [N, T], `split_of` (str [N]) says where each
+    is from.
     """
 
-    def __init__(self, run: "FinetuneRun", splits: Sequence[str] = ("train",), store: FeatureLoader | None = None,
-                 masked: FeatureLoader | None = None):
+    def __init__(self, run: RunContext, batches: Batches, store: FeatureLoader, masked: FeatureLoader | None = None):
         if run.accelerator.num_processes > 1:
             raise ConfigError("heads are refitted by one process: start this recipe as one.")
-        self.run, self.model = run, run.model
+        self.run, self.batches, self.model = run, batches, batches.model
         self.phases = [replace(phase, train=["heads"]) for phase in run.settings.phases
                        if phase.cached_views and "heads" in phase.train]
-        self._split_of: list[str] = []
-        self._folder = None
-        if store is None:
-            self._folder = tempfile.TemporaryDirectory(prefix="features-")
-            views = (self._view(view, splits) for view in range(self.phases[0].cached_views))
-            store = store_features(self.model, views, Path(self._folder.name), 1, run.settings.seed)
         self._store, self._masked = store, masked
         self.ids, self.tags, self.tag_labels = store.ids, store.tags, store.tag_labels
-        self.split_of = np.array(self._split_of or ["train"] * len(store.ids))
+        self.split_of = np.array(["train"] * len(store.ids))
         self._start = {name: tensor.clone() for name, tensor in kept_tensors(self.model, set()).items()}
 
-    def _view(self, view: int, splits: Sequence[str]) -> Iterator[dict[str, Any]]:
-        run = self.run
-        reader = replace(run.settings.training.loader, batch_size=run.settings.evaluation.batch_size)
-        collator = run._augmenting_collator() if view else run._collator()
-        for split in splits:
-            for batch in run._loader(split, collator, reader).epoch(view):
-                self._split_of += [split] * (len(batch["ids"]) if view == 0 else 0)
-                yield batch
+    @classmethod
+    def of_splits(cls, run: RunContext, data: TrainingData, splits: Sequence[str] = ("train",)) -> "RefittedHeads":
+        """Of a new model, on the products of these splits: its towers look at them now."""
+        batches, split_of = Batches(data, *starting_model(run, data)), []
+        fit_feature_scales(run, batches)
+
+        def look(view: int):
+            for split in splits:
+                for batch in batches.view(view, split):
+                    split_of.extend([split] * (len(batch["ids"]) if view == 0 else 0))
+                    yield batch
+
+        folder = tempfile.TemporaryDirectory(prefix="features-")
+        views = (look(view) for view in range(run.settings.phases[0].cached_views))
+        heads = cls(run, batches, store_features(batches.model, views, Path(folder.name), 1, run.settings.seed))
+        heads.split_of = np.array(split_of)
+        # The folder is there as long as features are read from it.
+        weakref.finalize(heads, folder.cleanup)
+        return heads
 
     def fit(self, rows: np.ndarray) -> None:
         """Fits words, heads and exemplars anew, from where they started, on these rows (int [n])."""
-        run, settings, attributes = self.run, self.run.settings, self.model.config.attributes
+        run, settings = self.run, self.run.settings
         load_kept(self.model, self._start)
         set_seed(settings.seed)
         if self.model.words is not None and self._store.input_ids is not None:
-            words = settings.model.words
-            views = [[(1.0, self._texts(self._store, rows))]]
-            if words.masked_view:
-                views.append([(1.0, self._texts(self._store, rows)),
-                              (words.masked_weight, self._texts(self._masked, rows))])
-            fit_words(self.model.words.cpu(), attributes, self.model.candidate_attribute.cpu(), views, words)
-            self.model.words.to(self.model.device)
+            fit_words_on(self.model, lambda: self._texts(self._store, rows), lambda: self._texts(self._masked, rows),
+                         settings.model.words)
         drawn = np.zeros(len(self.ids))
         drawn[rows] = np.array(self._store.repeats)[rows]
-        loss = TaggingLoss(attributes, settings.training.loss)
-        loop = TrainingLoop(run.accelerator, settings.training, loss, None, None, run.quarantine)
+        loss = TaggingLoss(self.model.config.attributes, settings.training.loss)
+        loop = TrainingLoop(run.accelerator, settings.training, loss, None, None, Quarantine(None))
         for index, phase in enumerate(self.phases):
             size = phase.batch_size or settings.training.loader.batch_size
             loader = replace(self._store, batch_size=size, repeats=drawn.tolist())
-            set_trainable(self.model, phase, run.adapted is not None)
+            set_trainable(self.model, phase, lora=False)
             loop.run_phase(index, phase, self.model, loader, -(-len(rows) // size))
         if self.model.exemplars is not None:
-            exemplars = settings.model.exemplars
-            fit_exemplars(self.model.exemplars.cpu(), attributes,
-                          exemplar_rows(self._store, self._masked, attributes, exemplars, rows), exemplars)
-            self.model.exemplars.to(self.model.device)
+            fit_exemplars_on(self.model, self._store, self._masked, settings.model, rows)
 
     def _texts(self, store: FeatureLoader, rows: np.ndarray):
         return ((store.input_ids[part].long(), store.attention_mask[part].long(),
-                 torch.from_numpy(self.tag_labels[part])) for part in _parts(rows))
+                 torch.from_numpy(self.tag_labels[part])) for part in parts_of(rows))
 
     def _outputs(self, rows: np.ndarray, text: FeatureLoader | None, image: bool = True):
         """`TaggerOutput` of these rows [at most `ROWS_AT_ONCE`], read from `text` (None: without text) and photos."""
@@ -140,7 +136,7 @@ class RefittedHeads:
         self.model.eval()
         tags = self.model.config.num_tags
         found = [np.zeros((0, tags), np.float32)]
-        for part in _parts(rows):
+        for part in parts_of(rows):
             outputs = self._outputs(part, self._store)
             logits = outputs.tag_logits, outputs.none_logits
             if not words:
@@ -153,7 +149,7 @@ class RefittedHeads:
         """Pooled vectors, float [n, H], of these rows by the last fit."""
         self.model.eval()
         found = [np.zeros((0, self.model.config.hidden_size), np.float32)]
-        found += [self._outputs(part, self._store).pooled.float().cpu().numpy() for part in _parts(rows)]
+        found += [self._outputs(part, self._store).pooled.float().cpu().numpy() for part in parts_of(rows)]
         return np.concatenate(found)
 
     @torch.no_grad()
@@ -164,7 +160,7 @@ class RefittedHeads:
         ways = [(self._store, True), (self._masked, True), (None, True), (self._store, False)]
         for text, image in ways if self._masked is not None else ways[:1] + ways[2:]:
             shown = torch.tensor([text is not None, image])
-            for part in _parts(rows):
+            for part in parts_of(rows):
                 there = ((text or self._store).present[0][part][:, TEXT] & bool(shown[TEXT])) | (
                     self._store.present[0][part][:, IMAGE] & bool(shown[IMAGE]))
                 part = part[there]
@@ -187,30 +183,26 @@ class RefittedHeads:
 
     def _folds(self, fold: np.ndarray) -> Iterator[np.ndarray]:
         for number in np.unique(fold):
-            self.run.say(f"fold {number + 1} of {fold.max() + 1}")
+            self.run.log.say(f"  fold {number + 1} of {fold.max() + 1}")
             self.fit(np.flatnonzero(fold != number))
             yield np.flatnonzero(fold == number)
 
 
-def exemplar_rows(store: FeatureLoader, masked: FeatureLoader, attributes: list[dict], settings,
-                  rows: np.ndarray | None = None) -> Iterator[tuple[torch.Tensor, torch.Tensor, torch.Tensor]]:
-    """What `fit_exemplars` reads: products with text and photo, and the same without the words of their own tags, which
-    make a photo look superfluous. Of more than `settings.count` the ones with the rarest tags."""
-    both = store.present[0].all(1)
-    if rows is not None:
-        wanted = np.zeros(len(both), bool)
-        wanted[rows] = True
-        both &= wanted
-    rows = np.flatnonzero(both)
-    rows = rows[rarest_rows(torch.from_numpy(store.tag_labels[rows]), attributes, settings, settings.count // 2)]
-    for part in _parts(rows):
-        plain, told = (loader.batch(part.tolist(), [0] * len(part)) for loader in (store, masked))
-        labels, image = plain["tag_labels"], plain["features"].image
-        yield plain["features"].text, image, labels
-        there = told["features"].present[:, TEXT]
-        if bool(there.any()):
-            yield told["features"].text[there], image[there], labels[there]
-
-
-def _parts(rows: np.ndarray) -> list[np.ndarray]:
-    return [rows[start:start + ROWS_AT_ONCE] for start in range(0, len(rows), ROWS_AT_ONCE)]
+def out_of_fold_evidence(run: RunContext, training: Training) -> Iterator[tuple[torch.Tensor, ...]]:
+    """What all sources say of training products when they are fitted without them: at most `gate.max_rows` products,
+    nothing without `gate.folds`. Leaves the model as it was."""
+    settings, model = run.settings.gate, training.model
+    if not settings.folds:
+        return
+    store = training.features.plain()
+    # Products of one text stay together: their words would know the answer.
+    texts = store.ids if store.input_ids is None else [row.tobytes() for row in store.input_ids.numpy()]
+    tags = (np.flatnonzero(row == 1) for row in store.tag_labels)
+    fold = stratified_folds(texts, tags, settings.folds, run.settings.seed)
+    chosen = np.zeros(len(fold), bool)
+    chosen[np.random.default_rng(run.settings.seed).permutation(len(fold))[:settings.max_rows]] = True
+    fitted = {name: tensor.clone() for name, tensor in kept_tensors(model, set()).items()}
+    load_kept(model, training.start)
+    masked = training.features.masked() if model.config.text_config is not None else None
+    yield from RefittedHeads(run, training.batches, store, masked).out_of_fold_evidence(fold, chosen)
+    load_kept(model, fitted)

@@ -20,10 +20,15 @@ from hf_tagger.catalog.partial import Part, PartialCatalog
 from hf_tagger.catalog.schema import Record
 from hf_tagger.catalog.stream import Catalog
 from hf_tagger.catalog.strict import ConfigError, build, override, read_yaml
-from hf_tagger.evaluation.predict import predict
 from hf_tagger.training.arguments import CatalogSettings, RunSettings
+from hf_tagger.training.batches import Batches
+from hf_tagger.training.context import start_run
+from hf_tagger.training.data import read_catalog
+from hf_tagger.training.frozen_heads import fit_kernel_head, fit_lexical_head, fit_logit_fusion
 from hf_tagger.training.loop import Interrupted, NonFiniteLoss
-from hf_tagger.training.run import FinetuneRun
+from hf_tagger.training.phases import start_training, train_phase, validate
+from hf_tagger.training.refit import out_of_fold_evidence
+from hf_tagger.training.starting_model import fit_feature_scales, starting_model
 
 HELD_OUT = "held out"
 HEARTBEAT, GRACE = 30, 120  # seconds
@@ -179,56 +184,50 @@ def check_space(data: dict, search: SearchSettings) -> None:
 
 
 @dataclass(frozen=True)
-class _InFold:
-    fold_of: dict[str, int]
-    fold: int
-    inside: bool
-
-    def __call__(self, record: Record) -> bool:
-        return (self.fold_of[record["id"]] == self.fold) is self.inside
-
-
-class TrialRun(FinetuneRun):
-    """A training of which only the score is wanted.
+class HeldOutFold:
+    """A catalogue -> the same without the products of a fold in its training split; they are the split `HELD_OUT`.
 
     Args:
-        report: told the validation metrics each time they are measured.
-        fold_of, fold: the fold of every training product, and the one that is held out and scored.
+        fold_of: {id of a training product: its fold}.
     """
 
-    def __init__(
-        self, settings: RunSettings, data: dict, report: Callable[[dict[str, float]], None] | None = None,
-        fold_of: dict[str, int] | None = None, fold: int = 0,
-    ):
-        super().__init__(settings, data)
-        self._report, self._fold_of, self._fold = report, fold_of, fold
+    fold_of: dict[str, int]
+    fold: int
 
-    def _open_catalog(self, settings: CatalogSettings) -> Catalog:
-        catalog = super()._open_catalog(settings)
-        if self._fold_of is None:
-            return catalog
-        parts = {name: Part("train", _InFold(self._fold_of, self._fold, inside)) for name, inside in
-                 (("train", False), (HELD_OUT, True))}
-        return PartialCatalog(catalog, parts)
+    def __call__(self, catalog: Catalog) -> PartialCatalog:
+        return PartialCatalog(catalog, {"train": Part("train", lambda record: not self.holds(record)),
+                                        HELD_OUT: Part("train", self.holds)})
 
-    def _validate(self, model) -> dict[str, float]:
-        metrics = super()._validate(model)
-        if self._report is not None:
-            self._report(metrics)
+    def holds(self, record: Record) -> bool:
+        return self.fold_of[record["id"]] == self.fold
+
+
+def train_and_score(settings: RunSettings, data: dict, fold: HeldOutFold | None = None,
+                    validated: Callable[[dict[str, float]], None] | None = None) -> dict[str, float]:
+    """A training of which only the score is wanted: metrics of the fold held out, or without one of the validation
+    split.
+
+    Args:
+        validated: told the validation metrics each time they are measured.
+    """
+    run = start_run(settings, data)
+    catalogue = read_catalog(run, fold)
+    batches = Batches(catalogue, *starting_model(run, catalogue))
+    fit_feature_scales(run, batches)
+    fit_lexical_head(run, batches)
+
+    def evaluate(_) -> dict[str, float]:
+        metrics = validate(run, batches)
+        validated(metrics)
         return metrics
 
-    def metrics(self) -> dict[str, float]:
-        """Trains; scores of the fold held out, or without folds of the validation split."""
-        self.prepare_catalog()
-        self.build_model()
-        for index, phase in enumerate(self.settings.phases):
-            self.train(index, phase)
-        self.fit_exemplars()
-        self.fit_gate()
-        if self._fold_of is None:
-            return super()._validate(self.model)
-        protocol = next(iter(self.settings.evaluation.protocols.values()))
-        return predict(self.model, self._evaluation_batches(HELD_OUT, protocol), protocol.without).metrics()
+    validates = validated is not None and settings.evaluation.validation in catalogue.catalog.splits
+    training = start_training(run, batches, evaluate if validates else None)
+    for index, phase in enumerate(settings.phases):
+        train_phase(run, training, index, phase)
+    fit_kernel_head(run, training)
+    fit_logit_fusion(run, training, out_of_fold_evidence(run, training))
+    return validate(run, batches, None if fold is None else HELD_OUT)
 
 
 class Objective:
@@ -237,6 +236,7 @@ class Objective:
     Args:
         data: the run's plain data; catalog: its catalogue, a made-up one already written.
         folder: for what trials write, deleted as they end.
+        threads: of each trial on a CPU, where they run side by side.
         fold_of: {product id: fold}, with `search.folds`.
 
     The trial's user attributes keep "scores" (one per fold) and "std", their standard deviation.
@@ -245,21 +245,26 @@ class Objective:
     def __init__(self, data: dict, catalog: CatalogSettings, search: SearchSettings, folder: Path,
                  fold_of: dict[str, int] | None = None):
         self.data, self.catalog, self.search, self.folder, self.fold_of = data, catalog, search, folder, fold_of
+        self.threads: int | None = None
 
     def __call__(self, trial: optuna.Trial) -> float:
         values = {key: distribution.suggest(trial, key) for key, distribution in self.search.space.items()}
         folder = self.folder / f"trial-{trial.number}"
         settings = build(RunSettings, with_values(self.data, values))
-        settings = replace(settings, output_dir=str(folder), catalog=self.catalog, save_adapter=False)
+        training = replace(settings.training, threads=self.threads or settings.training.threads)
+        settings = replace(settings, output_dir=str(folder), catalog=self.catalog, save_adapter=False,
+                           training=training)
         metric, scores = settings.training.metric, []
         try:
             if self.fold_of is None:
                 steps = count()
-                run = TrialRun(settings, self.data, lambda metrics: self._report(trial, metrics[metric], next(steps)))
-                scores.append(run.metrics()[metric])
+                found = train_and_score(settings, self.data, None,
+                                        lambda metrics: self._report(trial, metrics[metric], next(steps)))
+                scores.append(found[metric])
             else:
                 for fold in range(self.search.folds):
-                    scores.append(TrialRun(settings, self.data, None, self.fold_of, fold).metrics()[metric])
+                    fold_held_out = HeldOutFold(self.fold_of, fold)
+                    scores.append(train_and_score(settings, self.data, fold_held_out)[metric])
                     self._report(trial, float(np.mean(scores)), fold, last=fold + 1 == self.search.folds)
         except NonFiniteLoss as error:
             raise optuna.TrialPruned(str(error)) from error

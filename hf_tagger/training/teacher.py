@@ -10,11 +10,11 @@ from typing import Any
 
 import numpy as np
 import torch
-from tqdm import tqdm
 
 from hf_tagger.catalog.collate import Collator, model_inputs
 from hf_tagger.catalog.loader import seeded
 from hf_tagger.catalog.strict import ConfigError
+from hf_tagger.evaluation.progress import progress_bar
 from hf_tagger.model.images import read_pixels
 from hf_tagger.training.distill_loss import SIGHTS, TeacherOutputs
 from hf_tagger.training.features import Ragged, pad_rows
@@ -116,7 +116,7 @@ def store_outputs(model, views: Iterable[Iterator[dict[str, Any]]], folder: Path
         names = ("logits", "pooled", "modality_pooled")
         files = {name: open(folder / f"{name}.{view}.f16", "wb") for name in names}
         ragged, ids = Ragged(folder / f"states.{view}.f16", width, np.float16) if states else None, []
-        for batch in tqdm(batches, desc=f"teacher, view {view + 1}", unit="batch", dynamic_ncols=True):
+        for batch in progress_bar(batches, desc=f"teacher, view {view + 1}", unit="batch", leave=False):
             if not batch["ids"]:
                 continue
             with autocast():

@@ -18,11 +18,15 @@ from hf_tagger.catalog.loader import CatalogLoader
 from hf_tagger.model.images import load_image
 from hf_tagger.model.processing_tagger import TaggerProcessor
 from hf_tagger.training.arguments import PhaseSettings, RunSettings
+from hf_tagger.training.batches import Batches
 from hf_tagger.training.build import set_trainable
+from hf_tagger.training.context import RunContext, start_run
+from hf_tagger.training.data import read_catalog
 from hf_tagger.training.gate import GateSettings
 from hf_tagger.training.lora import count_parameters, find_towers
 from hf_tagger.training.optimizer import OPTIMIZERS, parameter_groups
-from hf_tagger.training.run import FinetuneRun
+from hf_tagger.training.phases import Training, start_training, train_phase
+from hf_tagger.training.starting_model import starting_model
 
 PLAIN_LENGTH = 128
 
@@ -56,77 +60,58 @@ class TimedLoader:
         return {"rows_per_second": len(ids) / seconds, "waiting": waited / seconds, "ids": sorted(ids)}
 
 
-class TimedRun(FinetuneRun):
-    """One phase of a run, for the clock only: it is neither validated nor saved, and what a run fits before training
-    (scale of features, words) is left unfitted, for a step takes the same time either way."""
-
-    def __init__(self, settings: RunSettings, phase: PhaseSettings, folder: Path):
-        model = settings.model if "decoder" in phase.train else replace(settings.model, decoder=None)
-        settings = replace(
-            settings, output_dir=str(folder), phases=[phase], model=model, gate=GateSettings(), save_adapter=False,
-            training=replace(settings.training, checkpoint_steps=0, log_with=[]),
-            evaluation=replace(settings.evaluation, validation=""))
-        super().__init__(settings, {})
-
-    def _fit_scales(self) -> None:
-        pass
-
-    def _fit_words(self, attributes: list[dict]) -> None:
-        pass
-
-    def _train_loader(self, phase: PhaseSettings) -> TimedLoader:
-        self.timed_loader = TimedLoader(super()._train_loader(phase))
-        return self.timed_loader
-
-    def read(self, phase: PhaseSettings, batches: int) -> TimedLoader:
-        """Takes batches from the loader of training without training on them."""
-        loader = self._train_loader(phase)
-        for _ in itertools.islice(loader.epoch(), batches):
-            pass
-        return loader
+def timed_settings(settings: RunSettings, phase: PhaseSettings, folder: Path) -> RunSettings:
+    """One phase of a run, for the clock only: neither validated nor saved, and what a run fits before training (scale
+    of features, words) left unfitted, for a step takes the same time either way."""
+    model = settings.model if "decoder" in phase.train else replace(settings.model, decoder=None)
+    return replace(
+        settings, output_dir=str(folder), phases=[phase], model=model, gate=GateSettings(), save_adapter=False,
+        training=replace(settings.training, checkpoint_steps=0, log_with=[]),
+        evaluation=replace(settings.evaluation, validation=""))
 
 
-class PlainRun(TimedRun):
-    """The same training without what makes `TrainingLoop` fast: float32, the default memory layout, texts padded to
-    128 tokens, photos decoded in full and then resized, no length buckets, data prepared between the steps, memory
-    handed back to the system."""
+def plain_settings(settings: RunSettings) -> RunSettings:
+    """The same training without what makes `TrainingLoop` fast: float32, no length buckets, data prepared between the
+    steps, memory handed back to the system. `make_plain` takes the rest away."""
+    training = settings.training
+    training = replace(training, mixed_precision="no", compile=False, keep_freed_memory=False,
+                       loader=replace(training.loader, num_workers=0, bucket_batches=1))
+    return replace(settings, training=training)
 
-    def __init__(self, settings: RunSettings, phase: PhaseSettings, folder: Path):
-        training = settings.training
-        training = replace(training, mixed_precision="no", compile=False, keep_freed_memory=False,
-                           loader=replace(training.loader, num_workers=0, bucket_batches=1))
-        super().__init__(replace(settings, training=training), phase, folder)
 
-    def build_model(self) -> None:
-        super().build_model()
-        self.model.to(memory_format=torch.contiguous_format)
-        for name, tower in find_towers(self.model).items():
-            if name.endswith("vision_tower"):
-                tower.register_forward_pre_hook(lambda module, inputs: (inputs[0].contiguous(), *inputs[1:]))
-        self.processor = PlainProcessor(self.processor.image_processor, self.processor.tokenizer,
-                                        text_prefix=self.processor.text_prefix, max_length=PLAIN_LENGTH)
+def make_plain(batches: Batches) -> None:
+    """The default memory layout, texts padded to 128 tokens, photos decoded in full and then resized."""
+    batches.model.to(memory_format=torch.contiguous_format)
+    for name, tower in find_towers(batches.model).items():
+        if name.endswith("vision_tower"):
+            tower.register_forward_pre_hook(lambda module, inputs: (inputs[0].contiguous(), *inputs[1:]))
+    processor = batches.processor
+    batches.processor = PlainProcessor(processor.image_processor, processor.tokenizer,
+                                       text_prefix=processor.text_prefix, max_length=PLAIN_LENGTH)
 
-    def train(self, index: int, phase: PhaseSettings) -> None:
-        settings, model, device = self.settings.training, self.model, self.accelerator.device
-        set_trainable(model, phase, self.adapted is not None, settings.embeddings)
-        model.train()
-        groups = parameter_groups(model, phase.learning_rate, phase.tower_learning_rate, phase.layer_decay,
-                                  settings.optimizer.weight_decay)
-        optimizer = OPTIMIZERS[settings.optimizer.name](groups, settings.optimizer)
-        parameters = [parameter for group in groups for parameter in group["params"]]
-        batches = self._train_loader(phase).epoch()
-        for number, batch in enumerate(itertools.islice(batches, phase.max_steps * settings.gradient_accumulation), 1):
-            labels = batch["tag_labels"].to(device)
-            logits = model(**model_inputs(batch, device)).encoder_logits
-            tags = labels.shape[1]
-            loss = self.loop.loss(logits[:, :tags], logits[:, tags:], labels).total
-            loss = loss / self.loop.loss.count(labels).clamp(min=1) / settings.gradient_accumulation
-            loss.backward()
-            if number % settings.gradient_accumulation == 0:
-                nn.utils.clip_grad_norm_(parameters, settings.optimizer.max_grad_norm or math.inf)
-                optimizer.step()
-                optimizer.zero_grad()
-            loss.item()
+
+def train_plainly(run: RunContext, training: Training, phase: PhaseSettings, loader) -> None:
+    """A phase as anybody would write it."""
+    settings, model, device = run.settings.training, training.model, run.accelerator.device
+    set_trainable(model, phase, training.adapter is not None, settings.embeddings)
+    model.train()
+    groups = parameter_groups(model, phase.learning_rate, phase.tower_learning_rate, phase.layer_decay,
+                              settings.optimizer.weight_decay)
+    optimizer = OPTIMIZERS[settings.optimizer.name](groups, settings.optimizer)
+    parameters = [parameter for group in groups for parameter in group["params"]]
+    batches = itertools.islice(loader.epoch(), phase.max_steps * settings.gradient_accumulation)
+    for number, batch in enumerate(batches, 1):
+        labels = batch["tag_labels"].to(device)
+        logits = model(**model_inputs(batch, device)).encoder_logits
+        tags = labels.shape[1]
+        loss = training.loop.loss(logits[:, :tags], logits[:, tags:], labels).total
+        loss = loss / training.loop.loss.count(labels).clamp(min=1) / settings.gradient_accumulation
+        loss.backward()
+        if number % settings.gradient_accumulation == 0:
+            nn.utils.clip_grad_norm_(parameters, settings.optimizer.max_grad_norm or math.inf)
+            optimizer.step()
+            optimizer.zero_grad()
+        loss.item()
 
 
 class PlainProcessor(TaggerProcessor):
@@ -150,16 +135,24 @@ def time_training(settings: RunSettings, phase: PhaseSettings, skip: int, steps:
     Returns `TimedLoader.reading` of the training, with "trainable_parameters", "batch_size" and "mixed_precision";
     unless `plain`, also "loader_rows_per_second" of the loader with nobody training.
     """
-    batches = skip + steps + 1
-    phase = replace(phase, epochs=1, max_steps=math.ceil(batches / settings.training.gradient_accumulation))
-    run = (PlainRun if plain else TimedRun)(settings, phase, folder)
-    run.prepare_catalog()
-    run.build_model()
-    alone = None if plain else run.read(phase, batches).reading(skip, steps)
-    run.train(0, phase)
-    result = run.timed_loader.reading(skip, steps) | {
-        "trainable_parameters": count_parameters(run.model).trainable,
-        "batch_size": phase.batch_size or settings.training.loader.batch_size,
-        "mixed_precision": run.accelerator.mixed_precision,
-    }
-    return result if plain else result | {"loader_rows_per_second": alone["rows_per_second"]}
+    batches_needed = skip + steps + 1
+    phase = replace(phase, epochs=1, max_steps=math.ceil(batches_needed / settings.training.gradient_accumulation))
+    settings = timed_settings(settings, phase, folder)
+    run = start_run(plain_settings(settings) if plain else settings, {})
+    catalogue = read_catalog(run)
+    batches = Batches(catalogue, *starting_model(run, catalogue))
+    training = start_training(run, batches)
+    result = {"batch_size": phase.batch_size or settings.training.loader.batch_size,
+              "mixed_precision": run.accelerator.mixed_precision}
+    if plain:
+        make_plain(batches)
+        loader = TimedLoader(batches.training(phase))
+        train_plainly(run, training, phase, loader)
+    else:
+        alone = TimedLoader(batches.training(phase))
+        for _ in itertools.islice(alone.epoch(), batches_needed):
+            pass
+        result["loader_rows_per_second"] = alone.reading(skip, steps)["rows_per_second"]
+        loader = TimedLoader(batches.training(phase))
+        train_phase(run, training, 0, phase, lambda _: loader)
+    return loader.reading(skip, steps) | result | {"trainable_parameters": count_parameters(batches.model).trainable}

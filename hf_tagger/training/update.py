@@ -12,11 +12,9 @@ import numpy as np
 
 from hf_tagger.catalog.quarantine import Refusal
 from hf_tagger.catalog.schema import Record
-from hf_tagger.catalog.settings import CatalogSettings
 from hf_tagger.catalog.stream import Catalog
 from hf_tagger.evaluation.predict import Predictions
 from hf_tagger.training.arguments import ModelSettings, PhaseSettings, RunSettings
-from hf_tagger.training.run import FinetuneRun
 
 Holds = Mapping[tuple[str, str], bool]  # {(attribute, tag): whether a product has it}
 HEADS = PhaseSettings(name="heads", train=["heads"], cached_views=1, epochs=10, batch_size=64, learning_rate=3e-4,
@@ -83,22 +81,11 @@ def draw(product: str) -> float:
     return int.from_bytes(hashlib.blake2b(product.encode(errors="surrogatepass"), digest_size=8).digest()) / 2**64
 
 
-class UpdateRun(FinetuneRun):
-    """A fine-tuning run that goes on from `start_from` with a `CorrectedCatalog`."""
-
-    def __init__(self, settings: RunSettings, data: dict, holds: Mapping[str, Holds], share: float):
-        super().__init__(settings, data)
-        self.holds, self.share = holds, share
-
-    def _open_catalog(self, settings: CatalogSettings) -> Catalog:
-        return CorrectedCatalog(super()._open_catalog(settings), self.holds, self.share)
-
-    def save(self) -> None:
-        """As of any run, but with the vocabulary of the whole catalogue, not of what was replayed of it."""
-        super().save()
-        whole = Path(self.settings.start_from) / "vocabulary.json"
-        if whole.is_file():
-            shutil.copyfile(whole, self.folder / "vocabulary.json")
+def keep_vocabulary(start_from: str, folder: Path) -> None:
+    """Gives a new version the vocabulary of the whole catalogue, not of what was replayed of it."""
+    whole = Path(start_from) / "vocabulary.json"
+    if whole.is_file():
+        shutil.copyfile(whole, folder / "vocabulary.json")
 
 
 def replay_share(corrected_products: int, products: int, each: float) -> float:

@@ -27,7 +27,6 @@ import sys
 import tempfile
 from contextlib import redirect_stdout
 from dataclasses import asdict, replace
-from importlib import metadata
 from pathlib import Path
 from statistics import median
 
@@ -36,11 +35,12 @@ from hf_tagger.catalog.stream import Catalog
 from hf_tagger.catalog.strict import ConfigError
 from hf_tagger.catalog.synthetic import generate, write_catalog
 from hf_tagger.evaluation.inference import exported_folders, inference_suite
-from hf_tagger.evaluation.machine import describe_machine, in_fresh_process
+from hf_tagger.evaluation.machine import describe_machine, in_fresh_process, package_versions
 from hf_tagger.evaluation.speed import evaluation_speed, reading_memory, tagging_speed
 from hf_tagger.training.arguments import PhaseSettings, RunSettings, TrainingSettings, load_run
+from hf_tagger.training.context import start_run
+from hf_tagger.training.data import read_catalog
 from hf_tagger.training.memory import keep_freed_memory
-from hf_tagger.training.run import PACKAGES, FinetuneRun
 from hf_tagger.training.throughput import time_training
 from hf_tagger.training.unigram_tokenizer import train_unigram_tokenizer
 
@@ -112,18 +112,17 @@ def say(text: str) -> None:
     print(f"benchmark: {text}", file=sys.stderr, flush=True)
 
 
-def versions() -> dict[str, str]:
-    return {"python": platform.python_version(), **{name: metadata.version(name) for name in PACKAGES}}
+def versions() -> dict[str, str | None]:
+    return {"python": platform.python_version(), **package_versions()}
 
 
 def open_catalog(settings: RunSettings, folder: Path) -> tuple[CatalogSettings, dict]:
     """The catalogue's settings (a made-up one is written first), and what it is called in the results."""
-    run = FinetuneRun(replace(settings, output_dir=str(folder)), {})
-    run.prepare_catalog()
-    source, synthetic = run.catalog_settings.source, settings.catalog.synthetic
-    return run.catalog_settings, {
+    data = read_catalog(start_run(replace(settings, output_dir=str(folder)), {}))
+    source, synthetic = data.settings.source, settings.catalog.synthetic
+    return data.settings, {
         "source": {"synthetic": synthetic} if synthetic is not None else source.files or source.path,
-        "rows": run.vocabulary.rows, "fingerprint": run.vocabulary.fingerprint,
+        "rows": data.vocabulary.rows, "fingerprint": data.vocabulary.fingerprint,
     }
 
 

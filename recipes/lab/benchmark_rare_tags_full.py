@@ -21,14 +21,20 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from hf_tagger.augmentation.health import AugmentationStopped
 from hf_tagger.augmentation.settings import AugmentationSettings
 from hf_tagger.catalog.strict import ConfigError
 from hf_tagger.evaluation.machine import describe_machine
 from hf_tagger.evaluation.metrics import count_tags
 from hf_tagger.training.arguments import RunSettings, load_run
+from hf_tagger.training.batches import Batches
+from hf_tagger.training.context import start_run
+from hf_tagger.training.data import read_catalog
 from hf_tagger.training.exemplars import ExemplarSettings
 from hf_tagger.training.features import FeatureLoader, store_features
-from hf_tagger.training.run import FinetuneRun
+from hf_tagger.training.phases import start_training, train_phase
+from hf_tagger.training.rare_tags import augment_rare_tags
+from hf_tagger.training.starting_model import fit_feature_scales, starting_model
 
 # As trained; and what each phase changes in the configuration's `augmentation`.
 METHODS = {
@@ -40,46 +46,39 @@ METHODS = {
 }
 
 
-class SharedFeatures(FinetuneRun):
-    """A run whose features come from an earlier one: its towers are the same."""
-
-    stored: FeatureLoader | None = None
-
-    def _feature_loader(self, phase, whole: bool = False):
-        if SharedFeatures.stored is None:
-            SharedFeatures.stored = super()._feature_loader(phase, whole)
-        return replace(SharedFeatures.stored, seed=self.settings.seed)
-
-
 def main(arguments: list[str]) -> int:
     options, overrides = parse(arguments)
     try:
         settings, data = load_run(options.config, overrides)
         if len(settings.phases) != 1 or not settings.phases[0].cached_views:
             raise ConfigError("phases: this benchmark trains heads on frozen towers: one phase with cached_views")
-        results, spent, test = [], [], None
+        results, spent, test, features = [], [], None, None
         for seed in range(options.seeds):
-            run = SharedFeatures(encoder_only(settings, seed, options.output / "run"), data)
-            run.prepare_catalog()
-            run.build_model()
+            run = start_run(encoder_only(settings, seed, options.output / "run"), data)
+            catalogue = read_catalog(run)
+            batches = Batches(catalogue, *starting_model(run, catalogue))
+            fit_feature_scales(run, batches)
+            training, model = start_training(run, batches), batches.model
             start = time.perf_counter()
-            run.train(0, settings.phases[0])
+            # The towers are the same for every seed.
+            features = replace(features or training.features.of_phase(settings.phases[0]), seed=seed)
+            train_phase(run, training, 0, settings.phases[0], lambda _, features=features: features)
             seconds = {"features and heads": round(time.perf_counter() - start, 1)}
-            test = test or test_features(run, options.output / "test")
-            head, results_of_seed = copy.deepcopy(run.model.tag_head.state_dict()), {}
+            test = test or test_features(batches, options.output / "test")
+            head, results_of_seed = copy.deepcopy(model.tag_head.state_dict()), {}
             for method in options.methods:
-                run.model.tag_head.load_state_dict(head)
+                model.tag_head.load_state_dict(head)
                 start = time.perf_counter()
                 if METHODS[method] is not None:
-                    augmentation = settings.augmentation or AugmentationSettings()
-                    run.settings.augmentation = replace(augmentation, **METHODS[method])
-                    run.augment()
+                    augmentation = replace(settings.augmentation or AugmentationSettings(), **METHODS[method])
+                    augment_rare_tags(model, batches.processor, features, augmentation, settings.training.loss,
+                                      run.folder / "augmentation", seed)
                     seconds[method] = round(time.perf_counter() - start, 1)
-                results_of_seed[method] = tail_scores(run.model, test, options.rare)
+                results_of_seed[method] = tail_scores(model, test, options.rare)
                 print(f"benchmark_rare_tags_full: seed {seed}, {method}: {results_of_seed[method]}", file=sys.stderr)
             results.append(results_of_seed)
             spent.append(seconds)
-    except ConfigError as error:
+    except (ConfigError, AugmentationStopped) as error:
         print(f"benchmark_rare_tags_full: {error}", file=sys.stderr)
         return 2
     report = {"config": options.config, "overrides": overrides, "machine": describe_machine(), "seconds": spent,
@@ -107,16 +106,12 @@ def encoder_only(settings: RunSettings, seed: int, folder: Path) -> RunSettings:
     return replace(settings, model=model, seed=seed, output_dir=str(folder), augmentation=None)
 
 
-def test_features(run: FinetuneRun, folder: Path) -> tuple[FeatureLoader, list[dict]]:
+def test_features(batches: Batches, folder: Path) -> tuple[FeatureLoader, list[dict]]:
     """Features of the test split, and the tags of its products, those outside the vocabulary included."""
-    protocol, tags = next(iter(run.settings.evaluation.protocols.values())), []
-
-    def batches():
-        for batch in run._evaluation_batches(run.settings.evaluation.split, protocol):
-            tags.extend(batch["tags"])
-            yield batch
-
-    return store_features(run.model, [batches()], folder, 256, 0), tags
+    evaluation = batches.settings.evaluation
+    protocol = next(iter(evaluation.protocols.values()))
+    features = store_features(batches.model, [batches.evaluation(evaluation.split, protocol)], folder, 256, 0)
+    return features, features.tags
 
 
 @torch.no_grad()

@@ -27,9 +27,10 @@ from hf_tagger.evaluation.machine import describe_machine
 from hf_tagger.evaluation.predict import Predictions
 from hf_tagger.feedback import strategies
 from hf_tagger.training.arguments import load_run
+from hf_tagger.training.context import start_run
+from hf_tagger.training.data import read_catalog
 from hf_tagger.training.loop import NonFiniteLoss
 from hf_tagger.training.refit import RefittedHeads, heads_only
-from hf_tagger.training.run import FinetuneRun
 
 STRATEGIES = ("random", "margin", "entropy", "label_cost", "disagreement", "rare_tags", "k_center", "mix")
 MIX = {"margin": 1.0, "rare_tags": 1.0}
@@ -44,16 +45,15 @@ def main(arguments: list[str]) -> int:
                 raise ConfigError(f"there is no strategy {name!r}.{did_you_mean(name, STRATEGIES)}")
         settings, data = load_run(options.config, overrides)
         settings = heads_only(replace(settings, gate=replace(settings.gate, folds=0)))
-        run = FinetuneRun(settings, data)
-        run.prepare_catalog()
-        run.build_model()
-        heads = RefittedHeads(run, ("train", settings.evaluation.split))
+        run = start_run(settings, data)
+        catalogue = read_catalog(run)
+        heads = RefittedHeads.of_splits(run, catalogue, ("train", settings.evaluation.split))
         pool, test = (np.flatnonzero(heads.split_of == name) for name in ("train", settings.evaluation.split))
         most = min(options.most or len(pool), len(pool))
         heads.fit(pool)
         full = score(heads, test)
-        run.say(f"all {len(pool)} labels: macro-F1 {full:.4f}")
-        curves = {name: simulate(heads, name, pool, test, options.step, most, settings.seed, run.say)
+        run.log.say(f"all {len(pool)} labels: macro-F1 {full:.4f}")
+        curves = {name: simulate(heads, name, pool, test, options.step, most, settings.seed, run.log.say)
                   for name in options.strategies}
     except (ConfigError, TooManyBadRows, NonFiniteLoss) as error:
         print(f"simulate_active_learning: {error}", file=sys.stderr)

@@ -6,7 +6,6 @@ import os
 import numpy as np
 import pytest
 import torch
-from tests.model.test_pipeline import run_python
 from transformers import AutoModel, AutoProcessor, pipeline
 
 from hf_tagger.evaluation.writing import write
@@ -17,6 +16,7 @@ from hf_tagger.model.pipeline_tagger import ProductTaggingPipeline
 from hf_tagger.model.tag_writing import WrittenTag, written_tags
 from hf_tagger.training.lora import LoraSettings, apply_lora, save_adapter
 from tests.fake_hub import FakeHub
+from tests.model.test_pipeline import run_python
 from tests.tiny_tagger import ATTRIBUTES, photo, tiny_model, tiny_processor
 from tests.tiny_writer import add_tiny_decoder, writing_tagger
 

@@ -9,6 +9,7 @@ from transformers import pipeline
 
 from hf_tagger.model.modeling_tagger import TaggerModel
 from hf_tagger.training import distill as training_distill
+from hf_tagger.training.loop import TrainingLoop
 from recipes import distill, finetune
 from tests.catalog.files import write_parquet
 from tests.recipes.test_finetune import write_config
@@ -101,9 +102,8 @@ def test_a_teacher_is_asked_once_for_several_students(shop, tmp_path, monkeypatc
 
 def test_a_run_that_was_stopped_ends_as_if_it_had_not_been(shop, tmp_path, monkeypatch):
     assert distilled(shop, tmp_path / "whole", "--phases.0.epochs", "2") == 0
-    loop = training_distill.DistillRun.train.__globals__["TrainingLoop"]
     with monkeypatch.context() as patch:
-        patch.setattr(loop, "_asked_to_stop", lambda self: self.progress.step == 13)
+        patch.setattr(TrainingLoop, "_asked_to_stop", lambda self: self.progress.step == 13)
         assert distilled(shop, tmp_path / "stopped", "--phases.0.epochs", "2") == 130
     assert not (tmp_path / "stopped" / "model.safetensors").exists()
     assert distilled(shop, tmp_path / "stopped", "--phases.0.epochs", "2", "--resume") == 0

@@ -10,7 +10,8 @@ from accelerate.state import AcceleratorState
 
 from hf_tagger.catalog.synthetic import true_tags
 from hf_tagger.training.arguments import load_run
-from hf_tagger.training.run import FinetuneRun
+from hf_tagger.training.context import start_run
+from hf_tagger.training.data import read_catalog
 from recipes import find_label_issues, finetune
 from tests.recipes.test_finetune import write_config
 
@@ -74,10 +75,9 @@ def test_corrections_are_taken_up_by_a_training_run(found, tmp_path, capsys):
                    for row in rows]  # fmt: skip
     corrected.write_text("".join(json.dumps(correction) + "\n" for correction in corrections))
     settings, data = load_run(config, ["--output_dir", str(tmp_path / "out"), "--catalog.labels", str(corrected)])
-    run = FinetuneRun(settings, data)
-    run.prepare_catalog()
+    catalogue = read_catalog(start_run(settings, data))
     assert f"labels: 10 corrections of {len({row['id'] for row in rows})} products" in capsys.readouterr().out
-    given = {record["id"]: record["tags"] for record in run.catalog.records("train")}
+    given = {record["id"]: record["tags"] for record in catalogue.records("train")}
     for row in rows:
         assert given[row["id"]][row["attribute"]] == truth[row["id"]][row["attribute"]]
 

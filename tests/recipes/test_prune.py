@@ -32,14 +32,14 @@ def pruned(shop, out, capsys, *arguments):
     folder, config = shop
     status = prune.main([str(folder / "model"), str(config), str(out), "--products", "32", *arguments])
     printed = capsys.readouterr()
-    return status, printed.out[printed.out.find("{\n"):], printed.err
+    return status, printed.out, printed.err
 
 
 def test_the_pruned_and_recovered_model_opens_by_itself(shop, tmp_path, capsys):
     status, printed, _ = pruned(shop, tmp_path / "out", capsys, "--layers", "1", "--heads", "1", "--neurons", "64",
                                 "--epochs", "1")
-    assert status == 0
-    found = json.loads(printed)
+    assert status == 0 and "macro-F1, all" in printed
+    found = json.loads((tmp_path / "out" / "pruning.json").read_text())
     assert found["before"]["parameters"] > found["pruned"]["parameters"] == found["recovered"]["parameters"]
     assert found["recovered"]["text"] == {"num_hidden_layers": 1, "intermediate_size": 64, "heads": 1}
     assert set(found["text_tower_ms"]["batch 32"]) == {"before", "pruned"}

@@ -5,7 +5,6 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from tests.model.test_modeling import PHOTOS, TEXTS, batch, outputs, tagger
 
 from hf_tagger.catalog.strict import ConfigError
 from hf_tagger.model.towers import TowerFeatures
@@ -18,6 +17,7 @@ from hf_tagger.training.distill_loss import (
     principal_axes,
 )
 from hf_tagger.training.teacher import TeacherStore, ViewCollator, outputs_of_sights, store_outputs
+from tests.model.test_modeling import PHOTOS, TEXTS, batch, outputs, tagger
 from tests.tiny_tagger import ATTRIBUTES, SIZE, photo, tiny_model, tiny_processor
 
 

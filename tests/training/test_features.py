@@ -2,11 +2,11 @@ from collections import Counter
 
 import pytest
 import torch
-from tests.model.test_modeling import PHOTOS, TEXTS, outputs, tagger
 
 from hf_tagger.catalog.free_form import TargetEncoder, TargetSettings
 from hf_tagger.model.towers import TowerFeatures
 from hf_tagger.training.features import store_features
+from tests.model.test_modeling import PHOTOS, TEXTS, outputs, tagger
 from tests.tiny_tagger import photo, tiny_processor
 from tests.tiny_writer import add_tiny_decoder
 

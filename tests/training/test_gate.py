@@ -1,9 +1,9 @@
 import pytest
 import torch
-from tests.model.test_tag_head import ATTRIBUTES, gate
 
 from hf_tagger.catalog.collate import UNKNOWN
 from hf_tagger.training.gate import GateSettings, fit_gate
+from tests.model.test_tag_head import ATTRIBUTES, gate
 
 ROWS = 300
 

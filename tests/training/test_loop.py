@@ -6,7 +6,6 @@ import math
 import pytest
 import torch
 from accelerate import Accelerator
-from tests.model.test_modeling import tagger
 
 from hf_tagger.catalog.collate import UNKNOWN
 from hf_tagger.catalog.quarantine import Quarantine, Refusal
@@ -17,6 +16,7 @@ from hf_tagger.training.checkpoint import load_checkpoint, newest_checkpoint
 from hf_tagger.training.loop import NonFiniteLoss, TrainingLoop, kept_tensors, load_kept
 from hf_tagger.training.losses import LossSettings, TaggingLoss
 from hf_tagger.training.optimizer import OptimizerSettings
+from tests.model.test_modeling import tagger
 from tests.tiny_tagger import ATTRIBUTES, photo, tiny_model, tiny_processor
 
 PRODUCTS = [

@@ -7,9 +7,15 @@ from accelerate.state import AcceleratorState
 
 from hf_tagger.catalog.strict import ConfigError, build
 from hf_tagger.evaluation.predict import predict
+from hf_tagger.evaluation.protocols import Protocol
 from hf_tagger.training.arguments import RunSettings
-from hf_tagger.training.refit import HEADS, RefittedHeads, heads_only
-from hf_tagger.training.run import FinetuneRun
+from hf_tagger.training.batches import Batches
+from hf_tagger.training.context import start_run
+from hf_tagger.training.data import read_catalog
+from hf_tagger.training.frozen_heads import fit_kernel_head, fit_lexical_head, fit_logit_fusion
+from hf_tagger.training.phases import start_training, train_phase
+from hf_tagger.training.refit import HEADS, RefittedHeads, heads_only, out_of_fold_evidence
+from hf_tagger.training.starting_model import fit_feature_scales, starting_model
 
 DATA = {
     "catalog": {"synthetic": {"rows": 100, "picture_size": 32, "languages": ["en"], "missing_modality": 0.3}},
@@ -36,10 +42,8 @@ def test_heads_only_takes_the_first_phase_on_cached_features_and_leaves_the_rest
 def heads(tmp_path_factory):
     AcceleratorState._reset_state(True)
     data = DATA | {"output_dir": str(tmp_path_factory.mktemp("refit"))}
-    run = FinetuneRun(heads_only(build(RunSettings, data)), data)
-    run.prepare_catalog()
-    run.build_model()
-    yield RefittedHeads(run, ("train", "test"))
+    run = start_run(heads_only(build(RunSettings, data)), data)
+    yield RefittedHeads.of_splits(run, read_catalog(run), ("train", "test"))
     AcceleratorState._reset_state(True)
 
 
@@ -49,7 +53,7 @@ def train(heads):
 
 
 def test_rows_are_the_products_of_the_splits(heads, train):
-    catalog = heads.run.catalog
+    catalog = heads.batches.data.catalog
     assert sorted(heads.ids[row] for row in train) == sorted(record["id"] for record in catalog.records("train"))
     tags = {record["id"]: record["tags"] for record in catalog.records("test")}
     test = np.flatnonzero(heads.split_of == "test")
@@ -59,8 +63,7 @@ def test_rows_are_the_products_of_the_splits(heads, train):
 
 def test_scores_are_those_of_the_model_on_the_products_themselves(heads, train):
     heads.fit(train[:40])
-    found = predict(heads.model, heads.run._loader("test", heads.run._collator(), heads.run.settings.training.loader)
-                    .epoch())  # fmt: skip
+    found = predict(heads.model, heads.batches.evaluation("test", Protocol()))
     rows = [heads.ids.index(product) for product in found.ids]
     assert np.abs(heads.scores(np.array(rows)) - found.scores).max() < 5e-3  # features are kept in half precision
     assert np.abs(heads.scores(np.array(rows), words=False) - found.scores).max() > 0.05
@@ -93,22 +96,25 @@ def test_the_gate_learns_from_products_that_the_sources_were_not_fitted_on(tmp_p
     phase = {"train": ["heads"], "cached_views": 2, "epochs": 2, "batch_size": 16}
     data = DATA | {"output_dir": str(tmp_path), "phases": [phase], "lora": None, "gate": {"folds": 2, "max_rows": 60}}
     settings = build(RunSettings, data)
-    run = FinetuneRun(settings, data)
-    run.prepare_catalog()
-    run.build_model()
-    run.train(0, settings.phases[0])
-    run.fit_exemplars()
-    before = {name: tensor.clone() for name, tensor in run.model.state_dict().items()}
-    rows = run._out_of_fold_evidence(settings.gate)
-    for name, tensor in run.model.state_dict().items():
+    run = start_run(settings, data)
+    catalogue = read_catalog(run)
+    batches = Batches(catalogue, *starting_model(run, catalogue))
+    fit_feature_scales(run, batches)
+    fit_lexical_head(run, batches)
+    training, model = start_training(run, batches), batches.model
+    train_phase(run, training, 0, settings.phases[0])
+    fit_kernel_head(run, training)
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    rows = list(out_of_fold_evidence(run, training))
+    for name, tensor in model.state_dict().items():
         assert torch.equal(tensor, before[name]), name
     # 60 of the products in four ways, as far as they have what a way shows.
     evidence, features, labels = (torch.cat(part) for part in zip(*rows, strict=True))
-    assert 60 < len(evidence) <= 240 and evidence.shape[1] == run.model.evidence_gate.sources == 5
+    assert 60 < len(evidence) <= 240 and evidence.shape[1] == model.evidence_gate.sources == 5
     has_text = evidence[:, 1].abs().sum(-1) > 0
     colour = slice(12, 23)
     known = (labels[:, colour].amax(1) == 1) & has_text
-    heads = RefittedHeads(run, store=run._stored["plain"], masked=run._stored["masked"])
+    heads = RefittedHeads(run, batches, training.features.plain(), training.features.masked())
     heads.fit(np.arange(len(heads.ids)))
     seen = [(told[:, 1, colour], given[:, colour]) for told, _, given in heads.evidence(np.arange(len(heads.ids)))]
     told, given = (torch.cat(part) for part in zip(*seen, strict=True))
@@ -119,6 +125,6 @@ def test_the_gate_learns_from_products_that_the_sources_were_not_fitted_on(tmp_p
 
     held_out = accuracy(evidence[known][:, 1, colour], labels[known][:, colour])
     assert accuracy(told[spoken], given[spoken]) > held_out + 0.1
-    run.fit_gate()
-    assert not torch.equal(run.model.evidence_gate.weights.weight, before["evidence_gate.weights.weight"])
+    fit_logit_fusion(run, training)
+    assert not torch.equal(model.evidence_gate.weights.weight, before["evidence_gate.weights.weight"])
     AcceleratorState._reset_state(True)

@@ -4,16 +4,18 @@ import optuna
 import pytest
 from accelerate.state import AcceleratorState
 
-from hf_tagger.catalog.quarantine import Refusal
 from hf_tagger.catalog.strict import ConfigError, build
+from hf_tagger.training import search as training_search
 from hf_tagger.training.arguments import RunSettings
+from hf_tagger.training.context import start_run
+from hf_tagger.training.data import read_catalog
 from hf_tagger.training.folds import assign_folds
 from hf_tagger.training.loop import Interrupted, NonFiniteLoss
 from hf_tagger.training.search import (
     HELD_OUT,
+    HeldOutFold,
     Objective,
     SearchSettings,
-    TrialRun,
     check_space,
     load_search,
     trial_values,
@@ -126,13 +128,11 @@ def test_values_reach_the_run():
 
 def test_a_fold_is_trained_without_what_it_is_scored_on(data):
     fold_of = {product["id"]: number // 4 % 3 for number, product in enumerate(products(0, 60))}
-    run = TrialRun(build(RunSettings, data), data, None, fold_of, fold=1)
-    run.prepare_catalog()
-    ids = {split: {record["id"] for record in run.catalog.records(split) if not isinstance(record, Refusal)}
-           for split in ("train", HELD_OUT, "validation")}  # fmt: skip
+    found = read_catalog(start_run(build(RunSettings, data), data), HeldOutFold(fold_of, 1))
+    ids = {split: {record["id"] for record in found.records(split)} for split in ("train", HELD_OUT, "validation")}
     assert ids[HELD_OUT] == {product for product, fold in fold_of.items() if fold == 1}
     assert ids["train"] == set(fold_of) - ids[HELD_OUT] and len(ids["validation"]) == 60
-    assert run.vocabulary.rows["total"] == 40
+    assert found.vocabulary.rows["total"] == 40
 
 
 def tried(objective, count, **options):
@@ -143,9 +143,8 @@ def tried(objective, count, **options):
 
 def test_a_trial_is_the_mean_over_folds_with_its_deviation(data, tmp_path):
     settings = build(RunSettings, data)
-    run = TrialRun(settings, data)
-    run.prepare_catalog()
-    fold_of = assign_folds(run.catalog.records("train"), run.vocabulary.attributes, 3, seed=0)
+    found = read_catalog(start_run(settings, data))
+    fold_of = assign_folds(found.records("train"), found.vocabulary.attributes, 3, seed=0)
     space = search(space={"phases.0.learning_rate": [0.01]}, folds=3)
     (trial,) = tried(Objective(data, settings.catalog, space, tmp_path / "study", fold_of), 1)
     scores = trial.user_attrs["scores"]
@@ -172,8 +171,12 @@ def test_an_interrupted_trial_is_tried_again_with_its_values(data, tmp_path, mon
     space = search(space={"phases.0.learning_rate": [0.01, 0.02]}, sampler="grid")
     study = optuna.create_study(direction="maximize", sampler=space.sampler_for([0]))
     objective = Objective(data, build(RunSettings, data).catalog, space, tmp_path / "study")
+
+    def interrupt(*_):
+        raise Interrupted("stopped at step 1")
+
     with monkeypatch.context() as patch:
-        patch.setattr(TrialRun, "metrics", lambda run: (_ for _ in ()).throw(Interrupted("stopped at step 1")))
+        patch.setattr(training_search, "train_and_score", interrupt)
         with pytest.raises(Interrupted):
             study.optimize(objective, n_trials=1)
     study.optimize(objective)
@@ -183,17 +186,17 @@ def test_an_interrupted_trial_is_tried_again_with_its_values(data, tmp_path, mon
 
 
 def test_a_trial_that_diverges_counts_as_stopped(data, tmp_path, monkeypatch):
-    def diverge(run):
+    def diverge(*_):
         raise NonFiniteLoss("loss nan at step 3")
 
-    monkeypatch.setattr(TrialRun, "metrics", diverge)
+    monkeypatch.setattr(training_search, "train_and_score", diverge)
     space = search(space={"phases.0.learning_rate": [0.01]})
     (trial,) = tried(Objective(data, build(RunSettings, data).catalog, space, tmp_path / "study"), 1)
     assert trial.state.name == "PRUNED" and not list((tmp_path / "study").glob("trial-*"))
 
 
 def test_a_metric_that_cannot_be_measured_is_an_error(data, tmp_path, monkeypatch):
-    monkeypatch.setattr(TrialRun, "metrics", lambda run: {"colour/accuracy": math.nan})
+    monkeypatch.setattr(training_search, "train_and_score", lambda *_: {"colour/accuracy": math.nan})
     space = search(space={"phases.0.learning_rate": [0.01]})
     with pytest.raises(ConfigError, match="training.metric: colour/accuracy cannot be measured"):
         tried(Objective(data, build(RunSettings, data).catalog, space, tmp_path / "study"), 1)

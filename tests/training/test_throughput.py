@@ -11,8 +11,21 @@ from PIL import Image
 
 from hf_tagger.catalog.strict import build
 from hf_tagger.training.arguments import PhaseSettings, RunSettings
+from hf_tagger.training.batches import Batches
+from hf_tagger.training.context import start_run
+from hf_tagger.training.data import read_catalog
 from hf_tagger.training.lora import find_towers
-from hf_tagger.training.throughput import PlainProcessor, PlainRun, TimedLoader, time_training
+from hf_tagger.training.phases import start_training
+from hf_tagger.training.starting_model import starting_model
+from hf_tagger.training.throughput import (
+    PlainProcessor,
+    TimedLoader,
+    make_plain,
+    plain_settings,
+    time_training,
+    timed_settings,
+    train_plainly,
+)
 from tests.tiny_tagger import SIZE, tiny_processor
 
 
@@ -67,18 +80,21 @@ def settings():
 
 def test_plain_run_is_float32_in_the_default_layout(settings, tmp_path, monkeypatch):
     kept = []
-    monkeypatch.setattr("hf_tagger.training.reading.keep_freed_memory", lambda: kept.append(True))
-    run = PlainRun(settings, PhaseSettings(), tmp_path)
-    run.prepare_catalog()
-    run.build_model()
+    monkeypatch.setattr("hf_tagger.training.context.keep_freed_memory", lambda: kept.append(True))
+    phase = PhaseSettings(max_steps=1)
+    run = start_run(plain_settings(timed_settings(settings, phase, tmp_path)), {})
+    catalogue = read_catalog(run)
+    batches = Batches(catalogue, *starting_model(run, catalogue))
+    training, model = start_training(run, batches), batches.model
+    make_plain(batches)
     assert run.accelerator.mixed_precision == "no" and not kept
     assert run.settings.training.loader.num_workers == 0 and run.settings.training.loader.bucket_batches == 1
-    assert all(weight.is_contiguous() for weight in run.model.parameters())
+    assert all(weight.is_contiguous() for weight in model.parameters())
     seen = []
-    tower = next(tower for name, tower in find_towers(run.model).items() if name.endswith("vision_tower"))
+    tower = next(tower for name, tower in find_towers(model).items() if name.endswith("vision_tower"))
     stem = next(module for module in tower.modules() if isinstance(module, torch.nn.Conv2d))
     stem.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0]))
-    run.train(0, PhaseSettings(max_steps=1))
+    train_plainly(run, training, phase, batches.training(phase))
     assert seen and all(pixels.is_contiguous() and pixels.dtype == torch.float32 for pixels in seen)
 
 

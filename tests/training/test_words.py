@@ -2,7 +2,6 @@
 
 import pytest
 import torch
-from tests.model.test_lexical_head import evidence
 from torch.nn import functional as F
 
 from hf_tagger.catalog.collate import UNKNOWN
@@ -10,6 +9,7 @@ from hf_tagger.model.processing_tagger import TaggerProcessor
 from hf_tagger.training.augment import masked_text
 from hf_tagger.training.unigram_tokenizer import train_unigram_tokenizer
 from hf_tagger.training.words import NEVER, WordsSettings, fit_words, text_batches
+from tests.model.test_lexical_head import evidence
 
 COLOURS, USES = ["Red", "Blue", "Navy", "Teal"], ["Sports", "Party"]
 ATTRIBUTES = [

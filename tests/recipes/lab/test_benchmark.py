@@ -32,8 +32,8 @@ def process(tmp_path_factory):
     folder = tmp_path_factory.mktemp("benchmark")
     (folder / "tiny.yaml").write_text(CONFIG)
     environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
-    command = [sys.executable, ROOT / "recipes" / "lab" / "benchmark.py", "tiny.yaml", "--suite", "training", "--steps", "3",
-               "--repeats", "1", "--training.loader.shuffle_buffer", "50"]
+    command = [sys.executable, ROOT / "recipes" / "lab" / "benchmark.py", "tiny.yaml", "--suite", "training",
+               "--steps", "3", "--repeats", "1", "--training.loader.shuffle_buffer", "50"]
     run = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=600)
     assert run.returncode == 0, run.stderr
     return json.loads(run.stdout)

@@ -1,4 +1,4 @@
-"""The steps of a run that need no training; whole runs, as real processes: tests/recipes/test_finetune.py."""
+"""A run's start and its catalogue; whole runs, as real processes: tests/recipes/test_finetune.py."""
 
 import pytest
 import torch
@@ -7,7 +7,8 @@ from accelerate.state import AcceleratorState
 from hf_tagger.catalog.quarantine import TooManyBadRows
 from hf_tagger.catalog.strict import ConfigError, build
 from hf_tagger.training.arguments import RunSettings
-from hf_tagger.training.run import FinetuneRun
+from hf_tagger.training.context import start_run
+from hf_tagger.training.data import read_catalog
 from tests.catalog.files import products, write_jsonl
 
 SHIRTS = {"id": "id", "text": "title", "attributes": {"colour": {}}}
@@ -24,7 +25,7 @@ def a_run(folder, resume=False, catalog=None, **settings):
     files = {split: str(folder / f"{split}.jsonl") for split in ("train", "validation", "test")}
     catalog = catalog or {"source": {"files": files}, "schema": SHIRTS}
     data = {"catalog": catalog, "output_dir": str(folder / "out")} | settings
-    return FinetuneRun(build(RunSettings, data), data, resume)
+    return start_run(build(RunSettings, data), data, resume)
 
 
 @pytest.fixture
@@ -47,16 +48,14 @@ def test_the_catalogue_is_counted_once_and_refused_rows_are_written_down(shop, c
     rows = products(0, 180)
     rows[5]["title"] = None
     write_jsonl(shop / "train.jsonl", rows)
-    run = a_run(shop)
-    run.prepare_catalog()
-    assert run.vocabulary.rows["total"] == 180 and run.vocabulary.rows["refused"] == 1
+    data = read_catalog(a_run(shop))
+    assert data.vocabulary.rows["total"] == 180 and data.vocabulary.rows["refused"] == 1 and data.rows == 179
     assert "180 rows: 0 with text and photo, 179 text only" in capsys.readouterr().out
     assert len((shop / "out" / "quarantine.jsonl").read_text().splitlines()) == 1
 
     (shop / "train.jsonl").unlink()
     write_jsonl(shop / "train.jsonl", products(0, 90))
-    again = a_run(shop, resume=True)
-    again.prepare_catalog()
+    again = read_catalog(a_run(shop, resume=True))
     assert again.vocabulary.rows["total"] == 180, "a resumed run must keep the tags it has learned"
 
 
@@ -65,10 +64,8 @@ def test_a_resumed_run_judges_bad_rows_by_all_rows_and_not_by_those_read_since(s
     for row in rows[:8]:
         row["title"] = None
     write_jsonl(shop / "train.jsonl", rows)
-    run = a_run(shop)
-    run.prepare_catalog()
-    again = a_run(shop, resume=True)
-    again.prepare_catalog()
+    read_catalog(a_run(shop))
+    again = read_catalog(a_run(shop, resume=True))
     assert (again.quarantine.rows_lost, again.quarantine.rows_seen) == (8, 180)
     again.quarantine.check()
 
@@ -79,20 +76,18 @@ def test_too_many_bad_rows_stop_the_run(shop):
         row["title"] = None
     write_jsonl(shop / "train.jsonl", rows)
     with pytest.raises(TooManyBadRows, match="no_content"):
-        a_run(shop).prepare_catalog()
+        read_catalog(a_run(shop))
 
 
 def test_a_synthetic_catalogue_replaces_that_of_an_earlier_run(tmp_path):
     totals = []
     for rows in (60, 40, 60):
-        run = a_run(tmp_path, catalog={"synthetic": {"rows": rows, "picture_size": 0}})
-        run.prepare_catalog()
-        totals.append(run.vocabulary.rows["total"])
+        data = read_catalog(a_run(tmp_path, catalog={"synthetic": {"rows": rows, "picture_size": 0}}))
+        totals.append(data.vocabulary.rows["total"])
     assert totals[1] < totals[0] == totals[2]
     (tmp_path / "out" / "checkpoints" / "vocabulary.json").unlink()
     (tmp_path / "out" / "catalog" / "train-00000-of-00001.parquet").write_bytes(b"half wri")
-    resumed = a_run(tmp_path, resume=True, catalog={"synthetic": {"rows": 60, "picture_size": 0}})
-    resumed.prepare_catalog()
+    resumed = read_catalog(a_run(tmp_path, resume=True, catalog={"synthetic": {"rows": 60, "picture_size": 0}}))
     assert resumed.vocabulary.rows["total"] == totals[0], "what a killed run had not written in full is written anew"
 
 
@@ -101,11 +96,10 @@ def test_repeat_factors_follow_the_frequencies(shop):
     for number, row in enumerate(rows):
         row["colour"] = "Rare" if number < 4 else "Common"
     write_jsonl(shop / "train.jsonl", rows)
-    run = a_run(shop, training={"repeat_threshold": 0.16})
-    run.prepare_catalog()
-    assert run._repeat_factors() == {"colour": {"Rare": pytest.approx(2.0)}}
-    run.settings.training.repeat_threshold = 0.0
-    assert run._repeat_factors() == {}
+    data = read_catalog(a_run(shop, training={"repeat_threshold": 0.16}))
+    assert data.repeat_factors() == {"colour": {"Rare": pytest.approx(2.0)}}
+    data.run.settings.training.repeat_threshold = 0.0
+    assert data.repeat_factors() == {}
 
 
 @pytest.mark.parametrize(("settings", "message"), [
@@ -116,4 +110,4 @@ def test_repeat_factors_follow_the_frequencies(shop):
 ])  # fmt: skip
 def test_what_evaluation_lacks_is_found_before_the_training(shop, settings, message):
     with pytest.raises(ConfigError, match=message):
-        a_run(shop, **settings).prepare_catalog()
+        read_catalog(a_run(shop, **settings))

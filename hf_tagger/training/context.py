@@ -1,0 +1,106 @@
+"""What all steps of a run share: its settings, its processes, its folder, and what it says."""
+
+import platform
+import shutil
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+import torch
+from accelerate import Accelerator, DistributedDataParallelKwargs, PartialState
+from accelerate.utils import parse_flag_from_env, set_seed
+from transformers.utils import logging as transformers_logging
+
+from hf_tagger.catalog.quarantine import TooManyBadRows
+from hf_tagger.catalog.strict import ConfigError
+from hf_tagger.evaluation.machine import describe_machine, package_versions
+from hf_tagger.model.pipeline_tagger import bf16_is_fast
+from hf_tagger.training.arguments import RunSettings
+from hf_tagger.training.checkpoint import newest_checkpoint
+from hf_tagger.training.loop import Interrupted, NonFiniteLoss
+from hf_tagger.training.memory import keep_freed_memory
+from hf_tagger.training.run_log import RunLog
+from hf_tagger.training.threads import set_cpu_threads
+
+
+@dataclass
+class RunContext:
+    """
+    Args:
+        settings: of the whole run; data: the plain YAML data that they were built from, saved beside the model.
+        resume: go on from the newest checkpoint in `output_dir/checkpoints`.
+    """
+
+    settings: RunSettings
+    data: dict
+    resume: bool
+    accelerator: Accelerator
+    log: RunLog
+    started: float = field(default_factory=time.monotonic)
+
+    @property
+    def folder(self) -> Path:
+        return Path(self.settings.output_dir)
+
+    @property
+    def checkpoints(self) -> Path:
+        return self.folder / "checkpoints"
+
+    @property
+    def resumable(self) -> bool:
+        """Whether there is a checkpoint to go on from."""
+        return self.resume and newest_checkpoint(self.checkpoints) is not None
+
+
+def start_run(settings: RunSettings, data: dict, resume: bool = False) -> RunContext:
+    """Processes, precision, threads, seed and folder of a run; its first lines say which."""
+    # Without an accelerator, accelerate must be told: else it takes each of several processes for the only one.
+    cpu = parse_flag_from_env("ACCELERATE_USE_CPU") or not torch.accelerator.is_available()
+    precision = settings.training.mixed_precision
+    if precision == "auto":
+        precision = "bf16" if bf16_is_fast(PartialState(cpu=cpu).device) else "no"
+    accelerator = Accelerator(
+        cpu=cpu,
+        log_with=settings.training.log_with or None,
+        project_dir=settings.output_dir,
+        kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=True)],
+        mixed_precision=precision,
+    )
+    if settings.gate.folds and accelerator.num_processes > 1:
+        raise ConfigError("gate.folds: sources are refitted by one process; start one, or set gate.folds: 0")
+    computes = accelerator.device.type
+    if computes == "cpu":
+        threads = set_cpu_threads(settings.training.threads)
+        computes = f"the CPU with {threads} thread{'s' * (threads > 1)}"
+    if settings.training.keep_freed_memory:
+        keep_freed_memory()
+    transformers_logging.disable_progress_bar()
+    set_seed(settings.seed)
+    log = RunLog(Path(settings.output_dir) / "run.log", accelerator.is_main_process, resume)
+    run = RunContext(settings, data, resume, accelerator, log)
+    if accelerator.is_main_process:
+        if not resume:
+            shutil.rmtree(run.checkpoints, ignore_errors=True)
+        run.checkpoints.mkdir(parents=True, exist_ok=True)
+        log.keep({"settings": asdict(settings), "machine": describe_machine(), "python": platform.python_version(),
+                  "versions": package_versions()})
+    accelerator.wait_for_everyone()
+    processes = "1 process" if accelerator.num_processes == 1 else f"{accelerator.num_processes} processes"
+    log.say(f"{processes} on {computes}, in {'bfloat16' if precision == 'bf16' else 'float32'}; details: {log.path}")
+    return run
+
+
+def exit_status(recipe: str, start: Callable[[], None]) -> int:
+    """Calls `start` as a recipe's main: what stops it is told in a line, not a traceback. Returns 0, 2 for an error of
+    the user's, 130 when interrupted."""
+    try:
+        start()
+    except (ConfigError, TooManyBadRows, NonFiniteLoss) as error:
+        print(f"{recipe}: {error}", file=sys.stderr)
+        return 2
+    except (Interrupted, KeyboardInterrupt) as error:
+        print(f"{recipe}: {str(error) or 'interrupted; go on with --resume'}", file=sys.stderr)
+        return 130
+    return 0

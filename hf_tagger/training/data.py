@@ -1,0 +1,143 @@
+"""The catalogue that a run learns from: opened, counted in one pass, and read."""
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from hf_tagger.augmentation.checks import check_augmentation
+from hf_tagger.catalog.collate import Collator
+from hf_tagger.catalog.loader import CatalogLoader, LoaderSettings
+from hf_tagger.catalog.quarantine import Quarantine, Refusal
+from hf_tagger.catalog.schema import Record
+from hf_tagger.catalog.settings import CatalogSettings, with_labels, write_synthetic, written_synthetic
+from hf_tagger.catalog.stream import Catalog
+from hf_tagger.catalog.strict import ConfigError, did_you_mean
+from hf_tagger.catalog.vocabulary import Vocabulary
+from hf_tagger.evaluation.predict import Predictions
+from hf_tagger.evaluation.progress import progress_bar
+from hf_tagger.evaluation.protocols import Protocol, seen_through
+from hf_tagger.training.arguments import RunSettings
+from hf_tagger.training.context import RunContext
+
+
+@dataclass
+class TrainingData:
+    """A run's catalogue, the tags of its training split, and the rows set aside.
+
+    Args:
+        settings: of the catalogue; of a made-up one, how what was written is read.
+    """
+
+    run: RunContext
+    settings: CatalogSettings
+    catalog: Catalog
+    vocabulary: Vocabulary
+    quarantine: Quarantine
+
+    @property
+    def rows(self) -> int:
+        """Products of the training split."""
+        return self.vocabulary.rows["total"] - self.vocabulary.rows["refused"]
+
+    def records(self, split: str) -> Iterator[Record]:
+        """The products of a split, without refused rows."""
+        for item in self.catalog.records(split, drop_duplicates=self.settings.drop_duplicates):
+            if not isinstance(item, Refusal):
+                yield item
+
+    def loader(self, split: str, collator: Collator, settings: LoaderSettings, protocol: Protocol | None = None,
+               whole: bool = False, **options) -> CatalogLoader:
+        """Batches of this process's share of a split as the protocol sees it, or of all of it (`whole`); options as of
+        `CatalogLoader`."""
+        accelerator = self.run.accelerator
+        share = {} if whole else {"rank": accelerator.process_index, "world_size": accelerator.num_processes}
+        return CatalogLoader(seen_through(self.catalog, protocol), split, collator, settings,
+                             seed=self.run.settings.seed, drop_duplicates=self.settings.drop_duplicates, **share,
+                             **options)
+
+    def repeat_factors(self) -> dict[str, dict[str, float]]:
+        """Repeat-factor sampling (arXiv 1908.03195): sqrt(threshold / frequency) for tags rarer than the threshold."""
+        threshold = self.run.settings.training.repeat_threshold
+        return {
+            entry["name"]: {tag: factor for tag, count in zip(entry["tags"], entry["counts"], strict=True)
+                            if (factor := (threshold * max(1, self.rows) / max(count, 1)) ** 0.5) > 1}
+            for entry in self.vocabulary.attributes if threshold
+        }
+
+
+def read_catalog(run: RunContext, part: Callable[[Catalog], Catalog] | None = None,
+                 adopt: Callable[[list[dict]], list[dict]] | None = None) -> TrainingData:
+    """Opens the catalogue and counts its tags, or reads what an interrupted run counted.
+
+    Args:
+        part: the catalogue -> the one to learn from: with corrections, without a fold.
+        adopt: the catalogue's attributes -> those of the model, where these come from elsewhere.
+
+    Raises ConfigError for what evaluation would only find out after the training.
+    """
+    accelerator, main = run.accelerator, run.accelerator.is_main_process
+    settings, path = run.settings.catalog, run.checkpoints / "vocabulary.json"
+    counted = run.resume and path.exists()
+    accelerator.wait_for_everyone()
+    with run.log.step("catalogue") as step:
+        if settings.synthetic is not None:
+            folder = run.folder / "catalog"
+            if main and not counted:
+                run.log.say(f"writing a made-up catalogue of {settings.synthetic.get('rows', 2000)} rows to {folder}")
+                write_synthetic(settings, folder)
+            accelerator.wait_for_everyone()
+            settings = written_synthetic(settings, folder)
+        catalog = with_labels(settings)
+        if part is not None:
+            catalog = part(catalog)
+        name = "quarantine.jsonl" if main else f"quarantine.rank{accelerator.process_index}.jsonl"
+        quarantine = Quarantine(run.folder / name, settings.max_bad_fraction, resume=counted)
+        corrections = None
+        if main and not counted:
+            records = progress_bar(catalog.records("train", drop_duplicates=settings.drop_duplicates),
+                                   desc="counting tags", unit="row", leave=False)
+            vocabulary = Vocabulary.scan(_checked(records, quarantine), catalog.schema)
+            quarantine.check(final=True)
+            if catalog.labels is not None:
+                corrections = catalog.labels.check(vocabulary, catalog.schema)
+            vocabulary.save(path)
+        accelerator.wait_for_everyone()
+        data = TrainingData(run, settings, catalog, Vocabulary.load(path), quarantine)
+        if counted:
+            # The quarantine brings the rows lost so far: out of these, not of the few that are read from here on.
+            quarantine.saw(data.vocabulary.rows["total"] // (1 if main else accelerator.num_processes))
+        step.result = "\n".join(filter(None, [data.vocabulary.summary(), corrections]))
+    if adopt is not None:
+        data.vocabulary.attributes = adopt(data.vocabulary.attributes)
+    _check_evaluation(run.settings, data)
+    return data
+
+
+def _checked(records: Iterable[Record | Refusal], quarantine: Quarantine) -> Iterator[Any]:
+    for record in records:
+        if isinstance(record, Refusal):
+            quarantine.add(record)
+            quarantine.saw(int(record.fatal))
+            quarantine.check()
+        else:
+            quarantine.saw()
+        yield record
+
+
+def _check_evaluation(run: RunSettings, data: TrainingData) -> None:
+    settings, attributes = run.evaluation, data.vocabulary.attributes
+    if run.augmentation is not None:
+        check_augmentation(run.augmentation, attributes, run.model.fusion)
+    tags = sum(len(attribute["tags"]) for attribute in attributes)
+    known = Predictions(attributes, scores=np.zeros((0, tags)), chosen=np.zeros((0, tags), bool)).metrics()
+    if run.training.metric not in known:
+        nearest = did_you_mean(run.training.metric, known)
+        raise ConfigError(f"training.metric: {run.training.metric!r} is not measured.{nearest}")
+    for name, protocol in settings.protocols.items():
+        for split in {settings.validation, settings.split} & set(data.catalog.splits):
+            try:
+                next(seen_through(data.catalog, protocol).records(split), None)
+            except ConfigError as error:
+                raise ConfigError(f"evaluation.protocols.{name}: {error}") from error

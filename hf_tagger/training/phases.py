@@ -1,0 +1,114 @@
+"""The phases of a run: what they share, and one after the other."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from accelerate.utils import set_seed
+from peft import PeftModel
+from torch import nn
+
+from hf_tagger.evaluation.predict import predict
+from hf_tagger.model.modeling_tagger import TaggerModel
+from hf_tagger.training.arguments import PhaseSettings
+from hf_tagger.training.batches import Batches
+from hf_tagger.training.build import set_trainable, with_lora
+from hf_tagger.training.context import RunContext
+from hf_tagger.training.distill_loss import DistillationLoss
+from hf_tagger.training.feature_cache import FeatureCache
+from hf_tagger.training.loop import TrainingLoop, kept_tensors
+from hf_tagger.training.lora import count_parameters, freeze_batch_norm
+from hf_tagger.training.losses import SequenceLoss, TaggingLoss
+
+
+@dataclass
+class Training:
+    """A model in training.
+
+    Args:
+        batches: its batches, its processor, and the model itself, which the steps change in place.
+        adapter: the same model as peft sees it, with LoRA on its towers; None where towers are trained in full.
+        features: of the frozen towers.
+        start: what of the model is no tower's, as it was before training, if heads will be fitted again out of fold.
+    """
+
+    batches: Batches
+    loop: TrainingLoop
+    adapter: PeftModel | None
+    features: FeatureCache
+    start: dict[str, torch.Tensor] | None
+
+    @property
+    def model(self) -> TaggerModel:
+        return self.batches.model
+
+
+def start_training(
+    run: RunContext, batches: Batches, evaluate: Callable[[nn.Module], dict[str, float]] | None = None,
+    distillation: DistillationLoss | None = None,
+) -> Training:
+    """Puts adapters on the model, in place, and goes on from the newest checkpoint of a resumed run.
+
+    Args:
+        evaluate: in place of `validate`.
+        distillation: loss on what a teacher says.
+    """
+    settings, model, decoder = run.settings, batches.model, run.settings.model.decoder
+    # What a run draws from here on must not depend on whether it has settled or resumes.
+    set_seed(settings.seed)
+    adapts = settings.lora is not None and settings.moves_closed_tags
+    adapter = with_lora(model, settings.lora) if adapts else None
+    if not adapts and not (settings.model.vision_backbone or "scratch:").startswith("scratch:"):
+        freeze_batch_norm(model)
+    if evaluate is None and settings.evaluation.validation in batches.data.catalog.splits:
+        def evaluate(_):
+            return validate(run, batches)
+    sequence_loss = None
+    if decoder is not None:
+        sequence_loss = SequenceLoss(model.config.first_control_id, decoder.label_smoothing), decoder.weight
+    loss = TaggingLoss(model.config.attributes, settings.training.loss)
+    loop = TrainingLoop(run.accelerator, settings.training, loss, evaluate, run.checkpoints, batches.data.quarantine,
+                        sequence_loss, distillation, run.log.say)
+    start = None
+    if settings.gate.folds:
+        start = {name: tensor.clone() for name, tensor in kept_tensors(model, set()).items()}
+    if run.resumable:
+        loop.resume(model)
+    elif run.resume:
+        run.log.say(f"no complete checkpoint in {run.checkpoints}: starting anew")
+    run.accelerator.init_trackers("finetune")
+    return Training(batches, loop, adapter, FeatureCache(run, batches, adapter, loop), start)
+
+
+def train_phase(run: RunContext, training: Training, index: int, phase: PhaseSettings,
+                load: Callable[[PhaseSettings], object] | None = None) -> None:
+    """Trains what the phase names, in place.
+
+    Args:
+        load: phase -> what has an `epoch` of batches; by default stored features, or augmented training products. Not
+            asked where a resumed run has done the phase already.
+    """
+    model, loop, settings = training.model, training.loop, run.settings.training
+    done, loader = loop.progress.phase > index, None
+    with run.log.step(f"phase {index + 1}, {phase.name}") as step:
+        if not done:
+            load = load or (training.features.of_phase if phase.cached_views else training.batches.training)
+            loader = load(phase)
+        if not phase.cached_views and phase.train != ["decoder"]:
+            training.features.clear()
+        # After the features, for peft makes adapters trainable when it switches them on again.
+        set_trainable(model, phase, training.adapter is not None, settings.embeddings)
+        batches = training.batches.data.rows / run.accelerator.num_processes
+        batches /= phase.batch_size or settings.loader.batch_size
+        before = loop.progress.step
+        loop.run_phase(index, phase, model, loader, max(1, round(batches + 0.5)))
+        step.result = "done before" if done else f"{loop.progress.step - before:,} steps, {count_parameters(model)}"
+        step.details = [entry for entry in loop.progress.history if entry["phase"] == index]
+
+
+def validate(run: RunContext, batches: Batches, split: str | None = None) -> dict[str, float]:
+    """Metrics of the model on the validation split, or another, as the first protocol sees it."""
+    protocol = next(iter(run.settings.evaluation.protocols.values()))
+    with run.accelerator.autocast():
+        found = batches.evaluation(split or run.settings.evaluation.validation, protocol)
+        return predict(batches.model, found, protocol.without).metrics()

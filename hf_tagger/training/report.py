@@ -1,0 +1,86 @@
+"""The end of a run: scores made probabilities, and what is reported of the model."""
+
+import json
+import shutil
+
+import numpy as np
+
+from hf_tagger.evaluation.calibration import fit_calibration
+from hf_tagger.evaluation.predict import predict, predict_each
+from hf_tagger.evaluation.protocols import reading_alike
+from hf_tagger.evaluation.tables import score_table
+from hf_tagger.evaluation.writing import free_form_table, score_written
+from hf_tagger.training.batches import Batches
+from hf_tagger.training.context import RunContext
+from hf_tagger.training.written_scores import fit_free_form
+
+
+def calibrate(run: RunContext, batches: Batches) -> None:
+    """Writes temperatures and thresholds into the model's config, from the validation split as the first protocol sees
+    it."""
+    settings, model = run.settings.evaluation, batches.model
+    if run.settings.calibration is None or settings.validation not in batches.data.catalog.splits:
+        return
+    with run.log.step("calibration") as step:
+        protocol = next(iter(settings.protocols.values()))
+        with run.accelerator.autocast():
+            found = predict(model, batches.evaluation(settings.validation, protocol), protocol.without)
+        model.config.attributes, step.details = fit_calibration(found, run.settings.calibration)
+        fitted = [entry for entry in step.details.values() if "log_loss_before" in entry]
+        before, after = (np.mean([entry[f"log_loss_{when}"] for entry in fitted] or [np.nan])
+                         for when in ("before", "after"))
+        step.result = f"validation log-loss {before:.3f} to {after:.3f}, mean of {len(fitted)} attributes"
+
+
+def calibrate_written(run: RunContext, batches: Batches) -> None:
+    """Makes the scores of written tags probabilities, in the model's config, on the validation split seen under every
+    protocol."""
+    settings = run.settings.evaluation
+    if run.settings.model.decoder is None or settings.validation not in batches.data.catalog.splits:
+        return
+    with run.log.step("scores of written tags") as step:
+        # Every process does all of it: the outcome is the same.
+        views = [(batches.evaluation(settings.validation, protocol, whole=True), protocol.without)
+                 for protocol in settings.protocols.values()]
+        step.details = fit_free_form(batches.model, batches.processor, views, settings.one_attribute)
+        step.result = "nothing to fit them on"
+        if step.details:
+            step.result = f"tags are listed from {step.details['min_score']:.2f}"
+
+
+def report(run: RunContext, batches: Batches) -> dict[str, dict[str, float]]:
+    """Scores the test split under every protocol, writes metrics.json, prints tables, and says how to use the model."""
+    settings, model = run.settings.evaluation, batches.model
+    results, written = {}, {}
+    if settings.split in batches.data.catalog.splits:
+        with run.log.step(f"scores on {settings.split}") as step:
+            results = score_closed(run, batches)
+            for name, protocol in settings.protocols.items() if run.settings.model.decoder is not None else ():
+                found = batches.evaluation(settings.split, protocol)
+                written[name] = score_written(model, batches.processor, found, protocol.without, settings.one_attribute)
+                results[name] |= {f"free_form/{metric}": value for metric, value in written[name].items()}
+            step.result, step.details = "accuracy / macro-F1 below", results
+    if not run.accelerator.is_main_process:
+        return results
+    (run.folder / "metrics.json").write_text(json.dumps({settings.split: results}, indent=1) + "\n")
+    run.log.say(score_table(results, [entry["name"] for entry in model.config.attributes]))
+    if written:
+        run.log.say(free_form_table(written))
+    run.log.say(batches.data.quarantine.summary())
+    for features in run.checkpoints.glob("features.rank*"):
+        shutil.rmtree(features)
+    run.log.say(f"model folder: {run.folder}")
+    run.log.say(f'python -c "import hf_tagger; from transformers import pipeline; '
+                f"print(pipeline('product-tagging', model='{run.folder}')('Red cotton dress'))\"")
+    return results
+
+
+def score_closed(run: RunContext, batches: Batches) -> dict[str, dict[str, float]]:
+    """Metrics of the closed tags of the test split, per protocol."""
+    settings, results = run.settings.evaluation, {}
+    for alike in reading_alike(settings.protocols):
+        found = batches.evaluation(settings.split, next(iter(alike.values())))
+        with run.accelerator.autocast():
+            found = predict_each(batches.model, found, [protocol.without for protocol in alike.values()])
+        results |= {name: predictions.metrics() for name, predictions in zip(alike, found, strict=True)}
+    return {name: results[name] for name in settings.protocols}

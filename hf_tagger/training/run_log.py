@@ -1,0 +1,69 @@
+"""What a run says: a line per step to people, and everything there is to know of it to `run.log`."""
+
+import json
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+
+@dataclass
+class Step:
+    """What came of a step: `result` for people, `details` (JSON data) for run.log."""
+
+    result: str = ""
+    details: Any = None
+
+
+class RunLog:
+    """
+    Args:
+        path: run.log. main: whether this is the process that speaks, of several.
+        resume: go on with the file of an earlier run.
+    """
+
+    def __init__(self, path: Path, main: bool = True, resume: bool = False):
+        self.path, self.main = path, main
+        if main:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.open("a" if resume else "w").close()
+
+    def say(self, text: str) -> None:
+        """Prints at once, also into a file or a pipe, and around progress bars; keeps it in run.log."""
+        if self.main:
+            with tqdm.external_write_mode():
+                print(text, flush=True)
+            self._write(text)
+
+    def keep(self, details: Any) -> None:
+        """Writes JSON data to run.log alone."""
+        if self.main:
+            self._write(json.dumps(details, default=str, ensure_ascii=False))
+
+    @contextmanager
+    def step(self, name: str) -> Iterator[Step]:
+        """Says what a step was, how long it took, and the `result` that is left in it."""
+        step, start = Step(), time.perf_counter()
+        yield step
+        first, *more = step.result.split("\n")
+        lines = [f"{name:<24} {duration(time.perf_counter() - start):>7}  {first}", *(f"  {line}" for line in more)]
+        self.say("\n".join(line.rstrip() for line in lines))
+        if step.details is not None:
+            self.keep({name: step.details})
+
+    def _write(self, text: str) -> None:
+        with self.path.open("a", encoding="utf-8") as file:
+            file.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {text}\n")
+
+
+def duration(seconds: float) -> str:
+    """4.2 s, 83 s, 12 min, 3.4 h."""
+    if seconds < 10:
+        return f"{seconds:.1f} s"
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"

@@ -1,0 +1,64 @@
+"""What a run leaves behind: the model folder, and in it what made the model."""
+
+import json
+import platform
+import subprocess
+import time
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from hf_tagger.catalog.vocabulary import Vocabulary
+from hf_tagger.evaluation.calibration import store_attributes
+from hf_tagger.evaluation.machine import describe_machine, package_versions
+from hf_tagger.model.critic import TagSetCritic
+from hf_tagger.model.pipeline_tagger import CRITIC, ProductTaggingPipeline
+from hf_tagger.training.checkpoint import write_safetensors
+from hf_tagger.training.context import RunContext
+from hf_tagger.training.lora import merge_adapter, save_adapter
+from hf_tagger.training.phases import Training
+
+
+def save_run(run: RunContext, training: Training, critic: TagSetCritic | None = None) -> None:
+    """Writes the model folder; merges adapters into the model, in place, and writes them by themselves if so wished."""
+    batches, main = training.batches, run.accelerator.is_main_process
+    with run.log.step("saved") as step:
+        step.result = str(run.folder)
+        if training.adapter is not None:
+            if run.settings.save_adapter and main:
+                size = save_adapter(training.adapter, run.folder / "adapter", run.folder / "base")
+                batches.processor.save_pretrained(run.folder / "adapter")
+                store_attributes(run.folder / "adapter", training.model.config.attributes)
+                step.result += f", its adapter alone {size / 2**20:.1f} MiB"
+            merge_adapter(training.adapter)
+            training.adapter = None
+        if not main:
+            return
+        # Through the pipeline: the folder then also opens where hf_tagger is not installed.
+        ProductTaggingPipeline(training.model, processor=batches.processor).save_pretrained(run.folder)
+        if critic is not None:
+            write_safetensors(run.folder / CRITIC, critic.state_dict())
+        (run.folder / "training_config.yaml").write_text(
+            yaml.safe_dump(run.data, sort_keys=False, allow_unicode=True), encoding="utf-8")
+        vocabulary = batches.data.vocabulary
+        vocabulary.save(run.folder / "vocabulary.json")
+        text = json.dumps(provenance(run, vocabulary, training.loop.progress.history), indent=1)
+        (run.folder / "provenance.json").write_text(text + "\n", encoding="utf-8")
+
+
+def provenance(run: RunContext, vocabulary: Vocabulary, history: list[dict[str, float]]) -> dict[str, Any]:
+    """What a model was made of and on; history: of validations."""
+    git = subprocess.run(["git", "rev-parse", "HEAD"], cwd=Path(__file__).parent, capture_output=True, text=True)
+    return {
+        "data_fingerprint": vocabulary.fingerprint,
+        "rows": vocabulary.rows,
+        "git_revision": git.stdout.strip() or None,
+        "versions": package_versions(),
+        "python": platform.python_version(),
+        "machine": describe_machine(),
+        "seconds": round(time.monotonic() - run.started),
+        "processes": run.accelerator.num_processes,
+        "mixed_precision": run.accelerator.mixed_precision,
+        "validation": history,
+    }

@@ -1,0 +1,58 @@
+"""The model that a run starts from: new on pretrained towers, or a trained one, with a decoder if one is wanted."""
+
+from accelerate.utils import set_seed
+
+from hf_tagger.model.modeling_tagger import TaggerModel
+from hf_tagger.model.processing_tagger import TaggerProcessor
+from hf_tagger.training.batches import Batches
+from hf_tagger.training.build import build_model, fit_standardise, load_model
+from hf_tagger.training.context import RunContext
+from hf_tagger.training.data import TrainingData
+from hf_tagger.training.decoder import add_decoder
+
+
+def starting_model(run: RunContext, data: TrainingData) -> tuple[TaggerModel, TaggerProcessor]:
+    """The model of `start_from`, or a new one for the tags of the catalogue."""
+    with run.log.step("model") as step:
+        if run.settings.start_from:
+            model, processor = load_model(run.settings.start_from)
+        else:
+            model, processor = new_model(run, data)
+        prepare_model(run, data, model, processor)
+        step.result = f"{sum(weight.numel() for weight in model.parameters()):,} parameters"
+    return model, processor
+
+
+def new_model(run: RunContext, data: TrainingData, **backbones) -> tuple[TaggerModel, TaggerProcessor]:
+    """A model for the catalogue's tags; backbones as of `build_model`."""
+    attributes = [entry for entry in data.vocabulary.attributes if entry["tags"]]
+    texts = (record["text"] for record in data.records("train") if record["text"])
+    return build_model(run.settings.model, attributes, texts, run.settings.seed, **backbones)
+
+
+def prepare_model(run: RunContext, data: TrainingData, model: TaggerModel, processor: TaggerProcessor) -> None:
+    """Gives the model a decoder where the settings want one, saves what an adapter will change, and moves the model to
+    its device; in place."""
+    settings, decoder = run.settings, run.settings.model.decoder
+    if decoder is not None:
+        if model.decoder is None:
+            set_seed(settings.seed)
+            add_decoder(model, processor, data.records("train"), data.catalog.schema, data.vocabulary, decoder)
+        model.config.decoder |= {"any_order": decoder.targets.order == "random",
+                                 "closed_weight": decoder.closed_weight}
+    if settings.save_adapter and settings.lora is not None and run.accelerator.is_main_process:
+        model.save_pretrained(run.folder / "base")
+        processor.save_pretrained(run.folder / "base")
+    model.to(run.accelerator.device)
+    model.requires_grad_(True)
+
+
+def fit_feature_scales(run: RunContext, batches: Batches) -> None:
+    """Sets the scale of the towers' features in a new model, before any training; a resumed run has it in its
+    checkpoint."""
+    # Where sources are fitted again out of fold, these start from the untrained model, in a resumed run, too.
+    if run.settings.start_from or run.resumable and not run.settings.gate.folds:
+        return
+    sample = batches.data.loader("train", batches.collator(), batches.reader, whole=True, shuffle=True)
+    with run.accelerator.autocast():
+        fit_standardise(batches.model, run.settings.model, sample.epoch())
