@@ -58,8 +58,8 @@ def distill(settings: DistillSettings, data: dict, resume: bool = False) -> None
     collate_view = partial(collate_as_taught, catalogue, processor, teacher_processor)
     batches = Batches(catalogue, student, processor, collate_view)
     fit_feature_scales(run, batches)
-    if "words" in copied:
-        student.words.requires_grad_(False)
+    if "lexical_head" in copied:
+        student.lexical_head.requires_grad_(False)
     else:
         fit_lexical_head(run, batches)
 

@@ -22,7 +22,7 @@ from hf_tagger.training.data import read_catalog
 from hf_tagger.training.frozen_heads import fit_kernel_head, fit_lexical_head, fit_logit_fusion
 from hf_tagger.training.phases import start_training, train_phase
 from hf_tagger.training.rare_tags import judge_critic, retrain_for_rare_tags
-from hf_tagger.training.refit import out_of_fold_evidence
+from hf_tagger.training.refit import out_of_fold_rows
 from hf_tagger.training.report import calibrate, calibrate_written, report
 from hf_tagger.training.saving import save_run
 from hf_tagger.training.starting_model import fit_feature_scales, starting_model
@@ -55,7 +55,7 @@ def finetune(settings: RunSettings, data: dict, resume: bool = False) -> None:
     # Heads fitted on what the towers say now that they no longer move.
     critic = retrain_for_rare_tags(run, training)
     fit_kernel_head(run, training)
-    fit_logit_fusion(run, training, out_of_fold_evidence(run, training))
+    fit_logit_fusion(run, training, out_of_fold_rows(run, training))
 
     # Scores become probabilities, and get thresholds.
     calibrate_written(run, batches)

@@ -5,8 +5,8 @@
 MODEL is a model folder, CONFIG the training configuration that it came from (keys can be overridden as `--key.sub
 value`). What matters least goes: importance is the mean size of the loss's slope by a gate on the part, over
 `--products` of the training split (hf_tagger/deployment/pruning.py). Then heads and text tower are fine-tuned for
-`--epochs` (0: not at all) and evidence, gate and calibration fitted again, as in any training. OUT is really smaller,
-and opens like any other model.
+`--epochs` (0: not at all) and kernel head, logit fusion and calibration fitted again, as in any training. OUT is really
+smaller, and opens like any other model.
 
 Prints parameters, macro-F1 on the validation split under every protocol, and milliseconds of the text tower, and writes
 them to OUT/pruning.json.
@@ -112,11 +112,11 @@ def recover(settings, data: dict, out: str, options: argparse.Namespace) -> None
     """The pruned model goes on from `out`, and the trained one takes its place."""
     phase = PhaseSettings(name="recovery", train=["heads", "text"], epochs=options.epochs, tower_learning_rate=1e-4,
                           learning_rate=3e-4)
-    exemplars = settings.model.exemplars
+    kernel = settings.model.kernel
     settings = replace(settings, start_from=out, output_dir=out, model=ModelSettings(), phases=[phase], lora=None,
-                       augmentation=None, save_adapter=False, gate=replace(settings.gate, folds=0))
-    # How many products to remember: the text of each has changed for the tower, and they are fitted anew.
-    settings.model.exemplars = exemplars
+                       augmentation=None, save_adapter=False, logit_fusion=replace(settings.logit_fusion, folds=0))
+    # The text of each landmark has changed for the tower: the kernel head is fitted anew.
+    settings.model.kernel = kernel
     run = start_run(settings, data)
     catalogue = read_catalog(run)
     batches = Batches(catalogue, *starting_model(run, catalogue))

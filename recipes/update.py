@@ -177,8 +177,9 @@ def recalibrate(tagger, settings: RunSettings, catalog, learned: dict, validatio
 
 def fine_tune(tagger, settings: RunSettings, data: dict, learned: dict, share: float, new_tags: dict, pending: Path,
               parent: str, towers: bool) -> None:
-    if towers and tagger.model.config.exemplars:
-        raise ConfigError("this model remembers exemplars as its towers see them: leave these alone, with --how heads")
+    if towers and tagger.model.config.kernel_landmarks:
+        raise ConfigError("this model's kernel head compares products as its towers see them: leave these alone, with "
+                          "--how heads")
     if new_tags:
         model, processor = load_model(parent)
         model.add_tags(new_tags, processor)

@@ -12,7 +12,8 @@ from hf_tagger.model.images import ImageError
 from hf_tagger.model.processing_tagger import TaggerProcessor
 
 UNKNOWN = -100
-INPUTS = ("input_ids", "attention_mask", "pixel_values", "pixel_mask")
+TOWER_INPUTS = ("input_ids", "attention_mask", "pixel_values", "pixel_mask")
+INPUTS = (*TOWER_INPUTS, "lexical_ids", "lexical_weights", "name_ids", "name_weights")
 
 
 class TagEncoder:
@@ -53,6 +54,11 @@ def model_inputs(batch: dict[str, Any], device: torch.device | str, further: Seq
     return {name: batch[name].to(device) for name in (*INPUTS, *further) if name in batch}
 
 
+def tower_inputs(batch: dict[str, Any], device: torch.device | str) -> dict[str, torch.Tensor]:
+    """What the towers alone take of a batch, as far as it is there, on their device."""
+    return {name: batch[name].to(device) for name in TOWER_INPUTS if name in batch}
+
+
 def padded(rows: Sequence[list[int] | None]) -> torch.Tensor:
     """Rows of token ids -> `labels` int64 [B, S], -100 where there is none."""
     labels = torch.full((len(rows), max(1, *(len(row or ()) for row in rows), 0)), UNKNOWN, dtype=torch.long)
@@ -75,9 +81,9 @@ class Collator:
 
     Returns a dict: the processor's tensors, `tag_labels` float [B, T], with `encode_targets` `labels` int64 [B, S]
     (-100 padded), `ids` (list of str), `tags` and `free_form` (the records' own tags, for metrics that must count tags
-    outside the vocabulary), `texts`, `languages`, `about` (for reports: the records without photos and tags, and in
-    "photos" how many of these could be read) and `refusals` (photos that could not be read, and rows that had nothing
-    else). A batch whose every row was refused has an empty `ids` and no tensors.
+    outside the vocabulary), `texts` as they were read, `languages`, `about` (for reports: the records without photos
+    and tags, and in "photos" how many could be read) and `refusals` (photos that could not be read, and rows without
+    anything else). A batch whose every row was refused has an empty `ids` and no tensors.
     """
 
     def __init__(
@@ -116,7 +122,6 @@ class Collator:
             "ids": [record["id"] for record in kept],
             "tags": [record["tags"] for record in kept],
             "free_form": [record.get("free_form", {}) for record in kept],
-            "texts": [record["text"] for record in kept],
             "languages": [record.get("language") for record in kept],
             "about": [_about(record, pixels) for record, pixels in zip(kept, photos, strict=True)],
             "refusals": refusals,
@@ -124,6 +129,7 @@ class Collator:
         if not kept:
             return batch
         texts = [record["text"] if self.augment_text is None else self.augment_text(record) for record in kept]
+        batch["texts"] = texts
         # Where augmentation emptied the only text of the batch, a model must still be given something to run on.
         batch |= (self.processor.collate(texts, photos)
                   or self.processor.collate([record["text"] for record in kept], photos))

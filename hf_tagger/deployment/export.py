@@ -7,22 +7,21 @@ from pathlib import Path
 
 import onnx
 import torch
-from safetensors.torch import save_file
 from torch import nn
 
 from hf_tagger.deployment.export_decoder import export_decoder, label_vectors, place_in_file
-from hf_tagger.deployment.export_exemplars import DistinctExemplars
+from hf_tagger.model.lexical_features import NAME_FEATURES
 from hf_tagger.model.modeling_tagger import TaggerModel
 from hf_tagger.model.processing_tagger import TaggerProcessor
-from hf_tagger.model.towers import TowerFeatures, pool_tokens
-from hf_tagger.runtime import FORMAT, MODEL, TAGGER, TOKENIZER, WORDS, file_fingerprint
+from hf_tagger.model.towers import TowerFeatures
+from hf_tagger.runtime import FORMAT, MODEL, TAGGER, TOKENIZER, file_fingerprint
 from hf_tagger.runtime.decoder import DECODER, MEMORY, STATES, TAG_TOKENIZER
 
 OPSET = 23  # the first in which attention is one operator
 GRAPHS = (MODEL, MEMORY, DECODER)
-FILES = (*(f"{name}{end}" for name in GRAPHS for end in ("", ".data")), WORDS, TOKENIZER, TAG_TOKENIZER)
-# Rows and tokens of the example that is traced; all differ, so that no two sizes are taken for one.
-_BATCH, _TEXTS, _TOKENS = 5, 3, 7
+FILES = (*(f"{name}{end}" for name in GRAPHS for end in ("", ".data")), TOKENIZER, TAG_TOKENIZER)
+# Rows, tokens, terms and matches of the example that is traced; all differ, so that no two sizes are taken for one.
+_BATCH, _TEXTS, _TOKENS, _TERMS, _NAMES = 5, 3, 7, 11, 9
 _PHOTO_ROWS = [0, 0, 2, 3]
 
 
@@ -31,23 +30,21 @@ class ExportError(ValueError):
 
 
 class TaggerGraph(nn.Module):
-    """`TaggerModel.forward` in evaluation mode, as far as it is tensors in, logits out: which rows have which modality
-    comes as row numbers, and the evidence of the words comes computed."""
+    """`TaggerModel.forward` in evaluation mode as tensors in, logits out: which rows have which modality comes as row
+    numbers, where the model looks for itself."""
 
     def __init__(self, model: TaggerModel):
         super().__init__()
         self.model = model
-        self.exemplars = None if model.exemplars is None else DistinctExemplars(model.exemplars)
 
     def forward(self, input_ids=None, attention_mask=None, text_rows=None, pixel_values=None, photo_rows=None,
-                present=None, both_rows=None, photo_only_rows=None, word_evidence=None, named=None):
+                present=None, lexical_ids=None, lexical_weights=None, name_ids=None, name_weights=None):
         """
         Args:
             input_ids, attention_mask: int64 [R, L], texts of the products `text_rows` int64 [R].
             pixel_values: [N, 3, H, W], photos of the products `photo_rows` int64 [N].
             present: bool [B, 2], which of text and photo each product has; the text of one without is passed over.
-            both_rows, photo_only_rows: int64, products that have both, or only a photo.
-            word_evidence: [B, V, C] and named: bool [B, A], as `WordEvidence` returns them.
+            lexical_ids, lexical_weights, name_ids, name_weights: as of `TaggerModel`.
 
         Returns logits [B, C] and, where the model has a decoder, what it needs beside: those `STATES` that there are.
         """
@@ -55,25 +52,13 @@ class TaggerGraph(nn.Module):
         text = image = None
         states: dict[str, torch.Tensor | None] = {}
         if input_ids is not None:
-            output = encoder.text_tower(input_ids=input_ids, attention_mask=attention_mask)
-            states["text_states"] = output.last_hidden_state
-            pooled = pool_tokens(output.last_hidden_state, attention_mask, model.config.text_pooling)
-            text = pooled.new_zeros(batch, pooled.shape[1]).index_copy(0, text_rows, pooled)
+            text, states["text_states"] = encoder.read_texts(input_ids, attention_mask, text_rows, batch)
         if pixel_values is not None:
-            vectors, states["image_states"] = encoder._run_vision(pixel_values, model.decoder is not None)
-            count = vectors.new_zeros(batch).index_add(0, photo_rows, vectors.new_ones(photo_rows.shape[0]))
-            total = vectors.new_zeros(batch, vectors.shape[1]).index_add(0, photo_rows, vectors)
-            image = total / count.clamp(min=1)[:, None]
+            image, states["image_states"] = encoder.read_photos(pixel_values, photo_rows, batch,
+                                                                model.decoder is not None)
         encoded = encoder(features=TowerFeatures(present=present, text=text, image=image))
-        evidence = [model.score(encoded.pooled, encoded.modality_pooled, present)[:, None]]
-        if named is None:
-            named = torch.zeros(batch, len(model.config.attributes), dtype=torch.bool)
-        else:
-            evidence.append(word_evidence)
-        if model.exemplars is not None:
-            evidence.append(self.exemplars(text, image, both_rows, photo_only_rows))
-        gate_features = model.evidence_gate.features(named, present[:, 1])
-        logits = model.evidence_gate(torch.cat(evidence, dim=1), gate_features, model.candidate_attribute)
+        lexical = (lexical_ids, lexical_weights, name_ids, name_weights)
+        logits = model.fuse(encoded, model.score(encoded.pooled, encoded.modality_pooled, present), lexical)[0]
         if model.decoder is None:
             return logits
         states |= {"pooled": encoded.pooled, "modality_pooled": encoded.modality_pooled}
@@ -108,9 +93,6 @@ def export_tagger(model: TaggerModel, processor: TaggerProcessor, folder: str | 
             export_decoder(model, processor, folder, OPSET)
     except Exception as error:  # torch.onnx's own classes say which operator, in lines of text
         raise ExportError(f"{type(model.encoder).__name__} has no ONNX graph: {_cause(error)}") from error
-    if model.words is not None:
-        tables = {**model.words.state_dict(), "candidate_attribute": model.candidate_attribute}
-        save_file({name: table.contiguous() for name, table in tables.items()}, folder / WORDS)
     if processor.reads_text:
         processor.tokenizer.backend_tokenizer.save(str(folder / TOKENIZER))
     write_description(folder, {"model": fingerprint, "precision": "float32", **describe(model, processor)})
@@ -137,20 +119,19 @@ def example(model: TaggerModel, image_size: tuple[int, int] | None) -> tuple[dic
         inputs |= {"pixel_values": torch.randn(len(_PHOTO_ROWS), 3, *image_size),
                    "photo_rows": torch.tensor(_PHOTO_ROWS)}
     inputs["present"] = torch.ones(_BATCH, 2, dtype=torch.bool)
-    if config.exemplars:
-        inputs |= {"both_rows": torch.tensor([0, 2]), "photo_only_rows": torch.tensor([1, 3, 4])}
-    if model.words is not None:
-        candidates = len(model.candidate_attribute)
-        inputs |= {"word_evidence": torch.randn(_BATCH, config.word_views, candidates),
-                   "named": torch.ones(_BATCH, len(config.attributes), dtype=torch.bool)}
-    dynamic = {name: {0: varies, 1: varies} if name in ("input_ids", "attention_mask") else {0: varies}
-               for name in inputs}
+    if model.lexical_head is not None:
+        buckets, names = max(1, config.lexical_buckets), NAME_FEATURES * config.num_tags
+        inputs |= {"lexical_ids": torch.randint(buckets, (_BATCH, _TERMS)),
+                   "lexical_weights": torch.ones(_BATCH, _TERMS),
+                   "name_ids": torch.randint(names, (_BATCH, _NAMES)), "name_weights": torch.ones(_BATCH, _NAMES)}
+    wide = ("input_ids", "attention_mask", "lexical_ids", "lexical_weights", "name_ids", "name_weights")
+    dynamic = {name: {0: varies, 1: varies} if name in wide else {0: varies} for name in inputs}
     return inputs, dynamic
 
 
 def describe(model: TaggerModel, processor: TaggerProcessor) -> dict:
     """What `OnnxTagger` must know beside the graph: attributes with calibration and thresholds, preprocessing."""
-    config, text, image, words = model.config, None, None, None
+    config, text, image = model.config, None, None
     if processor.reads_text:
         tokenizer = processor.tokenizer
         text = {"prefix": processor.text_prefix, "max_length": processor.max_length, "pad_id": tokenizer.pad_token_id,
@@ -158,11 +139,7 @@ def describe(model: TaggerModel, processor: TaggerProcessor) -> dict:
     if processor.reads_images:
         photos = processor.image_processor
         image = {"size": list(processor.image_size), "mean": list(photos.image_mean), "std": list(photos.image_std)}
-    if model.words is not None:
-        words = {"char_ngrams": list(config.lexical_char_ngrams), "word_ngrams": config.lexical_word_ngrams,
-                 "views": config.word_views}
-    found = {"attributes": config.attributes, "text": text, "image": image, "words": words,
-             "exemplars": bool(config.exemplars)}
+    found = {"attributes": config.attributes, "text": text, "image": image, "lexical": config.lexical_features}
     if model.decoder is not None:
         found |= {"decoder": config.decoder, "label_vectors": label_vectors(model, processor)}
     return found

@@ -23,7 +23,7 @@ from hf_tagger.deployment.export import FILES, write_description
 from hf_tagger.runtime import MODEL, TAGGER, OnnxTagger
 
 # Parts of the graph by their modules' names, as the exporter leaves them on the nodes.
-PARTS = {"text": "encoder.text_tower.", "vision": "encoder.vision_tower.", "exemplars": "exemplars"}
+PARTS = {"text": "encoder.text_tower.", "vision": "encoder.vision_tower.", "kernel_head": "kernel_head"}
 LINEAR = ("MatMul", "Gemm", "Gather")
 # Activations that become the limits of what is rounded to 8 bits, and then cost nothing.
 ACTIVATIONS = ("Clip", "Relu")

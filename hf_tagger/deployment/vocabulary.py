@@ -89,10 +89,6 @@ def prune_vocabulary(model: TaggerModel, processor: TaggerProcessor, keep: np.nd
         for name in ("pad_token_id", "bos_token_id", "eos_token_id"):
             if getattr(part, name, None) is not None:
                 setattr(part, name, new_id.get(getattr(part, name)))
-    if model.words is not None:
-        # Their values stay: the hashed features of the words were fitted with the old numbers.
-        reader = model.words.reader
-        reader.folds, reader.piece_chars = reader.folds[rows].clone(), reader.piece_chars[rows].clone()
     processor.tokenizer = tokenizer
 
 

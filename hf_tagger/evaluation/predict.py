@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from accelerate.utils import gather_object
 
-from hf_tagger.catalog.collate import UNKNOWN, model_inputs
+from hf_tagger.catalog.collate import UNKNOWN, model_inputs, tower_inputs
 from hf_tagger.evaluation.metrics import score_attributes
 from hf_tagger.model.decisions import predicted_tags, tag_scores
 from hf_tagger.model.towers import TowerFeatures
@@ -100,7 +100,7 @@ def embeddings_of(model, batches: Iterable[dict[str, Any]], without: Iterable[st
     for batch in batches:
         batch = _hide(batch, without)
         if batch["ids"]:
-            found = model.encoder.run_towers(**model_inputs(batch, model.device))
+            found = model.encoder.run_towers(**tower_inputs(batch, model.device))
             width, rows = model.encoder.feature_widths, len(batch["ids"])
             features = {name: np.zeros((rows, width[name]), np.float32) if getattr(found, name) is None
                         else getattr(found, name).float().cpu().numpy() for name in ("text", "image") if width[name]}
@@ -159,7 +159,7 @@ def outputs_of_each(
     for batch in batches:
         features = None
         if batch["ids"] and len(without) > 1 and model.config.fusion != "attention" and "labels" not in batch:
-            features = model.encoder.run_towers(**model_inputs(batch, model.device))
+            features = model.encoder.run_towers(**tower_inputs(batch, model.device))
         numbered = batch | {"rows": torch.arange(len(batch["ids"]))}
         for index, hidden in enumerate(without):
             shown = _hide(numbered, hidden)

@@ -67,15 +67,13 @@ class TaggerConfig(PreTrainedConfig):
             joins the vector too: where on the photo something is (a collar, a heel). Empty: none.
         colour_histogram: whether a coarse colour histogram of each photo joins its pooled vector too.
         image_mean, image_std: what photos are normalised with, for the histogram to undo.
-        word_views: how many sets of weights read the words: 1, fitted on texts as they are, or 2, the second one fitted
-            also on texts without the words of their own tags, for texts that do not spell their tags out.
-        exemplars: training products remembered for `ExemplarEvidence`; 0 switches it off. exemplar_dim, exemplar_width,
-            exemplar_kernels: width of their keys, width of the kernel, and the weights of its blocks of features.
-        lexical_buckets: size of the hashed feature table of the lexical path; 0 switches it off.
-        lexical_char_ngrams: lengths of the letter n-grams of the lexical path (word pieces are always features).
-        lexical_word_ngrams: its longest runs of whole words, 0 to 4.
-        name_match: whether tags whose names stand in the text gain by it (weights shared within an attribute).
-        max_name_words: words of a tag's name that are looked for when the whole name is not there.
+        lexical_buckets: size of the lexical head's table of hashed words and letter n-grams; 0: none.
+        lexical_char_ngrams: lengths of its letter n-grams; lexical_word_ngrams: its longest runs of whole words.
+        name_match: whether tags whose names stand in the text gain by it (weights shared within an attribute); with
+            neither, there is no lexical head.
+        kernel_landmarks: training products that the kernel head compares with; 0: no kernel head. kernel_dim,
+            kernel_width: width of their keys and of the kernel; kernels: the weights of its blocks of features, one
+            dictionary per kernel.
         critic: whether the pipeline asks the critic of tag sets saved beside the model unless told otherwise.
         personalization: how tags are re-ranked for a shopper, see `personalization`; None: not fitted.
         speech: checkpoint of the speech recogniser that hears spoken descriptions, unless the pipeline is told another.
@@ -111,16 +109,14 @@ class TaggerConfig(PreTrainedConfig):
     image_mean: list[float] | tuple[float, ...] = (0.5, 0.5, 0.5)
     image_std: list[float] | tuple[float, ...] = (0.5, 0.5, 0.5)
     tag_head: Literal["names", "linear"] = "names"
-    word_views: int = 1
-    exemplars: int = 0
-    exemplar_dim: int = 128
-    exemplar_width: float = 0.6
-    exemplar_kernels: list[dict[str, float]] | tuple[dict[str, float], ...] = ()
     lexical_buckets: int = 0
     lexical_char_ngrams: list[int] | tuple[int, ...] = (3, 4, 5)
-    lexical_word_ngrams: int = 0
+    lexical_word_ngrams: int = 1
     name_match: bool = False
-    max_name_words: int = 6
+    kernel_landmarks: int = 0
+    kernel_dim: int = 128
+    kernel_width: float = 0.8
+    kernels: list[dict[str, float]] | tuple[dict[str, float], ...] = ()
     critic: bool = False
     personalization: dict[str, Any] | None = None
     speech: str | None = None
@@ -146,9 +142,7 @@ class TaggerConfig(PreTrainedConfig):
             raise ValueError(f"hidden_size {self.hidden_size} is not a multiple of fusion_heads {self.fusion_heads}")
         if self.vision_grid and (len(self.vision_grid) != 2 or len(self.vision_stages) < 2):
             raise ValueError("vision_grid takes (rows, columns), and needs at least two vision_stages")
-        if self.exemplars and self.vision_config is None:
-            raise ValueError("exemplars compare photos: they need a vision_config")
-        if (self.lexical_buckets or self.name_match) and self.text_config is None:
+        if self.lexical_features is not None and self.text_config is None:
             raise ValueError("lexical_buckets and name_match read the text: they need a text_config")
         for modality, rate in self.modality_dropout.items():
             if modality not in ("text", "image") or not 0 <= rate < 1:
@@ -199,14 +193,20 @@ class TaggerConfig(PreTrainedConfig):
         return first_control_id(self.decoder)
 
     @property
-    def word_sources(self) -> int:
-        """How many views of the words speak, right after the encoder."""
-        return self.word_views if self.lexical_buckets or self.name_match else 0
+    def lexical_features(self) -> dict[str, Any] | None:
+        """Arguments of the `LexicalFeatures` that the lexical head reads; None where there is none."""
+        if not (self.lexical_buckets or self.name_match):
+            return None
+        names = [{key: entry[key] for key in ("name", "kind", "tags")} for entry in self.attributes]
+        return {"buckets": self.lexical_buckets, "char_ngrams": list(self.lexical_char_ngrams),
+                "word_ngrams": self.lexical_word_ngrams, "attributes": names if self.name_match else []}
 
     @property
-    def evidence_sources(self) -> int:
-        """How many sources speak beside the encoder: views of the words, kernels of the exemplars."""
-        return self.word_sources + (len(self.exemplar_kernels) if self.exemplars else 0)
+    def sources(self) -> list[str]:
+        """What scores a closed tag, in the order in which `LogitFusion` weighs it."""
+        has = {"tag_head": True, "lexical_head": self.lexical_features is not None,
+               "kernel_head": bool(self.kernel_landmarks)}
+        return [name for name in has if has[name]]
 
     @property
     def num_tags(self) -> int:

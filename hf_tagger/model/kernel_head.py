@@ -1,23 +1,25 @@
-"""Evidence from remembered products: kernel ridge regression on the towers' frozen features.
+"""The kernel head: kernel ridge regression on the towers' frozen features.
 
-A product is compared with a few thousand training products, by the look of its photo at several depths of the vision
-tower and by the sense of its text. In closed form, and in seconds, this gets more out of frozen features than a trained
-hidden layer does, above all for tags with few examples.
+A product is compared with a few thousand training products (landmarks), by the look of its photo at several depths of
+the vision tower and by the sense of its text. Fitted in closed form by `hf_tagger/training/kernel.py`, in seconds, this
+gets more out of frozen features than a trained hidden layer does, above all for tags with few examples. An attribute is
+scored by one of several kernels, each with weights of its own for the blocks of features: colour is seen elsewhere in a
+photo than shape.
 """
 
 import math
 
 import torch
 from torch import nn
+from torch.nn import functional
 from transformers import initialization as init
 
 from .configuration_tagger import TaggerConfig
 
-# Kernel ridge regresses 0 and 1; times this, its answers are as far apart as logits.
+# Ridge regression answers between 0 and 1; times this, its answers are as far apart as logits.
 LOGIT_SCALE = 12.0
-# With text and photo, with a photo alone.
-MODES = 2
-
+# (text, photo): what a product has. Each combination has coefficients of its own.
+MODES = {"both": (True, True), "image": (False, True), "text": (True, False)}
 
 Blocks = dict[str, tuple[str, slice]]
 
@@ -26,6 +28,8 @@ def feature_blocks(widths: dict[str, int], stage_widths: list[int]) -> Blocks:
     """Where each block of features stands: {name: ("text" or "image", columns)}. The photo's blocks are its pooled
     vector, its early and its late stages, a coarse grid of one of them, and its colour histogram."""
     blocks = {"text": ("text", slice(0, widths["text"]))} if widths["text"] else {}
+    if not widths["image"]:
+        return blocks
     early = sum(stage_widths[: (len(stage_widths) + 1) // 2])
     late = sum(stage_widths) - early
     ends = {"early": early, "late": late, "grid": widths["grid"], "histogram": widths["histogram"]}
@@ -38,84 +42,112 @@ def feature_blocks(widths: dict[str, int], stage_widths: list[int]) -> Blocks:
     return blocks
 
 
-class ExemplarEvidence(nn.Module):
-    """score = sum over exemplars of A x kernel(similarity), similarity being a weighted mean of the cosines of the
-    blocks of features that the product has; one set of weights, and one A, per kernel (`exemplar_kernels`).
+def kernel_modes(config: TaggerConfig) -> list[str]:
+    """The `MODES` that a model of this configuration answers in. Where there are photos, a product without one gets
+    nothing from the kernel head: its words say more."""
+    if config.vision_config is None:
+        return ["text"]
+    return ["image"] if config.text_config is None else ["both", "image"]
 
-    Fitted by `training.exemplars`. A product without a photo gets nothing from it.
+
+class KernelHead(nn.Module):
+    """score = LOGIT_SCALE x (sum over landmarks of coefficient x kernel(similarity) + offset), the similarity being a
+    weighted mean of the cosines of those blocks of features that the product has.
+
+    A landmark with a text is there twice: with its whole text, and with its text less the words of its own tags (the V
+    = 2 views), or its photo would look superfluous.
     """
+
+    VIEWS = 2
 
     def __init__(self, config: TaggerConfig, blocks: Blocks):
         super().__init__()
-        self.blocks, self.width = blocks, config.exemplar_width
-        self.kernels = [{name: kernel[name] for name in kernel if name in blocks} for kernel in config.exemplar_kernels]
-        if any(not set(kernel) - {"text"} for kernel in self.kernels):
-            raise ValueError(f"every exemplar kernel must look at the photo; the blocks are {', '.join(blocks)}")
-        count, size = config.exemplars, config.exemplar_dim
-        candidates = config.num_tags + len(config.attributes)
-        self.register_buffer("coefficients", torch.zeros(len(self.kernels), MODES, count, candidates))
+        self.blocks, self.width, self.modes = blocks, config.kernel_width, kernel_modes(config)
+        self.kernels = [{name: kernel[name] for name in blocks if name in kernel} for kernel in config.kernels]
+        if not all(self.kernels) or not self.kernels:
+            raise ValueError(f"kernels: each must weigh some of this model's blocks of features ({', '.join(blocks)}), "
+                             f"got {config.kernels}")
+        count, candidates = config.kernel_landmarks, config.num_tags + len(config.attributes)
+        for mode in self.modes:
+            rows = count if mode == "image" else self.VIEWS * count
+            self.register_buffer(f"coefficients_{mode}", torch.zeros(rows, candidates))
         self.register_buffer("offset", torch.zeros(candidates))
-        for name, (_, columns) in blocks.items():
+        self.register_buffer("kernel_of", torch.zeros(candidates, dtype=torch.long))
+        for name, (modality, columns) in blocks.items():
             features = columns.stop - columns.start
+            size = min(config.kernel_dim, features)
             self.register_buffer(f"mean_{name}", torch.zeros(features))
             self.register_buffer(f"std_{name}", torch.ones(features))
-            self.register_buffer(f"axes_{name}", torch.zeros(features, min(size, features)))
-            self.register_buffer(f"keys_{name}", torch.zeros(count, min(size, features)))
+            self.register_buffer(f"axes_{name}", torch.zeros(features, size))
+            rows = count if modality == "image" else self.VIEWS * count
+            self.register_buffer(f"keys_{name}", torch.zeros(rows, size))
 
     @torch.no_grad()
     def reset(self) -> None:
         for name, buffer in self.named_buffers():
             (init.ones_ if name.startswith("std_") else init.zeros_)(buffer)
 
-    def block(self, name: str, features: torch.Tensor) -> torch.Tensor:
-        """One block of features [B, F], standardised and of unit length [B, F']."""
-        columns = self.blocks[name][1]
-        part = features[:, columns].float()
-        part = (part - getattr(self, f"mean_{name}").float()) / getattr(self, f"std_{name}").float()
-        return nn.functional.normalize(part.clamp(-4, 4), dim=1).to(getattr(self, f"axes_{name}").dtype)
+    def standardised(self, name: str, features: torch.Tensor) -> torch.Tensor:
+        """One block of a tower's features [B, F], standardised and of unit length [B, F']."""
+        part = features[:, self.blocks[name][1]].float()
+        part = (part - getattr(self, f"mean_{name}")) / getattr(self, f"std_{name}")
+        return functional.normalize(part.clamp(-4, 4), dim=1)
 
-    def similarities(self, text: torch.Tensor | None, image: torch.Tensor) -> dict[str, torch.Tensor]:
-        """Cosines with every exemplar [B, N], block by block; without text, of the photo's blocks only."""
-        found = {}
-        for name, (modality, _) in self.blocks.items():
-            features = text if modality == "text" else image
-            if features is not None:
-                query = self.block(name, features) @ getattr(self, f"axes_{name}")
-                found[name] = query @ getattr(self, f"keys_{name}").T
-        return found
+    def queries(self, text: torch.Tensor | None, image: torch.Tensor | None) -> dict[str, torch.Tensor]:
+        """text, image [B, F] as the towers give them -> each block along its principal axes [B, D]."""
+        features = {"text": text, "image": image}
+        return {name: self.standardised(name, features[modality]) @ getattr(self, f"axes_{name}")
+                for name, (modality, _) in self.blocks.items() if features[modality] is not None}
 
-    def kernel(self, weights: dict[str, float], similarities: dict[str, torch.Tensor]) -> torch.Tensor:
-        """(exp(s / width) - 1) / exp(1 / width), s the weighted mean of similarities [B, N].
+    def kernel(self, weights: dict[str, float], queries: dict[str, torch.Tensor], mode: str) -> torch.Tensor:
+        """(exp(s / width) - 1) / exp(1 / width) of the similarities s with every landmark, in every view where the mode
+        has text [B, N or V x N].
 
-        Without the constant that all products have in common it is still positive definite, and sums over thousands of
-        exemplars cancel far less: they round by a tenth.
+        Without the constant that all products have in common the kernel is still positive definite, and sums over
+        thousands of landmarks cancel far less: they round by a tenth.
         """
-        chosen = {name: weights[name] ** 2 for name in weights if name in similarities}
-        mean = sum(weight * similarities[name] for name, weight in chosen.items()) / sum(chosen.values())
-        return (mean / self.width).expm1() * math.exp(-1 / self.width)
+        used = [name for name in weights if name in queries and MODES[mode][self.blocks[name][0] == "image"]]
+        similarity = {}
+        for name in used:
+            part = (weights[name] ** 2 * queries[name]) @ getattr(self, f"keys_{name}").T
+            modality = self.blocks[name][0]
+            similarity[modality] = similarity[modality] + part if modality in similarity else part
+        total = sum(weights[name] ** 2 for name in used)
+        found = similarity.get("text")
+        if "image" in similarity:
+            seen = similarity["image"] if mode == "image" else similarity["image"].repeat(1, self.VIEWS)
+            found = seen if found is None else found + seen
+        return (found / (total * self.width)).expm1() * math.exp(-1 / self.width)
 
     def forward(self, text: torch.Tensor | None, image: torch.Tensor | None, present: torch.Tensor) -> torch.Tensor:
-        """text, image [B, F] as the towers give them (None: no product has it), present bool [B, 2] -> logits
-        [B, kernels, C], zero for products without a photo."""
-        logits = torch.zeros(len(present), len(self.kernels), self.coefficients.shape[-1], device=present.device)
-        if image is None:
-            return logits
+        """text, image [B, F] as the towers give them (None: no product has it), present bool [B, 2] -> logits [B, C],
+        zero for a product in none of `modes`."""
         with torch.autocast(present.device.type, enabled=False):
-            for mode in range(MODES):
-                rows = present[:, 1] & (present[:, 0] == (mode == 0))
-                if not bool(rows.any()):
+            queries = self.queries(text, image)
+            logits = torch.zeros(len(present), len(self.offset), device=present.device)
+            for mode in self.modes:
+                if any(has and features is None for has, features in zip(MODES[mode], (text, image), strict=True)):
                     continue
-                similarities = self.similarities(text[rows] if mode == 0 else None, image[rows])
-                answers = [self.kernel(weights, similarities) @ self.coefficients[index, mode]
-                           for index, weights in enumerate(self.kernels)]
-                logits[rows] = LOGIT_SCALE * (torch.stack(answers, dim=1) + self.offset).float()
-        return logits
+                coefficients = getattr(self, f"coefficients_{mode}")
+                answers = [self.kernel(weights, queries, mode) @ coefficients for weights in self.kernels]
+                answer = sum(torch.where(self.kernel_of == index, each, 0.0) for index, each in enumerate(answers))
+                logits = torch.where(in_mode(present, mode)[:, None], LOGIT_SCALE * (answer + self.offset), logits)
+            return logits
 
     @torch.no_grad()
-    def grow(self, order: torch.Tensor) -> None:
-        """Makes room for new candidates (see `NameHead.grow`): no exemplar has them yet."""
-        coefficients = self.coefficients.new_zeros(*self.coefficients.shape[:-1], len(order))
-        coefficients[..., order >= 0] = self.coefficients[..., order[order >= 0]]
-        offset = self.offset.new_zeros(len(order))
-        offset[order >= 0] = self.offset[order[order >= 0]]
-        self.coefficients, self.offset = coefficients, offset
+    def grow(self, order: torch.Tensor, new_attribute: torch.Tensor) -> None:
+        """Makes room for new candidates (see `NameHead.grow`): no landmark has them yet."""
+        attributes = int(new_attribute.max()) + 1
+        kernel_of_attribute = self.kernel_of[-attributes:]
+        for name in ("offset", *(f"coefficients_{mode}" for mode in self.modes)):
+            old = getattr(self, name)
+            grown = old.new_zeros(*old.shape[:-1], len(order))
+            grown[..., order >= 0] = old[..., order[order >= 0]]
+            setattr(self, name, grown)
+        self.kernel_of = kernel_of_attribute[new_attribute]
+
+
+def in_mode(present: torch.Tensor, mode: str) -> torch.Tensor:
+    """Which products [B] have just what the mode names, from present bool [B, 2]."""
+    text, image = MODES[mode]
+    return (present[:, 0] == text) & (present[:, 1] == image)

@@ -13,9 +13,10 @@ from transformers.utils import ModelOutput
 from .configuration_tagger import TaggerConfig
 from .decisions import grown, predicted_tags, tag_scores
 from .decoder import DecoderMemory, TagDecoder, name_pieces, shift_right
-from .kernel_head import ExemplarEvidence, feature_blocks
-from .lexical_head import WordEvidence
-from .tag_head import EvidenceGate, LinearHead, NameHead, candidate_attributes
+from .kernel_head import KernelHead, feature_blocks
+from .lexical_head import LexicalHead
+from .logit_fusion import LogitFusion
+from .tag_head import LinearHead, NameHead, candidate_attributes
 from .towers import (
     IMAGE,
     TEXT,
@@ -32,12 +33,12 @@ from .towers import (
 class TaggerOutput(ModelOutput):
     """
     Args:
-        tag_logits: [B, T], all evidence together, attribute by attribute in config order.
+        tag_logits: [B, T], all sources together, attribute by attribute in config order.
         none_logits: [B, A], the logit of "no tag of this attribute applies".
-        encoder_logits: [B, T + A], what the towers alone say; the loss of fine-tuning is taken here.
-        evidence: [B, S, T + A], what each source says: encoder, views of the words, kernels of the exemplars; zeros
-            where one has nothing to go by. None in training mode.
-        gate_features: [B, A, F], what `EvidenceGate` weighs the sources by. None in training mode.
+        encoder_logits: [B, T + A], what the tag head alone says; the loss of fine-tuning is taken here.
+        source_logits: [B, S, T + A], what each of the config's `sources` says; zeros where one has nothing to go by.
+            None in training mode.
+        fusion_features: [B, A, F], what `LogitFusion` weighs the sources by. None in training mode.
         pooled: fused vector per product [B, H].
         encoded: all that the encoder returned. In training mode only.
         last_hidden_state, attention_mask: fused sequence [B, S, H] and its mask [B, S], if asked for.
@@ -48,8 +49,8 @@ class TaggerOutput(ModelOutput):
     tag_logits: torch.FloatTensor | None = None
     none_logits: torch.FloatTensor | None = None
     encoder_logits: torch.FloatTensor | None = None
-    evidence: torch.FloatTensor | None = None
-    gate_features: torch.FloatTensor | None = None
+    source_logits: torch.FloatTensor | None = None
+    fusion_features: torch.FloatTensor | None = None
     pooled: torch.FloatTensor | None = None
     encoded: TaggerEncoderOutput | None = None
     last_hidden_state: torch.FloatTensor | None = None
@@ -82,12 +83,12 @@ class TaggerModel(PreTrainedModel, GenerationMixin):
         attributes = len(config.attributes)
         if config.fusion == "late":
             self.late_weights = nn.Embedding(attributes, 2)
-        self.words = WordEvidence(config) if config.lexical_buckets or config.name_match else None
-        self.exemplars = None
-        if config.exemplars:
+        self.lexical_head = LexicalHead(config) if "lexical_head" in config.sources else None
+        self.kernel_head = None
+        if "kernel_head" in config.sources:
             blocks = feature_blocks(self.encoder.feature_widths, self.encoder.stage_widths)
-            self.exemplars = ExemplarEvidence(config, blocks)
-        self.evidence_gate = EvidenceGate(config)
+            self.kernel_head = KernelHead(config, blocks)
+        self.logit_fusion = LogitFusion(config)
         self.register_buffer("candidate_attribute", candidate_attributes(config))
         self.decoder_memory = DecoderMemory(config) if config.decoder else None
         self.decoder = TagDecoder(config) if config.decoder else None
@@ -100,7 +101,7 @@ class TaggerModel(PreTrainedModel, GenerationMixin):
             init.zeros_(module.bias.weight)
         elif isinstance(module, TaggerModel) and hasattr(module, "late_weights"):
             init.zeros_(module.late_weights.weight)
-        elif isinstance(module, WordEvidence | ExemplarEvidence | EvidenceGate | Standardise | ColourHistogram):
+        elif isinstance(module, LexicalHead | KernelHead | LogitFusion | Standardise | ColourHistogram):
             module.reset()
 
     def get_input_embeddings(self):
@@ -113,6 +114,10 @@ class TaggerModel(PreTrainedModel, GenerationMixin):
         attention_mask: torch.LongTensor | None = None,
         pixel_values: torch.FloatTensor | None = None,
         pixel_mask: torch.BoolTensor | None = None,
+        lexical_ids: torch.LongTensor | None = None,
+        lexical_weights: torch.FloatTensor | None = None,
+        name_ids: torch.LongTensor | None = None,
+        name_weights: torch.FloatTensor | None = None,
         features: TowerFeatures | None = None,
         output_sequence: bool = False,
         output_memory: bool = False,
@@ -128,6 +133,8 @@ class TaggerModel(PreTrainedModel, GenerationMixin):
         Args:
             input_ids, attention_mask: int64 [B, L]; a row that attends to nothing has no text.
             pixel_values: float [B, I, 3, H, W]; pixel_mask: bool [B, I], True = a real photo.
+            lexical_ids, lexical_weights, name_ids, name_weights: what the processor read of the text for the lexical
+                head, see `LexicalFeatures`.
             features: what `encoder.run_towers` returned earlier; the towers then stay idle.
             output_sequence: also return the fused sequence.
             output_memory: also return what `generate` takes as `encoder_outputs`.
@@ -135,9 +142,9 @@ class TaggerModel(PreTrainedModel, GenerationMixin):
             decoder_input_ids, decoder_attention_mask, cache, use_cache: a step of generation.
             encoder_outputs: an earlier output's `memory`; the encoder then stays idle, and only `logits` are returned.
 
-        A modality that no row has is not run at all; within a batch its tower sees only the rows that have it. The
-        evidence of words and exemplars is fitted apart and joins in evaluation mode only: in training mode the logits
-        are the encoder's alone.
+        A modality that no row has is not run at all; within a batch its tower sees only the rows that have it. Lexical
+        head and kernel head are fitted apart and join in evaluation mode only: in training mode the logits are the tag
+        head's alone.
         """
         if labels is not None and decoder_input_ids is None:
             decoder_input_ids, use_cache = shift_right(labels), False
@@ -148,11 +155,10 @@ class TaggerModel(PreTrainedModel, GenerationMixin):
         encoded = self.encoder(input_ids, attention_mask, pixel_values, pixel_mask, features,
                                output_sequence or output_memory)
         encoder_logits = self.score(encoded.pooled, encoded.modality_pooled, encoded.present)
-        evidence, gate_features, logits = None, None, encoder_logits
+        sources, fusion_features, logits = None, None, encoder_logits
         if not self.training:
-            evidence, named = self._evidence(input_ids, attention_mask, encoded, encoder_logits)
-            gate_features = self.evidence_gate.features(named, encoded.present[:, IMAGE])
-            logits = self.evidence_gate(evidence, gate_features, self.candidate_attribute)
+            lexical = (lexical_ids, lexical_weights, name_ids, name_weights)
+            logits, sources, fusion_features = self.fuse(encoded, encoder_logits, lexical)
         tags = self.config.num_tags
         memory, written = None, {}
         if output_memory:
@@ -165,8 +171,8 @@ class TaggerModel(PreTrainedModel, GenerationMixin):
             tag_logits=logits[:, :tags],
             none_logits=logits[:, tags:],
             encoder_logits=encoder_logits,
-            evidence=evidence,
-            gate_features=gate_features,
+            source_logits=sources,
+            fusion_features=fusion_features,
             pooled=encoded.pooled,
             encoded=encoded if self.training else None,
             last_hidden_state=encoded.last_hidden_state,
@@ -230,21 +236,29 @@ class TaggerModel(PreTrainedModel, GenerationMixin):
         self.decoder_memory.tag_pieces = name_pieces(tags, tag_tokenizer).to(self.device)
         self.decoder_memory.slices = [(where.start, where.stop) for where in self.config.attribute_slices().values()]
 
-    def _evidence(self, input_ids, attention_mask, encoded, encoder_logits) -> tuple[torch.Tensor, torch.Tensor]:
-        """What every source says [B, S, C], the encoder first, and which attributes have a tag named, bool [B, A]."""
-        evidence = [encoder_logits[:, None].float()]
+    def fuse(self, encoded: TaggerEncoderOutput, encoder_logits: torch.Tensor,
+             lexical: tuple[torch.Tensor | None, ...]) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """All sources together.
+
+        Args:
+            encoded, encoder_logits: of the encoder and the tag head.
+            lexical: the four tensors of `LexicalFeatures`, all None where nothing was read of the text.
+
+        Returns logits [B, C], those of each source [B, S, C], and the fusion's features [B, A, F].
+        """
+        sources = [encoder_logits.float()]
         named = encoded.present.new_zeros(len(encoder_logits), len(self.config.attributes))
-        if self.words is not None and input_ids is None:
-            evidence.append(evidence[0].new_zeros(len(encoder_logits), self.config.word_views, encoder_logits.shape[1]))
-        elif self.words is not None:
-            attention_mask = torch.ones_like(input_ids) if attention_mask is None else attention_mask
+        if self.lexical_head is not None and lexical[0] is None:
+            sources.append(torch.zeros_like(sources[0]))
+        elif self.lexical_head is not None:
             # Words of a text that modality dropout has hidden must not speak either.
-            attention_mask = attention_mask * encoded.present[:, TEXT, None]
-            words, named = self.words(input_ids, attention_mask, self.candidate_attribute)
-            evidence.append(words)
-        if self.exemplars is not None:
-            evidence.append(self.exemplars(encoded.features.text, encoded.features.image, encoded.present))
-        return torch.cat(evidence, dim=1), named
+            logits, named = self.lexical_head(*lexical, encoded.present[:, TEXT], self.candidate_attribute)
+            sources.append(logits)
+        if self.kernel_head is not None:
+            sources.append(self.kernel_head(encoded.features.text, encoded.features.image, encoded.present))
+        sources = torch.stack(sources, dim=1)
+        features = self.logit_fusion.features(named, encoded.present[:, IMAGE])
+        return self.logit_fusion(sources, features, self.candidate_attribute), sources, features
 
     def score(self, pooled: torch.Tensor, modality_pooled: torch.Tensor, present: torch.Tensor) -> torch.Tensor:
         """Encoder logits [B, C] from pooled [B, H]; with late fusion from the two modalities [B, 2, H] apart."""
@@ -281,9 +295,9 @@ class TaggerModel(PreTrainedModel, GenerationMixin):
         return torch.cat(vectors)
 
     def name_tags(self, processor) -> None:
-        """Starts the tag head from the tags' names and teaches `WordEvidence` the tokenizer (a new model, once)."""
-        if self.words is not None:
-            self.words.set_tokenizer(processor.tokenizer, self.config.attributes)
+        """Starts the tag head from the tags' names, and tells the processor what the lexical head reads (a new model,
+        once)."""
+        processor.set_lexical(self.config.lexical_features)
         if isinstance(self.tag_head, NameHead) and self.config.text_config is not None:
             names = [f"{attribute['name']}: {tag}" for attribute in self.config.attributes for tag in attribute["tags"]]
             names += [f"{attribute['name']}: none" for attribute in self.config.attributes]
@@ -326,11 +340,11 @@ class TaggerModel(PreTrainedModel, GenerationMixin):
         self.candidate_attribute = candidate_attributes(self.config).to(old_attribute.device)
         order = torch.tensor(order, device=old_attribute.device)
         self.tag_head.grow(order, old_attribute, self.candidate_attribute, self.encode_names(names, processor))
-        if self.words is not None:
-            self.words.grow(order, old_attribute, self.candidate_attribute, entries)
-        if self.exemplars is not None:
-            self.exemplars.grow(order)
-        self.evidence_gate.grow(order)
+        if self.lexical_head is not None:
+            self.lexical_head.grow(order, old_attribute, self.candidate_attribute)
+            processor.set_lexical(self.config.lexical_features)
+        if self.kernel_head is not None:
+            self.kernel_head.grow(order, self.candidate_attribute)
         if self.decoder is not None:
             self._tell_tags(processor.tag_tokenizer)
 

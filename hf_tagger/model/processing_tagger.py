@@ -11,6 +11,7 @@ from transformers import BatchFeature, PreTrainedTokenizerFast, ViTImageProcesso
 from transformers.processing_utils import ProcessorMixin
 
 from .images import read_pixels
+from .lexical_features import LexicalFeatures
 from .products import collate, tokenize
 
 TAG_TOKENIZER = "tag_tokenizer"
@@ -26,6 +27,7 @@ class TaggerProcessor(ProcessorMixin):
         text_prefix: put before every text, for encoders trained with one ("query: " for the E5 family).
         max_length: tokens after which a text is cut.
         modalities: of "text" and "image", those that the model reads; default: those a part is given for.
+        lexical: arguments of the `LexicalFeatures` that the model's lexical head reads; None: it has none.
         writes_tags: whether a tag tokenizer is saved beside the other parts, in the folder `tag_tokenizer`.
 
     `tag_tokenizer` is what a decoder's tokens mean, None for a model without one.
@@ -38,6 +40,7 @@ class TaggerProcessor(ProcessorMixin):
         text_prefix: str = "",
         max_length: int = 64,
         modalities: Sequence[str] | None = None,
+        lexical: dict[str, Any] | None = None,
         writes_tags: bool = False,
         **kwargs,
     ):
@@ -49,8 +52,14 @@ class TaggerProcessor(ProcessorMixin):
         image_processor = ViTImageProcessor() if image_processor is None else image_processor
         tokenizer = _no_tokenizer() if tokenizer is None else tokenizer
         super().__init__(image_processor, tokenizer, **kwargs)
+        self.set_lexical(lexical)
         self.writes_tags = writes_tags
         self.tag_tokenizer = None
+
+    def set_lexical(self, lexical: dict[str, Any] | None) -> None:
+        """What the lexical head reads from now on, see `TaggerConfig.lexical_features`."""
+        self.lexical = lexical
+        self._lexical_features = None if lexical is None else LexicalFeatures(**lexical)
 
     def set_tag_tokenizer(self, tag_tokenizer: PreTrainedTokenizerFast) -> None:
         self.tag_tokenizer, self.writes_tags = tag_tokenizer, True
@@ -101,8 +110,9 @@ class TaggerProcessor(ProcessorMixin):
             images: per product a (possibly empty) list of photos, in any form `load_image` takes.
 
         Returns:
-            `input_ids`, `attention_mask` int64 [B, L] (all-zero mask where there is no text) and `pixel_values` float32
-            [B, I, 3, H, W], `pixel_mask` bool [B, I]; what the model has no tower for, or no product has, is left out.
+            `input_ids`, `attention_mask` int64 [B, L] (all-zero mask where there is no text), what the lexical head
+            reads of the whole text (see `LexicalFeatures`), and `pixel_values` float32 [B, I, 3, H, W], `pixel_mask`
+            bool [B, I]; what the model has no tower for, or no product has, is left out.
 
         Raises:
             ValueError: neither text nor images given, or their lengths differ.
@@ -122,8 +132,13 @@ class TaggerProcessor(ProcessorMixin):
         """As `__call__`, of photos that `pixels` has resized."""
         photo_format = {"size": self.image_size, "mean": self.image_processor.image_mean,
                         "std": self.image_processor.image_std} if self.reads_images else None
-        batch = collate(texts, photos, self._encode if self.reads_text else None, photo_format)
+        batch = collate(texts, photos, self._encode if self.reads_text else None, photo_format, self._lexical_features)
         return {name: torch.from_numpy(array) for name, array in batch.items()}
+
+    def lexical_features(self, texts: Sequence[str | None]) -> dict[str, torch.Tensor]:
+        """The lexical head's features of texts, any of which may be None; nothing for a model without one."""
+        found = {} if self._lexical_features is None else self._lexical_features(texts)
+        return {name: torch.from_numpy(array) for name, array in found.items()}
 
     def tokenize(self, texts: Sequence[str | None]) -> dict[str, torch.Tensor]:
         """`input_ids`, `attention_mask` int64 [B, L] of texts, none of which may be there."""

@@ -92,7 +92,7 @@ def _read(product, reads_text: bool, reads_photos: bool,
 
 
 def collate(texts: Sequence[str | None], photos: Sequence[Sequence[np.ndarray]], encode: Callable | None = None,
-            photo_format: Mapping[str, Any] | None = None) -> dict[str, np.ndarray]:
+            photo_format: Mapping[str, Any] | None = None, lexical: Callable | None = None) -> dict[str, np.ndarray]:
     """Texts and resized photos, an entry per product -> the arrays of `TaggerProcessor`, but for those that no product
     has anything for.
 
@@ -100,10 +100,12 @@ def collate(texts: Sequence[str | None], photos: Sequence[Sequence[np.ndarray]],
         photos: uint8 [H, W, 3] each, any number per product.
         encode: texts -> (token ids, attention mask), each [B, L]; None where no text is read.
         photo_format: `size`, `mean`, `std` as of `stack_photos`; None where no photo is read.
+        lexical: the `LexicalFeatures` of the model's lexical head; None where it has none.
     """
     batch = {}
     if encode is not None and any(texts):
         batch |= tokenize(texts, encode)
+        batch |= {} if lexical is None else lexical(texts)
     if photo_format is not None and any(map(len, photos)):
         batch |= stack_photos(photos, **photo_format)
     return batch

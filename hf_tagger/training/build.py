@@ -7,7 +7,7 @@ import torch
 from peft import PeftModel
 from transformers import ViTImageProcessor, set_seed
 
-from hf_tagger.catalog.collate import model_inputs
+from hf_tagger.catalog.collate import tower_inputs
 from hf_tagger.model.configuration_tagger import TaggerConfig
 from hf_tagger.model.modeling_tagger import TaggerModel
 from hf_tagger.model.processing_tagger import TaggerProcessor
@@ -44,22 +44,21 @@ def build_model(
         text = load_text_backbone(settings.text_backbone, texts)
     if vision is None and settings.vision_backbone:
         vision = load_vision_backbone(settings.vision_backbone, settings.vision_weights)
-    words = settings.words
+    lexical, kernel = settings.lexical, settings.kernel
     config = TaggerConfig(
         attributes=attributes,
         text_config=text.config if text else None,
         vision_config=_sized(vision_config(vision), settings.image_size) if vision else None,
         image_mean=list(vision.mean) if vision else [0.5] * 3,
         image_std=list(vision.std) if vision else [0.5] * 3,
-        word_views=2 if words.masked_view else 1,
-        lexical_buckets=words.buckets if text else 0,
-        lexical_char_ngrams=words.char_ngrams,
-        lexical_word_ngrams=words.word_ngrams,
-        exemplars=settings.exemplars.count,
-        exemplar_dim=settings.exemplars.dim,
-        exemplar_width=settings.exemplars.width,
-        exemplar_kernels=settings.exemplars.kernels if settings.exemplars.count else [],
-        name_match=words.names and text is not None,
+        lexical_buckets=lexical.buckets if text else 0,
+        lexical_char_ngrams=lexical.char_ngrams,
+        lexical_word_ngrams=lexical.word_ngrams,
+        name_match=lexical.name_match and text is not None,
+        kernel_landmarks=kernel.landmarks,
+        kernel_dim=kernel.dim,
+        kernel_width=kernel.width,
+        kernels=_useful_kernels(kernel.kernels, text is not None, vision is not None) if kernel.landmarks else [],
         **{name: getattr(settings, name) for name in CONFIG_FIELDS},
     )
     set_seed(seed)
@@ -74,6 +73,15 @@ def build_model(
                                 max_length=settings.max_length)
     model.name_tags(processor)
     return model.to(memory_format=torch.channels_last), processor
+
+
+def _useful_kernels(kernels: list[dict[str, float]], text: bool, photos: bool) -> list[dict[str, float]]:
+    """What of the kernels differs in a model that reads these modalities: without photos all look at the text alone."""
+    seen = [{name: weight for name, weight in kernel.items() if (text if name == "text" else photos)}
+            for kernel in kernels]
+    if not photos:
+        seen = [{"text": 1.0}]
+    return [kernel for kernel in seen if kernel]
 
 
 def load_model(path: str) -> tuple[TaggerModel, TaggerProcessor]:
@@ -105,7 +113,7 @@ def fit_standardise(model: TaggerModel, settings: ModelSettings, batches: Iterab
             break
         if not batch["ids"]:
             continue
-        features = model.encoder.run_towers(**model_inputs(batch, model.device))
+        features = model.encoder.run_towers(**tower_inputs(batch, model.device))
         for index, name in enumerate(found):
             vectors = getattr(features, name)
             if vectors is not None:
@@ -117,26 +125,24 @@ def fit_standardise(model: TaggerModel, settings: ModelSettings, batches: Iterab
 
 
 def with_lora(model: TaggerModel, settings: LoraSettings) -> PeftModel:
-    """Adapters on the towers; heads, gate and word evidence are saved along with them. What the tokenizer alone
-    determines stays in the base model."""
-    modules = ["evidence_gate", "tag_head", "late_weights", "exemplars", "decoder_memory", "decoder"]
+    """Adapters on the towers; all heads and the logit fusion are saved along with them."""
+    modules = ["tag_head", "late_weights", "lexical_head", "kernel_head", "logit_fusion", "decoder_memory", "decoder"]
     modules = [name for name in modules if getattr(model, name, None) is not None]
     sequence_read = model.config.fusion == "attention" or model.decoder is not None
     unused = () if sequence_read else ("text_token_projection", "image_token_projection")
     modules += [f"encoder.{name}" for name, _ in model.encoder.named_children()
                 if tower_of(f"encoder.{name}.weight") is None and name not in unused]
-    if model.words is not None:
-        modules += [f"words.{name}" for name in ("lexical", "names") if getattr(model.words, name) is not None]
     return apply_lora(model, settings, modules)
 
 
 def set_trainable(model: torch.nn.Module, phase: PhaseSettings, lora: bool, embeddings: bool = False) -> None:
-    """Lets the parts move that the phase names. Word evidence and gate are fitted apart and never move here."""
+    """Lets the parts move that the phase names. Lexical head, kernel head and logit fusion are fitted apart and never
+    move here."""
     attention = model.config.fusion == "attention"
     frozen = re.compile("|".join(f"(?:{pattern})" for pattern in phase.frozen) or r"(?!)")
     for name, parameter in model.named_parameters():
         tower = tower_of(name)
-        if ".original_module." in name or re.search(r"(^|\.)(words|evidence_gate|exemplars)\.", name):
+        if ".original_module." in name or re.search(r"(^|\.)(lexical_head|kernel_head|logit_fusion)\.", name):
             wanted = False
         elif tower is None:
             wanted = part_of(name, attention) in phase.train

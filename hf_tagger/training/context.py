@@ -68,8 +68,8 @@ def start_run(settings: RunSettings, data: dict, resume: bool = False) -> RunCon
         kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=True)],
         mixed_precision=precision,
     )
-    if settings.gate.folds and accelerator.num_processes > 1:
-        raise ConfigError("gate.folds: sources are refitted by one process; start one, or set gate.folds: 0")
+    if settings.logit_fusion.folds and accelerator.num_processes > 1:
+        raise ConfigError("logit_fusion.folds: sources are refitted by one process; start one, or set it to 0")
     computes = accelerator.device.type
     if computes == "cpu":
         threads = set_cpu_threads(settings.training.threads)

@@ -48,8 +48,8 @@ class DistillSettings(RunSettings):
         if self.start_from or self.model.decoder is not None or self.augmentation is not None:
             raise ValueError("distillation trains the closed tags of a new student: leave start_from, model.decoder "
                              "and augmentation out, and add a decoder to the student later")
-        if self.gate.folds:
-            raise ValueError("gate.folds fits heads again without the teacher: set gate.folds: 0")
+        if self.logit_fusion.folds:
+            raise ValueError("logit_fusion.folds fits heads again without the teacher: set it to 0")
         for phase in self.phases:
             if phase.cached_views > self.distillation.views:
                 raise ValueError(f"phase {phase.name!r} has {phase.cached_views} cached_views, the teacher is asked "
@@ -264,17 +264,18 @@ def cuts_alike(processor, other) -> bool:
 
 def copy_fitting(student: TaggerModel, teacher: TaggerModel, same_pieces: bool) -> list[str]:
     """Starts every part of the student outside its towers that has the same tensors as the teacher's from those;
-    returns the parts' names. Exemplars are remembered as the towers see them: those are fitted anew."""
+    returns the parts' names. The kernel head compares products as the towers see them: it is fitted anew."""
     copied = []
     for name in ("encoder.text_projection", "encoder.image_projection", "encoder.proxies", "encoder.fusion", "tag_head",
-                 "late_weights", "words", "evidence_gate"):
+                 "late_weights", "lexical_head", "logit_fusion"):
         mine, theirs = (_part(model, name) for model in (student, teacher))
         if mine is None or theirs is None:
             continue
         shapes = [{key: tensor.shape for key, tensor in part.state_dict().items()} for part in (mine, theirs)]
-        if shapes[0] != shapes[1] or (name == "words" and not _same_words(student, teacher, same_pieces)):
+        if shapes[0] != shapes[1] or (name == "lexical_head" and student.config.lexical_features
+                                      != teacher.config.lexical_features):
             continue
-        if name == "evidence_gate" and not _same_sources(student, teacher):
+        if name == "logit_fusion" and student.config.sources != teacher.config.sources:
             continue
         mine.load_state_dict(theirs.state_dict())
         copied.append(name)
@@ -285,13 +286,3 @@ def _part(model: TaggerModel, name: str):
     for step in name.split("."):
         model = getattr(model, step, None)
     return model
-
-
-def _same_words(student: TaggerModel, teacher: TaggerModel, same_pieces: bool) -> bool:
-    ngrams = [(list(model.config.lexical_char_ngrams), model.config.lexical_word_ngrams)
-              for model in (student, teacher)]
-    return same_pieces and ngrams[0] == ngrams[1]
-
-
-def _same_sources(student: TaggerModel, teacher: TaggerModel) -> bool:
-    return (student.words is None, student.exemplars is None) == (teacher.words is None, teacher.exemplars is None)

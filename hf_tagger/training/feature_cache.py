@@ -71,4 +71,4 @@ def _texts_alone(batches: Iterator[dict[str, Any]]) -> Iterator[dict[str, Any]]:
     for batch in batches:
         none = torch.zeros(len(batch["ids"]), 1, dtype=torch.long)
         texts = {name: batch.get(name, none) for name in ("input_ids", "attention_mask")}
-        yield texts | {name: batch[name] for name in ("ids", "tags", "tag_labels") if name in batch}
+        yield texts | {name: batch[name] for name in ("ids", "tags", "texts", "tag_labels") if name in batch}

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from hf_tagger.catalog.collate import model_inputs, padded
+from hf_tagger.catalog.collate import padded, tower_inputs
 from hf_tagger.catalog.free_form import FreeForm, TargetEncoder
 from hf_tagger.evaluation.progress import progress_bar
 from hf_tagger.model.towers import TowerFeatures
@@ -22,7 +22,7 @@ class FeatureLoader:
     Args:
         text, image: one float16 array [N, F] per view, memory-mapped; empty where the model has no such tower.
         present: bool [N, 2] per view.
-        input_ids, attention_mask: int32 [N, L], the tokens of view 0 (None where nobody has text).
+        texts: what was read of view 0, None for a product without text.
         tag_labels: float [N, T]; ids: N product ids; tags: as in their records.
         repeats: how often each product is drawn per epoch, on average [N].
         sequences: for a decoder, token states of text and photos and the text's token ids, per view.
@@ -34,8 +34,7 @@ class FeatureLoader:
     text: list[np.ndarray] = field(default_factory=list)
     image: list[np.ndarray] = field(default_factory=list)
     present: list[np.ndarray] = field(default_factory=list)
-    input_ids: torch.Tensor | None = None
-    attention_mask: torch.Tensor | None = None
+    texts: list[str | None] = field(default_factory=list)
     tag_labels: np.ndarray | None = None
     ids: list[str] = field(default_factory=list)
     tags: list[dict] = field(default_factory=list)
@@ -152,7 +151,6 @@ def store_features(
     loader = FeatureLoader(batch_size, seed, encode_targets=encode_targets)
     model.eval()
     labels: list[np.ndarray] = []
-    tokens: list[dict[str, Any]] = []
     for view, batches in enumerate(views):
         ids: list[str] = []
         present: list[np.ndarray] = []
@@ -163,7 +161,7 @@ def store_features(
             for batch in progress_bar(batches, desc=f"features, view {view + 1}", unit="batch", leave=False):
                 if not batch["ids"]:
                     continue
-                inputs = model_inputs(batch, model.device)
+                inputs = tower_inputs(batch, model.device)
                 features = model.encoder.run_towers(**inputs, output_states=bool(sequences))
                 _append_sequences(sequences, features, inputs, len(batch["ids"]))
                 for name, file in (("text", text_file), ("image", image_file)):
@@ -177,7 +175,7 @@ def store_features(
                 ids += batch["ids"]
                 if view == 0:
                     labels.append(batch["tag_labels"].numpy())
-                    tokens.append({key: batch[key] for key in ("ids", "input_ids", "attention_mask") if key in batch})
+                    loader.texts += batch["texts"]
                     loader.tags += batch["tags"]
                     loader.repeats += [repeat_factor(tags) for tags in batch["tags"]]
                     if encode_targets is not None:
@@ -192,22 +190,7 @@ def store_features(
             array = np.memmap(paths[name], np.float16, "r", shape=(len(ids), width))
             getattr(loader, name).append(array)
     loader.tag_labels = np.concatenate(labels)
-    loader.input_ids, loader.attention_mask = (_stacked(tokens, name) for name in ("input_ids", "attention_mask"))
     return loader
-
-
-def _stacked(batches: list[dict[str, Any]], name: str) -> torch.Tensor | None:
-    """[N, L] from the token tensors of batches of any lengths; zeros for a batch in which nobody has text."""
-    width = max((batch[name].shape[1] for batch in batches if name in batch), default=0)
-    if not width:
-        return None
-    rows = torch.zeros(sum(len(batch["ids"]) for batch in batches), width, dtype=torch.int32)
-    start = 0
-    for batch in batches:
-        if name in batch:
-            rows[start:start + len(batch["ids"]), :batch[name].shape[1]] = batch[name]
-        start += len(batch["ids"])
-    return rows
 
 
 def _open_sequences(model, folder: Path, view: int) -> dict[str, Ragged]:

@@ -28,7 +28,7 @@ class LossSettings:
         logit_adjustment_tau: of `single` attributes, in [0, 1]: tau x log(training products of the tag) is added to
             each logit while training (logit adjustment, Menon et al. 2021, arXiv 2007.07314; with 1 the balanced
             softmax of Ren et al. 2020, arXiv 2007.10740). 0 is plain cross-entropy, 1 trains as if every tag were
-            equally frequent, which costs accuracy on a very skewed attribute. One number, or {attribute: number} with
+            equally frequent: rare tags gain more than accuracy loses. One number, or {attribute: number} with
             0 for those not named.
         gamma_negative, gamma_positive, margin: focusing of negatives and positives and the probability margin of
             the asymmetric loss.
@@ -40,7 +40,7 @@ class LossSettings:
 
     multi: str = "asymmetric"
     label_smoothing: float = 0.0
-    logit_adjustment_tau: float | dict[str, float] = 0.0
+    logit_adjustment_tau: float | dict[str, float] = 1.0
     gamma_negative: float = 4.0
     gamma_positive: float = 0.0
     margin: float = 0.05

@@ -70,7 +70,7 @@ def start_training(
     loop = TrainingLoop(run.accelerator, settings.training, loss, evaluate, run.checkpoints, batches.data.quarantine,
                         sequence_loss, distillation, run.log.say)
     start = None
-    if settings.gate.folds:
+    if settings.logit_fusion.folds:
         start = {name: tensor.clone() for name, tensor in kept_tensors(model, set()).items()}
     if run.resumable:
         loop.resume(model)

@@ -1,5 +1,4 @@
-"""Fits heads, word evidence and exemplars again and again on frozen features: the towers run once, however many fits
-there are."""
+"""Fits all that scores a tag again and again on frozen features: the towers run once, however many fits there are."""
 
 import tempfile
 import weakref
@@ -21,7 +20,7 @@ from hf_tagger.training.context import RunContext
 from hf_tagger.training.data import TrainingData
 from hf_tagger.training.features import FeatureLoader, store_features
 from hf_tagger.training.folds import stratified_folds
-from hf_tagger.training.frozen_heads import fit_exemplars_on, fit_words_on, parts_of
+from hf_tagger.training.frozen_heads import fit_kernel_on, fit_lexical_on, parts_of
 from hf_tagger.training.loop import TrainingLoop, kept_tensors, load_kept
 from hf_tagger.training.losses import TaggingLoss
 from hf_tagger.training.phases import Training
@@ -32,13 +31,12 @@ HEADS = PhaseSettings(name="heads", train=["heads"], cached_views=1, epochs=20, 
 
 
 def heads_only(settings: RunSettings) -> RunSettings:
-    """The run of which only heads and words are fitted: its first phase on cached features, no adapters, exemplars
-    or decoder, and the words of texts as they are. Raises ConfigError for `attention` fusion."""
+    """The run of which only heads are fitted: its first phase on cached features, no adapters, kernel head or decoder.
+    Raises ConfigError for `attention` fusion."""
     if settings.model.fusion == "attention":
         raise ConfigError("model.fusion: attention needs token states, which stored features do not keep; "
                           "take another one here: --model.fusion concat")
-    model = replace(settings.model, words=replace(settings.model.words, masked_view=False),
-                    exemplars=replace(settings.model.exemplars, count=0), decoder=None)
+    model = replace(settings.model, kernel=replace(settings.model.kernel, landmarks=0), decoder=None)
     phase = next((phase for phase in settings.phases if phase.cached_views), HEADS)
     phase = replace(phase, train=["heads"], evaluate_every=0)
     return replace(settings, model=model, lora=None, phases=[phase], save_adapter=False)
@@ -88,13 +86,13 @@ class RefittedHeads:
         return heads
 
     def fit(self, rows: np.ndarray) -> None:
-        """Fits words, heads and exemplars anew, from where they started, on these rows (int [n])."""
+        """Fits all heads anew, from where they started, on these rows (int [n])."""
         run, settings = self.run, self.run.settings
         load_kept(self.model, self._start)
         set_seed(settings.seed)
-        if self.model.words is not None and self._store.input_ids is not None:
-            fit_words_on(self.model, lambda: self._texts(self._store, rows), lambda: self._texts(self._masked, rows),
-                         settings.model.words)
+        if self.model.lexical_head is not None:
+            texts = ((self._store.texts[row], self.tag_labels[row]) for row in rows if self._store.texts[row])
+            fit_lexical_on(self.model, texts, settings.model.lexical)
         drawn = np.zeros(len(self.ids))
         drawn[rows] = np.array(self._store.repeats)[rows]
         loss = TaggingLoss(self.model.config.attributes, settings.training.loss)
@@ -104,21 +102,17 @@ class RefittedHeads:
             loader = replace(self._store, batch_size=size, repeats=drawn.tolist())
             set_trainable(self.model, phase, lora=False)
             loop.run_phase(index, phase, self.model, loader, -(-len(rows) // size))
-        if self.model.exemplars is not None:
-            fit_exemplars_on(self.model, self._store, self._masked, settings.model, rows)
-
-    def _texts(self, store: FeatureLoader, rows: np.ndarray):
-        return ((store.input_ids[part].long(), store.attention_mask[part].long(),
-                 torch.from_numpy(self.tag_labels[part])) for part in parts_of(rows))
+        if self.model.kernel_head is not None:
+            fit_kernel_on(self.model, self._store, self._masked, settings.model.kernel, rows)
 
     def _outputs(self, rows: np.ndarray, text: FeatureLoader | None, image: bool = True):
         """`TaggerOutput` of these rows [at most `ROWS_AT_ONCE`], read from `text` (None: without text) and photos."""
         device = self.model.device
         features = self._store.batch(rows.tolist(), [0] * len(rows))["features"]
-        tokens = {}
-        if text is not None and text.input_ids is not None:
-            tokens = {"input_ids": text.input_ids[rows].long().to(device),
-                      "attention_mask": text.attention_mask[rows].long().to(device)}
+        words = {}
+        if text is not None and self.model.lexical_head is not None:
+            words = self.batches.processor.lexical_features([text.texts[row] for row in rows])
+            words = {name: tensor.to(device) for name, tensor in words.items()}
         if text is not None and text is not self._store:
             told = text.batch(rows.tolist(), [0] * len(rows))["features"]
             features = replace(features, text=told.text,
@@ -128,11 +122,11 @@ class RefittedHeads:
             present=(features.present & shown).to(device),
             text=None if text is None or features.text is None else features.text.to(device),
             image=None if not image or features.image is None else features.image.to(device))
-        return self.model(features=features, **tokens)
+        return self.model(features=features, **words)
 
     @torch.no_grad()
     def scores(self, rows: np.ndarray, words: bool = True) -> np.ndarray:
-        """Probabilities of tags, float [n, T], of these rows by the last fit, with or without the word evidence."""
+        """Probabilities of tags, float [n, T], of these rows by the last fit, with or without the lexical head."""
         self.model.eval()
         tags = self.model.config.num_tags
         found = [np.zeros((0, tags), np.float32)]
@@ -153,9 +147,9 @@ class RefittedHeads:
         return np.concatenate(found)
 
     @torch.no_grad()
-    def evidence(self, rows: np.ndarray) -> Iterator[tuple[torch.Tensor, torch.Tensor, torch.Tensor]]:
-        """What `fit_gate` reads, of these rows: as they are, without the words of their tags, without their text,
-        without their photo."""
+    def source_rows(self, rows: np.ndarray) -> Iterator[tuple[torch.Tensor, torch.Tensor, torch.Tensor]]:
+        """What `fit_logit_fusion` reads, of these rows: as they are, without the words of their tags, without their
+        text, without their photo."""
         self.model.eval()
         ways = [(self._store, True), (self._masked, True), (None, True), (self._store, False)]
         for text, image in ways if self._masked is not None else ways[:1] + ways[2:]:
@@ -166,7 +160,7 @@ class RefittedHeads:
                 part = part[there]
                 if len(part):
                     outputs = self._outputs(part, text, image)
-                    yield (outputs.evidence, outputs.gate_features,
+                    yield (outputs.source_logits, outputs.fusion_features,
                            torch.from_numpy(self.tag_labels[part]).to(self.model.device))
 
     def out_of_fold(self, fold: np.ndarray) -> np.ndarray:
@@ -176,10 +170,10 @@ class RefittedHeads:
             scores[held_out] = self.scores(held_out)
         return scores
 
-    def out_of_fold_evidence(self, fold: np.ndarray, chosen: np.ndarray) -> Iterator[tuple[torch.Tensor, ...]]:
-        """`evidence` of the chosen rows (bool [N]), each by a fit on the rows of other folds (fold int [N])."""
+    def out_of_fold_rows(self, fold: np.ndarray, chosen: np.ndarray) -> Iterator[tuple[torch.Tensor, ...]]:
+        """`source_rows` of the chosen rows (bool [N]), each by a fit on the rows of other folds (fold int [N])."""
         for held_out in self._folds(fold):
-            yield from self.evidence(held_out[chosen[held_out]])
+            yield from self.source_rows(held_out[chosen[held_out]])
 
     def _folds(self, fold: np.ndarray) -> Iterator[np.ndarray]:
         for number in np.unique(fold):
@@ -188,15 +182,15 @@ class RefittedHeads:
             yield np.flatnonzero(fold == number)
 
 
-def out_of_fold_evidence(run: RunContext, training: Training) -> Iterator[tuple[torch.Tensor, ...]]:
-    """What all sources say of training products when they are fitted without them: at most `gate.max_rows` products,
-    nothing without `gate.folds`. Leaves the model as it was."""
-    settings, model = run.settings.gate, training.model
+def out_of_fold_rows(run: RunContext, training: Training) -> Iterator[tuple[torch.Tensor, ...]]:
+    """What all sources say of training products when they are fitted without them: at most `logit_fusion.max_rows`
+    products, nothing without `logit_fusion.folds`. Leaves the model as it was."""
+    settings, model = run.settings.logit_fusion, training.model
     if not settings.folds:
         return
     store = training.features.plain()
     # Products of one text stay together: their words would know the answer.
-    texts = store.ids if store.input_ids is None else [row.tobytes() for row in store.input_ids.numpy()]
+    texts = [text or product for text, product in zip(store.texts, store.ids, strict=True)]
     tags = (np.flatnonzero(row == 1) for row in store.tag_labels)
     fold = stratified_folds(texts, tags, settings.folds, run.settings.seed)
     chosen = np.zeros(len(fold), bool)
@@ -204,5 +198,5 @@ def out_of_fold_evidence(run: RunContext, training: Training) -> Iterator[tuple[
     fitted = {name: tensor.clone() for name, tensor in kept_tensors(model, set()).items()}
     load_kept(model, training.start)
     masked = training.features.masked() if model.config.text_config is not None else None
-    yield from RefittedHeads(run, training.batches, store, masked).out_of_fold_evidence(fold, chosen)
+    yield from RefittedHeads(run, training.batches, store, masked).out_of_fold_rows(fold, chosen)
     load_kept(model, fitted)

@@ -51,7 +51,7 @@ def fit_feature_scales(run: RunContext, batches: Batches) -> None:
     """Sets the scale of the towers' features in a new model, before any training; a resumed run has it in its
     checkpoint."""
     # Where sources are fitted again out of fold, these start from the untrained model, in a resumed run, too.
-    if run.settings.start_from or run.resumable and not run.settings.gate.folds:
+    if run.settings.start_from or run.resumable and not run.settings.logit_fusion.folds:
         return
     sample = batches.data.loader("train", batches.collator(), batches.reader, whole=True, shuffle=True)
     with run.accelerator.autocast():

@@ -22,7 +22,7 @@ from hf_tagger.training.batches import Batches
 from hf_tagger.training.build import set_trainable
 from hf_tagger.training.context import RunContext, start_run
 from hf_tagger.training.data import read_catalog
-from hf_tagger.training.gate import GateSettings
+from hf_tagger.training.logit_fusion import LogitFusionSettings
 from hf_tagger.training.lora import count_parameters, find_towers
 from hf_tagger.training.optimizer import OPTIMIZERS, parameter_groups
 from hf_tagger.training.phases import Training, start_training, train_phase
@@ -65,8 +65,8 @@ def timed_settings(settings: RunSettings, phase: PhaseSettings, folder: Path) ->
     of features, words) left unfitted, for a step takes the same time either way."""
     model = settings.model if "decoder" in phase.train else replace(settings.model, decoder=None)
     return replace(
-        settings, output_dir=str(folder), phases=[phase], model=model, gate=GateSettings(), save_adapter=False,
-        training=replace(settings.training, checkpoint_steps=0, log_with=[]),
+        settings, output_dir=str(folder), phases=[phase], model=model, logit_fusion=LogitFusionSettings(),
+        save_adapter=False, training=replace(settings.training, checkpoint_steps=0, log_with=[]),
         evaluation=replace(settings.evaluation, validation=""))
 
 

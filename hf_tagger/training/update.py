@@ -97,11 +97,11 @@ def replay_share(corrected_products: int, products: int, each: float) -> float:
 
 def update_settings(settings: RunSettings, start_from: str, output_dir: str, towers: bool) -> RunSettings:
     """The run that made a model -> the run that goes on from it."""
-    # No exemplars are fitted anew, for most products are not there: the towers must then stay as they are.
+    # The kernel head is not fitted anew, for most products are not there: the towers must then stay as they are.
     phases = [HEADS, TOWERS] if towers else [HEADS]
     return replace(settings, start_from=start_from, output_dir=output_dir, model=ModelSettings(), phases=phases,
                    lora=settings.lora if towers else None, augmentation=None, save_adapter=False,
-                   gate=replace(settings.gate, folds=0))
+                   logit_fusion=replace(settings.logit_fusion, folds=0))
 
 
 def joined(one: Predictions, other: Predictions) -> Predictions:

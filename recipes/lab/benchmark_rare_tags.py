@@ -34,8 +34,8 @@ from hf_tagger.evaluation.machine import describe_machine
 from hf_tagger.model.kernel_head import feature_blocks
 from hf_tagger.training.arguments import RunSettings, load_run
 from hf_tagger.training.build import build_model
-from hf_tagger.training.exemplars import ExemplarSettings
 from hf_tagger.training.features import store_features
+from hf_tagger.training.kernel import KernelSettings
 from hf_tagger.training.losses import LossSettings
 from hf_tagger.training.rare_tags import balanced_losses, tag_embeddings
 
@@ -139,8 +139,8 @@ def extract(settings: RunSettings, options: argparse.Namespace, tags: list[str])
     if attribute is None:
         raise ConfigError(f"--attribute: the catalogue has no {options.attribute!r}."
                           f"{did_you_mean(options.attribute, schema.attributes)}")
-    model_settings = replace(settings.model, exemplars=ExemplarSettings(),
-                             words=replace(settings.model.words, buckets=0, names=False))
+    model_settings = replace(settings.model, kernel=KernelSettings(),
+                             lexical=replace(settings.model.lexical, buckets=0, name_match=False))
     attribute = {"name": options.attribute, "kind": "single", "tags": tags}
     records = (record for record in catalog.records("train") if not isinstance(record, Refusal))
     texts = (record["text"] for record in records if record["text"])
@@ -155,7 +155,7 @@ def extract(settings: RunSettings, options: argparse.Namespace, tags: list[str])
             found[split] = torch.from_numpy(np.array(features.text[0])), torch.from_numpy(np.array(features.image[0]))
             stored |= {f"{split}_ids": np.array(features.ids), f"{split}_labels": features.tag_labels.astype(np.int8)}
         blocks = feature_blocks(model.encoder.feature_widths, model.encoder.stage_widths)
-        compress = Compressor(blocks, ExemplarSettings().kernels[0], *found["train"], options.width)
+        compress = Compressor(blocks, KernelSettings().kernels[0], *found["train"], options.width)
         stored |= {f"{split}_vectors": compress(*found[split]).numpy() for split in SPLITS}
     return stored | {"tag_embeddings": tag_embeddings(model, processor).numpy()}
 

@@ -5,9 +5,10 @@
 
 Trains the heads of the configuration on features of its frozen towers, once per seed, then, from those very weights,
 each method's augmentation phase (settings: the `augmentation` section of the configuration). Scores the encoder's own
-logits on the test split, text and photo: word and exemplar evidence is left out, for the phase changes neither. Writes
-OUTPUT/full_task.{json,md}, with the seconds that each phase took beside those of training the heads. The features are
-seen once for all seeds: seeds differ in weights and batches. Choose settings with `--evaluation.split validation`.
+logits on the test split, text and photo: lexical head and kernel head are left out, for the phase changes neither.
+Writes OUTPUT/full_task.{json,md}, with the seconds that each phase took beside those of training the heads. The
+features are seen once for all seeds: seeds differ in weights and batches. Choose settings with `--evaluation.split
+validation`.
 """
 
 import argparse
@@ -30,8 +31,8 @@ from hf_tagger.training.arguments import RunSettings, load_run
 from hf_tagger.training.batches import Batches
 from hf_tagger.training.context import start_run
 from hf_tagger.training.data import read_catalog
-from hf_tagger.training.exemplars import ExemplarSettings
 from hf_tagger.training.features import FeatureLoader, store_features
+from hf_tagger.training.kernel import KernelSettings
 from hf_tagger.training.phases import start_training, train_phase
 from hf_tagger.training.rare_tags import augment_rare_tags
 from hf_tagger.training.starting_model import fit_feature_scales, starting_model
@@ -101,8 +102,8 @@ def parse(arguments: list[str]) -> tuple[argparse.Namespace, list[str]]:
 
 
 def encoder_only(settings: RunSettings, seed: int, folder: Path) -> RunSettings:
-    model = replace(settings.model, exemplars=ExemplarSettings(),
-                    words=replace(settings.model.words, buckets=0, names=False))
+    model = replace(settings.model, kernel=KernelSettings(),
+                    lexical=replace(settings.model.lexical, buckets=0, name_match=False))
     return replace(settings, model=model, seed=seed, output_dir=str(folder), augmentation=None)
 
 

@@ -44,7 +44,7 @@ def main(arguments: list[str]) -> int:
             if name not in STRATEGIES:
                 raise ConfigError(f"there is no strategy {name!r}.{did_you_mean(name, STRATEGIES)}")
         settings, data = load_run(options.config, overrides)
-        settings = heads_only(replace(settings, gate=replace(settings.gate, folds=0)))
+        settings = heads_only(replace(settings, logit_fusion=replace(settings.logit_fusion, folds=0)))
         run = start_run(settings, data)
         catalogue = read_catalog(run)
         heads = RefittedHeads.of_splits(run, catalogue, ("train", settings.evaluation.split))

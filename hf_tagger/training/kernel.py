@@ -1,0 +1,228 @@
+"""Fits the kernel head: chooses its landmarks and solves the ridge regression, in closed form."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from hf_tagger.catalog.collate import UNKNOWN
+from hf_tagger.model.kernel_head import LOGIT_SCALE, MODES, KernelHead
+
+# Logit of a "none" that no training row of a `single` attribute has.
+NEVER = -30.0
+BLOCKS = ("text", "final", "early", "late", "grid", "histogram")
+# Rows that the kernel of each attribute is chosen on: the choice is between few, and its cost cubic.
+CHOICE_ROWS = 2000
+
+
+@dataclass
+class KernelSettings:
+    """
+    Args:
+        landmarks: products that others are compared with, at most (0: no kernel head); those with the rarest tags
+            first. Memory grows with their square.
+        dim: width that each block of features is compressed to (principal axes).
+        width: of the kernel, in units of 1 - cosine.
+        ridge: strength of the ridge.
+        class_weight_power: products weigh (their rarest tag's count) ** -power, on average over attributes.
+        logit_adjustment_tau: this times the log of a tag's share of the rows is taken off its logit (arXiv 2007.07314).
+        kernels: weights of the blocks text, final (the photo's pooled vector), early and late (its `vision_stages`),
+            grid and histogram, per kernel; blocks that the model does not have are left out. Each attribute is scored
+            by the one with the least leave-one-out error.
+    """
+
+    RENAMED: ClassVar[dict[str, str]] = {"balance": "class_weight_power", "prior_adjustment": "logit_adjustment_tau"}
+    REMOVED: ClassVar[dict[str, str]] = {
+        "count": "write landmarks, half as many: each product counts once, with its text whole and masked"}
+
+    landmarks: int = 0
+    dim: int = 128
+    width: float = 0.8
+    ridge: float = 0.04
+    class_weight_power: float = 0.3
+    logit_adjustment_tau: float = 0.4
+    kernels: list[dict[str, float]] = field(
+        default_factory=lambda: [
+            {"text": 1.0, "final": 1.0, "late": 1.0, "early": 0.5, "grid": 0.7, "histogram": 0.2},
+            {"text": 0.3, "final": 0.3, "late": 0.4, "early": 1.0, "histogram": 1.2},
+        ]
+    )
+
+    def __post_init__(self):
+        for kernel in self.kernels:
+            if unknown := set(kernel) - set(BLOCKS):
+                raise ValueError(f"kernels: there is no block {sorted(unknown)[0]!r}, only {', '.join(BLOCKS)}")
+
+
+@dataclass
+class KernelRows:
+    """Frozen features of training products, those with all the modalities that the model reads.
+
+    Args:
+        text: [N, F] of their whole texts; masked: of their texts without the words of their own tags; has_masked: bool
+            [N], where any word is left. None for a model without text.
+        image: [N, F'] of their photos, None for a model without photos.
+        labels: `tag_labels` [N, T].
+    """
+
+    text: Tensor | None
+    masked: Tensor | None
+    has_masked: Tensor | None
+    image: Tensor | None
+    labels: Tensor
+
+
+@torch.no_grad()
+def fit_kernel_head(head: KernelHead, attributes: Sequence[dict], rows: KernelRows,
+                    settings: KernelSettings) -> dict[str, float]:
+    """Fits `head` in place by kernel ridge regression of 0 and 1, unknown labels left out. Returns the number of
+    landmarks and the kernel of each attribute."""
+    head.reset()
+    targets, weights = targets_and_weights(rows.labels, attributes, settings.class_weight_power)
+    count = len(head.coefficients_image) if "image" in head.modes else len(head.coefficients_text) // head.VIEWS
+    if not len(rows.labels) or not count:
+        return {"landmarks": 0}
+    chosen = weights.argsort(descending=True, stable=True)[:count].sort().values
+    targets, weights = targets[chosen], weights[chosen]
+    queries = _set_blocks(head, rows, chosen, count)
+    known = targets >= 0
+    mean = (targets.clamp(min=0) * known).sum(0) / known.sum(0).clamp(min=1)
+    report: dict[str, float] = {"landmarks": len(chosen)}
+    for mode in head.modes:
+        system = _System(head, mode, queries, _rows_of(mode, rows, chosen, count), targets, weights, mean, settings)
+        if mode == head.modes[0]:
+            head.kernel_of.copy_(system.choose_kernels(attributes))
+            report |= {f"kernel of {entry['name']}": int(kernel) for entry, kernel in
+                       zip(attributes, head.kernel_of[-len(attributes):], strict=True)}
+        system.solve(getattr(head, f"coefficients_{mode}"))
+    head.offset.copy_(_offset(mean, attributes, settings))
+    return report
+
+
+def _set_blocks(head: KernelHead, rows: KernelRows, chosen: Tensor, count: int) -> dict[str, Tensor]:
+    """Scale and principal axes of each block of features; the landmarks' places along these, which are returned, as
+    the head's keys: of text in both views, the second from place `count` on."""
+    queries = {}
+    for name, (modality, columns) in head.blocks.items():
+        views = [rows.image] if modality == "image" else [rows.text, rows.masked]
+        part = views[0][:, columns].float()
+        getattr(head, f"mean_{name}").copy_(part.mean(0))
+        getattr(head, f"std_{name}").copy_(part.std(0, correction=0).clamp(min=1e-4))
+        block, axes = head.standardised(name, views[0]), getattr(head, f"axes_{name}")
+        _, vectors = torch.linalg.eigh(block.T @ block)
+        axes.copy_(vectors[:, -axes.shape[1]:])
+        keys = getattr(head, f"keys_{name}")
+        for place, view in enumerate(views):
+            keys[place * count: place * count + len(chosen)] = head.standardised(name, view[chosen]) @ axes
+        queries[name] = keys
+    return queries
+
+
+def _rows_of(mode: str, rows: KernelRows, chosen: Tensor, count: int) -> tuple[Tensor, Tensor]:
+    """Places among the head's coefficients of what is solved for, and which of the chosen products each is."""
+    products = torch.arange(len(chosen))
+    if not MODES[mode][0]:
+        return products, products
+    masked = rows.has_masked[chosen].nonzero()[:, 0]
+    return torch.cat([products, count + masked]), torch.cat([products, masked])
+
+
+class _System:
+    """Kernel ridge regression in one mode: (K + ridge / weight) a = targets - mean, on rows where the target is
+    known."""
+
+    def __init__(self, head: KernelHead, mode: str, queries: dict[str, Tensor], rows: tuple[Tensor, Tensor],
+                 targets: Tensor, weights: Tensor, mean: Tensor, settings: KernelSettings):
+        self.head, self.mode, self.settings = head, mode, settings
+        self.place, product = rows
+        self.residual = torch.where(targets >= 0, targets - mean, 0.0)[product]
+        self.known = (targets >= 0)[product]
+        self.ridge = settings.ridge / weights[product]
+        self.queries = {name: keys[product if head.blocks[name][0] == "image" else self.place]
+                        for name, keys in queries.items()}
+
+    def gram(self, kernel: dict[str, float], rows: Tensor) -> Tensor:
+        queries = {name: query[rows] for name, query in self.queries.items()}
+        return self.head.kernel(kernel, queries, self.mode)[:, self.place[rows]]
+
+    def choose_kernels(self, attributes: Sequence[dict]) -> Tensor:
+        """For each candidate the kernel with the least squared leave-one-out error on its attribute, in closed form:
+        the error of row i is a_i / (inverse)_ii (Allen 1974, PRESS)."""
+        tags = self.residual.shape[1] - len(attributes)
+        attribute_of = torch.tensor([index for index, entry in enumerate(attributes) for _ in entry["tags"]]
+                                    + list(range(len(attributes))))
+        if len(self.head.kernels) == 1:
+            return torch.zeros_like(attribute_of)
+        sample = torch.randperm(len(self.place), generator=torch.Generator().manual_seed(0))[:CHOICE_ROWS].sort().values
+        errors = torch.full((len(self.head.kernels), tags + len(attributes)), 0.0)
+        for index, kernel in enumerate(self.head.kernels):
+            gram = self.gram(kernel, sample)
+            for columns, rows in column_groups(self.known[sample]):
+                system = gram[rows][:, rows].clone()
+                system.diagonal().add_(self.ridge[sample][rows])
+                inverse = torch.cholesky_inverse(torch.linalg.cholesky(system))
+                left_out = inverse @ self.residual[sample][rows][:, columns] / inverse.diagonal()[:, None]
+                errors[index, columns] = left_out.square().sum(0)
+        per_attribute = torch.zeros(len(errors), len(attributes)).index_add(1, attribute_of, errors)
+        return per_attribute.argmin(0)[attribute_of]
+
+    def solve(self, coefficients: Tensor) -> None:
+        """Writes the coefficients [rows of the head, C] of all candidates."""
+        everything = torch.arange(len(self.place))
+        for index, kernel in enumerate(self.head.kernels):
+            mine = self.head.kernel_of == index
+            if not mine.any():
+                continue
+            gram = self.gram(kernel, everything)
+            for columns, rows in column_groups(self.known):
+                columns = columns[mine[columns]]
+                if len(columns):
+                    system = gram[rows][:, rows].clone()
+                    system.diagonal().add_(self.ridge[rows])
+                    solution = torch.cholesky_solve(self.residual[rows][:, columns], torch.linalg.cholesky(system))
+                    coefficients[self.place[rows][:, None], columns] = solution
+
+
+def column_groups(known: Tensor) -> list[tuple[Tensor, Tensor]]:
+    """Columns of known [N, C] that are known for the same rows, and those rows [n]: each group is one linear system."""
+    groups: dict[bytes, list[int]] = {}
+    for column in range(known.shape[1]):
+        groups.setdefault(known[:, column].numpy().tobytes(), []).append(column)
+    return [(torch.tensor(columns), known[:, columns[0]].nonzero()[:, 0]) for columns in groups.values()
+            if known[:, columns[0]].any()]
+
+
+def _offset(mean: Tensor, attributes: Sequence[dict], settings: KernelSettings) -> Tensor:
+    offset, tags, start = mean.clone(), len(mean) - len(attributes), 0
+    for index, attribute in enumerate(attributes):
+        where = slice(start, start + len(attribute["tags"]))
+        start = where.stop
+        if attribute["kind"] == "multi":
+            offset[where] -= 0.5
+            continue
+        prior = settings.logit_adjustment_tau * mean.clamp(min=1e-5).log() / LOGIT_SCALE
+        offset[where] -= prior[where]
+        none = tags + index
+        offset[none] = offset[none] - prior[none] if mean[none] > 0 else NEVER / LOGIT_SCALE
+    return offset
+
+
+def targets_and_weights(labels: Tensor, attributes: Sequence[dict], power: float) -> tuple[Tensor, Tensor]:
+    """0 / 1 / -1 (unknown) for every candidate [N, T + A], and weights of products [N], 1 on average, 0.2 to 5: (the
+    count of a product's rarest tag) ** -power, on average over the attributes known of it."""
+    none, weights, start = [], [], 0
+    for attribute in attributes:
+        block = labels[:, start:start + len(attribute["tags"])]
+        start += block.shape[1]
+        known = (block != UNKNOWN).all(1)
+        none.append(torch.where(known, (block.amax(1) <= 0).float(), -1.0))
+        counts = (block > 0).sum(0).clamp(min=1).float()
+        rarest = torch.where(block > 0, counts, torch.inf).amin(1)
+        rarest = torch.where(torch.isinf(rarest), known.sum().float(), rarest)
+        weight = rarest ** -power * known
+        weights.append(weight / weight.sum().clamp(min=1e-9) * known.sum())
+    candidates = torch.cat([torch.where(labels == UNKNOWN, -1.0, labels), torch.stack(none, dim=1)], dim=1)
+    weights = torch.stack(weights, dim=1)
+    return candidates, (weights.sum(1) / (weights > 0).sum(1).clamp(min=1)).clamp(0.2, 5.0)

@@ -1,0 +1,98 @@
+"""Fits the logit fusion on products that the sources have not learned from: how far to trust each of them."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from hf_tagger.catalog.collate import UNKNOWN
+from hf_tagger.evaluation.convex import minimise
+from hf_tagger.model.logit_fusion import LogitFusion
+
+
+@dataclass
+class LogitFusionSettings:
+    """
+    Args:
+        l2: strength, per product, of the pull towards equal trust in all sources.
+        class_weight_power: classes of a `single` attribute weigh count ** -power.
+        iterations: of L-BFGS at most.
+        folds: where validation is small, add what sources say of training products that they were not fitted on: all
+            are fitted anew on the rest of so many folds (0: validation alone). Needs towers that stay frozen.
+        max_rows: training products that are looked at for it.
+    """
+
+    RENAMED: ClassVar[dict[str, str]] = {"balance": "class_weight_power"}
+    REMOVED: ClassVar[dict[str, str]] = {
+        "deference": "giving way for rare tags gained nothing on two catalogues",
+        "shared": "every attribute has weights of its own"}
+
+    l2: float = 1e-3
+    class_weight_power: float = 0.5
+    iterations: int = 60
+    folds: int = 0
+    max_rows: int = 5000
+
+    def __post_init__(self):
+        if self.folds == 1 or self.folds < 0:
+            raise ValueError(f"logit_fusion.folds takes 0 or at least 2, got {self.folds}")
+
+
+def fit_logit_fusion(
+    fusion: LogitFusion, attributes: list[dict], candidate_attribute: Tensor,
+    rows: Iterable[tuple[Tensor, Tensor, Tensor]], settings: LogitFusionSettings,
+) -> dict[str, float]:
+    """Fits the weights in place.
+
+    Args:
+        rows: (logits of the sources [B, S, C], fusion features [B, A, F], tag_labels [B, T]), of products as they are
+            and, as far as wanted, with a modality or their labels' words hidden.
+
+    Returns the mean loss before and after.
+    """
+    parts = [(fusion.normalise(sources.flatten(0, 1), candidate_attribute).unflatten(0, sources.shape[:2]), *rest)
+             for sources, *rest in rows]
+    if not parts:
+        return {}
+    sources, features, labels = (torch.cat(part) for part in zip(*parts, strict=True))
+    before = after = 0.0
+    start = 0
+    for index, attribute in enumerate(attributes):
+        where = slice(start, start + len(attribute["tags"]))
+        start = where.stop
+        known = (labels[:, where] != UNKNOWN).all(1)
+        if not known.any():
+            continue
+        columns = torch.tensor([*range(where.start, where.stop), labels.shape[1] + index])
+        fit = _AttributeFit(attribute, sources[known][..., columns], features[known, index], labels[known, where],
+                            settings)
+        table = fusion.weights.weight[index].detach().unflatten(0, (fusion.sources, -1))
+        fitted = minimise(fit.loss, table, pull=settings.l2, iterations=settings.iterations)
+        before, after = before + float(fit.loss(table)), after + float(fit.loss(fitted))
+        with torch.no_grad():
+            fusion.weights.weight[index] = fitted.flatten()
+    return {"loss_before": before / len(attributes), "loss_after": after / len(attributes)}
+
+
+class _AttributeFit:
+    def __init__(self, attribute: dict, sources: Tensor, features: Tensor, labels: Tensor,
+                 settings: LogitFusionSettings):
+        self.single = attribute["kind"] == "single"
+        self.sources, self.features, self.target = sources, features, labels
+        self.weight = torch.ones(len(labels), device=labels.device)
+        if self.single:
+            self.target = torch.where(labels.amax(1) > 0, labels.argmax(1), labels.shape[1])
+            counts = torch.bincount(self.target, minlength=labels.shape[1] + 1).clamp(min=1).float()
+            self.weight = counts[self.target] ** -settings.class_weight_power
+        self.weight = self.weight / self.weight.sum()
+
+    def loss(self, table: Tensor) -> Tensor:
+        fused = torch.einsum("ns,nsc->nc", (self.features @ table.T).clamp(min=0.0), self.sources)
+        if self.single:
+            losses = functional.cross_entropy(fused, self.target, reduction="none")
+        else:
+            losses = functional.binary_cross_entropy_with_logits(fused[:, :-1], self.target, reduction="none").mean(1)
+        return (losses * self.weight).sum()
