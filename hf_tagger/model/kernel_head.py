@@ -2,9 +2,9 @@
 
 A product is compared with a few thousand training products (landmarks), by the look of its photo at several depths of
 the vision tower and by the sense of its text. Fitted in closed form by `hf_tagger/training/kernel.py`, in seconds, this
-gets more out of frozen features than a trained hidden layer does, above all for tags with few examples. An attribute is
-scored by one of several kernels, each with weights of its own for the blocks of features: colour is seen elsewhere in a
-photo than shape.
+gets more out of frozen features than a trained hidden layer does, above all for tags with few examples. There may be
+several kernels, each with weights of its own for the blocks of features, and each attribute has its own mixture of
+them: colour is seen elsewhere in a photo than shape.
 """
 
 import math
@@ -72,7 +72,7 @@ class KernelHead(nn.Module):
             rows = count if mode == "image" else self.VIEWS * count
             self.register_buffer(f"coefficients_{mode}", torch.zeros(rows, candidates))
         self.register_buffer("offset", torch.zeros(candidates))
-        self.register_buffer("kernel_of", torch.zeros(candidates, dtype=torch.long))
+        self.register_buffer("mixture", torch.zeros(len(self.kernels), candidates))
         for name, (modality, columns) in blocks.items():
             features = columns.stop - columns.start
             size = min(config.kernel_dim, features)
@@ -129,8 +129,8 @@ class KernelHead(nn.Module):
                 if any(has and features is None for has, features in zip(MODES[mode], (text, image), strict=True)):
                     continue
                 coefficients = getattr(self, f"coefficients_{mode}")
-                answers = [self.kernel(weights, queries, mode) @ coefficients for weights in self.kernels]
-                answer = sum(torch.where(self.kernel_of == index, each, 0.0) for index, each in enumerate(answers))
+                answer = sum(share * (self.kernel(weights, queries, mode) @ coefficients)
+                             for share, weights in zip(self.mixture, self.kernels, strict=True))
                 logits = torch.where(in_mode(present, mode)[:, None], LOGIT_SCALE * (answer + self.offset), logits)
             return logits
 
@@ -138,13 +138,13 @@ class KernelHead(nn.Module):
     def grow(self, order: torch.Tensor, new_attribute: torch.Tensor) -> None:
         """Makes room for new candidates (see `NameHead.grow`): no landmark has them yet."""
         attributes = int(new_attribute.max()) + 1
-        kernel_of_attribute = self.kernel_of[-attributes:]
+        mixture_of_attribute = self.mixture[:, -attributes:]
         for name in ("offset", *(f"coefficients_{mode}" for mode in self.modes)):
             old = getattr(self, name)
             grown = old.new_zeros(*old.shape[:-1], len(order))
             grown[..., order >= 0] = old[..., order[order >= 0]]
             setattr(self, name, grown)
-        self.kernel_of = kernel_of_attribute[new_attribute]
+        self.mixture = mixture_of_attribute[:, new_attribute]
 
 
 def in_mode(present: torch.Tensor, mode: str) -> torch.Tensor:

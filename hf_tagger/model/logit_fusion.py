@@ -1,10 +1,10 @@
 """Logit fusion: what the sources say of each tag, added with weights per attribute (stacking, Wolpert 1992)."""
 
+from collections.abc import Sequence
+
 import torch
 from torch import nn
 from transformers import initialization as init
-
-from .configuration_tagger import TaggerConfig
 
 
 class LogitFusion(nn.Module):
@@ -19,11 +19,11 @@ class LogitFusion(nn.Module):
 
     FEATURES = 6
 
-    def __init__(self, config: TaggerConfig):
+    def __init__(self, attributes: Sequence[dict], sources: int):
         super().__init__()
-        self.attributes, self.sources = len(config.attributes), len(config.sources)
+        self.attributes, self.sources = len(attributes), sources
         self.weights = nn.Embedding(self.attributes, self.sources * self.FEATURES)
-        self.register_buffer("single", torch.tensor([entry["kind"] == "single" for entry in config.attributes]))
+        self.register_buffer("single", torch.tensor([entry["kind"] == "single" for entry in attributes]))
 
     @torch.no_grad()
     def reset(self) -> None:

@@ -88,7 +88,7 @@ class TaggerModel(PreTrainedModel, GenerationMixin):
         if "kernel_head" in config.sources:
             blocks = feature_blocks(self.encoder.feature_widths, self.encoder.stage_widths)
             self.kernel_head = KernelHead(config, blocks)
-        self.logit_fusion = LogitFusion(config)
+        self.logit_fusion = LogitFusion(config.attributes, len(config.sources))
         self.register_buffer("candidate_attribute", candidate_attributes(config))
         self.decoder_memory = DecoderMemory(config) if config.decoder else None
         self.decoder = TagDecoder(config) if config.decoder else None

@@ -66,10 +66,10 @@ class Batches:
         reader = replace(self.reader, bucket_batches=8)
         return self.data.loader(split, self.view_collator(view), reader, whole=whole).epoch(view)
 
-    def masked(self) -> Iterator[dict[str, Any]]:
-        """All training products without the words of their own tags."""
+    def masked(self, split: str = "train") -> Iterator[dict[str, Any]]:
+        """All products of a split without the words of their own tags."""
         reader = replace(self.reader, bucket_batches=8)
-        return self.data.loader("train", self.collator(masked_text), reader, whole=True).epoch()
+        return self.data.loader(split, self.collator(masked_text), reader, whole=True).epoch()
 
     def evaluation(self, split: str, protocol: Protocol, whole: bool = False) -> Iterator[dict[str, Any]]:
         """Of a split as the protocol sees it: this process's share, or all of it."""

@@ -13,7 +13,7 @@ from hf_tagger.model.kernel_head import LOGIT_SCALE, MODES, KernelHead
 # Logit of a "none" that no training row of a `single` attribute has.
 NEVER = -30.0
 BLOCKS = ("text", "final", "early", "late", "grid", "histogram")
-# Rows that the kernel of each attribute is chosen on: the choice is between few, and its cost cubic.
+# Rows that the mixture of kernels of each attribute is chosen on: the choice is between few, and its cost cubic.
 CHOICE_ROWS = 2000
 
 
@@ -30,7 +30,7 @@ class KernelSettings:
         logit_adjustment_tau: this times the log of a tag's share of the rows is taken off its logit (arXiv 2007.07314).
         kernels: weights of the blocks text, final (the photo's pooled vector), early and late (its `vision_stages`),
             grid and histogram, per kernel; blocks that the model does not have are left out. Each attribute is scored
-            by the one with the least leave-one-out error.
+            by the one, or the mean of all, with the least leave-one-out error.
     """
 
     RENAMED: ClassVar[dict[str, str]] = {"balance": "class_weight_power", "prior_adjustment": "logit_adjustment_tau"}
@@ -76,9 +76,9 @@ class KernelRows:
 
 @torch.no_grad()
 def fit_kernel_head(head: KernelHead, attributes: Sequence[dict], rows: KernelRows,
-                    settings: KernelSettings) -> dict[str, float]:
+                    settings: KernelSettings) -> dict[str, int | list[float]]:
     """Fits `head` in place by kernel ridge regression of 0 and 1, unknown labels left out. Returns the number of
-    landmarks and the kernel of each attribute."""
+    landmarks and the mixture of kernels of each attribute."""
     head.reset()
     targets, weights = targets_and_weights(rows.labels, attributes, settings.class_weight_power)
     count = len(head.coefficients_image) if "image" in head.modes else len(head.coefficients_text) // head.VIEWS
@@ -89,13 +89,13 @@ def fit_kernel_head(head: KernelHead, attributes: Sequence[dict], rows: KernelRo
     queries = _set_blocks(head, rows, chosen, count)
     known = targets >= 0
     mean = (targets.clamp(min=0) * known).sum(0) / known.sum(0).clamp(min=1)
-    report: dict[str, float] = {"landmarks": len(chosen)}
+    report: dict[str, int | list[float]] = {"landmarks": len(chosen)}
     for mode in head.modes:
         system = _System(head, mode, queries, _rows_of(mode, rows, chosen, count), targets, weights, mean, settings)
         if mode == head.modes[0]:
-            head.kernel_of.copy_(system.choose_kernels(attributes))
-            report |= {f"kernel of {entry['name']}": int(kernel) for entry, kernel in
-                       zip(attributes, head.kernel_of[-len(attributes):], strict=True)}
+            head.mixture.copy_(system.choose_mixtures(attributes))
+            report |= {f"mixture of {entry['name']}": mixture for entry, mixture in
+                       zip(attributes, head.mixture[:, -len(attributes):].T.tolist(), strict=True)}
         system.solve(getattr(head, f"coefficients_{mode}"))
     head.offset.copy_(_offset(mean, attributes, settings))
     return report
@@ -143,41 +143,43 @@ class _System:
         self.queries = {name: keys[product if head.blocks[name][0] == "image" else self.place]
                         for name, keys in queries.items()}
 
-    def gram(self, kernel: dict[str, float], rows: Tensor) -> Tensor:
+    def gram(self, mixture: Tensor, rows: Tensor) -> Tensor:
+        """The mixture [kernels] of the kernels between some of the rows [n, n]."""
         queries = {name: query[rows] for name, query in self.queries.items()}
-        return self.head.kernel(kernel, queries, self.mode)[:, self.place[rows]]
+        return sum(share * self.head.kernel(kernel, queries, self.mode)[:, self.place[rows]]
+                   for share, kernel in zip(mixture.tolist(), self.head.kernels, strict=True) if share)
 
-    def choose_kernels(self, attributes: Sequence[dict]) -> Tensor:
-        """For each candidate the kernel with the least squared leave-one-out error on its attribute, in closed form:
-        the error of row i is a_i / (inverse)_ii (Allen 1974, PRESS)."""
-        tags = self.residual.shape[1] - len(attributes)
-        attribute_of = torch.tensor([index for index, entry in enumerate(attributes) for _ in entry["tags"]]
-                                    + list(range(len(attributes))))
-        if len(self.head.kernels) == 1:
-            return torch.zeros_like(attribute_of)
+    def choose_mixtures(self, attributes: Sequence[dict]) -> Tensor:
+        """For each candidate the mixture [kernels, C] with the least squared leave-one-out error on its attribute, of
+        each kernel alone and the mean of all. In closed form: the error of row i is a_i / (inverse)_ii (Allen 1974,
+        PRESS)."""
+        kernels, candidates = len(self.head.kernels), self.residual.shape[1]
+        if kernels == 1:
+            return torch.ones(1, candidates)
+        choices = torch.cat([torch.eye(kernels), torch.full((1, kernels), 1 / kernels)])
         sample = torch.randperm(len(self.place), generator=torch.Generator().manual_seed(0))[:CHOICE_ROWS].sort().values
-        errors = torch.full((len(self.head.kernels), tags + len(attributes)), 0.0)
-        for index, kernel in enumerate(self.head.kernels):
-            gram = self.gram(kernel, sample)
+        errors = torch.zeros(len(choices), candidates)
+        for index, mixture in enumerate(choices):
+            gram = self.gram(mixture, sample)
             for columns, rows in column_groups(self.known[sample]):
                 system = gram[rows][:, rows].clone()
                 system.diagonal().add_(self.ridge[sample][rows])
                 inverse = torch.cholesky_inverse(torch.linalg.cholesky(system))
                 left_out = inverse @ self.residual[sample][rows][:, columns] / inverse.diagonal()[:, None]
                 errors[index, columns] = left_out.square().sum(0)
+        attribute_of = torch.tensor([index for index, entry in enumerate(attributes) for _ in entry["tags"]]
+                                    + list(range(len(attributes))))
         per_attribute = torch.zeros(len(errors), len(attributes)).index_add(1, attribute_of, errors)
-        return per_attribute.argmin(0)[attribute_of]
+        return choices[per_attribute.argmin(0)[attribute_of]].T
 
     def solve(self, coefficients: Tensor) -> None:
         """Writes the coefficients [rows of the head, C] of all candidates."""
         everything = torch.arange(len(self.place))
-        for index, kernel in enumerate(self.head.kernels):
-            mine = self.head.kernel_of == index
-            if not mine.any():
-                continue
-            gram = self.gram(kernel, everything)
+        mixtures, mixture_of = self.head.mixture.T.unique(dim=0, return_inverse=True)
+        for index, mixture in enumerate(mixtures):
+            gram = self.gram(mixture, everything)
             for columns, rows in column_groups(self.known):
-                columns = columns[mine[columns]]
+                columns = columns[mixture_of[columns] == index]
                 if len(columns):
                     system = gram[rows][:, rows].clone()
                     system.diagonal().add_(self.ridge[rows])

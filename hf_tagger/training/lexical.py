@@ -66,11 +66,19 @@ def fit_lexical_head(
     for `single` attributes and binary cross-entropy for `multi` ones; unknown labels weigh nothing. Returns the number
     of texts and the loss per text before and after, all attributes together.
     """
+    rows = SparseRows.of_texts(features, islice(texts, settings.max_rows))
     head.requires_grad_(False).reset()
-    rows = _Rows(features, texts, settings.max_rows)
-    if not len(rows.labels):
-        return {"texts": 0}
     head.idf.copy_(torch.from_numpy(rows.idf))
+    return fit_table(head, attributes, rows, settings)
+
+
+@torch.no_grad()
+def fit_table(head: LexicalHead, attributes: Sequence[dict], rows: "SparseRows",
+              settings: LexicalSettings) -> dict[str, float]:
+    """As `fit_lexical_head`, on features that are there."""
+    count = len(rows.labels)
+    if not count:
+        return {"texts": 0}
     before, after, start = 0.0, 0.0, 0
     for index, attribute in enumerate(attributes):
         where = slice(start, start + len(attribute["tags"]))
@@ -80,31 +88,46 @@ def fit_lexical_head(
         problem.solve(settings.iterations)
         problem.write(head, index, rows.labels.shape[1] + index)
         after += problem.loss()
-    return {"texts": len(rows.labels), "loss_before": before / len(rows.labels), "loss_after": after / len(rows.labels)}
+    return {"texts": count, "loss_before": before / count, "loss_after": after / count}
 
 
-class _Rows:
-    """Sparse features of all texts: TF-IDF `value` of `bucket` in `row`; and `match_row`, `match_id`, `match_value`."""
+@dataclass
+class SparseRows:
+    """Features of many texts: `value` of `bucket` in `row`, three tensors [M]; `match_value` of `match_id` (see
+    `LexicalFeatures`) in `match_row`; `tag_labels` [N, T] of the texts; and `idf`, float [buckets], by which values
+    have been multiplied."""
 
-    def __init__(self, features: LexicalFeatures, texts: Iterable[tuple[str, np.ndarray]], most: int):
+    row: Tensor
+    bucket: Tensor
+    value: Tensor
+    match_row: Tensor
+    match_id: Tensor
+    match_value: Tensor
+    labels: Tensor
+    idf: np.ndarray
+
+    @classmethod
+    def of_texts(cls, features: LexicalFeatures, texts: Iterable[tuple[str, np.ndarray]]) -> "SparseRows":
+        """TF-IDF values of unit length."""
         terms, matches, labels = [], [], []
-        for text, row in islice(texts, most):
+        for text, row in texts:
             words = words_of(text)
             terms.append(features.terms(words))
             matches.append(features.name_matches(words))
             labels.append(row)
-        self.labels = torch.from_numpy(np.stack(labels)) if labels else torch.zeros(0, 0)
-        self.row = _repeated([len(ids) for ids, _ in terms])
-        self.bucket = torch.from_numpy(np.concatenate([np.zeros(0, np.int64), *(ids for ids, _ in terms)]))
+        row = _repeated([len(ids) for ids, _ in terms])
+        bucket = torch.from_numpy(np.concatenate([np.zeros(0, np.int64), *(ids for ids, _ in terms)]))
         value = torch.from_numpy(np.concatenate([np.zeros(0, np.float32), *(counts for _, counts in terms)]))
-        documents = np.bincount(self.bucket.numpy(), minlength=max(1, features.buckets))
-        self.idf = inverse_document_frequency(documents, len(terms))
-        value = value * torch.from_numpy(self.idf)[self.bucket]
-        norm = torch.zeros(len(terms)).index_add(0, self.row, value.square()).sqrt()
-        self.value = value / norm[self.row].clamp(min=1e-6)
-        self.match_row = _repeated([len(found) for found in matches])
-        self.match_id = torch.tensor([place for found in matches for place in found], dtype=torch.long)
-        self.match_value = torch.tensor([value for found in matches for value in found.values()])
+        documents = np.bincount(bucket.numpy(), minlength=max(1, features.buckets))
+        idf = inverse_document_frequency(documents, len(terms))
+        value = value * torch.from_numpy(idf)[bucket]
+        norm = torch.zeros(len(terms)).index_add(0, row, value.square()).sqrt()
+        return cls(
+            row, bucket, value / norm[row].clamp(min=1e-6),
+            match_row=_repeated([len(found) for found in matches]),
+            match_id=torch.tensor([place for found in matches for place in found], dtype=torch.long),
+            match_value=torch.tensor([value for found in matches for value in found.values()]),
+            labels=torch.from_numpy(np.stack(labels)) if labels else torch.zeros(0, 0), idf=idf)
 
 
 def _repeated(counts: list[int]) -> Tensor:
@@ -115,7 +138,7 @@ class _Problem:
     """What the texts whose tags of one attribute are known say of it. Attributes share no weights, so that each is a
     problem of its own, as small as what is known of it."""
 
-    def __init__(self, rows: _Rows, attribute: dict, where: slice, settings: LexicalSettings):
+    def __init__(self, rows: SparseRows, attribute: dict, where: slice, settings: LexicalSettings):
         self.settings, self.where, self.single = settings, where, attribute["kind"] == "single"
         known = (rows.labels[:, where] != UNKNOWN).all(1)
         self._set_targets(rows.labels[known, where])

@@ -60,7 +60,7 @@ class RefittedHeads:
         self.run, self.batches, self.model = run, batches, batches.model
         self.phases = [replace(phase, train=["heads"]) for phase in run.settings.phases
                        if phase.cached_views and "heads" in phase.train]
-        self._store, self._masked = store, masked
+        self.plain, self.masked = store, masked
         self.ids, self.tags, self.tag_labels = store.ids, store.tags, store.tag_labels
         self.split_of = np.array(["train"] * len(store.ids))
         self._start = {name: tensor.clone() for name, tensor in kept_tensors(self.model, set()).items()}
@@ -87,33 +87,47 @@ class RefittedHeads:
 
     def fit(self, rows: np.ndarray) -> None:
         """Fits all heads anew, from where they started, on these rows (int [n])."""
-        run, settings = self.run, self.run.settings
         load_kept(self.model, self._start)
-        set_seed(settings.seed)
+        set_seed(self.run.settings.seed)
+        self.fit_lexical_head(rows)
+        self.fit_tag_head(rows)
+        self.fit_kernel_head(rows)
+
+    def fit_lexical_head(self, rows: np.ndarray) -> None:
+        """The lexical head alone, if the model has one."""
+        settings = self.run.settings
         if self.model.lexical_head is not None:
-            texts = ((self._store.texts[row], self.tag_labels[row]) for row in rows if self._store.texts[row])
+            texts = ((self.plain.texts[row], self.tag_labels[row]) for row in rows if self.plain.texts[row])
             fit_lexical_on(self.model, texts, settings.model.lexical)
+
+    def fit_tag_head(self, rows: np.ndarray) -> None:
+        """Fusion and tag head alone, from where they are."""
+        run, settings = self.run, self.run.settings
         drawn = np.zeros(len(self.ids))
-        drawn[rows] = np.array(self._store.repeats)[rows]
+        drawn[rows] = np.array(self.plain.repeats)[rows]
         loss = TaggingLoss(self.model.config.attributes, settings.training.loss)
         loop = TrainingLoop(run.accelerator, settings.training, loss, None, None, Quarantine(None))
         for index, phase in enumerate(self.phases):
             size = phase.batch_size or settings.training.loader.batch_size
-            loader = replace(self._store, batch_size=size, repeats=drawn.tolist())
+            loader = replace(self.plain, batch_size=size, repeats=drawn.tolist())
             set_trainable(self.model, phase, lora=False)
             loop.run_phase(index, phase, self.model, loader, -(-len(rows) // size))
-        if self.model.kernel_head is not None:
-            fit_kernel_on(self.model, self._store, self._masked, settings.model.kernel, rows)
 
-    def _outputs(self, rows: np.ndarray, text: FeatureLoader | None, image: bool = True):
+    def fit_kernel_head(self, rows: np.ndarray) -> None:
+        """The kernel head alone, if the model has one."""
+        settings = self.run.settings
+        if self.model.kernel_head is not None:
+            fit_kernel_on(self.model, self.plain, self.masked, settings.model.kernel, rows)
+
+    def outputs(self, rows: np.ndarray, text: FeatureLoader | None, image: bool = True):
         """`TaggerOutput` of these rows [at most `ROWS_AT_ONCE`], read from `text` (None: without text) and photos."""
         device = self.model.device
-        features = self._store.batch(rows.tolist(), [0] * len(rows))["features"]
+        features = self.plain.batch(rows.tolist(), [0] * len(rows))["features"]
         words = {}
         if text is not None and self.model.lexical_head is not None:
             words = self.batches.processor.lexical_features([text.texts[row] for row in rows])
             words = {name: tensor.to(device) for name, tensor in words.items()}
-        if text is not None and text is not self._store:
+        if text is not None and text is not self.plain:
             told = text.batch(rows.tolist(), [0] * len(rows))["features"]
             features = replace(features, text=told.text,
                                present=torch.stack([told.present[:, TEXT], features.present[:, IMAGE]], dim=1))
@@ -131,7 +145,7 @@ class RefittedHeads:
         tags = self.model.config.num_tags
         found = [np.zeros((0, tags), np.float32)]
         for part in parts_of(rows):
-            outputs = self._outputs(part, self._store)
+            outputs = self.outputs(part, self.plain)
             logits = outputs.tag_logits, outputs.none_logits
             if not words:
                 logits = outputs.encoder_logits[:, :tags], outputs.encoder_logits[:, tags:]
@@ -143,7 +157,7 @@ class RefittedHeads:
         """Pooled vectors, float [n, H], of these rows by the last fit."""
         self.model.eval()
         found = [np.zeros((0, self.model.config.hidden_size), np.float32)]
-        found += [self._outputs(part, self._store).pooled.float().cpu().numpy() for part in parts_of(rows)]
+        found += [self.outputs(part, self.plain).pooled.float().cpu().numpy() for part in parts_of(rows)]
         return np.concatenate(found)
 
     @torch.no_grad()
@@ -151,15 +165,15 @@ class RefittedHeads:
         """What `fit_logit_fusion` reads, of these rows: as they are, without the words of their tags, without their
         text, without their photo."""
         self.model.eval()
-        ways = [(self._store, True), (self._masked, True), (None, True), (self._store, False)]
-        for text, image in ways if self._masked is not None else ways[:1] + ways[2:]:
+        ways = [(self.plain, True), (self.masked, True), (None, True), (self.plain, False)]
+        for text, image in ways if self.masked is not None else ways[:1] + ways[2:]:
             shown = torch.tensor([text is not None, image])
             for part in parts_of(rows):
-                there = ((text or self._store).present[0][part][:, TEXT] & bool(shown[TEXT])) | (
-                    self._store.present[0][part][:, IMAGE] & bool(shown[IMAGE]))
+                there = ((text or self.plain).present[0][part][:, TEXT] & bool(shown[TEXT])) | (
+                    self.plain.present[0][part][:, IMAGE] & bool(shown[IMAGE]))
                 part = part[there]
                 if len(part):
-                    outputs = self._outputs(part, text, image)
+                    outputs = self.outputs(part, text, image)
                     yield (outputs.source_logits, outputs.fusion_features,
                            torch.from_numpy(self.tag_labels[part]).to(self.model.device))
 
