@@ -73,7 +73,7 @@ def start_run(settings: RunSettings, data: dict, resume: bool = False) -> RunCon
     computes = accelerator.device.type
     if computes == "cpu":
         threads = set_cpu_threads(settings.training.threads)
-        computes = f"the CPU with {threads} thread{'s' * (threads > 1)}"
+        computes = f"the CPU with {threads} thread{'s' * (threads > 1)}{' each' * (accelerator.num_processes > 1)}"
     if settings.training.keep_freed_memory:
         keep_freed_memory()
     transformers_logging.disable_progress_bar()
