@@ -62,7 +62,8 @@ def report(run: RunContext, batches: Batches) -> dict[str, dict[str, float]]:
                 written[name] = score_written(model, batches.processor, batches.evaluation(settings.split, protocol),
                                               protocol.without, settings.one_attribute)
                 results[name] |= {f"free_form/{metric}": value for metric, value in written[name].items()}
-            step.result, step.details = "accuracy / macro-F1 below", results
+            first = next(iter(results))
+            step.result, step.details = f"macro-F1 {results[first]['macro_f1']:.3f} ({first})", results
     if not run.accelerator.is_main_process:
         return results
     (run.folder / "metrics.json").write_text(json.dumps({settings.split: results}, indent=1) + "\n")
