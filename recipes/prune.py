@@ -31,8 +31,7 @@ from hf_tagger.catalog.strict import ConfigError
 from hf_tagger.deployment.pruning import measure_importance, prune_text_tower
 from hf_tagger.deployment.vocabulary import PruningError
 from hf_tagger.evaluation.parity import macro_f1
-from hf_tagger.evaluation.predict import predict_each
-from hf_tagger.evaluation.protocols import reading_alike, seen_through
+from hf_tagger.evaluation.protocols import Protocol, predict_protocols, seen_through
 from hf_tagger.model.pipeline_tagger import ProductTaggingPipeline
 from hf_tagger.training.arguments import ModelSettings, PhaseSettings, load_run
 from hf_tagger.training.batches import Batches
@@ -129,12 +128,12 @@ def recover(settings, data: dict, out: str, options: argparse.Namespace) -> None
 
 
 def described(model, collator: Collator, catalog, settings) -> dict:
-    scores = {}
-    for alike in reading_alike(settings.evaluation.protocols):
-        seen = seen_through(catalog, next(iter(alike.values())))
-        batches = CatalogLoader(seen, settings.evaluation.validation, collator, settings.training.loader).epoch()
-        predictions = predict_each(model, batches, [protocol.without for protocol in alike.values()])
-        scores |= {name: round(macro_f1(found)["mean"], 4) for name, found in zip(alike, predictions, strict=True)}
+    def read(protocol: Protocol):
+        seen = seen_through(catalog, protocol)
+        return CatalogLoader(seen, settings.evaluation.validation, collator, settings.training.loader).epoch()
+
+    found = predict_protocols(model, settings.evaluation.protocols, read)
+    scores = {name: round(macro_f1(predictions)["mean"], 4) for name, predictions in found.items()}
     return {"parameters": sum(parameter.numel() for parameter in model.parameters()), "macro_f1": scores,
             "text": {key: getattr(model.config.text_config, key) for key in ("num_hidden_layers", "intermediate_size")}
             | {"heads": model.config.text_heads or model.config.text_config.num_attention_heads}}

@@ -1,8 +1,10 @@
 """Ways of looking at a split, and a tagger that looks at it so: once at every product."""
 
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from accelerate import PartialState
@@ -68,6 +70,21 @@ def reading_alike(protocols: dict[str, Protocol]) -> list[dict[str, Protocol]]:
     return list(groups.values())
 
 
+def predict_protocols(model, protocols: dict[str, Protocol],
+                      read: Callable[[Protocol], Iterable[dict[str, Any]]]) -> dict[str, Predictions]:
+    """What a `TaggerModel` says of a split under each protocol.
+
+    Args:
+        read: protocol -> the batches of the split with its text; asked once for all that read the same text.
+    """
+    found = {}
+    for alike in reading_alike(protocols):
+        batches = read(next(iter(alike.values())))
+        predictions = predict_each(model, batches, [protocol.without for protocol in alike.values()])
+        found |= dict(zip(alike, predictions, strict=True))
+    return {name: found[name] for name in protocols}
+
+
 @dataclass
 class Evaluator:
     """A tagger and a catalogue, looked at split by split and protocol by protocol, by one process or several.
@@ -101,21 +118,17 @@ class Evaluator:
 
     def predict_each(self, split: str, protocols: dict[str, Protocol]) -> dict[str, Predictions]:
         """`predict` under several protocols, in their order; those that read the same text read the split once."""
-        found = {}
-        for alike in reading_alike(protocols):
-            found |= dict(zip(alike, self._read(split, list(alike.values())), strict=True))
-        return {name: found[name] for name in protocols}
+        with self.tagger.autocast():
+            return predict_protocols(self.tagger.model, protocols, partial(self._read, split))
 
-    def _read(self, split: str, protocols: list[Protocol]) -> list[Predictions]:
+    def _read(self, split: str, protocol: Protocol) -> Iterable[dict[str, Any]]:
         collator = Collator(self.tagger.processor, self.tagger.model.config.attributes,
                             allow_urls=self.catalog.schema.allow_urls)
         loader = CatalogLoader(
-            seen_through(self.catalog, protocols[0]), split, collator,
+            seen_through(self.catalog, protocol), split, collator,
             replace(self.loader, batch_size=self.settings.batch_size), rank=self.state.process_index,
             world_size=self.state.num_processes, drop_duplicates=self.drop_duplicates)
-        with self.tagger.autocast():
-            batches = progress_bar(loader.epoch(), desc=split, unit="batch", disable=not self.state.is_main_process)
-            return predict_each(self.tagger.model, batches, [protocol.without for protocol in protocols])
+        return progress_bar(loader.epoch(), desc=split, unit="batch", disable=not self.state.is_main_process)
 
 
 def open_tagger(model: str, device: torch.device) -> Pipeline:

@@ -70,10 +70,10 @@ def start_run(settings: RunSettings, data: dict, resume: bool = False) -> RunCon
     )
     if settings.logit_fusion.folds and accelerator.num_processes > 1:
         raise ConfigError("logit_fusion.folds: sources are refitted by one process; start one, or set it to 0")
-    computes = accelerator.device.type
-    if computes == "cpu":
+    device = accelerator.device.type
+    if device == "cpu":
         threads = set_cpu_threads(settings.training.threads)
-        computes = f"the CPU with {threads} thread{'s' * (threads > 1)}"
+        device = f"the CPU with {threads} thread{'s' * (threads > 1)}{' each' * (accelerator.num_processes > 1)}"
     if settings.training.keep_freed_memory:
         keep_freed_memory()
     transformers_logging.disable_progress_bar()
@@ -88,7 +88,7 @@ def start_run(settings: RunSettings, data: dict, resume: bool = False) -> RunCon
                   "versions": package_versions()})
     accelerator.wait_for_everyone()
     processes = "1 process" if accelerator.num_processes == 1 else f"{accelerator.num_processes} processes"
-    log.say(f"{processes} on {computes}, in {'bfloat16' if precision == 'bf16' else 'float32'}; details: {log.path}")
+    log.say(f"{processes} on {device}, in {'bfloat16' if precision == 'bf16' else 'float32'}; details: {log.path}")
     return run
 
 

@@ -78,17 +78,11 @@ def read_catalog(run: RunContext, part: Callable[[Catalog], Catalog] | None = No
     Raises ConfigError for what evaluation would only find out after the training.
     """
     accelerator, main = run.accelerator, run.accelerator.is_main_process
-    settings, path = run.settings.catalog, run.checkpoints / "vocabulary.json"
+    path = run.checkpoints / "vocabulary.json"
     counted = run.resume and path.exists()
     accelerator.wait_for_everyone()
+    settings = _write_synthetic(run, counted)
     with run.log.step("catalogue") as step:
-        if settings.synthetic is not None:
-            folder = run.folder / "catalog"
-            if main and not counted:
-                run.log.say(f"writing a made-up catalogue of {settings.synthetic.get('rows', 2000)} rows to {folder}")
-                write_synthetic(settings, folder)
-            accelerator.wait_for_everyone()
-            settings = written_synthetic(settings, folder)
         catalog = with_labels(settings)
         if part is not None:
             catalog = part(catalog)
@@ -113,6 +107,19 @@ def read_catalog(run: RunContext, part: Callable[[Catalog], Catalog] | None = No
         data.vocabulary.attributes = adopt(data.vocabulary.attributes)
     _check_evaluation(run.settings, data)
     return data
+
+
+def _write_synthetic(run: RunContext, written: bool) -> CatalogSettings:
+    """The catalogue's settings; a made-up one is first written into the model folder, unless that is done."""
+    settings, folder = run.settings.catalog, run.folder / "catalog"
+    if settings.synthetic is None:
+        return settings
+    if run.accelerator.is_main_process and not written:
+        with run.log.step("made-up catalogue") as step:
+            write_synthetic(settings, folder)
+            step.result = f"in {folder}"
+    run.accelerator.wait_for_everyone()
+    return written_synthetic(settings, folder)
 
 
 def _checked(records: Iterable[Record | Refusal], quarantine: Quarantine) -> Iterator[Any]:

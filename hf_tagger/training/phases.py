@@ -104,6 +104,9 @@ def train_phase(run: RunContext, training: Training, index: int, phase: PhaseSet
         loop.run_phase(index, phase, model, loader, max(1, round(batches + 0.5)))
         step.result = "done before" if done else f"{loop.progress.step - before:,} steps, {count_parameters(model)}"
         step.details = [entry for entry in loop.progress.history if entry["phase"] == index]
+        if step.details:
+            metric = next(name for name in step.details[0] if name not in ("step", "phase"))
+            step.result += f", validation {metric} {max(entry[metric] for entry in step.details):.4f}"
 
 
 def validate(run: RunContext, batches: Batches, split: str | None = None) -> dict[str, float]:

@@ -1,5 +1,7 @@
 """A run's start and its catalogue; whole runs, as real processes: tests/recipes/test_finetune.py."""
 
+import json
+
 import pytest
 import torch
 from accelerate.state import AcceleratorState
@@ -42,6 +44,19 @@ def test_mixed_precision_is_what_was_asked_for(shop, wanted, on):
         assert torch.is_autocast_enabled(run.accelerator.device.type) is on
         assert (torch.ones(2, 2) @ torch.ones(2, 2)).dtype == (torch.bfloat16 if on else torch.float32)
     assert run.accelerator.mixed_precision == wanted
+
+
+def test_a_run_says_what_it_computes_with_and_keeps_its_settings_in_its_log(shop, capsys, monkeypatch):
+    monkeypatch.setenv("ACCELERATE_USE_CPU", "true")
+    threads = torch.get_num_threads()
+    a_run(shop, training={"threads": threads + 1, "mixed_precision": "no"})
+    assert torch.get_num_threads() == threads + 1
+    torch.set_num_threads(threads)
+    (line,) = capsys.readouterr().out.splitlines()
+    log = (shop / "out" / "run.log").read_text()
+    assert line.startswith(f"1 process on the CPU with {threads + 1} threads") and "in float32" in line and line in log
+    kept = json.loads(log.splitlines()[0].split(" ", 2)[2])
+    assert kept["settings"]["training"]["threads"] == threads + 1 and kept["versions"]["torch"]
 
 
 def test_the_catalogue_is_counted_once_and_refused_rows_are_written_down(shop, capsys):
