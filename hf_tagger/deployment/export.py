@@ -10,6 +10,7 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
+from hf_tagger import UserError
 from hf_tagger.deployment.export_decoder import export_decoder, label_vectors, place_in_file
 from hf_tagger.deployment.export_exemplars import DistinctExemplars
 from hf_tagger.model.modeling_tagger import TaggerModel
@@ -26,7 +27,7 @@ _BATCH, _TEXTS, _TOKENS = 5, 3, 7
 _PHOTO_ROWS = [0, 0, 2, 3]
 
 
-class ExportError(ValueError):
+class ExportError(UserError, ValueError):
     """A model that has no ONNX graph; the message names the part."""
 
 

@@ -1,56 +1,15 @@
 """Fits `ExemplarEvidence`: chooses the products to remember and solves the ridge regression, in closed form."""
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
 from hf_tagger.catalog.collate import UNKNOWN
 from hf_tagger.model.kernel_head import LOGIT_SCALE, MODES, ExemplarEvidence
+from hf_tagger.training.settings import ExemplarSettings
 
 NEVER = -30.0
-BLOCKS = ("text", "final", "early", "late", "grid", "histogram")
-
-
-@dataclass
-class ExemplarSettings:
-    """
-    Args:
-        count: products remembered at most (0: none); those with the rarest tags first.
-        dim: width that each block of features is compressed to (principal axes).
-        width: of the kernel, in units of 1 - cosine.
-        ridge: strength of the ridge.
-        balance: products weigh (their rarest tag's count) ** -balance, on average over attributes.
-        prior_adjustment: this times the log of a tag's share of the rows is taken off its logit (arXiv 2007.07314);
-            one number, or {attribute: number} with 0.4 for those not named.
-        kernels: weights of the blocks text, final (the photo's pooled vector), early and late (its `vision_stages`),
-            grid and histogram, per kernel; blocks that the model does not have are left out.
-    """
-
-    count: int = 0
-    dim: int = 128
-    width: float = 0.8
-    ridge: float = 0.04
-    balance: float = 0.3
-    prior_adjustment: float | dict[str, float] = 0.4
-    kernels: list[dict[str, float]] = field(
-        default_factory=lambda: [
-            {"text": 1.0, "final": 1.0, "late": 1.0, "early": 0.5, "grid": 0.7, "histogram": 0.2},
-            {"text": 0.3, "final": 0.3, "late": 0.4, "early": 1.0, "histogram": 1.2},
-        ]
-    )
-
-
-    def adjustment(self, attribute: str) -> float:
-        """Strength of the prior adjustment for an attribute."""
-        given = self.prior_adjustment
-        return given.get(attribute, 0.4) if isinstance(given, dict) else given
-
-    def __post_init__(self):
-        for kernel in self.kernels:
-            if unknown := set(kernel) - set(BLOCKS):
-                raise ValueError(f"kernels: there is no block {sorted(unknown)[0]!r}, only {', '.join(BLOCKS)}")
 
 
 @torch.no_grad()

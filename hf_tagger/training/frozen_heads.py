@@ -19,7 +19,8 @@ from hf_tagger.training.exemplars import fit_exemplars, rarest_rows
 from hf_tagger.training.features import FeatureLoader
 from hf_tagger.training.gate import fit_gate
 from hf_tagger.training.phases import Training
-from hf_tagger.training.words import Texts, WordsSettings, fit_words, text_batches
+from hf_tagger.training.settings import WordsSettings
+from hf_tagger.training.words import Texts, fit_words, text_batches
 
 ROWS_AT_ONCE = 256
 Evidence = Iterable[tuple[torch.Tensor, torch.Tensor, torch.Tensor]]

@@ -1,48 +1,13 @@
 """Fits `EvidenceGate` on validation products: how far to trust each source of evidence."""
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from hf_tagger.catalog.collate import UNKNOWN
 from hf_tagger.model.tag_head import EvidenceGate
-
-
-@dataclass
-class GateSettings:
-    """
-    Args:
-        l2: strength, per product, of the pull towards equal trust in all sources.
-        shared: where attributes have few products each: strength, in products, of the pull towards one gate that is
-            fitted on all attributes together, in place of the pull towards equal trust (0: every attribute alone).
-        balance: temper t of the class weights count ** -t of `single` attributes; one number, or {attribute: number}
-            with 0.25 for those not named.
-        deference: how many training products a tag needs for the sources to keep half of their say on it (see
-            `EvidenceGate`); 0: they always keep all of it.
-        iterations: of L-BFGS at most.
-        folds: where validation is small, add what sources say of training products that they were not fitted on: all
-            are fitted anew on the rest of so many folds (0: validation alone). Needs towers that stay frozen.
-        max_rows: training products that are looked at for it.
-    """
-
-    l2: float = 1e-2
-    shared: float = 0.0
-    balance: float | dict[str, float] = 0.25
-    deference: float = 4.0
-    iterations: int = 60
-    folds: int = 0
-    max_rows: int = 5000
-
-    def __post_init__(self):
-        if self.folds == 1 or self.folds < 0:
-            raise ValueError(f"gate.folds takes 0 or at least 2, got {self.folds}")
-        if self.deference < 0:
-            raise ValueError(f"gate.deference is a number of products, at least 0, got {self.deference}")
-
-    def temper(self, attribute: str) -> float:
-        return self.balance.get(attribute, 0.25) if isinstance(self.balance, dict) else self.balance
+from hf_tagger.training.settings import GateSettings
 
 
 def fit_gate(

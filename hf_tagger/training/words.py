@@ -2,7 +2,6 @@
 
 import warnings
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -10,42 +9,7 @@ from torch import Tensor
 
 from hf_tagger.catalog.collate import UNKNOWN, TagEncoder
 from hf_tagger.model.lexical_head import NameMatch, WordEvidence
-
-
-@dataclass
-class WordsSettings:
-    """
-    Args:
-        buckets: size of the hashed feature table; 0 leaves the lexical path out.
-        char_ngrams: lengths of the letter n-grams; word_ngrams: the longest runs of whole words, 0 to 4.
-        names: whether tags gain by their names standing in the text.
-        inverse_l2: C, the inverse strength of the L2 term on the table.
-        name_l2: L2 term on the name weights, which all tags of an attribute share.
-        balance: temper t of the class weights count ** -t of `single` attributes; one number, or {attribute: number}
-            with 0.5 for those not named.
-        masked_view: also fit a second set of weights, on every text as it is and without the words of its own tags.
-        masked_balance: its temper; masked_weight: what a masked text counts beside a whole one.
-        max_rows: products it is fitted on at most.
-        iterations: of L-BFGS at most, per attribute.
-    """
-
-    buckets: int = 2**15
-    char_ngrams: list[int] = field(default_factory=lambda: [3, 4, 5])
-    word_ngrams: int = 0
-    names: bool = True
-    inverse_l2: float = 10.0
-    name_l2: float = 3.0
-    balance: float | dict[str, float] = 0.5
-    masked_view: bool = False
-    masked_balance: float | dict[str, float] = 0.4
-    masked_weight: float = 0.5
-    max_rows: int = 100_000
-    iterations: int = 60
-
-    def temper(self, attribute: str, view: int) -> float:
-        balance, default = (self.balance, 0.5) if view == 0 else (self.masked_balance, 0.4)
-        return balance.get(attribute, default) if isinstance(balance, dict) else balance
-
+from hf_tagger.training.settings import WordsSettings
 
 # Logit of a "none" that no training row of a `single` attribute has.
 NEVER = -30.0

@@ -15,8 +15,9 @@ from safetensors.torch import load_file
 from transformers import AutoProcessor, pipeline
 
 from hf_tagger.catalog.collate import Collator
-from hf_tagger.catalog.loader import CatalogLoader, LoaderSettings
+from hf_tagger.catalog.loader import CatalogLoader
 from hf_tagger.catalog.schema import CatalogSchema
+from hf_tagger.catalog.settings import LoaderSettings
 from hf_tagger.catalog.strict import build
 from hf_tagger.catalog.synthetic import catalog_schema, generate, write_catalog
 from hf_tagger.evaluation.predict import predict

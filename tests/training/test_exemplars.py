@@ -7,7 +7,8 @@ import torch
 
 from hf_tagger.model.configuration_tagger import TaggerConfig
 from hf_tagger.model.kernel_head import LOGIT_SCALE, ExemplarEvidence, feature_blocks
-from hf_tagger.training.exemplars import ExemplarSettings, fit_exemplars
+from hf_tagger.training.exemplars import fit_exemplars
+from hf_tagger.training.settings import ExemplarSettings
 
 TEXT, FINAL, STAGE, HISTOGRAM = 8, 12, 6, 10
 WIDTHS = {"text": TEXT, "image": FINAL + 2 * STAGE + HISTOGRAM, "grid": 0, "histogram": HISTOGRAM}

@@ -2,7 +2,8 @@ import pytest
 import torch
 
 from hf_tagger.catalog.collate import UNKNOWN
-from hf_tagger.training.gate import GateSettings, fit_gate
+from hf_tagger.training.gate import fit_gate
+from hf_tagger.training.settings import GateSettings
 from tests.model.test_tag_head import ATTRIBUTES, gate
 
 ROWS = 300

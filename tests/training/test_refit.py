@@ -7,7 +7,7 @@ from accelerate.state import AcceleratorState
 
 from hf_tagger.catalog.strict import ConfigError, build
 from hf_tagger.evaluation.predict import predict
-from hf_tagger.evaluation.protocols import Protocol
+from hf_tagger.evaluation.settings import Protocol
 from hf_tagger.training.arguments import RunSettings
 from hf_tagger.training.batches import Batches
 from hf_tagger.training.context import start_run

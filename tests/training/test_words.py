@@ -7,8 +7,9 @@ from torch.nn import functional as F
 from hf_tagger.catalog.collate import UNKNOWN
 from hf_tagger.model.processing_tagger import TaggerProcessor
 from hf_tagger.training.augment import masked_text
+from hf_tagger.training.settings import WordsSettings
 from hf_tagger.training.unigram_tokenizer import train_unigram_tokenizer
-from hf_tagger.training.words import NEVER, WordsSettings, fit_words, text_batches
+from hf_tagger.training.words import NEVER, fit_words, text_batches
 from tests.model.test_lexical_head import evidence
 
 COLOURS, USES = ["Red", "Blue", "Navy", "Teal"], ["Sports", "Party"]
