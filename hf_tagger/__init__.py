@@ -10,6 +10,12 @@ from importlib.abc import MetaPathFinder
 
 __version__ = "0.1.0"
 
+class UserError(Exception):
+    """What whoever started a program can mend: recipes print it as one line and end with `exit_status`."""
+
+    exit_status = 2
+
+
 _EXPORTS = {
     "ProductTaggingPipeline": "hf_tagger.model.pipeline_tagger",
     "TaggerConfig": "hf_tagger.model.configuration_tagger",

@@ -1,26 +1,155 @@
-"""The `hf_tagger` command: `hf_tagger serve MODEL`. Each subcommand is imported only when it is called."""
+"""The `hf_tagger` command, and what every recipe does alike: its arguments, how it speaks and how it ends.
 
+Nothing here imports torch. A recipe, too, reads its arguments and its configuration first, and imports what takes
+seconds inside its functions: what is misspelt is answered at once.
+"""
+
+import argparse
+import functools
 import importlib
+import io
+import runpy
+import shutil
 import sys
+from collections.abc import Callable
+from pathlib import Path
 
-# name: (module, what it does); the module's main(arguments) gives the exit status.
+from hf_tagger import UserError
+from hf_tagger.catalog.strict import did_you_mean
+
+# A wheel carries the recipes inside the package; in a checkout they stand beside it.
+_IN_WHEEL = Path(__file__).parent / "recipes"
+RECIPES = _IN_WHEEL if _IN_WHEEL.is_dir() else Path(__file__).parents[1] / "recipes"
+CONFIGS = RECIPES / "configs"
+# {group: {command: its recipe, or its module, whose main(arguments) gives the exit status}}
 COMMANDS = {
-    "review": ("hf_tagger.review.command", "open a page on which people accept and correct a catalogue's tags"),
-    "serve": ("hf_tagger.deployment.serve", "answer requests for tags over HTTP"),
+    "Train": {"finetune": "finetune", "search": "search", "update": "update",
+              "fit-personalization": "fit_personalization"},
+    "Judge": {"evaluate": "evaluate_tagger", "baselines": "baselines", "cross-lingual": "cross_lingual",
+              "find-label-issues": "find_label_issues"},
+    "Make smaller": {"distill": "distill", "prune": "prune", "prune-vocabulary": "prune_vocabulary"},
+    "Use": {"tag": "tag_catalog", "export": "export", "serve": "hf_tagger.deployment.serve",
+            "review": "hf_tagger.review.command"},
+}
+ARGUMENTS = {
+    "config": "a YAML file of `hf_tagger finetune`",
+    "model": "model folder, adapter folder or Hub id",
+    "catalogue": "YAML file, or the path of a catalogue written like the training one",
 }
 
 
 def main() -> int:
-    name, arguments = (sys.argv[1], sys.argv[2:]) if len(sys.argv) > 1 else ("--help", [])
-    if name in COMMANDS:
-        return importlib.import_module(COMMANDS[name][0]).main(arguments)
-    lines = ["usage: hf_tagger COMMAND ... (hf_tagger COMMAND --help says more)", ""]
-    lines += [f"  {command:10} {does}" for command, (_, does) in COMMANDS.items()]
-    wanted = name in ("-h", "--help")
-    if not wanted:
-        lines.insert(0, f"hf_tagger: there is no command {name!r}")
-    print("\n".join(lines), file=sys.stdout if wanted else sys.stderr)
-    return 0 if wanted else 2
+    name, *arguments = sys.argv[1:] or ["--help"]
+    programs = {command: program for group in COMMANDS.values() for command, program in group.items()}
+    command = name.replace("_", "-")
+    if name in ("-h", "--help"):
+        print(overview())
+        return 0
+    if command in ("configs", "copy"):
+        return recipe({"configs": list_configs, "copy": copy_config}[command], command)(arguments)
+    if command not in programs:
+        print(f"hf_tagger: there is no command {name!r}; hf_tagger --help lists them", file=sys.stderr)
+        return 2
+    if "." in programs[command]:
+        return importlib.import_module(programs[command]).main(arguments)
+    # As `python recipes/NAME.py` runs it: processes that a recipe starts find its functions, too.
+    sys.argv[1:] = arguments
+    runpy.run_path(str(RECIPES / f"{programs[command]}.py"), run_name="__main__")
+    return 0
+
+
+def overview() -> str:
+    """All commands in groups, each with the first line of its program's docstring."""
+    lines = ["usage: hf_tagger COMMAND ...      (hf_tagger COMMAND --help says more)"]
+    for group, commands in COMMANDS.items():
+        lines += ["", f"{group}:"]
+        lines += [f"  {command:20} {_first_line(_file(program))}" for command, program in commands.items()]
+    lines += ["", "Configurations:", "  configs              List those that come with hf_tagger.",
+              "  copy                 Copy one of them, to edit it.", "",
+              "One process each. On several GPUs: accelerate launch recipes/finetune.py my.yaml"]
+    return "\n".join(lines)
+
+
+def list_configs(arguments: list[str]) -> None:
+    """List the configurations that come with hf_tagger, each with its first comment line: how it is launched."""
+    parser(list_configs.__doc__, prog="hf_tagger configs").parse_args(arguments)
+    for name in config_names():
+        print(f"{name:24} {_first_line(CONFIGS / name)}")
+
+
+def copy_config(arguments: list[str]) -> None:
+    """Copy a configuration that comes with hf_tagger, to edit it."""
+    copying = parser(copy_config.__doc__, prog="hf_tagger copy")
+    copying.add_argument("name", metavar="NAME", help="as `hf_tagger configs` lists it, such as fashion.yaml")
+    copying.add_argument("destination", metavar="DEST", nargs="?", default=".", type=Path,
+                         help="file or folder (default: here, under the same name)")
+    options = copying.parse_args(arguments)
+    if options.name not in config_names():
+        raise UserError(f"there is no {options.name}.{did_you_mean(options.name, config_names())}")
+    to = options.destination / Path(options.name).name if options.destination.is_dir() else options.destination
+    if to.exists():
+        raise UserError(f"{to} is there already, and is not written over")
+    to.parent.mkdir(parents=True, exist_ok=True)
+    shutil.copyfile(CONFIGS / options.name, to)
+    print(f"copied to {to}")
+
+
+def config_names() -> list[str]:
+    return sorted(path.relative_to(CONFIGS).as_posix() for path in CONFIGS.rglob("*.yaml"))
+
+
+def recipe(main: Callable[[list[str]], int | None], name: str | None = None) -> Callable[[list[str]], int]:
+    """Decorates a recipe's `main`, which then returns an exit status: 0 (or its own), 2 for a `UserError`, 130 for an
+    interruption. Either is told in one line on stderr. What it prints appears at once, in a file or pipe, too."""
+    file = Path(main.__code__.co_filename).stem
+    name = name or _command(file) or file
+
+    @functools.wraps(main)
+    def ended(arguments: list[str]) -> int:
+        if isinstance(sys.stdout, io.TextIOWrapper):
+            sys.stdout.reconfigure(line_buffering=True)
+        try:
+            return main(arguments) or 0
+        except UserError as error:
+            print(f"{name}: {error}", file=sys.stderr)
+            return error.exit_status
+        except KeyboardInterrupt:
+            print(f"{name}: interrupted", file=sys.stderr)
+            return 130
+
+    return ended
+
+
+def parser(description: str, *positional: str, prog: str | None = None) -> argparse.ArgumentParser:
+    """A parser whose --help is the docstring of a recipe as it stands. `positional`: those of `ARGUMENTS` to take."""
+    command = _command(Path(sys.argv[0]).stem)
+    prog = prog or (f"hf_tagger {command}" if command else None)
+    made = argparse.ArgumentParser(prog=prog, description=description, allow_abbrev=False,
+                                   formatter_class=argparse.RawDescriptionHelpFormatter)
+    for name in positional:
+        made.add_argument(name, metavar=name.upper(), help=ARGUMENTS[name])
+    return made
+
+
+def say(text: str) -> None:
+    """Progress, apart from results: on stderr."""
+    print(text, file=sys.stderr)
+
+
+def _command(file: str) -> str | None:
+    """The command that runs recipes/`file`.py; None of one that has none (recipes/lab)."""
+    return next((command for group in COMMANDS.values() for command, program in group.items() if program == file), None)
+
+
+def _file(program: str) -> Path:
+    if "." not in program:
+        return RECIPES / f"{program}.py"
+    return Path(__file__).parents[1].joinpath(*program.split(".")).with_suffix(".py")
+
+
+def _first_line(path: Path) -> str:
+    with path.open(encoding="utf-8") as lines:
+        return next(lines).strip('"# \n')
 
 
 if __name__ == "__main__":

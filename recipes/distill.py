@@ -3,7 +3,7 @@
     accelerate launch recipes/distill.py recipes/configs/distill_text4.yaml
     accelerate launch recipes/distill.py recipes/configs/distill_text3.yaml --distillation.teacher runs/my-shop
 
-The YAML file is that of recipes/finetune.py with `distillation:` (hf_tagger/training/distill_loss.py) beside `model:`,
+The YAML file is that of recipes/finetune.py with `distillation:` (hf_tagger/training/settings.py) beside `model:`,
 which describes the student: `text_backbone: teacher` and `vision_backbone: teacher` start from the teacher's own
 towers, `distillation.text_layers` from some of its layers. Every key can be overridden as `--key.sub value`; `--resume`
 goes on from the newest checkpoint. The teacher runs once over the training split; its answers are kept in
@@ -14,48 +14,40 @@ the same.
 import sys
 from functools import partial
 
-from hf_tagger.catalog.strict import ConfigError
-from hf_tagger.training.batches import Batches
-from hf_tagger.training.context import exit_status, start_run
-from hf_tagger.training.data import read_catalog
-from hf_tagger.training.distill import (
-    DistillSettings,
-    ask_teacher,
-    collate_as_taught,
-    distillation_loss,
-    forget_answers,
-    load_distillation,
-    new_student,
-    open_teacher,
-    taught_batches,
-    teachers_attributes,
-)
-from hf_tagger.training.frozen_heads import fit_kernel_head, fit_lexical_head, fit_logit_fusion
-from hf_tagger.training.phases import start_training, train_phase
-from hf_tagger.training.report import calibrate, report
-from hf_tagger.training.saving import save_run
-from hf_tagger.training.starting_model import fit_feature_scales
+from hf_tagger import cli
+from hf_tagger.training.arguments import DistillSettings, load_distillation
 
 
-def main(arguments: list[str]) -> int:
-    def start() -> None:
-        if not arguments or arguments[0].startswith("--"):
-            raise ConfigError("give a YAML file, such as recipes/configs/distill_text4.yaml")
-        config, *overrides = (argument for argument in arguments if argument != "--resume")
-        distill(*load_distillation(config, overrides), "--resume" in arguments)
-
-    return exit_status("distill", start)
+@cli.recipe
+def main(arguments: list[str]) -> None:
+    parser = cli.parser(__doc__)
+    parser.add_argument("config", metavar="CONFIG", help="YAML file, such as recipes/configs/distill_text4.yaml")
+    parser.add_argument("--resume", action="store_true", help="go on from the newest checkpoint")
+    options, overrides = parser.parse_known_args(arguments)
+    settings, data = load_distillation(options.config, overrides)
+    settings.check_paths()
+    distill(settings, data, options.resume)
 
 
 def distill(settings: DistillSettings, data: dict, resume: bool = False) -> None:
+    from hf_tagger.training import distill as steps
+    from hf_tagger.training.batches import Batches
+    from hf_tagger.training.context import start_run
+    from hf_tagger.training.data import read_catalog
+    from hf_tagger.training.frozen_heads import fit_kernel_head, fit_lexical_head, fit_logit_fusion
+    from hf_tagger.training.phases import start_training, train_phase
+    from hf_tagger.training.report import calibrate, report
+    from hf_tagger.training.saving import save_run
+    from hf_tagger.training.starting_model import fit_feature_scales
+
     run = start_run(settings, data, resume)
-    teacher, teacher_processor = open_teacher(settings)
-    catalogue = read_catalog(run, adopt=partial(teachers_attributes, run, teacher))
-    student, processor, copied = new_student(run, catalogue, teacher, teacher_processor)
-    answers = ask_teacher(run, catalogue, teacher, teacher_processor)
-    loss = distillation_loss(settings.distillation, student, answers)
+    teacher, teacher_processor = steps.open_teacher(settings)
+    catalogue = read_catalog(run, adopt=partial(steps.teachers_attributes, run, teacher))
+    student, processor, copied = steps.new_student(run, catalogue, teacher, teacher_processor)
+    answers = steps.ask_teacher(run, catalogue, teacher, teacher_processor)
+    loss = steps.distillation_loss(settings.distillation, student, answers)
     del teacher
-    collate_view = partial(collate_as_taught, catalogue, processor, teacher_processor)
+    collate_view = partial(steps.collate_as_taught, catalogue, processor, teacher_processor)
     batches = Batches(catalogue, student, processor, collate_view)
     fit_feature_scales(run, batches)
     if "lexical_head" in copied:
@@ -65,14 +57,14 @@ def distill(settings: DistillSettings, data: dict, resume: bool = False) -> None
 
     training = start_training(run, batches, distillation=loss)
     for index, phase in enumerate(settings.phases):
-        train_phase(run, training, index, phase, partial(taught_batches, training, answers))
+        train_phase(run, training, index, phase, partial(steps.taught_batches, training, answers))
 
     fit_kernel_head(run, training)
     fit_logit_fusion(run, training)
     calibrate(run, batches)
     save_run(run, training)
     report(run, batches)
-    forget_answers(run)
+    steps.forget_answers(run)
     run.accelerator.end_training()
 
 

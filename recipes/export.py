@@ -1,12 +1,12 @@
 """Export a tagger to ONNX, in float32 and in int8, and prove that it still says the same.
 
-    python recipes/export.py runs/fashion recipes/configs/fashion.yaml
+    hf_tagger export runs/fashion recipes/configs/fashion.yaml
 
 MODEL is a model folder, an adapter folder or a Hub id. CATALOGUE is a YAML file with source and schema (the one the
 model was trained by will do), or the path of a catalogue that is written like the training one. Keys of `catalog` and
 `evaluation` can be overridden as `--key.sub value`.
 
-Written: OUT/onnx and OUT/onnx_int8 (OUT: the model's folder). Each has `parity.json`: the largest difference of logits
+Written: OUT/onnx and OUT/onnx_int8 (OUT: the output folder). Each has `parity.json`: the largest difference of logits
 on the validation split, macro-F1 of the model and of the export, products per second, p50 and p95 in milliseconds at
 batch 1 and 32, and size; where the model has a decoder, which is exported with it, also how often the same free-form
 tags are written, and the times with them. The vision tower computes in int8 only where it is quicker so.
@@ -24,81 +24,45 @@ import sys
 from itertools import islice
 from pathlib import Path
 
-import torch
-
-from hf_tagger.catalog.collate import INPUTS, Collator
-from hf_tagger.catalog.loader import CatalogLoader
+from hf_tagger import cli
 from hf_tagger.catalog.quarantine import Refusal
 from hf_tagger.catalog.settings import open_catalog
-from hf_tagger.catalog.strict import ConfigError
-from hf_tagger.deployment.export import ExportError, export_tagger, size_mb
-from hf_tagger.deployment.quantize import PARTS, parts_that_gain, quantize_within
-from hf_tagger.evaluation.inference import time_in_turns
-from hf_tagger.evaluation.machine import describe_machine
-from hf_tagger.evaluation.parity import both_predictions, failure, parity, written_parity
-from hf_tagger.evaluation.protocols import open_tagger
-from hf_tagger.evaluation.settings import load_evaluation
-from hf_tagger.runtime import OnnxTagger, model_fingerprint
+from hf_tagger.evaluation.settings import EvaluateSettings, check_model, load_evaluation
 
+PARTS = ("text", "vision", "exemplars")  # that `deployment.quantize` knows how to bring to int8
 JUDGED_BATCHES, WRITTEN_PRODUCTS = 16, 300
 
 
+@cli.recipe
 def main(arguments: list[str]) -> int:
     options, overrides = parse(arguments)
-    try:
-        settings = load_evaluation(options.catalogue, options.model, overrides)
-        tagger = open_tagger(options.model, torch.device("cpu"))
-        out = Path(options.output_dir or options.model)
-        catalog = open_catalog(settings.catalog, out / "onnx" / "catalog")
-        say("exporting in float32")
-        fingerprint = model_fingerprint(tagger.model.name_or_path)
-        folders = {"onnx": export_tagger(tagger.model, tagger.processor, out / "onnx", fingerprint)}
-        exported = {"onnx": OnnxTagger(folders["onnx"], threads=torch.get_num_threads())}
-        if options.int8 != []:
-            scaled, judged = (
-                [exported["onnx"].feed(**{name: batch[name].numpy() for name in INPUTS if name in batch})
-                 for batch in islice(batches(tagger, catalog, settings, split), count)]
-                for split, count in (("train", options.calibration_batches),
-                                     (settings.evaluation.validation, JUDGED_BATCHES)))
-            parts = options.int8 or parts_that_gain(folders["onnx"], scaled, judged[0], say)
-            say(f"int8: {', '.join(parts)}")
-            folders["onnx_int8"] = quantize_within(folders["onnx"], out / "onnx_int8", scaled, judged, parts,
-                                                   options.int8_changes, say)
-            exported["onnx_int8"] = OnnxTagger(folders["onnx_int8"], threads=torch.get_num_threads())
-        say(f"comparing on {settings.evaluation.validation}")
-        split = batches(tagger, catalog, settings, settings.evaluation.validation)
-        (reference, *found), noise = both_predictions(tagger, list(exported.values()), split)
-        tagger.autocast = lambda: torch.autocast("cpu", enabled=False)  # the comparison is with eager float32
-        written = {}
-        if tagger.model.decoder is not None:
-            say("comparing free-form tags")
-            written = written_parity(tagger, exported, first_products(catalog, settings, WRITTEN_PRODUCTS))
-        timed = speed(options.model, folders, first_products(catalog, settings, options.products),
-                      tagger.model.decoder is not None)
-    except (ConfigError, ExportError) as error:
-        print(f"export: {error}", file=sys.stderr)
-        return 2
-    status = 0
-    for (name, folder), predictions in zip(folders.items(), found, strict=True):
-        report = {"model": options.model, "machine": describe_machine(), "size_mb": round(size_mb(folder), 1),
-                  **parity(reference, predictions, noise),
-                  "speed": {size: {which: rows[which] for which in ("torch", name)} for size, rows in timed.items()}}
-        if written:
-            report["written"] = written[name]
-        (folder / "parity.json").write_text(json.dumps(report, indent=1), encoding="utf-8")
-        print(json.dumps({name: report}, indent=1))
-        reason = failure(exported[name].description["precision"], report)
-        if reason is not None:
-            print(f"export: {folder} must not be used: {reason}", file=sys.stderr)
-            status = 1
-    return status
+    check_model(options.model)
+    settings = load_evaluation(options.catalogue, options.model, overrides)
+    settings.catalog.check_paths()
+    import torch
+
+    from hf_tagger.evaluation.parity import both_predictions, written_parity
+    from hf_tagger.evaluation.protocols import open_tagger
+
+    tagger = open_tagger(options.model, torch.device("cpu"))
+    catalog = open_catalog(settings.catalog, Path(options.output_dir or options.model, "onnx", "catalog"))
+    folders, exported = export(tagger, catalog, settings, options)
+    cli.say(f"comparing on {settings.evaluation.validation}")
+    split = batches(tagger, catalog, settings, settings.evaluation.validation)
+    (reference, *found), noise = both_predictions(tagger, list(exported.values()), split)
+    tagger.autocast = lambda: torch.autocast("cpu", enabled=False)  # the comparison is with eager float32
+    written = {}
+    if tagger.model.decoder is not None:
+        cli.say("comparing free-form tags")
+        written = written_parity(tagger, exported, first_products(catalog, settings, WRITTEN_PRODUCTS))
+    timed = speed(options.model, folders, first_products(catalog, settings, options.products),
+                  tagger.model.decoder is not None)
+    predictions = dict(zip(folders, found, strict=True))
+    return report(options.model, folders, exported, reference, predictions, noise, written, timed)
 
 
 def parse(arguments: list[str]) -> tuple[argparse.Namespace, list[str]]:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False)
-    parser.add_argument("model", help="model folder, adapter folder or Hub id")
-    parser.add_argument("catalogue", help="YAML file, or the path of a catalogue written like the training one")
+    parser = cli.parser(__doc__, "model", "catalogue")
     parser.add_argument("--output_dir", help="folder for what is written (default: MODEL)")
     parser.add_argument("--int8", nargs="*", choices=list(PARTS),
                         help="parts that compute in int8, the others stay float32 (none: no int8 export; "
@@ -110,12 +74,66 @@ def parse(arguments: list[str]) -> tuple[argparse.Namespace, list[str]]:
     return parser.parse_known_args(arguments)
 
 
-def batches(tagger, catalog, settings, split: str):
+def export(tagger, catalog, settings: EvaluateSettings, options: argparse.Namespace) -> tuple[dict, dict]:
+    """{name: folder} and {name: tagger} of what is exported: onnx, and onnx_int8 unless --int8 names no part."""
+    import torch
+
+    from hf_tagger.catalog.collate import INPUTS
+    from hf_tagger.deployment.export import export_tagger
+    from hf_tagger.deployment.quantize import parts_that_gain, quantize_within
+    from hf_tagger.runtime import OnnxTagger, model_fingerprint
+
+    cli.say("exporting in float32")
+    out = Path(options.output_dir or options.model)
+    fingerprint = model_fingerprint(tagger.model.name_or_path)
+    folders = {"onnx": export_tagger(tagger.model, tagger.processor, out / "onnx", fingerprint)}
+    exported = {"onnx": OnnxTagger(folders["onnx"], threads=torch.get_num_threads())}
+    if options.int8 != []:
+        scaled, judged = (
+            [exported["onnx"].feed(**{name: batch[name].numpy() for name in INPUTS if name in batch})
+             for batch in islice(batches(tagger, catalog, settings, split), count)]
+            for split, count in (("train", options.calibration_batches),
+                                 (settings.evaluation.validation, JUDGED_BATCHES)))
+        parts = options.int8 or parts_that_gain(folders["onnx"], scaled, judged[0], cli.say)
+        cli.say(f"int8: {', '.join(parts)}")
+        folders["onnx_int8"] = quantize_within(folders["onnx"], out / "onnx_int8", scaled, judged, parts,
+                                               options.int8_changes, cli.say)
+        exported["onnx_int8"] = OnnxTagger(folders["onnx_int8"], threads=torch.get_num_threads())
+    return folders, exported
+
+
+def report(model: str, folders: dict[str, Path], exported: dict, reference, predictions: dict, noise, written: dict,
+           timed: dict) -> int:
+    """Writes parity.json of every exported folder. Returns 1 where one must not be used."""
+    from hf_tagger.deployment.export import size_mb
+    from hf_tagger.evaluation.machine import describe_machine
+    from hf_tagger.evaluation.parity import failure, parity
+
+    status = 0
+    for name, folder in folders.items():
+        found = {"model": model, "machine": describe_machine(), "size_mb": round(size_mb(folder), 1),
+                 **parity(reference, predictions[name], noise),
+                 "speed": {size: {which: rows[which] for which in ("torch", name)} for size, rows in timed.items()}}
+        if written:
+            found["written"] = written[name]
+        (folder / "parity.json").write_text(json.dumps(found, indent=1), encoding="utf-8")
+        print(json.dumps({name: found}, indent=1))
+        reason = failure(exported[name].description["precision"], found)
+        if reason is not None:
+            cli.say(f"{folder} must not be used: {reason}")
+            status = 1
+    return status
+
+
+def batches(tagger, catalog, settings: EvaluateSettings, split: str):
+    from hf_tagger.catalog.collate import Collator
+    from hf_tagger.catalog.loader import CatalogLoader
+
     collator = Collator(tagger.processor, tagger.model.config.attributes, allow_urls=catalog.schema.allow_urls)
     return CatalogLoader(catalog, split, collator, settings.loader).epoch()
 
 
-def first_products(catalog, settings, count: int) -> list[dict]:
+def first_products(catalog, settings: EvaluateSettings, count: int) -> list[dict]:
     """The first products of the validation split, as the pipeline takes them."""
     records = (record for record in catalog.records(settings.evaluation.validation) if not isinstance(record, Refusal))
     return [{name: record[name] for name in ("text", "images", "language")} for record in islice(records, count)]
@@ -124,16 +142,14 @@ def first_products(catalog, settings, count: int) -> list[dict]:
 def speed(model: str, folders: dict[str, Path], products: list[dict], writes: bool) -> dict[str, dict]:
     """{"batch 1", "batch 32"} and, of a model with a decoder, the same "with free-form tags": the torch pipeline in
     float32 and each export, in turns, photos decoded from bytes."""
+    from hf_tagger.evaluation.inference import time_in_turns
+
     taggers = {"torch": model, **folders}
     timed = time_in_turns(taggers, products, 3)
     if writes:
         timed |= {f"{size} with free-form tags": times
                   for size, times in time_in_turns(taggers, products, 3, free_form=True).items()}
     return timed
-
-
-def say(text: str) -> None:
-    print(f"export: {text}", file=sys.stderr, flush=True)
 
 
 if __name__ == "__main__":

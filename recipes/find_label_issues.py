@@ -1,10 +1,10 @@
 """Find products whose given tags are probably wrong, for a person to look at.
 
-    python recipes/find_label_issues.py recipes/configs/fashion.yaml --output_dir runs/fashion-labels
-    python recipes/find_label_issues.py my.yaml --folds 10 --most 1000
-    accelerate launch recipes/finetune.py my.yaml --labels corrected.csv      # what the page saved
+    hf_tagger find-label-issues recipes/configs/fashion.yaml --output_dir runs/fashion-labels
+    hf_tagger find-label-issues my.yaml --folds 10 --most 1000
+    hf_tagger finetune my.yaml --labels corrected.csv      # what the page saved
 
-The configuration is one of recipes/finetune.py; every key of it can be overridden as `--key.sub value`. Its frozen
+The configuration is one of `hf_tagger finetune`; every key of it can be overridden as `--key.sub value`. Its frozen
 towers run once over the training split; heads and word evidence are fitted on all folds but one and judge that one.
 Confident learning (hf_tagger/evaluation/label_issues.py) then says where they contradict the given tags. `output_dir`
 gets
@@ -21,37 +21,34 @@ import json
 import sys
 from pathlib import Path
 
-import numpy as np
-
-from hf_tagger.catalog.quarantine import TooManyBadRows
-from hf_tagger.catalog.strict import ConfigError
-from hf_tagger.catalog.synthetic import true_tags
-from hf_tagger.evaluation.label_issues import LabelIssues, find_label_issues, precision_at_recall
-from hf_tagger.evaluation.review import write_review, write_suspects
+from hf_tagger import cli
 from hf_tagger.training.arguments import load_run
-from hf_tagger.training.context import start_run
-from hf_tagger.training.data import read_catalog
-from hf_tagger.training.folds import assign_folds
-from hf_tagger.training.loop import NonFiniteLoss
-from hf_tagger.training.refit import RefittedHeads, heads_only
 
 RECALLS = (0.25, 0.5, 0.75, 0.9)
 
 
-def main(arguments: list[str]) -> int:
+@cli.recipe
+def main(arguments: list[str]) -> None:
     options, overrides = parse(arguments)
-    try:
-        settings, data = load_run(options.config, overrides)
-        run = start_run(heads_only(settings), data)
-        catalogue = read_catalog(run)
-        heads = RefittedHeads.of_splits(run, catalogue)
-        attributes, catalog = heads.model.config.attributes, catalogue.catalog
-        fold_of = assign_folds(catalog.records("train"), attributes, options.folds, settings.seed)
-        scores = heads.out_of_fold(np.array([fold_of[product] for product in heads.ids]))
-        issues = find_label_issues(attributes, heads.tag_labels, scores, options.min_positives)
-    except (ConfigError, TooManyBadRows, NonFiniteLoss) as error:
-        print(f"find_label_issues: {error}", file=sys.stderr)
-        return 2
+    settings, data = load_run(options.config, overrides)
+    settings.check_paths()
+    import numpy as np
+
+    from hf_tagger.catalog.synthetic import true_tags
+    from hf_tagger.evaluation.label_issues import find_label_issues
+    from hf_tagger.evaluation.review import write_review, write_suspects
+    from hf_tagger.training.context import start_run
+    from hf_tagger.training.data import read_catalog
+    from hf_tagger.training.folds import assign_folds
+    from hf_tagger.training.refit import RefittedHeads, heads_only
+
+    run = start_run(heads_only(settings), data)
+    catalogue = read_catalog(run)
+    heads = RefittedHeads.of_splits(run, catalogue)
+    attributes, catalog = heads.model.config.attributes, catalogue.catalog
+    fold_of = assign_folds(catalog.records("train"), attributes, options.folds, settings.seed)
+    scores = heads.out_of_fold(np.array([fold_of[product] for product in heads.ids]))
+    issues = find_label_issues(attributes, heads.tag_labels, scores, options.min_positives)
     folder = Path(settings.output_dir)
     write_suspects(folder / "suspects.parquet", issues, heads.ids)
     write_review(folder / "review.html", issues, heads.ids, attributes, catalog.records("train"), options.most,
@@ -62,20 +59,17 @@ def main(arguments: list[str]) -> int:
     (folder / "summary.json").write_text(json.dumps(summary, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     print(json.dumps(summary, indent=1, ensure_ascii=False))
     print(f"look at {folder / 'review.html'}, then train with --labels corrected.csv")
-    return 0
 
 
 def parse(arguments: list[str]) -> tuple[argparse.Namespace, list[str]]:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False)
-    parser.add_argument("config", help="a YAML file of recipes/finetune.py")
+    parser = cli.parser(__doc__, "config")
     parser.add_argument("--folds", type=int, default=5, help="parts of the training split, each judged by the others")
     parser.add_argument("--min_positives", type=int, default=5, help="tags of fewer products are not judged")
     parser.add_argument("--most", type=int, default=300, help="suspects on the page")
     return parser.parse_known_args(arguments)
 
 
-def summarise(issues: LabelIssues) -> dict:
+def summarise(issues) -> dict:
     names = [suspect.attribute for suspect in issues.suspects]
     return {"suspects": len(names), "attributes": {
         name: {"judged": judged, "suspects": names.count(name), "estimated_wrong": round(issues.estimated[name], 1),
@@ -83,8 +77,10 @@ def summarise(issues: LabelIssues) -> dict:
         for name, judged in issues.judged.items()}}
 
 
-def compare_with_truth(issues: LabelIssues, heads: RefittedHeads, truth: dict[str, dict[str, list[str]]]) -> dict:
+def compare_with_truth(issues, heads, truth: dict[str, dict[str, list[str]]]) -> dict:
     """How well the suspects find the wrong tags of a made-up catalogue, over all attributes and in each."""
+    from hf_tagger.evaluation.label_issues import precision_at_recall
+
     wrong = {(row, name) for row, (product, tags) in enumerate(zip(heads.ids, heads.tags, strict=True))
              for name, given in tags.items() if given is not None and set(given) != set(truth[product][name])}
     results = {}

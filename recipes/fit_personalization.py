@@ -1,11 +1,11 @@
 """Fit how far a shopper's history moves the tags of `pipeline(..., user_history=[...])`.
 
-    python recipes/fit_personalization.py runs/my-shop my.yaml interactions.parquet
-    python recipes/fit_personalization.py runs/quickstart runs/quickstart/training_config.yaml --simulate 500
+    hf_tagger fit-personalization runs/my-shop my.yaml interactions.parquet
+    hf_tagger fit-personalization runs/quickstart runs/quickstart/training_config.yaml --simulate 500
 
-MODEL is a model folder, CATALOGUE as in recipes/evaluate.py, and INTERACTIONS a parquet file with the columns user,
+MODEL is a model folder, CATALOGUE as in `hf_tagger evaluate`, and INTERACTIONS a parquet file with the columns user,
 product (an id of the catalogue) and time (a timestamp, or seconds since 1970). The model tags every product once; then
-gates, half-life and prior are fitted (hf_tagger/feedback/personalization.py) and stored in the model's config.json,
+gates, half-life and prior are fitted (hf_tagger/training/personalization.py) and stored in the model's config.json,
 unless they explain the latest fifth of the log no better than chance.
 
 `--simulate N` shows on a made-up catalogue whether it works: N simulated shoppers with planted tastes choose products,
@@ -21,70 +21,62 @@ import time
 from pathlib import Path
 
 import numpy as np
-import torch
-from accelerate import PartialState
 
+from hf_tagger import cli
 from hf_tagger.catalog.settings import open_catalog
 from hf_tagger.catalog.strict import ConfigError
-from hf_tagger.catalog.synthetic import true_tags
-from hf_tagger.evaluation.calibration import stored_config
-from hf_tagger.evaluation.machine import describe_machine
-from hf_tagger.evaluation.predict import Predictions
-from hf_tagger.evaluation.protocols import Evaluator, open_tagger
-from hf_tagger.evaluation.settings import EvaluateSettings, load_evaluation
-from hf_tagger.feedback.interactions import read_interactions
-from hf_tagger.feedback.shoppers import Shoppers, ndcg, simulate_shoppers, write_interactions
-from hf_tagger.model.personalization import ShopperProfile, shopper_profile, tag_vectors
-from hf_tagger.training.personalization import fit_personalization
+from hf_tagger.evaluation.settings import EvaluateSettings, check_model, load_evaluation
 
 SHOWN = 20  # products of the test split that a simulated shopper meets
 
 
-def main(arguments: list[str]) -> int:
+@cli.recipe
+def main(arguments: list[str]) -> None:
     options, overrides = parse(arguments)
-    try:
-        if (options.interactions is None) == (options.simulate is None):
-            raise ConfigError("give INTERACTIONS, or --simulate with a number of shoppers")
-        config = stored_config(options.model)
-        settings = load_evaluation(options.catalogue, options.model, overrides)
-        folder = Path(options.output_dir or Path(options.model) / "personalization")
-        folder.mkdir(parents=True, exist_ok=True)
-        state = PartialState(cpu=not torch.accelerator.is_available())
-        tagger = open_tagger(options.model, state.device)
-        catalog = open_catalog(settings.catalog, folder / "catalog")
-        evaluator = Evaluator(tagger, catalog, settings.evaluation, settings.loader, state)
-        seen = {split: evaluator.predict(split, next(iter(settings.evaluation.protocols.values())))
-                for split in catalog.splits}
-        ids = [product for found in seen.values() for product in found.ids]
-        tags = torch.from_numpy(np.concatenate([found.scores * found.chosen for found in seen.values()]))
-        truth, path = None, options.interactions
-        if options.simulate:
-            truth = planted(settings, ids, tagger.model.config.attributes)
-            path = folder / "interactions.parquet"
-            write_interactions(path, simulate_shoppers(truth, options.simulate, seed=options.seed).log, ids)
-        result = fit(tagger, path, ids, tags, options.seed)
-        if options.simulate:
-            shoppers = simulate_shoppers(truth, options.simulate, seed=options.seed + 1)
-            result |= measure(tagger, seen, ids, tags, truth, shoppers, settings.evaluation.split)
-        else:
-            stored = json.loads(config.read_text(encoding="utf-8"))
-            stored["personalization"] = tagger.model.config.personalization
-            config.write_text(json.dumps(stored, indent=2, sort_keys=True, ensure_ascii=False) + "\n", encoding="utf-8")
-            print("stored in", config)
-    except ConfigError as error:
-        print(f"fit_personalization: {error}", file=sys.stderr)
-        return 2
+    if (options.interactions is None) == (options.simulate is None):
+        raise ConfigError("give INTERACTIONS, or --simulate with a number of shoppers")
+    check_model(options.model)
+    settings = load_evaluation(options.catalogue, options.model, overrides)
+    settings.catalog.check_paths()
+    import torch
+
+    from hf_tagger.evaluation.calibration import stored_config
+    from hf_tagger.evaluation.machine import describe_machine, process_state
+    from hf_tagger.evaluation.protocols import Evaluator, open_tagger
+    from hf_tagger.feedback.shoppers import simulate_shoppers, write_interactions
+
+    config = stored_config(options.model)
+    folder = Path(options.output_dir or Path(options.model) / "personalization")
+    folder.mkdir(parents=True, exist_ok=True)
+    state = process_state()
+    tagger = open_tagger(options.model, state.device)
+    catalog = open_catalog(settings.catalog, folder / "catalog")
+    evaluator = Evaluator(tagger, catalog, settings.evaluation, settings.loader, state)
+    seen = {split: evaluator.predict(split, next(iter(settings.evaluation.protocols.values())))
+            for split in catalog.splits}
+    ids = [product for found in seen.values() for product in found.ids]
+    tags = torch.from_numpy(np.concatenate([found.scores * found.chosen for found in seen.values()]))
+    truth, path = None, options.interactions
+    if options.simulate:
+        truth = planted(settings, ids, tagger.model.config.attributes)
+        path = folder / "interactions.parquet"
+        write_interactions(path, simulate_shoppers(truth, options.simulate, seed=options.seed).log, ids)
+    result = fit(tagger, path, ids, tags, options.seed)
+    if options.simulate:
+        shoppers = simulate_shoppers(truth, options.simulate, seed=options.seed + 1)
+        result |= measure(tagger, seen, ids, tags, truth, shoppers, settings.evaluation.split)
+    else:
+        stored = json.loads(config.read_text(encoding="utf-8"))
+        stored["personalization"] = tagger.model.config.personalization
+        config.write_text(json.dumps(stored, indent=2, sort_keys=True, ensure_ascii=False) + "\n", encoding="utf-8")
+        print("stored in", config)
     text = json.dumps(result | {"machine": describe_machine()}, indent=1, ensure_ascii=False)
     (folder / "personalization.json").write_text(text + "\n", encoding="utf-8")
     print(text)
-    return 0
 
 
 def parse(arguments: list[str]) -> tuple[argparse.Namespace, list[str]]:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False)
-    parser.add_argument("model", help="model folder")
-    parser.add_argument("catalogue", help="YAML file, or the path of a catalogue written like the training one")
+    parser = cli.parser(__doc__, "model", "catalogue")
     parser.add_argument("interactions", nargs="?", help="parquet file: user, product, time")
     parser.add_argument("--simulate", type=int, metavar="N", help="try it on N made-up shoppers")
     parser.add_argument("--output_dir", help="folder for what is written (default: MODEL/personalization)")
@@ -96,12 +88,18 @@ def planted(settings: EvaluateSettings, ids: list[str], attributes: list[dict]) 
     """The true tags of a made-up catalogue's products, bool [P, T]."""
     if settings.catalog.synthetic is None:
         raise ConfigError("--simulate needs a made-up catalogue: give a configuration with catalog.synthetic")
+    from hf_tagger.catalog.synthetic import true_tags
+
     truth = true_tags(**settings.catalog.synthetic)
     return np.array([[tag in truth[product][entry["name"]] for entry in attributes for tag in entry["tags"]]
                      for product in ids])
 
 
-def fit(tagger, path: str | Path, ids: list[str], tags: torch.Tensor, seed: int) -> dict:
+def fit(tagger, path: str | Path, ids: list[str], tags, seed: int) -> dict:
+    from hf_tagger.feedback.interactions import read_interactions
+    from hf_tagger.model.personalization import tag_vectors
+    from hf_tagger.training.personalization import fit_personalization
+
     model = tagger.model
     log, left_out = read_interactions(path, ids)
     if left_out:
@@ -111,9 +109,17 @@ def fit(tagger, path: str | Path, ids: list[str], tags: torch.Tensor, seed: int)
     return {"personalization": model.config.personalization, **report}
 
 
-def measure(tagger, seen: dict[str, Predictions], ids: list[str], tags: torch.Tensor, truth: np.ndarray,
-            shoppers: Shoppers, split: str) -> dict:
-    """NDCG@5 over the products of which a shopper likes a true tag, and milliseconds per product and profile."""
+def measure(tagger, seen: dict, ids: list[str], tags, truth: np.ndarray, shoppers, split: str) -> dict:
+    """NDCG@5 over the products of which a shopper likes a true tag, and milliseconds per product and profile.
+
+    Args:
+        seen: {split: predictions}; tags: float tensor [P, T] over all of them; truth: bool [P, T].
+    """
+    import torch
+
+    from hf_tagger.feedback.shoppers import ndcg
+    from hf_tagger.model.personalization import shopper_profile
+
     entries = [(entry["name"], tag) for entry in tagger.model.config.attributes for tag in entry["tags"]]
     column = {entry: place for place, entry in enumerate(entries)}
     row_of, test = {product: row for row, product in enumerate(ids)}, seen[split]
@@ -129,7 +135,7 @@ def measure(tagger, seen: dict[str, Predictions], ids: list[str], tags: torch.Te
         for row in products:
             gains = shoppers.liking[user] * truth[row_of[test.ids[row]]]
             for name, chosen in orders.items():
-                profile: ShopperProfile | None = chosen[user] if chosen else None
+                profile = chosen[user] if chosen else None
                 start = time.perf_counter()
                 listed = tagger.postprocess(rows[row], profile=profile)
                 seconds[name] += time.perf_counter() - start
@@ -142,7 +148,7 @@ def measure(tagger, seen: dict[str, Predictions], ids: list[str], tags: torch.Te
             "milliseconds_per_profile": round(1000 * profile_seconds / len(profiles), 2)}
 
 
-def history(shoppers: Shoppers, user: int, tags: torch.Tensor, entries: list[tuple[str, str]]) -> list[dict]:
+def history(shoppers, user: int, tags, entries: list[tuple[str, str]]) -> list[dict]:
     """A simulated shopper's events, as `personalization.met_tags` takes them."""
     log, events = shoppers.log, []
     for row in np.flatnonzero(log.user == user):

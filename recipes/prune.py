@@ -1,15 +1,15 @@
-"""Cut layers, attention heads and feed-forward neurons out of a tagger's text tower, and let it recover.
+"""Cut layers, attention heads and neurons out of a tagger's text tower, and let it recover.
 
-    python recipes/prune.py runs/fashion recipes/configs/fashion.yaml runs/fashion-pruned --layers 8 --neurons 768
+    hf_tagger prune runs/fashion recipes/configs/fashion.yaml --output_dir runs/fashion-pruned --layers 8 --neurons 768
 
 MODEL is a model folder, CONFIG the training configuration that it came from (keys can be overridden as `--key.sub
 value`). What matters least goes: importance is the mean size of the loss's slope by a gate on the part, over
 `--products` of the training split (hf_tagger/deployment/pruning.py). Then heads and text tower are fine-tuned for
-`--epochs` (0: not at all) and kernel head, logit fusion and calibration fitted again, as in any training. OUT is really
-smaller, and opens like any other model.
+`--epochs` (0: not at all) and kernel head, logit fusion and calibration fitted again, as in any training. What is
+written to the output folder is really smaller, and opens like any other model.
 
 Prints parameters, macro-F1 on the validation split under every protocol, and milliseconds of the text tower, and writes
-them to OUT/pruning.json.
+them to pruning.json there.
 """
 
 import argparse
@@ -21,66 +21,47 @@ from itertools import islice
 from pathlib import Path
 
 import numpy as np
-import torch
 
-from hf_tagger.catalog.collate import Collator
-from hf_tagger.catalog.loader import CatalogLoader
-from hf_tagger.catalog.quarantine import TooManyBadRows
+from hf_tagger import cli
 from hf_tagger.catalog.settings import open_catalog
-from hf_tagger.catalog.strict import ConfigError
-from hf_tagger.deployment.pruning import measure_importance, prune_text_tower
-from hf_tagger.deployment.vocabulary import PruningError
-from hf_tagger.evaluation.parity import macro_f1
-from hf_tagger.evaluation.protocols import Protocol, predict_protocols, seen_through
-from hf_tagger.model.pipeline_tagger import ProductTaggingPipeline
-from hf_tagger.training.arguments import ModelSettings, PhaseSettings, load_run
-from hf_tagger.training.batches import Batches
-from hf_tagger.training.build import load_model
-from hf_tagger.training.context import start_run
-from hf_tagger.training.data import read_catalog
-from hf_tagger.training.frozen_heads import fit_kernel_head, fit_logit_fusion
-from hf_tagger.training.loop import NonFiniteLoss
-from hf_tagger.training.losses import TaggingLoss
-from hf_tagger.training.phases import start_training, train_phase
-from hf_tagger.training.report import calibrate
-from hf_tagger.training.saving import save_run
-from hf_tagger.training.starting_model import starting_model
+from hf_tagger.evaluation.settings import check_model
+from hf_tagger.training.arguments import ModelSettings, PhaseSettings, RunSettings, load_run
 
 TOKENS = 16
 
 
-def main(arguments: list[str]) -> int:
+@cli.recipe
+def main(arguments: list[str]) -> None:
     options, overrides = parse(arguments)
-    try:
-        settings, data = load_run(options.config, overrides)
-        model, processor = load_model(options.model)
-        catalog = open_catalog(settings.catalog, Path(options.output_dir, "catalog"))
-        collator = Collator(processor, model.config.attributes, allow_urls=catalog.schema.allow_urls)
-        found = {"before": described(model, collator, catalog, settings)}
-        whole, _ = load_model(options.model)
-        cut(model, options, CatalogLoader(catalog, "train", collator, settings.training.loader, shuffle=True), settings)
-        found["pruned"] = described(model, collator, catalog, settings)
-        out = options.output_dir
-        ProductTaggingPipeline(model, processor=processor).save_pretrained(out)
-        if options.epochs:
-            recover(settings, data, out, options)
-            model, _ = load_model(out)
-            found["recovered"] = described(model, collator, catalog, settings)
-        found["text_tower_ms"] = text_tower_ms({"before": whole, "pruned": model})
-    except (ConfigError, PruningError, TooManyBadRows, NonFiniteLoss) as error:
-        print(f"prune: {error}", file=sys.stderr)
-        return 2
+    check_model(options.model)
+    settings, data = load_run(options.config, overrides)
+    settings.check_paths()
+    from hf_tagger.catalog.collate import Collator
+    from hf_tagger.catalog.loader import CatalogLoader
+    from hf_tagger.model.pipeline_tagger import ProductTaggingPipeline
+    from hf_tagger.training.build import load_model
+
+    model, processor = load_model(options.model)
+    out = options.output_dir
+    catalog = open_catalog(settings.catalog, Path(out, "catalog"))
+    collator = Collator(processor, model.config.attributes, allow_urls=catalog.schema.allow_urls)
+    found = {"before": described(model, collator, catalog, settings)}
+    whole, _ = load_model(options.model)
+    cut(model, options, CatalogLoader(catalog, "train", collator, settings.training.loader, shuffle=True), settings)
+    found["pruned"] = described(model, collator, catalog, settings)
+    ProductTaggingPipeline(model, processor=processor).save_pretrained(out)
+    if options.epochs:
+        recover(settings, data, out, options)
+        model, _ = load_model(out)
+        found["recovered"] = described(model, collator, catalog, settings)
+    found["text_tower_ms"] = text_tower_ms({"before": whole, "pruned": model})
     Path(out, "pruning.json").write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
     print(table(found))
-    return 0
 
 
 def parse(arguments: list[str]) -> tuple[argparse.Namespace, list[str]]:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False)
-    parser.add_argument("model", help="model folder")
-    parser.add_argument("config", help="the training configuration that it came from")
-    parser.add_argument("output_dir", help="folder for the pruned model")
+    parser = cli.parser(__doc__, "model", "config")
+    parser.add_argument("--output_dir", required=True, help="folder for the pruned model")
     parser.add_argument("--layers", type=int, help="layers to keep (default: all)")
     parser.add_argument("--heads", type=int, help="attention heads to keep in each layer (default: all)")
     parser.add_argument("--neurons", type=int, help="feed-forward neurons to keep in each layer (default: all)")
@@ -92,7 +73,10 @@ def parse(arguments: list[str]) -> tuple[argparse.Namespace, list[str]]:
     return options, overrides
 
 
-def cut(model, options: argparse.Namespace, train: CatalogLoader, settings) -> None:
+def cut(model, options: argparse.Namespace, train, settings: RunSettings) -> None:
+    from hf_tagger.deployment.pruning import measure_importance, prune_text_tower
+    from hf_tagger.training.losses import TaggingLoss
+
     loss = TaggingLoss(model.config.attributes, settings.training.loss).to(model.device)
     tags = model.config.num_tags
 
@@ -107,8 +91,17 @@ def cut(model, options: argparse.Namespace, train: CatalogLoader, settings) -> N
           f"{', '.join(f'{value:.3f}' for value in importance.layers.tolist())})")
 
 
-def recover(settings, data: dict, out: str, options: argparse.Namespace) -> None:
+def recover(settings: RunSettings, data: dict, out: str, options: argparse.Namespace) -> None:
     """The pruned model goes on from `out`, and the trained one takes its place."""
+    from hf_tagger.training.batches import Batches
+    from hf_tagger.training.context import start_run
+    from hf_tagger.training.data import read_catalog
+    from hf_tagger.training.frozen_heads import fit_kernel_head, fit_logit_fusion
+    from hf_tagger.training.phases import start_training, train_phase
+    from hf_tagger.training.report import calibrate
+    from hf_tagger.training.saving import save_run
+    from hf_tagger.training.starting_model import starting_model
+
     phase = PhaseSettings(name="recovery", train=["heads", "text"], epochs=options.epochs, tower_learning_rate=1e-4,
                           learning_rate=3e-4)
     kernel = settings.model.kernel
@@ -127,8 +120,12 @@ def recover(settings, data: dict, out: str, options: argparse.Namespace) -> None
     save_run(run, training)
 
 
-def described(model, collator: Collator, catalog, settings) -> dict:
-    def read(protocol: Protocol):
+def described(model, collator, catalog, settings: RunSettings) -> dict:
+    from hf_tagger.catalog.loader import CatalogLoader
+    from hf_tagger.evaluation.parity import macro_f1
+    from hf_tagger.evaluation.protocols import predict_protocols, seen_through
+
+    def read(protocol):
         seen = seen_through(catalog, protocol)
         return CatalogLoader(seen, settings.evaluation.validation, collator, settings.training.loader).epoch()
 
@@ -153,9 +150,10 @@ def table(found: dict) -> str:
     return "\n".join(lines)
 
 
-@torch.no_grad()
-def text_tower_ms(models: dict[str, torch.nn.Module], rounds: int = 15) -> dict[str, dict[str, float]]:
+def text_tower_ms(models: dict, rounds: int = 15) -> dict[str, dict[str, float]]:
     """Median milliseconds of the text towers alone on 1 and 32 texts of `TOKENS` tokens, in turns."""
+    import torch
+
     found = {}
     for size in (1, 32):
         ids = torch.full((size, TOKENS), 3)
@@ -163,7 +161,8 @@ def text_tower_ms(models: dict[str, torch.nn.Module], rounds: int = 15) -> dict[
         for _ in range(rounds):
             for name, model in models.items():
                 start = time.perf_counter()
-                model.eval().encoder.text_tower(input_ids=ids, attention_mask=torch.ones_like(ids))
+                with torch.no_grad():
+                    model.eval().encoder.text_tower(input_ids=ids, attention_mask=torch.ones_like(ids))
                 times[name].append(1e3 * (time.perf_counter() - start))
         found[f"batch {size}"] = {name: round(float(np.median(values)), 2) for name, values in times.items()}
     return found

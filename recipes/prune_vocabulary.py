@@ -1,12 +1,12 @@
-"""Keep of a multilingual text tower the pieces that a catalogue uses; the rest of the model stays as it is.
+"""Keep of a multilingual text tower the word pieces that a catalogue uses.
 
-    python recipes/prune_vocabulary.py runs/fashion recipes/configs/fashion.yaml runs/fashion-small
+    hf_tagger prune-vocabulary runs/fashion recipes/configs/fashion.yaml --output_dir runs/fashion-small
 
 MODEL is a model folder, an adapter folder or a Hub id. CATALOGUE is a YAML file with source and schema. Pieces are
 counted in one pass over the texts of its training split, or those of --splits; special tokens, single characters and
 the pieces of the tags' names stay in any case, so that any new word can be spelled. With --only_scripts_used, letters
 of scripts that none of these texts is written in go, too: words in them then read as unknown. Prints sizes, and how
-many texts of the validation split are still cut into the same pieces. The pruned model is saved to OUT.
+many texts of the validation split are still cut into the same pieces. The pruned model is saved to the output folder.
 """
 
 import argparse
@@ -14,50 +14,46 @@ import json
 import sys
 from pathlib import Path
 
-import torch
-from tqdm import tqdm
-
+from hf_tagger import cli
 from hf_tagger.catalog.quarantine import Refusal
 from hf_tagger.catalog.settings import open_catalog
-from hf_tagger.catalog.strict import ConfigError
-from hf_tagger.deployment.vocabulary import PruningError, count_pieces, pieces_to_keep, prune_vocabulary
-from hf_tagger.evaluation.protocols import open_tagger
-from hf_tagger.evaluation.settings import load_evaluation
+from hf_tagger.evaluation.settings import check_model, load_evaluation
 
 
-def main(arguments: list[str]) -> int:
+@cli.recipe
+def main(arguments: list[str]) -> None:
     options, overrides = parse(arguments)
-    try:
-        settings = load_evaluation(options.catalogue, options.model, overrides)
-        tagger = open_tagger(options.model, torch.device("cpu"))
-        catalog = open_catalog(settings.catalog, Path(options.output_dir, "catalog"))
-        model, processor = tagger.model, tagger.processor
-        names = [f"{entry['name']}: {tag}" for entry in model.config.attributes for tag in entry["tags"]]
-        counts = options.min_count * count_pieces(names, processor)
-        for split in options.splits:
-            counts += count_pieces(tqdm(texts(catalog, split), desc=split, unit="text"), processor)
-        keep = pieces_to_keep(counts, processor, options.min_count, not options.only_scripts_used)
-        found = {"pieces": len(processor.tokenizer), "kept": len(keep), "parameters": parameters(model)}
-        held_out = list(texts(catalog, settings.evaluation.validation))
-        before = [pieces(processor, text) for text in held_out]
-        prune_vocabulary(model, processor, keep)
-    except (ConfigError, PruningError) as error:
-        print(f"prune_vocabulary: {error}", file=sys.stderr)
-        return 2
+    check_model(options.model)
+    settings = load_evaluation(options.catalogue, options.model, overrides)
+    settings.catalog.check_paths()
+    import torch
+    from tqdm import tqdm
+
+    from hf_tagger.deployment.vocabulary import count_pieces, pieces_to_keep, prune_vocabulary
+    from hf_tagger.evaluation.protocols import open_tagger
+
+    tagger = open_tagger(options.model, torch.device("cpu"))
+    catalog = open_catalog(settings.catalog, Path(options.output_dir, "catalog"))
+    model, processor = tagger.model, tagger.processor
+    names = [f"{entry['name']}: {tag}" for entry in model.config.attributes for tag in entry["tags"]]
+    counts = options.min_count * count_pieces(names, processor)
+    for split in options.splits:
+        counts += count_pieces(tqdm(texts(catalog, split), desc=split, unit="text"), processor)
+    keep = pieces_to_keep(counts, processor, options.min_count, not options.only_scripts_used)
+    found = {"pieces": len(processor.tokenizer), "kept": len(keep), "parameters": parameters(model)}
+    held_out = list(texts(catalog, settings.evaluation.validation))
+    before = [pieces(processor, text) for text in held_out]
+    prune_vocabulary(model, processor, keep)
     after = [pieces(processor, text) for text in held_out]
     found |= {"parameters_left": parameters(model), "texts_of_validation": len(held_out),
               "texts_cut_alike": sum(old == new for old, new in zip(before, after, strict=True))}
     tagger.save_pretrained(options.output_dir)
     print(json.dumps(found, indent=1))
-    return 0
 
 
 def parse(arguments: list[str]) -> tuple[argparse.Namespace, list[str]]:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False)
-    parser.add_argument("model", help="model folder, adapter folder or Hub id")
-    parser.add_argument("catalogue", help="YAML file, or the path of a catalogue written like the training one")
-    parser.add_argument("output_dir", help="folder for the pruned model")
+    parser = cli.parser(__doc__, "model", "catalogue")
+    parser.add_argument("--output_dir", required=True, help="folder for the pruned model")
     parser.add_argument("--splits", nargs="+", default=["train"], help="splits whose texts are counted")
     parser.add_argument("--min_count", type=int, default=1, help="occurrences from which a piece is kept")
     parser.add_argument("--only_scripts_used", action="store_true",

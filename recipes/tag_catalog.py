@@ -1,17 +1,17 @@
 """Tag a whole catalogue, however large, into parquet shards.
 
-    python recipes/tag_catalog.py runs/fashion/onnx_int8 recipes/configs/fashion.yaml tags --split test
-    python recipes/tag_catalog.py runs/my-shop new_products.csv tags --resume
+    hf_tagger tag runs/fashion/onnx_int8 recipes/configs/fashion.yaml --output_dir tags --split test
+    hf_tagger tag runs/my-shop new_products.csv --output_dir tags --resume
 
-MODEL is a folder that recipes/export.py wrote (the fastest on a CPU), a model folder, an adapter folder or a Hub id.
+MODEL is a folder that `hf_tagger export` wrote (the fastest on a CPU), a model folder, an adapter folder or a Hub id.
 CATALOGUE is a YAML file with source and schema, or, for a model folder, the path of a catalogue that is written like
 the training one. Keys of `catalog` can be overridden as `--key.sub value`. Several processes share the work under
 `accelerate launch` (on CPUs: `python -m torch.distributed.run --nproc_per_node 2`).
 
-Written to OUT: part-RANK-NUMBER.parquet with the columns id, tags, scores, attribute, source and error, one row per row
-of the catalogue; manifest.json; summary.json. A shard is renamed to its name when it is complete. A run that was killed
-goes on with --resume from the last complete shards, unless the model is another one by now. Where a photo cannot be
-read, the text is tagged and `error` says why; rows that cannot be tagged at all have an error alone.
+Written to the output folder: part-RANK-NUMBER.parquet with the columns id, tags, scores, attribute, source and error,
+one row per row of the catalogue; manifest.json; summary.json. A shard is renamed to its name when it is complete. A run
+that was killed goes on with --resume from the last complete shards, unless the model is another one by now. Where a
+photo cannot be read, the text is tagged and `error` says why; rows that cannot be tagged at all have an error alone.
 """
 
 import argparse
@@ -20,35 +20,34 @@ import sys
 import time
 from pathlib import Path
 
-import torch
-from accelerate import PartialState
-from accelerate.utils import parse_flag_from_env
-from tqdm import tqdm
-
+from hf_tagger import cli
 from hf_tagger.catalog.settings import open_catalog
 from hf_tagger.catalog.strict import ConfigError
-from hf_tagger.deployment.bulk import open_output, opened_fingerprint, summarize, tag_shards
-from hf_tagger.evaluation.protocols import open_tagger
-from hf_tagger.evaluation.settings import load_evaluation
-from hf_tagger.runtime import TAGGER, ArtefactError, OnnxTagger, file_fingerprint
+from hf_tagger.evaluation.settings import check_model, load_evaluation
+from hf_tagger.runtime import TAGGER, OnnxTagger, file_fingerprint
 
 
-def main(arguments: list[str]) -> int:
+@cli.recipe
+def main(arguments: list[str]) -> None:
     options, overrides = parse(arguments)
-    state = PartialState(cpu=parse_flag_from_env("ACCELERATE_USE_CPU") or not torch.accelerator.is_available())
-    try:
-        settings = load_evaluation(options.catalogue, options.model, overrides)
-        tagger, attributes, fingerprint = open_model(options.model, state)
-        manifest = {"model": fingerprint, "catalogue": repr(settings.catalog.source), "split": options.split,
-                    "processes": state.num_processes, "shard_rows": options.shard_rows}
-        with state.main_process_first():
-            catalog = open_catalog(settings.catalog, Path(options.output_dir, "catalog"), write=state.is_main_process)
-            if options.split not in catalog.splits:
-                raise ConfigError(f"there is no split {options.split!r}; the catalogue has {', '.join(catalog.splits)}")
-            folder = open_output(options.output_dir, manifest, options.resume or not state.is_main_process)
-    except (ConfigError, ArtefactError) as error:
-        print(f"tag_catalog: {error}", file=sys.stderr)
-        return 2
+    if not Path(options.model, TAGGER).exists():
+        check_model(options.model)
+    settings = load_evaluation(options.catalogue, options.model, overrides)
+    settings.catalog.check_paths()
+    from tqdm import tqdm
+
+    from hf_tagger.deployment.bulk import open_output, summarize, tag_shards
+    from hf_tagger.evaluation.machine import process_state
+
+    state = process_state()
+    tagger, attributes, fingerprint = open_model(options.model, state.device)
+    manifest = {"model": fingerprint, "catalogue": repr(settings.catalog.source), "split": options.split,
+                "processes": state.num_processes, "shard_rows": options.shard_rows}
+    with state.main_process_first():
+        catalog = open_catalog(settings.catalog, Path(options.output_dir, "catalog"), write=state.is_main_process)
+        if options.split not in catalog.splits:
+            raise ConfigError(f"there is no split {options.split!r}; the catalogue has {', '.join(catalog.splits)}")
+        folder = open_output(options.output_dir, manifest, options.resume or not state.is_main_process)
 
     def tag(products):
         return tagger(products, batch_size=options.batch_size, num_workers=options.num_workers, on_error="skip",
@@ -69,15 +68,11 @@ def main(arguments: list[str]) -> int:
                    **summarize(folder, attributes)}
         (folder / "summary.json").write_text(json.dumps(summary, indent=1), encoding="utf-8")
         print(json.dumps(summary, indent=1))
-    return 0
 
 
 def parse(arguments: list[str]) -> tuple[argparse.Namespace, list[str]]:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False)
-    parser.add_argument("model", help="exported folder, model folder, adapter folder or Hub id")
-    parser.add_argument("catalogue", help="YAML file, or the path of a catalogue written like the training one")
-    parser.add_argument("output_dir", help="folder for the shards")
+    parser = cli.parser(__doc__, "model", "catalogue")
+    parser.add_argument("--output_dir", required=True, help="folder for the shards")
     parser.add_argument("--split", default="test", help="which split to tag (a catalogue by its path has only test)")
     parser.add_argument("--resume", action="store_true", help="go on with the shards of an interrupted run")
     parser.add_argument("--shard_rows", type=int, default=4096, help="rows of a shard; what a killed run does again")
@@ -87,12 +82,17 @@ def parse(arguments: list[str]) -> tuple[argparse.Namespace, list[str]]:
     return parser.parse_known_args(arguments)
 
 
-def open_model(model: str, state: PartialState):
+def open_model(model: str, device):
     """(tagger, its attributes' names, what tells it from others)."""
     if Path(model, TAGGER).exists():
+        import torch
+
         tagger = OnnxTagger(model, threads=torch.get_num_threads())
         return tagger, [entry["name"] for entry in tagger.attributes], file_fingerprint(Path(model, TAGGER))
-    tagger = open_tagger(model, state.device)
+    from hf_tagger.deployment.bulk import opened_fingerprint
+    from hf_tagger.evaluation.protocols import open_tagger
+
+    tagger = open_tagger(model, device)
     return tagger, [entry["name"] for entry in tagger.model.config.attributes], opened_fingerprint(model, tagger.model)
 
 

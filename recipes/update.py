@@ -1,10 +1,10 @@
 """Bring reviewers' verdicts back into the model, as a new version that is no worse.
 
-    python recipes/update.py runs/my-shop my.yaml feedback.db --how calibrate      # thresholds alone: seconds
-    python recipes/update.py runs/my-shop my.yaml feedback.db                      # fine-tunes heads: minutes
-    python recipes/update.py runs/my-shop my.yaml feedback.db --how towers         # LoRA on the towers, too
-    python recipes/update.py runs/my-shop --list
-    python recipes/update.py runs/my-shop --rollback 1
+    hf_tagger update runs/my-shop my.yaml feedback.db --how calibrate      # thresholds alone: seconds
+    hf_tagger update runs/my-shop my.yaml feedback.db                      # fine-tunes heads: minutes
+    hf_tagger update runs/my-shop my.yaml feedback.db --how towers         # LoRA on the towers, too
+    hf_tagger update runs/my-shop --list
+    hf_tagger update runs/my-shop --rollback 1
 
 MODEL is a model folder, CONFIG the training configuration that it came from (keys can be overridden as `--key.sub
 value`), FEEDBACK a path or URL of hf_tagger/feedback/store.py. Versions are kept in MODEL.versions; its link `current`
@@ -21,72 +21,40 @@ import shutil
 import sys
 from pathlib import Path
 
-import torch
-from accelerate import PartialState
-
-from hf_tagger.catalog.quarantine import Refusal, TooManyBadRows
+from hf_tagger import cli
+from hf_tagger.catalog.quarantine import Refusal
 from hf_tagger.catalog.settings import open_catalog
 from hf_tagger.catalog.strict import ConfigError
-from hf_tagger.evaluation.calibration import fit_calibration, store_attributes
-from hf_tagger.evaluation.predict import Predictions
-from hf_tagger.evaluation.protocols import Evaluator, open_tagger
-from hf_tagger.feedback.proposals import approved, proposals
-from hf_tagger.feedback.review_state import decided, settle
-from hf_tagger.feedback.store import FeedbackError, FeedbackStore
-from hf_tagger.feedback.verdicts import fingerprint
 from hf_tagger.feedback.versions import Versions
-from hf_tagger.model.pipeline_tagger import ProductTaggingPipeline
 from hf_tagger.training.arguments import RunSettings, load_run
-from hf_tagger.training.batches import Batches
-from hf_tagger.training.build import load_model
-from hf_tagger.training.context import start_run
-from hf_tagger.training.data import read_catalog
-from hf_tagger.training.frozen_heads import fit_logit_fusion
-from hf_tagger.training.loop import NonFiniteLoss
-from hf_tagger.training.phases import start_training, train_phase
-from hf_tagger.training.report import calibrate
-from hf_tagger.training.saving import save_run
-from hf_tagger.training.starting_model import starting_model
-from hf_tagger.training.update import (  # fmt: skip
-    CorrectedCatalog,
-    draw,
-    joined,
-    keep_vocabulary,
-    replay_share,
-    update_settings,
-    verdict_agreement,
-)
 
 HELD_OUT = 0.2
 
 
+@cli.recipe
 def main(arguments: list[str]) -> int:
     options, overrides = parse(arguments)
     versions = Versions(f"{options.model.rstrip('/')}.versions")
-    try:
-        if options.list or options.rollback is not None:
-            if options.rollback is not None:
-                versions.use(options.rollback)
-            show(versions)
-            return 0
-        if options.config is None or options.feedback is None:
-            raise ConfigError("give MODEL, CONFIG and FEEDBACK, or MODEL and --list or --rollback")
-        if "://" not in options.feedback and not Path(options.feedback).is_file():
-            raise ConfigError(f"there is no feedback store {options.feedback}")
-        settings, data = load_run(options.config, overrides)
-        versions.start(options.model)
-        return update(options, settings, data, versions)
-    except (ConfigError, FeedbackError, TooManyBadRows, NonFiniteLoss) as error:
-        print(f"update: {error}", file=sys.stderr)
-        return 2
+    if options.list or options.rollback is not None:
+        if options.rollback is not None:
+            versions.use(options.rollback)
+        show(versions)
+        return 0
+    if options.config is None or options.feedback is None:
+        raise ConfigError("give MODEL, CONFIG and FEEDBACK, or MODEL and --list or --rollback")
+    if "://" not in options.feedback and not Path(options.feedback).is_file():
+        raise ConfigError(f"there is no feedback store {options.feedback}")
+    settings, data = load_run(options.config, overrides)
+    settings.check_paths()
+    versions.start(options.model)
+    return update(options, settings, data, versions)
 
 
 def parse(arguments: list[str]) -> tuple[argparse.Namespace, list[str]]:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False)
-    parser.add_argument("model", help="model folder")
-    parser.add_argument("config", nargs="?", help="the training configuration that it came from")
-    parser.add_argument("feedback", nargs="?", help="path or URL of the feedback store")
+    parser = cli.parser(__doc__)
+    parser.add_argument("model", metavar="MODEL", help="model folder")
+    parser.add_argument("config", metavar="CONFIG", nargs="?", help="the training configuration that it came from")
+    parser.add_argument("feedback", metavar="FEEDBACK", nargs="?", help="path or URL of the feedback store")
     parser.add_argument("--how", choices=("calibrate", "heads", "towers"), default="heads", help="what is learned anew")
     parser.add_argument("--replay", type=float, default=10.0, help="other products for each corrected one")
     parser.add_argument("--tolerance", type=float, default=0.0, help="F1 that a new version may lose on validation")
@@ -96,10 +64,16 @@ def parse(arguments: list[str]) -> tuple[argparse.Namespace, list[str]]:
 
 
 def update(options: argparse.Namespace, settings: RunSettings, data: dict, versions: Versions) -> int:
+    from hf_tagger.evaluation.machine import process_state
+    from hf_tagger.evaluation.protocols import open_tagger
+    from hf_tagger.feedback.proposals import approved
+    from hf_tagger.feedback.store import FeedbackStore
+    from hf_tagger.training.update import draw, replay_share
+
     pending = versions.pending()
     parent = str(versions.path(versions.current))
     catalog = open_catalog(settings.catalog, pending / "catalog")
-    tagger = open_tagger(parent, PartialState(cpu=not torch.accelerator.is_available()).device)
+    tagger = open_tagger(parent, process_state().device)
     with FeedbackStore(options.feedback) as store:
         holds, products = read_feedback(store, catalog, tagger.model.config.attributes)
         new_tags = approved(store, tagger.model.config.attributes)
@@ -131,8 +105,12 @@ def update(options: argparse.Namespace, settings: RunSettings, data: dict, versi
     return 0
 
 
-def read_feedback(store: FeedbackStore, catalog, attributes: list[dict]) -> tuple[dict[str, dict], int]:
+def read_feedback(store, catalog, attributes: list[dict]) -> tuple[dict[str, dict], int]:
     """What was settled on of each product of the training split, and how many products that split has."""
+    from hf_tagger.feedback.proposals import proposals
+    from hf_tagger.feedback.review_state import decided, settle
+    from hf_tagger.feedback.verdicts import fingerprint
+
     verdicts = store.verdicts()
     records = [(record["id"], fingerprint(record)) for record in catalog.records("train")
                if not isinstance(record, Refusal)]
@@ -147,10 +125,14 @@ def read_feedback(store: FeedbackStore, catalog, attributes: list[dict]) -> tupl
     return holds, len(records)
 
 
-def judge(tagger, settings: RunSettings, catalog, held_out: dict) -> tuple[dict[str, float], Predictions]:
-    """Scores on validation, agreement with held-out verdicts, and the predictions on validation."""
+def judge(tagger, settings: RunSettings, catalog, held_out: dict) -> tuple:
+    """{score: value} on validation and of agreement with held-out verdicts, and the predictions on validation."""
+    from hf_tagger.evaluation.machine import process_state
+    from hf_tagger.evaluation.protocols import Evaluator
+    from hf_tagger.training.update import CorrectedCatalog, verdict_agreement
+
     protocol = next(iter(settings.evaluation.protocols.values()))
-    state = PartialState()
+    state = process_state()
     evaluator = Evaluator(tagger, catalog, settings.evaluation, settings.training.loader, state)
     validation = evaluator.predict(settings.evaluation.validation, protocol)
     found = {name: round(value, 4) for name, value in validation.metrics().items() if name in ("macro_f1", "micro_f1")}
@@ -162,13 +144,17 @@ def judge(tagger, settings: RunSettings, catalog, held_out: dict) -> tuple[dict[
     return found, validation
 
 
-def recalibrate(tagger, settings: RunSettings, catalog, learned: dict, validation: Predictions, pending: Path,
-                parent: str) -> None:
+def recalibrate(tagger, settings: RunSettings, catalog, learned: dict, validation, pending: Path, parent: str) -> None:
     """A copy of the parent with temperatures and thresholds fitted on validation and on the corrected products."""
+    from hf_tagger.evaluation.calibration import fit_calibration, store_attributes
+    from hf_tagger.evaluation.machine import process_state
+    from hf_tagger.evaluation.protocols import Evaluator
+    from hf_tagger.training.update import CorrectedCatalog, joined
+
     if settings.calibration is None:
         raise ConfigError("calibration is null in this configuration: give --calibration.objective f1, say")
     evaluator = Evaluator(tagger, CorrectedCatalog(catalog, learned, 0.0), settings.evaluation,
-                          settings.training.loader, PartialState())
+                          settings.training.loader, process_state())
     seen = evaluator.predict("train", next(iter(settings.evaluation.protocols.values())))
     attributes, _ = fit_calibration(joined(validation, seen), settings.calibration)
     shutil.copytree(parent, pending, dirs_exist_ok=True, ignore=shutil.ignore_patterns("lineage.json", "README.md"))
@@ -177,6 +163,18 @@ def recalibrate(tagger, settings: RunSettings, catalog, learned: dict, validatio
 
 def fine_tune(tagger, settings: RunSettings, data: dict, learned: dict, share: float, new_tags: dict, pending: Path,
               parent: str, towers: bool) -> None:
+    from hf_tagger.model.pipeline_tagger import ProductTaggingPipeline
+    from hf_tagger.training.batches import Batches
+    from hf_tagger.training.build import load_model
+    from hf_tagger.training.context import start_run
+    from hf_tagger.training.data import read_catalog
+    from hf_tagger.training.frozen_heads import fit_logit_fusion
+    from hf_tagger.training.phases import start_training, train_phase
+    from hf_tagger.training.report import calibrate
+    from hf_tagger.training.saving import save_run
+    from hf_tagger.training.starting_model import starting_model
+    from hf_tagger.training.update import CorrectedCatalog, keep_vocabulary, update_settings
+
     if towers and tagger.model.config.kernel_landmarks:
         raise ConfigError("this model's kernel head compares products as its towers see them: leave these alone, with "
                           "--how heads")

@@ -6,8 +6,10 @@ import math
 import torch
 from torch import Tensor, nn
 
+from hf_tagger import UserError
 
-class AugmentationStopped(RuntimeError):
+
+class AugmentationStopped(UserError):
     """A method has nothing to offer: the message says why, and what to change. The model stays as it was."""
 
 

@@ -17,24 +17,8 @@ from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
 from hf_tagger.catalog.collate import Collator
 from hf_tagger.catalog.quarantine import Refusal
+from hf_tagger.catalog.settings import LoaderSettings
 from hf_tagger.catalog.stream import Catalog
-
-
-@dataclass
-class LoaderSettings:
-    """
-    Args:
-        batch_size: products per batch and process.
-        shuffle_buffer: rows held to draw from (0: catalogue order). Rows carry their undecoded photos: a thousand rows
-            of 300 kB photos hold 300 MB.
-        bucket_batches: batches sorted together by text length before they are cut (1: no length buckets).
-        num_workers: processes that decode and tokenize ahead of the training step (0: in the main process).
-    """
-
-    batch_size: int = 32
-    shuffle_buffer: int = 2000
-    bucket_batches: int = 8
-    num_workers: int = 1
 
 
 @dataclass

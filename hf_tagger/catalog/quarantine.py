@@ -5,6 +5,8 @@ from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
+from hf_tagger import UserError
+
 MIN_ROWS_TO_JUDGE = 100
 
 
@@ -16,7 +18,7 @@ class RowError(ValueError):
         self.column, self.reason, self.detail = column, reason, detail
 
 
-class TooManyBadRows(RuntimeError):
+class TooManyBadRows(UserError):
     """More rows were refused than `max_bad_fraction` allows."""
 
 

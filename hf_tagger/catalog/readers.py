@@ -18,7 +18,6 @@ import re
 import tarfile
 import zlib
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 from typing import Any
 
 import datasets
@@ -26,18 +25,11 @@ import fsspec
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from hf_tagger import UserError
 from hf_tagger.catalog.quarantine import RowError
 from hf_tagger.catalog.schema import CatalogSchema
+from hf_tagger.catalog.source import CsvDialect
 from hf_tagger.catalog.strict import ConfigError
-
-FORMATS = {
-    "parquet": (".parquet", ".pq"),
-    "csv": (".csv",),
-    "tsv": (".tsv", ".tab"),
-    "jsonl": (".jsonl", ".ndjson", ".json"),
-    "webdataset": (".tar", ".tgz"),
-}
-COMPRESSIONS = (".gz", ".bz2", ".xz", ".zst", ".zip")
 
 RawRow = tuple[int, dict[str, Any] | None, RowError | None]
 
@@ -51,24 +43,8 @@ _UNDECODABLE = re.compile("[\udc80-\udcff]")
 _IMAGEFOLDER_NAMES = {"image": "file_name", "images": "file_names"}
 
 
-class CatalogError(RuntimeError):
+class CatalogError(UserError):
     """A catalogue file cannot be read: the message names the file and where in it."""
-
-
-@dataclass(frozen=True)
-class CsvDialect:
-    """`delimiter`: None finds it in the header line. `encoding`: of csv, tsv and jsonl files."""
-
-    delimiter: str | None = None
-    encoding: str = "utf-8-sig"
-
-
-def format_of(file: str) -> str | None:
-    """The format that a file's name tells, compression suffixes aside; None where it tells none."""
-    name = file.lower()
-    for suffix in COMPRESSIONS:
-        name = name.removesuffix(suffix)
-    return next((format for format, suffixes in FORMATS.items() if name.endswith(suffixes)), None)
 
 
 def read_rows(file: str, format: str, schema: CatalogSchema, dialect: CsvDialect) -> Iterator[RawRow]:

@@ -9,11 +9,35 @@ from typing import Literal
 
 import fsspec
 
-from hf_tagger.catalog.readers import FORMATS, CsvDialect, format_of
 from hf_tagger.catalog.strict import ConfigError, did_you_mean
+
+FORMATS = {
+    "parquet": (".parquet", ".pq"),
+    "csv": (".csv",),
+    "tsv": (".tsv", ".tab"),
+    "jsonl": (".jsonl", ".ndjson", ".json"),
+    "webdataset": (".tar", ".tgz"),
+}
+COMPRESSIONS = (".gz", ".bz2", ".xz", ".zst", ".zip")
 
 _HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
 _METADATA_FILES = ("metadata.csv", "metadata.jsonl", "metadata.parquet")
+
+
+@dataclass(frozen=True)
+class CsvDialect:
+    """`delimiter`: None finds it in the header line. `encoding`: of csv, tsv and jsonl files."""
+
+    delimiter: str | None = None
+    encoding: str = "utf-8-sig"
+
+
+def format_of(file: str) -> str | None:
+    """The format that a file's name tells, compression suffixes aside; None where it tells none."""
+    name = file.lower()
+    for suffix in COMPRESSIONS:
+        name = name.removesuffix(suffix)
+    return next((format for format, suffixes in FORMATS.items() if name.endswith(suffixes)), None)
 
 
 @dataclass
@@ -108,6 +132,15 @@ def catalogue_files(source: SourceConfig, split: str) -> list[tuple[str, str]]:
     if other is not None:
         raise ConfigError(f'The split "{split}" mixes formats: {files[0]}, {files[other]}.')
     return list(zip(files, formats, strict=True))
+
+
+def check_files(source: SourceConfig) -> None:
+    """Raises ConfigError, as `catalogue_files` does, for the splits that are read from local files."""
+    for split in dict.fromkeys(map(source.stored_split, source.splits)):
+        patterns = source.files.get(split, source.path)
+        remote = any("://" in pattern for pattern in ([patterns] if isinstance(patterns, str) else patterns))
+        if not remote and source.hub_id(split) is None:
+            catalogue_files(source, split)
 
 
 def _files_at(pattern: str) -> list[str]:

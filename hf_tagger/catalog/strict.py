@@ -11,10 +11,11 @@ from typing import Any
 import yaml
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
+from hf_tagger import UserError
 from hf_tagger.model.text import did_you_mean
 
 
-class ConfigError(ValueError):
+class ConfigError(UserError, ValueError):
     """A configuration value is wrong: the message names the full dotted key and the remedy."""
 
 

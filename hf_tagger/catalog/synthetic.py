@@ -23,6 +23,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import yaml
 
+from hf_tagger.catalog.strict import build
 from hf_tagger.catalog.synthetic_pictures import COLOURS, PATTERNS, SHAPES, VISIBLE_FEATURES, draw_product, encode_jpeg
 from hf_tagger.catalog.synthetic_words import BRANDS, LANGUAGES, capitalise, upper
 
@@ -129,6 +130,12 @@ def catalog_schema(format: str = "parquet") -> dict:
         },
         "free_form": {"columns": {"keywords": keywords}, "attributes": "all"},
     }
+
+
+def check_options(options: dict) -> None:
+    """Raises ConfigError, naming the nearest known one, for an option that `write_catalog` does not take."""
+    known = {"format", "rows_per_shard", "processes"}
+    build(SyntheticOptions, {name: value for name, value in options.items() if name not in known}, "catalog.synthetic")
 
 
 def write_catalog(folder, format: str = "parquet", rows_per_shard: int = 1000, processes: int = 1, **options) -> Path:

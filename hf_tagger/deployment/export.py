@@ -9,6 +9,7 @@ import onnx
 import torch
 from torch import nn
 
+from hf_tagger import UserError
 from hf_tagger.deployment.export_decoder import export_decoder, label_vectors, place_in_file
 from hf_tagger.model.lexical_features import NAME_FEATURES
 from hf_tagger.model.modeling_tagger import TaggerModel
@@ -25,7 +26,7 @@ _BATCH, _TEXTS, _TOKENS, _TERMS, _NAMES = 5, 3, 7, 11, 9
 _PHOTO_ROWS = [0, 0, 2, 3]
 
 
-class ExportError(ValueError):
+class ExportError(UserError, ValueError):
     """A model that has no ONNX graph; the message names the part."""
 
 

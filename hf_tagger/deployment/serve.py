@@ -1,4 +1,4 @@
-"""Answer requests for tags over HTTP: `hf_tagger serve MODEL`.
+"""Answer requests for tags over HTTP: `hf_tagger serve`.
 
     hf_tagger serve runs/my-shop/onnx_int8
     curl http://127.0.0.1:8000/tags -H 'Content-Type: application/json' -d '{"inputs": {"title": "Linen shirt"}}'

@@ -16,13 +16,14 @@ from tokenizers import Tokenizer
 from torch import nn
 from transformers import PreTrainedTokenizerFast
 
+from hf_tagger import UserError
 from hf_tagger.model.modeling_tagger import TaggerModel
 from hf_tagger.model.processing_tagger import TaggerProcessor
 
 _TEXTS_AT_ONCE = 1024
 
 
-class PruningError(ValueError):
+class PruningError(UserError, ValueError):
     """A tokenizer whose pieces cannot be left out one by one."""
 
 

@@ -5,9 +5,8 @@ What is fitted is plain data in the config's attributes; `hf_tagger/model/decisi
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
@@ -16,44 +15,8 @@ from hf_tagger.catalog.collate import UNKNOWN
 from hf_tagger.catalog.strict import ConfigError, did_you_mean
 from hf_tagger.evaluation.convex import minimise
 from hf_tagger.evaluation.predict import Predictions
+from hf_tagger.evaluation.settings import CalibrationSettings, ThresholdSettings
 from hf_tagger.model.decisions import attribute_slices, tag_scores
-
-Objective = Literal["f1", "precision", "recall"]
-
-
-@dataclass
-class ThresholdSettings:
-    """
-    Args:
-        objective: `f1`: the highest F1 (on a `single` attribute, where one tag or none is given anyway: the likelier of
-            the two, no thresholds). `precision`: as many tags as possible of which at least `target` are right.
-            `recall`: as few tags as possible that hold at least `target` of the right ones.
-        target: of `precision` and `recall`.
-        shrinkage: number of positives at which a tag's own threshold and that of all its attribute's tags together
-            weigh the same; with fewer, the latter weighs more.
-    """
-
-    objective: Objective = "f1"
-    target: float = 0.9
-    shrinkage: float = 20.0
-
-    def __post_init__(self):
-        if not 0 < self.target <= 1:
-            raise ValueError(f"target is a precision or recall above 0 and up to 1, got {self.target}")
-        if self.shrinkage < 0:
-            raise ValueError(f"shrinkage must not be negative, got {self.shrinkage}")
-
-
-@dataclass
-class CalibrationSettings(ThresholdSettings):
-    """
-    Args:
-        min_positives: of a `multi` tag, for a Platt scaling of its own; others share their attribute's.
-        attributes: {attribute: thresholds of its own}, in place of the above.
-    """
-
-    min_positives: int = 20
-    attributes: dict[str, ThresholdSettings] = field(default_factory=dict)
 
 
 def fit_calibration(validation: Predictions, settings: CalibrationSettings) -> tuple[list[dict], dict[str, dict]]:

@@ -10,8 +10,8 @@ import json
 from collections.abc import Callable, Sequence
 
 import datasets
+import evaluate
 
-from hf_tagger.evaluation.library import evaluate
 from hf_tagger.model.tag_writing import fold
 
 TAGS = datasets.Sequence(datasets.Value("string"))

@@ -19,7 +19,8 @@ import torch
 from transformers import pipeline
 
 from hf_tagger.catalog.collate import Collator
-from hf_tagger.catalog.loader import CatalogLoader, LoaderSettings
+from hf_tagger.catalog.loader import CatalogLoader
+from hf_tagger.catalog.settings import LoaderSettings
 from hf_tagger.catalog.stream import Catalog
 from hf_tagger.evaluation.parity import both_predictions, parity
 from hf_tagger.evaluation.speed import complete_products

@@ -16,12 +16,13 @@ from typing import Any
 
 import numpy as np
 
+from hf_tagger import UserError
 from hf_tagger.deployment.engines import Engine
 from hf_tagger.model.images import load_image
 from hf_tagger.model.products import tag_stream
 
 
-class ServerError(RuntimeError):
+class ServerError(UserError):
     """A server that did not start, or did not answer as it should."""
 
 

@@ -9,6 +9,8 @@ from pathlib import Path
 
 import psutil
 import torch
+from accelerate import PartialState
+from accelerate.utils import parse_flag_from_env
 
 from hf_tagger.model.pipeline_tagger import bf16_is_fast
 
@@ -40,6 +42,12 @@ def package_versions() -> dict[str, str | None]:
         except metadata.PackageNotFoundError:
             found[name] = None
     return found
+
+
+def process_state() -> PartialState:
+    """This process among those that share the work, and its device. Without an accelerator, accelerate must be told: it
+    would else take each of several processes for the only one."""
+    return PartialState(cpu=parse_flag_from_env("ACCELERATE_USE_CPU") or not torch.accelerator.is_available())
 
 
 def resident_mb() -> float:

@@ -14,10 +14,10 @@ ranks all rows of a tag, so it holds every score (5 bytes per row and tag): give
 from dataclasses import dataclass
 
 import datasets
+import evaluate
 import numpy as np
 
 from hf_tagger.catalog.collate import UNKNOWN
-from hf_tagger.evaluation.library import evaluate
 
 ROWS_AT_ONCE = 65_536  # bounds the temporary masks while counting
 

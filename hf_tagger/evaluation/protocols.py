@@ -1,10 +1,9 @@
 """Ways of looking at a split, and a tagger that looks at it so: once at every product."""
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import partial
-from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from accelerate import PartialState
@@ -12,36 +11,12 @@ from transformers import Pipeline, pipeline
 
 import hf_tagger  # noqa: F401 (registers the pipeline)
 from hf_tagger.catalog.collate import Collator
-from hf_tagger.catalog.loader import CatalogLoader, LoaderSettings
+from hf_tagger.catalog.loader import CatalogLoader
+from hf_tagger.catalog.settings import LoaderSettings
 from hf_tagger.catalog.stream import Catalog
-from hf_tagger.catalog.strict import ConfigError
 from hf_tagger.evaluation.predict import Predictions, predict_each
 from hf_tagger.evaluation.progress import progress_bar
-
-
-@dataclass
-class Protocol:
-    """A way of looking at a split: other text columns, or without one modality."""
-
-    text: list[str] | None = None
-    without: list[Literal["text", "image"]] = field(default_factory=list)
-
-
-@dataclass
-class EvaluationSettings:
-    """
-    Args:
-        split: scored at the end, under every protocol.
-        validation: split that chooses weights and fits thresholds and evidence weights.
-        batch_size: products per batch.
-        one_attribute: free-form tags are asked for attribute by attribute, those that a row knows, and not all at once.
-    """
-
-    split: str = "test"
-    validation: str = "validation"
-    batch_size: int = 32
-    one_attribute: bool = False
-    protocols: dict[str, Protocol] = field(default_factory=lambda: {"all": Protocol()})
+from hf_tagger.evaluation.settings import EvaluationSettings, Protocol, check_model
 
 
 def seen_through(catalog: Catalog, protocol: Protocol | None) -> Catalog:
@@ -133,9 +108,5 @@ class Evaluator:
 
 def open_tagger(model: str, device: torch.device) -> Pipeline:
     """The pipeline of a model folder, adapter folder or Hub id. Raises ConfigError where there is none."""
-    folder = Path(model)
-    if not folder.is_dir() and (folder.exists() or model.count("/") != 1 or model.startswith((".", "/"))):
-        raise ConfigError(f"there is no model folder {model}")
-    if folder.is_dir() and not any((folder / name).exists() for name in ("config.json", "adapter_config.json")):
-        raise ConfigError(f"{model} holds no model: train one with recipes/finetune.py")
+    check_model(model)
     return pipeline("product-tagging", model=model, device=device)

@@ -2,19 +2,78 @@
 
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal
 
-from hf_tagger.catalog.loader import LoaderSettings
-from hf_tagger.catalog.settings import CatalogSettings
+from hf_tagger.catalog.settings import CatalogSettings, LoaderSettings
 from hf_tagger.catalog.strict import ConfigError, build, override, read_yaml
-from hf_tagger.evaluation.calibration import CalibrationSettings
-from hf_tagger.evaluation.protocols import EvaluationSettings
 
 PARTS = ("catalog", "evaluation", "calibration", "loader")
+Objective = Literal["f1", "precision", "recall"]
+
+
+@dataclass
+class Protocol:
+    """A way of looking at a split: other text columns, or without one modality."""
+
+    text: list[str] | None = None
+    without: list[Literal["text", "image"]] = field(default_factory=list)
+
+
+@dataclass
+class EvaluationSettings:
+    """
+    Args:
+        split: scored at the end, under every protocol.
+        validation: split that chooses weights and fits thresholds and evidence weights.
+        batch_size: products per batch.
+        one_attribute: free-form tags are asked for attribute by attribute, those that a row knows, and not all at once.
+    """
+
+    split: str = "test"
+    validation: str = "validation"
+    batch_size: int = 32
+    one_attribute: bool = False
+    protocols: dict[str, Protocol] = field(default_factory=lambda: {"all": Protocol()})
+
+
+@dataclass
+class ThresholdSettings:
+    """
+    Args:
+        objective: `f1`: the highest F1 (on a `single` attribute, where one tag or none is given anyway: the likelier of
+            the two, no thresholds). `precision`: as many tags as possible of which at least `target` are right.
+            `recall`: as few tags as possible that hold at least `target` of the right ones.
+        target: of `precision` and `recall`.
+        shrinkage: number of positives at which a tag's own threshold and that of all its attribute's tags together
+            weigh the same; with fewer, the latter weighs more.
+    """
+
+    objective: Objective = "f1"
+    target: float = 0.9
+    shrinkage: float = 20.0
+
+    def __post_init__(self):
+        if not 0 < self.target <= 1:
+            raise ValueError(f"target is a precision or recall above 0 and up to 1, got {self.target}")
+        if self.shrinkage < 0:
+            raise ValueError(f"shrinkage must not be negative, got {self.shrinkage}")
+
+
+@dataclass
+class CalibrationSettings(ThresholdSettings):
+    """
+    Args:
+        min_positives: of a `multi` tag, for a Platt scaling of its own; others share their attribute's.
+        attributes: {attribute: thresholds of its own}, in place of the above.
+    """
+
+    min_positives: int = 20
+    attributes: dict[str, ThresholdSettings] = field(default_factory=dict)
 
 
 @dataclass
 class EvaluateSettings:
-    """What `recipes/evaluate.py` reads from a YAML file and the command line. `loader` is a training configuration's
+    """What `hf_tagger evaluate` reads from a YAML file and the command line. `loader` is a training configuration's
     `training.loader`; its batch size is `evaluation.batch_size`."""
 
     catalog: CatalogSettings
@@ -43,6 +102,15 @@ def load_evaluation(catalogue: str | Path, model: str | Path, arguments: list[st
     loader = (data.get("training") or {}).get("loader") or {}
     parts = {"loader": loader} | {name: data[name] for name in PARTS if name in data}
     return build(EvaluateSettings, override(parts, arguments))
+
+
+def check_model(model: str) -> None:
+    """Raises ConfigError where `model` is no folder with a model and cannot be a Hub id either."""
+    folder = Path(model)
+    if not folder.is_dir() and (folder.exists() or model.count("/") != 1 or model.startswith((".", "/"))):
+        raise ConfigError(f"there is no model folder {model}")
+    if folder.is_dir() and not any((folder / name).exists() for name in ("config.json", "adapter_config.json")):
+        raise ConfigError(f"{model} holds no model: train one with recipes/finetune.py")
 
 
 def _by_the_models_schema(catalogue: str | Path, config: Path) -> dict:

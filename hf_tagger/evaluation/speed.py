@@ -12,15 +12,17 @@ from accelerate import PartialState
 from transformers import ViTImageProcessor, pipeline
 
 from hf_tagger.catalog.collate import Collator
-from hf_tagger.catalog.loader import CatalogLoader, LoaderSettings
+from hf_tagger.catalog.loader import CatalogLoader
 from hf_tagger.catalog.quarantine import Refusal
 from hf_tagger.catalog.schema import CatalogSchema
+from hf_tagger.catalog.settings import LoaderSettings
 from hf_tagger.catalog.source import SourceConfig
 from hf_tagger.catalog.stream import Catalog
 from hf_tagger.catalog.strict import build
 from hf_tagger.catalog.vocabulary import Vocabulary
 from hf_tagger.evaluation.machine import resident_mb
-from hf_tagger.evaluation.protocols import EvaluationSettings, Evaluator, Protocol
+from hf_tagger.evaluation.protocols import Evaluator
+from hf_tagger.evaluation.settings import EvaluationSettings, Protocol
 from hf_tagger.model.processing_tagger import TaggerProcessor
 
 

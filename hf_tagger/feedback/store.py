@@ -10,6 +10,7 @@ from sqlalchemy import Engine, create_engine, event, make_url, select, text
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError
 
+from hf_tagger import UserError
 from hf_tagger.catalog.strict import did_you_mean
 from hf_tagger.feedback.tables import RULINGS, metadata, rulings, verdicts
 from hf_tagger.feedback.verdicts import UNDECIDED, Verdict
@@ -19,7 +20,7 @@ _INSERT = {"sqlite": sqlite.insert, "postgresql": postgresql.insert}
 _READ = [verdicts.c[field.name] for field in fields(Verdict)]
 
 
-class FeedbackError(RuntimeError):
+class FeedbackError(UserError):
     """The store could not be read, or did not take what it was given: the message says why, and that nothing which it
     took before is lost."""
 

@@ -1,4 +1,4 @@
-"""`hf_tagger review`: opens the review page of a model and a catalogue.
+"""Open a page on which people accept and correct a catalogue's tags: `hf_tagger review`.
 
     hf_tagger review runs/my-shop my.yaml
     hf_tagger review runs/my-shop my.yaml --split test --predictions runs/my-shop/evaluation/predictions.parquet
@@ -15,14 +15,10 @@ import os
 import sys
 from pathlib import Path
 
-import torch
-
-from hf_tagger.catalog.readers import CatalogError
+from hf_tagger import UserError
 from hf_tagger.catalog.settings import open_catalog
-from hf_tagger.catalog.stream import Catalog
 from hf_tagger.catalog.strict import ConfigError
-from hf_tagger.evaluation.protocols import open_tagger
-from hf_tagger.evaluation.settings import load_evaluation
+from hf_tagger.evaluation.settings import check_model, load_evaluation
 from hf_tagger.feedback.versions import LINEAGE
 from hf_tagger.runtime import model_fingerprint
 
@@ -45,7 +41,7 @@ def main(arguments: list[str]) -> int:
         app = build_app(options.model, options.catalogue, options.feedback, split=options.split,
                         predictions=options.predictions, most=options.products, reviewer=options.reviewer,
                         speech=options.speech, overrides=overrides)
-    except (ConfigError, CatalogError) as error:
+    except UserError as error:
         print(f"hf_tagger review: {error}", file=sys.stderr)
         return 2
     from hf_tagger.review.page import launch
@@ -62,8 +58,8 @@ def parse(arguments: list[str]) -> tuple[argparse.Namespace, list[str]]:
     parser.add_argument("catalogue", help="YAML file, or the path of a catalogue written like the training one")
     parser.add_argument("--feedback", default="feedback.db", help="path or URL of the store (default: feedback.db)")
     parser.add_argument("--split", help="which split (default: train, which updates learn from, or the first)")
-    parser.add_argument("--predictions", help="predictions.parquet of recipes/evaluate.py, or the folder of "
-                                              "recipes/tag_catalog.py: what is there need not be predicted again")
+    parser.add_argument("--predictions", help="predictions.parquet of `hf_tagger evaluate`, or the folder of "
+                                              "`hf_tagger tag`: what is there need not be predicted again")
     parser.add_argument("--products", type=int, default=10_000, help="at most so many products, the first ones")
     parser.add_argument("--reviewer", default="", help="your name, unless you type it on the page")
     parser.add_argument("--speech", help="checkpoint of a speech recogniser, for a microphone in the try-it tab")
@@ -79,25 +75,28 @@ def build_app(model: str, catalogue: str, feedback: str = "feedback.db", *, spli
     """The review page as a Gradio app, to be served by `page.launch`; the arguments are the command's. Products are
     read and predicted in the background from now on.
 
-    Raises ConfigError or CatalogError for a model, catalogue, store or file that does not fit.
+    Raises UserError for a model, catalogue, store or file that does not fit.
     """
+    check_model(model)
+    settings = load_evaluation(catalogue, model, list(overrides))
+    settings.catalog.check_paths()
     try:
         from hf_tagger.feedback.log import VerdictLog
-        from hf_tagger.feedback.store import FeedbackError, FeedbackStore
+        from hf_tagger.feedback.store import FeedbackStore
         from hf_tagger.review.page import build_page
         from hf_tagger.review.predictions import CatalogPredictions, read_predictions
         from hf_tagger.review.queue import ReviewQueue
         from hf_tagger.review.session import ReviewDesk
     except ModuleNotFoundError as error:
         raise ConfigError(f"{NOT_INSTALLED} ({error})") from error
-    settings = load_evaluation(catalogue, model, list(overrides))
+    import torch
+
+    from hf_tagger.evaluation.protocols import open_tagger
+
     device = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else torch.device("cpu")
     tagger = open_tagger(model, device)
     attributes = tagger.model.config.attributes
-    try:
-        store = FeedbackStore(feedback, attributes, PATIENCE)
-    except FeedbackError as error:
-        raise ConfigError(str(error)) from error
+    store = FeedbackStore(feedback, attributes, PATIENCE)
     folder = Path(model) if Path(model).is_dir() else Path(feedback).parent
     catalog = open_catalog(settings.catalog, folder / "catalog")
     split = choose_split(catalog, split)
@@ -111,7 +110,7 @@ def build_app(model: str, catalogue: str, feedback: str = "feedback.db", *, spli
     return page
 
 
-def choose_split(catalog: Catalog, wanted: str | None) -> str:
+def choose_split(catalog, wanted: str | None) -> str:
     if wanted is None:
         return "train" if "train" in catalog.splits else catalog.splits[0]
     if wanted not in catalog.splits:

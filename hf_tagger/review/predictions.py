@@ -190,8 +190,8 @@ def _prepare(tagger: ProductTaggingPipeline, product: Product, allow_urls: bool)
 
 
 def read_predictions(path: str | Path, attributes: Sequence[dict]) -> dict[str, Prediction]:
-    """{product id: Prediction} of predictions.parquet of recipes/evaluate.py, under its first protocol, or of the
-    folder of recipes/tag_catalog.py, which knows the scores of the tags given alone: others count as 0.
+    """{product id: Prediction} of predictions.parquet of `hf_tagger evaluate`, under its first protocol, or of the
+    folder of `hf_tagger tag`, which knows the scores of the tags given alone: others count as 0.
 
     Raises ConfigError for another file, or one of a model with other tags.
     """
@@ -202,14 +202,14 @@ def read_predictions(path: str | Path, attributes: Sequence[dict]) -> dict[str, 
             return _of_shards(path, {tag: column for column, tag in enumerate(tags)})
         return _of_evaluation(pq.read_table(path), path, tags)
     except (OSError, pa.ArrowInvalid, KeyError) as error:
-        raise ConfigError(f"{path} is neither predictions.parquet of recipes/evaluate.py nor a folder of "
-                          f"recipes/tag_catalog.py: {error}") from error
+        raise ConfigError(f"{path} is neither predictions.parquet of `hf_tagger evaluate` nor a folder of "
+                          f"`hf_tagger tag`: {error}") from error
 
 
 def _of_evaluation(table: pa.Table, path: Path, tags: list[tuple[str, str]]) -> dict[str, Prediction]:
     named = [tuple(pair) for pair in json.loads((table.schema.metadata or {})[b"tags"])]
     if named != tags:
-        raise ConfigError(f"{path} was written by a model with other tags: score this one with recipes/evaluate.py")
+        raise ConfigError(f"{path} was written by a model with other tags: score this one with `hf_tagger evaluate`")
     protocol = table["protocol"].to_pylist()
     table = table.slice(0, sum(name == protocol[0] for name in protocol)) if protocol else table
     scores = np.array(table["scores"].to_pylist(), np.float32).reshape(len(table), len(tags))
@@ -224,7 +224,7 @@ def _of_evaluation(table: pa.Table, path: Path, tags: list[tuple[str, str]]) -> 
 def _of_shards(folder: Path, column: Mapping[tuple[str, str], int]) -> dict[str, Prediction]:
     shards = sorted(folder.glob("part-*.parquet"))
     if not shards:
-        raise ConfigError(f"{folder} holds no shard of recipes/tag_catalog.py")
+        raise ConfigError(f"{folder} holds no shard of `hf_tagger tag`")
     found = {}
     for shard in shards:
         for row in pq.read_table(shard).to_pylist():

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
+from hf_tagger import UserError
 from hf_tagger.catalog.cleaning import clean_tag
 from hf_tagger.feedback.log import VerdictLog
 from hf_tagger.feedback.store import FeedbackError, FeedbackStore
@@ -15,7 +16,7 @@ from hf_tagger.review.queue import Filters, ReviewQueue
 MAX_TAG = 200
 
 
-class ReviewError(ValueError):
+class ReviewError(UserError):
     """What a reviewer asked for cannot be done; the message is for the reviewer."""
 
 

@@ -19,6 +19,7 @@ from typing import Any
 
 import numpy as np
 
+from hf_tagger import UserError
 from hf_tagger.model.decisions import predicted_tags, tag_scores
 from hf_tagger.model.images import read_pixels
 from hf_tagger.model.lexical_features import LexicalFeatures
@@ -38,7 +39,7 @@ OPTIONS = ("top_k", "threshold", "attributes", *READING, *FREE_FORM_OPTIONS)
 FORMAT = 1
 
 
-class ArtefactError(ValueError):
+class ArtefactError(UserError, ValueError):
     """A folder that is no exported tagger, a damaged one, or one made from another model."""
 
 

@@ -5,19 +5,21 @@ from pathlib import Path
 from typing import ClassVar, Literal
 
 from hf_tagger.augmentation.settings import AugmentationSettings
-from hf_tagger.catalog.loader import LoaderSettings
-from hf_tagger.catalog.settings import CatalogSettings
+from hf_tagger.catalog.settings import CatalogSettings, LoaderSettings
 from hf_tagger.catalog.strict import build, override, read_yaml
-from hf_tagger.evaluation.calibration import CalibrationSettings
-from hf_tagger.evaluation.protocols import EvaluationSettings
-from hf_tagger.training.augment import ImageAugmentation, TextAugmentation
-from hf_tagger.training.decoder import DecoderSettings
-from hf_tagger.training.kernel import KernelSettings
-from hf_tagger.training.lexical import LexicalSettings
-from hf_tagger.training.logit_fusion import LogitFusionSettings
-from hf_tagger.training.lora import LoraSettings
-from hf_tagger.training.losses import LossSettings
-from hf_tagger.training.optimizer import OptimizerSettings
+from hf_tagger.evaluation.settings import CalibrationSettings, EvaluationSettings, check_model
+from hf_tagger.training.settings import (
+    DecoderSettings,
+    DistillationSettings,
+    ImageAugmentation,
+    KernelSettings,
+    LexicalSettings,
+    LogitFusionSettings,
+    LoraSettings,
+    LossSettings,
+    OptimizerSettings,
+    TextAugmentation,
+)
 
 Part = Literal["heads", "text", "vision", "decoder"]
 
@@ -187,10 +189,42 @@ class RunSettings:
         if decodes and self.model.decoder is None:
             raise ValueError("phases: a phase trains the decoder, but model.decoder is not given")
 
+    def check_paths(self) -> None:
+        """Raises ConfigError for a path at which there is nothing, before what takes seconds to import."""
+        self.catalog.check_paths()
+        if self.start_from:
+            check_model(self.start_from)
+
     @property
     def moves_closed_tags(self) -> bool:
         """Whether more than a decoder on a trained model is trained."""
         return not self.start_from or any(set(phase.train) != {"decoder"} for phase in self.phases)
+
+
+@dataclass
+class DistillSettings(RunSettings):
+    """A run of `recipes/distill.py`: one of `recipes/finetune.py` with a teacher. `model` describes the student; its
+    `text_backbone` and `vision_backbone` may also be "teacher": the teacher's own tower, trained as it is."""
+
+    distillation: DistillationSettings | None = None
+
+    def __post_init__(self):
+        super().__post_init__()
+        if self.distillation is None:
+            raise ValueError("distillation.teacher must name the model to learn from")
+        if self.start_from or self.model.decoder is not None or self.augmentation is not None:
+            raise ValueError("distillation trains the closed tags of a new student: leave start_from, model.decoder "
+                             "and augmentation out, and add a decoder to the student later")
+        if self.logit_fusion.folds:
+            raise ValueError("logit_fusion.folds fits heads again without the teacher: set it to 0")
+        for phase in self.phases:
+            if phase.cached_views > self.distillation.views:
+                raise ValueError(f"phase {phase.name!r} has {phase.cached_views} cached_views, the teacher is asked "
+                                 f"about {self.distillation.views}: raise distillation.views")
+
+    def check_paths(self) -> None:
+        super().check_paths()
+        check_model(self.distillation.teacher)
 
 
 def load_run(config: str | Path, arguments: list[str]) -> tuple[RunSettings, dict]:
@@ -200,3 +234,9 @@ def load_run(config: str | Path, arguments: list[str]) -> tuple[RunSettings, dic
     """
     data = override(read_yaml(config), arguments)
     return build(RunSettings, data), data
+
+
+def load_distillation(config: str | Path, arguments: list[str]) -> tuple[DistillSettings, dict]:
+    """As `load_run`."""
+    data = override(read_yaml(config), arguments)
+    return build(DistillSettings, data), data

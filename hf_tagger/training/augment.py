@@ -2,7 +2,6 @@
 
 import random
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
@@ -10,44 +9,7 @@ import torch
 from torchvision.transforms import v2
 
 from hf_tagger.model.text import WORD, stem
-
-
-@dataclass
-class TextAugmentation:
-    """
-    Args:
-        label_masking: all words of the product's own tags are taken out of its text, so that the rest of the text and
-            the photo must do.
-        word_dropout: each word is dropped with this probability.
-        typos: each word suffers one swap, loss or doubling of letters with this probability.
-        field_dropout: of a product with several text columns (title, description), only one random column is kept.
-    """
-
-    label_masking: float = 0.0
-    word_dropout: float = 0.0
-    typos: float = 0.0
-    field_dropout: float = 0.0
-
-
-@dataclass
-class ImageAugmentation:
-    """
-    Args:
-        crop: random resized crop; crop_scale: smallest share of the photo's area that it keeps.
-        flip: horizontal flip.
-        rotation: largest angle in degrees, applied with probability 0.5 (0: never).
-        noise: Gaussian pixel noise of 2 % of the value range.
-        erasing: random erasing (arXiv 1708.04896).
-        colour_jitter: change of brightness, contrast, saturation and hue. Off unless asked for: colour is a tag.
-    """
-
-    crop: float = 0.5
-    crop_scale: float = 0.6
-    flip: float = 0.5
-    rotation: float = 0.0
-    noise: float = 0.0
-    erasing: float = 0.0
-    colour_jitter: float = 0.0
+from hf_tagger.training.settings import ImageAugmentation, TextAugmentation
 
 
 def text_augmenter(settings: TextAugmentation) -> Callable[[dict], str | None]:

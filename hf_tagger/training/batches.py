@@ -5,9 +5,10 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from hf_tagger.catalog.collate import Collator
-from hf_tagger.catalog.free_form import TargetEncoder
-from hf_tagger.catalog.loader import CatalogLoader, LoaderSettings
-from hf_tagger.evaluation.protocols import Protocol
+from hf_tagger.catalog.loader import CatalogLoader
+from hf_tagger.catalog.settings import LoaderSettings
+from hf_tagger.catalog.targets import TargetEncoder
+from hf_tagger.evaluation.settings import Protocol
 from hf_tagger.model.modeling_tagger import TaggerModel
 from hf_tagger.model.processing_tagger import TaggerProcessor
 from hf_tagger.training.arguments import PhaseSettings, RunSettings

@@ -20,8 +20,9 @@ from hf_tagger.training.backbones import (
     load_vision_backbone,
     vision_config,
 )
-from hf_tagger.training.lora import LoraSettings, apply_lora
+from hf_tagger.training.lora import apply_lora
 from hf_tagger.training.optimizer import tower_of
+from hf_tagger.training.settings import LoraSettings
 
 CONFIG_FIELDS = ("fusion", "fusion_layers", "fusion_heads", "hidden_size", "text_pooling", "vision_stages",
                  "vision_grid", "colour_histogram", "tag_head", "dropout", "modality_dropout", "speech")

@@ -2,9 +2,7 @@
 
 import platform
 import shutil
-import sys
 import time
-from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
@@ -13,13 +11,11 @@ from accelerate import Accelerator, DistributedDataParallelKwargs, PartialState
 from accelerate.utils import parse_flag_from_env, set_seed
 from transformers.utils import logging as transformers_logging
 
-from hf_tagger.catalog.quarantine import TooManyBadRows
 from hf_tagger.catalog.strict import ConfigError
 from hf_tagger.evaluation.machine import describe_machine, package_versions
 from hf_tagger.model.pipeline_tagger import bf16_is_fast
 from hf_tagger.training.arguments import RunSettings
 from hf_tagger.training.checkpoint import newest_checkpoint
-from hf_tagger.training.loop import Interrupted, NonFiniteLoss
 from hf_tagger.training.memory import keep_freed_memory
 from hf_tagger.training.run_log import RunLog
 from hf_tagger.training.threads import set_cpu_threads
@@ -90,17 +86,3 @@ def start_run(settings: RunSettings, data: dict, resume: bool = False) -> RunCon
     processes = "1 process" if accelerator.num_processes == 1 else f"{accelerator.num_processes} processes"
     log.say(f"{processes} on {device}, in {'bfloat16' if precision == 'bf16' else 'float32'}; details: {log.path}")
     return run
-
-
-def exit_status(recipe: str, start: Callable[[], None]) -> int:
-    """Calls `start` as a recipe's main: what stops it is told in a line, not a traceback. Returns 0, 2 for an error of
-    the user's, 130 when interrupted."""
-    try:
-        start()
-    except (ConfigError, TooManyBadRows, NonFiniteLoss) as error:
-        print(f"{recipe}: {error}", file=sys.stderr)
-        return 2
-    except (Interrupted, KeyboardInterrupt) as error:
-        print(f"{recipe}: {str(error) or 'interrupted; go on with --resume'}", file=sys.stderr)
-        return 130
-    return 0

@@ -8,16 +8,17 @@ import numpy as np
 
 from hf_tagger.augmentation.checks import check_augmentation
 from hf_tagger.catalog.collate import Collator
-from hf_tagger.catalog.loader import CatalogLoader, LoaderSettings
+from hf_tagger.catalog.loader import CatalogLoader
 from hf_tagger.catalog.quarantine import Quarantine, Refusal
 from hf_tagger.catalog.schema import Record
-from hf_tagger.catalog.settings import CatalogSettings, with_labels, write_synthetic, written_synthetic
+from hf_tagger.catalog.settings import CatalogSettings, LoaderSettings, with_labels, write_synthetic, written_synthetic
 from hf_tagger.catalog.stream import Catalog
 from hf_tagger.catalog.strict import ConfigError, did_you_mean
 from hf_tagger.catalog.vocabulary import Vocabulary
 from hf_tagger.evaluation.predict import Predictions
 from hf_tagger.evaluation.progress import progress_bar
-from hf_tagger.evaluation.protocols import Protocol, seen_through
+from hf_tagger.evaluation.protocols import seen_through
+from hf_tagger.evaluation.settings import Protocol
 from hf_tagger.training.arguments import RunSettings
 from hf_tagger.training.context import RunContext
 

@@ -1,51 +1,16 @@
 """A decoder for free-form tags: its settings, its tokenizer, and how a model gets one."""
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field
 
-from hf_tagger.catalog.free_form import TargetSettings
 from hf_tagger.catalog.schema import CatalogSchema, Record
 from hf_tagger.catalog.strict import ConfigError
 from hf_tagger.catalog.vocabulary import Vocabulary
 from hf_tagger.model.modeling_tagger import TaggerModel
 from hf_tagger.model.processing_tagger import TaggerProcessor
+from hf_tagger.training.settings import DecoderSettings
 from hf_tagger.training.tag_tokenizer import train_tag_tokenizer
 
 SHAPE = ("d_model", "layers", "heads", "ffn_dim", "dropout", "max_length")
-
-
-@dataclass
-class DecoderSettings:
-    """
-    Args:
-        layers, d_model, heads, ffn_dim, dropout: of the decoder.
-        max_length: tokens of what it writes, prompt included.
-        vocab_size: of the tag tokenizer, control tokens included.
-        weight: of the decoder's loss (per token) beside the closed tags' (per attribute).
-        closed_weight: where it writes closed tags only, this times the closed head's log-probabilities join its own.
-        label_smoothing: share of a token's target spread evenly over the tokenizer's vocabulary, in [0, 1).
-        targets: order of the tags and what is asked for, in training.
-    """
-
-    layers: int = 3
-    d_model: int = 256
-    heads: int = 4
-    ffn_dim: int = 1024
-    dropout: float = 0.1
-    max_length: int = 64
-    vocab_size: int = 4000
-    weight: float = 1.0
-    closed_weight: float = 0.0
-    label_smoothing: float = 0.1
-    targets: TargetSettings = field(default_factory=TargetSettings)
-
-    def __post_init__(self):
-        if not 0 <= self.label_smoothing < 1:
-            raise ValueError(f"label_smoothing must lie in [0, 1), got {self.label_smoothing}")
-        if self.weight <= 0:
-            raise ValueError(f"weight must be positive, got {self.weight}; for no decoder write decoder: null")
-        if self.closed_weight < 0:
-            raise ValueError(f"closed_weight must not be negative, got {self.closed_weight}")
 
 
 def add_decoder(

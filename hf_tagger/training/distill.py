@@ -6,60 +6,33 @@ import json
 import re
 import shutil
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 
 import torch
 
 from hf_tagger.catalog.collate import Collator
-from hf_tagger.catalog.strict import ConfigError, build, did_you_mean, override, read_yaml
+from hf_tagger.catalog.strict import ConfigError, did_you_mean
 from hf_tagger.evaluation.protocols import open_tagger
 from hf_tagger.model.modeling_tagger import TaggerModel
 from hf_tagger.model.processing_tagger import TaggerProcessor
 from hf_tagger.runtime import model_fingerprint
-from hf_tagger.training.arguments import PhaseSettings, RunSettings
+from hf_tagger.training.arguments import DistillSettings, PhaseSettings
 from hf_tagger.training.augment import image_augmenter, text_augmenter
 from hf_tagger.training.backbones import TextBackbone, VisionBackbone
 from hf_tagger.training.batches import Batches
 from hf_tagger.training.context import RunContext
 from hf_tagger.training.data import TrainingData
-from hf_tagger.training.distill_loss import DistillationLoss, DistillationSettings, principal_axes
+from hf_tagger.training.distill_loss import DistillationLoss, principal_axes
 from hf_tagger.training.phases import Training
+from hf_tagger.training.settings import DistillationSettings
 from hf_tagger.training.starting_model import new_model, prepare_model
 from hf_tagger.training.teacher import TaughtLoader, TeacherStore, ViewCollator, is_stored, store_outputs
 
 TEACHER = "teacher"
 LAYER_NUMBER = re.compile(r"((?:^|\.)(?:layers?|h)\.)(\d+)(?=\.)")
 FITTED = ("temperature", "calibration", "thresholds")
-
-
-@dataclass
-class DistillSettings(RunSettings):
-    """A run of `recipes/distill.py`: one of `recipes/finetune.py` with a teacher. `model` describes the student; its
-    `text_backbone` and `vision_backbone` may also be "teacher": the teacher's own tower, trained as it is."""
-
-    distillation: DistillationSettings | None = None
-
-    def __post_init__(self):
-        super().__post_init__()
-        if self.distillation is None:
-            raise ValueError("distillation.teacher must name the model to learn from")
-        if self.start_from or self.model.decoder is not None or self.augmentation is not None:
-            raise ValueError("distillation trains the closed tags of a new student: leave start_from, model.decoder "
-                             "and augmentation out, and add a decoder to the student later")
-        if self.logit_fusion.folds:
-            raise ValueError("logit_fusion.folds fits heads again without the teacher: set it to 0")
-        for phase in self.phases:
-            if phase.cached_views > self.distillation.views:
-                raise ValueError(f"phase {phase.name!r} has {phase.cached_views} cached_views, the teacher is asked "
-                                 f"about {self.distillation.views}: raise distillation.views")
-
-
-def load_distillation(config: str | Path, arguments: list[str]) -> tuple[DistillSettings, dict]:
-    """As `arguments.load_run`."""
-    data = override(read_yaml(config), arguments)
-    return build(DistillSettings, data), data
 
 
 def open_teacher(settings: DistillSettings) -> tuple[TaggerModel, TaggerProcessor]:

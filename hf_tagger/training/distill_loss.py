@@ -7,49 +7,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from hf_tagger.training.losses import LossSum
+from hf_tagger.training.settings import DistillationSettings
 
 # What a product may be seen by: text and photo, text alone, photo alone. A student that loses one of them (modality
 # dropout) learns what the teacher says without it.
 SIGHTS = ((True, True), (True, False), (False, True))
-
-
-@dataclass
-class DistillationSettings:
-    """
-    Args:
-        teacher: a model folder or Hub id.
-        text_layers: of `model.text_backbone: teacher`, how many of its layers the student starts from, evenly spaced
-            from the first to the last, or which ones (from 0); null: all.
-        temperature: softens both sides' logits.
-        logits: weight of the teacher's closed-tag probabilities, all its evidence together (Hinton et al. 2015, arXiv
-            1503.02531).
-        pooled: weight of its fused vector and of its projected text and photo vectors, 1 - cosine.
-        hidden: weight of its text tower's last hidden states, token by token, squared error relative to their size
-            (after TinyBERT, arXiv 1909.10351). Needs the teacher's tokenizer, and a phase that trains the tower.
-        labels: weight of the catalogue's own tags; unknown ones count nothing.
-        views: how many views of each product the teacher is asked about: as it is, then augmented.
-        folder: where its answers are kept (default: `output_dir/teacher`, until the run is done). Students of the same
-            teacher, catalogue and augmentation may share one: the teacher then runs once.
-    """
-
-    teacher: str
-    text_layers: int | list[int] | None = None
-    temperature: float = 2.0
-    logits: float = 1.0
-    pooled: float = 1.0
-    hidden: float = 0.0
-    labels: float = 1.0
-    views: int = 2
-    folder: str | None = None
-
-    def __post_init__(self):
-        if self.temperature <= 0:
-            raise ValueError(f"temperature must be above 0, got {self.temperature}")
-        weights = {name: getattr(self, name) for name in ("logits", "pooled", "hidden", "labels")}
-        if min(weights.values()) < 0 or not any(weights.values()):
-            raise ValueError(f"weights must not be negative, and one of them above 0: got {weights}")
-        if self.views < 1:
-            raise ValueError(f"views must be at least 1, got {self.views}")
 
 
 @dataclass

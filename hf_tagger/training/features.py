@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from hf_tagger.catalog.collate import padded, tower_inputs
-from hf_tagger.catalog.free_form import FreeForm, TargetEncoder
+from hf_tagger.catalog.targets import FreeForm, TargetEncoder
 from hf_tagger.evaluation.progress import progress_bar
 from hf_tagger.model.towers import TowerFeatures
 

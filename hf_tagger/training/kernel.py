@@ -1,59 +1,19 @@
 """Fits the kernel head: chooses its landmarks and solves the ridge regression, in closed form."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
-from typing import ClassVar
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from hf_tagger.catalog.collate import UNKNOWN
 from hf_tagger.model.kernel_head import LOGIT_SCALE, MODES, KernelHead
+from hf_tagger.training.settings import KernelSettings
 
 # Logit of a "none" that no training row of a `single` attribute has.
 NEVER = -30.0
-BLOCKS = ("text", "final", "early", "late", "grid", "histogram")
 # Rows that the mixture of kernels of each attribute is chosen on: the choice is between few, and its cost cubic.
 CHOICE_ROWS = 2000
-
-
-@dataclass
-class KernelSettings:
-    """
-    Args:
-        landmarks: products that others are compared with, at most (0: no kernel head); those with the rarest tags
-            first. Memory grows with their square.
-        dim: width that each block of features is compressed to (principal axes).
-        width: of the kernel, in units of 1 - cosine.
-        ridge: strength of the ridge.
-        class_weight_power: products weigh (their rarest tag's count) ** -power, on average over attributes.
-        logit_adjustment_tau: this times the log of a tag's share of the rows is taken off its logit (arXiv 2007.07314).
-        kernels: weights of the blocks text, final (the photo's pooled vector), early and late (its `vision_stages`),
-            grid and histogram, per kernel; blocks that the model does not have are left out. Each attribute is scored
-            by the one, or the mean of all, with the least leave-one-out error.
-    """
-
-    RENAMED: ClassVar[dict[str, str]] = {"balance": "class_weight_power", "prior_adjustment": "logit_adjustment_tau"}
-    REMOVED: ClassVar[dict[str, str]] = {
-        "count": "write landmarks, half as many: each product counts once, with its text whole and masked"}
-
-    landmarks: int = 0
-    dim: int = 128
-    width: float = 0.8
-    ridge: float = 0.04
-    class_weight_power: float = 0.3
-    logit_adjustment_tau: float = 0.4
-    kernels: list[dict[str, float]] = field(
-        default_factory=lambda: [
-            {"text": 1.0, "final": 1.0, "late": 1.0, "early": 0.5, "grid": 0.7, "histogram": 0.2},
-            {"text": 0.3, "final": 0.3, "late": 0.4, "early": 1.0, "histogram": 1.2},
-        ]
-    )
-
-    def __post_init__(self):
-        for kernel in self.kernels:
-            if unknown := set(kernel) - set(BLOCKS):
-                raise ValueError(f"kernels: there is no block {sorted(unknown)[0]!r}, only {', '.join(BLOCKS)}")
 
 
 @dataclass

@@ -2,9 +2,8 @@
 
 import warnings
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import islice
-from typing import ClassVar
 
 import numpy as np
 import torch
@@ -15,39 +14,10 @@ from hf_tagger.catalog.collate import UNKNOWN
 from hf_tagger.evaluation.convex import minimise
 from hf_tagger.model.lexical_features import NAME_FEATURES, LexicalFeatures, inverse_document_frequency, words_of
 from hf_tagger.model.lexical_head import LexicalHead
+from hf_tagger.training.settings import LexicalSettings
 
 # Logit of a "none" that no training row of a `single` attribute has.
 NEVER = -30.0
-
-
-@dataclass
-class LexicalSettings:
-    """
-    Args:
-        buckets: size of the hashed feature table; 0: no words and n-grams.
-        char_ngrams: lengths of the letter n-grams; word_ngrams: the longest runs of whole words.
-        name_match: whether tags gain by their names standing in the text.
-        inverse_l2: C, the inverse strength of the L2 term on the table.
-        name_l2: L2 term on the name weights, which all tags of an attribute share.
-        class_weight_power: classes of a `single` attribute weigh count ** -power.
-        max_rows: products it is fitted on at most.
-        iterations: of L-BFGS at most, per attribute.
-    """
-
-    RENAMED: ClassVar[dict[str, str]] = {"names": "name_match", "balance": "class_weight_power"}
-    REMOVED: ClassVar[dict[str, str]] = dict.fromkeys(
-        ("masked_view", "masked_balance", "masked_weight"),
-        "a second set of weights gained nothing once the kernel head speaks for texts that do not name their tags")
-
-    buckets: int = 2**15
-    char_ngrams: list[int] = field(default_factory=lambda: [3, 4, 5])
-    word_ngrams: int = 1
-    name_match: bool = True
-    inverse_l2: float = 10.0
-    name_l2: float = 3.0
-    class_weight_power: float = 0.5
-    max_rows: int = 100_000
-    iterations: int = 60
 
 
 @torch.no_grad()

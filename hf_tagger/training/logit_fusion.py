@@ -1,8 +1,6 @@
 """Fits the logit fusion on products that the sources have not learned from: how far to trust each of them."""
 
 from collections.abc import Iterable
-from dataclasses import dataclass
-from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -11,34 +9,7 @@ from torch.nn import functional
 from hf_tagger.catalog.collate import UNKNOWN
 from hf_tagger.evaluation.convex import minimise
 from hf_tagger.model.logit_fusion import LogitFusion
-
-
-@dataclass
-class LogitFusionSettings:
-    """
-    Args:
-        l2: strength, per product, of the pull towards equal trust in all sources.
-        class_weight_power: classes of a `single` attribute weigh count ** -power.
-        iterations: of L-BFGS at most.
-        folds: where validation is small, add what sources say of training products that they were not fitted on: all
-            are fitted anew on the rest of so many folds (0: validation alone). Needs towers that stay frozen.
-        max_rows: training products that are looked at for it.
-    """
-
-    RENAMED: ClassVar[dict[str, str]] = {"balance": "class_weight_power"}
-    REMOVED: ClassVar[dict[str, str]] = {
-        "deference": "giving way for rare tags gained nothing on two catalogues",
-        "shared": "every attribute has weights of its own"}
-
-    l2: float = 1e-3
-    class_weight_power: float = 0.5
-    iterations: int = 60
-    folds: int = 0
-    max_rows: int = 5000
-
-    def __post_init__(self):
-        if self.folds == 1 or self.folds < 0:
-            raise ValueError(f"logit_fusion.folds takes 0 or at least 2, got {self.folds}")
+from hf_tagger.training.settings import LogitFusionSettings
 
 
 def fit_logit_fusion(

@@ -18,6 +18,7 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 from transformers import get_scheduler
 
+from hf_tagger import UserError
 from hf_tagger.catalog.collate import INPUTS, UNKNOWN
 from hf_tagger.catalog.quarantine import Quarantine
 from hf_tagger.catalog.strict import ConfigError
@@ -43,12 +44,14 @@ from hf_tagger.training.optimizer import OPTIMIZERS, add_l1_gradient, parameter_
 BEST = "best.safetensors"
 
 
-class NonFiniteLoss(RuntimeError):
+class NonFiniteLoss(UserError):
     """The loss or its gradient became infinite or not a number; the message names the products of the step."""
 
 
-class Interrupted(RuntimeError):
+class Interrupted(UserError):
     """Training was asked to stop, and has saved a checkpoint first."""
+
+    exit_status = 130
 
 
 @dataclass

@@ -11,45 +11,18 @@
 import re
 import warnings
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar, NamedTuple
+from typing import NamedTuple
 
 from peft import LoraConfig, PeftModel, get_peft_model
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from hf_tagger.training.settings import LoraSettings
+
 TOWERS = ("text_tower", "vision_tower")
 # Embeddings and stems, squeeze-excite gates (a few channels wide), poolers.
 LEFT_ALONE = re.compile(r"embed|stem|pooler|\bse\.|^(timm_model\.)?conv1\b")
-
-
-@dataclass
-class LoraSettings:
-    """
-    Args:
-        rank: width of the low-rank update.
-        alpha: the update is scaled by alpha / rank.
-        dropout: on the input of the update, in training.
-        text_targets, vision_targets: the tower's layers to adapt: "auto", or names as the tower has them, their endings
-            being enough (["query", "value"]); [] leaves the tower as it is, frozen.
-    """
-
-    REMOVED: ClassVar[dict[str, str]] = {"use_rslora": "multiply lora.alpha by the square root of lora.rank"}
-
-    rank: int = 8
-    alpha: float = 16.0
-    dropout: float = 0.05
-    text_targets: str | list[str] = "auto"
-    vision_targets: str | list[str] = "auto"
-
-    def __post_init__(self):
-        if self.rank < 1:
-            raise ValueError(f"lora.rank must be at least 1, got {self.rank}")
-        for key in ("text_targets", "vision_targets"):
-            value = getattr(self, key)
-            if isinstance(value, str) and value != "auto":
-                raise ValueError(f'lora.{key} must be "auto" or a list of layer names, got {value!r}')
 
 
 class ParameterCount(NamedTuple):

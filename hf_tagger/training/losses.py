@@ -3,70 +3,18 @@
 An unknown label contributes neither loss nor gradient. Every loss is computed in float32, also under autocast.
 """
 
-from dataclasses import dataclass
-from typing import ClassVar, NamedTuple
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from hf_tagger.catalog.collate import UNKNOWN
+from hf_tagger.training.settings import LossSettings
 
 # Distribution-balanced loss: the paper's values for its larger data set (COCO-MLT).
 WEIGHT_FLOOR, WEIGHT_SLOPE, WEIGHT_CENTRE = 0.1, 10.0, 0.2
 NEGATIVE_SCALE, PRIOR_SHIFT = 2.0, 0.05
-
-
-@dataclass
-class LossSettings:
-    """
-    Args:
-        multi: loss of `multi` attributes, summed over the tags: "asymmetric", "bce", "focal" or
-            "distribution_balanced". That of `single` attributes is the cross-entropy of a softmax over the tags and an
-            explicit none.
-        label_smoothing: share of the target spread evenly over a `single` attribute's tags and none, in [0, 1).
-        logit_adjustment_tau: of `single` attributes, in [0, 1]: tau x log(training products of the tag) is added to
-            each logit while training (logit adjustment, Menon et al. 2021, arXiv 2007.07314; with 1 the balanced
-            softmax of Ren et al. 2020, arXiv 2007.10740). 0 is plain cross-entropy, 1 trains as if every tag were
-            equally frequent: rare tags gain more than accuracy loses. One number, or {attribute: number} with
-            0 for those not named.
-        gamma_negative, gamma_positive, margin: focusing of negatives and positives and the probability margin of
-            the asymmetric loss.
-        focal_gamma, focal_alpha: focusing and weight of positives of the focal loss.
-    """
-
-    RENAMED: ClassVar[dict[str, str]] = {"balance": "logit_adjustment_tau"}
-    REMOVED: ClassVar[dict[str, str]] = {"single": "leave it out, it is always cross-entropy"}
-
-    multi: str = "asymmetric"
-    label_smoothing: float = 0.0
-    logit_adjustment_tau: float | dict[str, float] = 1.0
-    gamma_negative: float = 4.0
-    gamma_positive: float = 0.0
-    margin: float = 0.05
-    focal_gamma: float = 2.0
-    focal_alpha: float = 0.25
-
-    def __post_init__(self):
-        if self.multi not in MULTI_LOSSES:
-            raise ValueError(f"loss.multi: no loss is called {self.multi!r}, choose one of {sorted(MULTI_LOSSES)}")
-        if not 0 <= self.label_smoothing < 1:
-            raise ValueError(f"loss.label_smoothing must lie in [0, 1), got {self.label_smoothing}")
-        given = self.logit_adjustment_tau
-        for name, tau in given.items() if isinstance(given, dict) else [("", given)]:
-            if not 0 <= tau <= 1:
-                raise ValueError(f"loss.logit_adjustment_tau{'.' * bool(name)}{name} must lie in [0, 1], got {tau}")
-        if not 0 <= self.margin < 1:
-            raise ValueError(f"loss.margin must lie in [0, 1), got {self.margin}")
-        for key in ("gamma_negative", "gamma_positive", "focal_gamma"):
-            if 0 < getattr(self, key) < 1 or getattr(self, key) < 0:
-                # x ** gamma has an infinite slope at 0 there
-                raise ValueError(f"loss.{key} must be 0 or at least 1, got {getattr(self, key)}")
-
-    def tau(self, attribute: str) -> float:
-        """`logit_adjustment_tau` of one attribute."""
-        given = self.logit_adjustment_tau
-        return given.get(attribute, 0.0) if isinstance(given, dict) else given
 
 
 class LossSum(NamedTuple):

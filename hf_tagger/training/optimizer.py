@@ -1,8 +1,6 @@
 """Optimisers with a learning rate per part of the model: heads, and each tower layer by its depth."""
 
 import re
-from dataclasses import dataclass
-from typing import Literal
 
 import torch
 from torch import nn
@@ -14,25 +12,6 @@ OPTIMIZERS = {
     "sgd": lambda groups, s: torch.optim.SGD(groups, momentum=s.momentum, weight_decay=s.weight_decay),
     "adagrad": lambda groups, s: torch.optim.Adagrad(groups, weight_decay=s.weight_decay),
 }
-
-
-@dataclass
-class OptimizerSettings:
-    """
-    Args:
-        name: adamw (decoupled decay), adam, sgd (with momentum) or adagrad; for the last three, `weight_decay` is an L2
-            term.
-        weight_decay: for matrices only; biases and norms never decay.
-        l1: weight of an L1 term over the same matrices.
-        max_grad_norm: gradients are clipped to this norm; 0 switches it off.
-    """
-
-    name: Literal["adamw", "adam", "sgd", "adagrad"] = "adamw"
-    betas: tuple[float, float] = (0.9, 0.999)
-    momentum: float = 0.9
-    weight_decay: float = 0.01
-    l1: float = 0.0
-    max_grad_norm: float = 1.0
 
 
 def tower_of(name: str) -> str | None:

@@ -29,8 +29,9 @@ from hf_tagger.training.checkpoint import write_safetensors
 from hf_tagger.training.context import RunContext
 from hf_tagger.training.features import FeatureLoader
 from hf_tagger.training.loop import to_device
-from hf_tagger.training.losses import LossSettings, TaggingLoss
+from hf_tagger.training.losses import TaggingLoss
 from hf_tagger.training.phases import Training
+from hf_tagger.training.settings import LossSettings
 
 
 @torch.no_grad()

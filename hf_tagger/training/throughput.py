@@ -22,10 +22,10 @@ from hf_tagger.training.batches import Batches
 from hf_tagger.training.build import set_trainable
 from hf_tagger.training.context import RunContext, start_run
 from hf_tagger.training.data import read_catalog
-from hf_tagger.training.logit_fusion import LogitFusionSettings
 from hf_tagger.training.lora import count_parameters, find_towers
 from hf_tagger.training.optimizer import OPTIMIZERS, parameter_groups
 from hf_tagger.training.phases import Training, start_training, train_phase
+from hf_tagger.training.settings import LogitFusionSettings
 from hf_tagger.training.starting_model import starting_model
 
 PLAIN_LENGTH = 128

@@ -5,9 +5,10 @@ from collections.abc import Iterable
 
 import torch
 
-from hf_tagger.evaluation.calibration import ThresholdSettings, best_threshold
+from hf_tagger.evaluation.calibration import best_threshold
 from hf_tagger.evaluation.convex import minimise
 from hf_tagger.evaluation.free_form import unique
+from hf_tagger.evaluation.settings import ThresholdSettings
 from hf_tagger.evaluation.writing import Written, write
 from hf_tagger.model.free_form import FreeFormTagger
 from hf_tagger.model.tag_writing import fold

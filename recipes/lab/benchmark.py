@@ -13,7 +13,7 @@ training: the first phase that moves a tower (where the configuration has none, 
     same training of the same rows in a plain loop (`hf_tagger.training.throughput`), each in a process of its own.
 memory: what is resident, workers included, while the tags of a made-up catalogue are counted and its batches are read.
 pipeline: products with text and photo through `pipeline("product-tagging")`.
-evaluation: a split scored as recipes/evaluate.py scores it, in turns with the pipeline on the same products.
+evaluation: a split scored as `hf_tagger evaluate` scores it, in turns with the pipeline on the same products.
 inference: what recipes/export.py wrote beside the model, in turns with the model in eager float32, with both on the
     test split for what is lost. Not part of "all".
 """
@@ -30,6 +30,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from statistics import median
 
+from hf_tagger import cli
 from hf_tagger.catalog.settings import CatalogSettings
 from hf_tagger.catalog.stream import Catalog
 from hf_tagger.catalog.strict import ConfigError
@@ -49,17 +50,13 @@ OF_A_MODEL = {"pipeline", "evaluation", "inference"}
 PHOTO_SIZE = 24
 
 
-def main(arguments: list[str]) -> int:
+@cli.recipe
+def main(arguments: list[str]) -> None:
     options, overrides = parse(arguments)
-    try:
-        settings, _ = load_run(options.config, overrides)
-        result = {"config": options.config, "overrides": overrides, "machine": describe_machine(),
-                  "versions": versions(), **measure(settings, options)}
-    except ConfigError as error:
-        print(f"benchmark: {error}", file=sys.stderr)
-        return 2
+    settings, _ = load_run(options.config, overrides)
+    result = {"config": options.config, "overrides": overrides, "machine": describe_machine(),
+              "versions": versions(), **measure(settings, options)}
     print(json.dumps(result, indent=1, ensure_ascii=False))
-    return 0
 
 
 def measure(settings: RunSettings, options: argparse.Namespace) -> dict:
@@ -78,11 +75,11 @@ def measure(settings: RunSettings, options: argparse.Namespace) -> dict:
         if "memory" in suites:
             result["memory"] = memory(settings.training, options.memory_rows, folder)
         if "pipeline" in suites:
-            say(f"tagging with {model}")
+            cli.say(f"tagging with {model}")
             result["pipeline"] = in_fresh_process(on_split, tagging_speed, settings, model, options.products,
                                                   options.repeats)
         if "evaluation" in suites:
-            say(f"evaluating {model}")
+            cli.say(f"evaluating {model}")
             result["evaluation"] = in_fresh_process(on_split, evaluation_speed, settings, model, settings.evaluation,
                                                     settings.training.loader, options.repeats)
         if "inference" in suites:
@@ -95,9 +92,7 @@ def measure(settings: RunSettings, options: argparse.Namespace) -> dict:
 
 
 def parse(arguments: list[str]) -> tuple[argparse.Namespace, list[str]]:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False)
-    parser.add_argument("config", help="a YAML file of recipes/finetune.py")
+    parser = cli.parser(__doc__, "config")
     parser.add_argument("--suite", choices=[*SUITES, "inference", "all"], default="all")
     parser.add_argument("--model", help="model folder or Hub id for the pipeline (default: the output_dir of config)")
     parser.add_argument("--exported", nargs="+", help="exported folders for inference (default: those in the model's)")
@@ -106,10 +101,6 @@ def parse(arguments: list[str]) -> tuple[argparse.Namespace, list[str]]:
     parser.add_argument("--products", type=int, default=256, help="products to tag in one measurement")
     parser.add_argument("--memory_rows", type=int, nargs="+", default=[10_000, 1_000_000], help="catalogue sizes")
     return parser.parse_known_args(arguments)
-
-
-def say(text: str) -> None:
-    print(f"benchmark: {text}", file=sys.stderr, flush=True)
 
 
 def versions() -> dict[str, str | None]:
@@ -134,11 +125,11 @@ def training(settings: RunSettings, steps: int, repeats: int, folder: Path) -> d
     steps = -(-steps // pool) * pool
     ours, plain = [], []
     for repeat in range(repeats):
-        say(f"training, {repeat + 1} of {repeats}: as configured")
+        cli.say(f"training, {repeat + 1} of {repeats}: as configured")
         ours.append(in_fresh_process(time_training, settings, chosen, pool, steps, folder / "ours"))
-        say(f"training, {repeat + 1} of {repeats}: {ours[-1]['rows_per_second']:.1f} rows/s; now the plain loop")
+        cli.say(f"training, {repeat + 1} of {repeats}: {ours[-1]['rows_per_second']:.1f} rows/s; now the plain loop")
         plain.append(in_fresh_process(time_training, settings, chosen, pool, steps, folder / "plain", plain=True))
-        say(f"training, {repeat + 1} of {repeats}: {plain[-1]['rows_per_second']:.1f} rows/s in the plain loop")
+        cli.say(f"training, {repeat + 1} of {repeats}: {plain[-1]['rows_per_second']:.1f} rows/s in the plain loop")
     ratios = [fast["rows_per_second"] / slow["rows_per_second"] for fast, slow in zip(ours, plain, strict=True)]
     return {
         "phase": chosen.name, "phase_in_config": phase is not None, "train": chosen.train,
@@ -163,13 +154,13 @@ def memory(settings: TrainingSettings, sizes: list[int], folder: Path) -> dict:
     tokenizer = train_unigram_tokenizer(row["title"] for row in generate(rows=5000, picture_size=0))
     measured = {}
     for rows in sizes:
-        say(f"memory: making up {rows} rows")
+        cli.say(f"memory: making up {rows} rows")
         processes = min(os.cpu_count() or 1, 1 + rows // 50_000)
         catalog = write_catalog(folder / "made-up", rows_per_shard=5000, processes=processes, rows=rows,
                                 picture_size=PHOTO_SIZE)
-        say(f"memory: reading {rows} rows")
+        cli.say(f"memory: reading {rows} rows")
         measured[str(rows)] = in_fresh_process(reading, catalog, settings, tokenizer)
-        say(f"memory: {measured[str(rows)]}")
+        cli.say(f"memory: {measured[str(rows)]}")
         shutil.rmtree(catalog)
     peaks, ends = ([entry[key] for entry in measured.values()] for key in ("peak_mb", "end_mb"))
     return {

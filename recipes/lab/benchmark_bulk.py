@@ -1,4 +1,4 @@
-"""What recipes/tag_catalog.py costs beside the tagger itself, and what memory it takes, as JSON.
+"""What `hf_tagger tag` costs beside the tagger itself, and what memory it takes, as JSON.
 
     python recipes/lab/benchmark_bulk.py runs/fashion/onnx_int8 recipes/configs/fashion.yaml --products 1024
     python recipes/lab/benchmark_bulk.py --memory_rows 1000000
@@ -18,6 +18,7 @@ from tempfile import TemporaryDirectory
 
 import torch
 
+from hf_tagger import cli
 from hf_tagger.catalog.quarantine import Refusal
 from hf_tagger.catalog.settings import CatalogSettings, open_catalog
 from hf_tagger.catalog.source import SourceConfig
@@ -35,18 +36,14 @@ from hf_tagger.training.unigram_tokenizer import train_unigram_tokenizer
 FILE_ROWS = 10_000
 
 
-def main(arguments: list[str]) -> int:
+@cli.recipe
+def main(arguments: list[str]) -> None:
     options, overrides = parse(arguments)
-    try:
-        if options.model is None:
-            found = {"memory": memory(options.memory_rows)}
-        else:
-            found = {"model": options.model, "speed": speed(options, overrides)}
-    except (ConfigError, OSError, ValueError) as error:
-        print(f"benchmark_bulk: {error}", file=sys.stderr)
-        return 2
+    if options.model is None:
+        found = {"memory": memory(options.memory_rows)}
+    else:
+        found = {"model": options.model, "speed": speed(options, overrides)}
     print(json.dumps({"machine": describe_machine(), **found}, indent=1))
-    return 0
 
 
 def speed(options: argparse.Namespace, overrides: list[str]) -> dict:
@@ -70,7 +67,7 @@ def speed(options: argparse.Namespace, overrides: list[str]) -> dict:
 def memory(rows: int) -> dict:
     with TemporaryDirectory() as folder:
         folder = Path(folder)
-        say(f"making up {FILE_ROWS} rows and a tagger")
+        cli.say(f"making up {FILE_ROWS} rows and a tagger")
         made_up = CatalogSettings(synthetic={"rows": FILE_ROWS, "picture_size": 24, "rows_per_shard": FILE_ROWS})
         catalog = open_catalog(made_up, folder / "made-up")
         vocabulary = Vocabulary.scan(catalog.records("train"), catalog.schema)
@@ -79,7 +76,7 @@ def memory(rows: int) -> dict:
         export_tagger(model, processor, folder / "onnx", "untrained")
         file = next((folder / "made-up").glob("train-*.parquet"))
         links = repeated_files(file, -(-rows // vocabulary.rows["total"]), folder / "links")
-        say(f"tagging {rows} rows")
+        cli.say(f"tagging {rows} rows")
         return in_fresh_process(memory_of_run, folder, links, catalog.schema)
 
 
@@ -92,13 +89,8 @@ def memory_of_run(folder: Path, links: Path, schema) -> dict:
     return bulk_memory(tagger, records, shards, settle_rows=FILE_ROWS)
 
 
-def say(text: str) -> None:
-    print(f"benchmark_bulk: {text}", file=sys.stderr, flush=True)
-
-
 def parse(arguments: list[str]) -> tuple[argparse.Namespace, list[str]]:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False)
+    parser = cli.parser(__doc__)
     parser.add_argument("model", nargs="?", help="exported folder, model folder, adapter folder or Hub id")
     parser.add_argument("catalogue", nargs="?", help="YAML file, or the path of a catalogue like the training one")
     parser.add_argument("--split", default="test")

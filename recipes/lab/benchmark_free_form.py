@@ -7,13 +7,13 @@ The configuration says where the catalogue is. Run it on a machine that does not
 whose targets stood in another order in training: how much that changed what is written is reported too.
 """
 
-import argparse
 import json
 import sys
 from itertools import islice
 
 from transformers import pipeline
 
+from hf_tagger import cli
 from hf_tagger.catalog.quarantine import Refusal
 from hf_tagger.catalog.stream import Catalog
 from hf_tagger.catalog.strict import ConfigError
@@ -25,28 +25,24 @@ from hf_tagger.model.processing_tagger import TaggerProcessor
 from hf_tagger.training.arguments import load_run
 
 
-def main(arguments: list[str]) -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("config", help="a YAML file of recipes/finetune.py whose catalogue has a source")
+@cli.recipe
+def main(arguments: list[str]) -> None:
+    parser = cli.parser(__doc__, "config")
     parser.add_argument("--model", required=True, help="folder or Hub id of a tagger with a decoder")
     parser.add_argument("--products", type=int, default=100)
     parser.add_argument("--trie_tags", type=int, default=100_000)
     parser.add_argument("--batch_size", type=int, default=32, help="products written side by side with the trie")
     parser.add_argument("--against", help="folder or Hub id of a tagger trained on another order of targets")
     options, overrides = parser.parse_known_args(arguments)
-    try:
-        settings, _ = load_run(options.config, overrides)
-        if settings.catalog.source is None:
-            raise ConfigError(f"{options.config}: the benchmark needs a catalogue with a source")
-        catalog = Catalog(settings.catalog.source, settings.catalog.schema)
-        split = settings.evaluation.split if settings.evaluation.split in catalog.splits else "train"
-        records = (item for item in catalog.records(split) if not isinstance(item, Refusal))
-        whole = (item for item in records if item["text"] and item["images"])
-        chosen = list(islice(whole, options.products + 5))
-        model, processor = TaggerModel.from_pretrained(options.model), TaggerProcessor.from_pretrained(options.model)
-    except ConfigError as error:
-        print(f"benchmark_free_form: {error}", file=sys.stderr)
-        return 2
+    settings, _ = load_run(options.config, overrides)
+    if settings.catalog.source is None:
+        raise ConfigError(f"{options.config}: the benchmark needs a catalogue with a source")
+    catalog = Catalog(settings.catalog.source, settings.catalog.schema)
+    split = settings.evaluation.split if settings.evaluation.split in catalog.splits else "train"
+    records = (item for item in catalog.records(split) if not isinstance(item, Refusal))
+    whole = (item for item in records if item["text"] and item["images"])
+    chosen = list(islice(whole, options.products + 5))
+    model, processor = TaggerModel.from_pretrained(options.model), TaggerProcessor.from_pretrained(options.model)
     products = [{"text": item["text"], "images": item["images"]} for item in chosen]
     side_by_side = products[:options.batch_size]
     batch = processor(text=[item["text"] for item in side_by_side], images=[item["images"] for item in side_by_side])
@@ -56,7 +52,6 @@ def main(arguments: list[str]) -> int:
     if options.against is not None:
         result["order_sensitivity"] = order_sensitivity([options.model, options.against], chosen)
     print(json.dumps(result, indent=1, ensure_ascii=False))
-    return 0
 
 
 def order_sensitivity(models: list[str], records: list[dict]) -> dict[str, float]:

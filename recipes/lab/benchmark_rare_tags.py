@@ -5,8 +5,8 @@
 
 LONG_TAIL names 30 tags of one attribute (head, medium, tail), few labelled training products and the test products; the
 rest of the training split is unlabelled. The towers of the configuration see every product once, its text with the
-words of its own tags taken out, and its photo; the features are kept in OUTPUT/features.npz. Every method then trains
-the same small head. Writes OUTPUT/rare_tags.{json,md,png}. Settings were chosen on the validation split.
+words of its own tags taken out, and its photo; the features are kept in features.npz. Every method then trains
+the same small head. `output_dir` gets rare_tags.json, .md and .png. Settings were chosen on the validation split.
 """
 
 import argparse
@@ -20,6 +20,7 @@ from tempfile import TemporaryDirectory
 import numpy as np
 import torch
 
+from hf_tagger import cli
 from hf_tagger.augmentation.contest import Compressor, Contest, LongTail, hide_labels
 from hf_tagger.augmentation.contest_report import markdown, plot
 from hf_tagger.augmentation.settings import AugmentationSettings
@@ -35,9 +36,8 @@ from hf_tagger.model.kernel_head import feature_blocks
 from hf_tagger.training.arguments import RunSettings, load_run
 from hf_tagger.training.build import build_model
 from hf_tagger.training.features import store_features
-from hf_tagger.training.kernel import KernelSettings
-from hf_tagger.training.losses import LossSettings
 from hf_tagger.training.rare_tags import balanced_losses, tag_embeddings
+from hf_tagger.training.settings import KernelSettings, LossSettings
 
 SPLITS = ("train", "validation", "test")
 PLAIN = "plain cross-entropy"
@@ -59,40 +59,34 @@ METHODS = {
 METHODS = {name: {"method": "none", "power": 0.0} | changed for name, changed in METHODS.items()}
 
 
-def main(arguments: list[str]) -> int:
+@cli.recipe
+def main(arguments: list[str]) -> None:
     options, overrides = parse(arguments)
-    try:
-        settings, _ = load_run(options.config, overrides)
-        for name in options.methods:
-            if name not in METHODS:
-                raise ConfigError(f"--methods: there is no method {name!r}.{did_you_mean(name, METHODS)}")
-        long_tail, started = LongTail.load(options.long_tail), time.perf_counter()
-        options.output.mkdir(parents=True, exist_ok=True)
-        contest = prepare(settings, options, long_tail)
-        extracted = time.perf_counter() - started
-        results = hold(contest, options)
-    except ConfigError as error:
-        print(f"benchmark_rare_tags: {error}", file=sys.stderr)
-        return 2
+    settings, _ = load_run(options.config, overrides)
+    for name in options.methods:
+        if name not in METHODS:
+            raise ConfigError(f"--methods: there is no method {name!r}.{did_you_mean(name, METHODS)}")
+    long_tail, started = LongTail.load(options.long_tail), time.perf_counter()
+    options.output_dir.mkdir(parents=True, exist_ok=True)
+    contest = prepare(settings, options, long_tail)
+    extracted = time.perf_counter() - started
+    results = hold(contest, options)
     report = {"config": options.config, "attribute": options.attribute, "seeds": options.seeds,
               "machine": describe_machine(), "seconds": {"features": extracted,
                                                          "all": time.perf_counter() - started}, "results": results}
-    (options.output / "rare_tags.json").write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+    (options.output_dir / "rare_tags.json").write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
     table = markdown(results, PLAIN)
-    (options.output / "rare_tags.md").write_text(table, encoding="utf-8")
+    (options.output_dir / "rare_tags.md").write_text(table, encoding="utf-8")
     print(table)
-    plot(options.output / "rare_tags.png", results)
-    return 0
+    plot(options.output_dir / "rare_tags.png", results)
 
 
 def parse(arguments: list[str]) -> tuple[argparse.Namespace, list[str]]:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False)
-    parser.add_argument("config", help="a YAML file of recipes/finetune.py: catalogue and backbones")
+    parser = cli.parser(__doc__, "config")
     parser.add_argument("long_tail", type=Path, help="the protocol, a JSON file: classes, train, test")
     parser.add_argument("--attribute", default="article_type")
     parser.add_argument("--text", nargs="+", default=["title_masked"], help="text columns that do not tell the tags")
-    parser.add_argument("--output", type=Path, default=Path("runs/rare_tags"))
+    parser.add_argument("--output_dir", type=Path, default=Path("runs/rare_tags"))
     parser.add_argument("--methods", nargs="+", default=list(METHODS))
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--width", type=int, default=256, help="of the compressed features")
@@ -101,7 +95,7 @@ def parse(arguments: list[str]) -> tuple[argparse.Namespace, list[str]]:
 
 
 def prepare(settings: RunSettings, options: argparse.Namespace, long_tail: LongTail) -> Contest:
-    path = options.output / "features.npz"
+    path = options.output_dir / "features.npz"
     if not path.exists():
         np.savez(path, **extract(settings, options, list(long_tail.classes)))
     stored = np.load(path)
@@ -127,7 +121,7 @@ def hold(contest: Contest, options: argparse.Namespace) -> dict[str, list[dict]]
             settings = build(AugmentationSettings, {"epochs": options.epochs} | METHODS[name])
             results[name].append(contest.run(settings, seed))
             tail = results[name][-1]["test"]["tail"]
-            print(f"benchmark_rare_tags: seed {seed}, {name}: tail {tail:.3f}", file=sys.stderr, flush=True)
+            cli.say(f"seed {seed}, {name}: tail {tail:.3f}")
     return results
 
 
@@ -149,7 +143,7 @@ def extract(settings: RunSettings, options: argparse.Namespace, tags: list[str])
     found, stored = {}, {}
     with TemporaryDirectory() as folder:
         for split in SPLITS:
-            print(f"benchmark_rare_tags: the towers look at {split}", file=sys.stderr, flush=True)
+            cli.say(f"the towers look at {split}")
             loader = CatalogLoader(catalog, split, Collator(processor, [attribute]), reader)
             features = store_features(model, [loader.epoch()], Path(folder) / split, 256, settings.seed)
             found[split] = torch.from_numpy(np.array(features.text[0])), torch.from_numpy(np.array(features.image[0]))

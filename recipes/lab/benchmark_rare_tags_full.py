@@ -6,9 +6,9 @@
 Trains the heads of the configuration on features of its frozen towers, once per seed, then, from those very weights,
 each method's augmentation phase (settings: the `augmentation` section of the configuration). Scores the encoder's own
 logits on the test split, text and photo: lexical head and kernel head are left out, for the phase changes neither.
-Writes OUTPUT/full_task.{json,md}, with the seconds that each phase took beside those of training the heads. The
-features are seen once for all seeds: seeds differ in weights and batches. Choose settings with `--evaluation.split
-validation`.
+Writes full_task.json and .md to the output folder, with the seconds that each phase took beside those of training the
+heads. The features are seen once for all seeds: seeds differ in weights and batches. Choose settings with
+`--evaluation.split validation`.
 """
 
 import argparse
@@ -22,7 +22,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from hf_tagger.augmentation.health import AugmentationStopped
+from hf_tagger import cli
 from hf_tagger.augmentation.settings import AugmentationSettings
 from hf_tagger.catalog.strict import ConfigError
 from hf_tagger.evaluation.machine import describe_machine
@@ -32,9 +32,9 @@ from hf_tagger.training.batches import Batches
 from hf_tagger.training.context import start_run
 from hf_tagger.training.data import read_catalog
 from hf_tagger.training.features import FeatureLoader, store_features
-from hf_tagger.training.kernel import KernelSettings
 from hf_tagger.training.phases import start_training, train_phase
 from hf_tagger.training.rare_tags import augment_rare_tags
+from hf_tagger.training.settings import KernelSettings
 from hf_tagger.training.starting_model import fit_feature_scales, starting_model
 
 # As trained; and what each phase changes in the configuration's `augmentation`.
@@ -47,54 +47,48 @@ METHODS = {
 }
 
 
-def main(arguments: list[str]) -> int:
+@cli.recipe
+def main(arguments: list[str]) -> None:
     options, overrides = parse(arguments)
-    try:
-        settings, data = load_run(options.config, overrides)
-        if len(settings.phases) != 1 or not settings.phases[0].cached_views:
-            raise ConfigError("phases: this benchmark trains heads on frozen towers: one phase with cached_views")
-        results, spent, test, features = [], [], None, None
-        for seed in range(options.seeds):
-            run = start_run(encoder_only(settings, seed, options.output / "run"), data)
-            catalogue = read_catalog(run)
-            batches = Batches(catalogue, *starting_model(run, catalogue))
-            fit_feature_scales(run, batches)
-            training, model = start_training(run, batches), batches.model
+    settings, data = load_run(options.config, overrides)
+    if len(settings.phases) != 1 or not settings.phases[0].cached_views:
+        raise ConfigError("phases: this benchmark trains heads on frozen towers: one phase with cached_views")
+    results, spent, test, features = [], [], None, None
+    for seed in range(options.seeds):
+        run = start_run(encoder_only(settings, seed, options.output_dir / "run"), data)
+        catalogue = read_catalog(run)
+        batches = Batches(catalogue, *starting_model(run, catalogue))
+        fit_feature_scales(run, batches)
+        training, model = start_training(run, batches), batches.model
+        start = time.perf_counter()
+        # The towers are the same for every seed.
+        features = replace(features or training.features.of_phase(settings.phases[0]), seed=seed)
+        train_phase(run, training, 0, settings.phases[0], lambda _, features=features: features)
+        seconds = {"features and heads": round(time.perf_counter() - start, 1)}
+        test = test or test_features(batches, options.output_dir / "test")
+        head, results_of_seed = copy.deepcopy(model.tag_head.state_dict()), {}
+        for method in options.methods:
+            model.tag_head.load_state_dict(head)
             start = time.perf_counter()
-            # The towers are the same for every seed.
-            features = replace(features or training.features.of_phase(settings.phases[0]), seed=seed)
-            train_phase(run, training, 0, settings.phases[0], lambda _, features=features: features)
-            seconds = {"features and heads": round(time.perf_counter() - start, 1)}
-            test = test or test_features(batches, options.output / "test")
-            head, results_of_seed = copy.deepcopy(model.tag_head.state_dict()), {}
-            for method in options.methods:
-                model.tag_head.load_state_dict(head)
-                start = time.perf_counter()
-                if METHODS[method] is not None:
-                    augmentation = replace(settings.augmentation or AugmentationSettings(), **METHODS[method])
-                    augment_rare_tags(model, batches.processor, features, augmentation, settings.training.loss,
-                                      run.folder / "augmentation", seed)
-                    seconds[method] = round(time.perf_counter() - start, 1)
-                results_of_seed[method] = tail_scores(model, test, options.rare)
-                print(f"benchmark_rare_tags_full: seed {seed}, {method}: {results_of_seed[method]}", file=sys.stderr)
-            results.append(results_of_seed)
-            spent.append(seconds)
-    except (ConfigError, AugmentationStopped) as error:
-        print(f"benchmark_rare_tags_full: {error}", file=sys.stderr)
-        return 2
+            if METHODS[method] is not None:
+                augmentation = replace(settings.augmentation or AugmentationSettings(), **METHODS[method])
+                augment_rare_tags(model, batches.processor, features, augmentation, settings.training.loss,
+                                  run.folder / "augmentation", seed)
+                seconds[method] = round(time.perf_counter() - start, 1)
+            results_of_seed[method] = tail_scores(model, test, options.rare)
+            cli.say(f"seed {seed}, {method}: {results_of_seed[method]}")
+        results.append(results_of_seed)
+        spent.append(seconds)
     report = {"config": options.config, "overrides": overrides, "machine": describe_machine(), "seconds": spent,
               "results": results}
-    (options.output / "full_task.json").write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
-    (options.output / "full_task.md").write_text(table(results), encoding="utf-8")
+    (options.output_dir / "full_task.json").write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+    (options.output_dir / "full_task.md").write_text(table(results), encoding="utf-8")
     print(table(results))
-    return 0
 
 
 def parse(arguments: list[str]) -> tuple[argparse.Namespace, list[str]]:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False)
-    parser.add_argument("config", help="a YAML file of recipes/finetune.py with one phase on cached features")
-    parser.add_argument("--output", type=Path, default=Path("runs/rare_tags_full"))
+    parser = cli.parser(__doc__, "config")
+    parser.add_argument("--output_dir", type=Path, default=Path("runs/rare_tags_full"))
     parser.add_argument("--methods", nargs="+", choices=list(METHODS), default=list(METHODS))
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--rare", type=int, default=20, help="a tag of at most so many training products is rare")

@@ -17,26 +17,27 @@ from tempfile import TemporaryDirectory
 
 import torch
 
+from hf_tagger import cli
 from hf_tagger.catalog.settings import open_catalog
 from hf_tagger.catalog.strict import ConfigError
 from hf_tagger.deployment.engines import open_engine
-from hf_tagger.evaluation.load import ServerError, load_test, photo_bytes, running_server
+from hf_tagger.evaluation.load import load_test, photo_bytes, running_server
 from hf_tagger.evaluation.machine import describe_machine
-from hf_tagger.evaluation.settings import load_evaluation
+from hf_tagger.evaluation.settings import check_model, load_evaluation
 from hf_tagger.evaluation.speed import complete_products
+from hf_tagger.runtime import TAGGER
 
 
+@cli.recipe
 def main(arguments: list[str]) -> int:
     options, overrides = parse(arguments)
-    try:
-        settings = load_evaluation(options.catalogue, options.model, overrides)
-        products = read_products(settings, options.split, options.products)
-        engine = open_engine(options.model, options.threads)
-        with running_server(options.model, options.threads) as (port, seconds):
-            found = load_test(engine, port, products, options.clients, options.rounds)
-    except (ConfigError, OSError, ServerError, ValueError) as error:
-        print(f"load_test: {error}", file=sys.stderr)
-        return 2
+    if not Path(options.model, TAGGER).exists():
+        check_model(options.model)
+    settings = load_evaluation(options.catalogue, options.model, overrides)
+    products = read_products(settings, options.split, options.products)
+    engine = open_engine(options.model, options.threads)
+    with running_server(options.model, options.threads) as (port, seconds):
+        found = load_test(engine, port, products, options.clients, options.rounds)
     print(json.dumps({"model": options.model, "split": options.split, "products": len(products),
                       "rounds": options.rounds, "threads": options.threads, "machine": describe_machine(),
                       "start_seconds": round(seconds, 2), **found}, indent=1))
@@ -57,10 +58,7 @@ def read_products(settings, split: str, count: int) -> list[dict]:
 
 
 def parse(arguments: list[str]) -> tuple[argparse.Namespace, list[str]]:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False)
-    parser.add_argument("model", help="exported folder, model folder, adapter folder or Hub id")
-    parser.add_argument("catalogue", help="YAML file, or the path of a catalogue written like the training one")
+    parser = cli.parser(__doc__, "model", "catalogue")
     parser.add_argument("--split", default="test")
     parser.add_argument("--clients", type=int, nargs="+", default=[1, 8, 32])
     parser.add_argument("--products", type=int, default=512, help="requests of a round with the most clients")

@@ -21,7 +21,7 @@ import matplotlib
 import numpy as np
 import torch
 
-from hf_tagger.catalog.quarantine import TooManyBadRows
+from hf_tagger import cli
 from hf_tagger.catalog.strict import ConfigError, did_you_mean
 from hf_tagger.evaluation.machine import describe_machine
 from hf_tagger.evaluation.predict import Predictions
@@ -29,7 +29,6 @@ from hf_tagger.feedback import strategies
 from hf_tagger.training.arguments import load_run
 from hf_tagger.training.context import start_run
 from hf_tagger.training.data import read_catalog
-from hf_tagger.training.loop import NonFiniteLoss
 from hf_tagger.training.refit import RefittedHeads, heads_only
 
 STRATEGIES = ("random", "margin", "entropy", "label_cost", "disagreement", "rare_tags", "k_center", "mix")
@@ -37,27 +36,24 @@ MIX = {"margin": 1.0, "rare_tags": 1.0}
 ENOUGH = 0.95
 
 
-def main(arguments: list[str]) -> int:
+@cli.recipe
+def main(arguments: list[str]) -> None:
     options, overrides = parse(arguments)
-    try:
-        for name in options.strategies:
-            if name not in STRATEGIES:
-                raise ConfigError(f"there is no strategy {name!r}.{did_you_mean(name, STRATEGIES)}")
-        settings, data = load_run(options.config, overrides)
-        settings = heads_only(replace(settings, logit_fusion=replace(settings.logit_fusion, folds=0)))
-        run = start_run(settings, data)
-        catalogue = read_catalog(run)
-        heads = RefittedHeads.of_splits(run, catalogue, ("train", settings.evaluation.split))
-        pool, test = (np.flatnonzero(heads.split_of == name) for name in ("train", settings.evaluation.split))
-        most = min(options.most or len(pool), len(pool))
-        heads.fit(pool)
-        full = score(heads, test)
-        run.log.say(f"all {len(pool)} labels: macro-F1 {full:.4f}")
-        curves = {name: simulate(heads, name, pool, test, options.step, most, settings.seed, run.log.say)
-                  for name in options.strategies}
-    except (ConfigError, TooManyBadRows, NonFiniteLoss) as error:
-        print(f"simulate_active_learning: {error}", file=sys.stderr)
-        return 2
+    for name in options.strategies:
+        if name not in STRATEGIES:
+            raise ConfigError(f"there is no strategy {name!r}.{did_you_mean(name, STRATEGIES)}")
+    settings, data = load_run(options.config, overrides)
+    settings = heads_only(replace(settings, logit_fusion=replace(settings.logit_fusion, folds=0)))
+    run = start_run(settings, data)
+    catalogue = read_catalog(run)
+    heads = RefittedHeads.of_splits(run, catalogue, ("train", settings.evaluation.split))
+    pool, test = (np.flatnonzero(heads.split_of == name) for name in ("train", settings.evaluation.split))
+    most = min(options.most or len(pool), len(pool))
+    heads.fit(pool)
+    full = score(heads, test)
+    run.log.say(f"all {len(pool)} labels: macro-F1 {full:.4f}")
+    curves = {name: simulate(heads, name, pool, test, options.step, most, settings.seed, run.log.say)
+              for name in options.strategies}
     enough = {name: next((count for count, value in curve if value >= ENOUGH * full), None)
               for name, curve in curves.items()}
     folder = Path(settings.output_dir)
@@ -68,13 +64,10 @@ def main(arguments: list[str]) -> int:
     for name, count in enough.items():
         print(f"{name}: {f'{count} labels' if count else f'not within {most} labels'}")
     print(f"written to {folder}")
-    return 0
 
 
 def parse(arguments: list[str]) -> tuple[argparse.Namespace, list[str]]:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False)
-    parser.add_argument("config", help="a YAML file of recipes/finetune.py")
+    parser = cli.parser(__doc__, "config")
     parser.add_argument("--strategies", nargs="+", default=list(STRATEGIES), metavar="NAME", help=", ".join(STRATEGIES))
     parser.add_argument("--step", type=int, default=200, help="products asked for at a time")
     parser.add_argument("--most", type=int, help="labelled products at which to stop (default: all)")

@@ -13,49 +13,44 @@ import sys
 from pathlib import Path
 
 import numpy as np
-import torch
-from accelerate import PartialState
 
+from hf_tagger import cli
 from hf_tagger.catalog.quarantine import Refusal
 from hf_tagger.catalog.settings import open_catalog
 from hf_tagger.catalog.strict import ConfigError
 from hf_tagger.catalog.synthetic import true_tags
+from hf_tagger.evaluation.machine import process_state
 from hf_tagger.evaluation.predict import Predictions
 from hf_tagger.evaluation.protocols import Evaluator, open_tagger
 from hf_tagger.evaluation.settings import load_evaluation
 from hf_tagger.feedback import strategies
-from hf_tagger.feedback.store import FeedbackError, FeedbackStore
+from hf_tagger.feedback.store import FeedbackStore
 from hf_tagger.feedback.verdicts import Verdict, fingerprint
 
 
-def main(arguments: list[str]) -> int:
+@cli.recipe
+def main(arguments: list[str]) -> None:
     options, overrides = parse(arguments)
-    try:
-        settings = load_evaluation(options.catalogue, options.model, overrides)
-        if settings.catalog.synthetic is None:
-            raise ConfigError("only of a made-up catalogue is the truth known: give one with catalog.synthetic")
-        tagger = open_tagger(options.model, PartialState(cpu=not torch.accelerator.is_available()).device)
-        catalog = open_catalog(settings.catalog, Path(options.model) / "catalog")
-        evaluator = Evaluator(tagger, catalog, settings.evaluation, settings.loader, PartialState())
-        seen = evaluator.predict("train", next(iter(settings.evaluation.protocols.values())))
-        rows = choose(seen, options.strategy, options.products, options.seed)
-        prints = {record["id"]: fingerprint(record) for record in catalog.records("train")
-                  if not isinstance(record, Refusal)}
-        verdicts = judge(seen, rows, true_tags(**settings.catalog.synthetic), prints, options)
-        with FeedbackStore(options.feedback, tagger.model.config.attributes) as store:
-            store.add(verdicts)
-    except (ConfigError, FeedbackError) as error:
-        print(f"simulate_reviews: {error}", file=sys.stderr)
-        return 2
+    settings = load_evaluation(options.catalogue, options.model, overrides)
+    if settings.catalog.synthetic is None:
+        raise ConfigError("only of a made-up catalogue is the truth known: give one with catalog.synthetic")
+    state = process_state()
+    tagger = open_tagger(options.model, state.device)
+    catalog = open_catalog(settings.catalog, Path(options.model) / "catalog")
+    evaluator = Evaluator(tagger, catalog, settings.evaluation, settings.loader, state)
+    seen = evaluator.predict("train", next(iter(settings.evaluation.protocols.values())))
+    rows = choose(seen, options.strategy, options.products, options.seed)
+    prints = {record["id"]: fingerprint(record) for record in catalog.records("train")
+              if not isinstance(record, Refusal)}
+    verdicts = judge(seen, rows, true_tags(**settings.catalog.synthetic), prints, options)
+    with FeedbackStore(options.feedback, tagger.model.config.attributes) as store:
+        store.add(verdicts)
     wrong = sum(verdict.decision != "accept" for verdict in verdicts)
     print(f"{len(verdicts)} verdicts on {len(rows)} products, {wrong} of them rejected or added a tag")
-    return 0
 
 
 def parse(arguments: list[str]) -> tuple[argparse.Namespace, list[str]]:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False)
-    parser.add_argument("model", help="model folder")
+    parser = cli.parser(__doc__, "model")
     parser.add_argument("catalogue", help="the training configuration, with catalog.synthetic")
     parser.add_argument("feedback", help="path or URL of the feedback store")
     parser.add_argument("--products", type=int, default=200)

@@ -13,7 +13,8 @@ from PIL import Image
 from hf_tagger.catalog.labels import Labels
 from hf_tagger.catalog.quarantine import Refusal
 from hf_tagger.catalog.schema import CatalogSchema
-from hf_tagger.catalog.stream import Catalog, SourceConfig
+from hf_tagger.catalog.source import SourceConfig
+from hf_tagger.catalog.stream import Catalog
 from hf_tagger.catalog.strict import build
 
 

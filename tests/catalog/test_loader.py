@@ -6,8 +6,10 @@ import pytest
 import torch
 
 from hf_tagger.catalog.collate import Collator
-from hf_tagger.catalog.loader import CatalogLoader, LoaderSettings
-from hf_tagger.training.augment import ImageAugmentation, TextAugmentation, image_augmenter, text_augmenter
+from hf_tagger.catalog.loader import CatalogLoader
+from hf_tagger.catalog.settings import LoaderSettings
+from hf_tagger.training.augment import image_augmenter, text_augmenter
+from hf_tagger.training.settings import ImageAugmentation, TextAugmentation
 from tests.catalog.files import catalog, photo, shirts_schema, write_jsonl, write_parquet
 from tests.tiny_tagger import tiny_processor
 

@@ -117,7 +117,7 @@ def test_the_recipe_saves_a_smaller_model(tmp_path, capsys):
         write_parquet(files[split], shop_rows(start, stop))
     config = {"catalog": {"source": {"files": files}, "schema": SCHEMA | {"images": []}}}
     (tmp_path / "shop.yaml").write_text(yaml.safe_dump(config))
-    assert recipe.main([str(tmp_path / "model"), str(tmp_path / "shop.yaml"), str(tmp_path / "small"),
+    assert recipe.main([str(tmp_path / "model"), str(tmp_path / "shop.yaml"), "--output_dir", str(tmp_path / "small"),
                         "--only_scripts_used"]) == 0
     found = json.loads(capsys.readouterr().out)
     assert found["kept"] < found["pieces"] and found["parameters_left"] < found["parameters"]

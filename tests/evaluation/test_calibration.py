@@ -4,15 +4,10 @@ import numpy as np
 import pytest
 
 from hf_tagger.catalog.strict import ConfigError, build
-from hf_tagger.evaluation.calibration import (
-    CalibrationSettings,
-    ThresholdSettings,
-    fit_calibration,
-    fit_thresholds,
-    store_attributes,
-)
+from hf_tagger.evaluation.calibration import fit_calibration, fit_thresholds, store_attributes
 from hf_tagger.evaluation.predict import Predictions
 from hf_tagger.evaluation.scoring import Scorer
+from hf_tagger.evaluation.settings import CalibrationSettings, ThresholdSettings
 from hf_tagger.model.decisions import predicted_tags
 
 COLOUR = {"name": "colour", "kind": "single", "tags": ["a", "b", "c"]}

@@ -6,10 +6,11 @@ import yaml
 from huggingface_hub import ModelCard
 
 from hf_tagger.catalog.strict import ConfigError
-from hf_tagger.evaluation.calibration import CalibrationSettings, fit_calibration
+from hf_tagger.evaluation.calibration import fit_calibration
 from hf_tagger.evaluation.card import write_card
 from hf_tagger.evaluation.report import ReportData, write_report
 from hf_tagger.evaluation.results import ProtocolResult
+from hf_tagger.evaluation.settings import CalibrationSettings
 from tests.evaluation.test_calibration import a_split
 
 TEMPLATE = Path(__file__).parents[2] / "model_cards" / "template.md"
@@ -33,7 +34,7 @@ def written(tmp_path_factory):
     about = {"split": "test", "dataset": "shop", "model": "m", "catalogue": "c"}
     data = ReportData.of("x", about, results, None, baselines)
     write_report(folder / "evaluation", data)
-    command = ["recipes/evaluate.py", "/home/somebody/shop-tagger", "shop.yaml"]
+    command = ["hf_tagger evaluate", "/home/somebody/shop-tagger", "shop.yaml"]
     write_card(TEMPLATE, folder / "README.md", data, str(folder), command, folder / "evaluation")
     return folder, (folder / "README.md").read_text(encoding="utf-8"), data
 

@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from hf_tagger.catalog.strict import ConfigError
-from hf_tagger.evaluation.protocols import Protocol, open_tagger, seen_through, standard_protocols
+from hf_tagger.evaluation.protocols import open_tagger, seen_through, standard_protocols
+from hf_tagger.evaluation.settings import Protocol
 from tests.catalog.files import catalog, shirts_schema, write_jsonl
 
 TEXT_ONLY, PHOTO_ONLY = Protocol(without=["image"]), Protocol(without=["text"])

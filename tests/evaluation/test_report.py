@@ -8,9 +8,10 @@ from PIL import Image
 
 from hf_tagger.catalog.synthetic_pictures import encode_jpeg
 from hf_tagger.evaluation import plots
-from hf_tagger.evaluation.calibration import CalibrationSettings, fit_calibration
+from hf_tagger.evaluation.calibration import fit_calibration
 from hf_tagger.evaluation.report import ReportData, thumbnails, write_report
 from hf_tagger.evaluation.results import ProtocolResult
+from hf_tagger.evaluation.settings import CalibrationSettings
 from tests.catalog.files import catalog, shirts_schema, write_parquet
 from tests.evaluation.test_calibration import a_split
 from tests.evaluation.test_scoring import some_predictions

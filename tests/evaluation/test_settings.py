@@ -2,8 +2,7 @@ import pytest
 import yaml
 
 from hf_tagger.catalog.strict import ConfigError
-from hf_tagger.evaluation.protocols import Protocol
-from hf_tagger.evaluation.settings import load_evaluation
+from hf_tagger.evaluation.settings import Protocol, load_evaluation
 
 SHOP = {"source": {"path": "train.csv"}, "schema": {"text": "title", "attributes": {"colour": {}}}}
 

@@ -10,11 +10,12 @@ from hf_tagger.model.configuration_tagger import TaggerConfig
 from hf_tagger.model.modeling_tagger import TaggerModel
 from hf_tagger.model.pipeline_tagger import ProductTaggingPipeline
 from hf_tagger.model.processing_tagger import TaggerProcessor
-from hf_tagger.training.gate import GateSettings, fit_gate
+from hf_tagger.training.gate import fit_gate
 from hf_tagger.training.losses import TaggingLoss
+from hf_tagger.training.settings import GateSettings, WordsSettings
 from hf_tagger.training.tag_tokenizer import train_tag_tokenizer
 from hf_tagger.training.unigram_tokenizer import train_unigram_tokenizer
-from hf_tagger.training.words import WordsSettings, fit_words, text_batches
+from hf_tagger.training.words import fit_words, text_batches
 
 COLOURS, USES = ["Red", "Blue", "Green", "Black"], ["Sports", "Party", "Office"]
 ATTRIBUTES = [

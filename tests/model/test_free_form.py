@@ -14,7 +14,8 @@ from hf_tagger.model.generation import BOS, EOS, PAD, SEPARATOR
 from hf_tagger.model.modeling_tagger import TaggerModel
 from hf_tagger.model.pipeline_tagger import ProductTaggingPipeline
 from hf_tagger.model.tag_writing import WrittenTag, written_tags
-from hf_tagger.training.lora import LoraSettings, apply_lora, save_adapter
+from hf_tagger.training.lora import apply_lora, save_adapter
+from hf_tagger.training.settings import LoraSettings
 from tests.fake_hub import FakeHub
 from tests.model.test_pipeline import run_python
 from tests.tiny_tagger import ATTRIBUTES, photo, tiny_model, tiny_processor

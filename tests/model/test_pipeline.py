@@ -17,7 +17,8 @@ from transformers.pipelines.pt_utils import KeyDataset
 
 from hf_tagger import pipeline_tagger
 from hf_tagger.model.pipeline_tagger import ProductError
-from hf_tagger.training.lora import LoraSettings, apply_lora, save_adapter
+from hf_tagger.training.lora import apply_lora, save_adapter
+from hf_tagger.training.settings import LoraSettings
 from tests.fake_hub import FakeHub
 from tests.tiny_tagger import photo, tiny_model, tiny_processor, trained_tagger
 

@@ -7,6 +7,7 @@ import pytest
 from accelerate.state import AcceleratorState
 
 from hf_tagger.catalog.synthetic import generate
+from hf_tagger.training.refit import RefittedHeads
 from recipes import cross_lingual
 from tests.recipes.test_finetune import write_config
 
@@ -31,14 +32,14 @@ ENCODERS = ["--encoder", "scratch:gru", "", "--encoder", "scratch:bert-tiny", "q
 
 
 def test_a_language_is_scored_with_and_without_it_in_training(tmp_path, capsys, monkeypatch):
-    fits, fit = [], cross_lingual.RefittedHeads.fit
+    fits, fit = [], RefittedHeads.fit
     language_of = {row["id"]: row["language"] for row in generate(**SHOP)}
 
     def watched(heads, rows):
         fits.append({heads.split_of[row] for row in rows} | {language_of[heads.ids[row]] for row in rows})
         return fit(heads, rows)
 
-    monkeypatch.setattr(cross_lingual.RefittedHeads, "fit", watched)
+    monkeypatch.setattr(RefittedHeads, "fit", watched)
     arguments = [str(config(tmp_path)), *ENCODERS, "--metric", "category/accuracy"]
     assert cross_lingual.main(arguments) == 0
     scores = json.loads((tmp_path / "out" / "cross_lingual.json").read_text())

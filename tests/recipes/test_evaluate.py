@@ -17,7 +17,7 @@ from transformers import pipeline
 
 from hf_tagger.catalog.synthetic_pictures import encode_jpeg
 from hf_tagger.model.pipeline_tagger import ProductTaggingPipeline
-from recipes import evaluate
+from recipes import evaluate_tagger
 from tests.catalog.files import write_parquet
 from tests.tiny_tagger import photo, trained_tagger
 
@@ -66,7 +66,7 @@ def run_here(shop, capsys):
     AcceleratorState._reset_state(True)
 
     def run(model, catalogue, *arguments):
-        status = evaluate.main([str(shop / model), str(shop / catalogue), "--resamples", "50", *arguments])
+        status = evaluate_tagger.main([str(shop / model), str(shop / catalogue), "--resamples", "50", *arguments])
         printed = capsys.readouterr()
         return status, printed.out, printed.err
 
@@ -84,7 +84,7 @@ def evaluated(shop):
 
 def run_process(shop, model, *arguments, launcher=(sys.executable,)):
     environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
-    command = [*launcher, str(ROOT / "recipes" / "evaluate.py"), model, *arguments]
+    command = [*launcher, str(ROOT / "recipes" / "evaluate_tagger.py"), model, *arguments]
     result = subprocess.run(command, cwd=shop, env=environment, capture_output=True, text=True, timeout=300)
     assert result.returncode == 0, result.stderr[-3000:]
     return result.stdout

@@ -8,7 +8,8 @@ from transformers import pipeline
 
 from hf_tagger.evaluation import inference, parity
 from hf_tagger.model.pipeline_tagger import ProductTaggingPipeline
-from recipes import benchmark, benchmark_bulk, export, load_test
+from recipes import export
+from recipes.lab import benchmark, benchmark_bulk, load_test
 from tests.catalog.files import write_parquet
 from tests.deployment.test_export import bert_tagger
 from tests.recipes.test_evaluate import SCHEMA, shop_rows
@@ -51,7 +52,7 @@ def test_fails_where_the_export_says_something_else(exported, capsys, monkeypatc
     shop, _ = exported
     of_the_model = parity._logits
     monkeypatch.setattr(parity, "_logits", lambda model, tensors: of_the_model(model, tensors) + 0.01)
-    monkeypatch.setattr(export, "export_tagger", lambda *arguments: shop / "model" / "onnx")
+    monkeypatch.setattr("hf_tagger.deployment.export.export_tagger", lambda *arguments: shop / "model" / "onnx")
     assert export.main([str(shop / "model"), str(shop / "shop.yaml"), "--int8", "--products", "0"]) == 1
     assert "must not be used: float32 logits differ by 0.01" in capsys.readouterr().err
 

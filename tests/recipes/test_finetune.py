@@ -15,12 +15,15 @@ from safetensors.torch import load_file
 from transformers import AutoProcessor, pipeline
 
 from hf_tagger.catalog.collate import Collator
-from hf_tagger.catalog.loader import CatalogLoader, LoaderSettings
+from hf_tagger.catalog.loader import CatalogLoader
 from hf_tagger.catalog.schema import CatalogSchema
+from hf_tagger.catalog.settings import LoaderSettings
 from hf_tagger.catalog.strict import build
 from hf_tagger.catalog.synthetic import catalog_schema, generate, write_catalog
 from hf_tagger.evaluation.predict import predict
 from hf_tagger.model.modeling_tagger import TaggerModel
+from hf_tagger.training import checkpoint, frozen_heads
+from hf_tagger.training.loop import TrainingLoop
 from recipes import finetune
 from tests.catalog.files import catalog, write_parquet
 
@@ -62,7 +65,7 @@ def killed_at(point, arguments):
         os.kill(os.getpid(), signal.SIGKILL)
 
     multiprocessing.set_start_method("fork", force=True)
-    loop, writer = sys.modules["hf_tagger.training.loop"].TrainingLoop, sys.modules["hf_tagger.training.checkpoint"]
+    loop, writer = TrainingLoop, checkpoint
     step, write, save_checkpoint = loop._step, writer.write_safetensors, writer.save_checkpoint
     now = {"step": 0}
 
@@ -80,7 +83,7 @@ def killed_at(point, arguments):
     loop._step, writer.write_safetensors = counting_step, dying_write
     assert writer.save_checkpoint is save_checkpoint
     if "gate" in point:
-        finetune.fit_logit_fusion = die
+        frozen_heads.fit_logit_fusion = die
     sys.exit(finetune.main(arguments))
 
 

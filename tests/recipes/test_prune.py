@@ -30,7 +30,7 @@ def shop(tmp_path_factory):
 
 def pruned(shop, out, capsys, *arguments):
     folder, config = shop
-    status = prune.main([str(folder / "model"), str(config), str(out), "--products", "32", *arguments])
+    status = prune.main([str(folder / "model"), str(config), "--output_dir", str(out), "--products", "32", *arguments])
     printed = capsys.readouterr()
     return status, printed.out, printed.err
 

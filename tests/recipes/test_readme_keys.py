@@ -9,8 +9,8 @@ import pytest
 import yaml
 
 from hf_tagger.catalog.synthetic import SyntheticOptions
-from hf_tagger.training.distill import DistillSettings
-from hf_tagger.training.search import Range, SearchSettings
+from hf_tagger.training.arguments import DistillSettings
+from hf_tagger.training.search_settings import Range, SearchSettings
 
 README = Path(__file__).parents[2] / "recipes" / "README.md"
 # Heading of a section: the dataclass whose keys it lists. DistillSettings has all keys of a run, and `distillation`.

@@ -14,7 +14,7 @@ import yaml
 from accelerate.state import AcceleratorState
 
 from hf_tagger.training.arguments import load_run
-from hf_tagger.training.search import check_space, load_search
+from hf_tagger.training.search_settings import check_space, load_search
 from recipes import finetune, search
 from tests.recipes.test_finetune import write_config
 
@@ -40,7 +40,7 @@ def files(tmp_path):
     def arguments(**settings):
         space = tmp_path / "space.yaml"
         space.write_text(yaml.safe_dump({"space": SPACE, "sampler": "random", "trials": 2} | settings))
-        return [str(config), str(space), "--study", str(tmp_path / "study")]
+        return [str(config), str(space), "--output_dir", str(tmp_path / "study")]
 
     return tmp_path, arguments
 
@@ -55,7 +55,7 @@ def test_the_best_configuration_is_one_that_finetune_takes(files, capsys):
     found = trials(folder)
     assert [trial["state"] for trial in found] == ["complete"] * 2 and found[0]["score"] >= found[1]["score"]
     best = folder / "study" / "best.yaml"
-    assert best.read_text().startswith("# accelerate launch recipes/finetune.py ")
+    assert best.read_text().startswith("# hf_tagger finetune ")
     data = yaml.safe_load(best.read_text())
     assert data["phases"][0]["learning_rate"] == found[0]["values"]["phases.0.learning_rate"]
     assert data["model"]["fusion"] == found[0]["values"]["model.fusion"]

@@ -51,7 +51,8 @@ def run_here(shop, tmp_path, capsys):
     AcceleratorState._reset_state(True)
 
     def run(*arguments):
-        status = tag_catalog.main([str(shop / "model"), str(shop / "shop.yaml"), str(tmp_path / "out"), *arguments])
+        out = ["--output_dir", str(tmp_path / "out")]
+        status = tag_catalog.main([str(shop / "model"), str(shop / "shop.yaml"), *out, *arguments])
         return status, capsys.readouterr()
 
     yield run
@@ -88,8 +89,8 @@ def test_rows_come_in_order_with_the_tags_that_the_pipeline_gives(shop, run_here
 
 def test_a_run_killed_amid_its_work_loses_no_row_and_repeats_none(shop, tmp_path, run_here):
     out = tmp_path / "out"
-    command = [sys.executable, "recipes/tag_catalog.py", str(shop / "model"), str(shop / "shop.yaml"), str(out),
-               "--shard_rows", "2", "--batch_size", "1"]
+    command = [sys.executable, "recipes/tag_catalog.py", str(shop / "model"), str(shop / "shop.yaml"),
+               "--output_dir", str(out), "--shard_rows", "2", "--batch_size", "1"]
     run = subprocess.Popen(command, cwd=ROOT, env=os.environ | {"PYTHONPATH": str(ROOT)}, stderr=subprocess.DEVNULL)
     until = time.monotonic() + 120
     while len(list(out.glob("part-*.parquet"))) < 3 and time.monotonic() < until:
@@ -110,7 +111,7 @@ def test_a_run_killed_amid_its_work_loses_no_row_and_repeats_none(shop, tmp_path
 def test_two_processes_killed_amid_their_work_lose_no_row_and_repeat_none(shop, tmp_path):
     out = tmp_path / "out"
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2",
-               "recipes/tag_catalog.py", str(shop / "model"), str(shop / "shop.yaml"), str(out),
+               "recipes/tag_catalog.py", str(shop / "model"), str(shop / "shop.yaml"), "--output_dir", str(out),
                "--shard_rows", "2", "--batch_size", "1"]
     env = os.environ | {"PYTHONPATH": str(ROOT), "ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1"}
     run = subprocess.Popen(command, cwd=ROOT, env=env, stderr=subprocess.DEVNULL)
@@ -136,7 +137,7 @@ def test_a_run_goes_on_with_the_same_model_wherever_it_lies_and_with_no_other(sh
     moved = tmp_path / "moved"
     shutil.copytree(shop / "model", moved)
     (moved / "README.md").write_text("a card")
-    arguments = [str(moved), str(shop / "shop.yaml"), str(tmp_path / "out"), "--resume"]
+    arguments = [str(moved), str(shop / "shop.yaml"), "--output_dir", str(tmp_path / "out"), "--resume"]
     assert tag_catalog.main(arguments) == 0
     weights = load_file(moved / "model.safetensors")
     name = next(name for name in weights if name.endswith("bias"))
@@ -161,7 +162,7 @@ def test_an_adapter_is_told_by_its_base_too(tmp_path):
 def test_an_unknown_split_and_a_missing_model_are_named(run_here, shop, capsys):
     status, printed = run_here("--split", "tset")
     assert status == 2 and "no split 'tset'; the catalogue has test" in printed.err
-    assert tag_catalog.main([str(shop / "nothing"), str(shop / "shop.yaml"), str(shop / "out")]) == 2
+    assert tag_catalog.main([str(shop / "nothing"), str(shop / "shop.yaml"), "--output_dir", str(shop / "out")]) == 2
 
 
 def test_parts_refused_while_reading_are_told_with_their_row():

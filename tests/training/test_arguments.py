@@ -5,8 +5,7 @@ import pytest
 import yaml
 
 from hf_tagger.catalog.strict import ConfigError, build
-from hf_tagger.training.arguments import RunSettings, load_run
-from hf_tagger.training.distill import load_distillation
+from hf_tagger.training.arguments import RunSettings, load_distillation, load_run
 
 CONFIGS = Path(__file__).parents[2] / "recipes" / "configs"
 SHOP = {

@@ -5,14 +5,8 @@ import numpy as np
 import pytest
 import torch
 
-from hf_tagger.training.augment import (
-    ImageAugmentation,
-    TextAugmentation,
-    image_augmenter,
-    mask_labels,
-    masked_text,
-    text_augmenter,
-)
+from hf_tagger.training.augment import image_augmenter, mask_labels, masked_text, text_augmenter
+from hf_tagger.training.settings import ImageAugmentation, TextAugmentation
 
 OFF = {"crop": 0.0, "flip": 0.0}
 

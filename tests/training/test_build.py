@@ -4,8 +4,8 @@ import torch
 from hf_tagger.model.towers import Standardise
 from hf_tagger.training.arguments import ModelSettings, PhaseSettings
 from hf_tagger.training.build import build_model, fit_standardise, set_trainable, with_lora
-from hf_tagger.training.lora import LoraSettings, merge_adapter
-from hf_tagger.training.words import WordsSettings
+from hf_tagger.training.lora import merge_adapter
+from hf_tagger.training.settings import LoraSettings, WordsSettings
 from tests.tiny_tagger import ATTRIBUTES, photo
 
 TEXTS = ["red mug", "blue dress", "handmade blue mug", "waterproof dress in red", "new mug", "new dress"] * 5

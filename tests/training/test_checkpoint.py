@@ -14,7 +14,8 @@ from hf_tagger.training.checkpoint import (
     save_checkpoint,
     set_random_state,
 )
-from hf_tagger.training.optimizer import OPTIMIZERS, OptimizerSettings
+from hf_tagger.training.optimizer import OPTIMIZERS
+from hf_tagger.training.settings import OptimizerSettings
 
 TENSORS = {"model.a": torch.arange(6.0).view(2, 3), "model.half": torch.ones(3, dtype=torch.bfloat16)}
 

@@ -14,8 +14,8 @@ from hf_tagger.training.arguments import PhaseSettings, TrainingSettings
 from hf_tagger.training.build import set_trainable
 from hf_tagger.training.checkpoint import load_checkpoint, newest_checkpoint
 from hf_tagger.training.loop import NonFiniteLoss, TrainingLoop, kept_tensors, load_kept
-from hf_tagger.training.losses import LossSettings, TaggingLoss
-from hf_tagger.training.optimizer import OptimizerSettings
+from hf_tagger.training.losses import TaggingLoss
+from hf_tagger.training.settings import LossSettings, OptimizerSettings
 from tests.model.test_modeling import tagger
 from tests.tiny_tagger import ATTRIBUTES, photo, tiny_model, tiny_processor
 

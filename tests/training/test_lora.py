@@ -10,7 +10,6 @@ from transformers import AutoConfig, AutoModel
 from hf_tagger.model.configuration_tagger import RecurrentTextConfig, TaggerConfig
 from hf_tagger.model.modeling_tagger import TaggerModel
 from hf_tagger.training.lora import (
-    LoraSettings,
     adaptable_layers,
     apply_lora,
     count_parameters,
@@ -19,6 +18,7 @@ from hf_tagger.training.lora import (
     merge_adapter,
     save_adapter,
 )
+from hf_tagger.training.settings import LoraSettings
 
 ATTRIBUTES = [
     {"name": "colour", "kind": "single", "tags": ["Black", "White"]},

@@ -6,7 +6,8 @@ from timm.loss import AsymmetricLossMultiLabel
 from torch.nn.functional import binary_cross_entropy_with_logits, log_softmax
 from torchvision.ops import sigmoid_focal_loss
 
-from hf_tagger.training.losses import MULTI_LOSSES, LossSettings, SequenceLoss, TaggingLoss
+from hf_tagger.training.losses import MULTI_LOSSES, SequenceLoss, TaggingLoss
+from hf_tagger.training.settings import LossSettings
 
 COLOUR = {"name": "colour", "kind": "single", "tags": ["Black", "White", "Red"], "counts": [90, 9, 1], "none_count": 10}
 USAGE = {"name": "usage", "kind": "multi", "tags": ["Sports", "Party", "Office", "Home"], "counts": [60, 30, 10, 2]}

@@ -5,14 +5,8 @@ from transformers import AutoConfig
 
 from hf_tagger.model.configuration_tagger import TaggerConfig
 from hf_tagger.model.modeling_tagger import TaggerModel
-from hf_tagger.training.optimizer import (
-    OPTIMIZERS,
-    OptimizerSettings,
-    add_l1_gradient,
-    layer_depth,
-    parameter_groups,
-    tower_of,
-)
+from hf_tagger.training.optimizer import OPTIMIZERS, add_l1_gradient, layer_depth, parameter_groups, tower_of
+from hf_tagger.training.settings import OptimizerSettings
 from tests.tiny_tagger import ATTRIBUTES
 
 

@@ -12,8 +12,8 @@ from hf_tagger.augmentation.settings import AugmentationSettings
 from hf_tagger.catalog.collate import UNKNOWN
 from hf_tagger.catalog.strict import build
 from hf_tagger.training.features import FeatureLoader
-from hf_tagger.training.losses import LossSettings
 from hf_tagger.training.rare_tags import augment_rare_tags, balanced_losses, pooled_vectors, rare_tags
+from hf_tagger.training.settings import LossSettings
 from tests.tiny_tagger import ATTRIBUTES, tiny_model, tiny_processor
 
 ROWS = 120

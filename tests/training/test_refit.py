@@ -7,14 +7,14 @@ from accelerate.state import AcceleratorState
 
 from hf_tagger.catalog.strict import ConfigError, build
 from hf_tagger.evaluation.predict import predict
-from hf_tagger.evaluation.protocols import Protocol
+from hf_tagger.evaluation.settings import Protocol
 from hf_tagger.training.arguments import RunSettings
 from hf_tagger.training.batches import Batches
 from hf_tagger.training.context import start_run
 from hf_tagger.training.data import read_catalog
 from hf_tagger.training.frozen_heads import fit_kernel_head, fit_lexical_head, fit_logit_fusion
 from hf_tagger.training.phases import start_training, train_phase
-from hf_tagger.training.refit import HEADS, RefittedHeads, heads_only, out_of_fold_evidence
+from hf_tagger.training.refit import HEADS, RefittedHeads, heads_only, out_of_fold_rows
 from hf_tagger.training.starting_model import fit_feature_scales, starting_model
 
 DATA = {
@@ -105,7 +105,7 @@ def test_the_gate_learns_from_products_that_the_sources_were_not_fitted_on(tmp_p
     train_phase(run, training, 0, settings.phases[0])
     fit_kernel_head(run, training)
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-    rows = list(out_of_fold_evidence(run, training))
+    rows = list(out_of_fold_rows(run, training))
     for name, tensor in model.state_dict().items():
         assert torch.equal(tensor, before[name]), name
     # 60 of the products in four ways, as far as they have what a way shows.

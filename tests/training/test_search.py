@@ -11,16 +11,8 @@ from hf_tagger.training.context import start_run
 from hf_tagger.training.data import read_catalog
 from hf_tagger.training.folds import assign_folds
 from hf_tagger.training.loop import Interrupted, NonFiniteLoss
-from hf_tagger.training.search import (
-    HELD_OUT,
-    HeldOutFold,
-    Objective,
-    SearchSettings,
-    check_space,
-    load_search,
-    trial_values,
-    with_values,
-)
+from hf_tagger.training.search import HELD_OUT, HeldOutFold, Objective
+from hf_tagger.training.search_settings import SearchSettings, check_space, load_search, trial_values, with_values
 from tests.catalog.files import products, write_jsonl
 
 MODEL = {"text_backbone": "scratch:gru", "vision_backbone": None, "hidden_size": 16, "max_length": 16,

@@ -11,7 +11,7 @@ import pytest
 from accelerate.state import AcceleratorState
 
 from hf_tagger.model.pipeline_tagger import ProductTaggingPipeline
-from recipes import benchmark
+from recipes.lab import benchmark
 from tests.tiny_tagger import tiny_model, tiny_processor
 
 ROOT = Path(__file__).parents[3]

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from recipes import benchmark_bulk
+from recipes.lab import benchmark_bulk
 
 
 def test_memory_is_watched_over_all_rows(monkeypatch, capsys):

@@ -5,7 +5,7 @@ import yaml
 
 from hf_tagger.catalog.synthetic import catalog_schema, write_catalog
 from hf_tagger.model.pipeline_tagger import ProductTaggingPipeline
-from recipes import benchmark_free_form
+from recipes.lab import benchmark_free_form
 from tests.tiny_tagger import tiny_model, tiny_processor
 from tests.tiny_writer import add_tiny_decoder, writing_tagger
 

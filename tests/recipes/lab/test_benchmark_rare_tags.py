@@ -11,7 +11,7 @@ from accelerate.state import AcceleratorState
 from PIL import Image
 
 from hf_tagger.catalog.synthetic import catalog_schema, write_catalog
-from recipes import benchmark_rare_tags, benchmark_rare_tags_full
+from recipes.lab import benchmark_rare_tags, benchmark_rare_tags_full
 
 GAN = {"steps": 4, "check_every": 2, "hidden": 8, "min_diversity": 0}
 METHODS = ["plain cross-entropy", "pseudo-labels", "conditional GAN", "conditional GAN + balanced softmax"]
@@ -65,7 +65,7 @@ def fresh_accelerate():
 def contest(shop, output, *arguments):
     _, config, long_tail = shop
     return benchmark_rare_tags.main([str(config), str(long_tail), "--attribute", "colour", "--text", "title",
-                                     "--output", str(output), "--seeds", "2", "--epochs", "20", "--width", "16",
+                                     "--output_dir", str(output), "--seeds", "2", "--epochs", "20", "--width", "16",
                                      *arguments])  # fmt: skip
 
 
@@ -95,7 +95,7 @@ def test_table_and_plot_are_written(held):
 
 def test_labels_of_the_unlabelled_rest_are_hidden(shop, held):
     _, _, long_tail = shop
-    options, _ = benchmark_rare_tags.parse(["x", str(long_tail), "--attribute", "colour", "--output", str(held)])
+    options, _ = benchmark_rare_tags.parse(["x", str(long_tail), "--attribute", "colour", "--output_dir", str(held)])
     contest = benchmark_rare_tags.prepare(None, options, benchmark_rare_tags.LongTail.load(long_tail))
     assert contest.train.counts().tolist() == [20, 12, 4]
     assert len(contest.train.labelled()) == 36 and len(contest.train.unlabelled()) > 200
@@ -119,7 +119,7 @@ def test_the_full_task_is_scored_with_and_without(shop, tmp_path):
     _, config, _ = shop
     benchmark_rare_tags_full.SharedFeatures.stored = None
     methods = ["as trained", "balanced softmax", "conditional GAN"]
-    arguments = [str(config), "--output", str(tmp_path), "--seeds", "2", "--methods", *methods]
+    arguments = [str(config), "--output_dir", str(tmp_path), "--seeds", "2", "--methods", *methods]
     assert benchmark_rare_tags_full.main(arguments) == 0
     results = json.loads((tmp_path / "full_task.json").read_text())["results"]
     assert len(results) == 2 and list(results[0]) == methods

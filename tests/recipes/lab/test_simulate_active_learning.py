@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from accelerate.state import AcceleratorState
 
-from recipes import simulate_active_learning
+from recipes.lab import simulate_active_learning
 from tests.recipes.test_finetune import write_config
 
 SHOP = {"rows": 200, "picture_size": 0, "languages": ["en"], "label_noise": 0.0}

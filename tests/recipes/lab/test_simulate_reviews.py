@@ -7,7 +7,7 @@ from hf_tagger.catalog.synthetic import true_tags
 from hf_tagger.feedback.review_state import settle
 from hf_tagger.feedback.store import FeedbackStore
 from hf_tagger.model.pipeline_tagger import ProductTaggingPipeline
-from recipes import simulate_reviews
+from recipes.lab import simulate_reviews
 from tests.tiny_tagger import tiny_model, tiny_processor
 
 SHOP = {"rows": 60, "picture_size": 0}

@@ -8,9 +8,10 @@ from accelerate.state import AcceleratorState
 from transformers import pipeline
 
 import hf_tagger  # noqa: F401
-from recipes import course_catalog, finetune
+from recipes import finetune
+from recipes.lab import course_catalog
 
-CONFIG = Path(__file__).parents[2] / "recipes" / "configs" / "courses.yaml"
+CONFIG = Path(__file__).parents[3] / "recipes" / "configs" / "courses.yaml"
 
 
 @pytest.fixture(autouse=True)
@@ -26,7 +27,7 @@ def test_the_catalogue_is_the_same_every_time():
 
 
 def test_courses_are_tagged_by_the_same_recipe(tmp_path):
-    assert course_catalog.main([str(tmp_path), "--rows", "300"]) == 0
+    assert course_catalog.main(["--output_dir", str(tmp_path), "--rows", "300"]) == 0
     arguments = {"catalog.source.path": tmp_path / "courses.csv", "output_dir": tmp_path / "out",
                  "model.text_backbone": "scratch:gru", "model.hidden_size": 32, "phases.0.cached_views": 1,
                  "phases.0.epochs": 2, "training.loader.num_workers": 0}

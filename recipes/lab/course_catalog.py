@@ -1,17 +1,18 @@
 """Another domain: a made-up catalogue of courses, to be tagged by the same recipes.
 
-    python recipes/course_catalog.py runs/courses/catalog
-    accelerate launch recipes/finetune.py recipes/configs/courses.yaml
+    python recipes/lab/course_catalog.py --output_dir runs/courses/catalog
+    hf_tagger finetune recipes/configs/courses.yaml
 
 Writes courses.csv: id, title, description, subject, level (empty: nobody looked), format, skills. Scores on it show
 that nothing in hf_tagger is about clothes; they say nothing about real courses.
 """
 
-import argparse
 import csv
 import random
 import sys
 from pathlib import Path
+
+from hf_tagger import cli
 
 # Of each subject what a title may call it, and the skills that it teaches, with words that give them away.
 SUBJECTS = {
@@ -55,19 +56,20 @@ def courses(rows: int, seed: int = 0):
                "level": "" if rng.random() < 0.1 else level}
 
 
-def main(arguments: list[str]) -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("folder", type=Path)
+@cli.recipe
+def main(arguments: list[str]) -> None:
+    parser = cli.parser(__doc__)
+    parser.add_argument("--output_dir", type=Path, default="runs/courses/catalog", help="folder for courses.csv")
     parser.add_argument("--rows", type=int, default=600)
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args(arguments)
-    options.folder.mkdir(parents=True, exist_ok=True)
-    with open(options.folder / "courses.csv", "w", newline="", encoding="utf-8") as file:
+    options.output_dir.mkdir(parents=True, exist_ok=True)
+    path = options.output_dir / "courses.csv"
+    with path.open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, ["id", "title", "description", "subject", "level", "format", "skills"])
         writer.writeheader()
         writer.writerows(courses(options.rows, options.seed))
-    print(f"written to {options.folder / 'courses.csv'}")
-    return 0
+    print(f"written to {path}")
 
 
 if __name__ == "__main__":

@@ -1,8 +1,8 @@
 """Say how good a tagger is, and set its thresholds.
 
-    python recipes/evaluate.py runs/quickstart runs/quickstart/training_config.yaml
-    python recipes/evaluate.py runs/my-shop new_products.csv --slices brand
-    python recipes/evaluate.py runs/my-shop my.yaml --calibrate --calibration.objective precision
+    hf_tagger evaluate runs/quickstart runs/quickstart/training_config.yaml
+    hf_tagger evaluate runs/my-shop new_products.csv --slices brand
+    hf_tagger evaluate runs/my-shop my.yaml --calibrate --calibration.objective precision
 
 MODEL is a model folder, an adapter folder or a Hub id. CATALOGUE is a YAML file with source and schema (the one the
 model was trained by will do), or the path of a catalogue that is written like the training one. Keys of `catalog`,
@@ -20,68 +20,42 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
-import torch
-from accelerate import PartialState
-from accelerate.utils import parse_flag_from_env
-
+from hf_tagger import cli
 from hf_tagger.catalog.settings import open_catalog
 from hf_tagger.catalog.strict import ConfigError
-from hf_tagger.evaluation.calibration import fit_calibration, store_attributes, stored_config
-from hf_tagger.evaluation.card import write_card
-from hf_tagger.evaluation.machine import describe_machine
-from hf_tagger.evaluation.protocols import Evaluator, open_tagger
-from hf_tagger.evaluation.report import ReportData, write_report
-from hf_tagger.evaluation.results import ProtocolResult, remarks, write_results
-from hf_tagger.evaluation.settings import EvaluateSettings, load_evaluation
-from hf_tagger.evaluation.tables import score_table
+from hf_tagger.evaluation.settings import EvaluateSettings, check_model, load_evaluation
 
 TEMPLATE = Path(__file__).parents[1] / "model_cards" / "template.md"
 
 
-def main(arguments: list[str]) -> int:
+@cli.recipe
+def main(arguments: list[str]) -> None:
     options, overrides = parse(arguments)
-    # Without an accelerator, accelerate must be told: else it takes each of several processes for the only one.
-    state = PartialState(cpu=parse_flag_from_env("ACCELERATE_USE_CPU") or not torch.accelerator.is_available())
-    try:
-        baselines = read_baselines(options.baselines)
-        settings = load_evaluation(options.catalogue, options.model, overrides)
-        folder = Path(options.output_dir or Path(options.model) / "evaluation")
-        evaluator = open_evaluator(options, settings, folder, state)
-        about = {"model": options.model, "catalogue": options.catalogue,
-                 "dataset": Path(options.catalogue).stem, "split": settings.evaluation.split,
-                 "machine": describe_machine()}
-        if options.calibrate:
-            about["calibration"] = calibrate(evaluator, settings, options.model)
-        results = evaluate(evaluator, options)
-        if state.is_main_process:
-            write_results(folder, results, about)
-            title = f"How good is {Path(options.model).name}?"
-            data = ReportData.of(title, about, results, evaluator.catalog, baselines)
-            write_report(folder, data)
-            if options.card or Path(options.model).is_dir():
-                card = Path(options.card or Path(options.model) / "README.md")
-                write_card(TEMPLATE, card, data, options.model, ["recipes/evaluate.py", *arguments], folder)
-            for remark in remarks(results[0].predictions, results[0].scorer):
-                print(f"note: {remark}")
-            print(score_table({result.name: result.values for result in results}, evaluator.attributes))
-            print(f"written to {folder}")
-    except ConfigError as error:
-        print(f"evaluate: {error}", file=sys.stderr)
-        return 2
-    return 0
+    check_model(options.model)
+    settings = load_evaluation(options.catalogue, options.model, overrides)
+    settings.catalog.check_paths()
+    baselines = read_baselines(options.baselines)
+    from hf_tagger.evaluation.machine import describe_machine
+
+    folder = Path(options.output_dir or Path(options.model) / "evaluation")
+    evaluator = open_evaluator(options, settings, folder)
+    about = {"model": options.model, "catalogue": options.catalogue, "dataset": Path(options.catalogue).stem,
+             "split": settings.evaluation.split, "machine": describe_machine()}
+    if options.calibrate:
+        about["calibration"] = calibrate(evaluator, settings, options.model)
+    results = evaluate(evaluator, options)
+    if results:
+        write(folder, about, results, evaluator, baselines, options, arguments)
 
 
 def parse(arguments: list[str]) -> tuple[argparse.Namespace, list[str]]:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False)
-    parser.add_argument("model", help="model folder, adapter folder or Hub id")
-    parser.add_argument("catalogue", help="YAML file, or the path of a catalogue written like the training one")
+    parser = cli.parser(__doc__, "model", "catalogue")
     parser.add_argument("--output_dir", help="folder for what is written (default: MODEL/evaluation)")
     parser.add_argument("--calibrate", action="store_true",
                         help="first fit temperatures and thresholds on validation, and store them in the model")
     parser.add_argument("--slices", nargs="*", default=[], metavar="COLUMN", help="also score by these columns' values")
     parser.add_argument("--baselines", nargs="*", default=[], metavar="FILE",
-                        help="baselines.json of recipes/baselines.py, for the report's headline table")
+                        help="baselines.json of `hf_tagger baselines`, for the report's headline table")
     parser.add_argument("--card", help="where the model card goes (default: README.md in the model folder)")
     parser.add_argument("--resamples", type=int, default=1000, help="bootstrap resamples (0: no intervals)")
     return parser.parse_known_args(arguments)
@@ -91,24 +65,27 @@ def read_baselines(paths: list[str]) -> dict:
     methods = {}
     for path in paths:
         if not Path(path).is_file():
-            raise ConfigError(f"there is no file {path}: recipes/baselines.py writes it")
+            raise ConfigError(f"there is no file {path}: hf_tagger baselines writes it")
         methods |= json.loads(Path(path).read_text(encoding="utf-8"))["methods"]
     return methods
 
 
-def open_evaluator(
-    options: argparse.Namespace, settings: EvaluateSettings, folder: Path, state: PartialState
-) -> Evaluator:
+def open_evaluator(options: argparse.Namespace, settings: EvaluateSettings, folder: Path):
+    from hf_tagger.evaluation.machine import process_state
+    from hf_tagger.evaluation.protocols import Evaluator, open_tagger
+
+    state = process_state()
     tagger = open_tagger(options.model, state.device)
     with state.main_process_first():
         catalog = open_catalog(settings.catalog, folder / "catalog", write=state.is_main_process)
     catalog.schema = replace(catalog.schema, keep=[*catalog.schema.keep, *options.slices])
-    return Evaluator(tagger, catalog, settings.evaluation, settings.loader, state,
-                     settings.catalog.drop_duplicates)
+    return Evaluator(tagger, catalog, settings.evaluation, settings.loader, state, settings.catalog.drop_duplicates)
 
 
-def calibrate(evaluator: Evaluator, settings: EvaluateSettings, model: str) -> dict:
+def calibrate(evaluator, settings: EvaluateSettings, model: str) -> dict:
     """Fits on the validation split under the first protocol, and changes the stored model."""
+    from hf_tagger.evaluation.calibration import fit_calibration, store_attributes, stored_config
+
     stored_config(model)  # what cannot be stored need not be fitted
     if settings.calibration is None:
         raise ConfigError("calibration is null in this configuration: give --calibration.objective f1, say")
@@ -126,17 +103,38 @@ def calibrate(evaluator: Evaluator, settings: EvaluateSettings, model: str) -> d
     return fitted
 
 
-def evaluate(evaluator: Evaluator, options: argparse.Namespace) -> list[ProtocolResult]:
+def evaluate(evaluator, options: argparse.Namespace) -> list:
     """Scores the split under every protocol; the main process returns the results."""
+    from hf_tagger.evaluation.results import ProtocolResult
+
     start = time.perf_counter()
     found = evaluator.predict_each(evaluator.settings.split, evaluator.protocols)
     looks = sum(len(predictions.ids) for predictions in found.values())
     if not evaluator.state.is_main_process:
         return []
     seconds = time.perf_counter() - start
-    print(f"{looks} looks at products under {len(found)} protocols, {looks / seconds:.1f} a second", flush=True)
+    print(f"{looks} looks at products under {len(found)} protocols, {looks / seconds:.1f} a second")
     return [ProtocolResult.of(name, predictions, options.slices, options.resamples)
             for name, predictions in found.items()]
+
+
+def write(folder: Path, about: dict, results: list, evaluator, baselines: dict, options: argparse.Namespace,
+          arguments: list[str]) -> None:
+    from hf_tagger.evaluation.card import write_card
+    from hf_tagger.evaluation.report import ReportData, write_report
+    from hf_tagger.evaluation.results import remarks, write_results
+    from hf_tagger.evaluation.tables import score_table
+
+    write_results(folder, results, about)
+    data = ReportData.of(f"How good is {Path(options.model).name}?", about, results, evaluator.catalog, baselines)
+    write_report(folder, data)
+    if options.card or Path(options.model).is_dir():
+        card = Path(options.card or Path(options.model) / "README.md")
+        write_card(TEMPLATE, card, data, options.model, ["hf_tagger evaluate", *arguments], folder)
+    for remark in remarks(results[0].predictions, results[0].scorer):
+        print(f"note: {remark}")
+    print(score_table({result.name: result.values for result in results}, evaluator.attributes))
+    print(f"written to {folder}")
 
 
 if __name__ == "__main__":
