@@ -29,9 +29,11 @@ import numpy as np
 import torch
 from accelerate.utils import set_seed
 
+from hf_tagger import cli
 from hf_tagger.catalog.strict import ConfigError
-from hf_tagger.evaluation.calibration import CalibrationSettings, fit_calibration
+from hf_tagger.evaluation.calibration import fit_calibration
 from hf_tagger.evaluation.predict import Predictions
+from hf_tagger.evaluation.settings import CalibrationSettings
 from hf_tagger.model.lexical_features import LexicalFeatures
 from hf_tagger.model.lexical_head import LexicalHead
 from hf_tagger.model.logit_fusion import LogitFusion
@@ -43,15 +45,16 @@ from hf_tagger.training.data import TrainingData, read_catalog
 from hf_tagger.training.features import FeatureLoader, store_features
 from hf_tagger.training.folds import stratified_folds
 from hf_tagger.training.frozen_heads import parts_of
-from hf_tagger.training.lexical import LexicalSettings, SparseRows, fit_table
+from hf_tagger.training.lexical import SparseRows, fit_table
 from hf_tagger.training.logit_fusion import fit_logit_fusion
-from hf_tagger.training.loop import NonFiniteLoss, kept_tensors, load_kept
+from hf_tagger.training.loop import kept_tensors, load_kept
 from hf_tagger.training.refit import RefittedHeads
+from hf_tagger.training.settings import LexicalSettings
 from hf_tagger.training.starting_model import fit_feature_scales, new_model, prepare_model
 
 SPLITS = ("train", "validation", "test")
 PARTS = ("out of fold", "validation", "test")
-FOLDS, AXES, RIVAL_VIEWS = 3, 512, 4
+FOLDS, AXES = 3, 512
 SOURCES = ("tag_head", "lexical_head", "kernel_head")
 ALL, RIVAL = "all together", "rival: one logistic regression on all features"
 # Which views of the training products the tag head learns from: view 2 is augmented, but has the words of its tags.
@@ -68,7 +71,7 @@ def _model(**changes) -> Change:
 MECHANISMS: dict[str, tuple[str, Change]] = {
     "name match": ("lexical_head", _model(lexical=lambda model: replace(model.lexical, name_match=False))),
     "words and letters": ("lexical_head", _model(lexical=lambda model: replace(model.lexical, buckets=0))),
-    "a kernel per attribute": ("kernel_head", _model(kernel=lambda model: replace(
+    "a mixture of kernels per attribute": ("kernel_head", _model(kernel=lambda model: replace(
         model.kernel, kernels=model.kernel.kernels[:1]))),
     "masked landmarks": ("kernel_head", _model()),
     "label masking": ("tag_head", _model()),
@@ -123,34 +126,28 @@ class Bench:
         return RefittedHeads(run, Batches(data, model, processor), plain, other)
 
 
-def main(arguments: list[str]) -> int:
+@cli.recipe
+def main(arguments: list[str]) -> None:
     options, overrides = parse(arguments)
     folder = Path(options.output_dir)
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / "ablation.json"
     found = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
-    try:
-        for config in options.configs:
-            name = Path(config).stem
-            seeds = [seed for seed in options.seeds if str(seed) not in found.get(name, {})]
-            with tempfile.TemporaryDirectory(prefix="features-") as features:
-                bench = None
-                for seed in seeds:
+    for config in options.configs:
+        name, bench = Path(config).stem, None
+        with tempfile.TemporaryDirectory(prefix="features-") as features:
+            for seed in options.seeds:
+                if str(seed) not in found.get(name, {}):
                     bench = bench or look(config, [*overrides, "--output_dir", str(folder / name)], Path(features))
                     found.setdefault(name, {})[str(seed)] = ablate(bench, seed)
                     path.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
                     (folder / "ablation.md").write_text(report(found), encoding="utf-8")
-    except (ConfigError, NonFiniteLoss) as error:
-        print(f"ablate: {error}", file=sys.stderr)
-        return 2
     print(report(found))
-    return 0
 
 
 def parse(arguments: list[str]) -> tuple[argparse.Namespace, list[str]]:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False)
-    parser.add_argument("configs", nargs="+", help="YAML files of recipes/finetune.py")
+    parser = cli.parser(__doc__)
+    parser.add_argument("configs", nargs="+", help="YAML files of `hf_tagger finetune`")
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
     parser.add_argument("--output_dir", default="runs/ablation")
     return parser.parse_known_args(arguments)
