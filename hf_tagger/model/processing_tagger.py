@@ -124,15 +124,17 @@ class TaggerProcessor(ProcessorMixin):
             raise ValueError("a product needs text or a photo: pass text=, images= or both")
         if text is not None and images is not None and len(text) != len(images):
             raise ValueError(f"{len(text)} texts for {len(images)} products' images")
-        count = len(images if text is None else text)
-        photos = [[self.pixels(photo) for photo in row] for row in images] if self.reads_images and images else []
-        return BatchFeature(self.collate(text or [None] * count, photos or [()] * count))
+        texts = [None] * len(images) if text is None else text
+        photos = [[]] * len(texts)
+        if images is not None and self.reads_images:
+            photos = [[self.pixels(photo) for photo in row] for row in images]
+        return BatchFeature(self.collate(texts, photos))
 
     def collate(self, texts: Sequence[str | None], photos: Sequence[Sequence[np.ndarray]]) -> dict[str, torch.Tensor]:
         """As `__call__`, of photos that `pixels` has resized."""
         photo_format = {"size": self.image_size, "mean": self.image_processor.image_mean,
                         "std": self.image_processor.image_std} if self.reads_images else None
-        batch = collate(texts, photos, self._encode if self.reads_text else None, photo_format, self._lexical_features)
+        batch = collate(texts, photos, self.encode if self.reads_text else None, photo_format, self._lexical_features)
         return {name: torch.from_numpy(array) for name, array in batch.items()}
 
     def lexical_features(self, texts: Sequence[str | None]) -> dict[str, torch.Tensor]:
@@ -141,10 +143,11 @@ class TaggerProcessor(ProcessorMixin):
         return {name: torch.from_numpy(array) for name, array in found.items()}
 
     def tokenize(self, texts: Sequence[str | None]) -> dict[str, torch.Tensor]:
-        """`input_ids`, `attention_mask` int64 [B, L] of texts, none of which may be there."""
-        return {name: torch.from_numpy(array) for name, array in tokenize(texts, self._encode).items()}
+        """`input_ids`, `attention_mask` int64 [B, L] of texts, each of which may be None."""
+        return {name: torch.from_numpy(array) for name, array in tokenize(texts, self.encode).items()}
 
-    def _encode(self, texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
+    def encode(self, texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
+        """Token ids and attention mask [B, L] of texts, the prefix before each, cut and padded."""
         encoded = self.tokenizer([self.text_prefix + text for text in texts], truncation=True, padding=True,
                                  max_length=self.max_length, return_tensors="np")
         return encoded["input_ids"], encoded["attention_mask"]

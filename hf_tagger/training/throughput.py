@@ -115,11 +115,10 @@ def train_plainly(run: RunContext, training: Training, phase: PhaseSettings, loa
 
 
 class PlainProcessor(TaggerProcessor):
-    def tokenize(self, text):
-        encoded = self.tokenizer([self.text_prefix + (item or "") for item in text], truncation=True,
-                                 padding="max_length", max_length=self.max_length, return_tensors="pt")
-        there = torch.tensor([[bool(item)] for item in text])
-        return {"input_ids": encoded["input_ids"], "attention_mask": encoded["attention_mask"] * there}
+    def encode(self, texts):
+        encoded = self.tokenizer([self.text_prefix + text for text in texts], truncation=True, padding="max_length",
+                                 max_length=self.max_length, return_tensors="np")
+        return encoded["input_ids"], encoded["attention_mask"]
 
     def pixels(self, image, **options):
         height, width = self.image_size

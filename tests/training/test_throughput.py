@@ -56,7 +56,7 @@ def test_a_step_lasts_from_its_batch_to_the_next():
 def test_plain_processor_pads_to_128_tokens_and_decodes_whole_photos():
     tiny = tiny_processor()
     plain = PlainProcessor(tiny.image_processor, tiny.tokenizer, text_prefix="new ", max_length=128)
-    batch = plain.tokenize(["red mug", None])
+    batch = plain.collate(["red mug", None], [[], []])
     assert batch["input_ids"].shape == (2, 128) and batch["attention_mask"].sum(1).tolist() == [3, 0]
     photo = Image.fromarray(np.random.default_rng(0).integers(0, 256, (256, 256, 3), np.uint8)).resize((1024, 1024))
     file = io.BytesIO()
