@@ -8,7 +8,7 @@ import importlib
 import sys
 from importlib.abc import MetaPathFinder
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 class UserError(Exception):
     """What whoever started a program can mend: recipes print it as one line and end with `exit_status`."""

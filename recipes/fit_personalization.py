@@ -69,6 +69,7 @@ def main(arguments: list[str]) -> None:
         stored = json.loads(config.read_text(encoding="utf-8"))
         stored["personalization"] = tagger.model.config.personalization
         config.write_text(json.dumps(stored, indent=2, sort_keys=True, ensure_ascii=False) + "\n", encoding="utf-8")
+        tagger.save_code(config.parent)
         print("stored in", config)
     text = json.dumps(result | {"machine": describe_machine()}, indent=1, ensure_ascii=False)
     (folder / "personalization.json").write_text(text + "\n", encoding="utf-8")
@@ -97,7 +98,7 @@ def planted(settings: EvaluateSettings, ids: list[str], attributes: list[dict]) 
 
 def fit(tagger, path: str | Path, ids: list[str], tags, seed: int) -> dict:
     from hf_tagger.feedback.interactions import read_interactions
-    from hf_tagger.model.personalization import tag_vectors
+    from hf_tagger.model.reranking import tag_vectors
     from hf_tagger.training.personalization import fit_personalization
 
     model = tagger.model
@@ -118,7 +119,7 @@ def measure(tagger, seen: dict, ids: list[str], tags, truth: np.ndarray, shopper
     import torch
 
     from hf_tagger.feedback.shoppers import ndcg
-    from hf_tagger.model.personalization import shopper_profile
+    from hf_tagger.model.reranking import shopper_profile
 
     entries = [(entry["name"], tag) for entry in tagger.model.config.attributes for tag in entry["tags"]]
     column = {entry: place for place, entry in enumerate(entries)}

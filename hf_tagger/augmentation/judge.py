@@ -9,7 +9,7 @@ from torch import Tensor
 from hf_tagger.augmentation.vectors import TaggedVectors
 from hf_tagger.catalog.collate import UNKNOWN
 from hf_tagger.evaluation.progress import progress_bar
-from hf_tagger.model.critic import TagSetCritic
+from hf_tagger.model.reranking import TagSetCritic
 
 
 def train_judge(data: TaggedVectors, slices: list[slice], tag_embeddings: Tensor, scores: Callable[[Tensor], Tensor],

@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 from hf_tagger.catalog.free_form import TargetSettings
 from hf_tagger.model.configuration_tagger import TaggerConfig
-from hf_tagger.model.generation import EOS, SEPARATOR
+from hf_tagger.model.saving import EOS, SEPARATOR
 
 FreeForm = dict[str, list[str] | None]
 

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from hf_tagger.deployment.engines import Engine
+from hf_tagger.model.handler import decode_product
 from hf_tagger.model.products import ProductError
-from hf_tagger.model.request import decode_product
 
 WAIT_SECONDS = 0.005
 

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
-from hf_tagger.model.request import CLOSED_PARAMETERS, PARAMETERS
+from hf_tagger.model.handler import CLOSED_PARAMETERS, PARAMETERS
 from hf_tagger.runtime import TAGGER, OnnxTagger
 
 

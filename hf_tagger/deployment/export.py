@@ -14,8 +14,9 @@ from hf_tagger.deployment.export_decoder import export_decoder, label_vectors, p
 from hf_tagger.model.lexical_features import NAME_FEATURES
 from hf_tagger.model.modeling_tagger import TaggerModel
 from hf_tagger.model.processing_tagger import TaggerProcessor
+from hf_tagger.model.saving import FORMAT
 from hf_tagger.model.towers import TowerFeatures
-from hf_tagger.runtime import FORMAT, MODEL, TAGGER, TOKENIZER, file_fingerprint
+from hf_tagger.runtime import MODEL, TAGGER, TOKENIZER, file_fingerprint
 from hf_tagger.runtime.decoder import DECODER, MEMORY, STATES, TAG_TOKENIZER
 
 OPSET = 23  # the first in which attention is one operator

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from hf_tagger.model.request import MAX_CHARACTERS
+from hf_tagger.model.handler import MAX_CHARACTERS
 
 _TEXT = {"type": "string", "maxLength": MAX_CHARACTERS}
 _PHOTO = {"type": "string", "description": "base64 of a JPEG, PNG, WebP ...; a URL where the server allows these"}

@@ -24,8 +24,8 @@ from hf_tagger.deployment.batcher import Batcher, Overloaded
 from hf_tagger.deployment.engines import Engine
 from hf_tagger.deployment.openapi import describe_tags
 from hf_tagger.deployment.server_metrics import ServerMetrics
+from hf_tagger.model.handler import RequestError, read_request
 from hf_tagger.model.products import ProductError
-from hf_tagger.model.request import RequestError, read_request
 
 PATH = "/tags"
 BODY_SECONDS = 30.0  # for a client to send its request

@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 import datasets
 import evaluate
 
-from hf_tagger.model.tag_writing import fold
+from hf_tagger.model.decisions import fold
 
 TAGS = datasets.Sequence(datasets.Value("string"))
 FEW, RATIOS = 5, ("precision", "recall", "f1")

@@ -14,9 +14,11 @@ from hf_tagger.catalog.collate import Collator
 from hf_tagger.catalog.loader import CatalogLoader
 from hf_tagger.catalog.settings import LoaderSettings
 from hf_tagger.catalog.stream import Catalog
+from hf_tagger.catalog.strict import ConfigError
 from hf_tagger.evaluation.predict import Predictions, predict_each
 from hf_tagger.evaluation.progress import progress_bar
 from hf_tagger.evaluation.settings import EvaluationSettings, Protocol, check_model
+from hf_tagger.model.saving import FormatError
 
 
 def seen_through(catalog: Catalog, protocol: Protocol | None) -> Catalog:
@@ -107,6 +109,9 @@ class Evaluator:
 
 
 def open_tagger(model: str, device: torch.device) -> Pipeline:
-    """The pipeline of a model folder, adapter folder or Hub id. Raises ConfigError where there is none."""
+    """The pipeline of a model folder, adapter folder or Hub id. Raises ConfigError where none can be opened."""
     check_model(model)
-    return pipeline("product-tagging", model=model, device=device)
+    try:
+        return pipeline("product-tagging", model=model, device=device)
+    except FormatError as error:
+        raise ConfigError(str(error)) from error

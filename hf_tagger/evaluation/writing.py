@@ -8,7 +8,7 @@ from accelerate.utils import gather_object
 
 from hf_tagger.evaluation.free_form import score_free_form
 from hf_tagger.evaluation.predict import outputs_of
-from hf_tagger.model.free_form import FreeFormTagger
+from hf_tagger.model.decoder import FreeFormTagger
 
 
 @dataclass

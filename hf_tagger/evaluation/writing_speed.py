@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from transformers import LogitsProcessorList, pipeline
 
-from hf_tagger.model.free_form import TagLogitsProcessor
+from hf_tagger.model.decoder import TagLogitsProcessor
 from hf_tagger.model.generation import TagPrior, TagRules, TagTrie
 
 

@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from hf_tagger.feedback.interactions import Interactions
-from hf_tagger.model.personalization import DAY
+from hf_tagger.model.reranking import DAY
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ from huggingface_hub.dataclasses import strict
 from transformers import AutoConfig, BartConfig, PreTrainedConfig
 from transformers.configuration_utils import SubConfigSpec
 
-from .generation import BOS, EOS, PAD, SEPARATOR, control_id, first_control_id
+from .saving import BOS, EOS, FORMAT, PAD, SEPARATOR, TRAIN_AGAIN, check_format, control_id, first_control_id
 
 FUSION_NAMES = ("concat", "attention", "late")
 DECODER_DEFAULTS = {
@@ -86,6 +86,7 @@ class TaggerConfig(PreTrainedConfig):
             beside its own where it writes closed tags only; `calibration` ([slope, intercept] from a tag's mean
             log-probability to the log-odds that it is right; None: not calibrated), `min_score` of a tag that is
             listed, and `merge_similarity`, the cosine from which two tags are near-duplicates.
+        format_version: of the saved model, see `saving.py`.
     """
 
     model_type = "product-tagger"
@@ -124,6 +125,14 @@ class TaggerConfig(PreTrainedConfig):
     modality_dropout: dict[str, float] | None = None
     decoder: dict[str, Any] | None = None
     initializer_range: float = 0.02
+    format_version: int = FORMAT
+
+    @classmethod
+    def from_dict(cls, config_dict, **kwargs):
+        """As every configuration's. Raises ValueError for one saved in another format."""
+        place = kwargs.get("name_or_path") or config_dict.get("_name_or_path") or "this model"
+        check_format(config_dict.get("format_version"), place, TRAIN_AGAIN)
+        return super().from_dict(config_dict, **kwargs)
 
     def __post_init__(self, **kwargs):
         # In a process that has hf_tagger installed, the task is registered in code; the copy of the task's description

@@ -1,4 +1,5 @@
-"""From logits to tags: calibrated probabilities, thresholds, abstention, hierarchies, as the config's attributes say.
+"""From logits to tags: calibrated probabilities, thresholds, abstention, hierarchies, as the config's attributes say;
+and the list that a product gets.
 
 All of it is plain data in an entry of `TaggerConfig.attributes`, fitted on validation products
 (`hf_tagger/evaluation/calibration.py`) and optional:
@@ -11,7 +12,9 @@ All of it is plain data in an entry of `TaggerConfig.attributes`, fitted on vali
 In numpy: the model, the exported runtime and evaluation decide by the same lines.
 """
 
+import unicodedata
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
@@ -103,3 +106,27 @@ def grown(attribute: dict, new: Sequence[str]) -> dict:
 
 def _with_means(values: Sequence[float], more: int) -> list[float]:
     return [*values, *[sum(values) / len(values)] * more]
+
+
+def list_tags(entries: Sequence[dict], scores: Sequence[float], chosen: Sequence[bool], threshold: float | None = None,
+              attributes: Sequence[str] | None = None) -> list[dict[str, Any]]:
+    """The closed tags of one product, in config order, from its scores and the model's own choice, [T] each."""
+    tags = [(tag, entry["name"]) for entry in entries for tag in entry["tags"]]
+    return [
+        {"label": tag, "score": score, "attribute": name, "source": "vocabulary"}
+        for (tag, name), score, wanted in zip(tags, scores, chosen, strict=True)
+        if (wanted if threshold is None else score >= threshold) and (attributes is None or name in attributes)
+    ]
+
+
+def best_first(listed: list[dict[str, Any]], written: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The closed tags listed of a product and those written of it, by score; a written one that is among the closed
+    tags is not listed again."""
+    there = {fold(tag["label"]) for tag in listed}
+    return sorted([*listed, *(tag for tag in written if fold(tag["label"]) not in there)],
+                  key=lambda tag: -tag["score"])
+
+
+def fold(label: str) -> str:
+    """What two spellings of one tag share: NFKC, case and spaces apart."""
+    return " ".join(unicodedata.normalize("NFKC", label).casefold().split())

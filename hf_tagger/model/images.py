@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
-from .urls import FetchError, fetch
+from .saving import part
 
 # Pillow's other readers are never tried: some start external programs (EPS) and none holds product photos.
 Image.init()
@@ -94,10 +94,7 @@ def load_image(
             raise ImageError(
                 "url_refused", f"{name}: URLs are fetched only with allow_urls=True; pass a path or bytes, or set it"
             )
-        try:
-            file = _bytes_file(fetch(source, allow_private_addresses, max_bytes, timeout), name)
-        except FetchError as error:
-            raise ImageError(error.reason, str(error)) from error
+        file = _bytes_file(_fetch(source, allow_private_addresses, max_bytes, timeout), name)
     elif isinstance(source, (str, os.PathLike)):
         name = repr(os.fspath(source))
         file = _open_path(source, root)
@@ -137,6 +134,17 @@ def stack_photos(photos, size, mean, std):
         np.subtract(photos[row][column].transpose(2, 0, 1), mean, out=values[row, column])
         values[row, column] /= std
     return {"pixel_values": values, "pixel_mask": mask}
+
+
+def _fetch(url, *options):
+    try:
+        urls = part("urls", "fetching photos")
+    except ImportError as error:
+        raise ImageError("url_refused", f"{url!r}: {error}; or pass a path or bytes") from error
+    try:
+        return urls.fetch(url, *options)
+    except urls.FetchError as error:
+        raise ImageError(error.reason, str(error)) from error
 
 
 def _undecoded(source):

@@ -1,7 +1,9 @@
 """`TaggerModel`: a text tower and a vision tower, fused once, scored against every closed tag."""
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 from torch import nn
@@ -12,10 +14,10 @@ from transformers.utils import ModelOutput
 
 from .configuration_tagger import TaggerConfig
 from .decisions import grown, predicted_tags, tag_scores
-from .decoder import DecoderMemory, TagDecoder, name_pieces, shift_right
 from .kernel_head import KernelHead, feature_blocks
 from .lexical_head import LexicalHead
 from .logit_fusion import LogitFusion
+from .saving import carry, let_others_read, part
 from .tag_head import LinearHead, NameHead, candidate_attributes
 from .towers import (
     IMAGE,
@@ -27,6 +29,8 @@ from .towers import (
     TowerFeatures,
     pool_tokens,
 )
+
+HUB_OPTIONS = ("repo_id", "commit_message", "commit_description", "private", "revision", "create_pr", "tags")
 
 
 @dataclass
@@ -90,8 +94,9 @@ class TaggerModel(PreTrainedModel, GenerationMixin):
             self.kernel_head = KernelHead(config, blocks)
         self.logit_fusion = LogitFusion(config.attributes, len(config.sources))
         self.register_buffer("candidate_attribute", candidate_attributes(config))
-        self.decoder_memory = DecoderMemory(config) if config.decoder else None
-        self.decoder = TagDecoder(config) if config.decoder else None
+        self.decoder_memory = self.decoder = None
+        if config.decoder:
+            self._build_decoder()
         self.post_init()
 
     @torch.no_grad()
@@ -147,7 +152,8 @@ class TaggerModel(PreTrainedModel, GenerationMixin):
         head's alone.
         """
         if labels is not None and decoder_input_ids is None:
-            decoder_input_ids, use_cache = shift_right(labels), False
+            self._check_decoder()
+            decoder_input_ids, use_cache = self.decoder.shift_right(labels), False
         if encoder_outputs is not None:
             return TaggerOutput(**self._decode(encoder_outputs, decoder_input_ids, decoder_attention_mask, cache,
                                                use_cache))
@@ -191,6 +197,18 @@ class TaggerModel(PreTrainedModel, GenerationMixin):
             raise ValueError("this model has no decoder to write free-form tags with: add one with recipes/finetune.py "
                              "and recipes/configs/add_decoder.yaml, or train with `model.decoder` in the configuration")
 
+    def save_pretrained(self, save_directory, is_main_process: bool = True, *, push_to_hub: bool = False, **kwargs):
+        """As every model's; the decoder's code is saved along only where the model has one."""
+        hub = {name: kwargs.pop(name) for name in HUB_OPTIONS if name in kwargs}
+        super().save_pretrained(save_directory, is_main_process, **kwargs)
+        if not is_main_process or not os.path.isdir(save_directory):
+            return
+        if self._auto_class is not None:
+            carry(self, save_directory, ["decoder"] if self.decoder is not None else [])
+        let_others_read(*Path(save_directory).glob("*.safetensors"))
+        if push_to_hub:
+            self.push_to_hub(hub.pop("repo_id", Path(save_directory).name), token=kwargs.get("token"), **hub)
+
     @torch.no_grad()
     def generate(self, input_ids=None, attention_mask=None, pixel_values=None, pixel_mask=None, encoder_outputs=None,
                  **kwargs):
@@ -226,15 +244,16 @@ class TaggerModel(PreTrainedModel, GenerationMixin):
         if self.decoder is not None:
             raise ValueError("this model has a decoder already")
         self.config.set_decoder(decoder)
-        self.decoder_memory = DecoderMemory(self.config).to(self.device, self.dtype)
-        self.decoder = TagDecoder(self.config).to(self.device, self.dtype)
+        self._build_decoder()
+        self.decoder_memory.to(self.device, self.dtype)
+        self.decoder.to(self.device, self.dtype)
         self.generation_config = GenerationConfig.from_model_config(self.config)
-        self._tell_tags(tag_tokenizer)
+        self.decoder_memory.set_tags(self.config, tag_tokenizer)
 
-    def _tell_tags(self, tag_tokenizer) -> None:
-        tags = [tag for attribute in self.config.attributes for tag in attribute["tags"]]
-        self.decoder_memory.tag_pieces = name_pieces(tags, tag_tokenizer).to(self.device)
-        self.decoder_memory.slices = [(where.start, where.stop) for where in self.config.attribute_slices().values()]
+    def _build_decoder(self) -> None:
+        decoder = part("decoder", "a model with a decoder")
+        self.decoder_memory = decoder.DecoderMemory(self.config)
+        self.decoder = decoder.TagDecoder(self.config)
 
     def fuse(self, encoded: TaggerEncoderOutput, encoder_logits: torch.Tensor,
              lexical: tuple[torch.Tensor | None, ...]) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
@@ -346,7 +365,7 @@ class TaggerModel(PreTrainedModel, GenerationMixin):
         if self.kernel_head is not None:
             self.kernel_head.grow(order, self.candidate_attribute)
         if self.decoder is not None:
-            self._tell_tags(processor.tag_tokenizer)
+            self.decoder_memory.set_tags(self.config, processor.tag_tokenizer)
 
 
 __all__ = ["TaggerModel"]

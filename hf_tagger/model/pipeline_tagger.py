@@ -5,20 +5,27 @@ import math
 import os
 import shutil
 from functools import cached_property, partial
+from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from transformers import GenerationConfig, Pipeline
 from transformers.utils import cached_file, is_peft_available
 
-from .critic import TagSetCritic
-from .free_form import FreeFormTagger
-from .personalization import ShopperProfile, read_events, shopper_profile
-from .products import NO_RECOGNIZER, ProductError, check_options, is_stream, list_tags, read_product, tag_stream
-from .request import answer_request
-from .speech import AudioError, Recognizers, transcribe
-from .tag_writing import FREE_FORM_OPTIONS, best_first, check_free_form, check_needless
+from .decisions import best_first, list_tags
+from .products import (
+    FREE_FORM_OPTIONS,
+    NO_RECOGNIZER,
+    ProductError,
+    check_free_form,
+    check_needless,
+    check_options,
+    is_stream,
+    read_product,
+    tag_stream,
+)
+from .saving import carry, let_others_read, part
 from .text import did_you_mean
 
 OPTIONS = (
@@ -87,8 +94,7 @@ class ProductTaggingPipeline(Pipeline):
         _merge_adapters(self.model)
         config = self.model.config
         self._modalities = config.text_config is not None, config.vision_config is not None
-        self._free_form: FreeFormTagger | None = None
-        self._recognizers = Recognizers(self.device)
+        self._free_form, self._recognizers = None, {}
         self._onnx = None if backend == "torch" else self._open_exported(backend)
 
     def _open_exported(self, backend: str):
@@ -110,21 +116,35 @@ class ProductTaggingPipeline(Pipeline):
         wanted = self.model.dtype == torch.float32 and bf16_is_fast(self.device)
         return torch.autocast(self.device.type, torch.bfloat16, enabled=wanted)
 
-    def save_pretrained(self, save_directory: str | os.PathLike, handler: bool = False, **kwargs):
+    def save_pretrained(self, save_directory: str | os.PathLike, handler: bool = False,
+                        critic: torch.nn.Module | None = None, **kwargs):
         """Saves the model, its processor and the code of both: all that the pipeline needs.
 
         Args:
             handler: also save `handler.py`, by which Hugging Face Inference Endpoints run the model. One beside the
                 model that the pipeline was opened from is saved anyway.
+            critic: a `TagSetCritic` to be saved beside the model; default: the one beside the model opened.
         """
         super().save_pretrained(save_directory, **kwargs)
         self.processor.save_pretrained(save_directory)
-        here = os.path.join(os.path.dirname(__file__), HANDLER)
-        wanted = (handler or self._push_handler) and os.path.exists(here)
-        for name, source in ((CRITIC, self._file_beside(CRITIC)),
-                             (HANDLER, here if wanted else self._file_beside(HANDLER))):
-            if source and not os.path.exists(os.path.join(save_directory, name)):
-                shutil.copyfile(source, os.path.join(save_directory, name))
+        path, source = Path(save_directory, CRITIC), self._file_beside(CRITIC)
+        if critic is not None:
+            save_file({name: tensor.cpu().contiguous() for name, tensor in critic.state_dict().items()}, path)
+            let_others_read(path)
+        elif source and not path.exists():
+            shutil.copyfile(source, path)
+        self.save_code(save_directory, handler)
+
+    def save_code(self, folder: str | os.PathLike, handler: bool = False) -> None:
+        """Saves the pipeline's own code for what the model in `folder` has: decoder, critic, shoppers, speech."""
+        config, handler = self.model.config, handler or self._push_handler
+        own = None if handler else self._file_beside(HANDLER)
+        own = Path(own).read_bytes() if own else None
+        used = {"decoder": config.decoder, "reranking": config.personalization or Path(folder, CRITIC).exists(),
+                "speech": config.speech, "handler": handler or own}
+        carry(self, folder, [name for name, wanted in used.items() if wanted])
+        if own:
+            Path(folder, HANDLER).write_bytes(own)
 
     def push_to_hub(self, *args, handler: bool = False, **kwargs):
         """As every `push_to_hub` of transformers; `handler` as in `save_pretrained`."""
@@ -141,7 +161,7 @@ class ProductTaggingPipeline(Pipeline):
         stored = (self._preprocess_params, self._forward_params, self._postprocess_params)
         parameters = [{**old, **new} for old, new in zip(stored, parameters, strict=True)]
         history = parameters[2].pop("user_history", None)
-        if isinstance(history, ShopperProfile) or history:
+        if history:
             parameters[2]["profile"] = self.user_profile(history)
         if isinstance(inputs, list | tuple):
             return list(self.get_iterator(inputs, num_workers, batch_size, *parameters))
@@ -151,23 +171,24 @@ class ProductTaggingPipeline(Pipeline):
 
     def answer(self, request: dict[str, Any]) -> list | dict[str, str]:
         """The tags that a decoded JSON request asks for, see `request`: what `handler.py` calls."""
-        return answer_request(self, request)
+        return part("handler", "answering requests").answer_request(self, request)
 
-    def user_profile(self, history) -> ShopperProfile:
-        """What `user_history` amounts to, to be used for several calls, or kept with `save`.
+    def user_profile(self, history):
+        """What `user_history` amounts to, a `ShopperProfile`, to be used for several calls, or kept with its `save`.
 
         Raises ValueError for an entry that is not understood or a model without a fitted gate, and `ProductError` for
         a product that cannot be read, unless the pipeline skips those.
         """
-        if isinstance(history, ShopperProfile):
+        reranking = part("reranking", "user_history")
+        if isinstance(history, reranking.ShopperProfile):
             return history
-        events = read_events(history)
+        events = reranking.read_events(history)
         products = [event for event in events if "product" in event]
         plain = {"top_k": None, "threshold": None, "attributes": None, "free_form": False, "user_history": None}
         tagged = self([event["product"] for event in products], **plain) if products else []
         for event, tags in zip(products, tagged, strict=True):
             event["tags"] = [] if isinstance(tags, dict) else tags
-        return shopper_profile(self.model, events)
+        return reranking.shopper_profile(self.model, events)
 
     def _sanitize_parameters(self, **options):
         generation = {name: value for name, value in options.items() if name in GENERATION_OPTIONS}
@@ -237,9 +258,12 @@ class ProductTaggingPipeline(Pipeline):
         speech = speech or self.model.config.speech
         if speech is None:
             raise ProductError(NO_RECOGNIZER)
+        hearing = part("speech", "a spoken description")
         try:
-            return transcribe(self._recognizers.open(speech) if isinstance(speech, str) else speech, audio)
-        except AudioError as error:
+            if isinstance(speech, str):
+                speech = hearing.open_recognizer(speech, self.device, self._recognizers)
+            return hearing.transcribe(speech, audio)
+        except hearing.AudioError as error:
             raise ProductError(f"audio: {error}") from error
 
     def collate(self, products):
@@ -252,8 +276,8 @@ class ProductTaggingPipeline(Pipeline):
                                       [product["photos"] for product in products])
 
     @cached_property
-    def critic(self) -> TagSetCritic:
-        """The critic of tag sets saved beside the model.
+    def critic(self) -> torch.nn.Module:
+        """The critic of tag sets saved beside the model, a `TagSetCritic`.
 
         Raises ValueError where there is none.
         """
@@ -262,7 +286,8 @@ class ProductTaggingPipeline(Pipeline):
             place = self.model.name_or_path or "the model"
             raise ValueError(f"critic=True needs {CRITIC}, and there is none beside {place}: train with "
                              "augmentation.critic, or leave the option out")
-        return TagSetCritic.from_tensors(load_file(path)).to(self.device)
+        critic = part("reranking", "a critic of tag sets").TagSetCritic
+        return critic.from_tensors(load_file(path)).to(self.device)
 
     @property
     def has_critic(self) -> bool:
@@ -288,7 +313,8 @@ class ProductTaggingPipeline(Pipeline):
             scores = self.model.tag_scores(output.tag_logits, output.none_logits)
             written = [[] for _ in scores]
             if free_form:
-                self._free_form = self._free_form or FreeFormTagger(self.model, self.processor)
+                self._free_form = self._free_form or part("decoder", "free_form").FreeFormTagger(
+                    self.model, self.processor)
                 written = self._free_form(
                     output.memory, [language or own for own in languages], scores.float().cpu().numpy(), attributes,
                     min_score=threshold if min_score is None else min_score, **options, **(generation or {}))

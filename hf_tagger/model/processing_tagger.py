@@ -13,6 +13,7 @@ from transformers.processing_utils import ProcessorMixin
 from .images import read_pixels
 from .lexical_features import LexicalFeatures
 from .products import collate, tokenize
+from .saving import FORMAT, TRAIN_AGAIN, check_format
 
 TAG_TOKENIZER = "tag_tokenizer"
 HUB_OPTIONS = ("cache_dir", "force_download", "local_files_only", "token", "revision")
@@ -29,6 +30,7 @@ class TaggerProcessor(ProcessorMixin):
         modalities: of "text" and "image", those that the model reads; default: those a part is given for.
         lexical: arguments of the `LexicalFeatures` that the model's lexical head reads; None: it has none.
         writes_tags: whether a tag tokenizer is saved beside the other parts, in the folder `tag_tokenizer`.
+        format_version: of the saved processor, see `saving.py`.
 
     `tag_tokenizer` is what a decoder's tokens mean, None for a model without one.
     """
@@ -42,6 +44,7 @@ class TaggerProcessor(ProcessorMixin):
         modalities: Sequence[str] | None = None,
         lexical: dict[str, Any] | None = None,
         writes_tags: bool = False,
+        format_version: int = FORMAT,
         **kwargs,
     ):
         self.text_prefix = text_prefix
@@ -53,7 +56,7 @@ class TaggerProcessor(ProcessorMixin):
         tokenizer = _no_tokenizer() if tokenizer is None else tokenizer
         super().__init__(image_processor, tokenizer, **kwargs)
         self.set_lexical(lexical)
-        self.writes_tags = writes_tags
+        self.writes_tags, self.format_version = writes_tags, format_version
         self.tag_tokenizer = None
 
     def set_lexical(self, lexical: dict[str, Any] | None) -> None:
@@ -79,6 +82,13 @@ class TaggerProcessor(ProcessorMixin):
                 pretrained_model_name_or_path, subfolder=subfolder, **where)
             processor.set_tag_tokenizer(tag_tokenizer)
         return processor
+
+    @classmethod
+    def get_processor_dict(cls, pretrained_model_name_or_path, **kwargs):
+        """As every processor's. Raises ValueError for one saved in another format."""
+        found, kwargs = super().get_processor_dict(pretrained_model_name_or_path, **kwargs)
+        check_format(found.get("format_version"), pretrained_model_name_or_path, TRAIN_AGAIN)
+        return found, kwargs
 
     @property
     def reads_text(self) -> bool:

@@ -1,4 +1,4 @@
-"""What goes into a tagger and what comes out, the same for every backend: standard library, Pillow and numpy only."""
+"""What goes into a tagger, products and options, for every backend alike: standard library, Pillow and numpy only."""
 
 import os
 from collections import deque
@@ -11,6 +11,7 @@ import numpy as np
 from PIL import Image
 
 from .images import ImageError, stack_photos
+from .saving import control_id
 from .text import clean_text, did_you_mean
 
 PRODUCT_KEYS = ("text", "title", "description", "language", "image", "images", "audio")
@@ -18,6 +19,7 @@ NO_RECOGNIZER = (
     'audio needs a speech recogniser: give the pipeline speech="openai/whisper-small", say (a folder or Hub id of any '
     "checkpoint for automatic speech recognition), or name one under `speech` in the model's config.json"
 )
+FREE_FORM_OPTIONS = ("free_form", "language", "constrained", "max_tags", "min_score")
 
 
 class ProductError(ValueError):
@@ -138,15 +140,26 @@ def check_options(options: Mapping[str, Any], allowed: Iterable[str], attributes
         raise ValueError(f'on_error must be "raise" or "skip", got {options["on_error"]!r}')
 
 
-def list_tags(entries: Sequence[dict], scores: Sequence[float], chosen: Sequence[bool], threshold: float | None = None,
-              attributes: Sequence[str] | None = None) -> list[dict[str, Any]]:
-    """The closed tags of one product, in config order, from its scores and the model's own choice, [T] each."""
-    tags = [(tag, entry["name"]) for entry in entries for tag in entry["tags"]]
-    return [
-        {"label": tag, "score": score, "attribute": name, "source": "vocabulary"}
-        for (tag, name), score, wanted in zip(tags, scores, chosen, strict=True)
-        if (wanted if threshold is None else score >= threshold) and (attributes is None or name in attributes)
-    ]
+def check_free_form(options: Mapping[str, Any], decoder: dict[str, Any]) -> None:
+    """Raises ValueError for options of free-form tags out of range, or an attribute or language that the decoder was
+    not trained on."""
+    wanted = options.get("attributes") or ()
+    for name in () if isinstance(wanted, str) else wanted:
+        control_id(decoder, attribute=name)
+    if options.get("language") is not None:
+        control_id(decoder, language=options["language"])
+    max_tags, min_score = options.get("max_tags"), options.get("min_score")
+    if max_tags is not None and (not isinstance(max_tags, int) or max_tags < 1):
+        raise ValueError(f"max_tags must be a whole number from 1, got {max_tags!r}")
+    if min_score is not None and not 0 <= min_score <= 1:
+        raise ValueError(f"min_score is a score between 0 and 1, got {min_score!r}")
+
+
+def check_needless(options: Mapping[str, Any], further: Sequence[str] = ()) -> None:
+    """Raises TypeError for an option of free-form tags, or a `further` one, that is given where none are asked for."""
+    given = [name for name in (*FREE_FORM_OPTIONS[1:], *further) if options.get(name) is not None]
+    if given:
+        raise TypeError(f"{given[0]} is about free-form tags: it needs free_form=True")
 
 
 def tag_stream(inputs, prepare: Callable, tag: Callable, num_workers: int, batch_size: int) -> Iterator:

@@ -18,27 +18,23 @@ MAX_SECONDS = 600
 MAX_BYTES = 200 * 2**20
 INSTALL = "pip install 'hf_tagger[speech]'"
 
+_OPENING = threading.Lock()
+
 
 class AudioError(ValueError):
     """Audio that cannot be heard; the message says what to do."""
 
 
-class Recognizers:
-    """Speech recognisers by the name of their checkpoint (a folder or a Hub id), opened when first asked for."""
-
-    def __init__(self, device):
-        self.device, self._lock = device, threading.Lock()
-        self._opened: dict[str, Pipeline] = {}
-
-    def open(self, name: str) -> Pipeline:
-        with self._lock:
-            if name not in self._opened:
-                try:
-                    self._opened[name] = pipeline("automatic-speech-recognition", model=name, device=self.device)
-                except (OSError, ValueError, KeyError) as error:
-                    raise AudioError(f"no speech recogniser can be opened from {name!r} ({error}): name a folder or "
-                                     "Hub id of a checkpoint for automatic speech recognition") from error
-            return self._opened[name]
+def open_recognizer(name: str, device, opened: dict[str, Pipeline]) -> Pipeline:
+    """The recogniser of a checkpoint (a folder or a Hub id), opened when first asked for and kept in `opened`."""
+    with _OPENING:
+        if name not in opened:
+            try:
+                opened[name] = pipeline("automatic-speech-recognition", model=name, device=device)
+            except (OSError, ValueError, KeyError) as error:
+                raise AudioError(f"no speech recogniser can be opened from {name!r} ({error}): name a folder or Hub id "
+                                 "of a checkpoint for automatic speech recognition") from error
+        return opened[name]
 
 
 def transcribe(recognizer: Pipeline, audio: Any) -> str:
@@ -143,4 +139,4 @@ def _check_length(samples: int, rate: int) -> None:
         raise AudioError(f"the audio lasts {samples / rate:.0f} seconds: cut it to {MAX_SECONDS} at most")
 
 
-__all__ = ["AudioError", "Recognizers", "read_audio", "transcribe"]
+__all__ = ["AudioError", "open_recognizer", "read_audio", "transcribe"]

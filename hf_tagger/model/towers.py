@@ -10,7 +10,8 @@ from transformers.modeling_outputs import BaseModelOutput
 from transformers.utils import ModelOutput
 
 from .configuration_tagger import RecurrentTextConfig, TaggerConfig
-from .fusion import FUSIONS, IMAGE, TEXT
+
+TEXT, IMAGE = 0, 1
 
 GRID_STAGE = -2  # the last one is a few cells wide
 
@@ -80,6 +81,56 @@ class RecurrentTextModel(PreTrainedModel):
         states, _ = nn.utils.rnn.pad_packed_sequence(self.rnn(packed)[0], batch_first=True,
                                                      total_length=input_ids.shape[1])
         return BaseModelOutput(last_hidden_state=states)
+
+
+class ConcatFusion(nn.Module):
+    """A hidden layer over both vectors side by side: the classic of the field."""
+
+    def __init__(self, config: TaggerConfig):
+        super().__init__()
+        width = config.hidden_size
+        self.layers = nn.Sequential(nn.Linear(2 * width, width), nn.GELU(), nn.LayerNorm(width),
+                                    nn.Dropout(config.dropout))
+
+    def forward(self, modality_pooled, present, sequence, mask):
+        return self.layers(modality_pooled.flatten(1)), sequence
+
+
+class AttentionFusion(nn.Module):
+    """Transformer layers over a summary token and the fused sequence; the summary is the pooled vector."""
+
+    def __init__(self, config: TaggerConfig):
+        super().__init__()
+        width = config.hidden_size
+        layer = nn.TransformerEncoderLayer(width, config.fusion_heads, 4 * width, config.dropout, activation="gelu",
+                                           batch_first=True, norm_first=True)
+        self.layers = nn.TransformerEncoder(layer, config.fusion_layers, nn.LayerNorm(width),
+                                            enable_nested_tensor=False)
+        self.summary = nn.Linear(2 * width, width)
+
+    def forward(self, modality_pooled, present, sequence, mask):
+        summary = self.summary(modality_pooled.flatten(1))
+        padding = torch.cat([torch.zeros_like(mask[:, :1]), ~mask], dim=1)
+        states = self.layers(torch.cat([summary[:, None], sequence], dim=1), src_key_padding_mask=padding)
+        return states[:, 0], states[:, 1:]
+
+
+class LateFusion(nn.Module):
+    """The mean of the vectors that are there. The logits are fused in the tag head, attribute by attribute."""
+
+    def __init__(self, config: TaggerConfig):
+        super().__init__()
+        self.dropout = nn.Dropout(config.dropout)
+
+    def forward(self, modality_pooled, present, sequence, mask):
+        weights = present.to(modality_pooled.dtype)[..., None]
+        return self.dropout((modality_pooled * weights).sum(1) / weights.sum(1).clamp(min=1)), sequence
+
+
+# Each takes both pooled vectors [B, 2, H] (proxies stand in for what is missing), which of the two a product has, bool
+# [B, 2], and the sequence of all tokens [B, S, H] with its mask, bool [B, S], or None. It gives a pooled vector [B, H]
+# and a sequence for a decoder to attend to.
+FUSIONS = {"concat": ConcatFusion, "attention": AttentionFusion, "late": LateFusion}
 
 
 class TaggerEncoder(nn.Module):

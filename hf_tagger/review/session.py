@@ -9,7 +9,7 @@ from hf_tagger.catalog.cleaning import clean_tag
 from hf_tagger.feedback.log import VerdictLog
 from hf_tagger.feedback.store import FeedbackError, FeedbackStore
 from hf_tagger.feedback.verdicts import UNDECIDED, Verdict
-from hf_tagger.model.tag_writing import fold
+from hf_tagger.model.decisions import fold
 from hf_tagger.review.predictions import CatalogPredictions, Product
 from hf_tagger.review.queue import Filters, ReviewQueue
 

@@ -1,7 +1,6 @@
 """An exported tagger without torch: `from hf_tagger.runtime import OnnxTagger`."""
 
 from hf_tagger.runtime.tagger import (
-    FORMAT,
     MODEL,
     TAGGER,
     TOKENIZER,
@@ -11,5 +10,5 @@ from hf_tagger.runtime.tagger import (
     model_fingerprint,
 )
 
-__all__ = ["FORMAT", "MODEL", "TAGGER", "TOKENIZER", "ArtefactError", "OnnxTagger", "file_fingerprint",
+__all__ = ["MODEL", "TAGGER", "TOKENIZER", "ArtefactError", "OnnxTagger", "file_fingerprint",
            "model_fingerprint"]

@@ -11,8 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from hf_tagger.model.generation import EOS, PAD, TagRules
-from hf_tagger.model.tag_writing import TagWriter, WrittenTag, written_tags
+from hf_tagger.model.generation import TagRules, TagWriter, WrittenTag, written_tags
+from hf_tagger.model.saving import EOS, PAD
 
 MEMORY, DECODER, TAG_TOKENIZER = "memory.onnx", "decoder.onnx", "tag_tokenizer.json"
 # What the first graph gives beside the logits where there is a decoder, states of the towers that it has.

@@ -20,11 +20,20 @@ from typing import Any
 import numpy as np
 
 from hf_tagger import UserError
-from hf_tagger.model.decisions import predicted_tags, tag_scores
+from hf_tagger.model.decisions import best_first, list_tags, predicted_tags, tag_scores
 from hf_tagger.model.images import read_pixels
 from hf_tagger.model.lexical_features import LexicalFeatures
-from hf_tagger.model.products import check_options, collate, is_stream, list_tags, read_product, tag_stream
-from hf_tagger.model.tag_writing import FREE_FORM_OPTIONS, best_first, check_free_form, check_needless
+from hf_tagger.model.products import (
+    FREE_FORM_OPTIONS,
+    check_free_form,
+    check_needless,
+    check_options,
+    collate,
+    is_stream,
+    read_product,
+    tag_stream,
+)
+from hf_tagger.model.saving import FormatError, check_format
 from hf_tagger.runtime.decoder import SEARCH_OPTIONS, STATES, TAG_TOKENIZER, OnnxWriter, check_greedy
 
 try:
@@ -36,7 +45,6 @@ except ImportError:  # the file also ships with models that nobody runs by it
 TAGGER, MODEL, TOKENIZER = "tagger.json", "model.onnx", "tokenizer.json"
 READING = ("allow_urls", "allow_private_addresses", "on_error")
 OPTIONS = ("top_k", "threshold", "attributes", *READING, *FREE_FORM_OPTIONS)
-FORMAT = 1
 
 
 class ArtefactError(UserError, ValueError):
@@ -53,7 +61,8 @@ class OnnxTagger:
         model: the fingerprint of the model it must have been made from, see `model_fingerprint`; None: any.
 
     Raises:
-        ArtefactError: no exported tagger, a file that is not the one exported, or one made from another model.
+        ArtefactError: no exported tagger, one of another format, a file that is not the one exported, or one made from
+            another model.
     """
 
     def __init__(self, folder: str | Path, threads: int | None = None, model: str | None = None):
@@ -219,9 +228,10 @@ def read_description(folder: Path) -> dict[str, Any]:
         description = json.loads((folder / TAGGER).read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise ArtefactError(f"{folder} is no exported tagger ({error}): write one with recipes/export.py") from error
-    if description.get("format") != FORMAT:
-        raise ArtefactError(f"{folder / TAGGER} has format {description.get('format')!r}, this hf_tagger reads "
-                            f"{FORMAT}: export the model again")
+    try:
+        check_format(description.get("format"), folder / TAGGER, "export the model again")
+    except FormatError as error:
+        raise ArtefactError(str(error)) from error
     if description.get("engine", "onnxruntime") != "onnxruntime":
         raise ArtefactError(f"{folder} was exported for {description['engine']}, which is no longer run: use the "
                             "folders onnx or onnx_int8 beside it, or export the model again")

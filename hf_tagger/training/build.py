@@ -8,9 +8,11 @@ from peft import PeftModel
 from transformers import ViTImageProcessor, set_seed
 
 from hf_tagger.catalog.collate import tower_inputs
+from hf_tagger.catalog.strict import ConfigError
 from hf_tagger.model.configuration_tagger import TaggerConfig
 from hf_tagger.model.modeling_tagger import TaggerModel
 from hf_tagger.model.processing_tagger import TaggerProcessor
+from hf_tagger.model.saving import FormatError
 from hf_tagger.training.arguments import ModelSettings, PhaseSettings
 from hf_tagger.training.backbones import (
     TextBackbone,
@@ -86,8 +88,11 @@ def _useful_kernels(kernels: list[dict[str, float]], text: bool, photos: bool) -
 
 
 def load_model(path: str) -> tuple[TaggerModel, TaggerProcessor]:
-    """A saved tagger, to go on training it."""
-    model = TaggerModel.from_pretrained(path, dtype=torch.float32)
+    """A saved tagger, to go on training it. Raises ConfigError for one of another format."""
+    try:
+        model = TaggerModel.from_pretrained(path, dtype=torch.float32)
+    except FormatError as error:
+        raise ConfigError(str(error)) from error
     return model.to(memory_format=torch.channels_last), TaggerProcessor.from_pretrained(path)
 
 

@@ -10,6 +10,8 @@ from typing import Any
 import torch
 from safetensors.torch import load_file, save_file
 
+from hf_tagger.model.saving import let_others_read
+
 PREFIX = "checkpoint-"
 
 
@@ -36,6 +38,7 @@ def save_checkpoint(folder: Path, step: int, tensors: dict[str, torch.Tensor], p
 def write_safetensors(path: Path, tensors: dict[str, torch.Tensor]) -> None:
     """safetensors refuses tensors that share memory or are not contiguous: store plain copies."""
     save_file({name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}, path)
+    let_others_read(path)
 
 
 def newest_checkpoint(folder: Path) -> Path | None:

@@ -18,6 +18,7 @@ from peft import LoraConfig, PeftModel, get_peft_model
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from hf_tagger.model.saving import let_others_read
 from hf_tagger.training.settings import LoraSettings
 
 TOWERS = ("text_tower", "vision_tower")
@@ -152,6 +153,7 @@ def save_adapter(model: PeftModel, folder: str | Path, base: str | Path) -> int:
         config.base_model_name_or_path = str(base)
     # "auto" would look the base model up on the Hub to see whether its vocabulary has grown.
     model.save_pretrained(folder, save_embedding_layers=False)
+    let_others_read(*Path(folder).glob("*.safetensors"))
     return sum(file.stat().st_size for file in Path(folder).glob("adapter_*"))
 
 

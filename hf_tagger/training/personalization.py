@@ -1,4 +1,4 @@
-"""Fits, on interaction logs, how far a shopper's profile moves a tag: see `hf_tagger/model/personalization.py`.
+"""Fits, on interaction logs, how far a shopper's profile moves a tag: see `hf_tagger/model/reranking.py`.
 
 A log says who met which product and when. Each interaction is taken as a choice among that product and others that
 somebody met (conditional logit, McFadden 1974): those with tags that the shopper's earlier history prefers should be
@@ -15,7 +15,7 @@ from hf_tagger.catalog.strict import ConfigError
 from hf_tagger.evaluation.convex import minimise
 from hf_tagger.feedback.interactions import Interactions
 from hf_tagger.model.decisions import attribute_slices
-from hf_tagger.model.personalization import DAY, affinities
+from hf_tagger.model.reranking import DAY, affinities
 
 HALF_LIVES = (3.0, 10.0, 30.0, 100.0, None)
 PRIORS = (0.5, 2.0, 8.0, 32.0)

@@ -21,9 +21,9 @@ from hf_tagger.augmentation.methods import Augmented, Problem, augment
 from hf_tagger.augmentation.settings import AugmentationSettings
 from hf_tagger.augmentation.vectors import TaggedVectors, VectorFile
 from hf_tagger.evaluation.predict import Predictions, outputs_of
-from hf_tagger.model.critic import TagSetCritic
 from hf_tagger.model.modeling_tagger import TaggerModel
 from hf_tagger.model.processing_tagger import TaggerProcessor
+from hf_tagger.model.reranking import TagSetCritic
 from hf_tagger.training.batches import Batches
 from hf_tagger.training.checkpoint import write_safetensors
 from hf_tagger.training.context import RunContext

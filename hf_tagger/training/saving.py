@@ -12,9 +12,8 @@ import yaml
 from hf_tagger.catalog.vocabulary import Vocabulary
 from hf_tagger.evaluation.calibration import store_attributes
 from hf_tagger.evaluation.machine import describe_machine, package_versions
-from hf_tagger.model.critic import TagSetCritic
-from hf_tagger.model.pipeline_tagger import CRITIC, ProductTaggingPipeline
-from hf_tagger.training.checkpoint import write_safetensors
+from hf_tagger.model.pipeline_tagger import ProductTaggingPipeline
+from hf_tagger.model.reranking import TagSetCritic
 from hf_tagger.training.context import RunContext
 from hf_tagger.training.lora import merge_adapter, save_adapter
 from hf_tagger.training.phases import Training
@@ -36,9 +35,7 @@ def save_run(run: RunContext, training: Training, critic: TagSetCritic | None = 
         if not main:
             return
         # Through the pipeline: the folder then also opens where hf_tagger is not installed.
-        ProductTaggingPipeline(training.model, processor=batches.processor).save_pretrained(run.folder)
-        if critic is not None:
-            write_safetensors(run.folder / CRITIC, critic.state_dict())
+        ProductTaggingPipeline(training.model, processor=batches.processor).save_pretrained(run.folder, critic=critic)
         (run.folder / "training_config.yaml").write_text(
             yaml.safe_dump(run.data, sort_keys=False, allow_unicode=True), encoding="utf-8")
         vocabulary = batches.data.vocabulary

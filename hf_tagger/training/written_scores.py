@@ -10,8 +10,8 @@ from hf_tagger.evaluation.convex import minimise
 from hf_tagger.evaluation.free_form import unique
 from hf_tagger.evaluation.settings import ThresholdSettings
 from hf_tagger.evaluation.writing import Written, write
-from hf_tagger.model.free_form import FreeFormTagger
-from hf_tagger.model.tag_writing import fold
+from hf_tagger.model.decisions import fold
+from hf_tagger.model.decoder import FreeFormTagger
 
 LOWEST = 1e-30
 

@@ -8,7 +8,8 @@ from hf_tagger.catalog.free_form import TargetSettings
 from hf_tagger.catalog.schema import CatalogSchema
 from hf_tagger.catalog.strict import ConfigError, build
 from hf_tagger.catalog.targets import TargetEncoder
-from hf_tagger.model.generation import EOS, split_tags
+from hf_tagger.model.generation import split_tags
+from hf_tagger.model.saving import EOS
 from tests.tiny_tagger import ATTRIBUTES, tiny_model, tiny_processor
 from tests.tiny_writer import add_tiny_decoder
 

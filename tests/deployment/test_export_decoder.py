@@ -14,10 +14,10 @@ from hf_tagger.deployment.export import export_tagger
 from hf_tagger.deployment.quantize import quantize_tagger
 from hf_tagger.evaluation.parity import failure, written_parity
 from hf_tagger.model.configuration_tagger import TaggerConfig
-from hf_tagger.model.free_form import FreeFormTagger
-from hf_tagger.model.generation import EOS
+from hf_tagger.model.decoder import FreeFormTagger
 from hf_tagger.model.modeling_tagger import TaggerModel
 from hf_tagger.model.processing_tagger import TaggerProcessor
+from hf_tagger.model.saving import EOS
 from hf_tagger.runtime import ArtefactError, OnnxTagger, model_fingerprint
 from tests.deployment.test_export import ATTRIBUTES, PRODUCTS, batch_of, bert_tagger
 from tests.tiny_tagger import photo

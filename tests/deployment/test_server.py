@@ -16,7 +16,7 @@ from transformers import pipeline
 import hf_tagger  # noqa: F401 (registers the pipeline)
 from hf_tagger.deployment.engines import ExportedEngine, TorchEngine
 from hf_tagger.deployment.server import create_app
-from hf_tagger.model.request import PARAMETERS, REQUEST_KEYS
+from hf_tagger.model.handler import PARAMETERS, REQUEST_KEYS
 from hf_tagger.runtime import OnnxTagger
 from tests.tiny_tagger import photo, tiny_model, tiny_processor
 from tests.tiny_writer import add_tiny_decoder

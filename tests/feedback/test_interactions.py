@@ -6,7 +6,7 @@ import pytest
 from hf_tagger.catalog.strict import ConfigError
 from hf_tagger.feedback.interactions import read_interactions
 from hf_tagger.feedback.shoppers import ndcg, simulate_shoppers, write_interactions
-from hf_tagger.model.personalization import DAY
+from hf_tagger.model.reranking import DAY
 from tests.feedback.random_tags import random_tags
 
 

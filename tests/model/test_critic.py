@@ -4,8 +4,8 @@ from torch import nn
 from transformers import pipeline
 
 import hf_tagger  # noqa: F401
-from hf_tagger.model.critic import TagSetCritic
 from hf_tagger.model.pipeline_tagger import CRITIC, ProductTaggingPipeline
+from hf_tagger.model.reranking import TagSetCritic
 from hf_tagger.training.checkpoint import write_safetensors
 from tests.tiny_tagger import tiny_model, tiny_processor
 

@@ -1,7 +1,5 @@
 """Free-form tags from end to end: a decoder on the tiny tagger, in every mode of generation, and in the pipeline."""
 
-import math
-import os
 
 import numpy as np
 import pytest
@@ -9,17 +7,15 @@ import torch
 from transformers import AutoModel, AutoProcessor, pipeline
 
 from hf_tagger.evaluation.writing import write
-from hf_tagger.model.free_form import FreeFormTagger
-from hf_tagger.model.generation import BOS, EOS, PAD, SEPARATOR
+from hf_tagger.model.decoder import FreeFormTagger
+from hf_tagger.model.generation import WrittenTag
 from hf_tagger.model.modeling_tagger import TaggerModel
 from hf_tagger.model.pipeline_tagger import ProductTaggingPipeline
-from hf_tagger.model.tag_writing import WrittenTag, written_tags
+from hf_tagger.model.saving import BOS, EOS
 from hf_tagger.training.lora import apply_lora, save_adapter
 from hf_tagger.training.settings import LoraSettings
-from tests.fake_hub import FakeHub
-from tests.model.test_pipeline import run_python
 from tests.tiny_tagger import ATTRIBUTES, photo, tiny_model, tiny_processor
-from tests.tiny_writer import add_tiny_decoder, writing_tagger
+from tests.tiny_writer import writing_tagger
 
 PRODUCTS = [{"title": "red mug", "image": photo("Red", "Mug")}, "blue dress", {"image": photo("Blue", "Mug", seed=13)}]
 
@@ -243,48 +239,3 @@ def test_model_without_decoder_has_none_of_its_parts():
     model = tiny_model()
     assert not [name for name in model.state_dict() if "decoder" in name] and model.config.decoder is None
     assert not model.config.is_encoder_decoder
-
-
-def test_the_hub_and_a_machine_without_the_package_get_decoder_and_tag_tokenizer(folder, tagger, tmp_path):
-    expected = tagger("red mug", free_form=True, language="de")
-    with FakeHub() as hub:
-        environment = hub.env | {"HF_HOME": str(tmp_path / "push"), "PYTHONPATH": os.getcwd()}
-        run_python(PUSH, folder, **environment)
-        assert "tag_tokenizer/tokenizer.json" in hub.repos["shop/tagger"]
-        found = run_python(WITHOUT_THE_PACKAGE, "shop/tagger", **hub.env, HF_HOME=str(tmp_path / "pull"))
-    assert [tag["label"] for tag in found] == [tag["label"] for tag in expected]
-    assert generated([found]) == [{"rot", "Becher"}]
-
-
-PUSH = """
-import sys
-import hf_tagger
-from transformers import pipeline
-pipeline("product-tagging", model=sys.argv[1]).push_to_hub("shop/tagger")
-print("null")
-"""
-
-WITHOUT_THE_PACKAGE = """
-import json, sys
-sys.modules["hf_tagger"] = None
-from transformers import pipeline
-tagger = pipeline("product-tagging", model=sys.argv[1], trust_remote_code=True)
-print(json.dumps(tagger("red mug", free_form=True, language="de")))
-"""
-
-
-def test_a_new_decoder_starts_with_weights_that_fit_its_width():
-    model, processor = tiny_model(), tiny_processor()
-    add_tiny_decoder(model, processor)
-    first = model.decoder.stack.layers[0]
-    for weight in (model.decoder.stack.embed_tokens.weight, first.fc1.weight, first.encoder_attn.v_proj.weight):
-        assert 0.8 < weight.std() * 32 ** 0.5 < 1.2
-
-
-def test_which_tag_comes_next_is_no_doubt_about_it_where_any_order_was_learned():
-    tokens, logs = [7, 8, SEPARATOR, 9, EOS, PAD], [math.log(0.5), 0.0, -0.3, -0.4, 0.0, 0.0]
-    fixed, free = written_tags(tokens, logs), written_tags(tokens, logs, any_order=True)
-    assert [tag.tokens for tag in free] == [tag.tokens for tag in fixed] == [[7, 8], [9]]
-    assert [tag.log_probability for tag in fixed] == pytest.approx([(math.log(0.5) - 0.3) / 3, -0.2])
-    assert [tag.log_probability for tag in free] == pytest.approx([-0.1, -0.2])
-    assert written_tags([7, SEPARATOR, 9, EOS], [0.0] * 4, any_order=True)[0].log_probability == 0.0

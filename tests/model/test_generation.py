@@ -6,8 +6,9 @@ import pytest
 import torch
 from transformers import LogitsProcessorList
 
-from hf_tagger.model.free_form import TagLogitsProcessor
-from hf_tagger.model.generation import BOS, EOS, PAD, SEPARATOR, TagPrior, TagRules, TagTrie, split_tags
+from hf_tagger.model.decoder import TagLogitsProcessor
+from hf_tagger.model.generation import TagPrior, TagRules, TagTrie, split_tags
+from hf_tagger.model.saving import BOS, EOS, PAD, SEPARATOR
 
 VOCABULARY, FIRST_CONTROL = 30, 27
 DECODER = {"vocab_size": VOCABULARY, "languages": ["de"], "attributes": ["colour", "category"]}

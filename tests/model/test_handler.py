@@ -10,8 +10,8 @@ import pytest
 from transformers import pipeline
 
 import hf_tagger  # noqa: F401 (registers the pipeline)
+from hf_tagger.model.handler import RequestError
 from hf_tagger.model.products import ProductError
-from hf_tagger.model.request import RequestError
 from tests.tiny_tagger import photo, tiny_model, tiny_processor
 
 AS_THE_ENDPOINT_DOES = """

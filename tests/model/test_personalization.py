@@ -8,8 +8,8 @@ import torch
 from transformers import pipeline
 
 import hf_tagger  # noqa: F401
-from hf_tagger.model.personalization import DAY, ShopperProfile, affinities, met_tags, read_events, tag_vectors
 from hf_tagger.model.pipeline_tagger import ProductTaggingPipeline
+from hf_tagger.model.reranking import DAY, ShopperProfile, affinities, met_tags, read_events, tag_vectors
 from tests.tiny_tagger import ATTRIBUTES, tiny_model, tiny_processor, trained_tagger
 
 GATES = {"half_life_days": 30.0, "prior": 1.0, "gates": {"colour": 4.0, "category": 4.0, "features": 4.0}}

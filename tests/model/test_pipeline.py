@@ -15,7 +15,7 @@ import torch
 from transformers import AutoModel, pipeline
 from transformers.pipelines.pt_utils import KeyDataset
 
-from hf_tagger import pipeline_tagger
+from hf_tagger.model import pipeline_tagger
 from hf_tagger.model.pipeline_tagger import ProductError
 from hf_tagger.training.lora import apply_lora, save_adapter
 from hf_tagger.training.settings import LoraSettings

@@ -7,7 +7,6 @@ import time
 import pytest
 from PIL import Image
 
-from hf_tagger import url_tagger
 from hf_tagger.model.images import ImageError, load_image
 
 
@@ -107,11 +106,6 @@ def test_addresses_that_are_not_public_are_refused(server, host):
     assert len(server.requests) == before
 
 
-@pytest.mark.parametrize("address", ["8.8.8.8", "93.184.216.34", "2606:4700:4700::1111", "::ffff:8.8.8.8"])
-def test_public_addresses_are_not_refused(address):
-    assert url_tagger._is_public(address)
-
-
 def resolve_to(monkeypatch, *answers):
     """Stands in for a name server: `answers` are the addresses of each look-up in turn."""
     lookups = []
@@ -125,13 +119,9 @@ def resolve_to(monkeypatch, *answers):
     return lookups
 
 
-def test_one_private_address_among_public_ones_is_refused(monkeypatch):
-    resolve_to(monkeypatch, ["93.184.216.34", "10.0.0.7"])
-    assert reason("http://shop.example/photo.jpg", allow_urls=True) == "url_refused"
-
-
-def test_a_name_that_changes_its_address_after_the_check_gains_nothing(monkeypatch):
-    lookups = resolve_to(monkeypatch, ["93.184.216.34"], ["127.0.0.1"])
+@pytest.fixture
+def connected(monkeypatch):
+    """The (address, port) of every connection that is asked for; none is made."""
     connected = []
 
     def create_connection(address, timeout):
@@ -139,17 +129,43 @@ def test_a_name_that_changes_its_address_after_the_check_gains_nothing(monkeypat
         raise ConnectionRefusedError
 
     monkeypatch.setattr(socket, "create_connection", create_connection)
+    return connected
+
+
+@pytest.mark.parametrize("address", ["8.8.8.8", "93.184.216.34", "2606:4700:4700::1111", "::ffff:8.8.8.8"])
+def test_public_addresses_are_not_refused(address, monkeypatch, connected):
+    resolve_to(monkeypatch, [address])
+    assert reason("http://shop.example/photo.jpg", allow_urls=True) == "fetch_failed"
+    assert connected == [(address, 80)]
+
+
+def test_one_private_address_among_public_ones_is_refused(monkeypatch):
+    resolve_to(monkeypatch, ["93.184.216.34", "10.0.0.7"])
+    assert reason("http://shop.example/photo.jpg", allow_urls=True) == "url_refused"
+
+
+def test_a_name_that_changes_its_address_after_the_check_gains_nothing(monkeypatch, connected):
+    lookups = resolve_to(monkeypatch, ["93.184.216.34"], ["127.0.0.1"])
     assert reason("http://shop.example/photo.jpg", allow_urls=True) == "fetch_failed"
     assert lookups == ["shop.example"] and connected == [("93.184.216.34", 80)]
 
 
 def test_a_redirect_to_a_private_address_is_refused(server, monkeypatch):
-    real = url_tagger._is_public
-    # The test server stands for a public one; everything else is judged as it is.
-    monkeypatch.setattr(url_tagger, "_is_public", lambda address: address == "127.0.0.1" or real(address))
-    assert load_image(server.url + "/photo.jpg", allow_urls=True).size == (64, 32)
+    look_up, connect = socket.getaddrinfo, socket.create_connection
+    public = ("93.184.216.34", 80)
+
+    def getaddrinfo(host, *given, **options):
+        found = [(socket.AF_INET, socket.SOCK_STREAM, 6, "", public)]
+        return found if host == "shop.example" else look_up(host, *given, **options)
+
+    def create_connection(address, *given, **options):
+        return connect(("127.0.0.1", server.server_port) if address == public else address, *given, **options)
+
+    monkeypatch.setattr(socket, "getaddrinfo", getaddrinfo)
+    monkeypatch.setattr(socket, "create_connection", create_connection)
+    assert load_image("http://shop.example/photo.jpg", allow_urls=True).size == (64, 32)
     for target in ("http://169.254.169.254/latest/meta-data", "http://[::1]/photo.jpg", "//10.0.0.1/photo.jpg"):
-        assert reason(f"{server.url}/redirect?{target}", allow_urls=True) == "url_refused"
+        assert reason(f"http://shop.example/redirect?{target}", allow_urls=True) == "url_refused"
 
 
 def test_only_http_is_spoken(server, tmp_path):

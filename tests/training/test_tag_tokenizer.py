@@ -3,7 +3,7 @@ import random
 import pytest
 from transformers import AutoTokenizer
 
-from hf_tagger.model.generation import BOS, EOS, PAD, SEPARATOR, UNK
+from hf_tagger.model.saving import BOS, EOS, PAD, SEPARATOR, UNK
 from hf_tagger.training.tag_tokenizer import train_tag_tokenizer
 
 TAGS = ["Sports Shoes", "Shoes", "T-shirt", "Rotes Kleid", "连衣裙", "棉", "حذاء"] * 20

@@ -1,0 +1,260 @@
+"""What a saved folder carries, and how it opens: by hf_tagger, or by its own code where hf_tagger is not installed."""
+
+import json
+import os
+import re
+import stat
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+import torch
+import transformers
+from packaging.requirements import Requirement
+from packaging.version import Version
+from transformers import AutoConfig, AutoModel, AutoProcessor, pipeline
+
+import hf_tagger
+from hf_tagger.catalog.strict import ConfigError
+from hf_tagger.evaluation.protocols import open_tagger
+from hf_tagger.model.pipeline_tagger import CRITIC, ProductTaggingPipeline
+from hf_tagger.model.reranking import TagSetCritic
+from hf_tagger.model.saving import FORMAT, FormatError
+from hf_tagger.runtime import ArtefactError, OnnxTagger
+from hf_tagger.training.build import load_model
+from hf_tagger.training.lora import apply_lora, save_adapter
+from hf_tagger.training.settings import LoraSettings
+from tests.fake_hub import FakeHub
+from tests.model.test_pipeline import run_python
+from tests.tiny_tagger import tiny_model, tiny_processor
+from tests.tiny_writer import add_tiny_decoder
+
+ROOT = Path(__file__).parents[2]
+MOST_FILES = 18
+PERSONALIZATION = {"half_life_days": 30.0, "prior": 2.0, "gates": {"colour": 1.0}}
+PARTS = {
+    "decoder": {"decoder.py", "generation.py"},
+    "critic": {"reranking.py"},
+    "personalization": {"reranking.py"},
+    "speech": {"speech.py"},
+    "handler": {"handler.py"},
+}
+
+
+def full_tagger(*parts):
+    """A pipeline whose model has these parts."""
+    model, processor = tiny_model(), tiny_processor()
+    if "decoder" in parts:
+        add_tiny_decoder(model, processor)
+    if "personalization" in parts:
+        model.config.personalization = PERSONALIZATION
+    if "speech" in parts:
+        model.config.speech = "openai/whisper-small"
+    return ProductTaggingPipeline(model.eval(), processor=processor)
+
+
+def save(folder, *parts):
+    critic = TagSetCritic(16, 6, 6) if "critic" in parts else None
+    full_tagger(*parts).save_pretrained(folder, handler="handler" in parts, critic=critic)
+    return folder
+
+
+def code(folder):
+    return {path.name for path in folder.glob("*.py")}
+
+
+@pytest.mark.parametrize("parts", [*[(part,) for part in PARTS], ("critic", "speech", "personalization"), tuple(PARTS)])
+def test_a_folder_carries_the_code_that_its_model_uses_and_no_other(parts, tmp_path):
+    plain = code(save(tmp_path / "plain"))
+    assert {"configuration_tagger.py", "modeling_tagger.py", "processing_tagger.py", "pipeline_tagger.py"} < plain
+    found = code(save(tmp_path / "model", *parts))
+    assert found - plain == set().union(*(PARTS[part] for part in parts)) and plain < found
+    assert len(found) <= MOST_FILES + (2 if len(parts) == len(PARTS) else 0)
+    shipped = {path.name for path in Path(hf_tagger.__file__).with_name("model").glob("*.py")}
+    assert found <= shipped - {"__init__.py", "urls.py"}
+    for file in (tmp_path / "model").glob("*.py"):
+        assert not re.search(r"^\s*(from|import) hf_tagger", file.read_text(encoding="utf-8"), re.MULTILINE)
+
+
+def test_files_can_be_read_by_whom_the_umask_lets(tmp_path):
+    old = os.umask(0o022)
+    try:
+        save(tmp_path, "decoder", "critic")
+        base = AutoModel.from_pretrained(tmp_path)
+        save_adapter(apply_lora(base, LoraSettings(rank=2)), tmp_path / "adapter", base=tmp_path)
+    finally:
+        os.umask(old)
+    modes = {str(path.relative_to(tmp_path)): stat.S_IMODE(path.stat().st_mode)
+             for path in tmp_path.rglob("*") if path.is_file()}
+    assert {"model.safetensors", CRITIC, "adapter/adapter_model.safetensors"} <= set(modes)
+    assert set(modes.values()) == {0o644}
+
+
+@pytest.fixture
+def first_edition(tmp_path):
+    """A folder as the first hf_tagger saved it: no format is named."""
+    save(tmp_path)
+    for name in ("config.json", "processor_config.json"):
+        stored = json.loads((tmp_path / name).read_text(encoding="utf-8"))
+        assert stored.pop("format_version") == FORMAT
+        (tmp_path / name).write_text(json.dumps(stored), encoding="utf-8")
+    return tmp_path
+
+
+@pytest.mark.parametrize("opened", [
+    AutoConfig.from_pretrained, AutoModel.from_pretrained, AutoProcessor.from_pretrained,
+    hf_tagger.TaggerConfig.from_pretrained, hf_tagger.TaggerModel.from_pretrained,
+    hf_tagger.TaggerProcessor.from_pretrained, lambda folder: pipeline("product-tagging", model=str(folder)),
+])
+def test_a_folder_of_the_first_edition_is_refused_with_what_to_do(first_edition, opened):
+    with pytest.raises(FormatError, match=r"format 1.*reads format 2: train it again with its training_config.yaml, or "
+                                          r"install 'hf_tagger<0.2'"):
+        opened(first_edition)
+
+
+@pytest.mark.parametrize("opened", [load_model, lambda folder: open_tagger(folder, torch.device("cpu"))])
+def test_recipes_say_so_as_of_any_wrong_setting(first_edition, opened):
+    with pytest.raises(ConfigError, match="train it again"):
+        opened(str(first_edition))
+
+
+def test_so_is_an_adapter_of_it(first_edition, tmp_path):
+    save_adapter(apply_lora(tiny_model(), LoraSettings(rank=2)), tmp_path / "adapter", base=first_edition)
+    with pytest.raises(FormatError, match="train it again"):
+        pipeline("product-tagging", model=str(tmp_path / "adapter"))
+
+
+def test_so_is_an_export_of_it(tmp_path):
+    pytest.importorskip("onnxruntime")
+    (tmp_path / "tagger.json").write_text(json.dumps({"format": 1, "files": {}}), encoding="utf-8")
+    with pytest.raises(ArtefactError, match="format 1.*export the model again, or install 'hf_tagger<0.2'"):
+        OnnxTagger(tmp_path)
+
+
+def test_a_folder_of_a_later_format_asks_for_a_newer_hf_tagger(tmp_path):
+    save(tmp_path)
+    stored = json.loads((tmp_path / "config.json").read_text(encoding="utf-8"))
+    (tmp_path / "config.json").write_text(json.dumps(stored | {"format_version": FORMAT + 1}), encoding="utf-8")
+    with pytest.raises(FormatError, match=f"format {FORMAT + 1}.*pip install --upgrade hf_tagger"):
+        AutoModel.from_pretrained(tmp_path)
+
+
+# The model and its processor are pushed each by itself, in the order in which the one could undo the other's code.
+PUSH_APART = """
+import json, sys
+from transformers import AutoModel, AutoProcessor, pipeline
+import hf_tagger
+
+for name, repository in zip(sys.argv[1:3], ("shop/plain", "shop/writer")):
+    AutoModel.from_pretrained(name).push_to_hub(repository)
+    AutoProcessor.from_pretrained(name).push_to_hub(repository)
+AutoModel.from_pretrained(sys.argv[1]).save_pretrained(sys.argv[3], push_to_hub=True, repo_id="shop/both")
+pipeline("product-tagging", model=sys.argv[2]).push_to_hub("shop/whole")
+print(json.dumps(hf_tagger.__version__))
+"""
+
+WITHOUT_THE_PACKAGE = """
+import json, sys
+sys.modules["hf_tagger"] = sys.modules["ftfy"] = None  # importing them is an error from here on
+from transformers import AutoModel, AutoProcessor, pipeline
+
+def open_parts(name):
+    return (AutoModel.from_pretrained(name, trust_remote_code=True),
+            AutoProcessor.from_pretrained(name, trust_remote_code=True))
+
+def refusal(call, *arguments, **options):
+    try:
+        return call(*arguments, **options)
+    except (ImportError, ValueError) as error:
+        return str(error)
+
+plain, whole, again = sys.argv[1:4]
+found = {"scores": [], "written": []}
+for name in (plain, whole, "shop/plain", "shop/writer", "shop/both"):
+    model, processor = open_parts(name) if name != "shop/both" else (
+        AutoModel.from_pretrained(name, trust_remote_code=True), processor)
+    batch = processor(text=["red mug"])
+    output = model(**batch)
+    found["scores"].append(model.tag_scores(output.tag_logits, output.none_logits)[0].tolist())
+    if model.config.decoder:
+        found["written"].append(model.generate(**batch, max_new_tokens=3).tolist())
+
+tagger = pipeline("product-tagging", model="shop/whole", trust_remote_code=True, device="cpu")
+history = [{"label": "Blue", "attribute": "colour"}]
+options = {"threshold": 0, "free_form": True, "user_history": history}
+found["whole"] = tagger("red mug", **options)
+found["critic"] = tagger("red mug", critic=True)
+found["answer"] = tagger.answer({"inputs": "red mug", "parameters": {"threshold": 0}})
+# What was opened by its own code saves it once more.
+tagger.save_pretrained(again)
+found["again"] = pipeline("product-tagging", model=again, trust_remote_code=True, device="cpu")("red mug", **options)
+
+tagger = pipeline("product-tagging", model=plain, trust_remote_code=True, device="cpu")
+found["refused"] = {
+    "free_form": refusal(tagger, "red mug", free_form=True),
+    "user_history": refusal(tagger, "red mug", user_history=history),
+    "speech": refusal(tagger, {"audio": [0.0]}, speech="openai/whisper-small"),
+    "answer": refusal(tagger.answer, {"inputs": "red mug"}),
+    "url": refusal(tagger, {"image": "https://example.org/a.jpg"}, allow_urls=True),
+    "decoder": refusal(tagger.model.add_decoder, {"vocab_size": 100}, None),
+}
+print(json.dumps(found))
+"""
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory):
+    """Of a model without any part, and of one with all."""
+    folder = tmp_path_factory.mktemp("saved")
+    return save(folder / "plain"), save(folder / "whole", *PARTS)
+
+
+@pytest.fixture(scope="module")
+def hub(folders, tmp_path_factory):
+    """Holds both models, pushed with hf_tagger."""
+    home = tmp_path_factory.mktemp("home")
+    with FakeHub() as hub:
+        run_python(PUSH_APART, *folders, home / "both", **hub.env, HF_HOME=str(home), PYTHONPATH=os.getcwd())
+        assert {"handler.py", CRITIC, "tag_tokenizer/tokenizer.json"} <= set(hub.repos["shop/whole"])
+        yield hub
+
+
+def check_without_the_package(folders, hub, tmp_path, **environment):
+    environment = {**hub.env, "HF_HOME": str(tmp_path), **environment}
+    found = run_python(WITHOUT_THE_PACKAGE, *folders, tmp_path / "again", **environment)
+    for folder, places in ((folders[0], (0, 2, 4)), (folders[1], (1, 3))):
+        model = AutoModel.from_pretrained(folder)
+        output = model(**AutoProcessor.from_pretrained(folder)(text=["red mug"]))
+        expected = model.tag_scores(output.tag_logits, output.none_logits)[0].tolist()
+        assert [found["scores"][place] for place in places] == [pytest.approx(expected, abs=1e-5)] * len(places)
+    tagger = pipeline("product-tagging", model=str(folders[1]), device="cpu")
+    options = {"threshold": 0, "free_form": True, "user_history": [{"label": "Blue", "attribute": "colour"}]}
+    assert len(found["written"]) == 2 and found["written"][0] == found["written"][1]
+    for given, expected in ((found["whole"], tagger("red mug", **options)), (found["again"], found["whole"]),
+                            (found["critic"], tagger("red mug", critic=True)),
+                            (found["answer"], tagger("red mug", threshold=0))):
+        assert [tag["label"] for tag in given] == [tag["label"] for tag in expected]
+        assert [tag["score"] for tag in given] == pytest.approx([tag["score"] for tag in expected], abs=1e-5)
+    assert code(tmp_path / "again") == code(folders[1])
+    assert "this model has no decoder" in found["refused"].pop("free_form")
+    assert all("pip install hf_tagger" in message for message in found["refused"].values()), found["refused"]
+
+
+def test_without_hf_tagger_a_folder_and_a_repository_do_all_that_their_model_has(folders, hub, tmp_path):
+    check_without_the_package(folders, hub, tmp_path)
+
+
+def test_so_they_do_with_the_lowest_transformers_that_is_allowed(folders, hub, tmp_path):
+    needs = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["dependencies"]
+    bounds = next(need.specifier for need in map(Requirement, needs) if need.name == "transformers")
+    lowest = Version(next(bound.version for bound in bounds if bound.operator == ">="))
+    if Version(transformers.__version__) == lowest:
+        pytest.skip(f"transformers {lowest} is the one installed: the test above is this one")
+    target = tmp_path / "packages"
+    pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--target", target]
+    installed = subprocess.run([*pip, f"transformers=={lowest}"], capture_output=True, text=True, timeout=300)
+    if installed.returncode:
+        pytest.skip(f"transformers {lowest} cannot be had: {installed.stderr.strip().splitlines()[-1]}")
+    check_without_the_package(folders, hub, tmp_path, PYTHONPATH=str(target))
