@@ -165,6 +165,7 @@ def test_generator_and_critics_are_saved_beside_the_model(adapters):
     assert {"generator.safetensors", "critic.safetensors", "report.json"} <= {
         path.name for path in (folder / "augmentation").iterdir()}
     assert isinstance(pipeline("product-tagging", model=str(folder))(PRODUCTS[0], critic=True), list)
+    assert (folder / "reranking.py").exists(), "the critic's code comes with it"
 
 
 def test_what_made_the_model_is_saved_beside_it(adapters):

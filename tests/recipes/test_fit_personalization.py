@@ -53,6 +53,7 @@ def test_planted_tastes_are_found_and_a_log_is_fitted_and_stored(shop, capsys):
     AcceleratorState._reset_state(True)
     assert run(shop, log, "--output_dir", shop / "fitted") == 0
     assert json.loads(config.read_text())["personalization"] == found["personalization"]
+    assert (shop / "model" / "reranking.py").exists(), "its code comes with it"
     tagger = pipeline("product-tagging", model=str(shop / "model"))
     history = [{"label": "Dress", "attribute": "category"}] * 20
     place = [[tag["label"] for tag in tagger("red mug", threshold=0, user_history=told)].index("Dress")
