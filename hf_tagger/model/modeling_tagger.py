@@ -14,11 +14,9 @@ from transformers.utils import ModelOutput
 
 from .configuration_tagger import TaggerConfig
 from .decisions import grown, predicted_tags, tag_scores
+from .heads import LexicalHead, LinearHead, LogitFusion, NameHead, candidate_attributes
 from .kernel_head import KernelHead, feature_blocks
-from .lexical_head import LexicalHead
-from .logit_fusion import LogitFusion
 from .saving import carry, let_others_read, part
-from .tag_head import LinearHead, NameHead, candidate_attributes
 from .towers import (
     IMAGE,
     TEXT,

@@ -12,8 +12,8 @@ from torch.nn import functional
 
 from hf_tagger.catalog.collate import UNKNOWN
 from hf_tagger.evaluation.convex import minimise
+from hf_tagger.model.heads import LexicalHead
 from hf_tagger.model.lexical_features import NAME_FEATURES, LexicalFeatures, inverse_document_frequency, words_of
-from hf_tagger.model.lexical_head import LexicalHead
 from hf_tagger.training.settings import LexicalSettings
 
 # Logit of a "none" that no training row of a `single` attribute has.

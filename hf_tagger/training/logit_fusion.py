@@ -8,7 +8,7 @@ from torch.nn import functional
 
 from hf_tagger.catalog.collate import UNKNOWN
 from hf_tagger.evaluation.convex import minimise
-from hf_tagger.model.logit_fusion import LogitFusion
+from hf_tagger.model.heads import LogitFusion
 from hf_tagger.training.settings import LogitFusionSettings
 
 

@@ -34,9 +34,8 @@ from hf_tagger.catalog.strict import ConfigError
 from hf_tagger.evaluation.calibration import fit_calibration
 from hf_tagger.evaluation.predict import Predictions
 from hf_tagger.evaluation.settings import CalibrationSettings
+from hf_tagger.model.heads import LexicalHead, LogitFusion
 from hf_tagger.model.lexical_features import LexicalFeatures
-from hf_tagger.model.lexical_head import LexicalHead
-from hf_tagger.model.logit_fusion import LogitFusion
 from hf_tagger.training.arguments import RunSettings, load_run
 from hf_tagger.training.augment import image_augmenter, text_augmenter
 from hf_tagger.training.batches import Batches

@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from hf_tagger.model.configuration_tagger import RecurrentTextConfig, TaggerConfig
-from hf_tagger.model.tag_head import EvidenceGate, LinearHead, NameHead, candidate_attributes
+from hf_tagger.model.heads import EvidenceGate, LinearHead, NameHead, candidate_attributes
 
 ATTRIBUTES = [
     {"name": "colour", "kind": "single", "tags": ["Red", "Blue"]},

@@ -1,0 +1,208 @@
+"""Heads that score every closed tag: the tag head from the pooled vector, the lexical head from the exact words. And
+logit fusion (stacking, Wolpert 1992), which joins what they and the kernel head say by weights per attribute.
+
+All score C = T + A candidates: the T tags in config order, then one "none applies" per attribute.
+"""
+
+from collections.abc import Sequence
+
+import torch
+from torch import nn
+from torch.nn import functional
+from transformers import initialization as init
+
+from .configuration_tagger import TaggerConfig
+from .lexical_features import NAME_FEATURES
+
+# Weights of the name match until it is fitted: a text says only which names of tags stand in it.
+NAME_PRIOR = (2.0, 0.5, 0.5, 1.0, 0.5, 0.5)
+
+
+def candidate_attributes(config: TaggerConfig) -> torch.LongTensor:
+    """For each of the C candidates, the index of its attribute [C]."""
+    of_tags = [index for index, attribute in enumerate(config.attributes) for _ in attribute["tags"]]
+    return torch.tensor(of_tags + list(range(len(config.attributes))), dtype=torch.long)
+
+
+def mean_by_attribute(values: torch.Tensor, attribute: torch.Tensor) -> torch.Tensor:
+    """Mean rows of [C, D] per attribute [A, D], "none" left out (the last A candidates are the attributes' "none")."""
+    attributes = int(attribute.max()) + 1
+    tags = attribute[:-attributes]
+    total = values.new_zeros(attributes, values.shape[1]).index_add(0, tags, values[:-attributes])
+    return total / torch.bincount(tags, minlength=attributes)[:, None]
+
+
+def regrown(table: nn.Embedding, order: torch.Tensor, new_rows: torch.Tensor) -> nn.Embedding:
+    """A table whose row i is old row order[i], or the next of `new_rows` where order[i] is -1."""
+    rows = table.weight.new_empty(len(order), table.embedding_dim)
+    rows[order >= 0] = table.weight[order[order >= 0]]
+    rows[order < 0] = new_rows.to(rows.dtype)
+    return nn.Embedding.from_pretrained(rows, freeze=not table.weight.requires_grad)
+
+
+class NameHead(nn.Module):
+    """Scores a vector against an embedding of each candidate's name; an embedding row is all that a tag owns.
+
+    Embeddings start from the text tower's encoding of "attribute: tag" (`set_names`). Sentence encoders crowd their
+    outputs into a narrow cone; the mean over the names is kept apart and subtracted so that names differ by what sets
+    them apart, for the first tags as for any added later.
+    """
+
+    def __init__(self, config: TaggerConfig):
+        super().__init__()
+        candidates = config.num_tags + len(config.attributes)
+        width = config.text_config.hidden_size if config.text_config is not None else config.hidden_size
+        self.query = nn.Linear(config.hidden_size, width)
+        self.embeddings = nn.Embedding(candidates, width)
+        self.bias = nn.Embedding(candidates, 1)
+        self.register_buffer("name_mean", torch.zeros(width))
+
+    def forward(self, pooled: torch.Tensor) -> torch.Tensor:
+        """[..., H] -> [..., C]."""
+        return self.query(pooled) @ self.embeddings.weight.T + self.bias.weight[:, 0]
+
+    @torch.no_grad()
+    def normalise(self, names: torch.Tensor) -> torch.Tensor:
+        """Encodings of names [N, E] -> rows for `embeddings`, of unit length."""
+        centred = names - self.name_mean
+        return centred / centred.norm(dim=1, keepdim=True).clamp(min=1e-6)
+
+    @torch.no_grad()
+    def set_names(self, names: torch.Tensor) -> None:
+        """Starts every candidate from the encoding of its name [C, E]."""
+        self.name_mean.copy_(names.mean(0))
+        self.embeddings.weight.copy_(self.normalise(names))
+
+    @torch.no_grad()
+    def grow(self, order: torch.Tensor, old_attribute: torch.Tensor, new_attribute: torch.Tensor,
+             names: torch.Tensor) -> None:
+        """Rebuilds the table for new candidates: `order` [C'] holds each one's old index, -1 for new tags, whose
+        encodings are `names`, in order."""
+        self.embeddings = regrown(self.embeddings, order, self.normalise(names))
+        typical = mean_by_attribute(self.bias.weight, old_attribute)
+        self.bias = regrown(self.bias, order, typical[new_attribute[order < 0]])
+
+
+class LinearHead(nn.Module):
+    """A fully connected output layer: nothing is known of a tag but its training rows."""
+
+    def __init__(self, config: TaggerConfig):
+        super().__init__()
+        self.output = nn.Linear(config.hidden_size, config.num_tags + len(config.attributes))
+
+    def forward(self, pooled: torch.Tensor) -> torch.Tensor:
+        return self.output(pooled)
+
+
+class LexicalHead(nn.Module):
+    """Takes the sparse features of `LexicalFeatures`, and scores the C candidates of the tag head.
+
+    A linear model over hashed TF-IDF features, and a name match whose weights all tags of an attribute share, so that a
+    tag with one example profits from what was learned on the others. Both are fitted together as one convex problem per
+    attribute (`hf_tagger/training/lexical.py`) and stay fixed while the rest trains: learned at the encoder's pace,
+    a word's weight would only move when the word comes by.
+    """
+
+    def __init__(self, config: TaggerConfig):
+        super().__init__()
+        self.attributes, candidates = len(config.attributes), config.num_tags + len(config.attributes)
+        # A table of one bucket stands for none: no feature has a weight there.
+        self.table = nn.EmbeddingBag(max(1, config.lexical_buckets), candidates, mode="sum")
+        self.register_buffer("idf", torch.ones(max(1, config.lexical_buckets)))
+        self.bias = nn.Embedding(candidates, 1)
+        self.name_weight = nn.Embedding(self.attributes, NAME_FEATURES)
+        self.register_buffer("exclusive", torch.tensor([entry["kind"] == "single" for entry in config.attributes]))
+
+    @torch.no_grad()
+    def reset(self) -> None:
+        init.ones_(self.idf)
+        init.zeros_(self.table.weight)
+        init.zeros_(self.bias.weight)
+        init.copy_(self.name_weight.weight, torch.tensor(NAME_PRIOR).expand(self.attributes, -1))
+
+    def forward(
+        self, lexical_ids: torch.Tensor, lexical_weights: torch.Tensor, name_ids: torch.Tensor,
+        name_weights: torch.Tensor, has_text: torch.Tensor, candidate_attribute: torch.Tensor,
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """
+        Args:
+            lexical_ids, lexical_weights: [B, N]; name_ids, name_weights: [B, M], see `LexicalFeatures`.
+            has_text: bool [B]; a row without text gets zeros.
+
+        Returns logits [B, C], and which `single` attributes have a tag named in the text, bool [B, A].
+        """
+        with torch.autocast(lexical_ids.device.type, enabled=False):
+            values = lexical_weights.float() * self.idf[lexical_ids]
+            values = values / values.square().sum(1, keepdim=True).sqrt().clamp(min=1e-6)
+            logits = self.table(lexical_ids, per_sample_weights=values) + self.bias.weight[:, 0]
+            tag_attribute = candidate_attribute[:-self.attributes]
+            features = logits.new_zeros(len(logits), len(tag_attribute) * NAME_FEATURES)
+            features = features.scatter_add(1, name_ids, name_weights.float()).unflatten(1, (-1, NAME_FEATURES))
+            names = (features * self.name_weight.weight[tag_attribute]).sum(-1)
+            logits = logits + functional.pad(names, (0, self.attributes))
+            found = features.new_zeros(len(features), self.attributes)
+            found = found.index_add(1, tag_attribute, features[..., 0] + features[..., 4])
+            # Of `multi` attributes nothing is said: there a tag added later must not change how others are weighed.
+            return logits * has_text[:, None], (found > 0) & self.exclusive & has_text[:, None]
+
+    @torch.no_grad()
+    def grow(self, order: torch.Tensor, old_attribute: torch.Tensor, new_attribute: torch.Tensor) -> None:
+        """Makes room for new candidates (see `NameHead.grow`): no word speaks for them yet but their name."""
+        table = self.table.weight.new_zeros(len(self.table.weight), len(order))
+        table[:, order >= 0] = self.table.weight[:, order[order >= 0]]
+        self.table = nn.EmbeddingBag.from_pretrained(table, freeze=not self.table.weight.requires_grad, mode="sum")
+        typical = mean_by_attribute(self.bias.weight, old_attribute)
+        self.bias = regrown(self.bias, order, typical[new_attribute[order < 0]])
+
+
+class LogitFusion(nn.Module):
+    """Sources are the tag head and, where the model has them, the lexical head and the kernel head. They give
+    log-probabilities (`single` attributes) or logits (`multi`).
+
+    How far a source is trusted depends on what there is to go by: on a title that spells the tag out the words decide,
+    on one that does not the photo does. There is one weight per source and state of the text, (a tag of this attribute
+    is named or not) x (tags of 0, 1, more `single` attributes are named), plus one that is added where there is no
+    photo. At first all sources weigh the same; the weights are fitted by `hf_tagger/training/logit_fusion.py`.
+    """
+
+    FEATURES = 6
+
+    def __init__(self, attributes: Sequence[dict], sources: int):
+        super().__init__()
+        self.attributes, self.sources = len(attributes), sources
+        self.weights = nn.Embedding(self.attributes, self.sources * self.FEATURES)
+        self.register_buffer("single", torch.tensor([entry["kind"] == "single" for entry in attributes]))
+
+    @torch.no_grad()
+    def reset(self) -> None:
+        start = torch.full((self.sources, self.FEATURES), 1.5 / self.sources if self.sources > 1 else 1.0)
+        start[:, -1] = 0.0
+        init.copy_(self.weights.weight, start.flatten().expand(self.attributes, -1))
+
+    def features(self, named: torch.Tensor, has_image: torch.Tensor) -> torch.Tensor:
+        """Whether a tag of each attribute is named, bool [B, A], has_image bool [B] -> [B, A, F]."""
+        count = named.sum(1, keepdim=True)
+        columns = [~named & (count == 0), ~named & (count == 1), ~named & (count > 1), named & (count == 1),
+                   named & (count > 1), (~has_image[:, None]).expand_as(named)]
+        return torch.stack(columns, dim=-1).float()
+
+    def normalise(self, logits: torch.Tensor, candidate_attribute: torch.Tensor) -> torch.Tensor:
+        """[N, C] -> log-probabilities within each `single` attribute, "none" included; logits of `multi` ones as they
+        are. A row of zeros, of a source with nothing to go by, stays as it is."""
+        logits = logits.float()
+        index = candidate_attribute.repeat(len(logits), 1)
+        highest = logits.new_full((len(logits), self.attributes), -torch.inf).scatter_reduce(1, index, logits, "amax")
+        powers = (logits - highest.gather(1, index)).exp()
+        total = torch.zeros_like(highest).scatter_add(1, index, powers).log() + highest
+        normalised = logits - torch.where(self.single, total, 0.0).gather(1, index)
+        return normalised.masked_fill((logits == 0).all(-1, keepdim=True), 0.0)
+
+    def forward(
+        self, sources: torch.Tensor, features: torch.Tensor, candidate_attribute: torch.Tensor
+    ) -> torch.Tensor:
+        """Logits of the sources [B, S, C], the tag head's first, and `features` [B, A, F] -> [B, C]."""
+        weights = self.weights.weight.float().unflatten(1, (self.sources, -1))
+        with torch.autocast(sources.device.type, enabled=False):
+            trust = torch.einsum("baf,asf->bsa", features, weights).clamp(min=0.0)
+            normalised = self.normalise(sources.flatten(0, 1), candidate_attribute).unflatten(0, sources.shape[:2])
+            return (trust[..., candidate_attribute] * normalised).sum(1)
