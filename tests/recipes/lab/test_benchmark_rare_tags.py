@@ -117,7 +117,6 @@ def test_mistakes_are_told_before_anything_is_read(shop, tmp_path, capsys):
 
 def test_the_full_task_is_scored_with_and_without(shop, tmp_path):
     _, config, _ = shop
-    benchmark_rare_tags_full.SharedFeatures.stored = None
     methods = ["as trained", "balanced softmax", "conditional GAN"]
     arguments = [str(config), "--output_dir", str(tmp_path), "--seeds", "2", "--methods", *methods]
     assert benchmark_rare_tags_full.main(arguments) == 0
