@@ -6,13 +6,12 @@ import time
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-import torch
-from accelerate import Accelerator, DistributedDataParallelKwargs, PartialState
-from accelerate.utils import parse_flag_from_env, set_seed
+from accelerate import Accelerator, DistributedDataParallelKwargs
+from accelerate.utils import set_seed
 from transformers.utils import logging as transformers_logging
 
 from hf_tagger.catalog.strict import ConfigError
-from hf_tagger.evaluation.machine import describe_machine, package_versions
+from hf_tagger.evaluation.machine import describe_machine, package_versions, process_state
 from hf_tagger.model.pipeline_tagger import bf16_is_fast
 from hf_tagger.training.arguments import RunSettings
 from hf_tagger.training.checkpoint import newest_checkpoint
@@ -52,13 +51,11 @@ class RunContext:
 
 def start_run(settings: RunSettings, data: dict, resume: bool = False) -> RunContext:
     """Processes, precision, threads, seed and folder of a run; its first lines say which."""
-    # Without an accelerator, accelerate must be told: else it takes each of several processes for the only one.
-    cpu = parse_flag_from_env("ACCELERATE_USE_CPU") or not torch.accelerator.is_available()
-    precision = settings.training.mixed_precision
+    device, precision = process_state().device, settings.training.mixed_precision
     if precision == "auto":
-        precision = "bf16" if bf16_is_fast(PartialState(cpu=cpu).device) else "no"
+        precision = "bf16" if bf16_is_fast(device) else "no"
     accelerator = Accelerator(
-        cpu=cpu,
+        cpu=device.type == "cpu",
         log_with=settings.training.log_with or None,
         project_dir=settings.output_dir,
         kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=True)],
@@ -66,10 +63,10 @@ def start_run(settings: RunSettings, data: dict, resume: bool = False) -> RunCon
     )
     if settings.logit_fusion.folds and accelerator.num_processes > 1:
         raise ConfigError("logit_fusion.folds: sources are refitted by one process; start one, or set it to 0")
-    device = accelerator.device.type
-    if device == "cpu":
+    computer = device.type
+    if computer == "cpu":
         threads = set_cpu_threads(settings.training.threads)
-        device = f"the CPU with {threads} thread{'s' * (threads > 1)}{' each' * (accelerator.num_processes > 1)}"
+        computer = f"the CPU with {threads} thread{'s' * (threads > 1)}{' each' * (accelerator.num_processes > 1)}"
     if settings.training.keep_freed_memory:
         keep_freed_memory()
     transformers_logging.disable_progress_bar()
@@ -84,5 +81,5 @@ def start_run(settings: RunSettings, data: dict, resume: bool = False) -> RunCon
                   "versions": package_versions()})
     accelerator.wait_for_everyone()
     processes = "1 process" if accelerator.num_processes == 1 else f"{accelerator.num_processes} processes"
-    log.say(f"{processes} on {device}, in {'bfloat16' if precision == 'bf16' else 'float32'}; details: {log.path}")
+    log.say(f"{processes} on {computer}, in {'bfloat16' if precision == 'bf16' else 'float32'}; details: {log.path}")
     return run
