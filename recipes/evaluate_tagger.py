@@ -85,6 +85,7 @@ def open_evaluator(options: argparse.Namespace, settings: EvaluateSettings, fold
 def calibrate(evaluator, settings: EvaluateSettings, model: str) -> dict:
     """Fits on the validation split under the first protocol, and changes the stored model."""
     from hf_tagger.evaluation.calibration import fit_calibration, store_attributes, stored_config
+    from hf_tagger.evaluation.tables import text_table
 
     stored_config(model)  # what cannot be stored need not be fitted
     if settings.calibration is None:
@@ -94,7 +95,10 @@ def calibrate(evaluator, settings: EvaluateSettings, model: str) -> dict:
     attributes, fitted = fit_calibration(validation, settings.calibration)
     evaluator.tagger.model.config.attributes = attributes
     if evaluator.state.is_main_process:
-        print(f"calibrated on {len(validation.ids)} products of {settings.evaluation.validation}:", json.dumps(fitted))
+        shown = ("products", "log_loss_before", "log_loss_after", "precision", "recall", "coverage")
+        print(f"calibrated on {len(validation.ids)} products of {settings.evaluation.validation}")
+        print(text_table({name: {key.replace("_", " "): found[key] for key in shown if key in found}
+                          for name, found in fitted.items()}))
         for name, found in fitted.items():
             if not found.get("reached", True):
                 print(f"note: {name}: no threshold reaches a {found['objective']} of {found['target']} on validation; "

@@ -29,7 +29,7 @@ from hf_tagger.catalog.quarantine import Refusal
 from hf_tagger.catalog.settings import open_catalog
 from hf_tagger.evaluation.settings import EvaluateSettings, check_model, load_evaluation
 
-PARTS = ("text", "vision", "exemplars")  # that `deployment.quantize` knows how to bring to int8
+PARTS = ("text", "vision", "kernel_head")  # that `deployment.quantize` knows how to bring to int8
 JUDGED_BATCHES, WRITTEN_PRODUCTS = 16, 300
 
 
@@ -108,8 +108,9 @@ def report(model: str, folders: dict[str, Path], exported: dict, reference, pred
     from hf_tagger.deployment.export import size_mb
     from hf_tagger.evaluation.machine import describe_machine
     from hf_tagger.evaluation.parity import failure, parity
+    from hf_tagger.evaluation.tables import text_table
 
-    status = 0
+    status, shown = 0, {}
     for name, folder in folders.items():
         found = {"model": model, "machine": describe_machine(), "size_mb": round(size_mb(folder), 1),
                  **parity(reference, predictions[name], noise),
@@ -117,11 +118,15 @@ def report(model: str, folders: dict[str, Path], exported: dict, reference, pred
         if written:
             found["written"] = written[name]
         (folder / "parity.json").write_text(json.dumps(found, indent=1), encoding="utf-8")
-        print(json.dumps({name: found}, indent=1))
+        shown[name] = {"MB": found["size_mb"], "largest difference of logits": found["max_logit_difference"],
+                       "changed tags": found["changed_tags"], "macro-F1": found["macro_f1"]["mean"],
+                       "of the model": found["macro_f1_of_the_model"]["mean"]}
+        shown[name] |= {f"ms a product, {size}": rows[name]["p50_ms"] for size, rows in timed.items()}
         reason = failure(exported[name].description["precision"], found)
         if reason is not None:
             cli.say(f"{folder} must not be used: {reason}")
             status = 1
+    print(text_table(shown))
     return status
 
 

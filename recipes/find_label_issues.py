@@ -37,6 +37,7 @@ def main(arguments: list[str]) -> None:
     from hf_tagger.catalog.synthetic import true_tags
     from hf_tagger.evaluation.label_issues import find_label_issues
     from hf_tagger.evaluation.review import write_review, write_suspects
+    from hf_tagger.evaluation.tables import text_table
     from hf_tagger.training.context import start_run
     from hf_tagger.training.data import read_catalog
     from hf_tagger.training.folds import assign_folds
@@ -57,7 +58,8 @@ def main(arguments: list[str]) -> None:
     if settings.catalog.synthetic is not None:
         summary["planted"] = compare_with_truth(issues, heads, true_tags(**settings.catalog.synthetic))
     (folder / "summary.json").write_text(json.dumps(summary, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-    print(json.dumps(summary, indent=1, ensure_ascii=False))
+    print(text_table({name: {key.replace("_", " "): value for key, value in found.items() if key != "skipped_tags"}
+                      for name, found in summary["attributes"].items()}))
     print(f"look at {folder / 'review.html'}, then train with --labels corrected.csv")
 
 

@@ -1,9 +1,10 @@
 """Fine-tune a product tagger on a catalogue.
 
-    accelerate launch recipes/finetune.py                                        # the embedded quickstart
+    hf_tagger finetune                                                           # the embedded quickstart
+    hf_tagger finetune my.yaml --output_dir runs/my-shop
     accelerate launch recipes/finetune.py recipes/configs/fashion.yaml --output_dir runs/fashion
-    accelerate launch recipes/finetune.py my.yaml --training.loader.batch_size 64 --resume
-    accelerate launch recipes/finetune.py my.yaml --labels corrected.csv
+    accelerate launch --num_processes 4 recipes/finetune.py my.yaml --training.loader.batch_size 64 --resume
+    hf_tagger finetune my.yaml --labels corrected.csv
 
 Every key of the YAML file can be overridden as `--key.sub value`. `--resume` goes on from the newest checkpoint.
 `--labels` is short for `--catalog.labels`: tags that a person has corrected, see `hf_tagger find-label-issues`.

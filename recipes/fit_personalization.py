@@ -36,6 +36,8 @@ def main(arguments: list[str]) -> None:
     if (options.interactions is None) == (options.simulate is None):
         raise ConfigError("give INTERACTIONS, or --simulate with a number of shoppers")
     check_model(options.model)
+    if options.interactions is not None and not Path(options.interactions).is_file():
+        raise ConfigError(f"there is no file {options.interactions}")
     settings = load_evaluation(options.catalogue, options.model, overrides)
     settings.catalog.check_paths()
     import torch
@@ -43,6 +45,7 @@ def main(arguments: list[str]) -> None:
     from hf_tagger.evaluation.calibration import stored_config
     from hf_tagger.evaluation.machine import describe_machine, process_state
     from hf_tagger.evaluation.protocols import Evaluator, open_tagger
+    from hf_tagger.evaluation.tables import text_table
     from hf_tagger.feedback.shoppers import simulate_shoppers, write_interactions
 
     config = stored_config(options.model)
@@ -73,7 +76,9 @@ def main(arguments: list[str]) -> None:
         print("stored in", config)
     text = json.dumps(result | {"machine": describe_machine()}, indent=1, ensure_ascii=False)
     (folder / "personalization.json").write_text(text + "\n", encoding="utf-8")
-    print(text)
+    print(f"log-loss on the latest choices: {result['loss']:.4f}, by chance {result['loss_of_chance']:.4f}")
+    if options.simulate:
+        print(text_table(result["test"]))
 
 
 def parse(arguments: list[str]) -> tuple[argparse.Namespace, list[str]]:

@@ -5,8 +5,9 @@
 MODEL is a model folder, an adapter folder or a Hub id. CATALOGUE is a YAML file with source and schema. Pieces are
 counted in one pass over the texts of its training split, or those of --splits; special tokens, single characters and
 the pieces of the tags' names stay in any case, so that any new word can be spelled. With --only_scripts_used, letters
-of scripts that none of these texts is written in go, too: words in them then read as unknown. Prints sizes, and how
-many texts of the validation split are still cut into the same pieces. The pruned model is saved to the output folder.
+of scripts that none of these texts is written in go, too: words in them then read as unknown. The output
+folder gets the pruned model and pruning.json: sizes, and how many texts of the validation split are still cut into the
+same pieces.
 """
 
 import argparse
@@ -48,7 +49,10 @@ def main(arguments: list[str]) -> None:
     found |= {"parameters_left": parameters(model), "texts_of_validation": len(held_out),
               "texts_cut_alike": sum(old == new for old, new in zip(before, after, strict=True))}
     tagger.save_pretrained(options.output_dir)
-    print(json.dumps(found, indent=1))
+    Path(options.output_dir, "pruning.json").write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+    print(f"{found['kept']:,} of {found['pieces']:,} word pieces kept; parameters: {found['parameters']:,} before, "
+          f"{found['parameters_left']:,} now; of {len(held_out)} texts of validation, {found['texts_cut_alike']} are "
+          "cut into the same pieces")
 
 
 def parse(arguments: list[str]) -> tuple[argparse.Namespace, list[str]]:

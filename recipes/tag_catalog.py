@@ -38,6 +38,7 @@ def main(arguments: list[str]) -> None:
 
     from hf_tagger.deployment.bulk import open_output, summarize, tag_shards
     from hf_tagger.evaluation.machine import process_state
+    from hf_tagger.evaluation.tables import text_table
 
     state = process_state()
     tagger, attributes, fingerprint = open_model(options.model, state.device)
@@ -67,7 +68,9 @@ def main(arguments: list[str]) -> None:
         summary = {"seconds": round(seconds, 1), "rows_per_second_of_this_process": round(tagged / seconds, 1),
                    **summarize(folder, attributes)}
         (folder / "summary.json").write_text(json.dumps(summary, indent=1), encoding="utf-8")
-        print(json.dumps(summary, indent=1))
+        print(text_table(summary["attributes"]))
+        print(f"{summary['rows']} rows, {summary['errors']} with an error, {summary['untagged']} without a tag; "
+              f"{tagged / seconds:.1f} rows a second")
 
 
 def parse(arguments: list[str]) -> tuple[argparse.Namespace, list[str]]:

@@ -18,6 +18,20 @@ def score_table(results: dict[str, dict[str, float]], attributes: list[str]) -> 
 
 
 
+def text_table(rows: dict[str, dict]) -> str:
+    """A line per row, which begins with its name, in columns under their keys; a dash where a row has no such key."""
+    keys = list(dict.fromkeys(key for row in rows.values() for key in row))
+    cells = [["", *keys]] + [[name, *(_plain(row.get(key)) for key in keys)] for name, row in rows.items()]
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    return "\n".join("  ".join([f"{line[0]:<{widths[0]}}", *(f"{cell:>{width}}" for cell, width in
+                                                            zip(line[1:], widths[1:], strict=True))]).rstrip()
+                     for line in cells)
+
+
+def _plain(value) -> str:
+    return "–" if value is None else f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
 def comparison_table(methods: dict[str, dict[str, dict]]) -> str:
     """Markdown: a row per protocol and method, the best of each column and protocol in bold.
 

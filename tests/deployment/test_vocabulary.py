@@ -119,9 +119,10 @@ def test_the_recipe_saves_a_smaller_model(tmp_path, capsys):
     (tmp_path / "shop.yaml").write_text(yaml.safe_dump(config))
     assert recipe.main([str(tmp_path / "model"), str(tmp_path / "shop.yaml"), "--output_dir", str(tmp_path / "small"),
                         "--only_scripts_used"]) == 0
-    found = json.loads(capsys.readouterr().out)
+    found = json.loads((tmp_path / "small" / "pruning.json").read_text())
     assert found["kept"] < found["pieces"] and found["parameters_left"] < found["parameters"]
     assert found["texts_cut_alike"] == found["texts_of_validation"] > 0
+    assert f"{found['kept']:,} of {found['pieces']:,} word pieces kept" in capsys.readouterr().out
     product = "red mug waterproof"
     before, after = (pipeline("product-tagging", model=str(tmp_path / name), device="cpu")(product)
                      for name in ("model", "small"))

@@ -6,6 +6,7 @@ import pytest
 import yaml
 from transformers import pipeline
 
+from hf_tagger.deployment.quantize import PARTS
 from hf_tagger.evaluation import inference, parity
 from hf_tagger.model.pipeline_tagger import ProductTaggingPipeline
 from recipes import export
@@ -46,6 +47,10 @@ def test_writes_both_precisions_with_their_reports(exported):
         assert report["speed"]["batch 1"][name]["p50_ms"] <= report["speed"]["batch 1"][name]["p95_ms"]
         assert json.loads((shop / "model" / name / "tagger.json").read_text())["precision"] == precision
         assert pipeline("product-tagging", model=str(shop / "model"), backend=name)("red mug", top_k=1, threshold=0)
+
+
+def test_the_parts_that_may_compute_in_int8_are_those_that_can():
+    assert tuple(PARTS) == export.PARTS
 
 
 def test_fails_where_the_export_says_something_else(exported, capsys, monkeypatch):

@@ -65,4 +65,8 @@ def test_what_cannot_be_fitted_is_an_error(shop, capsys, tmp_path):
     assert run(shop) == 2
     assert "give INTERACTIONS, or --simulate" in capsys.readouterr().err
     assert run(shop, tmp_path / "nothing.parquet", "--output_dir", tmp_path) == 2
+    assert "there is no file " in capsys.readouterr().err
+    (tmp_path / "nothing.parquet").write_text("nothing")
+    AcceleratorState._reset_state(True)
+    assert run(shop, tmp_path / "nothing.parquet", "--output_dir", tmp_path) == 2
     assert "cannot be read as parquet" in capsys.readouterr().err

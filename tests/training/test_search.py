@@ -11,7 +11,7 @@ from hf_tagger.training.context import start_run
 from hf_tagger.training.data import read_catalog
 from hf_tagger.training.folds import assign_folds
 from hf_tagger.training.loop import Interrupted, NonFiniteLoss
-from hf_tagger.training.search import HELD_OUT, HeldOutFold, Objective
+from hf_tagger.training.search import HELD_OUT, HeldOutFold, Objective, open_sampler
 from hf_tagger.training.search_settings import SearchSettings, check_space, load_search, trial_values, with_values
 from tests.catalog.files import products, write_jsonl
 
@@ -51,7 +51,7 @@ def drawn(space, count=200, sampler="random"):
         found.append({key: values.suggest(trial, key) for key, values in settings.space.items()})
         return 0.0
 
-    optuna.create_study(sampler=settings.sampler_for([0])).optimize(objective, n_trials=count)
+    optuna.create_study(sampler=open_sampler(settings, [0])).optimize(objective, n_trials=count)
     return found
 
 
@@ -71,12 +71,12 @@ def test_a_grid_is_walked_completely_and_once():
     found = [(values["a"], round(values["b"], 6), values["c"][0]) for values in drawn(space, 99, "grid")]
     assert len(found) == len(set(found)) == 24 and {b for _, b, _ in found} == {0.0, 0.1, 0.2, 0.3}
     with pytest.raises(ConfigError, match="space.a: a grid needs a step"):
-        search(space={"a": {"low": 0.1, "high": 0.2}}, sampler="grid").sampler_for([0])
+        open_sampler(search(space={"a": {"low": 0.1, "high": 0.2}}, sampler="grid"), [0])
 
 
 def test_processes_and_resumptions_draw_different_values():
     def first(entropy):
-        study = optuna.create_study(sampler=search(space={"a": {"low": 0.0, "high": 1.0}}).sampler_for(entropy))
+        study = optuna.create_study(sampler=open_sampler(search(space={"a": {"low": 0.0, "high": 1.0}}), entropy))
         return study.ask().suggest_float("a", 0.0, 1.0)
 
     assert first([0, 0, 0]) == first([0, 0, 0])
@@ -161,7 +161,7 @@ def test_a_hopeless_trial_is_stopped_between_validations(data, tmp_path):
 
 def test_an_interrupted_trial_is_tried_again_with_its_values(data, tmp_path, monkeypatch):
     space = search(space={"phases.0.learning_rate": [0.01, 0.02]}, sampler="grid")
-    study = optuna.create_study(direction="maximize", sampler=space.sampler_for([0]))
+    study = optuna.create_study(direction="maximize", sampler=open_sampler(space, [0]))
     objective = Objective(data, build(RunSettings, data).catalog, space, tmp_path / "study")
 
     def interrupt(*_):
