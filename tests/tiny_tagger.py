@@ -1,5 +1,7 @@
 """A real tagger small enough to be trained within a test: it reads "red mug" and sees drawn mugs and dresses."""
 
+import copy
+import functools
 import random
 
 import torch
@@ -51,8 +53,14 @@ def tiny_model(text=True, image=True, **options):
     return TaggerModel(config)
 
 
-def trained_tagger(steps=50):
-    """(model, processor) that tags red and blue mugs and dresses rightly from text, photo or both."""
+def trained_tagger():
+    """(model, processor) that tags red and blue mugs and dresses rightly from text, photo or both. Trained once in a
+    process; each caller gets a copy."""
+    return copy.deepcopy(_trained_tagger())
+
+
+@functools.cache
+def _trained_tagger(steps=50):
     model, processor = tiny_model(), tiny_processor()
     texts, photos, labels = [], [], []
     for number in range(36):

@@ -1,5 +1,7 @@
 """The tiny tagger with a decoder, trained until it writes the tags of drawn mugs and dresses."""
 
+import copy
+import functools
 import random
 
 import torch
@@ -26,8 +28,14 @@ def add_tiny_decoder(model, processor, **options):
     processor.set_tag_tokenizer(tokenizer)
 
 
-def writing_tagger(steps=180):
-    """(model, processor): tags in English or German, and as a keyword "coffee mug" or "party dress"."""
+def writing_tagger():
+    """(model, processor): tags in English or German, and as a keyword "coffee mug" or "party dress". Trained once in a
+    process; each caller gets a copy."""
+    return copy.deepcopy(_writing_tagger())
+
+
+@functools.cache
+def _writing_tagger(steps=180):
     model, processor = trained_tagger()
     add_tiny_decoder(model, processor)
     teach_to_write(model, processor, steps)

@@ -1,6 +1,7 @@
 """What is exported says what the model says, whatever a product has, and nothing else is taken for it."""
 
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -19,8 +20,9 @@ from hf_tagger.deployment.export import ExportError, export_tagger, operators
 from hf_tagger.deployment.quantize import quantize_tagger, quantize_within
 from hf_tagger.model.configuration_tagger import TaggerConfig
 from hf_tagger.model.modeling_tagger import TaggerModel
+from hf_tagger.model.processing_tagger import TaggerProcessor
 from hf_tagger.model.products import ProductError
-from hf_tagger.runtime import ArtefactError, OnnxTagger, model_fingerprint
+from hf_tagger.runtime import ArtefactError, OnnxTagger
 from tests.tiny_tagger import SIZE, WORDS, photo, tiny_model, tiny_processor
 
 ATTRIBUTES = [
@@ -38,8 +40,9 @@ PRODUCTS = [
 ]
 
 
-def bert_tagger(architecture="test_efficientnet"):
-    """A tagger with everything that a graph holds, filled with random numbers: nothing may cancel out."""
+def bert_tagger(architecture="test_resnet"):
+    """A tagger with everything that a graph holds (residual sums and Relu, too, or what stands for these in another
+    architecture), filled with random numbers: nothing may cancel out."""
     torch.manual_seed(0)
     text = AutoConfig.for_model("bert", vocab_size=len(WORDS), hidden_size=32, num_hidden_layers=2,
                                 num_attention_heads=2, intermediate_size=64, max_position_embeddings=32, pad_token_id=0)
@@ -55,19 +58,6 @@ def bert_tagger(architecture="test_efficientnet"):
         if not name.startswith("std_"):
             table.data.normal_(std=0.3)
     return model.eval(), processor
-
-
-@pytest.fixture(scope="module")
-def saved(tmp_path_factory):
-    """A model's folder with its export in float32 and in int8."""
-    folder = tmp_path_factory.mktemp("tagger")
-    model, processor = bert_tagger()
-    pipeline("product-tagging", model=model, processor=processor, device="cpu").save_pretrained(folder)
-    export_tagger(model, processor, folder / "onnx", model_fingerprint(folder))
-    exported = OnnxTagger(folder / "onnx", threads=1)
-    feeds = [exported.feed(**batch_of(exported, PRODUCTS))]
-    quantize_tagger(folder / "onnx", folder / "onnx_int8", feeds, ["text", "vision"])
-    return folder
 
 
 def batch_of(tagger, products):
@@ -110,12 +100,12 @@ def test_int8_computes_in_integers_and_stays_near(saved):
         assert 0 < difference < 0.5
 
 
-def test_what_convolutions_hand_on_stays_in_int8(tmp_path):
-    model, processor = bert_tagger(architecture="test_resnet")  # with Relu and residual sums
-    export_tagger(model, processor, tmp_path / "onnx", "fingerprint")
-    exact = OnnxTagger(tmp_path / "onnx", threads=1)
+def test_what_convolutions_hand_on_stays_in_int8(saved, tmp_path):
+    exact = OnnxTagger(saved / "onnx", threads=1)
     batch = batch_of(exact, PRODUCTS)
-    quantize_tagger(tmp_path / "onnx", tmp_path / "int8", [exact.feed(**batch)], ["vision"])
+    # A copy: onnx reads no tables that have several links, and another test links these.
+    source = shutil.copytree(saved / "onnx", tmp_path / "onnx")
+    quantize_tagger(source, tmp_path / "int8", [exact.feed(**batch)], ["vision"])
     options = onnxruntime.SessionOptions()
     options.optimized_model_filepath = str(tmp_path / "optimised.onnx")
     onnxruntime.InferenceSession(tmp_path / "int8" / "model.onnx", options, providers=["CPUExecutionProvider"])
@@ -144,24 +134,27 @@ def test_the_vision_tower_computes_in_int8_where_it_gains(saved, pace, parts, mo
     assert quantize.parts_that_gain(saved / "onnx", [], {}) == parts
 
 
-def test_the_layer_that_int8_harms_most_goes_back_to_float32(tmp_path, monkeypatch):
-    model, processor = bert_tagger()
+def test_the_layer_that_int8_harms_most_goes_back_to_float32(tmp_path):
+    text = bert_tagger()[0].config.text_config  # alone, for it is quicker to export
+    model = TaggerModel(TaggerConfig(attributes=ATTRIBUTES, text_config=text, hidden_size=16, tag_head="linear")).eval()
     layer = model.encoder.text_tower.encoder.layer[1]
     with torch.no_grad():  # one input reaches far beyond the others, which an int8 scale then cannot tell apart
         layer.intermediate.dense.weight.normal_()
         layer.intermediate.dense.bias[0] = 3000.0
         layer.output.dense.weight.normal_()[:, 0] = 0.0
+        model.tag_head.output.weight.normal_()
+    processor = TaggerProcessor(None, tiny_processor().tokenizer, max_length=16)
     export_tagger(model, processor, tmp_path / "onnx", "fingerprint")
-    exact = OnnxTagger(tmp_path / "onnx")
-    feeds = [exact.feed(**batch_of(exact, PRODUCTS))]
-    said, changed = [], iter([0.02, 0.004, 0.0])
-    monkeypatch.setattr(quantize, "_changed_decisions", lambda *_: next(changed))  # five products decide little
-    arguments = (tmp_path / "onnx", tmp_path / "int8", feeds, feeds, ["text", "vision"])
-    quantize_within(*arguments, say=said.append)
+    exact = OnnxTagger(tmp_path / "onnx", threads=1)
+    texts = [f"{first} {second}" for first in WORDS[2:] for second in WORDS[2:]]
+    feeds = [exact.feed(**exact.collate([{"text": text, "photos": []} for text in texts]))]
+    arguments, said = (tmp_path / "onnx", tmp_path / "int8", feeds, feeds, ["text"]), []
+    quantize_within(*arguments, tolerance=0.05, say=said.append)
     assert OnnxTagger(tmp_path / "int8").description["float32_layers"] == ["encoder.text_tower.encoder.layer.1"]
-    assert said[0] == "int8 changes 2.00 % of the decisions with 0 layers in float32" and "0.40 %" in said[-1]
-    assert "MatMulInteger" in (found := operators(tmp_path / "int8")) and "QuantizeLinear" in found
-    quantize_within(*arguments)
+    shares = [float(re.search(r"int8 changes (.*) % of the decisions", text)[1]) for text in (said[0], said[-1])]
+    assert shares[0] > 5 >= shares[1], said
+    assert "MatMulInteger" in operators(tmp_path / "int8")
+    quantize_within(*arguments, tolerance=1.0)
     assert OnnxTagger(tmp_path / "int8").description["float32_layers"] == []
 
 

@@ -6,7 +6,7 @@ import torch
 from hf_tagger.deployment.pruning import Importance, PruningError, measure_importance, prune_text_tower
 from hf_tagger.model.modeling_tagger import TaggerModel
 from hf_tagger.model.towers import text_layers
-from tests.model.test_modeling import PHOTOS, TEXTS, batch, outputs, tagger
+from tests.random_tagger import PHOTOS, TEXTS, batch, outputs, tagger
 from tests.tiny_tagger import tiny_model
 
 IDS = {"ids": [str(number) for number in range(len(TEXTS))]}

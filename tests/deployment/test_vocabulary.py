@@ -17,7 +17,7 @@ from hf_tagger.model.processing_tagger import TaggerProcessor
 from hf_tagger.training.unigram_tokenizer import train_unigram_tokenizer
 from recipes import prune_vocabulary as recipe
 from tests.catalog.files import write_parquet
-from tests.recipes.test_evaluate import SCHEMA, shop_rows
+from tests.shops import SCHEMA, shop_rows
 
 GERMAN = [f"{colour} {thing} aus {stuff}" for colour in ("rotes", "blaues", "gruenes") for stuff in ("Leinen", "Wolle")
           for thing in ("Kleid", "Hemd", "Tasche")]

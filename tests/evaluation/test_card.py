@@ -11,7 +11,7 @@ from hf_tagger.evaluation.card import write_card
 from hf_tagger.evaluation.report import ReportData, write_report
 from hf_tagger.evaluation.results import ProtocolResult
 from hf_tagger.evaluation.settings import CalibrationSettings
-from tests.evaluation.test_calibration import a_split
+from tests.evaluation.splits import a_split
 
 TEMPLATE = Path(__file__).parents[2] / "model_cards" / "template.md"
 

@@ -1,7 +1,13 @@
+import json
+import os
 import subprocess
 import sys
 
-from hf_tagger.evaluation.machine import describe_machine, resident_mb
+import psutil
+import pytest
+import torch
+
+from hf_tagger.evaluation.machine import describe_machine, in_fresh_process, resident_mb
 
 
 def test_resident_memory_includes_child_processes():
@@ -15,8 +21,21 @@ def test_resident_memory_includes_child_processes():
     assert abs(resident_mb() - before) < 50
 
 
-def test_machine_is_plain_data_of_this_machine():
+def told():
+    print("measuring")
+    return os.getpid()
+
+
+def test_a_fresh_process_is_another_one_that_prints_to_stderr(capfd):
+    assert in_fresh_process(told) not in (os.getpid(), os.getppid())
+    printed = capfd.readouterr()
+    assert "measuring" in printed.err and not printed.out
+
+
+def test_machine_is_plain_data_of_this_machine(monkeypatch):
+    monkeypatch.setattr(os, "sched_getaffinity", lambda process: {3, 5, 6}, raising=False)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
     machine = describe_machine()
-    assert machine["cores"] >= 1 and machine["threads"] >= 1 and machine["cpu"]
-    assert 0.5 < machine["memory_gb"] < 100_000 and machine["load_average"] >= 0
-    assert machine["bf16_is_fast"] in (True, False)
+    assert (machine["cores"], machine["threads"]) == (3, 2) and machine["cpu"]
+    assert machine["memory_gb"] == pytest.approx(psutil.virtual_memory().total / 2**30, abs=0.06)
+    assert json.loads(json.dumps(machine)) == machine

@@ -10,26 +10,7 @@ from hf_tagger.evaluation.metrics import (
     count_tags,
     score_attributes,
 )
-
-
-def random_attribute(seed, kind, rows=300, vocabulary=6, never_trained=2, unknown_rate=0.2):
-    """References [rows, C], predictions and scores [rows, vocabulary]; tag 3 occurs in no reference."""
-    rng = np.random.default_rng(seed)
-    columns = vocabulary + never_trained
-    if kind == "single":
-        references = np.eye(columns, dtype=int)[rng.integers(0, columns, rows)]
-        references[rng.random(rows) < 0.1] = 0  # none applies
-        references[rng.random(rows) < unknown_rate] = -100
-        predictions = np.eye(vocabulary, dtype=int)[rng.integers(0, vocabulary, rows)]
-        agrees = rng.random(rows) < 0.5
-        predictions[agrees] = np.maximum(references[agrees, :vocabulary], 0)
-    else:
-        references = (rng.random((rows, columns)) < 0.3).astype(int)
-        references[rng.random(references.shape) < unknown_rate] = -100
-        predictions = (rng.random((rows, vocabulary)) < 0.4).astype(int)
-    references[:, 3] = np.minimum(references[:, 3], 0)
-    scores = np.round(rng.random((rows, vocabulary)) + 0.3 * predictions, 1)  # rounded: many ties
-    return references, predictions, scores
+from tests.evaluation.splits import random_attribute
 
 
 def padded(array, columns):

@@ -3,10 +3,10 @@ import torch
 
 from hf_tagger.catalog.collate import INPUTS
 from hf_tagger.evaluation.predict import outputs_of, predict, predict_each
-from tests.model.test_modeling import PHOTOS, TEXTS, tagger
+from tests.random_tagger import PHOTOS, TEXTS, tagger
 from tests.tiny_tagger import tiny_model, tiny_processor
 
-# Rows with both, a photo, a text, and both; see tests.model.test_modeling.
+# Rows with both, a photo, a text, and both; see tests.random_tagger.
 TAGS = [
     {"colour": ["Red"], "category": ["Mug"], "features": []},
     {"colour": ["Blue"], "category": None, "features": None},

@@ -3,7 +3,7 @@ import pytest
 from sklearn import metrics as sk
 
 from hf_tagger.evaluation.probabilities import calibration_bins, calibration_error, f1_at_k, log_losses
-from tests.evaluation.test_metrics import random_attribute
+from tests.evaluation.splits import random_attribute
 
 
 def probabilities(seed, kind):

@@ -13,8 +13,7 @@ from hf_tagger.evaluation.report import ReportData, thumbnails, write_report
 from hf_tagger.evaluation.results import ProtocolResult
 from hf_tagger.evaluation.settings import CalibrationSettings
 from tests.catalog.files import catalog, shirts_schema, write_parquet
-from tests.evaluation.test_calibration import a_split
-from tests.evaluation.test_scoring import some_predictions
+from tests.evaluation.splits import a_split, some_predictions
 from tests.tiny_tagger import photo
 
 ABOUT = {"model": "runs/shop", "catalogue": "shop.yaml", "split": "train"}

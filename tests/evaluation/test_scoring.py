@@ -4,30 +4,7 @@ from sklearn import metrics as sk
 
 from hf_tagger.evaluation.predict import Predictions
 from hf_tagger.evaluation.scoring import Scorer, draw
-
-ATTRIBUTES = [
-    {"name": "colour", "kind": "single", "tags": list("abcdef"), "counts": [400, 150, 60, 30, 9, 1]},
-    {"name": "uses", "kind": "multi", "tags": list("uvwx"), "counts": [90, 80, 70, 3]},
-]
-
-
-def some_predictions(rows=200, seed=0, skill=0.6):
-    """Tags drawn at random, some unknown, some the model never learned; scores that mostly favour the right ones."""
-    rng = np.random.default_rng(seed)
-    tags, scores = [], np.zeros((rows, 10), np.float32)
-    for row in range(rows):
-        colour, uses = rng.choice(list("abcdefz")), [tag for tag in "uvwxy" if rng.random() < 0.3]
-        tags.append({"colour": None if rng.random() < 0.1 else [] if rng.random() < 0.1 else [str(colour)],
-                     "uses": None if rng.random() < 0.2 else uses})  # fmt: skip
-        logits = rng.normal(size=10)
-        for column, tag in enumerate("abcdefuvwx"):
-            named = (tags[-1]["colour"] or []) + (tags[-1]["uses"] or [])
-            logits[column] += 3 * (tag in named and rng.random() < skill)
-        scores[row, :6] = np.exp(logits[:6]) / (np.exp(logits[:6]).sum() + 2)
-        scores[row, 6:] = 1 / (1 + np.exp(-logits[6:]))
-    about = [{"text": "t", "language": "de" if row % 3 else "en", "photos": row % 2, "kept": {}} for row in range(rows)]
-    found = Predictions(ATTRIBUTES, [str(row) for row in range(rows)], tags, scores, about=about)
-    return found.decided(ATTRIBUTES)
+from tests.evaluation.splits import some_predictions
 
 
 @pytest.fixture(scope="module")

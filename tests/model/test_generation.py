@@ -114,13 +114,13 @@ def test_whatever_is_sampled_under_a_trie_is_a_list_of_different_tags(max_tags):
 def test_a_hundred_thousand_tags_build_in_seconds_and_cost_little_per_step():
     draw = random.Random(0)
     tags = list({tuple(draw.choices(range(5, 4000), k=draw.randint(1, 6))) for _ in range(100_000)})
-    start = time.perf_counter()
+    start = time.process_time()
     trie = TagTrie(tags)
-    assert time.perf_counter() - start < 10 and len(trie) == len(tags)
+    assert time.process_time() - start < 10 and len(trie) == len(tags)
     processor = TagLogitsProcessor(1, TagRules(DECODER | {"vocab_size": 4020}, trie=trie))
     written = [BOS, *tags[0], SEPARATOR, *tags[1], SEPARATOR]
     rows, scores = torch.tensor([written] * 32), torch.zeros(32, 4020)
-    start = time.perf_counter()
+    start = time.process_time()
     for _ in range(5):
         processor(rows, scores)
-    assert (time.perf_counter() - start) / 5 < 0.1
+    assert (time.process_time() - start) / 5 < 0.1

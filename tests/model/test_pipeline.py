@@ -1,9 +1,5 @@
 import io
 import itertools
-import json
-import os
-import subprocess
-import sys
 import threading
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
@@ -19,7 +15,6 @@ from hf_tagger.model import pipeline_tagger
 from hf_tagger.model.pipeline_tagger import ProductError
 from hf_tagger.training.lora import apply_lora, save_adapter
 from hf_tagger.training.settings import LoraSettings
-from tests.fake_hub import FakeHub
 from tests.tiny_tagger import photo, tiny_model, tiny_processor, trained_tagger
 
 
@@ -316,57 +311,3 @@ def test_adapter_folder_opens_as_a_pipeline_with_the_adapter_merged(tagger, fold
     merged.save_pretrained(tmp_path / "merged")
     again = pipeline("product-tagging", model=str(tmp_path / "merged"))
     assert scores(again(PRODUCTS, threshold=0)) == scores(expected)
-
-
-def run_python(code, *arguments, **environment):
-    """Run `code` in a process of its own; returns what it prints last, as JSON."""
-    environment = os.environ | {"HF_HUB_OFFLINE": "1"} | environment
-    result = subprocess.run(
-        [sys.executable, "-c", code, *map(str, arguments)], env=environment, capture_output=True, text=True, timeout=300
-    )
-    assert result.returncode == 0, result.stderr
-    return json.loads(result.stdout.splitlines()[-1])
-
-
-WITHOUT_THE_PACKAGE = """
-import json, sys
-sys.modules["hf_tagger"] = None  # importing it is an error from here on
-sys.modules["ftfy"] = None
-from transformers import AutoModel, AutoProcessor, pipeline
-
-results = []
-for name in sys.argv[2:]:
-    tagger = pipeline("product-tagging", model=name, trust_remote_code=True)
-    results.append(tagger(["red mug", {"image": sys.argv[1]}, {}], on_error="skip"))
-    model = AutoModel.from_pretrained(name, trust_remote_code=True)
-    batch = AutoProcessor.from_pretrained(name, trust_remote_code=True)(text=["red mug"])
-    assert model.tag_scores(*(model(**batch)[key] for key in ("tag_logits", "none_logits"))).shape == (1, 6)
-print(json.dumps(results))
-"""
-
-PUSH = """
-import json, sys
-from transformers import pipeline
-import hf_tagger
-
-tagger = pipeline("product-tagging", model=sys.argv[1])
-tagger.push_to_hub("shop/tagger", handler=True)
-print(json.dumps(pipeline("product-tagging", model="shop/tagger")("red mug")))
-"""
-
-
-def test_push_to_hub_and_back_also_where_hf_tagger_cannot_be_imported(tagger, folder, tmp_path):
-    photo("Blue", "Dress").save(tmp_path / "dress.png")
-    expected = tagger(["red mug", {"image": photo("Blue", "Dress")}])
-    with FakeHub() as hub:
-        pushed = run_python(PUSH, folder, **hub.env, HF_HOME=str(tmp_path / "push"), PYTHONPATH=os.getcwd())
-        assert scores([pushed]) == scores(expected[:1])
-        wanted = {"config.json", "model.safetensors", "pipeline_tagger.py", "handler.py", "README.md"}
-        assert wanted <= set(hub.repos["shop/tagger"])
-        home = str(tmp_path / "pull")
-        results = run_python(
-            WITHOUT_THE_PACKAGE, tmp_path / "dress.png", folder, "shop/tagger", **hub.env, HF_HOME=home
-        )
-    for result in results:
-        assert scores(result[:2]) == scores(expected)
-        assert result[2]["error"].startswith("item 2: neither text nor a photo")

@@ -27,7 +27,7 @@ from hf_tagger.training.build import load_model
 from hf_tagger.training.lora import apply_lora, save_adapter
 from hf_tagger.training.settings import LoraSettings
 from tests.fake_hub import FakeHub
-from tests.model.test_pipeline import run_python
+from tests.processes import run_python
 from tests.tiny_tagger import tiny_model, tiny_processor
 from tests.tiny_writer import add_tiny_decoder
 

@@ -189,7 +189,7 @@ def test_downloads_are_bounded_in_bytes(server):
 def test_downloads_are_bounded_in_time_even_when_bytes_trickle_in(server, path):
     start = time.monotonic()
     assert reason(server.url + path, allow_urls=True, allow_private_addresses=True, timeout=0.3) == "fetch_failed"
-    assert time.monotonic() - start < 1.5
+    assert time.monotonic() - start < 5
 
 
 def test_failed_downloads_say_so(server):

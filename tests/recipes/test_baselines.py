@@ -9,7 +9,7 @@ from accelerate.state import AcceleratorState
 from hf_tagger.model.pipeline_tagger import ProductTaggingPipeline
 from recipes import baselines
 from tests.catalog.files import write_parquet
-from tests.recipes.test_evaluate import SCHEMA, shop_rows
+from tests.shops import SCHEMA, shop_rows
 from tests.tiny_tagger import trained_tagger
 
 

@@ -9,7 +9,7 @@ from accelerate.state import AcceleratorState
 from hf_tagger.catalog.synthetic import generate
 from hf_tagger.training.refit import RefittedHeads
 from recipes import cross_lingual
-from tests.recipes.test_finetune import write_config
+from tests.shops import write_config
 
 SHOP = {"rows": 240, "picture_size": 0, "languages": ["en", "zh"], "label_noise": 0.0}
 

@@ -13,19 +13,10 @@ from hf_tagger.training.arguments import load_distillation
 from hf_tagger.training.loop import TrainingLoop
 from recipes import distill, finetune
 from tests.catalog.files import write_parquet
-from tests.recipes.test_finetune import write_config
+from tests.recipes.titles import catalogue, rows
+from tests.shops import write_config
 
 pytestmark = pytest.mark.usefixtures("own_precision")
-COLOURS, TYPES = ("Red", "Blue", "Green"), ("Mug", "Dress", "Bag")
-SCHEMA = {"id": "id", "text": ["title"], "attributes": {
-    "colour": {"kind": "single", "tags": list(COLOURS)}, "type": {"kind": "single", "tags": list(TYPES)}}}  # fmt: skip
-
-
-def rows(count, labelled=True):
-    for number in range(count):
-        colour, kind = COLOURS[number % 3], TYPES[number // 3 % 3]
-        yield {"id": f"{labelled}{number}", "title": f"{colour.lower()} {kind.lower()} {number}",
-               "colour": colour if labelled else None, "type": kind if labelled else None}  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -43,11 +34,6 @@ def shop(tmp_path_factory):
     )
     assert finetune.main([str(config), "--output_dir", str(folder / "teacher")]) == 0
     return folder
-
-
-def catalogue(folder, train):
-    files = {"train": str(folder / f"{train}.parquet"), "validation": str(folder / "validation.parquet")}
-    return {"source": {"files": files}, "schema": SCHEMA}
 
 
 def distilled(shop, out, *arguments, train="unlabelled", **distillation):

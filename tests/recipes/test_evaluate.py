@@ -15,35 +15,13 @@ from accelerate.state import AcceleratorState
 from huggingface_hub import ModelCard
 from transformers import pipeline
 
-from hf_tagger.catalog.synthetic_pictures import encode_jpeg
 from hf_tagger.model.pipeline_tagger import ProductTaggingPipeline
 from recipes import evaluate_tagger
 from tests.catalog.files import write_parquet
-from tests.tiny_tagger import photo, trained_tagger
+from tests.shops import SCHEMA, shop_rows
+from tests.tiny_tagger import trained_tagger
 
 ROOT = Path(__file__).parents[2]
-SCHEMA = {
-    "id": "sku", "text": ["title"], "images": ["image"], "language_column": "language",
-    "attributes": {"colour": {}, "category": {}, "features": {"kind": "multi", "format": "list"}},
-}  # fmt: skip
-
-
-def shop_rows(start, stop):
-    """Red and blue mugs and dresses, waterproof or handmade; now and then a teal one, which no tagger here knows."""
-    rows = []
-    for number in range(start, stop):
-        colour, category = ["Red", "Blue"][number % 2], ["Mug", "Dress"][number // 2 % 2]
-        features = [tag for place, tag in ((2, "Waterproof"), (3, "Handmade")) if number >> place & 1]
-        title = " ".join([colour, category, *features]).lower()
-        rows.append({
-            "sku": f"p{number:03d}", "title": title if number % 8 else None, "language": "en" if number % 3 else "de",
-            "brand": "Acme" if number % 4 else None, "features": features,
-            "colour": "Teal" if number % 20 == 7 else colour, "category": category if number % 9 else None,
-            "image": encode_jpeg(photo(colour, category, seed=number)) if number % 7 else None,
-        })  # fmt: skip
-    return [row for row in rows if row["title"] or row["image"]]
-
-
 @pytest.fixture(scope="module")
 def shop(tmp_path_factory):
     """A folder with a model, its training configuration and a catalogue of two splits."""

@@ -1,6 +1,7 @@
 """The recipe on a tiny model: what it writes, what it reports, and when it fails. The benchmark then finds it."""
 
 import json
+import time
 
 import pytest
 import yaml
@@ -13,7 +14,7 @@ from recipes import export
 from recipes.lab import benchmark, benchmark_bulk, load_test
 from tests.catalog.files import write_parquet
 from tests.deployment.test_export import bert_tagger
-from tests.recipes.test_evaluate import SCHEMA, shop_rows
+from tests.shops import SCHEMA, shop_rows
 
 
 @pytest.fixture(scope="module")
@@ -44,7 +45,6 @@ def test_writes_both_precisions_with_their_reports(exported):
         assert report["products"] == len(shop_rows(20, 80))
         assert set(report["macro_f1"]) == {"colour", "category", "features", "mean"}
         assert set(report["speed"]["batch 32"]) == {"torch", name}
-        assert report["speed"]["batch 1"][name]["p50_ms"] <= report["speed"]["batch 1"][name]["p95_ms"]
         assert json.loads((shop / "model" / name / "tagger.json").read_text())["precision"] == precision
         assert pipeline("product-tagging", model=str(shop / "model"), backend=name)("red mug", top_k=1, threshold=0)
 
@@ -87,10 +87,12 @@ def test_taggers_are_timed_in_processes_of_their_own(exported, monkeypatch):
     monkeypatch.setattr(inference, "pipeline", None)
     monkeypatch.setattr(inference, "PAUSE_SECONDS", 0)
     taggers = {"torch": str(shop / "model"), "onnx": shop / "model" / "onnx"}
+    start = time.perf_counter()
     found = inference.time_in_turns(taggers, [{"text": "red mug"}] * 5, 2, (1, 2, 8), top_k=1)
+    elapsed = time.perf_counter() - start
     assert set(found) == {"batch 1", "batch 2"} and set(found["batch 2"]) == set(taggers)
-    for times in found["batch 2"].values():
-        assert times["rows_per_second"] > 0 and times["p50_ms"] <= times["p95_ms"]
+    # Five products, timed twice.
+    assert sum(2 * 5 / times["rows_per_second"] for timed in found.values() for times in timed.values()) < elapsed
 
 
 def test_a_server_of_it_is_loaded_and_compared_with_the_model_alone(exported, capsys):
@@ -100,8 +102,10 @@ def test_a_server_of_it_is_loaded_and_compared_with_the_model_alone(exported, ca
     assert load_test.main([*arguments, "--least", "0"]) == 0
     found = json.loads(capsys.readouterr().out)
     assert set(found["clients"]) == {"2", "32"} and found["start_seconds"] > 0
-    for clients in found["clients"].values():
-        assert clients["requests"] == 64 and 0 < clients["p50_ms"] <= clients["p95_ms"] <= clients["p99_ms"]
+    for number, clients in found["clients"].items():
+        # As many answers at a time as there are clients.
+        assert 1 / 5 < clients["rows_per_second"] * clients["p50_ms"] / 1000 / int(number) < 5
+        assert clients["requests"] == 64
         speed = clients["rows_per_second"] / found["bare_rows_per_second"]
         assert clients["ratio"] == pytest.approx(speed, rel=0.05)
     assert load_test.main([*arguments, "--least", "100"]) == 1

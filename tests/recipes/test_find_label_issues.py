@@ -13,7 +13,7 @@ from hf_tagger.training.arguments import load_run
 from hf_tagger.training.context import start_run
 from hf_tagger.training.data import read_catalog
 from recipes import find_label_issues, finetune
-from tests.recipes.test_finetune import write_config
+from tests.shops import write_config
 
 NOISY = {"rows": 300, "picture_size": 32, "languages": ["en"], "label_noise": 0.15, "missing_modality": 0.2,
          "unsaid": 0.0}  # fmt: skip

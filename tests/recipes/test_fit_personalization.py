@@ -9,7 +9,7 @@ from transformers import pipeline
 
 import hf_tagger  # noqa: F401
 from recipes import finetune, fit_personalization
-from tests.recipes.test_finetune import write_config
+from tests.shops import write_config
 
 SHOP = {"rows": 400, "picture_size": 0, "languages": ["en"], "label_noise": 0.0}
 

@@ -8,8 +8,8 @@ from transformers import pipeline
 from hf_tagger.model.modeling_tagger import TaggerModel
 from recipes import finetune, prune
 from tests.catalog.files import write_parquet
-from tests.recipes.test_distill import catalogue, rows
-from tests.recipes.test_finetune import write_config
+from tests.recipes.titles import catalogue, rows
+from tests.shops import write_config
 
 pytestmark = pytest.mark.usefixtures("own_precision")
 

@@ -16,7 +16,7 @@ from accelerate.state import AcceleratorState
 from hf_tagger.training.arguments import load_run
 from hf_tagger.training.search_settings import check_space, load_search
 from recipes import finetune, search
-from tests.recipes.test_finetune import write_config
+from tests.shops import write_config
 
 ROOT = Path(__file__).parents[2]
 SHOP = {"rows": 60, "picture_size": 0, "languages": ["en"]}

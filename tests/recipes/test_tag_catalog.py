@@ -1,13 +1,12 @@
 """Every row of the catalogue is tagged once, whatever happens on the way."""
 
 import json
-import os
 import shutil
 import signal
 import subprocess
 import sys
 import time
-from pathlib import Path
+from contextlib import contextmanager
 
 import psutil
 import pyarrow.parquet as pq
@@ -23,10 +22,9 @@ from hf_tagger.deployment.bulk import _rows, opened_fingerprint, tag_rows
 from hf_tagger.model.pipeline_tagger import ProductTaggingPipeline
 from recipes import tag_catalog
 from tests.catalog.files import write_parquet
-from tests.recipes.test_evaluate import SCHEMA, shop_rows
+from tests.processes import ROOT, TWO_PROCESSES
+from tests.shops import SCHEMA, shop_rows
 from tests.tiny_tagger import trained_tagger
-
-ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture(scope="module")
@@ -87,16 +85,33 @@ def test_rows_come_in_order_with_the_tags_that_the_pipeline_gives(shop, run_here
     assert summary["attributes"]["colour"] == {"tags": named, "abstentions": len(ids) - named}
 
 
+@contextmanager
+def started(command, tmp_path):
+    """A process of the recipe; what it has to say goes to a file, for a full pipe would stop it."""
+    with open(tmp_path / "errors", "w") as errors:
+        run = subprocess.Popen(command, cwd=ROOT, stderr=errors)
+        try:
+            yield run
+        finally:
+            run.kill()
+            run.wait()
+
+
+def wait_until(there, run, tmp_path):
+    until = time.monotonic() + 120
+    while not there():
+        assert run.poll() is None and time.monotonic() < until, (tmp_path / "errors").read_text()[-3000:]
+        time.sleep(0.005)
+
+
 def test_a_run_killed_amid_its_work_loses_no_row_and_repeats_none(shop, tmp_path, run_here):
     out = tmp_path / "out"
     command = [sys.executable, "recipes/tag_catalog.py", str(shop / "model"), str(shop / "shop.yaml"),
                "--output_dir", str(out), "--shard_rows", "2", "--batch_size", "1"]
-    run = subprocess.Popen(command, cwd=ROOT, env=os.environ | {"PYTHONPATH": str(ROOT)}, stderr=subprocess.DEVNULL)
-    until = time.monotonic() + 120
-    while len(list(out.glob("part-*.parquet"))) < 3 and time.monotonic() < until:
-        time.sleep(0.005)
-    run.send_signal(signal.SIGKILL)
-    run.wait()
+    with started(command, tmp_path) as run:
+        wait_until(lambda: len(list(out.glob("part-*.parquet"))) >= 3, run, tmp_path)
+        run.send_signal(signal.SIGKILL)
+        run.wait()
     ids = json.loads((shop / "ids.json").read_text())
     before = {path.name: path.stat().st_mtime_ns for path in out.glob("part-*.parquet")}
     assert 0 < len(before) < len(ids) / 2, "killed too late to tell anything"
@@ -108,24 +123,22 @@ def test_a_run_killed_amid_its_work_loses_no_row_and_repeats_none(shop, tmp_path
     assert all((out / name).stat().st_mtime_ns == stamp for name, stamp in before.items())
 
 
-def test_two_processes_killed_amid_their_work_lose_no_row_and_repeat_none(shop, tmp_path):
+def test_two_processes_killed_amid_their_work_lose_no_row_and_repeat_none(shop, tmp_path, monkeypatch):
+    monkeypatch.setenv("ACCELERATE_USE_CPU", "true")
     out = tmp_path / "out"
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2",
-               "recipes/tag_catalog.py", str(shop / "model"), str(shop / "shop.yaml"), "--output_dir", str(out),
+    command = [*TWO_PROCESSES, "recipes/tag_catalog.py", str(shop / "model"), str(shop / "shop.yaml"),
+               "--output_dir", str(out),
                "--shard_rows", "2", "--batch_size", "1"]
-    env = os.environ | {"PYTHONPATH": str(ROOT), "ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1"}
-    run = subprocess.Popen(command, cwd=ROOT, env=env, stderr=subprocess.DEVNULL)
-    until = time.monotonic() + 240
-    while time.monotonic() < until and not all(list(out.glob(f"part-00{rank}-*.parquet")) for rank in (0, 1)):
-        time.sleep(0.005)
-    for process in [psutil.Process(run.pid), *psutil.Process(run.pid).children(recursive=True)]:
-        process.kill()
-    run.wait()
+    with started(command, tmp_path) as run:
+        wait_until(lambda: all(list(out.glob(f"part-00{rank}-*.parquet")) for rank in (0, 1)), run, tmp_path)
+        for process in [psutil.Process(run.pid), *psutil.Process(run.pid).children(recursive=True)]:
+            process.kill()
+        run.wait()
     ids = json.loads((shop / "ids.json").read_text())
     before = {path.name: path.stat().st_mtime_ns for path in out.glob("part-*.parquet")}
     assert {name[:8] for name in before} == {"part-000", "part-001"}
     assert len(before) < len(ids) / 2, "killed too late to tell anything"
-    done = subprocess.run([*command, "--resume"], cwd=ROOT, env=env, capture_output=True, text=True)
+    done = subprocess.run([*command, "--resume"], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert sorted(row["id"] for row in read(out)) == sorted(ids)
     assert all((out / name).stat().st_mtime_ns == stamp for name, stamp in before.items())

@@ -13,7 +13,7 @@ from hf_tagger.catalog.settings import CatalogSettings, open_catalog
 from hf_tagger.feedback.store import FeedbackStore
 from hf_tagger.feedback.verdicts import Verdict, fingerprint
 from recipes import finetune, update
-from tests.recipes.test_finetune import write_config
+from tests.shops import write_config
 
 SHOP = {"rows": 300, "picture_size": 0, "languages": ["en"], "label_noise": 0.0, "unknown": 0.0}
 
@@ -52,13 +52,14 @@ def shop(tmp_path_factory):
 def test_an_update_is_gated_kept_as_a_version_and_rolled_back(shop, capsys):
     model, config, feedback = shop
     before = (model / "config.json").read_text()
-    assert update.main([str(model), str(config), str(feedback), "--how", "calibrate", "--tolerance", "1"]) in (0, 1)
+    versions = model.parent / "model.versions"
+    refused = update.main([str(model), str(config), str(feedback), "--how", "calibrate", "--tolerance", "1"])
+    assert refused in (0, 1) and (versions / "2").exists() == (not refused)
     AcceleratorState._reset_state(True)
     assert update.main([str(model), str(config), str(feedback), "--tolerance", "1"]) == 0
     out = capsys.readouterr().out
     assert "1 stale" in out and "0 proposed tags wait" in out
     assert (model / "config.json").read_text() == before
-    versions = model.parent / "model.versions"
     newest = max(int(path.name) for path in versions.iterdir() if path.name.isdecimal())
     lineage = json.loads((versions / str(newest) / "lineage.json").read_text())
     assert lineage["made_by"] == "heads" and lineage["added_tags"] == {"colour": ["Teal"]}

@@ -6,7 +6,7 @@ import pytest
 from hf_tagger import cli
 from hf_tagger.feedback.versions import Versions
 from hf_tagger.review import command, page
-from tests.review.conftest import write_shop
+from tests.review.shop import write_shop
 
 
 @pytest.fixture(scope="module")

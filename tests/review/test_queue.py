@@ -9,7 +9,7 @@ from hf_tagger.catalog.strict import ConfigError
 from hf_tagger.feedback.verdicts import Verdict
 from hf_tagger.review.predictions import CatalogPredictions, Prediction, read_predictions
 from hf_tagger.review.queue import Filters, ReviewQueue
-from tests.review.conftest import ROWS, records, wait
+from tests.review.shop import ROWS, make_desk, records, wait
 from tests.tiny_tagger import ATTRIBUTES
 
 
@@ -20,12 +20,12 @@ def prediction(*scores, pooled=None):
 
 
 @pytest.fixture
-def queue(desk):
+def queue(tagger, desk, tmp_path):
     """Of P1 to P4: sure, torn between colours, torn between categories, and of a rare kind."""
     known = [prediction(1, 0, 1, 0, 0, 0, pooled=[1, 0]), prediction(.55, .45, 1, 0, 0, 0, pooled=[1, .1]),
              prediction(1, 0, .5, .45, 0, 0, pooled=[0, 1]), prediction(1, 0, 1, 0, .95, 0, pooled=[-1, 0])]
-    desk.predictions._predictions[:] = known
-    return desk.queue
+    known = {sku: found for (sku, *_), found in zip(ROWS, known, strict=True)}
+    return make_desk(tagger, tmp_path, desk.store, known=known).queue
 
 
 def rows(queue, reviewer="ana", **filters):
@@ -67,7 +67,7 @@ def test_filters_by_who_has_judged(queue, desk):
                                     (2, "ben", "reject")):
         desk.store.add(Verdict(products[row].id, products[row].fingerprint, "colour", "Red", decision, reviewer, "v1"))
     desk.store.add(Verdict(products[3].id, "older", "colour", "Red", "accept", "ana", "v1"))
-    desk.log.follow()
+    queue.log.follow()
     plain = {"strategy": "catalogue"}
     assert rows(queue, show="open", **plain) == [1, 3]
     assert rows(queue, show="new", **plain) == [3]

@@ -7,10 +7,12 @@ import pytest
 
 from hf_tagger.feedback.store import FeedbackStore
 from hf_tagger.feedback.verdicts import UNDECIDED
+from hf_tagger.model.pipeline_tagger import ProductTaggingPipeline
 from hf_tagger.review.queue import Filters
 from hf_tagger.review.session import Session
 from hf_tagger.review.views import bar_view, card_view, chips_of, product_view, progress_view
-from tests.review.conftest import make_desk
+from tests.review.shop import make_desk
+from tests.tiny_tagger import trained_tagger
 
 
 @pytest.fixture
@@ -93,8 +95,10 @@ def test_a_tag_is_added_where_it_belongs_and_an_unknown_one_is_proposed(desk, se
     assert session.trouble == "Type a tag of at most 200 letters."
 
 
-def test_a_tag_of_several_attributes_must_be_chosen(desk, session):
-    desk._folded["red"].append(("category", "Red"))
+def test_a_tag_of_several_attributes_must_be_chosen(desk, session, tmp_path):
+    model, processor = trained_tagger()
+    model.config.attributes[1]["tags"][0] = "Red"
+    desk = make_desk(ProductTaggingPipeline(model, processor=processor), tmp_path, desk.store)
     desk.add(session, "P1", "red")
     assert session.trouble == "red is a tag of colour, category: choose one from the list."
     assert said(desk) == []

@@ -48,7 +48,7 @@ def test_a_second_checkpoint_of_one_step_never_leaves_a_moment_without_any(tmp_p
     monkeypatch.setattr(checkpoint.shutil, "rmtree", lambda path, **options: (seen.append(names(tmp_path)),
                                                                               remove(path, **options)))  # fmt: skip
     second = save_checkpoint(tmp_path, 5, {}, {"epoch": 1})
-    assert all(set(present) & {first.name, second.name} for present in seen)
+    assert seen and all(set(present) & {first.name, second.name} for present in seen)
     assert newest_checkpoint(tmp_path) == second and load_checkpoint(second)[1] == {"epoch": 1}
     assert names(tmp_path) == [second.name]
 

@@ -12,7 +12,7 @@ from hf_tagger.training.distill import check_attributes, copy_fitting, spaced_la
 from hf_tagger.training.distill_loss import SIGHTS, DistillationLoss, TeacherOutputs, principal_axes
 from hf_tagger.training.settings import DistillationSettings
 from hf_tagger.training.teacher import TeacherStore, ViewCollator, outputs_of_sights, store_outputs
-from tests.model.test_modeling import PHOTOS, TEXTS, batch, outputs, tagger
+from tests.random_tagger import PHOTOS, TEXTS, batch, outputs, tagger
 from tests.tiny_tagger import ATTRIBUTES, SIZE, photo, tiny_model, tiny_processor
 
 

@@ -7,7 +7,7 @@ from hf_tagger.catalog.free_form import TargetSettings
 from hf_tagger.catalog.targets import TargetEncoder
 from hf_tagger.model.towers import TowerFeatures
 from hf_tagger.training.features import store_features
-from tests.model.test_modeling import PHOTOS, TEXTS, outputs, tagger
+from tests.random_tagger import PHOTOS, TEXTS, outputs, tagger
 from tests.tiny_tagger import photo, tiny_processor
 from tests.tiny_writer import add_tiny_decoder
 

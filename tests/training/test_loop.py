@@ -12,11 +12,11 @@ from hf_tagger.catalog.quarantine import Quarantine, Refusal
 from hf_tagger.catalog.strict import ConfigError
 from hf_tagger.training.arguments import PhaseSettings, TrainingSettings
 from hf_tagger.training.build import set_trainable
-from hf_tagger.training.checkpoint import load_checkpoint, newest_checkpoint
+from hf_tagger.training.checkpoint import load_checkpoint, newest_checkpoint, save_checkpoint
 from hf_tagger.training.loop import NonFiniteLoss, TrainingLoop, kept_tensors, load_kept
 from hf_tagger.training.losses import TaggingLoss
 from hf_tagger.training.settings import LossSettings, OptimizerSettings
-from tests.model.test_modeling import tagger
+from tests.random_tagger import tagger
 from tests.tiny_tagger import ATTRIBUTES, photo, tiny_model, tiny_processor
 
 PRODUCTS = [
@@ -276,16 +276,15 @@ class Killed(Exception):
 
 def killed(loop, after_saves, model, loader, **options):
     """Runs until the given number of checkpoints is written."""
-    save, written = loop._save, []
+    written = []
 
     def counting_save(*arguments):
-        save(*arguments)
-        written.append(loop.progress.step)
+        written.append(save_checkpoint(*arguments))
         if len(written) == after_saves:
             raise Killed
 
-    loop._save = counting_save
-    with pytest.raises(Killed):
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(Killed):
+        patch.setattr("hf_tagger.training.loop.save_checkpoint", counting_save)
         train(loop, model, loader, **options)
 
 

@@ -140,7 +140,8 @@ def test_a_trial_is_the_mean_over_folds_with_its_deviation(data, tmp_path):
     space = search(space={"phases.0.learning_rate": [0.01]}, folds=3)
     (trial,) = tried(Objective(data, settings.catalog, space, tmp_path / "study", fold_of), 1)
     scores = trial.user_attrs["scores"]
-    assert len(scores) == 3 and all(0 <= score <= 1 for score in scores)
+    # Accuracies over the 20 products of a fold.
+    assert len(scores) == 3 and [20 * score for score in scores] == pytest.approx([round(20 * each) for each in scores])
     mean = sum(scores) / 3
     assert trial.value == pytest.approx(mean)
     assert trial.user_attrs["std"] == pytest.approx(math.sqrt(sum((score - mean) ** 2 for score in scores) / 2))

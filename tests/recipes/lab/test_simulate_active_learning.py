@@ -7,7 +7,7 @@ import pytest
 from accelerate.state import AcceleratorState
 
 from recipes.lab import simulate_active_learning
-from tests.recipes.test_finetune import write_config
+from tests.shops import write_config
 
 SHOP = {"rows": 200, "picture_size": 0, "languages": ["en"], "label_noise": 0.0}
 

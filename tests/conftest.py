@@ -1,0 +1,15 @@
+"""Tests run side by side, a process for each core. Every process, and all that it starts, computes on one thread (tiny
+tensors on contended threads take many times as long), finds this checkout, asks no Hub and shares no cache."""
+
+import os
+import shutil
+import tempfile
+from pathlib import Path
+
+HF_HOME = tempfile.mkdtemp(prefix="hf-home-")
+os.environ |= {"OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false", "HF_HUB_OFFLINE": "1", "HF_HOME": HF_HOME,
+               "PYTHONPATH": str(Path(__file__).parents[1])}  # fmt: skip
+
+
+def pytest_unconfigure():
+    shutil.rmtree(HF_HOME, ignore_errors=True)
