@@ -21,7 +21,6 @@ from statistics import median
 from tempfile import TemporaryDirectory
 
 import torch
-from measuring import as_product, conditions, in_fresh_process, open_split, readable, resident_mb
 from tqdm import tqdm
 from transformers import AutoConfig
 
@@ -38,6 +37,7 @@ from hf_tagger.model.modeling_tagger import TaggerModel
 from hf_tagger.model.processing_tagger import TaggerProcessor
 from hf_tagger.runtime import TAGGER, OnnxTagger
 from hf_tagger.training.unigram_tokenizer import train_unigram_tokenizer
+from measuring import as_product, conditions, in_fresh_process, open_split, readable, resident_mb
 
 FILE_ROWS, SHARD_ROWS = 10_000, 4096
 BATCH_SIZE, BATCH_SIZES = 32, (16, 32, 64)
@@ -91,11 +91,10 @@ def speed(tagger: Callable, records: Callable[[], Iterable[dict]], rounds: int) 
     plain: dict[int, list[float]] = {size: [] for size in BATCH_SIZES}
     for _ in range(rounds):
         for size, speeds in plain.items():
-            speeds.append(rows_per_second(lambda tag=in_batches(tagger, size): len(tag(products))))
+            speeds.append(rows_per_second(lambda size=size: len(in_batches(tagger, size)(products))))
         with TemporaryDirectory() as folder:
-            shards = Path(folder)
             bulk.append(rows_per_second(
-                lambda to=shards: sum(tag_shards(to, records(), in_batches(tagger), SHARD_ROWS))))
+                lambda to=folder: sum(tag_shards(Path(to), records(), in_batches(tagger), SHARD_ROWS))))
     ratios = [own / max(speeds[turn] for speeds in plain.values()) for turn, own in enumerate(bulk)]
     return {"rows": len(products), "rows_per_second": round(median(bulk), 1),
             "pipeline_rows_per_second": {str(size): round(median(speeds), 1) for size, speeds in plain.items()},

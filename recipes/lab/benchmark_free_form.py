@@ -20,13 +20,15 @@ from typing import Any
 
 import numpy as np
 import torch
-from measuring import as_product, complete_records, conditions, open_split
-from transformers import LogitsProcessorList, pipeline
+from transformers import LogitsProcessorList
 
 from hf_tagger import cli
 from hf_tagger.evaluation.free_form import SetScores, unique
+from hf_tagger.evaluation.machine import process_state
+from hf_tagger.evaluation.protocols import open_tagger
 from hf_tagger.model.free_form import TagLogitsProcessor
 from hf_tagger.model.generation import TagPrior, TagRules, TagTrie
+from measuring import as_product, complete_records, conditions, open_split
 
 WARM_UP, MAX_NEW_TOKENS, TRIE_REPEATS = 5, 24, 5
 
@@ -38,7 +40,7 @@ def main(arguments: list[str]) -> None:
     with TemporaryDirectory() as folder:
         _, catalog = open_split(options, overrides, folder)
         records = complete_records(catalog, options.split, options.products + WARM_UP, WARM_UP + 2)
-        tagger = pipeline("product-tagging", model=options.model)
+        tagger = open_tagger(options.model, process_state().device)
         products = [as_product(record) for record in records]
         found |= {"latency": latency(tagger, products),
                   "trie": trie_cost(tagger, products[:options.batch_size], options.trie_tags)}
@@ -128,7 +130,7 @@ def order_sensitivity(models: Sequence[str], records: Sequence[dict]) -> dict[st
     references = [[tag for tags in record["free_form"].values() for tag in tags or ()] for record in records]
     written, scores = [], []
     for model in models:
-        tagger = pipeline("product-tagging", model=model)
+        tagger = open_tagger(model, process_state().device)
         # A threshold of 1 leaves the closed tags out, and must not be that of the written ones.
         least = tagger.model.config.decoder["min_score"]
         lists = [[tag["label"] for tag in tags if tag["source"] == "generated"] for tags in

@@ -1,7 +1,7 @@
 """Exported taggers beside their model in eager float32 torch: speed, start, and what is lost, as JSON.
 
     python recipes/lab/benchmark_inference.py runs/fashion recipes/configs/fashion.yaml
-    python recipes/lab/benchmark_inference.py runs/fashion recipes/configs/fashion.yaml --exported runs/fashion/onnx_int8
+    python recipes/lab/benchmark_inference.py MODEL CATALOGUE --exported runs/fashion/onnx_int8
 
 Times what recipes/export.py wrote beside MODEL, or `--exported`, on products of a split that have text and photo, JPEGs
 decoded, at batch 1 and 32, each tagger in a process of its own and in turns; compares logits, decisions and macro-F1 on
@@ -17,8 +17,7 @@ import time
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from measuring import as_product, complete_records, conditions, open_split
-from transformers import pipeline
+import torch
 
 from hf_tagger import cli
 from hf_tagger.catalog.collate import Collator
@@ -26,7 +25,9 @@ from hf_tagger.catalog.loader import CatalogLoader
 from hf_tagger.catalog.strict import ConfigError
 from hf_tagger.evaluation.inference import BATCH_SIZES, time_in_turns
 from hf_tagger.evaluation.parity import both_predictions, parity
+from hf_tagger.evaluation.protocols import open_tagger
 from hf_tagger.runtime import TAGGER, OnnxTagger
+from measuring import as_product, complete_records, conditions, open_split
 
 
 @cli.recipe
@@ -47,7 +48,7 @@ def main(arguments: list[str]) -> None:
                 taken["p50_ratio"] = round(times["torch"]["p50_ms"] / taken["p50_ms"], 2)
                 taken["rows_ratio"] = round(taken["rows_per_second"] / times["torch"]["rows_per_second"], 2)
             found[size] = times
-        tagger = pipeline("product-tagging", model=options.model, device="cpu")
+        tagger = open_tagger(options.model, torch.device("cpu"))
         collator = Collator(tagger.processor, tagger.model.config.attributes)
         batches = CatalogLoader(catalog, options.split, collator, settings.loader).epoch()
         (reference, *others), noise = both_predictions(tagger, [OnnxTagger(path) for path in exported], batches)

@@ -20,7 +20,6 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import yaml
-from measuring import conditions, in_fresh_process, resident_mb
 from transformers import ViTImageProcessor
 
 from hf_tagger import cli
@@ -36,6 +35,7 @@ from hf_tagger.model.processing_tagger import TaggerProcessor
 from hf_tagger.training.arguments import TrainingSettings, load_run
 from hf_tagger.training.memory import keep_freed_memory
 from hf_tagger.training.unigram_tokenizer import train_unigram_tokenizer
+from measuring import conditions, in_fresh_process, resident_mb
 
 PHOTO_SIZE = 24
 

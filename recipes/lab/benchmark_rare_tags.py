@@ -21,7 +21,6 @@ from tempfile import TemporaryDirectory
 import numpy as np
 import torch
 from matplotlib.figure import Figure
-from measuring import conditions, readable
 from torch import Tensor, nn
 
 from hf_tagger import cli
@@ -39,9 +38,9 @@ from hf_tagger.model.kernel_head import Blocks, feature_blocks
 from hf_tagger.training.arguments import RunSettings, load_run
 from hf_tagger.training.build import build_model
 from hf_tagger.training.features import store_features
-from hf_tagger.training.kernel import KernelSettings
-from hf_tagger.training.losses import LossSettings
 from hf_tagger.training.rare_tags import balanced_losses, tag_embeddings
+from hf_tagger.training.settings import KernelSettings, LossSettings
+from measuring import conditions, readable
 
 SPLITS, GROUPS = ("train", "validation", "test"), ("all", "head", "medium", "tail")
 HIDDEN, DROPOUT = 256, 0.1

@@ -16,12 +16,13 @@ from collections.abc import Callable
 from statistics import median
 from tempfile import TemporaryDirectory
 
-from accelerate import PartialState
-from measuring import as_product, complete_records, conditions, open_split, readable
-from transformers import Pipeline, pipeline
+from transformers import Pipeline
 
 from hf_tagger import cli
-from hf_tagger.evaluation.protocols import Evaluator, Protocol
+from hf_tagger.evaluation.machine import process_state
+from hf_tagger.evaluation.protocols import Evaluator, open_tagger
+from hf_tagger.evaluation.settings import Protocol
+from measuring import as_product, complete_records, conditions, open_split, readable
 
 BATCH_SIZES = (1, 32)
 
@@ -32,13 +33,13 @@ def main(arguments: list[str]) -> None:
     found = {"model": options.model, "split": options.split, "overrides": overrides, **conditions()}
     with TemporaryDirectory() as folder:
         settings, catalog = open_split(options, overrides, folder)
-        tagger = pipeline("product-tagging", model=options.model)
+        tagger = open_tagger(options.model, process_state().device)
         urls = {"allow_urls": catalog.schema.allow_urls}
         chosen = [as_product(record) for record in complete_records(catalog, options.split, options.products)]
         found |= {"device": str(tagger.device), "repeats": options.repeats,
                   "pipeline": tagging(tagger, chosen, options.repeats, urls)}
         every = [as_product(record) for record in readable(catalog, options.split)]
-        evaluator = Evaluator(tagger, catalog, settings.evaluation, settings.loader, PartialState())
+        evaluator = Evaluator(tagger, catalog, settings.evaluation, settings.loader, process_state())
         found["evaluation"] = evaluation(evaluator, options.split, every, options.repeats, urls)
     print(json.dumps(found, indent=1, ensure_ascii=False))
 

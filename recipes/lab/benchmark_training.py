@@ -24,7 +24,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from measuring import conditions, in_fresh_process
 from PIL import Image
 from torch import nn
 
@@ -44,6 +43,7 @@ from hf_tagger.training.optimizer import OPTIMIZERS, parameter_groups
 from hf_tagger.training.phases import Training, start_training, train_phase
 from hf_tagger.training.settings import LogitFusionSettings
 from hf_tagger.training.starting_model import starting_model
+from measuring import conditions, in_fresh_process
 
 PLAIN_LENGTH = 128
 

@@ -28,7 +28,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from measuring import complete_records, conditions, open_split
 
 from hf_tagger import UserError, cli
 from hf_tagger.deployment.engines import Engine, open_engine
@@ -36,6 +35,7 @@ from hf_tagger.evaluation.settings import check_model
 from hf_tagger.model.images import load_image
 from hf_tagger.model.products import tag_stream
 from hf_tagger.runtime import TAGGER
+from measuring import complete_records, conditions, open_split
 
 BATCH_SIZE, FEWEST = 32, 64
 
