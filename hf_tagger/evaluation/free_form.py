@@ -114,31 +114,6 @@ class OutOfVocabularyRate(_FreeFormMetric):
         return {"out_of_vocabulary_rate": sum(tag not in known for tag in written) / len(written) if written else 0.0}
 
 
-class OrderSensitivity(evaluate.Metric):
-    """How much the written set depends on the order in which a model's targets stood: the largest difference of F1@M
-    between runs, and the mean overlap (Jaccard) of what two runs write of one product: {"f1_range", "agreement"}.
-
-    `predictions`: per product a list of runs, each a list of tags.
-    """
-
-    def _info(self):
-        return evaluate.MetricInfo(
-            description=type(self).__doc__ or "", citation="", inputs_description=__doc__ or "",
-            features=datasets.Features({"predictions": datasets.Sequence(TAGS), "references": TAGS}),
-        )  # fmt: skip
-
-    def _compute(self, predictions, references):
-        runs = list(zip(*predictions, strict=True))
-        scores = [ratios(_set_counts(run, references))[2] for run in runs]
-        overlaps = []
-        for product in predictions:
-            sets = [set(unique(tags)) for tags in product]
-            for place, first in enumerate(sets):
-                overlaps += [len(first & other) / len(first | other) if first | other else 1.0
-                             for other in sets[place + 1:]]
-        return {"f1_range": max(scores) - min(scores), "agreement": sum(overlaps) / len(overlaps) if overlaps else 1.0}
-
-
 def score_free_form(
     predictions: list[list[str]],
     references: list[list[str]],
@@ -146,7 +121,7 @@ def score_free_form(
     languages: list[str | None],
     vocabulary: Sequence[str] = (),
 ) -> dict[str, float]:
-    """All of these metrics of a split but order sensitivity, and "<language>/f1@M" for each language in it.
+    """All of these metrics of a split, and "<language>/f1@M" for each language in it.
 
     Raises ValueError where there is no product.
     """

@@ -1,9 +1,7 @@
-"""What a measurement is taken on, without which no figure is worth much, and processes to take one in."""
+"""What a measurement is taken on, without which no figure is worth much; this process among others."""
 
-import multiprocessing
 import os
 import platform
-from concurrent.futures import ProcessPoolExecutor
 from importlib import metadata
 from pathlib import Path
 
@@ -48,32 +46,6 @@ def process_state() -> PartialState:
     """This process among those that share the work, and its device. Without an accelerator, accelerate must be told: it
     would else take each of several processes for the only one."""
     return PartialState(cpu=parse_flag_from_env("ACCELERATE_USE_CPU") or not torch.accelerator.is_available())
-
-
-def resident_mb() -> float:
-    """MiB of memory resident for this process and its children; pages they share count for each of them."""
-    total, process = 0, psutil.Process()
-    for each in (process, *process.children(recursive=True)):
-        try:
-            total += each.memory_info().rss
-        except psutil.NoSuchProcess:  # a worker that has just ended
-            continue
-    return total / 2**20
-
-
-def in_fresh_process(function, *arguments, **keywords):
-    """`function` in a process of its own: nothing measured finds memory or settings that an earlier measurement left.
-    What it prints goes to stderr."""
-    own = multiprocessing.get_start_method()
-    spawn = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(1, spawn, initializer=_as_if_started_by_hand, initargs=(own,)) as pool:
-        return pool.submit(function, *arguments, **keywords).result()
-
-
-def _as_if_started_by_hand(start_method: str) -> None:
-    os.dup2(2, 1)
-    # A spawned process would also spawn its loader's workers, where training forks them.
-    multiprocessing.set_start_method(start_method, force=True)
 
 
 def _cpu_name() -> str:

@@ -1,4 +1,4 @@
-"""What `hf_tagger tag` costs beside the tagger itself, and what memory it takes, as JSON.
+"""What recipes/tag_catalog.py costs beside the tagger itself, and what memory it takes, as JSON.
 
     python recipes/lab/benchmark_bulk.py runs/fashion/onnx_int8 recipes/configs/fashion.yaml --products 1024
     python recipes/lab/benchmark_bulk.py --memory_rows 1000000
@@ -11,82 +11,57 @@ rows, with photos that it does not look at; what is resident within the first 10
 
 import argparse
 import json
+import os
 import sys
+import time
+from collections.abc import Callable, Iterable
 from itertools import islice
 from pathlib import Path
+from statistics import median
 from tempfile import TemporaryDirectory
 
 import torch
+from tqdm import tqdm
+from transformers import AutoConfig
 
 from hf_tagger import cli
-from hf_tagger.catalog.quarantine import Refusal
 from hf_tagger.catalog.settings import CatalogSettings, open_catalog
 from hf_tagger.catalog.source import SourceConfig
 from hf_tagger.catalog.stream import Catalog
-from hf_tagger.catalog.strict import ConfigError
 from hf_tagger.catalog.vocabulary import Vocabulary
+from hf_tagger.deployment.bulk import tag_shards
 from hf_tagger.deployment.export import export_tagger
-from hf_tagger.evaluation.bulk_speed import bulk_memory, bulk_speed, repeated_files, text_tagger
-from hf_tagger.evaluation.machine import describe_machine, in_fresh_process
 from hf_tagger.evaluation.protocols import open_tagger
-from hf_tagger.evaluation.settings import load_evaluation
+from hf_tagger.model.configuration_tagger import TaggerConfig
+from hf_tagger.model.modeling_tagger import TaggerModel
+from hf_tagger.model.processing_tagger import TaggerProcessor
 from hf_tagger.runtime import TAGGER, OnnxTagger
 from hf_tagger.training.unigram_tokenizer import train_unigram_tokenizer
+from measuring import as_product, conditions, in_fresh_process, open_split, readable, resident_mb
 
-FILE_ROWS = 10_000
+FILE_ROWS, SHARD_ROWS = 10_000, 4096
+BATCH_SIZE, BATCH_SIZES = 32, (16, 32, 64)
 
 
 @cli.recipe
 def main(arguments: list[str]) -> None:
     options, overrides = parse(arguments)
-    if options.model is None:
-        found = {"memory": memory(options.memory_rows)}
-    else:
-        found = {"model": options.model, "speed": speed(options, overrides)}
-    print(json.dumps({"machine": describe_machine(), **found}, indent=1))
-
-
-def speed(options: argparse.Namespace, overrides: list[str]) -> dict:
-    settings = load_evaluation(options.catalogue, options.model, overrides)
-    if Path(options.model, TAGGER).exists():
-        tagger = OnnxTagger(options.model, threads=torch.get_num_threads())
-    else:
-        tagger = open_tagger(options.model, torch.device("cpu"))
+    found = conditions()
     with TemporaryDirectory() as folder:
-        catalog = open_catalog(settings.catalog, Path(folder, "catalog"))
-        if options.split not in catalog.splits:
-            raise ConfigError(f"there is no split {options.split!r}; the catalogue has {', '.join(catalog.splits)}")
+        if options.model is None:
+            found["memory"] = memory(options.memory_rows, Path(folder))
+        else:
+            _, catalog = open_split(options, overrides, folder)
+            if Path(options.model, TAGGER).exists():
+                tagger = OnnxTagger(options.model, threads=torch.get_num_threads())
+            else:
+                tagger = open_tagger(options.model, torch.device("cpu"))
 
-        def records():
-            readable = (record for record in catalog.records(options.split) if not isinstance(record, Refusal))
-            return islice(readable, options.products)
+            def records():
+                return islice(readable(catalog, options.split), options.products)
 
-        return bulk_speed(tagger, records, options.rounds)
-
-
-def memory(rows: int) -> dict:
-    with TemporaryDirectory() as folder:
-        folder = Path(folder)
-        cli.say(f"making up {FILE_ROWS} rows and a tagger")
-        made_up = CatalogSettings(synthetic={"rows": FILE_ROWS, "picture_size": 24, "rows_per_shard": FILE_ROWS})
-        catalog = open_catalog(made_up, folder / "made-up")
-        vocabulary = Vocabulary.scan(catalog.records("train"), catalog.schema)
-        texts = (record["text"] for record in catalog.records("train") if record["text"])
-        model, processor = text_tagger(vocabulary.attributes, train_unigram_tokenizer(texts, 2000))
-        export_tagger(model, processor, folder / "onnx", "untrained")
-        file = next((folder / "made-up").glob("train-*.parquet"))
-        links = repeated_files(file, -(-rows // vocabulary.rows["total"]), folder / "links")
-        cli.say(f"tagging {rows} rows")
-        return in_fresh_process(memory_of_run, folder, links, catalog.schema)
-
-
-def memory_of_run(folder: Path, links: Path, schema) -> dict:
-    """In a process of its own: what making the catalogue and the tagger took is gone."""
-    shards = folder / "shards"
-    shards.mkdir()
-    records = Catalog(SourceConfig(path=f"{links}/*.parquet"), schema).records("train")
-    tagger = OnnxTagger(folder / "onnx", threads=torch.get_num_threads())
-    return bulk_memory(tagger, records, shards, settle_rows=FILE_ROWS)
+            found |= {"model": options.model, "speed": speed(tagger, records, options.rounds)}
+    print(json.dumps(found, indent=1))
 
 
 def parse(arguments: list[str]) -> tuple[argparse.Namespace, list[str]]:
@@ -101,6 +76,80 @@ def parse(arguments: list[str]) -> tuple[argparse.Namespace, list[str]]:
     if options.model is not None and options.catalogue is None:
         parser.error("name a catalogue after the model")
     return options, overrides
+
+
+def in_batches(tagger: Callable, size: int = BATCH_SIZE) -> Callable[[list[dict]], list]:
+    return lambda products: tagger(products, batch_size=size, on_error="skip")
+
+
+def speed(tagger: Callable, records: Callable[[], Iterable[dict]], rounds: int) -> dict:
+    """`records` opens the records anew, always the same. The ratio is the median over the rounds of bulk tagging to the
+    best batch size of the same round."""
+    products = [as_product(record) for record in records()]
+    tagger(products[: 2 * BATCH_SIZE], batch_size=BATCH_SIZE)
+    bulk: list[float] = []
+    plain: dict[int, list[float]] = {size: [] for size in BATCH_SIZES}
+    for _ in range(rounds):
+        for size, speeds in plain.items():
+            speeds.append(rows_per_second(lambda size=size: len(in_batches(tagger, size)(products))))
+        with TemporaryDirectory() as folder:
+            bulk.append(rows_per_second(
+                lambda to=folder: sum(tag_shards(Path(to), records(), in_batches(tagger), SHARD_ROWS))))
+    ratios = [own / max(speeds[turn] for speeds in plain.values()) for turn, own in enumerate(bulk)]
+    return {"rows": len(products), "rows_per_second": round(median(bulk), 1),
+            "pipeline_rows_per_second": {str(size): round(median(speeds), 1) for size, speeds in plain.items()},
+            "ratio": round(median(ratios), 3), "ratios": [round(ratio, 3) for ratio in ratios]}
+
+
+def rows_per_second(work: Callable[[], int]) -> float:
+    start = time.perf_counter()
+    return work() / (time.perf_counter() - start)
+
+
+def memory(rows: int, folder: Path) -> dict:
+    cli.say(f"making up {FILE_ROWS} rows and a tagger")
+    made_up = CatalogSettings(synthetic={"rows": FILE_ROWS, "picture_size": 24, "rows_per_shard": FILE_ROWS})
+    catalog = open_catalog(made_up, folder / "made-up")
+    vocabulary = Vocabulary.scan(catalog.records("train"), catalog.schema)
+    texts = (record["text"] for record in readable(catalog, "train") if record["text"])
+    model, processor = text_tagger(vocabulary.attributes, train_unigram_tokenizer(texts, 2000))
+    export_tagger(model, processor, folder / "onnx", "untrained")
+    # As many rows as asked for, on no more disk: links to one file.
+    (folder / "links").mkdir()
+    file = next((folder / "made-up").glob("train-*.parquet"))
+    for number in range(-(-rows // vocabulary.rows["total"])):
+        os.link(file, folder / "links" / f"part-{number:05}.parquet")
+    cli.say(f"tagging {rows} rows")
+    return in_fresh_process(memory_of_run, folder, catalog.schema)
+
+
+def text_tagger(attributes: list[dict], tokenizer) -> tuple[TaggerModel, TaggerProcessor]:
+    """A small untrained tagger of texts: its answers mean nothing."""
+    torch.manual_seed(0)
+    text = AutoConfig.for_model("bert", vocab_size=len(tokenizer), hidden_size=32, num_hidden_layers=1,
+                                num_attention_heads=2, intermediate_size=64, pad_token_id=tokenizer.pad_token_id)
+    model = TaggerModel(TaggerConfig(attributes=attributes, text_config=text, hidden_size=32, tag_head="linear"))
+    return model.eval(), TaggerProcessor(tokenizer=tokenizer, max_length=32)
+
+
+def memory_of_run(folder: Path, schema) -> dict:
+    """Tags all records into shards, in a process of its own: what making the catalogue and the tagger took is gone.
+
+    Returns "rows", "seconds", and resident memory in MiB after each shard: the highest within the first FILE_ROWS rows
+    ("first_mb"), the highest of all ("peak_mb"), and at the end ("end_mb").
+    """
+    (folder / "shards").mkdir()
+    records = Catalog(SourceConfig(path=f"{folder}/links/*.parquet"), schema).records("train")
+    tag = in_batches(OnnxTagger(folder / "onnx", threads=torch.get_num_threads()))
+    start, rows = time.perf_counter(), 0
+    first, later = [], []
+    with tqdm(unit="row", mininterval=5) as progress:
+        for count in tag_shards(folder / "shards", records, tag, SHARD_ROWS):
+            rows += count
+            (first if rows <= FILE_ROWS or not first else later).append(resident_mb())
+            progress.update(count)
+    return {"rows": rows, "seconds": round(time.perf_counter() - start, 1), "first_mb": round(max(first), 1),
+            "peak_mb": round(max(first + later), 1), "end_mb": round((first + later)[-1], 1)}
 
 
 if __name__ == "__main__":

@@ -15,7 +15,6 @@ from pathlib import Path
 import numpy as np
 
 from hf_tagger import cli
-from hf_tagger.catalog.quarantine import Refusal
 from hf_tagger.catalog.settings import open_catalog
 from hf_tagger.catalog.strict import ConfigError
 from hf_tagger.catalog.synthetic import true_tags
@@ -26,6 +25,7 @@ from hf_tagger.evaluation.settings import load_evaluation
 from hf_tagger.feedback import strategies
 from hf_tagger.feedback.store import FeedbackStore
 from hf_tagger.feedback.verdicts import Verdict, fingerprint
+from measuring import readable
 
 
 @cli.recipe
@@ -40,8 +40,7 @@ def main(arguments: list[str]) -> None:
     evaluator = Evaluator(tagger, catalog, settings.evaluation, settings.loader, state)
     seen = evaluator.predict("train", next(iter(settings.evaluation.protocols.values())))
     rows = choose(seen, options.strategy, options.products, options.seed)
-    prints = {record["id"]: fingerprint(record) for record in catalog.records("train")
-              if not isinstance(record, Refusal)}
+    prints = {record["id"]: fingerprint(record) for record in readable(catalog, "train")}
     verdicts = judge(seen, rows, true_tags(**settings.catalog.synthetic), prints, options)
     with FeedbackStore(options.feedback, tagger.model.config.attributes) as store:
         store.add(verdicts)

@@ -5,7 +5,6 @@ import pytest
 
 from hf_tagger.evaluation.free_form import (
     DuplicateRate,
-    OrderSensitivity,
     OutOfVocabularyRate,
     PresentAbsent,
     SetScores,
@@ -51,13 +50,6 @@ def test_duplicates_and_strangers():
     assert scores["out_of_vocabulary_rate"] == pytest.approx(5 / 9)
     assert OutOfVocabularyRate().compute(predictions=[[]], references=[[]], vocabulary="[]") == {
         "out_of_vocabulary_rate": 0.0}  # fmt: skip
-
-
-def test_order_sensitivity_compares_runs():
-    runs = [[["a", "b"], ["b", "a"]], [["c"], ["d"]]]
-    scores = OrderSensitivity().compute(predictions=runs, references=[["a"], ["c"]])
-    assert scores["agreement"] == 0.5
-    assert scores["f1_range"] == pytest.approx(2 * 2 / (3 + 2) - 2 * 1 / (3 + 2))
 
 
 def test_a_split_is_scored_by_language_too():

@@ -95,7 +95,7 @@ def test_table_and_plot_are_written(held):
 def test_labels_of_the_unlabelled_rest_are_hidden(shop, held):
     _, _, long_tail = shop
     options, _ = benchmark_rare_tags.parse(["x", str(long_tail), "--attribute", "colour", "--output_dir", str(held)])
-    contest = benchmark_rare_tags.prepare(None, options, benchmark_rare_tags.LongTail.load(long_tail))
+    contest = benchmark_rare_tags.prepare(None, options, json.loads(long_tail.read_text()))
     assert contest.train.counts().tolist() == [20, 12, 4]
     assert len(contest.train.labelled()) == 36 and len(contest.train.unlabelled()) > 200
 

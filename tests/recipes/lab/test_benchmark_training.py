@@ -1,7 +1,12 @@
-"""The stopwatch of recipes/lab/benchmark.py, and what makes its plain loop plain."""
+"""The stopwatch, what makes the plain loop plain, and the whole program as the command line starts it."""
 
 import io
+import json
+import os
+import subprocess
+import sys
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -17,7 +22,8 @@ from hf_tagger.training.data import read_catalog
 from hf_tagger.training.lora import find_towers
 from hf_tagger.training.phases import start_training
 from hf_tagger.training.starting_model import starting_model
-from hf_tagger.training.throughput import (
+from recipes.lab import benchmark_training
+from recipes.lab.benchmark_training import (
     PlainProcessor,
     TimedLoader,
     make_plain,
@@ -27,6 +33,18 @@ from hf_tagger.training.throughput import (
     train_plainly,
 )
 from tests.tiny_tagger import SIZE, tiny_processor
+
+ROOT = Path(__file__).parents[3]
+CONFIG = """
+catalog: {synthetic: {rows: 200, picture_size: 48}}
+model: {text_backbone: "scratch:bert-tiny", vision_backbone: "scratch:test_convnext", image_size: [32, 32],
+        hidden_size: 16}
+lora: null
+phases:
+  - {name: heads, train: [heads]}
+  - {name: towers, train: [heads, text, vision]}
+training: {loader: {batch_size: 16, bucket_batches: 2, shuffle_buffer: 40}, keep_freed_memory: false}
+"""
 
 
 class SlowLoader:
@@ -107,3 +125,54 @@ def test_both_sides_train_the_same_rows_and_parameters(settings, tmp_path):
     assert fast["trainable_parameters"] == slow["trainable_parameters"] > 0
     assert (fast["mixed_precision"], slow["mixed_precision"]) == ("bf16", "no")
     assert fast["loader_rows_per_second"] > 0 and "loader_rows_per_second" not in slow
+
+
+@pytest.fixture(scope="module")
+def process(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("benchmark")
+    (folder / "tiny.yaml").write_text(CONFIG)
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
+    command = [sys.executable, ROOT / "recipes" / "lab" / "benchmark_training.py", "tiny.yaml", "--steps", "3",
+               "--repeats", "1", "--training.loader.shuffle_buffer", "50"]
+    run = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=600)
+    assert run.returncode == 0, run.stderr
+    return json.loads(run.stdout)
+
+
+def test_the_report_names_machine_versions_and_data(process):
+    assert process["config"] == "tiny.yaml" and process["overrides"] == ["--training.loader.shuffle_buffer", "50"]
+    assert process["machine"]["cores"] <= os.cpu_count() and process["machine"]["threads"] == 1
+    assert {"python", "torch", "transformers", "timm", "hf_tagger"} <= set(process["versions"])
+    assert process["data"]["rows"]["total"] == 160 and process["data"]["fingerprint"].startswith("160:")
+
+
+def test_training_is_compared_on_the_same_rows_and_parameters(process):
+    assert process["phase"] == "towers" and process["phase_in_config"] and not process["lora"]
+    assert process["same_rows"] is True and process["same_parameters"] is True
+    # Three steps become four: whole pools of two.
+    assert (process["warmup_steps"], process["steps"], process["batch_size"]) == (2, 4, 16)
+    assert process["trainable_parameters"] > 300_000
+    ratio = process["rows_per_second"] / process["plain_rows_per_second"]
+    assert process["ratio"] == pytest.approx(ratio, rel=0.01) and process["ratios"] == [process["ratio"]]
+    assert 0.5 < ratio < 100
+    assert 0 <= process["waiting"] < 1 and 0 < process["plain_waiting"] < 1
+    assert process["loader_rows_per_second"] > process["rows_per_second"]
+
+
+def test_the_default_phase_stands_in_where_none_moves_a_tower(tmp_path, monkeypatch, capsys):
+    asked = []
+
+    def time_training(_, settings, phase, skip, steps, folder, plain):
+        asked.append((phase, plain))
+        return {"rows_per_second": 10.0 if plain else 20.0 + 10 * len(asked), "waiting": 0.01, "ids": [], "data": {},
+                "trainable_parameters": 5, "batch_size": 16, "mixed_precision": "no", "loader_rows_per_second": 90.0}
+
+    monkeypatch.setattr(benchmark_training, "in_fresh_process", time_training)
+    (tmp_path / "tiny.yaml").write_text(CONFIG)
+    arguments = [str(tmp_path / "tiny.yaml"), "--repeats", "3", "--phases", "[{train: [heads]}]"]
+    assert benchmark_training.main(arguments) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["phase_in_config"] is False
+    assert {phase.name for phase, _ in asked} == {"fine-tune"}
+    assert [plain for _, plain in asked] == [False, True] * 3
+    assert found["ratios"] == [3, 5, 7] and found["ratio"] == 5 and found["rows_per_second"] == 50
