@@ -19,6 +19,7 @@ from hf_tagger.training.settings import LossSettings, OptimizerSettings
 from tests.random_tagger import tagger
 from tests.tiny_tagger import ATTRIBUTES, photo, tiny_model, tiny_processor
 
+COUNTED = [{**entry, "counts": [4, 4], "none_count": 1} for entry in ATTRIBUTES]
 PRODUCTS = [
     ("red mug", [1, 0, 1, 0, 0, 0]),
     ("blue dress", [0, 1, 0, 1, -100, -100]),
@@ -55,7 +56,7 @@ class Batches:
 def start(folder, evaluate=None, optimizer=SGD, loss=None, **settings):
     quarantine = Quarantine(folder / "quarantine.jsonl", max_bad_fraction=1.0)
     settings = TrainingSettings(optimizer=optimizer, metric="f1", **settings)
-    return TrainingLoop(Accelerator(cpu=True), settings, TaggingLoss(ATTRIBUTES, loss), evaluate, folder, quarantine)
+    return TrainingLoop(Accelerator(cpu=True), settings, TaggingLoss(COUNTED, loss), evaluate, folder, quarantine)
 
 
 def train(loop, model, loader, index=0, **phase):
@@ -78,7 +79,7 @@ def reader():
 
 
 def test_training_learns(tmp_path):
-    model, loss = reader(), TaggingLoss(ATTRIBUTES)
+    model, loss = reader(), TaggingLoss(COUNTED)
     inputs = tiny_processor()(text=TEXTS)
 
     def now():
