@@ -96,7 +96,7 @@ class KernelHead(nn.Module):
     def queries(self, text: torch.Tensor | None, image: torch.Tensor | None) -> dict[str, torch.Tensor]:
         """text, image [B, F] as the towers give them -> each block along its principal axes [B, D]."""
         features = {"text": text, "image": image}
-        return {name: self.standardised(name, features[modality]) @ getattr(self, f"axes_{name}")
+        return {name: self.standardised(name, features[modality]) @ getattr(self, f"axes_{name}").float()
                 for name, (modality, _) in self.blocks.items() if features[modality] is not None}
 
     def kernel(self, weights: dict[str, float], queries: dict[str, torch.Tensor], mode: str) -> torch.Tensor:
@@ -109,7 +109,7 @@ class KernelHead(nn.Module):
         used = [name for name in weights if name in queries and MODES[mode][self.blocks[name][0] == "image"]]
         similarity = {}
         for name in used:
-            part = (weights[name] ** 2 * queries[name]) @ getattr(self, f"keys_{name}").T
+            part = (weights[name] ** 2 * queries[name]) @ getattr(self, f"keys_{name}").float().T
             modality = self.blocks[name][0]
             similarity[modality] = similarity[modality] + part if modality in similarity else part
         total = sum(weights[name] ** 2 for name in used)
@@ -128,9 +128,9 @@ class KernelHead(nn.Module):
             for mode in self.modes:
                 if any(has and features is None for has, features in zip(MODES[mode], (text, image), strict=True)):
                     continue
-                coefficients = getattr(self, f"coefficients_{mode}")
+                coefficients = getattr(self, f"coefficients_{mode}").float()
                 answer = sum(share * (self.kernel(weights, queries, mode) @ coefficients)
-                             for share, weights in zip(self.mixture, self.kernels, strict=True))
+                             for share, weights in zip(self.mixture.float(), self.kernels, strict=True))
                 logits = torch.where(in_mode(present, mode)[:, None], LOGIT_SCALE * (answer + self.offset), logits)
             return logits
 
