@@ -14,6 +14,7 @@ from .configuration_tagger import TaggerConfig
 from .decisions import grown, predicted_tags, tag_scores
 from .decoder import DecoderMemory, TagDecoder, name_pieces, shift_right
 from .kernel_head import KernelHead, feature_blocks
+from .lexical_features import ID_KEYS, WEIGHT_KEYS
 from .lexical_head import LexicalHead
 from .logit_fusion import LogitFusion
 from .tag_head import LinearHead, NameHead, candidate_attributes
@@ -64,8 +65,8 @@ class TaggerModel(PreTrainedModel, GenerationMixin):
     """Product tagger: `forward` returns the logits of every closed tag from whatever text and photos a product has;
     `generate` writes free-form tags, if the model has a decoder.
 
-    What the encoder says, what the words say (`WordEvidence`) and what remembered products say (`ExemplarEvidence`) is
-    added up by `EvidenceGate`.
+    What the tag head, the exact words (`LexicalHead`) and training products alike (`KernelHead`) say is added up by
+    `LogitFusion`.
     """
 
     config_class = TaggerConfig
@@ -197,7 +198,8 @@ class TaggerModel(PreTrainedModel, GenerationMixin):
         """transformers' `generate`: token ids [B, S] of the tag tokenizer, or what its own options make of it.
 
         Args:
-            input_ids, attention_mask, pixel_values, pixel_mask: as in `forward`; any modality may be missing.
+            input_ids, attention_mask, pixel_values, pixel_mask: as in `forward`, and the lexical head's inputs among
+                `kwargs`; any modality may be missing.
             encoder_outputs: the `memory` of an earlier forward, in place of these; the towers then stay idle.
 
         At most as many tokens are written as the decoder has positions for. Raises ValueError where the model has no
@@ -208,10 +210,12 @@ class TaggerModel(PreTrainedModel, GenerationMixin):
         room = self.config.decoder["max_length"] - (1 if prompt is None else prompt.shape[1])
         if not {"max_length", "max_time", "generation_config"} & kwargs.keys():
             kwargs["max_new_tokens"] = min(kwargs.get("max_new_tokens") or room, room)
+        words = {name: kwargs.pop(name) for name in (*ID_KEYS, *WEIGHT_KEYS) if name in kwargs}
         if encoder_outputs is None:
             # Through the whole model and not its encoder alone: generation would take a missing text for a batch of
             # start tokens.
-            encoder_outputs = self(input_ids, attention_mask, pixel_values, pixel_mask, output_memory=True).memory
+            encoder_outputs = self(input_ids, attention_mask, pixel_values, pixel_mask, output_memory=True,
+                                   **words).memory
         return super().generate(encoder_outputs=encoder_outputs, **kwargs)
 
     def add_decoder(self, decoder: dict, tag_tokenizer) -> None:

@@ -278,7 +278,7 @@ class TrainingLoop:
             # Frozen means as it is: no dropout, and no BatchNorm statistics that drift.
             tower.eval()
         if not self._tags:
-            # The same for all but the decoder, which so learns from the evidence that it will have. The encoder's own
+            # The same for all but the decoder, which so learns from the closed scores that it will have. The encoder's own
             # flag stays on: it is what hides text or photo at times.
             model.eval()
             model.decoder.train()

@@ -47,12 +47,14 @@ def bert_tagger(architecture="test_efficientnet"):
     kernels = [{"text": 1.0, "final": 1.0, "early": 0.5, "grid": 0.3}, {"text": 0.3, "histogram": 1.0}]
     model = TaggerModel(TaggerConfig(
         attributes=ATTRIBUTES, text_config=text, vision_config=vision, hidden_size=16, vision_stages=[0, 1, 2],
-        vision_grid=[2, 2], colour_histogram=True, lexical_buckets=64, name_match=True, word_views=2, exemplars=20,
-        exemplar_dim=8, exemplar_kernels=kernels))
+        vision_grid=[2, 2], colour_histogram=True, lexical_buckets=64, name_match=True,
+        kernel_landmarks=20, kernel_dim=8, kernels=kernels))
     processor = tiny_processor()
     model.name_tags(processor)
-    for name, table in [*model.exemplars.named_buffers(), *model.words.lexical.named_parameters()]:
-        if not name.startswith("std_"):
+    for name, table in [*model.kernel_head.named_buffers(), *model.lexical_head.named_parameters()]:
+        if name == "kernel_of":
+            table.copy_(torch.arange(len(table)) % 2)
+        elif not name.startswith("std_"):
             table.data.normal_(std=0.3)
     return model.eval(), processor
 

@@ -1,4 +1,4 @@
-"""The kernel head against plain numpy: blocks, cosines, kernels, modes. How it is fitted: tests/training/test_kernel."""
+"""The kernel head against plain numpy: blocks, cosines, kernels, modes. Its fit: tests/training/test_kernel.py."""
 
 import numpy as np
 import pytest
