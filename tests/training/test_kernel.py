@@ -7,13 +7,8 @@ import torch
 from hf_tagger.catalog.collate import UNKNOWN
 from hf_tagger.model.configuration_tagger import RecurrentTextConfig, TaggerConfig
 from hf_tagger.model.kernel_head import LOGIT_SCALE, KernelHead, feature_blocks
-from hf_tagger.training.kernel import (
-    KernelRows,
-    KernelSettings,
-    column_groups,
-    fit_kernel_head,
-    targets_and_weights,
-)
+from hf_tagger.training.kernel import KernelRows, column_groups, fit_kernel_head, targets_and_weights
+from hf_tagger.training.settings import KernelSettings
 
 TEXT, FINAL, STAGE, HISTOGRAM = 8, 12, 6, 10
 WIDTHS = {"text": TEXT, "image": FINAL + 2 * STAGE + HISTOGRAM, "grid": 0, "histogram": HISTOGRAM}
@@ -187,8 +182,8 @@ def test_a_product_whose_text_is_all_tags_has_no_masked_view():
     assert not masked[~rows.has_masked].any() and masked[rows.has_masked].any(1).all()
 
 
-def test_each_attribute_takes_the_kernel_with_the_least_leave_one_out_error():
-    """Type is seen in one block alone, season in another."""
+def test_each_attribute_takes_the_mixture_of_kernels_with_the_least_leave_one_out_error():
+    """Type is seen in one block alone, season in another, features in both."""
     generator = torch.Generator().manual_seed(3)
     rows, cluster = catalogue(90)
     other = torch.randint(0, 2, (90,), generator=generator)
@@ -196,23 +191,33 @@ def test_each_attribute_takes_the_kernel_with_the_least_leave_one_out_error():
     rows.image[:, :3] += 6 * torch.eye(3)[cluster]
     rows.image[:, -HISTOGRAM:-HISTOGRAM + 2] += 6 * torch.eye(2)[other]
     rows.labels[:, 3:5] = torch.eye(2)[other]
+    rows.labels[:, 5], rows.labels[:, 6] = (cluster == 0).float(), other.float()
     kernels = [{"histogram": 1.0}, {"final": 1.0}]
     head, settings, report = fitted(without(rows, "text", "masked", "has_masked"), 90, text=False, kernels=kernels,
                                     class_weight_power=0.0)
-    assert [report[f"kernel of {name}"] for name in ("type", "season", "features")] == [1, 0, 1]
-    assert head.kernel_of.tolist() == [1, 1, 1, 0, 0, 1, 1, 1, 0, 1]
+    mixtures = {"type": [0, 1], "season": [1, 0], "features": [0.5, 0.5]}
+    assert {name: report[f"mixture of {name}"] for name in mixtures} == mixtures
+    columns = zip(head.mixture.T.tolist(), ["type"] * 3 + ["season"] * 2 + ["features"] * 2 + list(mixtures),
+                  strict=True)
+    assert all(found == mixtures[name] for found, name in columns)
     # By leaving rows out one after the other.
-    errors = []
-    for kernel in kernels:
-        matrix = gram(head, kernel, rows, "image", settings.width)
-        target = rows.labels[:, 3].double().numpy() - rows.labels[:, 3].double().mean().item()
+    grams = [gram(head, kernel, rows, "image", settings.width) for kernel in kernels]
+    candidates, _ = targets_and_weights(rows.labels, ATTRIBUTES, 0.0)
+    targets = (candidates - candidates.mean(0)).double().numpy()
+
+    def left_out_error(shares, columns):
+        matrix = sum(share * each for share, each in zip(shares, grams, strict=True))
         error = 0.0
         for row in range(90):
             rest = np.arange(90) != row
             system = matrix[rest][:, rest] + settings.ridge * np.eye(89)
-            error += (target[row] - matrix[row, rest] @ np.linalg.solve(system, target[rest])) ** 2
-        errors.append(error)
-    assert errors[0] < errors[1]
+            answer = matrix[row, rest] @ np.linalg.solve(system, targets[rest][:, columns])
+            error += ((targets[row, columns] - answer) ** 2).sum()
+        return error
+
+    for (name, mixture), columns in zip(mixtures.items(), ([*TYPES, 7], [*SEASONS, 8], [*FEATURES, 9]), strict=True):
+        errors = {tuple(shares): left_out_error(shares, columns) for shares in mixtures.values()}
+        assert min(errors, key=errors.get) == tuple(mixture), name
     # Season is answered from the histogram alone.
     changed = without(rows, "text")
     changed.image = rows.image.clone()
