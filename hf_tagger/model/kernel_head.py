@@ -15,6 +15,7 @@ from torch.nn import functional
 from transformers import initialization as init
 
 from .configuration_tagger import TaggerConfig
+from .tag_head import mean_by_attribute
 
 # Ridge regression answers between 0 and 1; times this, its answers are as far apart as logits.
 LOGIT_SCALE = 12.0
@@ -135,8 +136,10 @@ class KernelHead(nn.Module):
             return logits
 
     @torch.no_grad()
-    def grow(self, order: torch.Tensor, new_attribute: torch.Tensor) -> None:
-        """Makes room for new candidates (see `NameHead.grow`): no landmark has them yet."""
+    def grow(self, order: torch.Tensor, old_attribute: torch.Tensor, new_attribute: torch.Tensor) -> None:
+        """Makes room for new candidates (see `NameHead.grow`): no landmark has them yet, and they are as frequent as is
+        typical of their attribute."""
+        typical = mean_by_attribute(self.offset[:, None], old_attribute)[:, 0]
         attributes = int(new_attribute.max()) + 1
         mixture_of_attribute = self.mixture[:, -attributes:]
         for name in ("offset", *(f"coefficients_{mode}" for mode in self.modes)):
@@ -144,6 +147,7 @@ class KernelHead(nn.Module):
             grown = old.new_zeros(*old.shape[:-1], len(order))
             grown[..., order >= 0] = old[..., order[order >= 0]]
             setattr(self, name, grown)
+        self.offset[order < 0] = typical[new_attribute[order < 0]]
         self.mixture = mixture_of_attribute[:, new_attribute]
 
 

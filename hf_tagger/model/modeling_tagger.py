@@ -348,7 +348,7 @@ class TaggerModel(PreTrainedModel, GenerationMixin):
             self.lexical_head.grow(order, old_attribute, self.candidate_attribute)
             processor.set_lexical(self.config.lexical_features)
         if self.kernel_head is not None:
-            self.kernel_head.grow(order, self.candidate_attribute)
+            self.kernel_head.grow(order, old_attribute, self.candidate_attribute)
         if self.decoder is not None:
             self._tell_tags(processor.tag_tokenizer)
 

@@ -166,15 +166,17 @@ def test_a_head_in_half_precision_computes_in_single(half):
         assert (found - expected).norm() < 0.05 * expected.norm()
 
 
-def test_new_tags_have_no_landmark_and_move_no_other_score():
+def test_new_tags_have_no_landmark_and_the_typical_offset_and_move_no_other_score():
     head, present = kernel_head(), torch.tensor([BOTH, PHOTO_ONLY, BOTH, PHOTO_ONLY])
     text, image = products()
     before = head(text, image, present)
     order = torch.tensor([0, 1, 2, -1, 3, 4, -1, 5, 6])
-    head.grow(order, torch.tensor([0, 0, 0, 0, 1, 1, 1, 0, 1]))
+    offset = head.offset
+    head.grow(order, torch.tensor(ATTRIBUTE_OF), torch.tensor([0, 0, 0, 0, 1, 1, 1, 0, 1]))
     after = head(text, image, present)
-    assert torch.equal(after[:, order >= 0], before)
-    assert not after[:, order < 0].any()
+    torch.testing.assert_close(after[:, order >= 0], before)
+    typical = torch.stack([offset[:3].mean(), offset[3:5].mean()])  # of the tags, each attribute's none left out
+    torch.testing.assert_close(after[:, order < 0], (LOGIT_SCALE * typical).expand(4, -1))
     # Its attribute's mixture is a new tag's, too.
     assert torch.equal(head.mixture, MIXTURES[:, [0, 0, 0, 0, 1, 1, 1, 0, 1]])
 

@@ -1,6 +1,7 @@
 import pytest
 import torch
 
+from hf_tagger.catalog.collate import tower_inputs
 from hf_tagger.model.towers import Standardise
 from hf_tagger.training.arguments import ModelSettings, PhaseSettings
 from hf_tagger.training.build import build_model, fit_standardise, set_trainable, with_lora
@@ -130,7 +131,7 @@ def test_features_of_pretrained_towers_are_brought_to_one_scale_and_untrained_on
     assert not model.encoder.text_projection[0].mean.any()
     pretrained = ModelSettings(**SETTINGS | {"text_backbone": "installed:x", "vision_backbone": "installed:y"})
     fit_standardise(model, pretrained, batches, rows=3)
-    features = model.encoder.run_towers(**{key: value for key, value in batches[1].items() if key != "ids"})
+    features = model.encoder.run_towers(**tower_inputs(batches[1], "cpu"))
     for name, vectors in (("text", features.text[:2]), ("image", features.image[1:])):
         standardised = getattr(model.encoder, f"{name}_projection")[0](vectors)
         torch.testing.assert_close(standardised.mean(0), torch.zeros(vectors.shape[1]), atol=1e-4, rtol=0)
