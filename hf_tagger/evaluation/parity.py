@@ -99,7 +99,7 @@ def _compare_written(wanted: list[list[dict]], found: list[list[dict]]) -> dict[
 
 
 def failure(precision: str, report: dict[str, Any]) -> str | None:
-    """Why an exported tagger must not be used, None if it may. Sums over thousands of exemplars round by more than
+    """Why an exported tagger must not be used, None if it may. Sums over thousands of landmarks round by more than
     `FLOAT_TOLERANCE` in the model itself: no export can be nearer to it than it is to itself in another batch."""
     tolerance = max(FLOAT_TOLERANCE, report["model_rounding"])
     if precision == "float32" and not report["max_logit_difference"] <= tolerance:

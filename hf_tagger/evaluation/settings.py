@@ -24,7 +24,7 @@ class EvaluationSettings:
     """
     Args:
         split: scored at the end, under every protocol.
-        validation: split that chooses weights and fits thresholds and evidence weights.
+        validation: split that chooses weights and fits thresholds and the logit fusion.
         batch_size: products per batch.
         one_attribute: free-form tags are asked for attribute by attribute, those that a row knows, and not all at once.
     """

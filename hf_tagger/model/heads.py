@@ -134,7 +134,9 @@ class LexicalHead(nn.Module):
         with torch.autocast(lexical_ids.device.type, enabled=False):
             values = lexical_weights.float() * self.idf[lexical_ids]
             values = values / values.square().sum(1, keepdim=True).sqrt().clamp(min=1e-6)
-            logits = self.table(lexical_ids, per_sample_weights=values) + self.bias.weight[:, 0]
+            # A model in half precision has its table in it; what is added up stays float32.
+            logits = self.table(lexical_ids, per_sample_weights=values.to(self.table.weight.dtype)).float()
+            logits = logits + self.bias.weight[:, 0]
             tag_attribute = candidate_attribute[:-self.attributes]
             features = logits.new_zeros(len(logits), len(tag_attribute) * NAME_FEATURES)
             features = features.scatter_add(1, name_ids, name_weights.float()).unflatten(1, (-1, NAME_FEATURES))

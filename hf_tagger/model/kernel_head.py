@@ -15,6 +15,7 @@ from torch.nn import functional
 from transformers import initialization as init
 
 from .configuration_tagger import TaggerConfig
+from .tag_head import mean_by_attribute
 
 # Ridge regression answers between 0 and 1; times this, its answers are as far apart as logits.
 LOGIT_SCALE = 12.0
@@ -96,7 +97,7 @@ class KernelHead(nn.Module):
     def queries(self, text: torch.Tensor | None, image: torch.Tensor | None) -> dict[str, torch.Tensor]:
         """text, image [B, F] as the towers give them -> each block along its principal axes [B, D]."""
         features = {"text": text, "image": image}
-        return {name: self.standardised(name, features[modality]) @ getattr(self, f"axes_{name}")
+        return {name: self.standardised(name, features[modality]) @ getattr(self, f"axes_{name}").float()
                 for name, (modality, _) in self.blocks.items() if features[modality] is not None}
 
     def kernel(self, weights: dict[str, float], queries: dict[str, torch.Tensor], mode: str) -> torch.Tensor:
@@ -109,7 +110,7 @@ class KernelHead(nn.Module):
         used = [name for name in weights if name in queries and MODES[mode][self.blocks[name][0] == "image"]]
         similarity = {}
         for name in used:
-            part = (weights[name] ** 2 * queries[name]) @ getattr(self, f"keys_{name}").T
+            part = (weights[name] ** 2 * queries[name]) @ getattr(self, f"keys_{name}").float().T
             modality = self.blocks[name][0]
             similarity[modality] = similarity[modality] + part if modality in similarity else part
         total = sum(weights[name] ** 2 for name in used)
@@ -128,15 +129,17 @@ class KernelHead(nn.Module):
             for mode in self.modes:
                 if any(has and features is None for has, features in zip(MODES[mode], (text, image), strict=True)):
                     continue
-                coefficients = getattr(self, f"coefficients_{mode}")
+                coefficients = getattr(self, f"coefficients_{mode}").float()
                 answer = sum(share * (self.kernel(weights, queries, mode) @ coefficients)
-                             for share, weights in zip(self.mixture, self.kernels, strict=True))
+                             for share, weights in zip(self.mixture.float(), self.kernels, strict=True))
                 logits = torch.where(in_mode(present, mode)[:, None], LOGIT_SCALE * (answer + self.offset), logits)
             return logits
 
     @torch.no_grad()
-    def grow(self, order: torch.Tensor, new_attribute: torch.Tensor) -> None:
-        """Makes room for new candidates (see `NameHead.grow`): no landmark has them yet."""
+    def grow(self, order: torch.Tensor, old_attribute: torch.Tensor, new_attribute: torch.Tensor) -> None:
+        """Makes room for new candidates (see `NameHead.grow`): no landmark has them yet, and they are as frequent as is
+        typical of their attribute."""
+        typical = mean_by_attribute(self.offset[:, None], old_attribute)[:, 0]
         attributes = int(new_attribute.max()) + 1
         mixture_of_attribute = self.mixture[:, -attributes:]
         for name in ("offset", *(f"coefficients_{mode}" for mode in self.modes)):
@@ -144,6 +147,7 @@ class KernelHead(nn.Module):
             grown = old.new_zeros(*old.shape[:-1], len(order))
             grown[..., order >= 0] = old[..., order[order >= 0]]
             setattr(self, name, grown)
+        self.offset[order < 0] = typical[new_attribute[order < 0]]
         self.mixture = mixture_of_attribute[:, new_attribute]
 
 

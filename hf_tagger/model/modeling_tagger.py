@@ -16,6 +16,7 @@ from .configuration_tagger import TaggerConfig
 from .decisions import grown, predicted_tags, tag_scores
 from .heads import LexicalHead, LinearHead, LogitFusion, NameHead, candidate_attributes
 from .kernel_head import KernelHead, feature_blocks
+from .lexical_features import ID_KEYS, WEIGHT_KEYS
 from .saving import carry, let_others_read, part
 from .towers import (
     IMAGE,
@@ -66,8 +67,8 @@ class TaggerModel(PreTrainedModel, GenerationMixin):
     """Product tagger: `forward` returns the logits of every closed tag from whatever text and photos a product has;
     `generate` writes free-form tags, if the model has a decoder.
 
-    What the encoder says, what the words say (`WordEvidence`) and what remembered products say (`ExemplarEvidence`) is
-    added up by `EvidenceGate`.
+    What the tag head, the exact words (`LexicalHead`) and training products alike (`KernelHead`) say is added up by
+    `LogitFusion`.
     """
 
     config_class = TaggerConfig
@@ -213,7 +214,8 @@ class TaggerModel(PreTrainedModel, GenerationMixin):
         """transformers' `generate`: token ids [B, S] of the tag tokenizer, or what its own options make of it.
 
         Args:
-            input_ids, attention_mask, pixel_values, pixel_mask: as in `forward`; any modality may be missing.
+            input_ids, attention_mask, pixel_values, pixel_mask: as in `forward`, and the lexical head's inputs among
+                `kwargs`; any modality may be missing.
             encoder_outputs: the `memory` of an earlier forward, in place of these; the towers then stay idle.
 
         At most as many tokens are written as the decoder has positions for. Raises ValueError where the model has no
@@ -224,10 +226,12 @@ class TaggerModel(PreTrainedModel, GenerationMixin):
         room = self.config.decoder["max_length"] - (1 if prompt is None else prompt.shape[1])
         if not {"max_length", "max_time", "generation_config"} & kwargs.keys():
             kwargs["max_new_tokens"] = min(kwargs.get("max_new_tokens") or room, room)
+        words = {name: kwargs.pop(name) for name in (*ID_KEYS, *WEIGHT_KEYS) if name in kwargs}
         if encoder_outputs is None:
             # Through the whole model and not its encoder alone: generation would take a missing text for a batch of
             # start tokens.
-            encoder_outputs = self(input_ids, attention_mask, pixel_values, pixel_mask, output_memory=True).memory
+            encoder_outputs = self(input_ids, attention_mask, pixel_values, pixel_mask, output_memory=True,
+                                   **words).memory
         return super().generate(encoder_outputs=encoder_outputs, **kwargs)
 
     def add_decoder(self, decoder: dict, tag_tokenizer) -> None:
@@ -361,7 +365,7 @@ class TaggerModel(PreTrainedModel, GenerationMixin):
             self.lexical_head.grow(order, old_attribute, self.candidate_attribute)
             processor.set_lexical(self.config.lexical_features)
         if self.kernel_head is not None:
-            self.kernel_head.grow(order, self.candidate_attribute)
+            self.kernel_head.grow(order, old_attribute, self.candidate_attribute)
         if self.decoder is not None:
             self.decoder_memory.set_tags(self.config, processor.tag_tokenizer)
 

@@ -68,12 +68,11 @@ def new_student(run: RunContext, data: TrainingData, teacher: TaggerModel,
         if settings.model.vision_backbone == TEACHER:
             vision = vision_backbone_of(teacher)
         student, processor = new_model(run, data, text=text, vision=vision)
-        same_pieces = cuts_alike(processor, teacher_processor)
-        if settings.distillation.hidden and not same_pieces:
+        if settings.distillation.hidden and not cuts_alike(processor, teacher_processor):
             raise ConfigError("distillation.hidden compares token by token, and the student cuts texts otherwise than "
                               "the teacher: give it text_backbone: teacher, its text_prefix and max_length, or set "
                               "distillation.hidden: 0")
-        copied = copy_fitting(student, teacher, same_pieces)
+        copied = copy_fitting(student, teacher)
         prepare_model(run, data, student, processor)
         sizes = [sum(weight.numel() for weight in model.parameters()) for model in (student, teacher)]
         step.result = (f"{sizes[0]:,} parameters, its teacher {sizes[1]:,}\n"
@@ -235,7 +234,7 @@ def cuts_alike(processor, other) -> bool:
     return same and processor.tokenizer.get_vocab() == other.tokenizer.get_vocab()
 
 
-def copy_fitting(student: TaggerModel, teacher: TaggerModel, same_pieces: bool) -> list[str]:
+def copy_fitting(student: TaggerModel, teacher: TaggerModel) -> list[str]:
     """Starts every part of the student outside its towers that has the same tensors as the teacher's from those;
     returns the parts' names. The kernel head compares products as the towers see them: it is fitted anew."""
     copied = []

@@ -182,7 +182,7 @@ def targets_and_weights(labels: Tensor, attributes: Sequence[dict], power: float
         none.append(torch.where(known, (block.amax(1) <= 0).float(), -1.0))
         counts = (block > 0).sum(0).clamp(min=1).float()
         rarest = torch.where(block > 0, counts, torch.inf).amin(1)
-        rarest = torch.where(torch.isinf(rarest), known.sum().float(), rarest)
+        rarest = torch.where(torch.isinf(rarest), known.sum().clamp(min=1).float(), rarest)
         weight = rarest ** -power * known
         weights.append(weight / weight.sum().clamp(min=1e-9) * known.sum())
     candidates = torch.cat([torch.where(labels == UNKNOWN, -1.0, labels), torch.stack(none, dim=1)], dim=1)

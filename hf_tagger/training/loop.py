@@ -278,8 +278,8 @@ class TrainingLoop:
             # Frozen means as it is: no dropout, and no BatchNorm statistics that drift.
             tower.eval()
         if not self._tags:
-            # The same for all but the decoder, which so learns from the evidence that it will have. The encoder's own
-            # flag stays on: it is what hides text or photo at times.
+            # The same for all but the decoder, which so learns from the scores of closed tags that it will have. The
+            # encoder's own flag stays on: it is what hides text or photo at times.
             model.eval()
             model.decoder.train()
             model.decoder_memory.train()

@@ -289,7 +289,7 @@ class DistillationSettings:
         text_layers: of `model.text_backbone: teacher`, how many of its layers the student starts from, evenly spaced
             from the first to the last, or which ones (from 0); null: all.
         temperature: softens both sides' logits.
-        logits: weight of the teacher's closed-tag probabilities, all its evidence together (Hinton et al. 2015, arXiv
+        logits: weight of the teacher's closed-tag probabilities, all its sources together (Hinton et al. 2015, arXiv
             1503.02531).
         pooled: weight of its fused vector and of its projected text and photo vectors, 1 - cosine.
         hidden: weight of its text tower's last hidden states, token by token, squared error relative to their size

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from hf_tagger.catalog.collate import Collator, model_inputs
+from hf_tagger.catalog.collate import Collator, model_inputs, tower_inputs
 from hf_tagger.catalog.loader import seeded
 from hf_tagger.catalog.strict import ConfigError
 from hf_tagger.evaluation.progress import progress_bar
@@ -149,13 +149,13 @@ def is_stored(folder: Path, key: str) -> bool:
 
 def outputs_of_sights(model, batch: dict[str, Any], states: bool = False) -> TeacherOutputs:
     """What a model in evaluation mode says of a batch under each of `SIGHTS`; its towers run once."""
+    features = model.encoder.run_towers(**tower_inputs(batch, model.device),
+                                        output_states=states or model.config.fusion == "attention")
     inputs = model_inputs(batch, model.device)
-    features = model.encoder.run_towers(**inputs, output_states=states or model.config.fusion == "attention")
-    text = {name: inputs[name] for name in ("input_ids", "attention_mask") if name in inputs}
     found = []
     for sight in SIGHTS:
         shown = features.present & torch.tensor(sight, device=features.present.device)
-        outputs = model(features=replace(features, present=shown), **text)
+        outputs = model(features=replace(features, present=shown), **inputs)
         found.append((torch.cat([outputs.tag_logits, outputs.none_logits], dim=1), outputs.pooled))
     logits, pooled = (torch.stack(parts, dim=1).float() for parts in zip(*found, strict=True))
     return TeacherOutputs(logits, pooled, model.encoder(features=features).modality_pooled.float(),

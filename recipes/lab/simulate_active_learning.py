@@ -5,7 +5,7 @@
 
 The configuration is one of recipes/finetune.py; every key of it can be overridden as `--key.sub value`. Its frozen
 towers run once over training and test split. Then, for every strategy (hf_tagger/feedback/strategies.py), a first
-batch of products drawn at random is labelled, heads and word evidence are fitted on what is labelled, and the strategy
+batch of products drawn at random is labelled, all heads are fitted on what is labelled, and the strategy
 asks for the next batch, until `--most` are labelled. `disagreement` asks where the whole model and its encoder alone
 differ. In `output_dir`: active_learning.json and .png, macro-F1 on the test split by the number of labelled products;
 and the number at which a strategy first reached 95 % of the macro-F1 that all labels give.

@@ -50,11 +50,11 @@ def bert_tagger(architecture="test_resnet"):
     kernels = [{"text": 1.0, "final": 1.0, "early": 0.5, "grid": 0.3}, {"text": 0.3, "histogram": 1.0}]
     model = TaggerModel(TaggerConfig(
         attributes=ATTRIBUTES, text_config=text, vision_config=vision, hidden_size=16, vision_stages=[0, 1, 2],
-        vision_grid=[2, 2], colour_histogram=True, lexical_buckets=64, name_match=True, word_views=2, exemplars=20,
-        exemplar_dim=8, exemplar_kernels=kernels))
+        vision_grid=[2, 2], colour_histogram=True, lexical_buckets=64, name_match=True,
+        kernel_landmarks=20, kernel_dim=8, kernels=kernels))
     processor = tiny_processor()
     model.name_tags(processor)
-    for name, table in [*model.exemplars.named_buffers(), *model.words.lexical.named_parameters()]:
+    for name, table in [*model.kernel_head.named_buffers(), *model.lexical_head.named_parameters()]:
         if not name.startswith("std_"):
             table.data.normal_(std=0.3)
     return model.eval(), processor
@@ -74,6 +74,17 @@ def test_logits_of_any_mixture_of_modalities_are_the_models(saved, rows):
         output = model(**{name: torch.from_numpy(value) for name, value in batch.items()})
     wanted = torch.cat([output.tag_logits, output.none_logits], dim=1).numpy()
     np.testing.assert_allclose(tagger.logits(**batch), wanted, atol=1e-4)
+
+
+def test_words_past_the_window_of_the_text_tower_count_in_both_backends(saved):
+    model, processor = bert_tagger()
+    tagger = OnnxTagger(saved / "onnx", threads=1)
+    texts = ["new " * 60 + last for last in ("waterproof", "new", "!")]
+    logits = tagger.logits(**tagger.collate([{"text": text, "photos": []} for text in texts]))
+    with torch.no_grad():
+        output = model(**processor(text=texts))
+    np.testing.assert_allclose(logits, torch.cat([output.tag_logits, output.none_logits], dim=1).numpy(), atol=1e-4)
+    assert np.abs(logits[0] - logits[1]).max() > 0.1
 
 
 def test_the_pipeline_gives_the_same_tags_with_either_backend(saved):

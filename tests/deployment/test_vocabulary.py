@@ -48,7 +48,7 @@ def tagger_of(tokenizer):
                                      name_match=True))
     processor = TaggerProcessor(tokenizer=tokenizer, text_prefix="red ")
     model.name_tags(processor)
-    model.words.lexical.weight.weight.data.normal_()
+    model.lexical_head.table.weight.data.normal_()
     return model.eval(), processor
 
 

@@ -19,7 +19,7 @@ def write(tmp_path):
 def test_of_a_training_configuration_only_what_matters_is_read(write):
     training = {"loader": {"num_workers": 3}, "of_a_later_version": 1}
     evaluation = {"protocols": {"blind": {"without": ["image"]}}}
-    config = write({"catalog": SHOP, "training": training, "gate": {"x": 1}, "evaluation": evaluation})
+    config = write({"catalog": SHOP, "training": training, "logit_fusion": {"x": 1}, "evaluation": evaluation})
     settings = load_evaluation(config, "model", ["--calibration.target", "0.8", "--loader.shuffle_buffer", "5"])
     assert settings.loader.num_workers == 3 and settings.loader.shuffle_buffer == 5
     assert settings.evaluation.protocols == {"blind": Protocol(without=["image"])}

@@ -6,16 +6,19 @@ import pytest
 import torch
 from transformers import AutoConfig
 
+from hf_tagger.catalog.collate import TagEncoder
 from hf_tagger.model.configuration_tagger import TaggerConfig
+from hf_tagger.model.kernel_head import LOGIT_SCALE
 from hf_tagger.model.modeling_tagger import TaggerModel
 from hf_tagger.model.pipeline_tagger import ProductTaggingPipeline
 from hf_tagger.model.processing_tagger import TaggerProcessor
-from hf_tagger.training.gate import fit_gate
+from hf_tagger.training.frozen_heads import fit_lexical_on
+from hf_tagger.training.kernel import KernelRows, fit_kernel_head
+from hf_tagger.training.logit_fusion import fit_logit_fusion
 from hf_tagger.training.losses import TaggingLoss
-from hf_tagger.training.settings import GateSettings, WordsSettings
+from hf_tagger.training.settings import KernelSettings, LexicalSettings, LogitFusionSettings
 from hf_tagger.training.tag_tokenizer import train_tag_tokenizer
 from hf_tagger.training.unigram_tokenizer import train_unigram_tokenizer
-from hf_tagger.training.words import fit_words, text_batches
 
 COLOURS, USES = ["Red", "Blue", "Green", "Black"], ["Sports", "Party", "Office"]
 ATTRIBUTES = [
@@ -35,6 +38,16 @@ def product(number):
 @pytest.fixture(scope="module")
 def trained():
     """(model, processor) trained on eighty short texts: what the towers and what the words say of four colours."""
+    return train()
+
+
+@pytest.fixture(scope="module")
+def compared():
+    """The same with a kernel head."""
+    return train(kernel_landmarks=80, kernels=[{"text": 1.0}])
+
+
+def train(**options):
     torch.manual_seed(0)
     products = [product(number) for number in range(80)]
     tokenizer = train_unigram_tokenizer([*(item["text"] for item in products), *TEXTS] * 2, 120)
@@ -42,22 +55,27 @@ def trained():
     bert = AutoConfig.for_model("bert", vocab_size=len(tokenizer), hidden_size=32, num_hidden_layers=1,
                                 num_attention_heads=2, intermediate_size=32)  # fmt: skip
     model = TaggerModel(TaggerConfig(attributes=copy.deepcopy(ATTRIBUTES), text_config=bert, vision_config=None,
-                                     hidden_size=32, lexical_buckets=1024, name_match=True, word_views=2))  # fmt: skip
+                                     hidden_size=32, lexical_buckets=1024, name_match=True, **options))  # fmt: skip
     model.name_tags(processor)
-    batches = list(text_batches(products, processor, ATTRIBUTES))
-    views = [[(1.0, batches)], [(1.0, batches)]]
-    fit_words(model.words, ATTRIBUTES, model.candidate_attribute, views, WordsSettings(buckets=1024))
-    ((ids, mask, labels),) = batches
+    encode, texts = TagEncoder(ATTRIBUTES), [item["text"] for item in products]
+    labels = torch.stack([torch.from_numpy(encode(item["tags"])) for item in products])
+    fit_lexical_on(model, zip(texts, labels.numpy(), strict=True), LexicalSettings(buckets=1024))
+    inputs = processor(text=texts)
     loss, optimizer = TaggingLoss(ATTRIBUTES), torch.optim.AdamW(model.parameters(), lr=3e-3)
-    for _ in range(40):
-        logits = model.train()(input_ids=ids, attention_mask=mask).encoder_logits
+    # Many more, and the tag head knows the eighty texts by heart: it is then sure of words that it has never seen.
+    for _ in range(20):
+        logits = model.train()(**inputs).encoder_logits
         loss(logits[:, :7], logits[:, 7:], labels).mean().backward()
         optimizer.step()
         optimizer.zero_grad()
     with torch.no_grad():
-        found = model.eval()(input_ids=ids, attention_mask=mask)
-    rows = [(found.evidence, found.gate_features, labels)]
-    fit_gate(model.evidence_gate, ATTRIBUTES, model.candidate_attribute, rows, GateSettings())
+        text = model.eval().encoder.run_towers(inputs["input_ids"], inputs["attention_mask"]).text
+        if model.kernel_head is not None:
+            rows = KernelRows(text, text, torch.ones(80, dtype=torch.bool), None, labels)
+            fit_kernel_head(model.kernel_head, ATTRIBUTES, rows, KernelSettings(kernels=[{"text": 1.0}]))
+        found = model(**inputs)
+    rows = [(found.source_logits, found.fusion_features, labels)]
+    fit_logit_fusion(model.logit_fusion, ATTRIBUTES, model.candidate_attribute, rows, LogitFusionSettings())
     return model, processor
 
 
@@ -76,7 +94,7 @@ def scores(model, processor, texts=TEXTS):
 
 
 def grown(trained, **tags):
-    model, processor = copy.deepcopy(trained[0]), trained[1]
+    model, processor = copy.deepcopy(trained)
     model.add_tags(tags, processor)
     return model, processor
 
@@ -95,8 +113,34 @@ def test_a_new_tag_scores_high_where_its_name_stands_and_low_elsewhere(trained):
     assert rain[3] > 0.5 > 2 * rain[[0, 2, 4]].max()
 
 
-def test_a_tag_added_to_a_multi_attribute_moves_no_other_score(trained):
-    before, after = scores(*trained), scores(*grown(trained, usage=["Rain", "Red", "Party Wear"]))
+def test_a_grown_models_processor_reads_the_new_names_also_after_saving(trained, tmp_path):
+    model, processor = grown(trained, colour=["Sage"], usage=["Rain"])
+    assert processor.lexical == model.config.lexical_features
+    assert trained[1].lexical["attributes"][0]["tags"] == COLOURS
+    processor.save_pretrained(tmp_path)
+    again = TaggerProcessor.from_pretrained(tmp_path)
+    for name, tensor in processor(text=TEXTS).items():
+        assert torch.equal(again(text=TEXTS)[name], tensor), name
+
+
+def test_every_source_keeps_what_it_says_of_the_other_tags(compared):
+    before, after = outputs(*compared), outputs(*grown(compared, colour=["Zircon"], usage=["Rain", "Shirt"]))
+    assert before.source_logits.shape[1] == 3
+    old = [0, 1, 2, 3, 5, 6, 7, 10, 11]
+    # Sums over more columns at once may round otherwise in the last bit.
+    torch.testing.assert_close(after.source_logits[..., old], before.source_logits, rtol=1e-5, atol=1e-5)
+    assert torch.equal(after.fusion_features, before.fusion_features)
+    of_landmarks = after.source_logits[:, 2]
+    assert torch.equal(of_landmarks[:, [4, 8, 9]], of_landmarks[:1, [4, 8, 9]].expand(5, -1)), "none has the new tags"
+    offset = compared[0].kernel_head.offset
+    typical = torch.stack([offset[:4].mean(), offset[4:7].mean()])
+    torch.testing.assert_close(of_landmarks[0, [4, 8]], LOGIT_SCALE * typical)
+
+
+@pytest.mark.parametrize("kind", ["trained", "compared"])
+def test_a_tag_added_to_a_multi_attribute_moves_no_other_score(kind, request):
+    model = request.getfixturevalue(kind)
+    before, after = scores(*model), scores(*grown(model, usage=["Rain", "Red", "Party Wear"]))
     assert list(after["usage"]) == [*USES, "Rain", "Red", "Party Wear"]
     for name, tags in before.items():
         for tag, expected in tags.items():
@@ -142,7 +186,7 @@ def test_a_grown_model_trains_on(trained):
     model, processor = grown(trained, colour=["Sage"])
     model.train()(**processor(text=TEXTS)).encoder_logits.square().mean().backward()
     assert model.tag_head.embeddings.weight.grad[4].any() and model.tag_head.bias.weight.grad.shape == (10, 1)
-    assert not model.words.lexical.weight.weight.requires_grad
+    assert not model.lexical_head.table.weight.requires_grad and model.logit_fusion.weights.weight.grad is None
 
 
 @pytest.mark.parametrize(("tags", "message"), [

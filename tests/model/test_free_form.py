@@ -15,7 +15,7 @@ from hf_tagger.model.saving import BOS, EOS
 from hf_tagger.training.lora import apply_lora, save_adapter
 from hf_tagger.training.settings import LoraSettings
 from tests.tiny_tagger import ATTRIBUTES, photo, tiny_model, tiny_processor
-from tests.tiny_writer import writing_tagger
+from tests.tiny_writer import add_tiny_decoder, writing_tagger
 
 PRODUCTS = [{"title": "red mug", "image": photo("Red", "Mug")}, "blue dress", {"image": photo("Blue", "Mug", seed=13)}]
 
@@ -66,6 +66,24 @@ def test_beams_and_samples_are_the_same_with_and_without_cache(writer, batch):
         torch.manual_seed(1)
         sampled.append(model.generate(**batch, do_sample=True, num_return_sequences=2, use_cache=use_cache))
     assert len(sampled[0]) == 6 and torch.equal(*sampled)
+
+
+def test_what_the_words_say_of_closed_tags_reaches_the_decoder_in_every_way_of_asking():
+    model, processor = tiny_model(lexical_buckets=64, name_match=True), tiny_processor()
+    model.name_tags(processor)
+    add_tiny_decoder(model, processor)
+    model.eval()
+    inputs = processor(text=["red mug", "blue dress"])
+
+    def first_logits(**given):
+        found = model.generate(**given, max_new_tokens=2, return_dict_in_generate=True, output_logits=True)
+        return found.logits[0]
+
+    with torch.no_grad():
+        memory = model(**inputs, output_memory=True).memory
+    torch.testing.assert_close(first_logits(**inputs), first_logits(encoder_outputs=memory))
+    silent = {name: inputs[name] for name in ("input_ids", "attention_mask")}
+    assert (first_logits(**silent) - first_logits(**inputs)).abs().max() > 1e-4
 
 
 def test_a_missing_modality_changes_nothing_for_the_others(writer, batch):

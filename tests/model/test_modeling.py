@@ -7,13 +7,15 @@ import torch
 from transformers import AutoModel, AutoProcessor
 
 import hf_tagger  # noqa: F401  registers the Auto classes
+from hf_tagger.catalog.collate import tower_inputs
 from hf_tagger.model.configuration_tagger import RecurrentTextConfig, TaggerConfig
 from hf_tagger.model.modeling_tagger import TaggerModel
 from hf_tagger.model.processing_tagger import TaggerProcessor
-from tests.random_tagger import PHOTOS, TEXTS, TOWERS, batch, outputs, tagger
-from tests.tiny_tagger import ATTRIBUTES, photo, tiny_processor
+from tests.random_tagger import PHOTOS, TEXTS, TOWERS, batch, lexical_processor, outputs, tagger
+from tests.tiny_tagger import ATTRIBUTES, photo
 
 FUSIONS = ["concat", "attention", "late"]
+LEXICAL_INPUTS = ("lexical_ids", "lexical_weights", "name_ids", "name_weights")
 
 
 def one(row):
@@ -63,7 +65,7 @@ def test_sharded_and_bfloat16_folders_give_the_very_same_outputs(tmp_path):
 
 
 def test_auto_classes_open_model_and_processor(tmp_path):
-    model, processor = tagger("gru"), tiny_processor()
+    model, processor = tagger("gru"), lexical_processor()
     model.save_pretrained(tmp_path)
     processor.save_pretrained(tmp_path)
     again, reader = reopened(tmp_path, AutoModel), AutoProcessor.from_pretrained(tmp_path)
@@ -190,39 +192,61 @@ def test_modality_dropout_takes_one_modality_and_only_from_rows_that_have_both()
     inputs = batch([TEXTS[row] for row in rows], [PHOTOS[row] for row in rows])
     torch.manual_seed(0)
     with torch.no_grad():
-        present = model.train().encoder.run_towers(**inputs).present.view(200, 3, 2)
+        present = model.train().encoder.run_towers(**tower_inputs(inputs, "cpu")).present.view(200, 3, 2)
     assert present[:, 1].tolist() == [[False, True]] * 200 and present[:, 2].tolist() == [[True, False]] * 200
     both = present[:, 0].float()
     assert 0.6 < both[:, 0].mean() < 0.8 and 0.6 < both[:, 1].mean() < 0.8
     assert both.any(1).all()
     with torch.no_grad():
-        assert model.eval().encoder.run_towers(**inputs).present.view(200, 3, 2)[:, 0].all()
+        assert model.eval().encoder.run_towers(**tower_inputs(inputs, "cpu")).present.view(200, 3, 2)[:, 0].all()
 
 
 def test_training_logits_are_the_encoders_alone():
     model = tagger(architecture="test_convnext")
     training, evaluating = outputs(model.train(), one(0)), outputs(model.eval(), one(0))
-    assert "evidence" not in training
+    assert "source_logits" not in training and "fusion_features" not in training
     assert torch.equal(training["tag_logits"], training["encoder_logits"][:, : model.config.num_tags])
-    assert evaluating["evidence"][:, 1:].any()
+    assert evaluating["source_logits"].shape == (1, 3, 9) and evaluating["source_logits"].any(-1).all()
+    assert torch.equal(evaluating["source_logits"][:, 0], evaluating["encoder_logits"])
 
 
-def test_words_are_silent_where_a_product_has_no_text():
+def test_a_source_says_nothing_of_a_product_that_lacks_what_it_reads():
     model = tagger(architecture="test_convnext").eval()
-    texts_there = outputs(model, batch())["evidence"][:, 1:].flatten(1).any(1)
-    assert texts_there.tolist() == batch()["attention_mask"].bool().any(1).tolist()
-    assert not texts_there.all()
+    tag_head, lexical, kernel = outputs(model, batch())["source_logits"].any(-1).T.tolist()
+    assert all(tag_head)
+    assert lexical == [text is not None for text in TEXTS]
+    assert kernel == [bool(photos) for photos in PHOTOS], "where a model sees photos, the kernel head needs one"
+
+
+def test_a_text_whose_words_nobody_read_is_scored_by_the_other_sources():
+    model = tagger(architecture="test_convnext").eval()
+    sources = outputs(model, tower_inputs(batch(), "cpu"))["source_logits"]
+    expected = outputs(model, batch())["source_logits"]
+    assert torch.equal(sources[:, [0, 2]], expected[:, [0, 2]]) and not sources[:, 1].any() and expected[:, 1].any()
+
+
+def test_the_logits_are_what_the_fusion_makes_of_the_sources():
+    model = tagger(architecture="test_convnext").eval()
+    found = outputs(model, batch())
+    with torch.no_grad():
+        fused = model.logit_fusion(found["source_logits"], found["fusion_features"], model.candidate_attribute)
+    assert torch.equal(torch.cat([found["tag_logits"], found["none_logits"]], dim=1), fused)
+    # "red mug" with a photo names a tag of two attributes, the second product none and has a photo.
+    assert found["fusion_features"][0].argmax(1).tolist() == [4, 4, 2] and not found["fusion_features"][0, :, -1].any()
+    assert found["fusion_features"][1].argmax(1).tolist() == [0, 0, 0] and found["fusion_features"][2, :, -1].all()
 
 
 def test_stored_features_stand_in_for_the_towers():
     model = tagger()
     inputs = batch()
     with torch.no_grad():
-        features = model.encoder.run_towers(**inputs)
+        features = model.encoder.run_towers(**tower_inputs(inputs, "cpu"))
     runs = count_runs(model)
     torch.testing.assert_close(outputs(model, {"features": features})["encoder_logits"],
                                outputs(model, inputs)["encoder_logits"])
-    assert runs == {"text": 3, "vision": 4}
+    assert_same(outputs(model, {name: inputs[name] for name in LEXICAL_INPUTS} | {"features": features}),
+                outputs(model, inputs))
+    assert runs == {"text": 6, "vision": 8}
     with pytest.raises(ValueError, match="token states, which .* do not keep"):
         model(features=features, output_sequence=True)
 

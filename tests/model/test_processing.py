@@ -6,6 +6,7 @@ from transformers import AutoProcessor
 
 import hf_tagger  # noqa: F401  registers the Auto classes
 from hf_tagger.model.images import ImageError
+from hf_tagger.model.lexical_features import LexicalFeatures
 from hf_tagger.model.processing_tagger import TaggerProcessor
 from tests.tiny_tagger import SIZE, photo, tiny_processor
 
@@ -48,6 +49,41 @@ def test_a_prefix_is_put_before_texts_and_long_ones_are_cut():
     words = [processor.tokenizer.convert_ids_to_tokens(row) for row in batch["input_ids"]]
     assert words[:2] == [["new", "red", "mug"]] * 2
     assert not batch["attention_mask"][2].any()
+
+
+LEXICAL = {"buckets": 64, "char_ngrams": [3], "word_ngrams": 2,
+           "attributes": [{"name": "colour", "kind": "single", "tags": ["Red", "Blue"]}]}
+
+
+def test_the_words_of_the_whole_text_are_read_beside_the_tokens_of_its_beginning(processor, tmp_path):
+    plain = tiny_processor()
+    processor = TaggerProcessor(plain.image_processor, plain.tokenizer, text_prefix="red ", max_length=3,
+                                lexical=LEXICAL)
+    texts = ["new mug and more of what no tower reads, in blue", None]
+    batch = processor(text=texts)
+    assert batch["input_ids"].shape == (2, 3)
+    for name, expected in LexicalFeatures(**LEXICAL)(texts).items():
+        assert batch[name].dtype == (torch.int64 if name.endswith("ids") else torch.float32)
+        np.testing.assert_array_equal(batch[name].numpy(), expected)
+    assert batch["name_ids"][0].tolist() == [6, 7, 8], "blue, not the red of the prefix"
+    assert not batch["name_weights"][1].any()
+    processor.save_pretrained(tmp_path)
+    again = TaggerProcessor.from_pretrained(tmp_path)
+    assert again.lexical == LEXICAL
+    for name, tensor in again(text=texts).items():
+        assert torch.equal(tensor, batch[name]), name
+
+
+def test_words_go_where_nobody_has_text_and_where_the_model_does_not_read_them(processor):
+    assert not [name for name in processor(text=["red mug"]) if name.startswith(("lexical", "name"))]
+    processor.set_lexical(LEXICAL)
+    assert set(processor(text=[None], images=[[photo()]])) == {"pixel_values", "pixel_mask"}
+    assert set(processor(text=["red"])) == {"input_ids", "attention_mask", "lexical_ids", "lexical_weights", "name_ids",
+                                            "name_weights"}
+    assert set(processor.lexical_features(["red", None])) == {"lexical_ids", "lexical_weights", "name_ids",
+                                                              "name_weights"}
+    processor.set_lexical(None)
+    assert processor.lexical_features(["red"]) == {}
 
 
 def test_a_single_string_is_one_product_and_what_nobody_has_is_left_out(processor):

@@ -23,7 +23,7 @@ def fresh_accelerate():
 
 def config(folder, **synthetic):
     return write_config(folder / "config.yaml", {"synthetic": SHOP | synthetic}, output_dir=str(folder / "out"),
-                        model={"vision_backbone": None, "words": {"buckets": 4096}},
+                        model={"vision_backbone": None, "lexical": {"buckets": 4096}},
                         phases=[{"train": ["heads"], "cached_views": 1, "epochs": 2, "batch_size": 32}],
                         training={"loader": {"num_workers": 0}})  # fmt: skip
 

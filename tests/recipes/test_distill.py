@@ -28,7 +28,7 @@ def shop(tmp_path_factory):
     write_parquet(folder / "validation.parquet", list(rows(36)))
     config = write_config(
         folder / "teacher.yaml", catalogue(folder, "labelled"),
-        model={"text_backbone": "scratch:bert-tiny", "vision_backbone": None, "words": {"buckets": 256}},
+        model={"text_backbone": "scratch:bert-tiny", "vision_backbone": None, "lexical": {"buckets": 256}},
         phases=[{"train": ["heads", "text"], "epochs": 12, "tower_learning_rate": 1e-3}],
         training={"text_augmentation": {}, "gradient_accumulation": 1, "checkpoint_steps": 0},
     )
@@ -39,7 +39,7 @@ def shop(tmp_path_factory):
 def distilled(shop, out, *arguments, train="unlabelled", **distillation):
     config = write_config(
         out.with_suffix(".yaml"), catalogue(shop, train),
-        model={"text_backbone": "teacher", "vision_backbone": None, "words": {"buckets": 256}},
+        model={"text_backbone": "teacher", "vision_backbone": None, "lexical": {"buckets": 256}},
         distillation={"teacher": str(shop / "teacher"), "text_layers": 1, "hidden": 1.0, **distillation},
         phases=[{"train": ["heads", "text"], "epochs": 12, "learning_rate": 3e-3, "tower_learning_rate": 2e-3,
                  "evaluate_every": 0}],
@@ -69,9 +69,9 @@ def test_a_student_learns_from_products_without_tags(shop, tmp_path, capsys):
 def test_the_words_and_what_else_fits_are_the_teachers(shop, tmp_path, capsys):
     assert distilled(shop, tmp_path / "student", "--phases.0.epochs", "1") == 0
     teacher, student = (TaggerModel.from_pretrained(path) for path in (shop / "teacher", tmp_path / "student"))
-    for name, tensor in teacher.words.state_dict().items():
-        assert torch.equal(tensor, student.words.state_dict()[name]), name
-    assert "words" in capsys.readouterr().out.partition("beside its towers: ")[2].splitlines()[0]
+    for name, tensor in teacher.lexical_head.state_dict().items():
+        assert torch.equal(tensor, student.lexical_head.state_dict()[name]), name
+    assert "lexical_head" in capsys.readouterr().out.partition("beside its towers: ")[2].splitlines()[0]
 
 
 def test_a_teacher_is_asked_once_for_several_students(shop, tmp_path, monkeypatch):
@@ -107,7 +107,7 @@ def test_a_run_that_was_stopped_ends_as_if_it_had_not_been(shop, tmp_path, monke
     (("--model.max_length", "8"), "the student cuts texts otherwise than the teacher"),
     (("--model.hidden_size", "64"), "model.hidden_size: the student's vectors (64) are wider than the teacher's (32)"),
     (("--phases.0.train", "[heads]"), "distillation.hidden teaches the text tower"),
-    (("--gate.folds", "3"), "gate.folds"),
+    (("--logit_fusion.folds", "3"), "logit_fusion.folds"),
     (("--distillation.teacher", "nowhere"), "nowhere"),
     (("--catalog.schema.attributes.size", "{kind: single, tags: [S], column: colour}"), "no attribute 'size'"),
     (("--catalog.schema.attributes.type.kind", "multi"), "multi here, single in the teacher"),

@@ -47,7 +47,7 @@ def run(*arguments, **options):
 
 
 def killed_at(point, arguments):
-    """In a process of its own: the recipe, ended by SIGKILL at the point {"step": n}, {"writing": n} or {"gate": 1}."""
+    """In a process of its own: the recipe, killed at the point {"step": n}, {"writing": n} or {"fusion": 1}."""
 
     def die(*_):
         os.kill(os.getpid(), signal.SIGKILL)
@@ -70,7 +70,7 @@ def killed_at(point, arguments):
 
     loop._step, writer.write_safetensors = counting_step, dying_write
     assert writer.save_checkpoint is save_checkpoint
-    if "gate" in point:
+    if "fusion" in point:
         frozen_heads.fit_logit_fusion = die
     sys.exit(finetune.main(arguments))
 
@@ -97,14 +97,14 @@ def one_thread():
 
 @pytest.fixture(scope="module")
 def adapters(tmp_path_factory):
-    """A config with all there is to resume: phases, cached features, LoRA, dropout, word evidence, augmentation,
-    exemplars, gate, and a decoder, trained jointly and then alone."""
+    """A config with all there is to resume: phases, cached features, LoRA, dropout, lexical head, augmentation,
+    kernel head, logit fusion, and a decoder, trained jointly and then alone."""
     folder = tmp_path_factory.mktemp("adapters")
     config = write_config(
         folder / "config.yaml",
         {"synthetic": SHOP},
         model={"text_backbone": "scratch:bert-tiny", "vision_backbone": "scratch:test_efficientnet",
-               "exemplars": {"count": 20},
+               "kernel": {"landmarks": 20},
                "decoder": DECODER},
         lora={"rank": 2},
         save_adapter=True,
@@ -196,7 +196,7 @@ def test_killed_and_resumed_a_run_ends_with_the_very_same_weights(adapters, tmp_
     assert in_a_process({"step": 12}, config, tmp_path, "--resume") == -signal.SIGKILL
     # The decoder alone: phase 3 has steps 17 to 20.
     assert in_a_process({"step": 20}, config, tmp_path, "--resume") == -signal.SIGKILL
-    assert in_a_process({"gate": 1}, config, tmp_path, "--resume") == -signal.SIGKILL
+    assert in_a_process({"fusion": 1}, config, tmp_path, "--resume") == -signal.SIGKILL
     assert in_a_process({}, config, tmp_path, "--resume") == 0
     for file in ("model.safetensors", "adapter/adapter_model.safetensors", "base/model.safetensors", "vocabulary.json",
                  "metrics.json"):  # fmt: skip
@@ -214,7 +214,7 @@ def classic(tmp_path_factory):
     config = write_config(
         folder / "config.yaml",
         {"source": {"files": files}, "schema": catalog_schema("csv")},
-        model={"tag_head": "linear", "words": {"buckets": 0, "names": False}},
+        model={"tag_head": "linear", "lexical": {"buckets": 0, "name_match": False}},
         phases=[{"epochs": 3}],
         training={"log_with": ["tensorboard"], "log_every": 2},
     )
@@ -225,7 +225,7 @@ def classic(tmp_path_factory):
 def test_the_classic_architecture_trains_by_the_same_recipe(classic):
     _, folder, _ = classic
     model = TaggerModel.from_pretrained(folder)
-    assert model.config.text_config.cell == "lstm" and model.words is None and model.config.fusion == "concat"
+    assert model.config.text_config.cell == "lstm" and model.lexical_head is None and model.config.fusion == "concat"
     assert len(pipeline("product-tagging", model=str(folder))(PRODUCTS)) == 3
     assert not any("temperature" in entry or "thresholds" in entry for entry in model.config.attributes)
     assert list(folder.glob("finetune/events.out.tfevents.*"))

@@ -19,7 +19,7 @@ def shop(tmp_path_factory):
     """A tagger that reads words, and the configuration of its catalogue."""
     folder = tmp_path_factory.mktemp("shop")
     config = write_config(folder / "catalogue.yaml", {"synthetic": SHOP}, output_dir=str(folder / "model"),
-                          model={"text_backbone": "scratch:gru", "vision_backbone": None, "words": {"buckets": 4096}},
+                          model={"text_backbone": "scratch:gru", "vision_backbone": None, "lexical": {"buckets": 4096}},
                           phases=[{"train": ["heads"], "cached_views": 1, "epochs": 2, "batch_size": 32}],
                           training={"loader": {"num_workers": 0}})  # fmt: skip
     AcceleratorState._reset_state(True)

@@ -21,7 +21,7 @@ def shop(tmp_path_factory):
     write_parquet(folder / "validation.parquet", list(rows(36)))
     config = write_config(
         folder / "config.yaml", catalogue(folder, "labelled"),
-        model={"text_backbone": "scratch:bert-tiny", "vision_backbone": None, "words": {"buckets": 256}},
+        model={"text_backbone": "scratch:bert-tiny", "vision_backbone": None, "lexical": {"buckets": 256}},
         phases=[{"train": ["heads", "text"], "epochs": 2, "evaluate_every": 0}], training={"checkpoint_steps": 0},
     )
     assert finetune.main([str(config), "--output_dir", str(folder / "model")]) == 0

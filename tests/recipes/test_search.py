@@ -20,7 +20,7 @@ from tests.shops import write_config
 
 ROOT = Path(__file__).parents[2]
 SHOP = {"rows": 60, "picture_size": 0, "languages": ["en"]}
-MODEL = {"text_backbone": "scratch:gru", "vision_backbone": None, "hidden_size": 16, "words": {"buckets": 0}}
+MODEL = {"text_backbone": "scratch:gru", "vision_backbone": None, "hidden_size": 16, "lexical": {"buckets": 0}}
 SPACE = {"phases.0.learning_rate": {"low": 1e-4, "high": 1e-1, "log": True}, "model.fusion": ["concat", "late"]}
 
 

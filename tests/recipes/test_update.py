@@ -30,8 +30,8 @@ def shop(tmp_path_factory):
     """(model folder, configuration, feedback store)."""
     folder = tmp_path_factory.mktemp("shop")
     config = write_config(folder / "config.yaml", {"synthetic": SHOP}, output_dir=str(folder / "model"),
-                          model={"text_backbone": "scratch:gru", "vision_backbone": None, "words": {"buckets": 0,
-                                                                                                  "names": False}},
+                          model={"text_backbone": "scratch:gru", "vision_backbone": None, "lexical": {"buckets": 0,
+                                                                                                  "name_match": False}},
                           phases=[{"train": ["heads"], "cached_views": 1, "epochs": 1, "batch_size": 32}],
                           training={"loader": {"num_workers": 0}})  # fmt: skip
     AcceleratorState._reset_state(True)

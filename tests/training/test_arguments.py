@@ -56,7 +56,22 @@ def test_any_key_can_be_overridden(config):
     ("--training.loader.batchsize", "64", 'Unknown key "training.loader.batchsize". Did you mean "batch_size"?'),
     ("--trainin.seed", "1", 'Unknown key "trainin". Did you mean "training"?'),
     ("--phases.0.learning_rates", "1", 'Unknown key "phases.0.learning_rates". Did you mean "learning_rate"?'),
-    ("--model.words.bucket", "1", 'Unknown key "model.words.bucket". Did you mean "buckets"?'),
+    ("--model.lexical.bucket", "1", 'Unknown key "model.lexical.bucket". Did you mean "buckets"?'),
+    ("--model.words.buckets", "1", '"model.words" is now "model.lexical".'),
+    ("--model.lexical.names", "true", '"model.lexical.names" is now "model.lexical.name_match".'),
+    ("--model.lexical.balance", "1", '"model.lexical.balance" is now "model.lexical.class_weight_power".'),
+    ("--model.lexical.masked_view", "true", '"model.lexical.masked_view" is no longer there: a second set of weights'),
+    ("--model.lexical.masked_weight", "1", '"model.lexical.masked_weight" is no longer there'),
+    ("--model.exemplars.count", "9", '"model.exemplars" is now "model.kernel".'),
+    ("--model.kernel.count", "9", '"model.kernel.count" is no longer there: write landmarks, half as many'),
+    ("--model.kernel.balance", "1", '"model.kernel.balance" is now "model.kernel.class_weight_power".'),
+    ("--model.kernel.prior_adjustment", "1",
+     '"model.kernel.prior_adjustment" is now "model.kernel.logit_adjustment_tau".'),
+    ("--model.kernel.kernels", "[{colour: 1.0}]", "model.kernel: kernels: there is no block 'colour'"),
+    ("--gate.l2", "1", '"gate" is now "logit_fusion".'),
+    ("--logit_fusion.balance", "1", '"logit_fusion.balance" is now "logit_fusion.class_weight_power".'),
+    ("--logit_fusion.deference", "4", '"logit_fusion.deference" is no longer there: giving way for rare tags'),
+    ("--logit_fusion.shared", "1", '"logit_fusion.shared" is no longer there: every attribute has weights of its own'),
     ("--training.loss.multi", "asymetric", "no loss is called 'asymetric'"),
     ("--model.fusion", "sum", "model.fusion"),
     ("--model.fusion", "gated", '"model.fusion: gated" is no longer there: write fusion: concat, the default.'),
@@ -99,8 +114,9 @@ def test_files_that_are_absent_or_no_yaml_are_named(tmp_path):
         load_run(tmp_path / "broken.yaml", [])
 
 
-def test_a_gate_that_refits_heads_needs_frozen_towers():
-    with pytest.raises(ConfigError, match="gate.folds.*phase .fine-tune. cached_views"):
-        build(RunSettings, {"catalog": SHOP, "gate": {"folds": 3}})
+def test_a_logit_fusion_that_refits_heads_needs_frozen_towers():
+    folds = {"logit_fusion": {"folds": 3}}
+    with pytest.raises(ConfigError, match="logit_fusion.folds.*phase .fine-tune. cached_views"):
+        build(RunSettings, {"catalog": SHOP} | folds)
     heads = {"train": ["heads"], "cached_views": 1}
-    assert build(RunSettings, {"catalog": SHOP, "gate": {"folds": 3}, "phases": [heads]}).gate.folds == 3
+    assert build(RunSettings, {"catalog": SHOP, "phases": [heads]} | folds).logit_fusion.folds == 3

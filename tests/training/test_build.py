@@ -1,17 +1,18 @@
 import pytest
 import torch
 
+from hf_tagger.catalog.collate import tower_inputs
 from hf_tagger.model.towers import Standardise
 from hf_tagger.training.arguments import ModelSettings, PhaseSettings
 from hf_tagger.training.build import build_model, fit_standardise, set_trainable, with_lora
 from hf_tagger.training.lora import merge_adapter
-from hf_tagger.training.settings import LoraSettings, WordsSettings
+from hf_tagger.training.settings import KernelSettings, LexicalSettings, LoraSettings
 from tests.tiny_tagger import ATTRIBUTES, photo
 
 TEXTS = ["red mug", "blue dress", "handmade blue mug", "waterproof dress in red", "new mug", "new dress"] * 5
 SETTINGS = {
     "text_backbone": "scratch:bert-tiny", "vision_backbone": "scratch:test_efficientnet", "image_size": (48, 32),
-    "hidden_size": 16, "max_length": 12, "words": WordsSettings(buckets=64),
+    "hidden_size": 16, "max_length": 12, "lexical": LexicalSettings(buckets=64),
 }  # fmt: skip
 
 
@@ -38,14 +39,17 @@ def moving(model, **phase):
 
 def test_settings_reach_the_configuration_and_the_processor():
     model, processor = made(fusion="late", text_prefix="query: ", vision_stages=[0, 1], dropout=0.3,
-                            words=WordsSettings(buckets=64, masked_view=True, char_ngrams=[4]))  # fmt: skip
+                            lexical=LexicalSettings(buckets=64, char_ngrams=[4], word_ngrams=2),
+                            kernel=KernelSettings(landmarks=7, dim=5, width=0.5))  # fmt: skip
     config = model.config
     assert (config.fusion, config.hidden_size, config.dropout, config.vision_stages) == ("late", 16, 0.3, [0, 1])
-    assert (config.lexical_buckets, config.lexical_char_ngrams, config.word_views) == (64, [4], 2)
+    assert (config.lexical_buckets, config.lexical_char_ngrams, config.lexical_word_ngrams) == (64, [4], 2)
+    assert (config.kernel_landmarks, config.kernel_dim, config.kernel_width) == (7, 5, 0.5)
+    assert config.sources == ["tag_head", "lexical_head", "kernel_head"]
     assert config.attributes == ATTRIBUTES
     assert processor.image_size == (48, 32) and processor.max_length == 12 and processor.text_prefix == "query: "
     assert list(config.image_mean) == list(processor.image_processor.image_mean)
-    assert model.words.reader.folds.max() > 0 and (model.words.names.names >= 0).all()
+    assert processor.lexical == config.lexical_features and processor.lexical["attributes"]
 
 
 def test_the_same_seed_builds_the_same_model_and_another_another():
@@ -75,7 +79,7 @@ def test_a_phase_moves_the_parts_it_names():
     model, _ = made()
     heads = moving(model, train=["heads"])
     assert {"tag_head.query.weight", "encoder.fusion.layers.0.weight", "encoder.proxies.weight"} <= heads
-    assert not [name for name in heads if "_tower." in name or name.startswith(("words.", "evidence_gate."))]
+    assert not [name for name in heads if "_tower." in name or name.startswith(("lexical_head.", "logit_fusion."))]
     text = moving(model, train=["text"])
     assert text and all(name.startswith("encoder.text_tower.") for name in text)
     assert not [name for name in text if "word_embeddings" in name]
@@ -105,7 +109,7 @@ def test_with_lora_phases_move_adapters_and_heads_and_merging_changes_nothing(fu
     set_trainable(model, PhaseSettings(train=["heads"]), True)
     heads = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
     assert any(name.startswith("tag_head.modules_to_save") for name in heads)
-    assert not [name for name in heads if "original_module" in name or "_tower." in name or "words." in name]
+    assert not [name for name in heads if "original_module" in name or "_tower." in name or "lexical_head." in name]
     set_trainable(model, PhaseSettings(train=["text", "vision"]), True)
     towers = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
     assert towers and all("lora_" in name for name in towers)
@@ -127,7 +131,7 @@ def test_features_of_pretrained_towers_are_brought_to_one_scale_and_untrained_on
     assert not model.encoder.text_projection[0].mean.any()
     pretrained = ModelSettings(**SETTINGS | {"text_backbone": "installed:x", "vision_backbone": "installed:y"})
     fit_standardise(model, pretrained, batches, rows=3)
-    features = model.encoder.run_towers(**{key: value for key, value in batches[1].items() if key != "ids"})
+    features = model.encoder.run_towers(**tower_inputs(batches[1], "cpu"))
     for name, vectors in (("text", features.text[:2]), ("image", features.image[1:])):
         standardised = getattr(model.encoder, f"{name}_projection")[0](vectors)
         torch.testing.assert_close(standardised.mean(0), torch.zeros(vectors.shape[1]), atol=1e-4, rtol=0)

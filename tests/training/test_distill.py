@@ -44,12 +44,15 @@ def test_a_student_starts_from_the_layers_that_were_chosen():
 def test_only_parts_of_the_same_shape_are_copied():
     teacher = tagger()
     student = tagger(hidden_size=8)
-    assert copy_fitting(student, teacher, same_pieces=True) == ["words", "evidence_gate"]
-    assert copy_fitting(student, teacher, same_pieces=False) == ["evidence_gate"]
+    assert copy_fitting(student, teacher) == ["lexical_head", "logit_fusion"]
+    assert torch.equal(student.lexical_head.table.weight, teacher.lexical_head.table.weight)
+    # Of as many buckets, but for other n-grams; and of other sources.
+    assert copy_fitting(tagger(hidden_size=8, lexical_char_ngrams=[3]), teacher) == ["logit_fusion"]
+    assert copy_fitting(tagger(hidden_size=8, name_match=False, lexical_buckets=0), teacher) == []
     twin = tagger(tag_head="linear")
-    assert set(copy_fitting(twin, teacher, True)) == {
-        "encoder.text_projection", "encoder.image_projection", "encoder.proxies", "encoder.fusion", "words",
-        "evidence_gate"}  # fmt: skip
+    assert set(copy_fitting(twin, teacher)) == {
+        "encoder.text_projection", "encoder.image_projection", "encoder.proxies", "encoder.fusion", "lexical_head",
+        "logit_fusion"}  # fmt: skip
     assert torch.equal(twin.encoder.fusion.layers[0].weight, teacher.encoder.fusion.layers[0].weight)
 
 

@@ -254,15 +254,17 @@ def test_frozen_towers_stay_exactly_as_they_are(tmp_path):
     assert any("running_mean" in name for name in changed) and not [name for name in changed if "text_tower" in name]
 
 
-def test_word_evidence_and_gate_never_move_but_are_kept(tmp_path):
+def test_lexical_head_kernel_head_and_fusion_never_move_but_are_kept(tmp_path):
     model = tagger()
     before = weights(model)
     loop = start(tmp_path)
     changed = differ(before, train(loop, model, Batches([0, 1, 2, 3], photos=True), train=["heads"]))
-    assert not [name for name in changed if name.startswith(("words.", "evidence_gate."))]
+    fitted_apart = ("lexical_head.", "kernel_head.", "logit_fusion.")
+    assert not [name for name in changed if name.startswith(fitted_apart)]
     assert "encoder.fusion.layers.0.weight" in changed
     kept = kept_tensors(model, loop.changed)
-    assert {name for name in before if name.startswith(("words.", "evidence_gate.", "encoder.fusion"))} <= set(kept)
+    assert all(any(name.startswith(part) for name in before) for part in fitted_apart)
+    assert {name for name in before if name.startswith((*fitted_apart, "encoder.fusion"))} <= set(kept)
     assert not [name for name in kept if "_tower." in name]
 
 

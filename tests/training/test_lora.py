@@ -9,6 +9,7 @@ from transformers import AutoConfig, AutoModel
 
 from hf_tagger.model.configuration_tagger import RecurrentTextConfig, TaggerConfig
 from hf_tagger.model.modeling_tagger import TaggerModel
+from hf_tagger.training.build import with_lora
 from hf_tagger.training.lora import (
     adaptable_layers,
     apply_lora,
@@ -136,7 +137,7 @@ def test_a_frozen_module_stays_out_of_the_adapter():
     model.encoder.fusion.requires_grad_(False)
     model = apply_lora(model, LoraSettings(rank=2, vision_targets=[]))
     trainable = [name for name, parameter in model.named_parameters() if parameter.requires_grad]
-    assert not any("fusion" in name or "vision_tower" in name for name in trainable)
+    assert not any("encoder.fusion" in name or "vision_tower" in name for name in trainable)
     assert any("tag_head" in name for name in trainable)
 
 
@@ -205,6 +206,34 @@ def test_an_adapter_saves_alone_and_comes_back_on_its_base(tmp_path):
 
     goes_on = load_adapter(TaggerModel.from_pretrained(tmp_path / "base"), tmp_path / "adapter", is_trainable=True)
     assert count_parameters(goes_on) == count_parameters(model)
+
+
+def test_an_adapter_holds_the_heads_that_are_fitted_apart(tmp_path):
+    """Most of what they are fitted to is in buffers, which an optimiser never moves."""
+    base = tagger(lexical_buckets=32, name_match=True, kernel_landmarks=3, kernels=[{"text": 1.0, "final": 1.0}])
+    base.save_pretrained(tmp_path / "base")
+    model = with_lora(base, LoraSettings(rank=2))
+    torch.manual_seed(1)
+    with torch.no_grad():
+        for head in (base.lexical_head, base.kernel_head, base.logit_fusion):
+            mine = head.modules_to_save["default"]
+            for tensor in [*mine.parameters(), *mine.buffers()]:
+                if tensor.is_floating_point():
+                    tensor.copy_(torch.rand_like(tensor) + 0.1)
+    words = {"lexical_ids": torch.tensor([[1, 30]] * 4), "lexical_weights": torch.ones(4, 2),
+             "name_ids": torch.tensor([[0, 7]] * 4), "name_weights": torch.ones(4, 2)}
+
+    @torch.no_grad()
+    def scores(model):
+        found = model.eval()(**batch(), **words)
+        return torch.cat([found.tag_logits, found.none_logits, found.source_logits.flatten(1)], dim=1)
+
+    expected = scores(model)
+    assert (expected - scores(TaggerModel.from_pretrained(tmp_path / "base"))).abs().max() > 1
+    save_adapter(model, tmp_path / "adapter", base=tmp_path / "base")
+    reloaded = load_adapter(TaggerModel.from_pretrained(tmp_path / "base"), tmp_path / "adapter")
+    assert torch.equal(scores(reloaded), expected)
+    torch.testing.assert_close(scores(merge_adapter(reloaded)), expected, rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize(

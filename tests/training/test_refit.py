@@ -20,8 +20,8 @@ from hf_tagger.training.starting_model import fit_feature_scales, starting_model
 DATA = {
     "catalog": {"synthetic": {"rows": 100, "picture_size": 32, "languages": ["en"], "missing_modality": 0.3}},
     "model": {"text_backbone": "scratch:bert-tiny", "vision_backbone": "scratch:test_efficientnet", "hidden_size": 32,
-              "image_size": [32, 32], "max_length": 24, "words": {"buckets": 512, "masked_view": True},
-              "exemplars": {"count": 9}},
+              "image_size": [32, 32], "max_length": 24, "lexical": {"buckets": 512},
+              "kernel": {"landmarks": 9}},
     "phases": [{"train": ["heads", "text"]}, {"train": ["heads"], "cached_views": 2, "epochs": 2, "batch_size": 16}],
     "training": {"loader": {"num_workers": 0}},
 }  # fmt: skip
@@ -31,7 +31,7 @@ def test_heads_only_takes_the_first_phase_on_cached_features_and_leaves_the_rest
     settings = heads_only(build(RunSettings, DATA))
     (phase,) = settings.phases
     assert (phase.cached_views, phase.epochs, phase.evaluate_every) == (2, 2, 0)
-    assert settings.lora is None and settings.model.exemplars.count == 0 and not settings.model.words.masked_view
+    assert settings.lora is None and settings.model.kernel.landmarks == 0
     with pytest.raises(ConfigError, match="model.fusion: attention needs token states"):
         heads_only(build(RunSettings, DATA | {"model": DATA["model"] | {"fusion": "attention"}}))
     (default,) = heads_only(build(RunSettings, DATA | {"phases": [{"epochs": 3}]})).phases
@@ -90,11 +90,12 @@ def test_a_products_own_labels_do_not_move_its_out_of_fold_scores(heads, train):
     assert torch.is_grad_enabled()
 
 
-def test_the_gate_learns_from_products_that_the_sources_were_not_fitted_on(tmp_path):
+def test_the_fusion_learns_from_products_that_the_sources_were_not_fitted_on(tmp_path):
     """Words that know every training text by heart are trusted on it, and less on texts that they have not seen."""
     AcceleratorState._reset_state(True)
     phase = {"train": ["heads"], "cached_views": 2, "epochs": 2, "batch_size": 16}
-    data = DATA | {"output_dir": str(tmp_path), "phases": [phase], "lora": None, "gate": {"folds": 2, "max_rows": 60}}
+    data = DATA | {"output_dir": str(tmp_path), "phases": [phase], "lora": None,
+                   "logit_fusion": {"folds": 2, "max_rows": 60}}
     settings = build(RunSettings, data)
     run = start_run(settings, data)
     catalogue = read_catalog(run)
@@ -109,22 +110,22 @@ def test_the_gate_learns_from_products_that_the_sources_were_not_fitted_on(tmp_p
     for name, tensor in model.state_dict().items():
         assert torch.equal(tensor, before[name]), name
     # 60 of the products in four ways, as far as they have what a way shows.
-    evidence, features, labels = (torch.cat(part) for part in zip(*rows, strict=True))
-    assert 60 < len(evidence) <= 240 and evidence.shape[1] == model.evidence_gate.sources == 5
-    has_text = evidence[:, 1].abs().sum(-1) > 0
+    sources, features, labels = (torch.cat(part) for part in zip(*rows, strict=True))
+    assert 60 < len(sources) <= 240 and sources.shape[1] == model.logit_fusion.sources == 3
+    has_text = sources[:, 1].abs().sum(-1) > 0
     colour = slice(12, 23)
     known = (labels[:, colour].amax(1) == 1) & has_text
     heads = RefittedHeads(run, batches, training.features.plain(), training.features.masked())
     heads.fit(np.arange(len(heads.ids)))
-    seen = [(told[:, 1, colour], given[:, colour]) for told, _, given in heads.evidence(np.arange(len(heads.ids)))]
-    told, given = (torch.cat(part) for part in zip(*seen, strict=True))
-    spoken = (told.abs().sum(-1) > 0) & (given.amax(1) == 1)
+    seen = [(said[:, 1, colour], given[:, colour]) for said, _, given in heads.source_rows(np.arange(len(heads.ids)))]
+    said, given = (torch.cat(part) for part in zip(*seen, strict=True))
+    spoken = (said.abs().sum(-1) > 0) & (given.amax(1) == 1)
 
     def accuracy(scores, right):
         return (scores.argmax(1) == right.argmax(1)).float().mean()
 
-    held_out = accuracy(evidence[known][:, 1, colour], labels[known][:, colour])
-    assert accuracy(told[spoken], given[spoken]) > held_out + 0.1
+    held_out = accuracy(sources[known][:, 1, colour], labels[known][:, colour])
+    assert accuracy(said[spoken], given[spoken]) > held_out + 0.1
     fit_logit_fusion(run, training)
-    assert not torch.equal(model.evidence_gate.weights.weight, before["evidence_gate.weights.weight"])
+    assert not torch.equal(model.logit_fusion.weights.weight, before["logit_fusion.weights.weight"])
     AcceleratorState._reset_state(True)

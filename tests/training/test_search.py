@@ -16,7 +16,7 @@ from hf_tagger.training.search_settings import SearchSettings, check_space, load
 from tests.catalog.files import products, write_jsonl
 
 MODEL = {"text_backbone": "scratch:gru", "vision_backbone": None, "hidden_size": 16, "max_length": 16,
-         "words": {"buckets": 0, "names": False}}  # fmt: skip
+         "lexical": {"buckets": 0, "name_match": False}}  # fmt: skip
 
 
 @pytest.fixture(autouse=True)

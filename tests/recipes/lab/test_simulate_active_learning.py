@@ -21,7 +21,7 @@ def fresh_accelerate():
 
 def test_strategies_ask_for_more_and_more(tmp_path, monkeypatch, capsys):
     config = write_config(tmp_path / "config.yaml", {"synthetic": SHOP}, output_dir=str(tmp_path / "out"),
-                          model={"text_backbone": "scratch:gru", "vision_backbone": None, "words": {"buckets": 1024}},
+                          model={"text_backbone": "scratch:gru", "vision_backbone": None, "lexical": {"buckets": 1024}},
                           phases=[{"train": ["heads"], "cached_views": 1, "epochs": 1, "batch_size": 32}],
                           training={"loader": {"num_workers": 0}})  # fmt: skip
     asked, ask = [], simulate_active_learning.ask
