@@ -15,7 +15,7 @@ from torch.nn import functional
 from transformers import initialization as init
 
 from .configuration_tagger import TaggerConfig
-from .tag_head import mean_by_attribute
+from .heads import mean_by_attribute
 
 # Ridge regression answers between 0 and 1; times this, its answers are as far apart as logits.
 LOGIT_SCALE = 12.0
