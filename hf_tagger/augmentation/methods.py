@@ -20,6 +20,7 @@ from hf_tagger.augmentation.tag_sets import TagSetSampler
 from hf_tagger.augmentation.vectors import TaggedVectors
 from hf_tagger.augmentation.wgan import ConditionalGan, Log, train_gan
 from hf_tagger.catalog.collate import UNKNOWN
+from hf_tagger.model.decisions import attribute_slices
 
 
 @dataclass
@@ -43,11 +44,7 @@ class Problem:
 
     @property
     def slices(self) -> list[slice]:
-        slices, start = [], 0
-        for attribute in self.attributes:
-            slices.append(slice(start, start + len(attribute["tags"])))
-            start += len(attribute["tags"])
-        return slices
+        return attribute_slices(self.attributes)
 
     def candidates(self) -> list[Tensor]:
         """Columns of the logits of each `single` attribute, its "none" last."""

@@ -25,20 +25,12 @@ class Overloaded(RuntimeError):
 
 
 @dataclass
-class _Pending:
-    """A request's results as they come in, on the event loop's thread."""
-
-    results: list
-    left: int
-    done: asyncio.Future
-
-
-@dataclass
 class _Item:
-    pending: _Pending
-    number: int
+    """A product of a request; `tagged` gets its tags, or what is wrong with it, on the event loop's thread."""
+
     product: Any
     options: dict[str, Any]
+    tagged: asyncio.Future
     prepared: dict[str, Any] | None = None
 
 
@@ -148,11 +140,8 @@ class Batcher:
 
     def _hand_out(self, answered: list[tuple[_Item, Any]]) -> None:
         for item, result in answered:
-            pending = item.pending
-            pending.results[item.number] = result
-            pending.left -= 1
-            if pending.left == 0 and not pending.done.done():
-                pending.done.set_result(None)
+            if not item.tagged.done():  # cancelled with its request
+                item.tagged.set_result(result)
 
 
 class Ticket:
@@ -178,15 +167,14 @@ class Ticket:
         """
         if not products:
             return []
-        batcher = self.batcher
+        batcher, loop = self.batcher, asyncio.get_running_loop()
         self._take(len(products) - 1)
-        pending = _Pending([None] * len(products), len(products), asyncio.get_running_loop().create_future())
         batcher._now_reading(len(products) - self.unread)
         self.unread = 0
-        for number, product in enumerate(products):
-            batcher._pool.submit(batcher._prepare, _Item(pending, number, product, options))
-        await pending.done
-        return pending.results
+        items = [_Item(product, options, loop.create_future()) for product in products]
+        for item in items:
+            batcher._pool.submit(batcher._prepare, item)
+        return await asyncio.gather(*(item.tagged for item in items))
 
     def close(self) -> None:
         self.batcher.waiting -= self.count

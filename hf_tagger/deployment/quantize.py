@@ -20,6 +20,7 @@ import onnxruntime
 from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_dynamic, quantize_static
 
 from hf_tagger.deployment.export import FILES, write_description
+from hf_tagger.model.decisions import attribute_slices
 from hf_tagger.runtime import MODEL, TAGGER, OnnxTagger
 
 # Parts of the graph by their modules' names, as the exporter leaves them on the nodes.
@@ -123,8 +124,7 @@ def _root_mean_square(wanted: Sequence[np.ndarray], got: Sequence[np.ndarray]) -
 
 def _changed_decisions(tagger: OnnxTagger, wanted: Sequence[np.ndarray], got: Sequence[np.ndarray]) -> float:
     changed = tagger.decide(np.concatenate(wanted))[1] != tagger.decide(np.concatenate(got))[1]
-    ends = np.cumsum([len(entry["tags"]) for entry in tagger.attributes])
-    return float(np.mean([part.any(1) for part in np.split(changed, ends[:-1], axis=1)]))
+    return float(np.mean([changed[:, where].any(1) for where in attribute_slices(tagger.attributes)]))
 
 
 def quantize_tagger(source: Path, folder: Path, feeds: Iterable[dict[str, np.ndarray]],

@@ -11,6 +11,7 @@ import numpy as np
 
 from hf_tagger.catalog.quarantine import Refusal
 from hf_tagger.evaluation.predict import Predictions
+from hf_tagger.model.decisions import attribute_slices
 from hf_tagger.model.text import WORD, stem
 
 NEVER = -30.0  # log-probability of a tag that no training product has
@@ -64,19 +65,16 @@ class RuleBaseline:
         self.attributes = attributes
         self.spellings = []
         for attribute in attributes:
-            names = {tag: tag for tag in attribute["tags"]} | {
-                spelling: tag for spelling, tag in aliases.get(attribute["name"], {}).items()
-                if tag in attribute["tags"]}
-            forms = {_stemmed(spelling): tag for spelling, tag in names.items()}
+            names = {tag: tag for tag in attribute["tags"]} | aliases.get(attribute["name"], {})
+            forms = {_stemmed(spelling): tag for spelling, tag in names.items() if tag in attribute["tags"]}
             pattern = "|".join(re.escape(form) for form in sorted(forms, key=len, reverse=True))
             self.spellings.append((forms, re.compile(rf"(?<!\w)(?:{pattern})(?!\w)")))
 
     def predict(self, products: Products) -> Predictions:
         scores = np.zeros((len(products.ids), sum(len(entry["tags"]) for entry in self.attributes)))
-        start = 0
-        for attribute, (forms, pattern) in zip(self.attributes, self.spellings, strict=True):
-            column = {tag: start + index for index, tag in enumerate(attribute["tags"])}
-            start += len(column)
+        slices = attribute_slices(self.attributes)
+        for attribute, (forms, pattern), where in zip(self.attributes, self.spellings, slices, strict=True):
+            column = {tag: index for index, tag in enumerate(attribute["tags"], where.start)}
             for row, text in enumerate(products.texts):
                 found = pattern.findall(_stemmed(text or ""))
                 if attribute["kind"] == "single":
@@ -173,7 +171,7 @@ class NearestNeighbours:
         nearest = np.argpartition(-similarity, min(self.neighbours, len(known)) - 1, axis=1)[:, : self.neighbours]
         weight = np.take_along_axis(similarity, nearest, axis=1).clip(1e-6)
         share = (weight[..., None] * votes[nearest]).sum(1) / weight.sum(1, keepdims=True)
-        # One vote's worth of doubt, spread over all tags: no neighbour's silence is a proof.
+        # One vote more, spread over all tags: a tag that no neighbour has is not impossible.
         share = (share * self.neighbours + 1 / share.shape[1]) / (self.neighbours + 1)
         return np.log(share) if kind == "single" else np.log(share / (1 - share).clip(1e-6))
 

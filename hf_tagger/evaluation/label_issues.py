@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from hf_tagger.catalog.collate import UNKNOWN
+from hf_tagger.model.decisions import attribute_slices
 
 
 @dataclass
@@ -64,10 +65,8 @@ def find_label_issues(
         raise ValueError(f"labels {tag_labels.shape} and scores {scores.shape} must both be [N, {tags}]")
     if not ((scores >= 0) & (scores <= 1)).all():
         raise ValueError("scores must be probabilities between 0 and 1")
-    found, start = LabelIssues([], {}, {}, {}), 0
-    for attribute in attributes:
-        where = slice(start, start + len(attribute["tags"]))
-        start = where.stop
+    found = LabelIssues([], {}, {}, {})
+    for attribute, where in zip(attributes, attribute_slices(attributes), strict=True):
         known = np.flatnonzero((tag_labels[:, where] != UNKNOWN).all(1))
         judge = _judge_single if attribute["kind"] == "single" else _judge_multi
         judge(found, attribute, known, tag_labels[known, where] > 0, scores[known, where].astype(float), min_positives)

@@ -36,13 +36,7 @@ class TagCounts:
     known_rows: int | np.ndarray
 
     def __add__(self, other: "TagCounts") -> "TagCounts":
-        return TagCounts(
-            self.true_positives + other.true_positives,
-            self.false_positives + other.false_positives,
-            self.false_negatives + other.false_negatives,
-            self.exact_rows + other.exact_rows,
-            self.known_rows + other.known_rows,
-        )
+        return TagCounts(*(own + more for own, more in zip(vars(self).values(), vars(other).values(), strict=True)))
 
     @property
     def support(self) -> np.ndarray:
@@ -51,7 +45,7 @@ class TagCounts:
 
     def accuracy(self):
         """Share of rows predicted exactly over their known tags (subset accuracy); NaN without a known row."""
-        return _plain(_mean_over(self.exact_rows, self.known_rows))
+        return _plain(mean_over(self.exact_rows, self.known_rows))
 
     def per_tag(self) -> dict[str, np.ndarray]:
         """{"precision", "recall", "f1"} of each tag [..., C]; 0 where a ratio is 0/0."""
@@ -71,8 +65,8 @@ class TagCounts:
         for name, values in self.per_tag().items():
             micro = np.where(present.any(-1), _RATIOS[name](*totals), np.nan)
             scores[f"micro_{name}"] = _plain(micro)
-            scores[f"macro_{name}"] = _plain(_mean_over((values * present).sum(-1), present.sum(-1)))
-            scores[f"weighted_{name}"] = _plain(_mean_over((values * support).sum(-1), support.sum(-1)))
+            scores[f"macro_{name}"] = _plain(mean_over((values * present).sum(-1), present.sum(-1)))
+            scores[f"weighted_{name}"] = _plain(mean_over((values * support).sum(-1), support.sum(-1)))
         return scores
 
 
@@ -80,8 +74,15 @@ def _plain(values):
     return float(values) if np.ndim(values) == 0 else values
 
 
-def _mean_over(total, count):
-    return np.where(np.asarray(count) > 0, total / np.maximum(count, 1e-12), np.nan)
+def mean_over(total, count):
+    """total / count, NaN where nothing was counted."""
+    return np.where(np.asarray(count) > 0, total / np.maximum(count, 1), np.nan)
+
+
+def mean_of_measured(values: np.ndarray):
+    """The mean over the last axis of all that is not NaN; NaN where there is nothing else."""
+    measured = ~np.isnan(values)
+    return _plain(mean_over(np.where(measured, values, 0.0).sum(-1), measured.sum(-1)))
 
 
 def _divide(numerator, denominator):
@@ -120,33 +121,32 @@ def outcomes(references: np.ndarray, predictions: np.ndarray) -> tuple[np.ndarra
     return given & predicted, wrong & predicted, wrong & given, known & ~wrong.any(1), known
 
 
-def average_precisions(references, scores) -> np.ndarray:
+def average_precisions(references, scores, weights: np.ndarray | None = None) -> np.ndarray:
     """Average precision of each tag, float [C]: the sum over distinct scores of (recall step x precision).
 
     The definition of scikit-learn's `average_precision_score`, over the known rows. NaN for a tag no row carries.
     A score of -inf, like a column past the width of `scores`, is never retrieved. Raises ValueError as `count_tags`.
+
+    Args:
+        weights: how often each row counts, [G, N] for G sets of rows; the result is then [G, C].
     """
     references, scores = checked(references, scores, "scores")
-    result = np.full(references.shape[1], np.nan)
+    counted = np.ones((1, len(references))) if weights is None else weights
+    found = np.full((len(counted), references.shape[1]), np.nan)
     for column, reference in enumerate(references.T):
-        relevant = (reference == 1).sum()
-        if not relevant:
-            continue
-        if column >= scores.shape[1]:
-            result[column] = 0.0
-            continue
-        retrieved = (reference != UNKNOWN) & (scores[:, column] > -np.inf)
-        result[column] = _average_precision(reference[retrieved] == 1, scores[retrieved, column], relevant)
-    return result
-
-
-def _average_precision(given: np.ndarray, scores: np.ndarray, relevant: int) -> float:
-    order = np.argsort(-scores, kind="stable")
-    scores = scores[order]
-    ends_of_ties = np.flatnonzero(np.append(scores[1:] != scores[:-1], True)[: len(scores)])
-    hits = given[order].cumsum()[ends_of_ties]
-    precision = hits / (ends_of_ties + 1)
-    return float((precision * np.diff(hits, prepend=0)).sum() / relevant)
+        relevant = counted[:, reference == 1].sum(1, dtype=float)
+        retrieved = np.zeros(len(relevant))
+        if column < scores.shape[1] and relevant.any():
+            rows = np.flatnonzero((reference != UNKNOWN) & (scores[:, column] > -np.inf))
+            rows = rows[np.argsort(-scores[rows, column], kind="stable")]
+            ranked = scores[rows, column]
+            ends_of_ties = np.flatnonzero(np.append(ranked[1:] != ranked[:-1], True)[: len(rows)])
+            drawn = counted[:, rows].astype(np.result_type(counted, np.float32))
+            hits = np.cumsum(drawn * (reference[rows] == 1), axis=1)[:, ends_of_ties]
+            listed = np.cumsum(drawn, axis=1)[:, ends_of_ties]
+            retrieved = (hits / np.maximum(listed, 1) * np.diff(hits, prepend=0, axis=1)).sum(1)
+        found[:, column] = mean_over(retrieved, relevant)
+    return found[0] if weights is None else found
 
 
 def checked(references, values, name: str) -> tuple[np.ndarray, np.ndarray]:
@@ -236,12 +236,7 @@ class AveragePrecision(_OneAttribute):
 
     def _scores(self, held):
         found = average_precisions(*map(np.concatenate, zip(*held, strict=True)))
-        return {"average_precision": found if self.average is None else _mean(found)}
-
-
-def _mean(values: np.ndarray) -> float:
-    present = values[~np.isnan(values)]
-    return float(present.mean()) if len(present) else float("nan")
+        return {"average_precision": found if self.average is None else mean_of_measured(found)}
 
 
 def score_attributes(attributes: dict) -> dict[str, float]:
@@ -268,11 +263,11 @@ def score_attributes(attributes: dict) -> dict[str, float]:
         every_count += classification.held
         every_precision.append(precisions)
         summary |= {f"{name}/{metric}": value for metric, value in classification.compute().items()}
-        summary[f"{name}/average_precision"] = _mean(precisions)
+        summary[f"{name}/average_precision"] = mean_of_measured(precisions)
     if every_count:
         tags = ("true_positives", "false_positives", "false_negatives")
         pooled = TagCounts(*(np.concatenate([getattr(c, field) for c in every_count]) for field in tags), 0, 0)
         overall = pooled.averaged()
         summary |= {"micro_f1": overall["micro_f1"], "macro_f1": overall["macro_f1"]}
-        summary["map"] = _mean(np.concatenate(every_precision))
+        summary["map"] = mean_of_measured(np.concatenate(every_precision))
     return summary

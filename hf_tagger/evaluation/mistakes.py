@@ -1,5 +1,6 @@
 """What a tagger confuses, where it is surely wrong, and where it does not know: for people to look at."""
 
+import itertools
 from collections import Counter
 from dataclasses import dataclass, field
 
@@ -7,13 +8,14 @@ import numpy as np
 
 from hf_tagger.catalog.collate import UNKNOWN
 from hf_tagger.evaluation.predict import Predictions
+from hf_tagger.model.decisions import attribute_slices
 
 NONE = "(none)"
 
 
 @dataclass
 class Verdict:
-    """What was said of one attribute of a product: predicted tags with scores; the given ones, None if unknown."""
+    """One attribute of a product: predicted tags with scores; the given ones, None if unknown."""
 
     attribute: str
     predicted: list[tuple[str, float]]
@@ -49,8 +51,8 @@ def confusions(predictions: Predictions, most: int = 8) -> dict[str, list[tuple[
         for row in np.flatnonzero(wrong.any(1)):
             missed = [tags[column] for column in np.flatnonzero(wrong[row] & ~predicted[row])] or [NONE]
             false = [tags[column] for column in np.flatnonzero(wrong[row] & predicted[row])] or [NONE]
-            pairs.update((given, said) for given in missed for said in false)
-        found[attribute["name"]] = [(given, said, count) for (given, said), count in pairs.most_common(most)]
+            pairs.update(itertools.product(missed, false))
+        found[attribute["name"]] = [(*pair, count) for pair, count in pairs.most_common(most)]
     return found
 
 
@@ -89,12 +91,10 @@ def uncertain_products(predictions: Predictions, most: int = 12) -> list[Case]:
 
 
 def verdicts_of(predictions: Predictions, row: int) -> list[Verdict]:
-    """What was said and what is given of every attribute of one product."""
-    verdicts, start = [], 0
-    for attribute in predictions.attributes:
-        where = slice(start, start + len(attribute["tags"]))
-        start = where.stop
+    """The predicted and the given tags of every attribute of one product."""
+    verdicts = []
+    for attribute, where in zip(predictions.attributes, attribute_slices(predictions.attributes), strict=True):
         chosen, scores = predictions.chosen[row, where], predictions.scores[row, where]
-        said = [(attribute["tags"][column], float(scores[column])) for column in np.flatnonzero(chosen)]
-        verdicts.append(Verdict(attribute["name"], said, predictions.tags[row].get(attribute["name"])))
+        predicted = [(attribute["tags"][column], float(scores[column])) for column in np.flatnonzero(chosen)]
+        verdicts.append(Verdict(attribute["name"], predicted, predictions.tags[row].get(attribute["name"])))
     return verdicts

@@ -10,7 +10,7 @@ from accelerate.utils import gather_object
 
 from hf_tagger.catalog.collate import UNKNOWN, model_inputs, tower_inputs
 from hf_tagger.evaluation.metrics import score_attributes
-from hf_tagger.model.decisions import predicted_tags, tag_scores
+from hf_tagger.model.decisions import attribute_slices, predicted_tags, tag_scores
 from hf_tagger.model.towers import TowerFeatures
 
 PER_PRODUCT = ("ids", "tags", "free_form", "texts", "languages", "about")
@@ -45,10 +45,7 @@ class Predictions:
     def parts(self) -> Iterator[tuple[dict, list[str], np.ndarray, np.ndarray, np.ndarray]]:
         """(attribute, tags, references [N, C], chosen [N, P], scores [N, P]) of each attribute, as `metrics` wants
         them; `tags` are the C - P that only the given tags know, after those of the vocabulary."""
-        start = 0
-        for attribute in self.attributes:
-            where = slice(start, start + len(attribute["tags"]))
-            start = where.stop
+        for attribute, where in zip(self.attributes, attribute_slices(self.attributes), strict=True):
             references, tags = self._references(attribute)
             yield attribute, tags, references, self.chosen[:, where], self.scores[:, where]
 
@@ -77,19 +74,13 @@ class Predictions:
         return references, list(column)
 
 
-@torch.no_grad()
 def outputs_of(
-    model, batches: Iterable[dict[str, Any]], without: Iterable[str] = (), **options
+    model, batches: Iterable[dict[str, Any]], without: Sequence[str] = (), **options
 ) -> Iterator[tuple[dict, Any]]:
     """(batch, `TaggerOutput`) for every batch that has products, one modality hidden from the model if so wished.
-    Products that have no other are left out of their batch."""
-    was_training = model.training
-    model.eval()
-    for batch in batches:
-        batch = _hide(batch, without)
-        if batch["ids"]:
-            yield batch, model(**model_inputs(batch, model.device, ["labels"]), **options)
-    model.train(was_training)
+    Products that have no other are left out of their batch. Options are the model's."""
+    for _, batch, outputs in outputs_of_each(model, batches, [without], **options):
+        yield batch, outputs
 
 
 @torch.no_grad()
@@ -131,12 +122,9 @@ def _with_content(batch: dict[str, Any]) -> torch.Tensor:
     return there
 
 
-def predict(model, batches: Iterable[dict[str, Any]], without: Iterable[str] = (), gather: bool = True) -> Predictions:
+def predict(model, batches: Iterable[dict[str, Any]], without: Sequence[str] = (), gather: bool = True) -> Predictions:
     """Tags a split with a `TaggerModel`, on the product of all processes' batches if `gather`."""
-    found = _Collected(model.config)
-    for batch, outputs in outputs_of(model, batches, without):
-        found.add(batch, outputs)
-    return found.predictions(gather)
+    return predict_each(model, batches, [without], gather)[0]
 
 
 def predict_each(
@@ -151,10 +139,11 @@ def predict_each(
 
 @torch.no_grad()
 def outputs_of_each(
-    model, batches: Iterable[dict[str, Any]], without: Sequence[Sequence[str]]
+    model, batches: Iterable[dict[str, Any]], without: Sequence[Sequence[str]], **options
 ) -> Iterator[tuple[int, dict, Any]]:
     """(place in `without`, batch, `TaggerOutput`) as of `outputs_of`, for each set of hidden modalities: the towers
     look at each product once, except where their token states are needed (attention fusion, a decoder's targets)."""
+    was_training = model.training
     model.eval()
     for batch in batches:
         features = None
@@ -167,7 +156,8 @@ def outputs_of_each(
                 given = model_inputs(shown, model.device, ["labels"])
                 if features is not None:
                     given["features"] = _seen(features, shown["rows"], hidden)
-                yield index, shown, model(**given)
+                yield index, shown, model(**given, **options)
+    model.train(was_training)
 
 
 def _seen(features: TowerFeatures, rows: torch.Tensor, without: Sequence[str]) -> TowerFeatures:

@@ -1,25 +1,21 @@
 """The report of an evaluation: one HTML file that needs nothing else, and the same figures as PNG."""
 
-import base64
-import io
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
-from PIL import Image
 
 from hf_tagger.catalog.quarantine import Refusal
 from hf_tagger.catalog.stream import Catalog
 from hf_tagger.evaluation import plots
 from hf_tagger.evaluation.mistakes import Case, confident_mistakes, confusions, uncertain_products
+from hf_tagger.evaluation.pages import embedded_photo, templates
 from hf_tagger.evaluation.predict import Predictions
 from hf_tagger.evaluation.results import ProtocolResult
 from hf_tagger.evaluation.scoring import Scorer
 from hf_tagger.evaluation.tables import decimal
-from hf_tagger.model.images import ImageError, load_image
 
 FITTED = ("temperature", "calibration", "thresholds")
 THUMBNAIL = 160
@@ -92,8 +88,7 @@ def write_report(folder: Path, data: ReportData) -> Path:
     for name, panels in figures.items():
         if panels:
             plots.png(panels, folder / "figures" / f"{name}.png")
-    environment = Environment(loader=FileSystemLoader(Path(__file__).parent), autoescape=True,
-                              undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    environment = templates(Path(__file__).parent)
     environment.filters["decimal"] = decimal
     environment.filters["threshold_range"] = threshold_range
     environment.globals["zip"] = zip
@@ -122,22 +117,9 @@ def thumbnails(catalog: Catalog, split: str, wanted: set[str], size: int = THUMB
         if isinstance(record, Refusal) or record["id"] not in missing:
             continue
         missing.discard(record["id"])
-        for source in record["images"]:
-            try:
-                photo = load_image(source, min_size=(size, size), allow_urls=catalog.schema.allow_urls)
-            except ImageError:
-                continue
-            found[record["id"]] = _data_uri(photo, size)
-            break
+        if photo := embedded_photo(record["images"], size, catalog.schema.allow_urls):
+            found[record["id"]] = photo
     return found
-
-
-def _data_uri(photo: Image.Image, size: int) -> str:
-    photo = photo.convert("RGB")
-    photo.thumbnail((size, size))
-    buffer = io.BytesIO()
-    photo.save(buffer, "JPEG", quality=80)
-    return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode()
 
 
 def threshold_range(attribute: dict) -> str:

@@ -1,18 +1,15 @@
 """The suspects of `label_issues` for a person to look at: a parquet file, and one HTML page with photos that works
 offline, on which corrections are chosen and saved as a file for `catalog.labels`."""
 
-import base64
-import io
 from collections.abc import Iterable
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from hf_tagger.catalog.quarantine import Refusal
 from hf_tagger.evaluation.label_issues import LabelIssues, Suspect, tag_path
-from hf_tagger.model.images import ImageError, load_image
+from hf_tagger.evaluation.pages import embedded_photo, templates
 
 PHOTO_SIDE = 240
 MAX_TEXT = 600
@@ -49,9 +46,7 @@ def write_review(
         if not isinstance(record, Refusal) and record["id"] in wanted and record["id"] not in products:
             products[record["id"]] = {"text": (record["text"] or "")[:MAX_TEXT], "language": record["language"] or "",
                                       "photo": embedded_photo(record["images"], PHOTO_SIDE, allow_urls)}
-    environment = Environment(loader=FileSystemLoader(Path(__file__).parent), autoescape=True, trim_blocks=True,
-                              lstrip_blocks=True, undefined=StrictUndefined)
-    page = environment.get_template("review.html.jinja").render(
+    page = templates(Path(__file__).parent).get_template("review.html.jinja").render(
         title=title,
         cards=[_card(number, suspect, ids[suspect.row], products) for number, suspect in enumerate(shown)],
         attributes={entry["name"]: {"kind": entry["kind"], "tags": tag_path(entry, entry["tags"])}
@@ -65,17 +60,3 @@ def write_review(
 def _card(number: int, suspect: Suspect, product: str, products: dict[str, dict]) -> dict:
     return {"number": number, "id": product, "attribute": suspect.attribute, "given": list(suspect.given),
             "suggested": list(suspect.suggested), "score": suspect.score, **products[product]}
-
-
-def embedded_photo(images: list, side: int, allow_urls: bool = False) -> str | None:
-    """The first photo that can be read, of at most `side` pixels a side, as a data URI."""
-    for source in images:
-        try:
-            photo = load_image(source, min_size=(side, side), allow_urls=allow_urls)
-        except ImageError:
-            continue
-        photo.thumbnail((side, side))
-        file = io.BytesIO()
-        photo.save(file, "JPEG", quality=80)
-        return "data:image/jpeg;base64," + base64.b64encode(file.getvalue()).decode()
-    return None

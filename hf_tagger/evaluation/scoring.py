@@ -11,8 +11,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from hf_tagger.catalog.collate import UNKNOWN
-from hf_tagger.evaluation.metrics import TagCounts, average_precisions, outcomes
+from hf_tagger.evaluation.metrics import TagCounts, average_precisions, mean_of_measured, mean_over, outcomes
 from hf_tagger.evaluation.predict import Predictions
 from hf_tagger.evaluation.probabilities import BINS, calibration_bins, calibration_error, f1_at_k, log_losses
 
@@ -63,7 +62,7 @@ class AttributeRows:
     def means(self, sums: np.ndarray) -> dict[str, np.ndarray]:
         """{"log_loss", "coverage" (known products that are given a tag)} from sums [..., K] of `rows`."""
         _, known, loss, terms, answered = np.moveaxis(sums[..., 3 * len(self.tags):-3 * BINS], -1, 0)
-        return {"log_loss": _share(loss, terms), "coverage": _share(answered, known)}
+        return {"log_loss": mean_over(loss, terms), "coverage": mean_over(answered, known)}
 
 
 class Scorer:
@@ -107,19 +106,19 @@ class Scorer:
             found |= {f"{part.name}/{metric}": value for metric, value in part.means(sums).items()}
             found[f"{part.name}/ece"] = calibration_error(part.bins(sums))
             if precisions:
-                average.append(_precisions(part, weights))
-                found[f"{part.name}/average_precision"] = _nanmean(average[-1])
+                average.append(np.atleast_2d(average_precisions(part.references, part.scores, weights)))
+                found[f"{part.name}/average_precision"] = mean_of_measured(average[-1])
         fields = ("true_positives", "false_positives", "false_negatives")
         tags = [np.concatenate([getattr(part, field) for part in counts], axis=-1) for field in fields]
         averaged = TagCounts(*tags, 0, 0).averaged()
         found |= {name: averaged[name] for name in ("micro_f1", "macro_f1", "weighted_f1")}
         if precisions:
-            found["map"] = _nanmean(np.concatenate(average, axis=-1))
+            found["map"] = mean_of_measured(np.concatenate(average, axis=-1))
         for name in ("log_loss", "ece"):
-            found[name] = _nanmean(np.stack([found[f"{part.name}/{name}"] for part in self.parts], axis=-1))
+            found[name] = mean_of_measured(np.stack([found[f"{part.name}/{name}"] for part in self.parts], axis=-1))
         sums = _weighted(self.overall, weights)
         for index, name in enumerate(["subset_accuracy", *(f"f1@{k}" for k in TOP_K)]):
-            found[name] = _share(sums[..., 2 * index], sums[..., 2 * index + 1])
+            found[name] = mean_over(sums[..., 2 * index], sums[..., 2 * index + 1])
         for name, columns in self.frequency().items():
             group = TagCounts(*(part[..., columns] for part in tags), 0, 0).averaged()
             found[f"{name}/macro_f1"] = group["macro_f1"]
@@ -224,41 +223,6 @@ def _overall_rows(parts: Sequence[AttributeRows], products: int) -> np.ndarray:
     for k in TOP_K:
         columns += f1_at_k(references, scores, k)
     return np.stack(columns, axis=1).astype(np.float32)
-
-
-def _precisions(part: AttributeRows, weights: np.ndarray | None) -> np.ndarray:
-    """Average precision [G, C] of each tag under each weighting, NaN where no product has the tag."""
-    if weights is None:
-        return average_precisions(part.references, part.scores)[None]
-    found = np.full((len(weights), len(part.tags)), np.nan)
-    for column, reference in enumerate(part.references.T):
-        rows = np.flatnonzero(reference != UNKNOWN)
-        given = reference[rows] == 1
-        if not given.any():
-            continue
-        positives = weights[:, rows[given]].sum(1, dtype=np.float32)
-        if column >= part.scores.shape[1]:
-            found[positives > 0, column] = 0.0
-            continue
-        score = part.scores[rows, column]
-        order = np.argsort(-score, kind="stable")
-        drawn = weights[:, rows[order]].astype(np.float32)
-        last = np.flatnonzero(np.append(np.diff(score[order]) != 0, True))  # the end of each run of equal scores
-        hits = np.cumsum(drawn * given[order], axis=1)[:, last]
-        with np.errstate(invalid="ignore"):
-            precision = np.nan_to_num(hits / np.cumsum(drawn, axis=1)[:, last])
-            found[:, column] = (precision * np.diff(hits, prepend=0, axis=1)).sum(1) / positives
-    return found
-
-
-def _share(total: np.ndarray, count: np.ndarray) -> np.ndarray:
-    return np.where(count > 0, total / np.maximum(count, 1), np.nan)
-
-
-def _nanmean(values: np.ndarray) -> np.ndarray:
-    present = ~np.isnan(values)
-    count = present.sum(-1)
-    return _share(np.where(present, values, 0.0).sum(-1), count)
 
 
 def _padded(counts: Sequence[int], width: int) -> np.ndarray:

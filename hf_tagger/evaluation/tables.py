@@ -3,19 +3,11 @@
 
 def score_table(results: dict[str, dict[str, float]], attributes: list[str]) -> str:
     """Accuracy / macro-F1 per attribute (rows) and protocol (columns)."""
-    width = max([len("macro-F1, all tags"), *map(len, attributes)])
-    columns = {name: max(len(name), 13) for name in results}
-    lines = [" ".join([" " * width, *(f"{name:>{size}}" for name, size in columns.items())])]
-    for attribute in attributes:
-        cells = [f"{scores[f'{attribute}/accuracy']:.3f} / {scores[f'{attribute}/macro_f1']:.3f}"
-                 for scores in results.values()]
-        lines.append(" ".join([f"{attribute:<{width}}",
-                               *(f"{cell:>{size}}" for cell, size in zip(cells, columns.values(), strict=True))]))
+    rows = {attribute: {name: f"{scores[f'{attribute}/accuracy']:.3f} / {scores[f'{attribute}/macro_f1']:.3f}"
+                        for name, scores in results.items()} for attribute in attributes}
     for label, key in (("micro-F1, all tags", "micro_f1"), ("macro-F1, all tags", "macro_f1")):
-        cells = [f"{scores[key]:>{size}.3f}" for scores, size in zip(results.values(), columns.values(), strict=True)]
-        lines.append(" ".join([f"{label:<{width}}", *cells]))
-    return "\n".join(["accuracy / macro-F1", *lines]) if results else "no test split: nothing was scored"
-
+        rows[label] = {name: f"{scores[key]:.3f}" for name, scores in results.items()}
+    return "accuracy / macro-F1\n" + text_table(rows) if results else "no test split: nothing was scored"
 
 
 def text_table(rows: dict[str, dict]) -> str:

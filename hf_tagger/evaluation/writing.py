@@ -8,6 +8,7 @@ from accelerate.utils import gather_object
 
 from hf_tagger.evaluation.free_form import score_free_form
 from hf_tagger.evaluation.predict import outputs_of
+from hf_tagger.evaluation.tables import text_table
 from hf_tagger.model.decoder import FreeFormTagger
 
 
@@ -103,9 +104,5 @@ def free_form_table(results: dict[str, dict[str, float]]) -> str:
              "duplicates": "duplicate_rate",
              "outside vocabulary": "out_of_vocabulary_rate",
              "outside vocabulary, constrained": "constrained/out_of_vocabulary_rate"}
-    width, columns = max(map(len, shown)), {name: max(len(name), 6) for name in results}
-    lines = ["free-form tags", " ".join([" " * width, *(f"{name:>{size}}" for name, size in columns.items())])]
-    for label, metric in shown.items():
-        cells = [f"{results[name][metric]:>{size}.3f}" for name, size in columns.items()]
-        lines.append(" ".join([f"{label:<{width}}", *cells]))
-    return "\n".join(lines)
+    return "free-form tags\n" + text_table({label: {name: f"{scores[metric]:.3f}" for name, scores in results.items()}
+                                            for label, metric in shown.items()})

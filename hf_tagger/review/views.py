@@ -6,9 +6,8 @@ from itertools import groupby
 from pathlib import Path
 
 import numpy as np
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from hf_tagger.evaluation.review import embedded_photo
+from hf_tagger.evaluation.pages import embedded_photo, templates
 from hf_tagger.feedback.agreement import agreement
 from hf_tagger.feedback.proposals import proposals
 from hf_tagger.feedback.store import FeedbackError
@@ -22,8 +21,7 @@ CANDIDATES, LEAST = 2, 0.05
 OPEN = ("disputed", "stale")  # what is shown only in order to settle it, or to look at it again
 SAID = {"accept": "yes", "add": "yes", "reject": "no", "unsure": "unsure"}
 
-_environment = Environment(loader=FileSystemLoader(Path(__file__).parent), autoescape=True, trim_blocks=True,
-                           lstrip_blocks=True, undefined=StrictUndefined)
+_environment = templates(Path(__file__).parent)
 
 
 @dataclass

@@ -26,7 +26,7 @@ from hf_tagger import cli
 from hf_tagger.evaluation.free_form import SetScores, unique
 from hf_tagger.evaluation.machine import process_state
 from hf_tagger.evaluation.protocols import open_tagger
-from hf_tagger.model.free_form import TagLogitsProcessor
+from hf_tagger.model.decoder import TagLogitsProcessor
 from hf_tagger.model.generation import TagPrior, TagRules, TagTrie
 from measuring import as_product, complete_records, conditions, open_split
 
