@@ -11,7 +11,7 @@ from hf_tagger.deployment.quantize import PARTS
 from hf_tagger.evaluation import inference, parity
 from hf_tagger.model.pipeline_tagger import ProductTaggingPipeline
 from recipes import export
-from recipes.lab import benchmark, benchmark_bulk, load_test
+from recipes.lab import benchmark_bulk, benchmark_inference, load_test
 from tests.catalog.files import write_parquet
 from tests.deployment.test_export import bert_tagger
 from tests.shops import SCHEMA, shop_rows
@@ -68,12 +68,11 @@ def test_int8_fails_by_what_it_loses():
     assert "loses 0.60 points" in parity.failure("int8", report | {"macro_f1_drop": 0.006})
 
 
-def test_the_benchmark_compares_with_eager_float32(exported, monkeypatch, capsys):
+def test_the_benchmark_compares_with_eager_float32(exported, capsys):
     shop, _ = exported
-    monkeypatch.setattr(benchmark, "in_fresh_process", lambda function, *arguments: function(*arguments))
-    assert benchmark.main([str(shop / "shop.yaml"), "--suite", "inference", "--model", str(shop / "model"),
-                           "--products", "32", "--repeats", "1"]) == 0
-    found = json.loads(capsys.readouterr().out)["inference"]
+    assert benchmark_inference.main([str(shop / "model"), str(shop / "shop.yaml"), "--products", "32", "--rounds", "1",
+                                     "--split", "train"]) == 0
+    found = json.loads(capsys.readouterr().out)
     assert set(found["batch 1"]) == set(found["batch 32"]) == {"torch", "onnx", "onnx_int8"}
     assert found["batch 32"]["torch"]["rows_ratio"] == 1
     assert found["parity"]["onnx"]["changed_tags"] == 0

@@ -5,7 +5,7 @@ import time
 
 import pytest
 
-from hf_tagger.evaluation.machine import resident_mb
+from measuring import resident_mb
 from recipes.lab import benchmark_bulk
 
 
