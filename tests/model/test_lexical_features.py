@@ -37,6 +37,7 @@ ALL_THREE = {FOUND: 1, LAST: 1, FIRST: 1}
     ("Ｆｕｌｌｗｉｄｔｈ ﬁt", "fullwidth fit"),
     ("Синяя КУРТКА", "синяя куртка"),
     ("İstanbul", "istanbul"),
+    ("№ 5, 2 ㎏ ℡", "no 5, 2 kg tel"),
 ])  # fmt: skip
 def test_case_accents_and_compatibility_forms_make_no_difference(text, folded):
     assert fold(text) == folded
