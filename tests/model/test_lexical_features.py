@@ -113,6 +113,8 @@ def test_different_words_have_no_bucket_in_common_but_those_of_shared_n_grams():
     # " re", "red", " red" and none with the end of the word.
     assert len(red & reds) == 3 and not red & blue
     assert not set(terms("abc def", char_ngrams=(), word_ngrams=2)) & set(terms("abcdef", char_ngrams=()))
+    runs = [set(terms(text, char_ngrams=(), word_ngrams=2)) for text in ("ab c", "a bc")]
+    assert not runs[0] & runs[1] and len(runs[0]) == 3
     assert len(terms("red", char_ngrams=(5,))) == 2, "a word is not taken for the n-gram that spells it"
 
 
@@ -193,6 +195,8 @@ def test_of_a_name_that_is_not_found_the_share_of_its_words_and_its_last_word_co
     assert matches("blue in navy")["Navy Blue"] == {SHARE: pytest.approx(1), LAST_WORD: 1}
     assert matches("polish polish")["Nail Polish"] == {SHARE: pytest.approx(1 / 2), LAST_WORD: 1}
     assert "Nail Polish" not in matches("polished")
+    twice = [{"name": "style", "kind": "single", "tags": ["Bora Bora Shirt"]}]
+    assert matches("bora", twice)["Bora Bora Shirt"] == {SHARE: pytest.approx(2 / 3)}
 
 
 def test_words_in_plural_count_for_names_in_singular_and_the_other_way_round():
