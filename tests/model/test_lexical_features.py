@@ -202,6 +202,9 @@ def test_of_a_name_that_is_not_found_the_share_of_its_words_and_its_last_word_co
 def test_words_in_plural_count_for_names_in_singular_and_the_other_way_round():
     assert matches("long sleeve") == matches("long sleeves")
     assert matches("nails")["Nail Polish"] == {SHARE: pytest.approx(1 / 2)}
+    plural = [{"name": "article", "kind": "single", "tags": ["Party Dresses and Skirts"]}]
+    found = {SHARE: pytest.approx(1 / 3), ALTERNATIVE: 1, LAST_WORD: 1}
+    assert matches("skirt", plural)["Party Dresses and Skirts"] == found
 
 
 def test_one_of_two_alternatives_counts():

@@ -19,6 +19,7 @@ def view(order=(0, 1, 2, 3), texts=TEXTS, photos=PHOTOS):
         if rows:
             batch |= tiny_processor()(text=[texts[row] for row in rows], images=[photos[row] for row in rows])
             batch["tag_labels"] = torch.tensor([[row, -100.0] for row in rows])
+            batch["texts"] = [texts[row] for row in rows]
         yield batch
 
 
@@ -45,6 +46,10 @@ def test_stored_features_are_the_towers_own(tmp_path):
     assert batch["features"].present.tolist() == [[bool(TEXTS[row]), bool(PHOTOS[row])] for row in rows]
     found = outputs(model, {"features": batch["features"]})["encoder_logits"]
     torch.testing.assert_close(found, outputs(model, inputs)["encoder_logits"], rtol=0.02, atol=0.02)  # float16
+
+
+def test_texts_are_kept_as_the_first_view_shows_them(tmp_path):
+    assert stored(tmp_path).texts == TEXTS[:4]
 
 
 def test_each_product_is_drawn_in_every_view(tmp_path):
