@@ -150,7 +150,12 @@ class LexicalFeatures:
         matches = [(start, end, tag) for start, end, run in runs for tag in self._named.get(run, ())]
         found = {tag for _, _, tag in matches}
         values: dict[int, float] = defaultdict(float)
-        whole = [(start, end, tag) for start, end, tag in matches if not self._inside_longer(start, end, tag, matches)]
+        # Where the longest name of an attribute ends that starts at a word.
+        ends: dict[tuple[int, int], int] = {}
+        for start, end, tag in matches:
+            key = self.attribute_of_tag[tag], start
+            ends[key] = max(ends.get(key, 0), end)
+        whole = [(start, end, tag) for start, end, tag in matches if not self._inside_longer(start, end, tag, ends)]
         last: dict[int, int] = defaultdict(int)
         first: dict[int, int] = defaultdict(lambda: len(words))
         for start, end, tag in whole:
@@ -177,11 +182,11 @@ class LexicalFeatures:
         attribute = self.attribute_of_tag[tag]
         return -1 - attribute if self.exclusive[attribute] else tag
 
-    def _inside_longer(self, start: int, end: int, tag: int, matches: list[tuple[int, int, int]]) -> bool:
+    def _inside_longer(self, start: int, end: int, tag: int, ends: dict[tuple[int, int], int]) -> bool:
         attribute = self.attribute_of_tag[tag]
-        return self.exclusive[attribute] and any(
-            first <= start and end <= last and last - first > end - start and self.attribute_of_tag[other] == attribute
-            for first, last, other in matches)
+        # A run has few words: one that covers this starts close by.
+        starts = range(start - LONGEST_RUN + 1, start + 1) if self.exclusive[attribute] else ()
+        return any((last := ends.get((attribute, first), 0)) >= end and last - first > end - start for first in starts)
 
 
 def _padded(rows: Sequence[Sequence], dtype) -> np.ndarray:

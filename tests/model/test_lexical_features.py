@@ -2,6 +2,7 @@
 
 import math
 import re
+import time
 import zlib
 from collections import Counter
 
@@ -290,6 +291,18 @@ def test_without_any_product_or_any_kind_of_feature_arrays_are_empty_but_there()
 def test_hostile_texts_are_read(text):
     found = LexicalFeatures(512, word_ngrams=2, attributes=ATTRIBUTES)([text])
     assert found["lexical_weights"].any() and np.isfinite(found["lexical_weights"]).all()
+
+
+def test_a_name_said_over_and_over_takes_time_in_proportion():
+    reader = LexicalFeatures(0, attributes=ATTRIBUTES)
+
+    def seconds(words):
+        start = time.process_time()
+        reader.name_matches(["navy", "blue"] * (words // 2))
+        return time.process_time() - start
+
+    seconds(100)
+    assert seconds(20_000) < 100 * max(seconds(1000), 1e-3)
 
 
 def test_a_hostile_name_of_a_tag_harms_no_other():
