@@ -20,7 +20,7 @@ def fusion(**options):
     """(fusion, which attribute each candidate is of); two sources, three with `KERNEL`."""
     config = TaggerConfig(attributes=ATTRIBUTES, text_config=RecurrentTextConfig(vocab_size=10, hidden_size=8),
                           **{"lexical_buckets": 16} | options)
-    made = LogitFusion(config)
+    made = LogitFusion(config.attributes, len(config.sources))
     made.reset()
     return made, candidate_attributes(config)
 
