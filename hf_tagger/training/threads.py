@@ -8,6 +8,7 @@ import torch
 
 # How many processes of the run are on this machine: torchrun's name for it, and those of MPI launchers.
 LOCAL_PROCESSES = ("LOCAL_WORLD_SIZE", "MPI_LOCALNRANKS", "OMPI_COMM_WORLD_LOCAL_SIZE", "MV2_COMM_WORLD_LOCAL_SIZE")
+LAUNCHERS = ("accelerate", "torchrun", "torch.distributed")  # as their commands name them
 
 
 def set_cpu_threads(wanted: int | None = None) -> int:
@@ -22,26 +23,25 @@ def set_cpu_threads(wanted: int | None = None) -> int:
 
 
 def threads_asked_for() -> int | None:
-    """OMP_NUM_THREADS, unless it is the 1 that launchers export where nobody has said anything.
-
-    `accelerate launch` and `torch.distributed.run` hand it to their child processes alone: the environment that they
-    were started with themselves tells whether it was a person's wish.
-    """
+    """OMP_NUM_THREADS, unless it is the 1 that launchers export where nobody has said anything."""
     value = os.environ.get("OMP_NUM_THREADS", "").split(",")[0]
-    if not value.isdigit() or int(value) < 1:
-        return None
-    launched = any(name.startswith(("ACCELERATE_", "TORCHELASTIC_")) for name in os.environ)
-    if int(value) == 1 and launched and not _launcher_was_told():
+    if not value.isdigit() or int(value) < 1 or (int(value) == 1 and _is_the_launchers()):
         return None
     return int(value)
 
 
-def _launcher_was_told() -> bool:
+def _is_the_launchers() -> bool:
+    # A launcher hands its OMP_NUM_THREADS to its child processes alone: the environment that it was itself started
+    # with tells whether it was a person's wish.
+    if not any(name.startswith(("ACCELERATE_", "TORCHELASTIC_")) for name in os.environ):
+        return False
     try:
         launcher = psutil.Process().parent()
-        return "OMP_NUM_THREADS" in launcher.environ() or any("num_cpu_threads" in word for word in launcher.cmdline())
+        command = " ".join(launcher.cmdline())
+        told = "OMP_NUM_THREADS" in launcher.environ() or "num_cpu_threads" in command
     except (psutil.Error, AttributeError, OSError):  # AttributeError: the launcher has ended
         return False
+    return any(name in command for name in LAUNCHERS) and not told
 
 
 def local_processes() -> int:

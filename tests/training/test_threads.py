@@ -38,7 +38,7 @@ def computed_with(tmp_path):
 
 @pytest.mark.parametrize(("command", "environment", "expected"), [
     pytest.param((sys.executable,), {}, CORES, id="python"),
-    pytest.param((sys.executable,), {"OMP_NUM_THREADS": "1"}, 1, id="python, told"),
+    pytest.param((sys.executable,), {"OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true"}, 1, id="python, told"),
     pytest.param(LAUNCH, {}, CORES, id="launch"),
     pytest.param(LAUNCH, {"OMP_NUM_THREADS": "1"}, 1, id="launch, told"),
     pytest.param((*LAUNCH, "--num_cpu_threads_per_process", "1"), {}, 1, id="launch, told by its own option"),
