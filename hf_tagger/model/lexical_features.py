@@ -14,6 +14,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from .text import stem
+
 # Punctuation that parts words; all other (hyphens, apostrophes, dots) only stands inside them.
 _PARTS_WORDS = re.compile(r"[\s/&,;:|()\[\]{}+_]+")
 _NOT_IN_WORDS = re.compile(r"\W")
@@ -49,14 +51,9 @@ def words_of(text: str) -> list[str]:
     return [word for word in words if word]
 
 
-def singular(word: str) -> str:
-    """Without a final plural "s": one rule for every language, which is all that a comparison of names needs."""
-    return word[:-1] if len(word) > 3 and word[-1] == "s" and word[-2] != "s" else word
-
-
 def spelling(name: str) -> str:
     """What two spellings of one name have in common: "T-Shirts" and "tshirt" are "tshirt"."""
-    return singular("".join(words_of(name)))
+    return stem("".join(words_of(name)))
 
 
 class LexicalFeatures:
@@ -88,7 +85,7 @@ class LexicalFeatures:
     def _add_name(self, tag: int, name: str) -> None:
         if whole := spelling(name):
             self._named[whole].append(tag)
-        words = [singular(word) for word in words_of(name) if word not in _CONNECTORS]
+        words = [stem(word) for word in words_of(name) if word not in _CONNECTORS]
         if len(words) < 2:
             return
         for word, count in Counter(words).items():
@@ -138,14 +135,14 @@ class LexicalFeatures:
     def name_matches(self, words: list[str]) -> dict[int, float]:
         """{tag x `NAME_FEATURES` + feature: value} of the tags whose names stand in the text, in whole or in part.
 
-        A name is found where some words in a row, written as one and without a final plural "s", spell it. Features: 0
+        A name is found where some words in a row, written as one and in singular or plural, spell it. Features: 0
         found, and of a `single` attribute not inside a longer name of it; 1 the last one of its attribute; 2 the first
         one; 3 not found: the share of its words that stand there; 4 not found: one of its alternatives ("X and Y")
         does; 5 not found: its last word does.
         """
         if not self.attribute_of_tag:
             return {}
-        runs = [(start, start + length, singular("".join(words[start:start + length])))
+        runs = [(start, start + length, stem("".join(words[start:start + length])))
                 for length in range(1, LONGEST_RUN + 1) for start in range(len(words) - length + 1)]
         matches = [(start, end, tag) for start, end, run in runs for tag in self._named.get(run, ())]
         found = {tag for _, _, tag in matches}
@@ -202,4 +199,4 @@ def inverse_document_frequency(documents: np.ndarray, rows: int) -> np.ndarray:
     return np.log((1 + rows) / (1 + documents)).astype(np.float32) + 1
 
 
-__all__ = ["NAME_FEATURES", "LexicalFeatures", "fold", "singular", "spelling", "words_of"]
+__all__ = ["NAME_FEATURES", "LexicalFeatures", "fold", "spelling", "words_of"]
