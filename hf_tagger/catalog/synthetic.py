@@ -81,10 +81,8 @@ class SyntheticOptions:
     @cached_property
     def cumulative_weights(self) -> dict[str, list[float]]:
         """Per attribute, the running sum of its tags' frequencies."""
-        return {
-            name: list(accumulate(rank**-self.long_tail for rank in range(1, len(tags) + 1)))
-            for name, tags in TAGS.items()
-        }
+        return {name: list(accumulate(rank**-self.long_tail for rank in range(1, len(tags) + 1)))
+                for name, tags in TAGS.items()}
 
 
 def generate(start: int = 0, stop: int | None = None, **options) -> Iterator[dict]:
@@ -92,8 +90,8 @@ def generate(start: int = 0, stop: int | None = None, **options) -> Iterator[dic
 
     Each row: `id`, `product` (shared by its colour variants), `split`, `language`, `title`, `description` (None where
     the text is missing), `image` (JPEG bytes or None), `keywords` (what a shopper would type, in the text's language;
-    None without a text), and per attribute its tag (`pattern` is "Plain" where no pattern
-    applies), for `features` a list; None is unknown.
+    None without a text), and per attribute its tag ("Plain" where no pattern applies), a list for `features`; None is
+    unknown.
     """
     options = SyntheticOptions(**options)
     for number in range(start, options.rows if stop is None else stop):
@@ -101,7 +99,7 @@ def generate(start: int = 0, stop: int | None = None, **options) -> Iterator[dic
 
 
 def true_tags(**options) -> dict[str, dict[str, list[str]]]:
-    """{product id: {attribute: its tags}} before `label_noise` and `unknown` spoilt them, as records have tags."""
+    """{product id: {attribute: its tags}} before `label_noise` and `unknown` are applied, as records have tags."""
     noiseless = options | {"label_noise": 0.0, "unknown": 0.0}
     tags = {}
     for row in generate(**noiseless):
@@ -200,7 +198,7 @@ def _draw(rng, attribute, options):
 
 def _draw_features(rng, has_text, options):
     drawn = {_draw(rng, "features", options) for _ in range(rng.choice((0, 1, 1, 2)))}
-    # What can only be read is not true of a product without text.
+    # A product without text has no feature that only a text can show.
     return [tag for tag in TAGS["features"] if tag in drawn and (has_text or tag in VISIBLE_FEATURES)]
 
 
@@ -212,7 +210,7 @@ def _mislabel(attribute, given, rng):
 
 
 def _texts(tags, code, has_photo, shared, rng, options):
-    """Title and description. A mentioned tag stands in the title or in a statement of the description."""
+    """Title and description. A tag that is mentioned stands in the title or in a statement of the description."""
     language = LANGUAGES[code]
     in_title, sentences = {}, [shared.choice(language.openings)]
     for name in ("category", "colour", "pattern"):
@@ -229,11 +227,8 @@ def _texts(tags, code, has_photo, shared, rng, options):
 
     phrase = language.noun_phrase(**in_title)
     title = rng.choice(language.titles).format(
-        brand=shared.choice(BRANDS),
-        model=f"{shared.choice('ABDKMRTX')}{shared.randint(10, 999)}",
-        phrase=phrase,
-        Phrase=capitalise(phrase, code),
-    )
+        brand=shared.choice(BRANDS), model=f"{shared.choice('ABDKMRTX')}{shared.randint(10, 999)}", phrase=phrase,
+        Phrase=capitalise(phrase, code))
     if rng.random() < options.typos:
         title = _mistype(title, rng)
     if rng.random() < options.junk:
@@ -261,27 +256,18 @@ def _mistype(title, rng):
 
 
 def _spoil(title, code, rng):
-    return rng.choice(
-        (
-            upper(title, code),
-            f"{title} !!!",
-            f"★ {title}  ★",
-            title.replace(" ", "\u00a0 "),
-            title.encode("utf-8").decode("latin-1"),
-        )
-    )
+    return rng.choice((upper(title, code), f"{title} !!!", f"★ {title}  ★", title.replace(" ", "\u00a0 "),
+                       title.encode("utf-8").decode("latin-1")))
 
 
 def _mark_up(sentences, rng):
     items = "".join(f"<li>{sentence}</li>" for sentence in sentences)
-    return rng.choice(
-        (
-            f"<ul>{items}</ul>",
-            f"<p><b>{sentences[0]}</b></p><p>{'<br/>'.join(sentences[1:])}</p>",
-            f'<div style="color:#333">{"&nbsp; ".join(sentences)}</div>',
-            "\r\n\r\n".join(sentences) + "<script>track('view');</script>",
-        )
-    )
+    return rng.choice((
+        f"<ul>{items}</ul>",
+        f"<p><b>{sentences[0]}</b></p><p>{'<br/>'.join(sentences[1:])}</p>",
+        f'<div style="color:#333">{"&nbsp; ".join(sentences)}</div>',
+        "\r\n\r\n".join(sentences) + "<script>track('view');</script>",
+    ))
 
 
 def _write_csv(folder, options):
