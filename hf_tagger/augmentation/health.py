@@ -1,12 +1,15 @@
-"""Watches a GAN while it trains: divergence and mode collapse stop it, and the last good state comes back."""
+"""Stops a GAN that diverges or collapses, and restores its last good state."""
 
 import copy
 import math
+from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
 
 from hf_tagger import UserError
+
+Log = Callable[[dict[str, float], int], None]
 
 
 class AugmentationStopped(UserError):
@@ -14,32 +17,38 @@ class AugmentationStopped(UserError):
 
 
 class Watch:
-    """Keeps the networks' last good state.
+    """Keeps the networks' last good state, and in `history` the losses of every check.
 
     Args:
         networks: by name, as `state` holds them.
         min_diversity: see `check`.
-        patience: checks in a row with too little diversity before that counts as mode collapse. Fresh generators say
-            nearly the same of everything, so checks before the first good one do not count until `warm_up` of them.
-        limit: absolute value of a loss from which training counts as diverged.
+        log: (values, step) -> None, called at every check.
+        patience: checks in a row with too little diversity that count as mode collapse. A fresh generator makes nearly
+            the same vector of everything, so before the first good check it takes `warm_up` of them.
     """
 
-    def __init__(self, networks: dict[str, nn.Module], min_diversity: float, patience: int = 3, warm_up: int = 6,
-                 limit: float = 1e4):
-        self.networks, self.min_diversity = networks, min_diversity
-        self.patience, self.warm_up, self.limit = patience, warm_up, limit
+    LIMIT = 1e4  # absolute value of a loss from which training counts as diverged
+
+    def __init__(self, networks: dict[str, nn.Module], min_diversity: float, log: Log | None = None, patience: int = 3,
+                 warm_up: int = 6):
+        self.networks, self.min_diversity, self.log = networks, min_diversity, log
+        self.patience, self.warm_up = patience, warm_up
+        self.history: list[dict[str, float]] = []
         self.state: dict[str, dict[str, Tensor]] | None = None
-        self.step, self.checks, self.poor = 0, 0, 0
+        self.step, self.poor = 0, 0
 
     def check(self, step: int, losses: dict[str, float], diversity: float) -> str | None:
-        """Takes the state as good, or returns why training must stop.
+        """Keeps the state as a good one, or returns why training must stop.
 
         Args:
             diversity: mean distance of two generated vectors of one tag set, relative to that of two real vectors with
                 a tag in common; 0 is a generator that ignores its noise.
         """
-        self.checks += 1
-        wrong = {name: value for name, value in losses.items() if not math.isfinite(value) or abs(value) > self.limit}
+        values = losses | {"diversity": diversity}
+        self.history.append({"step": step, **values})
+        if self.log is not None:
+            self.log({f"gan/{name}": value for name, value in values.items()}, step)
+        wrong = {name: value for name, value in losses.items() if not math.isfinite(value) or abs(value) > self.LIMIT}
         broken = [name for name, network in self.networks.items()
                   if not all(torch.isfinite(weight).all() for weight in network.parameters())]
         if wrong or broken or not math.isfinite(diversity):

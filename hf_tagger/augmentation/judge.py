@@ -15,13 +15,13 @@ from hf_tagger.model.reranking import TagSetCritic
 def train_judge(data: TaggedVectors, slices: list[slice], tag_embeddings: Tensor, scores: Callable[[Tensor], Tensor],
                 seed: int, epochs: int = 20, batch_size: int = 128, learning_rate: float = 1e-3,
                 corrupt: float = 0.3, progress: bool = True) -> TagSetCritic:
-    """
-    Args:
-        tag_embeddings: [T, E], of the tags' names; scores: vectors [B, H] -> the tagger's own probabilities [B, T],
-            from which wrong tags are drawn: those that it might take for right.
-        corrupt: probability that an attribute's tags are replaced by a wrong one.
+    """Trained on tag sets that are partly wrong: a tag's gain in score is the logit of the tag being right.
 
-    Every tag held by the (partly wrong) set should gain its score something if it is right, and cost if it is wrong.
+    Args:
+        tag_embeddings: [T, E], of the tags' names.
+        scores: vectors [B, H] -> the tagger's own probabilities [B, T]; wrong tags are drawn from these, so that they
+            are plausible ones.
+        corrupt: probability that an attribute's tags are replaced by a wrong one.
     """
     generator = torch.Generator().manual_seed(seed)
     steps = max(1, epochs * len(data) // batch_size)

@@ -1,4 +1,4 @@
-"""One call for every method: make up for the rare tags of some vectors by retraining the head that tags them."""
+"""One call for every method: retrains a tag head on real vectors and on extra ones for rare tags."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from hf_tagger.augmentation.health import Log
 from hf_tagger.augmentation.perturbations import (
     GaussianNoise,
     PseudoLabels,
@@ -18,9 +19,9 @@ from hf_tagger.augmentation.semi_supervised import SemiSupervisedGan
 from hf_tagger.augmentation.settings import AugmentationSettings
 from hf_tagger.augmentation.tag_sets import TagSetSampler
 from hf_tagger.augmentation.vectors import TaggedVectors
-from hf_tagger.augmentation.wgan import ConditionalGan, Log, train_gan
+from hf_tagger.augmentation.wgan import ConditionalGan, train_gan
 from hf_tagger.catalog.collate import UNKNOWN
-from hf_tagger.model.decisions import attribute_slices
+from hf_tagger.model.decisions import attribute_slices, tag_scores
 
 
 @dataclass
@@ -28,10 +29,10 @@ class Problem:
     """What all methods start from.
 
     Args:
-        data: vectors and labels; attributes: name, kind, tags and counts (training products), in the
-            order of the labels.
+        data: vectors and labels.
+        attributes: name, kind, tags and counts (training products), in the order of the labels.
         tag_embeddings: [T, E], of the tags' names.
-        settled: vectors [B, H] -> logits [B, T + A] of a head that has learned the real vectors; it is not changed.
+        settled: vectors [B, H] -> logits [B, T + A] of a head trained on the real vectors; it is not changed.
         loss: (tag counts [T], none counts [A]) -> the loss of (logits [B, T + A], tag_labels [B, T]) for vectors that
             come in these frequencies.
     """
@@ -48,8 +49,7 @@ class Problem:
 
     def candidates(self) -> list[Tensor]:
         """Columns of the logits of each `single` attribute, its "none" last."""
-        tags = sum(len(attribute["tags"]) for attribute in self.attributes)
-        return [torch.tensor([*range(where.start, where.stop), tags + index])
+        return [torch.tensor([*range(where.start, where.stop), self.slices[-1].stop + index])
                 for index, (attribute, where) in enumerate(zip(self.attributes, self.slices, strict=True))
                 if attribute["kind"] == "single"]
 
@@ -59,24 +59,20 @@ class Problem:
         return [column for column, count in enumerate(counts) if count > rare]
 
     def counts(self, tag_labels: Tensor) -> tuple[Tensor, Tensor]:
-        """Tags [T] and nones [A] in labels [N, T]."""
+        """How often labels [N, T] give each tag [T] and, for each attribute, none of its tags [A]."""
         nones = [((tag_labels[:, where] != UNKNOWN).all(1) & (tag_labels[:, where] != 1).all(1)).sum()
                  for where in self.slices]
         return (tag_labels == 1).sum(0).float(), torch.stack(nones).float()
 
     @torch.no_grad()
     def scores(self, vectors: Tensor) -> Tensor:
-        """Probabilities [B, T] that the settled head gives."""
-        logits = self.settled(vectors)
-        scores = logits[:, :self.data.tag_labels.shape[1]].sigmoid()
-        for columns in self.candidates():
-            scores[:, columns[:-1]] = logits[:, columns].softmax(1)[:, :-1]
-        return scores
+        """Probabilities [B, T] of the settled head."""
+        return torch.from_numpy(tag_scores(self.attributes, self.settled(vectors).numpy()))
 
 
 @dataclass
 class Augmented:
-    """What a method leaves behind beside the retrained head: its source of vectors, and its GAN, if it has one."""
+    """What a method returns beside the retrained head: its source of vectors and its GAN, if it has them."""
 
     source: VectorSource | None = None
     gan: ConditionalGan | SemiSupervisedGan | None = None
@@ -89,11 +85,14 @@ def augment(problem: Problem, head: nn.Module, settings: AugmentationSettings, s
     Args:
         gan: trained earlier on this problem, for `method: gan`.
 
-    Raises AugmentationStopped where a GAN fails before it has been any good or a method has nothing to go by.
+    Raises AugmentationStopped if a GAN fails before any good state, or if no product gets a pseudo-label.
     """
     generator = torch.Generator().manual_seed(seed)
     data = problem.data
-    sampler = TagSetSampler(data, _columns(problem, settings), problem.slices, settings.power,
+    columns = [column for attribute, where in zip(problem.attributes, problem.slices, strict=True)
+               if not settings.attributes or attribute["name"] in settings.attributes
+               for column in range(where.start, where.stop)]
+    sampler = TagSetSampler(data, columns, problem.slices, settings.power,
                             settings.recombine if "gan" in settings.method else 0.0)
     result, extra, source_loss = Augmented(), None, None
     with torch.random.fork_rng(devices=[]):
@@ -130,9 +129,3 @@ def _source(problem: Problem, sampler: TagSetSampler, settings: AugmentationSett
         "residual_transfer": lambda: ResidualTransfer(data, sampler, slices, problem.frequent(settings.rare)),
         "pseudo_labels": lambda: PseudoLabels(data, problem.attributes, slices, problem.scores, settings.confidence),
     }[settings.method]()
-
-
-def _columns(problem: Problem, settings: AugmentationSettings) -> list[int]:
-    return [column for attribute, where in zip(problem.attributes, problem.slices, strict=True)
-            if not settings.attributes or attribute["name"] in settings.attributes
-            for column in range(where.start, where.stop)]

@@ -1,4 +1,4 @@
-"""Generator and critic of pooled vectors, both told which tag set is asked for."""
+"""Generator and critic of pooled vectors, both conditioned on a tag set."""
 
 import torch
 from torch import Tensor, nn
@@ -20,7 +20,7 @@ class Generator(nn.Module):
     """Noise and condition -> synthetic vectors, on the scale of the real ones.
 
     Args:
-        width: H of the vectors; conditions: E; mean, std: [H] of real vectors.
+        width: H of the vectors; conditions: E; latent: Z, width of the noise.
     """
 
     def __init__(self, width: int, conditions: int, latent: int, hidden: int):
@@ -38,11 +38,9 @@ class Generator(nn.Module):
         """conditions [B, E], noise [B, Z] -> [B, H]."""
         return self.mean + self.std * self.layers(torch.cat([self.condition(conditions), noise], dim=1))
 
-    @classmethod
-    def from_tensors(cls, tensors: dict[str, Tensor]) -> "Generator":
-        """The generator whose `state_dict` this is, as saved beside a model."""
-        latent, conditions = tensors["condition.weight"].shape
-        return _loaded(cls(len(tensors["mean"]), conditions, latent, len(tensors["layers.0.bias"])), tensors)
+    def sample(self, conditions: Tensor, generator: torch.Generator) -> Tensor:
+        """conditions [B, E] -> [B, H], with Gaussian noise."""
+        return self(conditions, torch.randn(len(conditions), self.latent, generator=generator))
 
 
 class ProjectionCritic(nn.Module):
@@ -61,14 +59,3 @@ class ProjectionCritic(nn.Module):
         """vectors [B, H], conditions [B, E] -> [B]."""
         states = self.layers((vectors - self.mean) / self.std)
         return self.realness(states)[:, 0] + (states * self.projection(conditions)).sum(1) / states.shape[1] ** 0.5
-
-    @classmethod
-    def from_tensors(cls, tensors: dict[str, Tensor]) -> "ProjectionCritic":
-        """The critic whose `state_dict` this is, as saved beside a model."""
-        hidden, conditions = tensors["projection.weight"].shape
-        return _loaded(cls(len(tensors["mean"]), conditions, hidden), tensors)
-
-
-def _loaded(network: nn.Module, tensors: dict[str, Tensor]) -> nn.Module:
-    network.load_state_dict(tensors)
-    return network.eval().requires_grad_(False)

@@ -30,7 +30,7 @@ class GaussianNoise(Resampling):
 
     def __init__(self, data: TaggedVectors, sampler: TagSetSampler, scale: float):
         super().__init__(data, sampler)
-        self.deviation = scale * torch.from_numpy(_sample(data).std(0))
+        self.deviation = scale * data.sample().std(0, correction=0)
 
     def draw(self, size: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         vectors, labels = super().draw(size, generator)
@@ -38,7 +38,8 @@ class GaussianNoise(Resampling):
 
 
 class SameTagMixup(Resampling):
-    """Between two products that share the drawn tag (mixup, arXiv 1710.09412); what they differ in is unknown."""
+    """Between two products that share the drawn tag (mixup, arXiv 1710.09412); labels in which they differ are unknown.
+    """
 
     def draw(self, size: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         drawn = self.sampler.draw(size, generator)
@@ -48,13 +49,13 @@ class SameTagMixup(Resampling):
 
 
 class ResidualTransfer(Resampling):
-    """A product of the drawn tag plus what sets a product of a frequent tag apart from the mean of that tag: rare tags
-    borrow the spread of frequent ones (after distribution calibration, arXiv 2101.06395).
+    """A product of the drawn tag plus the residual of a product of a frequent tag (its difference from the tag's mean):
+    rare tags borrow the spread of frequent ones (after distribution calibration, arXiv 2101.06395).
 
-    Only the attribute of the drawn tag stays known: of the others the residual brings something along.
+    Only the labels of the drawn tag's attribute stay known: the residual may change the others.
 
     Args:
-        frequent: tags that lend their residuals; of an attribute without any, its most frequent tag does.
+        frequent: tags that lend residuals; in an attribute without any, its most frequent tag does.
     """
 
     def __init__(self, data: TaggedVectors, sampler: TagSetSampler, slices: list[slice], frequent: list[int]):
@@ -86,8 +87,8 @@ class PseudoLabels:
 
     Args:
         score: vectors [B, H] -> probabilities [B, T].
-        threshold: of a `single` attribute, the least probability of its best tag; of a `multi` one, a tag is given
-            from this probability on, and not given up to one minus it.
+        threshold: lowest probability at which the best tag of a `single` attribute is given. A tag of a `multi` one is
+            given from this probability on, and ruled out up to one minus it.
 
     Raises AugmentationStopped where no product has an unknown attribute that the model is sure of.
     """
@@ -123,10 +124,6 @@ def _guess(scores: Tensor, attributes: list[dict], slices: list[slice], threshol
             chosen = torch.zeros_like(part).scatter(1, tag[:, None], 1.0)
             labels[:, where] = torch.where((best >= threshold)[:, None], chosen, UNKNOWN)
         else:
-            part = torch.where(part >= threshold, 1.0, torch.where(part <= 1 - threshold, 0.0, float(UNKNOWN)))
-            labels[:, where] = part
+            labels[:, where] = torch.where(part >= threshold, 1.0, torch.where(part <= 1 - threshold, 0.0,
+                                                                                float(UNKNOWN)))
     return labels
-
-
-def _sample(data: TaggedVectors, rows: int = 4096) -> np.ndarray:
-    return np.asarray(data.vectors[:: max(1, len(data) // rows)], np.float32)

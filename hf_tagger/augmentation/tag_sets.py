@@ -1,4 +1,4 @@
-"""Which tag sets to make vectors for: rare tags come up often, in company they plausibly keep."""
+"""Which tag sets to make vectors for: with rare tags, and with other tags that occur beside them."""
 
 from typing import NamedTuple
 
@@ -14,8 +14,8 @@ class Drawn(NamedTuple):
     """
     Args:
         columns: the drawn tags [B].
-        rows: a product that carries each [B]; others: another that does [B], the same where there is but one.
-        tag_labels: the tag sets asked for, float [B, T] in {0, 1, -100}.
+        rows: a product that has each [B]; others: another one that has it [B], the same if there is only one.
+        tag_labels: the tag sets to make vectors for, float [B, T] in {0, 1, -100}.
     """
 
     columns: np.ndarray
@@ -25,17 +25,17 @@ class Drawn(NamedTuple):
 
 
 class TagSetSampler:
-    """Draws a tag, then a product that carries it: its tag set is the one asked for.
+    """Draws a tag, then a product that has it: vectors are made for the tag set of that product.
 
     Args:
         data: real products.
-        columns: tags to draw from; tags that no product carries are passed over.
+        columns: tags to draw from; tags that no product has are left out.
         slices: where each attribute's tags stand.
-        power: a tag is drawn in proportion to (its products) ** -power: 0 all alike, 1 the rare ones more still.
-        recombine: probability that the tags of one other attribute come from a second product with the same tag, so
-            that sets which never occurred are asked for too.
+        power: a tag is drawn in proportion to (its products) ** -power: 0: all alike, 1: rare tags more often.
+        recombine: probability that the tags of one other attribute come from a second product with the same tag, which
+            makes sets that never occurred.
 
-    Raises ValueError where no product carries any of the tags.
+    Raises ValueError if no product has any of the tags.
     """
 
     def __init__(self, data: TaggedVectors, columns: list[int], slices: list[slice], power: float = 0.0,

@@ -1,4 +1,4 @@
-"""Pooled vectors of a catalogue with their tag labels: what every method of this room learns from."""
+"""Pooled vectors of a catalogue with their tag labels: the training data of every method in this room."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -58,33 +58,28 @@ class TaggedVectors:
         """Indices of the rows with at least one known label."""
         return np.flatnonzero((self.tag_labels != UNKNOWN).any(1))
 
-    def unlabelled(self) -> np.ndarray:
-        """Indices of the rows of which nothing is known."""
-        return np.flatnonzero((self.tag_labels == UNKNOWN).all(1))
-
     def batch(self, rows) -> tuple[Tensor, Tensor]:
         """Rows [B] -> float vectors [B, H] and float labels [B, T]."""
         rows = np.asarray(rows)
         return (torch.from_numpy(self.vectors[rows].astype(np.float32)),
                 torch.from_numpy(self.tag_labels[rows].astype(np.float32)))
 
+    def sample(self, rows: int = 4096) -> Tensor:
+        """About so many vectors [B, H], evenly spaced over all rows."""
+        return self.batch(range(0, len(self), max(1, len(self) // rows)))[0]
 
-class VectorFile:
-    """Writes pooled vectors to disk as they come, so that memory does not grow with the catalogue."""
 
-    def __init__(self, folder: Path):
-        folder.mkdir(parents=True, exist_ok=True)
-        self.paths = folder / "vectors.f16", folder / "tag_labels.i8"
-
-    def write(self, parts: Iterable[tuple[Tensor, Tensor]]) -> TaggedVectors:
-        """(vectors [B, H], tag_labels [B, T]) batch by batch -> all of them, memory-mapped."""
-        rows, widths = 0, (0, 0)
-        with open(self.paths[0], "wb") as vector_file, open(self.paths[1], "wb") as label_file:
-            for vectors, labels in parts:
-                vector_file.write(vectors.detach().to("cpu", torch.float16).numpy().tobytes())
-                label_file.write(labels.to("cpu", torch.int8).numpy().tobytes())
-                rows, widths = rows + len(vectors), (vectors.shape[1], labels.shape[1])
-        if not rows:
-            return TaggedVectors(np.zeros((0, 1), np.float16), np.zeros((0, 1), np.int8))
-        return TaggedVectors(*(np.memmap(path, kind, "r", shape=(rows, width)) for path, kind, width in
-                               zip(self.paths, (np.float16, np.int8), widths, strict=True)))
+def write_vectors(folder: Path, parts: Iterable[tuple[Tensor, Tensor]]) -> TaggedVectors:
+    """(vectors [B, H], tag_labels [B, T]) batch by batch -> all of them, memory-mapped from files in `folder`, so that
+    memory does not grow with the catalogue."""
+    folder.mkdir(parents=True, exist_ok=True)
+    paths, rows, widths = (folder / "vectors.f16", folder / "tag_labels.i8"), 0, (0, 0)
+    with open(paths[0], "wb") as vector_file, open(paths[1], "wb") as label_file:
+        for vectors, labels in parts:
+            vector_file.write(vectors.detach().to("cpu", torch.float16).numpy().tobytes())
+            label_file.write(labels.to("cpu", torch.int8).numpy().tobytes())
+            rows, widths = rows + len(vectors), (vectors.shape[1], labels.shape[1])
+    if not rows:
+        return TaggedVectors(np.zeros((0, 1), np.float16), np.zeros((0, 1), np.int8))
+    return TaggedVectors(*(np.memmap(path, kind, "r", shape=(rows, width)) for path, kind, width in
+                           zip(paths, (np.float16, np.int8), widths, strict=True)))

@@ -1,12 +1,12 @@
-"""Conditional WGAN-GP on pooled vectors (arXiv 1704.00028; for features of classes, f-CLSWGAN, arXiv 1712.00981)."""
+"""Conditional WGAN-GP on pooled vectors (arXiv 1704.00028; class-conditional features: f-CLSWGAN, arXiv 1712.00981)."""
 
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
-from hf_tagger.augmentation.health import AugmentationStopped, Watch
+from hf_tagger.augmentation.health import AugmentationStopped, Log, Watch
 from hf_tagger.augmentation.networks import Generator, ProjectionCritic, condition
 from hf_tagger.augmentation.settings import GanSettings
 from hf_tagger.augmentation.tag_sets import TagSetSampler
@@ -14,7 +14,6 @@ from hf_tagger.augmentation.vectors import TaggedVectors
 from hf_tagger.evaluation.progress import progress_bar
 
 BETAS = (0.5, 0.9)
-Log = Callable[[dict[str, float], int], None]
 
 
 @dataclass
@@ -22,24 +21,23 @@ class ConditionalGan:
     """A trained generator and critic.
 
     Args:
-        stopped: why training stopped early, if it did; the networks are then those of step `steps`.
-        history: losses as they were logged.
+        steps: the step whose networks these are.
+        stopped: why training stopped early, if it did.
+        history: losses at every check.
     """
 
     generator: Generator
     critic: nn.Module
     tag_embeddings: Tensor
     sampler: TagSetSampler
-    steps: int = 0
-    stopped: str | None = None
-    history: list[dict[str, float]] = field(default_factory=list)
+    steps: int
+    stopped: str | None
+    history: list[dict[str, float]]
 
-    @torch.no_grad()
     def draw(self, size: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         """Synthetic vectors [B, H] and the tag sets they were asked for [B, T]."""
         labels = self.sampler.draw(size, generator).tag_labels
-        noise = torch.randn(size, self.generator.latent, generator=generator)
-        return self.generator(condition(labels, self.tag_embeddings), noise), labels
+        return self.generator.sample(condition(labels, self.tag_embeddings), generator), labels
 
 
 def train_gan(
@@ -57,10 +55,10 @@ def train_gan(
 
     Args:
         tag_embeddings: [T, E], of the tags' names.
-        classify: (vectors, tag_labels) -> loss of a settled tag head that is not trained here.
+        classify: (vectors, tag_labels) -> loss of the trained tag head, which does not change here.
         generator: source of all randomness but the networks' first weights, which come from torch's own.
 
-    Raises AugmentationStopped where it diverges or collapses before any good state; later, the last good state is kept.
+    Raises AugmentationStopped if it diverges or collapses before any good state. Later, the last good state is kept.
     """
     width, conditions = data.width, tag_embeddings.shape[1]
     networks = {"generator": Generator(width, conditions, settings.latent, settings.hidden),
@@ -69,15 +67,13 @@ def train_gan(
     standardise(networks.values(), data)
     optimizers = {name: torch.optim.Adam(network.parameters(), settings.learning_rate, BETAS)
                   for name, network in networks.items()}
-    watch = Watch(networks, settings.min_diversity)
-    result = ConditionalGan(make, judge, tag_embeddings, sampler)
+    watch, stopped = Watch(networks, settings.min_diversity, log), None
 
     def sample() -> tuple[Tensor, Tensor, Tensor, Tensor]:
         drawn = sampler.draw(batch_size, generator)
         real, labels = data.batch(drawn.rows)
-        conditions = condition(drawn.tag_labels, tag_embeddings)
-        noise = torch.randn(batch_size, settings.latent, generator=generator)
-        return real, condition(labels, tag_embeddings), drawn.tag_labels, make(conditions, noise)
+        fake = make.sample(condition(drawn.tag_labels, tag_embeddings), generator)
+        return real, condition(labels, tag_embeddings), drawn.tag_labels, fake
 
     for step in progress_bar(range(1, settings.steps + 1), desc="GAN", unit="step", disable=not progress, leave=False):
         for _ in range(settings.critic_steps):
@@ -94,26 +90,21 @@ def train_gan(
         if step % settings.check_every == 0 or step == settings.steps:
             losses = {name: value.item() for name, value in
                       (("wasserstein", gap), ("penalty", penalty), ("generator", score), ("classification", wrong))}
-            spread = diversity(make, data, sampler, tag_embeddings, generator)
-            result.history.append({"step": step, **losses, "diversity": spread})
-            if log is not None:
-                log({f"gan/{name}": value for name, value in {**losses, "diversity": spread}.items()}, step)
-            if (reason := watch.check(step, losses, spread)) is not None:
+            stopped = watch.check(step, losses, diversity(make, data, sampler, tag_embeddings, generator))
+            if stopped is not None:
                 if watch.state is None:
-                    raise AugmentationStopped(f"augmentation.method gan: {reason}")
-                result.stopped = reason
+                    raise AugmentationStopped(f"augmentation.method gan: {stopped}")
                 break
     watch.restore()
-    result.steps = watch.step
     for network in networks.values():
         network.requires_grad_(False)
-    return result
+    return ConditionalGan(make, judge, tag_embeddings, sampler, watch.step, stopped, watch.history)
 
 
 def gradient_penalty(critic: nn.Module, real: Tensor, fake: Tensor, of_real: Tensor, of_fake: Tensor,
                      generator: torch.Generator) -> Tensor:
-    """Mean squared deviation from 1 of the critic's gradient norm between real and fake (scalar). The norm is taken on
-    standardised vectors, so that it means the same whatever the features' scale."""
+    """Mean squared deviation from 1 of the critic's gradient norm between real and fake vectors (a scalar), with the
+    vectors standardised: the features' scale does not matter."""
     share = torch.rand(len(real), 1, generator=generator)
     between = ((share * real + (1 - share) * fake - critic.mean) / critic.std).detach().requires_grad_(True)
     scores = critic(critic.mean + critic.std * between, share * of_real + (1 - share) * of_fake)
@@ -124,11 +115,11 @@ def gradient_penalty(critic: nn.Module, real: Tensor, fake: Tensor, of_real: Ten
 @torch.no_grad()
 def diversity(make: Generator, data: TaggedVectors, sampler: TagSetSampler, tag_embeddings: Tensor,
               generator: torch.Generator, size: int = 128) -> float:
-    """Mean distance of two generated vectors of one tag set over that of two real vectors with a tag in common, both
-    on standardised features."""
+    """Mean distance of two generated vectors of one tag set, divided by that of two real vectors with a tag in common;
+    features are standardised. 1 where no tag has two products."""
     drawn = sampler.draw(size, generator)
     conditions = condition(drawn.tag_labels, tag_embeddings)
-    first, second = (make(conditions, torch.randn(size, make.latent, generator=generator)) for _ in range(2))
+    first, second = (make.sample(conditions, generator) for _ in range(2))
     pairs = drawn.rows != drawn.others
     if not pairs.any():
         return 1.0
@@ -137,8 +128,8 @@ def diversity(make: Generator, data: TaggedVectors, sampler: TagSetSampler, tag_
     return float(((first - second) / make.std).norm(dim=1).mean() / typical)
 
 
-def standardise(networks, data: TaggedVectors, rows: int = 4096) -> None:
-    sample = data.batch(range(0, len(data), max(1, len(data) // rows)))[0]
+def standardise(networks: Iterable[nn.Module], data: TaggedVectors) -> None:
+    sample = data.sample()
     for network in networks:
         network.mean.copy_(sample.mean(0))
         network.std.copy_(sample.std(0).clamp(min=1e-4))

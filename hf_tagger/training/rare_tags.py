@@ -19,7 +19,7 @@ from hf_tagger.augmentation.health import AugmentationStopped
 from hf_tagger.augmentation.judge import train_judge
 from hf_tagger.augmentation.methods import Augmented, Problem, augment
 from hf_tagger.augmentation.settings import AugmentationSettings
-from hf_tagger.augmentation.vectors import TaggedVectors, VectorFile
+from hf_tagger.augmentation.vectors import TaggedVectors, write_vectors
 from hf_tagger.evaluation.predict import Predictions, outputs_of
 from hf_tagger.model.modeling_tagger import TaggerModel
 from hf_tagger.model.processing_tagger import TaggerProcessor
@@ -97,7 +97,7 @@ def augment_rare_tags(
     Returns a summary for a person and, if wanted, a critic of tag sets. Raises AugmentationStopped, with the tag head
     as it was.
     """
-    data = VectorFile(folder / "cache").write(pooled_vectors(model, features, settings, seed))
+    data = write_vectors(folder / "cache", pooled_vectors(model, features, settings, seed))
     attributes = model.config.attributes
     head = model.tag_head.cpu()
     weights = [weight for name, weight in head.named_parameters() if ".original_module." not in f".{name}"]

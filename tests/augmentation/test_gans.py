@@ -8,7 +8,6 @@ from hf_tagger.augmentation.networks import ProjectionCritic, condition
 from hf_tagger.augmentation.semi_supervised import SemiSupervisedGan
 from hf_tagger.augmentation.settings import GanSettings
 from hf_tagger.augmentation.tag_sets import TagSetSampler
-from hf_tagger.augmentation.vectors import TaggedVectors
 from hf_tagger.augmentation.wgan import gradient_penalty, train_gan
 from tests.augmentation.gaussians import NAMES, SLICES, problem, world
 
@@ -109,17 +108,3 @@ def test_the_discriminator_learns_from_products_without_tags():
     assert gan.stopped is None and len(gan.history) == 1
     assert np.mean(losses[-20:]) < losses[0]
     assert gan.history[-1]["matching"] < 0.5, "the generator's mean is that of the products"
-
-
-def test_semi_supervised_training_needs_a_softmax():
-    data = TaggedVectors(np.zeros((4, 6), np.float32), np.ones((4, 5), np.int8))
-    with pytest.raises(ValueError, match="`single`"):
-        SemiSupervisedGan(data, TagSetSampler(data, [0], SLICES), NAMES, [], GanSettings(), random())
-
-
-def test_saved_networks_give_the_same_vectors_and_scores(gan):
-    generator, critic = (type(network).from_tensors(network.state_dict()) for network in (gan.generator, gan.critic))
-    asked, noise = NAMES[:3], torch.randn(3, 8, generator=random())
-    vectors = gan.generator(asked, noise)
-    assert torch.equal(generator(asked, noise), vectors)
-    assert torch.equal(critic(vectors, asked), gan.critic(vectors, asked))

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from hf_tagger.augmentation.vectors import TaggedVectors, VectorFile
+from hf_tagger.augmentation.vectors import TaggedVectors, write_vectors
 from hf_tagger.catalog.collate import UNKNOWN
 
 LABELS = np.array([[1, 0], [1, 1], [0, 0], [UNKNOWN, UNKNOWN], [UNKNOWN, 1]], np.int8)
@@ -13,7 +13,7 @@ def test_rows_are_found_by_their_tags():
     data = TaggedVectors(VECTORS, LABELS)
     assert data.counts().tolist() == [2, 2]
     assert data.rows_with(0).tolist() == [0, 1] and data.rows_with(1).tolist() == [1, 4]
-    assert data.labelled().tolist() == [0, 1, 2, 4] and data.unlabelled().tolist() == [3]
+    assert data.labelled().tolist() == [0, 1, 2, 4]
 
 
 def test_two_different_rows_with_a_tag_where_there_are_two():
@@ -28,12 +28,12 @@ def test_two_different_rows_with_a_tag_where_there_are_two():
 
 def test_vectors_are_kept_on_disk_and_come_back(tmp_path):
     parts = [(torch.from_numpy(VECTORS[rows]), torch.from_numpy(LABELS[rows]).float()) for rows in ([0, 1, 2], [3, 4])]
-    data = VectorFile(tmp_path / "cache").write(parts)
+    data = write_vectors(tmp_path / "cache", parts)
     assert isinstance(data.vectors, np.memmap) and isinstance(data.tag_labels, np.memmap)
     vectors, labels = data.batch([1, 4])
     assert vectors.dtype == torch.float32 and vectors.tolist() == VECTORS[[1, 4]].tolist()
     assert labels.tolist() == LABELS[[1, 4]].tolist()
-    assert len(VectorFile(tmp_path / "none").write([])) == 0
+    assert len(write_vectors(tmp_path / "none", [])) == 0
 
 
 def test_vectors_and_labels_must_be_of_the_same_products():
