@@ -24,6 +24,7 @@ from hf_tagger.catalog.attributes import cell_text, is_missing
 from hf_tagger.catalog.cleaning import clean_tag
 from hf_tagger.catalog.schema import CatalogSchema, Record
 from hf_tagger.catalog.strict import ConfigError, did_you_mean
+from hf_tagger.catalog.tables import read_columns
 from hf_tagger.catalog.vocabulary import Vocabulary
 
 COLUMNS = ("id", "attribute", "tags")
@@ -123,16 +124,7 @@ def _read(path: Path) -> list[dict]:
     readers = {".parquet": pq.read_table, ".csv": _read_csv, ".jsonl": pa_json.read_json}
     if path.suffix not in readers:
         raise ConfigError(f"{path}: labels come as {', '.join(readers)}.")
-    try:
-        table = readers[path.suffix](path)
-    except FileNotFoundError:
-        raise ConfigError(f"there is no file of labels {path}") from None
-    except (pa.ArrowInvalid, OSError) as error:
-        raise ConfigError(f"{path} cannot be read: {error}") from error
-    for column in COLUMNS:
-        if column not in table.column_names:
-            raise ConfigError(f"{path} has no column {column!r}.{did_you_mean(column, table.column_names)}")
-    return table.select(list(COLUMNS)).to_pylist()
+    return read_columns(path, COLUMNS, readers[path.suffix]).to_pylist()
 
 
 def _read_csv(path: Path) -> pa.Table:

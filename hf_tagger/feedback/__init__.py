@@ -1,1 +1,1 @@
-"""What people say of tags: verdicts kept, compared, and brought back into the model."""
+"""Reviewers' verdicts on tags: stored, compared, and learned from."""

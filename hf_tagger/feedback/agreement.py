@@ -1,4 +1,4 @@
-"""Do reviewers agree? Cohen's kappa of every two of them (Cohen 1960): agreement beyond chance, 1 at most."""
+"""How far reviewers agree: Cohen's kappa (Cohen 1960) of every pair, agreement beyond chance, at most 1."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -13,8 +13,13 @@ from hf_tagger.feedback.verdicts import Verdict
 
 @dataclass(frozen=True)
 class Agreement:
-    """Of two reviewers: on how many tags both were sure, the share on which they said the same, and kappa, which is nan
-    where it is undefined: both gave one and the same answer throughout."""
+    """Of two reviewers.
+
+    Args:
+        items: on how many tags of products both were sure.
+        agreed: share of these on which they agree.
+        kappa: nan where it is undefined, which is where all their answers are the same.
+    """
 
     reviewers: tuple[str, str]
     items: int
@@ -23,7 +28,7 @@ class Agreement:
 
 
 def agreement(verdicts: Iterable[Verdict], attribute: str | None = None) -> list[Agreement]:
-    """Every two reviewers who judged a tag of a product in common, of one attribute or of all."""
+    """Of every two reviewers with at least one tag of a product in common, on one attribute or on all."""
     says: dict[str, dict[tuple, bool]] = {}
     for item, by_reviewer in latest(verdicts).items():
         if attribute is not None and item[1] != attribute:

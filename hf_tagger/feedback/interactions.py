@@ -1,4 +1,4 @@
-"""Interaction logs: who met which product, and when."""
+"""Interaction logs: which shopper viewed or bought which product, and when."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -6,16 +6,14 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
-from hf_tagger.catalog.strict import ConfigError, did_you_mean
-
-COLUMNS = ("user", "product", "time")
+from hf_tagger.catalog.strict import ConfigError
+from hf_tagger.catalog.tables import read_columns
 
 
 @dataclass(frozen=True)
 class Interactions:
-    """In the order of time: users and rows of products int [N], times in seconds float [N]."""
+    """N interactions in the order of time: users and rows of products int [N], times in seconds float [N]."""
 
     user: np.ndarray
     product: np.ndarray
@@ -23,18 +21,13 @@ class Interactions:
 
 
 def read_interactions(path: str | Path, ids: Sequence[str]) -> tuple[Interactions, int]:
-    """A parquet file with the columns user, product (an id) and time (a timestamp, or seconds since 1970), and how many
-    of its rows are about products that are not among `ids`, or incomplete: these are left out.
+    """Reads a parquet file with the columns user, product (an id) and time (a timestamp, or seconds since 1970).
+
+    Returns the interactions, and how many rows were left out: they are incomplete, or their product is not in `ids`.
 
     Raises ConfigError for a file that does not fit.
     """
-    try:
-        table = pq.read_table(path)
-    except (OSError, pa.ArrowInvalid) as error:
-        raise ConfigError(f"{path} cannot be read as parquet: {error}") from error
-    for name in COLUMNS:
-        if name not in table.column_names:
-            raise ConfigError(f"{path} has no column {name!r}.{did_you_mean(name, table.column_names)}")
+    table = read_columns(path, ("user", "product", "time"))
     time = table["time"]
     try:
         if pa.types.is_timestamp(time.type):

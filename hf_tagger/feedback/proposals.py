@@ -1,4 +1,4 @@
-"""Tags that reviewers gave and the model does not know: proposed, ruled on, and added to the model."""
+"""Tags that reviewers gave and the model does not know: proposed, approved or declined, and added to the model."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,8 +11,13 @@ from hf_tagger.feedback.verdicts import UNDECIDED
 
 @dataclass(frozen=True)
 class Proposal:
-    """A tag that is not in the model's vocabulary, the products that reviewers gave it to, and what was ruled of it:
-    "approve", "decline", or None while it waits. The attribute is `verdicts.UNDECIDED` until it is approved for one."""
+    """A tag that is not in the model's vocabulary.
+
+    Args:
+        attribute: `verdicts.UNDECIDED` until the tag is approved for one.
+        products: ids of those that reviewers gave it to.
+        ruling: "approve", "decline", or None while nobody has ruled.
+    """
 
     attribute: str
     tag: str
@@ -21,7 +26,7 @@ class Proposal:
 
 
 def proposals(store: FeedbackStore, attributes: Sequence[dict]) -> list[Proposal]:
-    """Proposed tags, the most wanted first. `attributes` as in the model's config."""
+    """Proposed tags, those of most products first. `attributes` as in the model's config."""
     known = {entry["name"]: set(entry["tags"]) for entry in attributes}
     settled, rulings = settle(store.verdicts()), store.rulings()
     products: dict[tuple[str, str], set[str]] = {}
@@ -40,7 +45,7 @@ def proposals(store: FeedbackStore, attributes: Sequence[dict]) -> list[Proposal
 
 
 def approved(store: FeedbackStore, attributes: Sequence[dict]) -> dict[str, list[str]]:
-    """{attribute: [tags]}: what `model.add_tags` takes."""
+    """{attribute: [tags]}, as `model.add_tags` takes them."""
     tags: dict[str, list[str]] = {}
     for proposal in proposals(store, attributes):
         if proposal.ruling == "approve":

@@ -1,4 +1,4 @@
-"""What the verdicts amount to: per reviewer the latest word, per tag what the reviewers settled on."""
+"""Which verdicts count: the latest of each reviewer, and per tag the majority of reviewers."""
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -10,8 +10,8 @@ SAYS = {"accept": True, "add": True, "reject": False}
 
 
 def latest(verdicts: Iterable[Verdict]) -> dict[tuple[str, str, str], dict[str, Verdict]]:
-    """{(product, attribute, tag): {reviewer: the last verdict}} of verdicts in the order in which they were stored.
-    What was withdrawn is not there."""
+    """{(product, attribute, tag): {reviewer: the last verdict}} of verdicts in the order in which they were stored,
+    without withdrawn ones."""
     found: dict[tuple[str, str, str], dict[str, Verdict]] = defaultdict(dict)
     for verdict in verdicts:
         if verdict.decision == "withdraw":
@@ -22,8 +22,8 @@ def latest(verdicts: Iterable[Verdict]) -> dict[tuple[str, str, str], dict[str, 
 
 
 def decided(verdicts: Iterable[Verdict], attributes: Sequence[dict]) -> Iterator[Verdict]:
-    """The verdicts; one whose attribute was left open is about the attribute whose tag it has become meanwhile, where
-    exactly one has it. `attributes` as in the model's config."""
+    """The verdicts. One whose attribute was left open gets the attribute that now has the tag, if exactly one has.
+    `attributes` as in the model's config."""
     owners: dict[str, list[str]] = defaultdict(list)
     for entry in attributes:
         for tag in entry["tags"]:
@@ -35,13 +35,13 @@ def decided(verdicts: Iterable[Verdict], attributes: Sequence[dict]) -> Iterator
 
 @dataclass(frozen=True)
 class Settled:
-    """What reviewers settled on.
+    """The result of all reviewers' verdicts.
 
     Args:
         holds: {(product, attribute, tag): whether the product has the tag}, by the majority of those who were sure.
         undecided: {(product, tag): the same} of tags whose attribute the reviewers left open.
-        disputed: items on which as many say yes as no.
-        stale: verdicts about a product that has changed since, or is gone; they are kept, and count for nothing here.
+        disputed: items with as many yes as no.
+        stale: verdicts on a product that has changed since or is gone; they are not counted.
     """
 
     holds: dict[tuple[str, str, str], bool]

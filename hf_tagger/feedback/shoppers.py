@@ -1,8 +1,8 @@
-"""Simulated shoppers with planted tastes, to see whether personal tags find them.
+"""Simulated shoppers with known tastes, to test personal tags.
 
-Every shopper likes a few tags, more or less. They choose products for these: of some that they are shown at a time, the
-one whose true tags they like best, up to chance (a softmax over the sum of their likings). Nobody but the simulation
-knows the tastes, and the tags that the model gives may be wrong.
+Every shopper likes a few tags, each to its own degree, and repeatedly chooses one of several products: with a
+probability that is the softmax of the summed liking of each product's true tags. The model sees the choices only, and
+its own tags, which may be wrong.
 """
 
 from dataclasses import dataclass
@@ -18,7 +18,7 @@ from hf_tagger.model.reranking import DAY
 
 @dataclass(frozen=True)
 class Shoppers:
-    """`log` of what they chose; `liking` float [U, T], 0 for tags that leave a shopper cold."""
+    """`log`: their choices; `liking`: float [U, T], 0 for a tag that a shopper does not care about."""
 
     log: Interactions
     liking: np.ndarray
@@ -29,10 +29,10 @@ def simulate_shoppers(true_tags: np.ndarray, count: int, choices: int = 20, like
     """
     Args:
         true_tags: of the products that are for sale, bool [P, T].
-        choices: products that a shopper chooses, at random times within `days`.
-        liked: tags that a shopper likes, of all attributes together, rare ones as likely as others.
+        choices: how many products a shopper chooses, at random times within `days`.
+        liked: how many tags a shopper likes, over all attributes, rare ones as likely as others.
         strength: mean liking, in log-odds.
-        shown: products at a time, of which one is chosen.
+        shown: how many products one is chosen from.
     """
     rng = np.random.default_rng(seed)
     products, tags = true_tags.shape
@@ -52,15 +52,15 @@ def simulate_shoppers(true_tags: np.ndarray, count: int, choices: int = 20, like
 
 
 def write_interactions(path: str | Path, log: Interactions, ids: list[str]) -> None:
-    """As a shop would log them: user, product, time."""
+    """Writes parquet as `interactions.read_interactions` takes it."""
     time = pa.array((log.time * 1e6).astype(np.int64), pa.timestamp("us", tz="UTC"))
     pq.write_table(pa.table({"user": [f"S{user}" for user in log.user], "product": [ids[row] for row in log.product],
                              "time": time}), path)
 
 
 def ndcg(relevance: np.ndarray, at: int = 5) -> float:
-    """Normalised discounted cumulative gain (Järvelin & Kekäläinen 2002) of gains in the order in which they are
-    listed; nan where there is nothing to gain."""
+    """Normalised discounted cumulative gain (Järvelin & Kekäläinen 2002) of relevances in the order of a list; nan if
+    all are 0."""
     discount = 1 / np.log2(np.arange(2, at + 2))
     ideal = np.sort(relevance)[::-1][:at]
     best = ideal @ discount[:len(ideal)]

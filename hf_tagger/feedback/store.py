@@ -1,4 +1,4 @@
-"""The feedback store: verdicts in SQLite or PostgreSQL, by several writers at once, none of them ever lost."""
+"""The feedback store: verdicts in SQLite or PostgreSQL, durable, with several writers at once."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -21,26 +21,24 @@ _READ = [verdicts.c[field.name] for field in fields(Verdict)]
 
 
 class FeedbackError(UserError):
-    """The store could not be read, or did not take what it was given: the message says why, and that nothing which it
-    took before is lost."""
+    """The store cannot be opened, read or written: the message says why, and what to do."""
 
 
 class FeedbackStore:
     """Append-only: a verdict is never changed or deleted, only withdrawn or contradicted by a later one.
 
-    When `add` returns, the verdicts are on disk and outlive the process and the machine's power. SQLite writes a
-    write-ahead log and waits for the disk at every commit; readers and one writer at a time go on side by side, other
-    writers wait their turn. Of several machines that write, none should open the file over a network: give them
-    PostgreSQL.
+    When `add` returns, the verdicts are on disk: neither a killed process nor a power cut loses them. SQLite writes a
+    write-ahead log and waits for the disk at every commit; readers never wait, writers take turns. Where several
+    machines write, use PostgreSQL: SQLite does not work over a network file system.
 
     Args:
-        url: a path (SQLite), or a URL of SQLAlchemy's: `sqlite:///feedback.db`, `postgresql://user@host/database`. What
-            is not there yet is created, except a PostgreSQL database.
-        attributes: of the model's config. With them, a verdict about another attribute is refused; about another tag
-            it is kept: such a tag is a proposed one, see `feedback.proposals`.
+        url: a path (SQLite), or a URL of SQLAlchemy's: `sqlite:///feedback.db`, `postgresql://user@host/database`. The
+            file and the tables are created, a PostgreSQL database is not.
+        attributes: of the model's config. With them, a verdict about another attribute is refused. One about another
+            tag is kept, as a proposed tag (`feedback.proposals`).
         patience: seconds that a writer waits for others before it gives up.
 
-    Raises FeedbackError where the database cannot be opened.
+    Raises FeedbackError if the database cannot be opened.
     """
 
     def __init__(self, url: str | Path, attributes: Sequence[dict] | None = None, patience: float = 30.0):
@@ -48,19 +46,20 @@ class FeedbackStore:
         self.engine = _open(str(url), patience)
         self.url = self.engine.url.render_as_string(hide_password=True)
         with self._errors("could not be opened"):
-            # Checked and created within one transaction: two processes may be the first at once.
+            # In one transaction, because two processes may create the tables at once.
             with self._writing() as connection:
                 metadata.create_all(connection)
 
     def add(self, new: Verdict | Iterable[Verdict]) -> None:
-        """Stores one verdict or several: all of them, or, where it raises, none.
+        """Stores one verdict or several, all of them or none.
 
         Raises:
             ValueError: an attribute that the model does not have.
             FeedbackError: the database is locked, full, read-only or not reachable.
         """
         new = [new] if isinstance(new, Verdict) else list(new)
-        self._check(new)
+        for attribute in {verdict.attribute for verdict in new}:
+            self._check_attribute(attribute)
         with self._errors("did not take this verdict"), self._writing() as connection:
             for start in range(0, len(new), _AT_ONCE):
                 rows = [asdict(verdict) for verdict in new[start:start + _AT_ONCE]]
@@ -68,7 +67,7 @@ class FeedbackStore:
                 connection.execute(insert.on_conflict_do_nothing(index_elements=["key"]), rows)
 
     def verdicts(self, product: str | None = None) -> list[Verdict]:
-        """All that was ever said, or all about one product, in the order in which it was stored."""
+        """All verdicts, or all on one product, in the order in which they were stored."""
         query = select(*_READ).order_by(verdicts.c.number)
         if product is not None:
             query = query.where(verdicts.c.product == product)
@@ -76,8 +75,8 @@ class FeedbackStore:
             return [Verdict(**row) for row in connection.execute(query).mappings()]
 
     def verdicts_after(self, number: int) -> tuple[list[Verdict], int]:
-        """What was stored after the verdict of this number (0: everything), in that order, and the number to ask with
-        next time."""
+        """The verdicts stored after the one of this number (0: all), in that order, and the number for the next call.
+        """
         query = select(verdicts.c.number, *_READ).where(verdicts.c.number > number).order_by(verdicts.c.number)
         with self._errors("could not be read"), self.engine.connect() as connection:
             rows = [dict(row) for row in connection.execute(query).mappings()]
@@ -86,7 +85,7 @@ class FeedbackStore:
 
     def rule(self, attribute: str, tag: str, ruling: str, reviewer: str) -> None:
         """Stores that a proposed tag is approved or declined ("approve", "decline"). The latest ruling counts. A
-        tag whose attribute is undecided is approved for the attribute that it shall belong to.
+        tag whose attribute is undecided is approved for one of the model's attributes.
 
         Raises ValueError for another ruling or an unknown attribute, and FeedbackError as `add` does.
         """
@@ -114,10 +113,6 @@ class FeedbackStore:
     def __exit__(self, *error) -> None:
         self.close()
 
-    def _check(self, new: list[Verdict]) -> None:
-        for attribute in {verdict.attribute for verdict in new}:
-            self._check_attribute(attribute)
-
     def _check_attribute(self, attribute: str) -> None:
         known = [entry["name"] for entry in self.attributes or ()]
         if self.attributes is not None and attribute not in (*known, UNDECIDED):
@@ -127,7 +122,7 @@ class FeedbackStore:
     def _writing(self) -> Iterator:
         with self.engine.execution_options(writes=True).begin() as connection:
             if self.engine.dialect.name == "postgresql":
-                # Numbers are handed out before commits: one writer at a time keeps them in the order of these.
+                # One writer at a time, so that numbers rise in the order of the commits: `verdicts_after` needs that.
                 connection.execute(text("SELECT pg_advisory_xact_lock(4207849)"))
             yield connection
 
@@ -172,14 +167,14 @@ def _prepare_sqlite(connection, record) -> None:
 
 
 def _begin_sqlite(connection) -> None:
-    # A writer asks for its turn before it reads: one that turned from reader to writer could not wait for it.
+    # A writer takes the lock before it reads: SQLite refuses at once to turn a read transaction into a write one.
     connection.exec_driver_sql("BEGIN IMMEDIATE" if connection.get_execution_options().get("writes") else "BEGIN")
 
 
 def _remedy(message: str) -> str:
     lowered = message.lower()
     if "locked" in lowered or "busy" in lowered:
-        return "another program has held it locked all the time. Close that program, or try again."
+        return "another program keeps it locked. Close that program, or try again."
     if "full" in lowered or "no space" in lowered:
         return "the disk is full. Make room, and try again."
     if "readonly" in lowered or "unable to open" in lowered:

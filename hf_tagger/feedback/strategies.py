@@ -1,11 +1,12 @@
 """Active learning: which products a reviewer should look at next.
 
-Each strategy gives every product a number, the higher the sooner; `queue` orders them. Surveyed by Settles (2009).
+Each strategy gives every product a number; those with high numbers come first (`queue`). A survey: Settles (2009).
 """
 
 from collections.abc import Mapping, Sequence
 
 import numpy as np
+from scipy.special import entr
 
 from hf_tagger.catalog.strict import did_you_mean
 from hf_tagger.model.decisions import attribute_slices
@@ -14,8 +15,9 @@ _TINY = 1e-12
 
 
 def margin(attributes: Sequence[dict], scores: np.ndarray) -> np.ndarray:
-    """How little the best choice leads [N], mean over attributes. Of a `single` attribute: 1 - (best - second best,
-    "none" included). Of a `multi` one: how close its most doubtful tag is to even odds.
+    """1 - the lead of the best choice [N], mean over attributes. Of a `single` attribute, the lead is that of the best
+    score over the second best, "none" included; of a `multi` one, twice the distance of a tag's score from 0.5, for the
+    tag where it is smallest.
 
     Args:
         scores: float [N, T], probabilities.
@@ -31,41 +33,38 @@ def margin(attributes: Sequence[dict], scores: np.ndarray) -> np.ndarray:
 
 
 def entropy(attributes: Sequence[dict], scores: np.ndarray) -> np.ndarray:
-    """How much is undecided [N], in nats, summed over attributes; of a `multi` one over its tags."""
+    """Entropy in nats [N], summed over attributes, and over the tags of a `multi` one."""
     total = np.zeros(len(scores))
     for entry, part in _parts(attributes, scores):
         if entry["kind"] == "single":
-            total += _entropy(_with_none(part)).sum(1)
+            total += entr(_with_none(part)).sum(1)
         else:
-            total += (_entropy(part) + _entropy(1 - part)).sum(1)
+            total += (entr(part) + entr(1 - part)).sum(1)
     return total
 
 
 def label_cost(attributes: Sequence[dict], scores: np.ndarray, chosen: np.ndarray) -> np.ndarray:
-    """Expected number of tags that a reviewer must correct [N]: of those given the chance that each is wrong, of those
-    not given the chance that each is right."""
+    """Expected number of corrections [N]: the summed probability that a chosen tag is wrong or another one is right."""
     return np.where(chosen, 1 - scores, scores).sum(1)
 
 
 def critic_disagreement(own: np.ndarray, other: np.ndarray) -> np.ndarray:
-    """In how many tags two judges of the same products differ [N]: the model's own choice and what the critic of tag
-    sets keeps of it, say. Both bool [N, T]."""
+    """How many tags differ [N] between the model's own choice and that of the critic of tag sets, bool [N, T] each."""
     return (own != other).sum(1).astype(float)
 
 
 def rare_tags(attributes: Sequence[dict], scores: np.ndarray) -> np.ndarray:
-    """How likely a product has tags that few products of the training split have [N]: sum of scores, each divided by
-    the tag's count + 1."""
+    """Sum of scores, each divided by the tag's number of training products + 1 [N]."""
     counts = np.concatenate([np.array(entry.get("counts") or [0] * len(entry["tags"]), float) for entry in attributes])
     return (scores / (counts + 1)).sum(1)
 
 
 def k_center(vectors: np.ndarray, labelled: np.ndarray, count: int) -> np.ndarray:
-    """Rows [count] that leave no product far from a labelled one: greedily the farthest (Sener & Savarese 2018,
-    arXiv 1708.00489).
+    """Rows [count], each the farthest from all labelled and chosen ones by cosine distance: greedy k-center (Sener &
+    Savarese 2018, arXiv 1708.00489).
 
     Args:
-        vectors: float [N, D], pooled; labelled: bool [N]. With none labelled the first row is the one nearest the mean.
+        vectors: float [N, D], pooled; labelled: bool [N]. If none is labelled, the row nearest the mean comes first.
     """
     if not 0 <= count <= (~labelled).sum():
         raise ValueError(f"{count} products asked for, and {(~labelled).sum()} are not labelled")
@@ -86,7 +85,7 @@ def k_center(vectors: np.ndarray, labelled: np.ndarray, count: int) -> np.ndarra
 
 
 def mix(values: Mapping[str, np.ndarray], weights: Mapping[str, float]) -> np.ndarray:
-    """Weighted sum of the ranks that strategies give [N], each between 0 and 1: their scales do not compare.
+    """Weighted sum of the strategies' ranks [N], each between 0 and 1, because their values have different scales.
 
     Raises ValueError for a weight of a strategy that is not there.
     """
@@ -100,7 +99,7 @@ def mix(values: Mapping[str, np.ndarray], weights: Mapping[str, float]) -> np.nd
 
 
 def queue(values: np.ndarray, labelled: np.ndarray, count: int) -> np.ndarray:
-    """The rows [at most count] not labelled yet with the highest values, those first."""
+    """At most `count` rows that are not labelled, those with the highest values first."""
     order = np.argsort(-values, kind="stable")
     return order[~labelled[order]][:count]
 
@@ -111,7 +110,3 @@ def _parts(attributes: Sequence[dict], scores: np.ndarray):
 
 def _with_none(part: np.ndarray) -> np.ndarray:
     return np.concatenate([part, np.clip(1 - part.sum(1, keepdims=True), 0, 1)], axis=1)
-
-
-def _entropy(probability: np.ndarray) -> np.ndarray:
-    return -probability * np.log(np.clip(probability, _TINY, 1))

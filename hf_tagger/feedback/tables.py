@@ -1,4 +1,4 @@
-"""The tables of the feedback store. Rows are only ever added: the database itself refuses to change or delete one."""
+"""The tables of the feedback store. Triggers in the database refuse to change or delete a row."""
 
 from datetime import UTC, datetime
 
@@ -24,7 +24,7 @@ RULINGS = ("approve", "decline")
 
 
 class UtcTime(TypeDecorator):
-    """Times with a zone, kept as UTC: SQLite would forget the zone."""
+    """Times with a zone, stored as UTC because SQLite drops the zone."""
 
     impl = DateTime(timezone=True)
     cache_ok = True
@@ -37,7 +37,7 @@ class UtcTime(TypeDecorator):
 
 
 def _number() -> Column:
-    # SQLite numbers rows by itself only where the key is called INTEGER.
+    # SQLite numbers rows by itself only if the key's type is INTEGER.
     return Column("number", BigInteger().with_variant(Integer, "sqlite"), primary_key=True, autoincrement=True)
 
 

@@ -1,4 +1,4 @@
-"""A verdict: what one reviewer said of one tag of one product, and which version of both it was said of."""
+"""A verdict: one reviewer's decision on one tag of one product."""
 
 import uuid
 from dataclasses import dataclass, field
@@ -17,16 +17,16 @@ class Verdict:
     """
     Args:
         product: the product's id in the catalogue.
-        fingerprint: `fingerprint` of what the reviewer was shown.
-        attribute, tag: the tag may be one that the model does not know: it is then a proposed tag. The attribute is
-            `UNDECIDED` where the reviewer could not say which of several it belongs to.
-        decision: "accept" or "reject" a predicted tag, "add" one that was not predicted, "unsure", or "withdraw" what
-            the same reviewer said of it before.
-        reviewer: who.
+        fingerprint: `fingerprint` of the product as the reviewer was shown it.
+        attribute, tag: a tag that the model does not know is a proposed one. The attribute is `UNDECIDED` if the
+            reviewer named none.
+        decision: "accept" or "reject" a predicted tag, "add" one that was not predicted, "unsure", or "withdraw" the
+            same reviewer's earlier verdict on it.
+        reviewer: the reviewer's name.
         model_version: of the model whose tags were shown.
-        score: that was shown, None where none was.
-        at: when, with a time zone.
-        key: of the verdict; one that is stored twice counts once, so that a store may safely be told again.
+        score: the score that was shown, if any.
+        at: the time, with a zone.
+        key: verdicts of one key count once, so that adding one again is safe.
     """
 
     product: str
@@ -54,10 +54,10 @@ class Verdict:
 
     @property
     def item(self) -> tuple[str, str, str]:
-        """What it is about."""
+        """(product, attribute, tag)."""
         return self.product, self.attribute, self.tag
 
 
 def fingerprint(record: Record) -> str:
-    """16 hexadecimal digits of a product's text and photos: others once any of these changes."""
+    """A hash of a product's text and photos, 16 hexadecimal digits."""
     return f"{content_digest(record):016x}"

@@ -1,4 +1,4 @@
-"""Versions of a model: every one that was ever accepted, where it came from, and which is in use."""
+"""Versions of a model: each with its origin, and which one is in use."""
 
 import json
 import os
@@ -34,8 +34,8 @@ class Lineage:
 
 
 class Versions:
-    """A folder of model folders called 1, 2, 3 ..., and the link `current` to the one in use, which is what
-    `pipeline(model=...)` is pointed to. Versions are never changed or deleted; going back moves the link."""
+    """A folder of model folders called 1, 2, 3 …, and a link `current` to the one in use, for `pipeline(model=…)`.
+    Versions are never changed or deleted; a rollback moves the link."""
 
     def __init__(self, folder: str | Path):
         self.folder = Path(folder)
@@ -55,9 +55,9 @@ class Versions:
         return sorted(found, key=lambda lineage: lineage.version)
 
     def start(self, model: str | Path) -> None:
-        """Takes a copy of a model folder as version 1, unless there is a version already.
+        """Copies a model folder as version 1, unless there is a version already.
 
-        Raises ConfigError where it is no model folder.
+        Raises ConfigError if it is no model folder.
         """
         if self.list():
             return
@@ -68,14 +68,14 @@ class Versions:
         self.add(pending, made_by=f"copy of {Path(model).name}")
 
     def pending(self) -> Path:
-        """Where a model that may become the next version is made; what an earlier attempt left there is gone."""
+        """An empty place for the folder of a candidate for the next version; an earlier attempt is deleted."""
         self.folder.mkdir(parents=True, exist_ok=True)
         pending = self.folder / "pending"
         shutil.rmtree(pending, ignore_errors=True)
         return pending
 
     def add(self, model: Path, made_by: str, **about: Any) -> Lineage:
-        """Moves a finished model folder in as the next version, and puts it to use."""
+        """Moves a finished model folder here as the next version, and makes it the current one."""
         version = max((lineage.version for lineage in self.list()), default=0) + 1
         lineage = Lineage(version, self.current, made_by, **about)
         text = json.dumps(asdict(lineage), indent=1, ensure_ascii=False)
@@ -85,9 +85,9 @@ class Versions:
         return lineage
 
     def use(self, version: int) -> None:
-        """Makes a version the one in use, at once: nobody ever finds none.
+        """Makes a version the current one, atomically: the link always leads to some version.
 
-        Raises ConfigError where there is no such version.
+        Raises ConfigError if there is no such version.
         """
         known = [lineage.version for lineage in self.list()]
         if version not in known:

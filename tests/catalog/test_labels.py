@@ -79,7 +79,7 @@ def test_a_row_that_does_not_fit_is_named(shop, rows, message):
 
 def test_a_file_that_does_not_fit_is_named(tmp_path):
     schema = build(CatalogSchema, SCHEMA)
-    with pytest.raises(ConfigError, match="there is no file of labels"):
+    with pytest.raises(ConfigError, match="there is no file"):
         Labels(tmp_path / "none.csv", schema)
     (tmp_path / "labels.txt").write_text("")
     with pytest.raises(ConfigError, match="labels come as .parquet, .csv, .jsonl"):

@@ -34,7 +34,7 @@ def test_a_log_is_read_in_the_order_of_time_and_strangers_are_counted(tmp_path):
 
 def test_a_log_that_does_not_fit_is_an_error(tmp_path):
     path = tmp_path / "log.parquet"
-    with pytest.raises(ConfigError, match="cannot be read"):
+    with pytest.raises(ConfigError, match="there is no file"):
         read_interactions(path, [])
     pq.write_table(pa.table({"user": ["x"], "item": ["A"], "time": [1.0]}), path)
     with pytest.raises(ConfigError, match="no column 'product'"):

@@ -3,11 +3,12 @@ import math
 import pyarrow.parquet as pq
 import pytest
 
+from hf_tagger.catalog.strict import ConfigError
 from hf_tagger.feedback.agreement import agreement
 from hf_tagger.feedback.exchange import export_verdicts, import_verdicts
 from hf_tagger.feedback.proposals import approved, proposals
 from hf_tagger.feedback.review_state import decided, settle
-from hf_tagger.feedback.store import FeedbackError, FeedbackStore
+from hf_tagger.feedback.store import FeedbackStore
 from hf_tagger.feedback.verdicts import UNDECIDED
 from tests.tiny_tagger import ATTRIBUTES
 
@@ -108,12 +109,12 @@ def test_a_file_that_does_not_fit_says_where(store, say, tmp_path):
     table = pq.read_table(path)
     pq.write_table(table.set_column(4, "decision", [["accept", "maybe"]]), path)
     with FeedbackStore(tmp_path / "other.db") as other:
-        with pytest.raises(FeedbackError, match="row 2: 'maybe' is not a decision"):
+        with pytest.raises(ConfigError, match="row 2: 'maybe' is not a decision"):
             import_verdicts(other, path)
         assert other.verdicts() == []
         pq.write_table(table.drop_columns("tag"), path)
-        with pytest.raises(FeedbackError, match="no column 'tag'"):
+        with pytest.raises(ConfigError, match="no column 'tag'"):
             import_verdicts(other, path)
         path.write_text("text")
-        with pytest.raises(FeedbackError, match="cannot be read as parquet"):
+        with pytest.raises(ConfigError, match="cannot be read"):
             import_verdicts(other, path)
