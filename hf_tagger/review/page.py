@@ -1,4 +1,4 @@
-"""The review page: a Gradio app of four tabs. Everything that it needs comes from this machine."""
+"""The review page: a Gradio app of four tabs that loads nothing from other machines."""
 
 from functools import partial
 from pathlib import Path
@@ -41,11 +41,11 @@ ACTIONS = """
 def build_page(desk: ReviewDesk, reviewer: str = "", speech: str | None = None) -> gr.Blocks:
     """
     Args:
-        reviewer: who reviews, unless somebody types another name or has logged in.
+        reviewer: name of the reviewer, unless another one is typed or has logged in.
         speech: checkpoint of a speech recogniser, for the microphone of the try-it tab.
     """
     with gr.Blocks(title=TITLE, analytics_enabled=False, delete_cache=(3600, 3600)) as app:
-        # A session of a page that was loaded again is a new one: the browser remembers who and where it was.
+        # Reloading a page starts a new session: the browser remembers the reviewer and the product.
         memory = gr.BrowserState({"reviewer": reviewer, "product": None}, storage_key="hf_tagger-review",
                                  secret="hf_tagger")
         session = gr.State(Session())
@@ -90,15 +90,15 @@ def build_page(desk: ReviewDesk, reviewer: str = "", speech: str | None = None) 
             return *shown(opened, before), gr.Timer(active=not finished), new
 
         def act(opened: Session, event: gr.EventData):
-            before, told = opened.row, event._data
-            if told["do"] == "judge":
-                desk.judge(opened, told["product"], told["attribute"], told["tag"], told["decision"])
-            elif told["do"] == "add":
-                desk.add(opened, told["product"], told["tag"], told["attribute"])
-            elif told["do"] == "accept_rest":
-                desk.accept_rest(opened, told["product"])
+            before, data = opened.row, event._data
+            if data["do"] == "judge":
+                desk.judge(opened, data["product"], data["attribute"], data["tag"], data["decision"])
+            elif data["do"] == "add":
+                desk.add(opened, data["product"], data["tag"], data["attribute"])
+            elif data["do"] == "accept_rest":
+                desk.accept_rest(opened, data["product"])
             else:
-                {"next": desk.next, "back": desk.back, "undo": desk.undo}[told["do"]](opened)
+                {"next": desk.next, "back": desk.back, "undo": desk.undo}[data["do"]](opened)
             return shown(opened, before)
 
         def choose(opened: Session, name: str, *chosen: str):
@@ -118,7 +118,7 @@ def build_page(desk: ReviewDesk, reviewer: str = "", speech: str | None = None) 
                 return proposals_view(desk, str(error))
             return proposals_view(desk)
 
-        # "multiple" and one at a time: keys that are pressed faster than the disk writes are all heard, in order.
+        # "multiple" and one at a time: keys pressed faster than the disk writes are all handled, in order.
         in_turn = quick | {"concurrency_limit": 1, "concurrency_id": "judging"}
         judging = in_turn | {"trigger_mode": "multiple"}
         app.load(start, [memory], [*views, name], **quick)
@@ -134,10 +134,11 @@ def build_page(desk: ReviewDesk, reviewer: str = "", speech: str | None = None) 
 
 def launch(app: gr.Blocks, host: str | None = "127.0.0.1", port: int | None = None, block: bool = True,
            quiet: bool = False) -> str:
-    """Serves the page; returns its address, if it does not `block` until it is stopped.
+    """Serves the page until it is stopped, or returns its address at once if not `block`.
 
     Args:
-        host: whom it listens to; None: as the environment says (a Space's does). port: None: the first free from 7860.
+        host: address to listen on; None: that of the environment (in a Space).
+        port: None: the first free one from 7860.
     """
     theme = gr.themes.Base(font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"])
     app.launch(server_name=host, server_port=port, share=False, theme=theme, css_paths=HERE / "page.css",
@@ -168,7 +169,7 @@ def _html(name: str, value: str | None = None, **options) -> gr.HTML:
 
 
 def _shown(desk: ReviewDesk, session: Session, before: int | None) -> list:
-    """The views; the product itself only where it is another one than `before`: its photos are the most to send."""
+    """The views; the product only if it is not that of the row `before`, because its photos are most of the page."""
     product = desk.product(session)
     same = session.row == before and product is not None
     return [bar_view(desk, session), gr.skip() if same else product_view(desk, session), card_view(desk, session),

@@ -1,4 +1,4 @@
-"""A catalogue's products and what the model says of them, read and predicted in the background."""
+"""A catalogue's products with the model's predictions, read and predicted in the background."""
 
 import atexit
 import json
@@ -28,7 +28,7 @@ AT_ONCE = 16
 
 @dataclass(frozen=True)
 class Product:
-    """A record, and its row among those that are reviewed. `given`: the catalogue's own tags."""
+    """A record and its row among the products to review. `given`: the catalogue's own tags."""
 
     row: int
     id: str
@@ -39,14 +39,20 @@ class Product:
 
     @property
     def fingerprint(self) -> str:
-        """Of what there is to be seen now: photos are read for it."""
+        """Of its text and photos as they are now; photos are read for it."""
         return fingerprint({"text": self.text, "images": self.images})
 
 
 @dataclass(frozen=True)
 class Prediction:
-    """Of one product: scores float32 [T], the tags chosen bool [T], what the critic of tag sets would choose bool [T]
-    (None: no critic), the pooled vector float32 [D] (None: not known), and why it could not be tagged."""
+    """Of one product.
+
+    Args:
+        scores: float32 [T]; chosen: the predicted tags, bool [T].
+        critic: the tags that the critic of tag sets keeps, bool [T]; None: no critic.
+        pooled: the pooled vector, float32 [D]; None: not known.
+        error: why it could not be tagged.
+    """
 
     scores: np.ndarray
     chosen: np.ndarray
@@ -56,13 +62,13 @@ class Prediction:
 
 
 class CatalogPredictions:
-    """`products`, in catalogue order, with their predictions. Both grow while a thread of its own reads and predicts.
+    """`products`, in catalogue order, and their predictions. Both grow while a background thread reads and predicts.
 
     Args:
-        tagger: predicts; `lock` is held while it does.
+        tagger: used under `lock`.
         records: gives the catalogue's records, from the first.
-        known: {product id: Prediction} that need not be made again.
-        most: products that are taken, the first ones.
+        known: {product id: Prediction} of products that need no prediction.
+        most: number of products, the first ones.
     """
 
     def __init__(self, tagger: ProductTaggingPipeline, records: Callable[[], Iterable[Record | Refusal]],
@@ -92,7 +98,7 @@ class CatalogPredictions:
 
     def start(self) -> None:
         self._thread.start()
-        atexit.register(self.stop)  # a thread that is still at work when Python ends would bring it down
+        atexit.register(self.stop)  # a thread that is inside torch when Python ends makes it crash
 
     def stop(self) -> None:
         self._stop.set()
@@ -103,7 +109,7 @@ class CatalogPredictions:
         return [row for row, found in enumerate(self._predictions) if found is not None and found.error is None]
 
     def of(self, row: int) -> Prediction:
-        """Of one product, made now if it has to be."""
+        """Of one product; predicted now if it has not been yet."""
         if self._predictions[row] is None:
             self._predict([row])
         return self._predictions[row]
@@ -119,14 +125,14 @@ class CatalogPredictions:
                     self._predict(rows)
                     rows = []
             self._predict(rows)
-        except Exception as error:  # the reviewers are told; what was read before can still be reviewed
+        except Exception as error:  # shown on the page; what was read before can still be reviewed
             logging.getLogger(__name__).exception("reading the catalogue failed")
             self.error = f"{type(error).__name__}: {error}"
         finally:
             self.finished = True
 
     def _take(self, record: Record) -> int:
-        if record["id"] in self.row_of:  # verdicts are kept by the id: a second product of that id would mix them up
+        if record["id"] in self.row_of:  # verdicts refer to the id, so only its first product is kept
             return self.row_of[record["id"]]
         row = len(self.products)
         images = [self._kept(image, f"{row}-{number}") for number, image in enumerate(record["images"])]
@@ -136,7 +142,7 @@ class CatalogPredictions:
         return row
 
     def _kept(self, image: Any, name: str) -> Any:
-        """Photos that came as bytes lie in a folder: those of a whole catalogue would fill the memory."""
+        """Photos that came as bytes are kept in files: those of a whole catalogue would fill the memory."""
         data = image.get("bytes") if isinstance(image, dict) else image
         if not isinstance(data, bytes):
             return image
@@ -155,7 +161,7 @@ class CatalogPredictions:
 
 @torch.inference_mode()
 def predict(tagger: ProductTaggingPipeline, products: Sequence[Product], allow_urls: bool = False) -> list[Prediction]:
-    """As the pipeline tags them: where a photo cannot be read, by the text alone."""
+    """As the pipeline tags them; a product whose photo cannot be read is tagged by its text alone."""
     tags = tagger.model.config.num_tags
     nothing = np.zeros(tags, np.float32), np.zeros(tags, bool)
     prepared = [_prepare(tagger, product, allow_urls) for product in products]

@@ -1,6 +1,6 @@
-"""Which product a reviewer is asked about next: strategies of `feedback.strategies`, behind filters."""
+"""Which product a reviewer sees next: the strategies of `feedback.strategies`, after filters."""
 
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -22,11 +22,12 @@ SHOW = ("open", "new", "second", "mine", "disputed", "stale")
 class Filters:
     """
     Args:
-        attribute: the only one that is asked about; None: all.
+        attribute: the one to review; None: all.
         language: of the products; None: any.
-        confidence: "any", "low", "middle" or "high" score of the most doubtful predicted tag, see `CONFIDENCE`.
-        show: "open": products that this reviewer has not judged; "new": nobody has; "second": others have, this
-            reviewer has not; "mine": this reviewer has; "disputed": reviewers differ; "stale": changed since judged.
+        confidence: "any", "low", "middle" or "high" lowest score of a predicted tag, see `CONFIDENCE`.
+        show: products that this reviewer has not judged ("open"), nobody has judged ("new"), others but not this
+            reviewer have judged ("second"), this reviewer has judged ("mine"), on which reviewers differ ("disputed"),
+            or that have changed since they were judged ("stale").
         strategy: of `ReviewQueue.strategies`.
     """
 
@@ -38,7 +39,7 @@ class Filters:
 
 
 class ReviewQueue:
-    """Products in the order of a strategy. What is predicted later joins in later."""
+    """Products in the order of a strategy, as far as they have been predicted."""
 
     def __init__(self, predictions: CatalogPredictions, log: VerdictLog, has_vectors: bool, has_critic: bool):
         self.predictions, self.log = predictions, log
@@ -50,13 +51,13 @@ class ReviewQueue:
 
     def next(self, reviewer: str, filters: Filters, skip: Collection[int] = ()) -> int | None:
         """The row of the first product in order that passes the filters and is none of `skip`."""
-        passes = self._filter(reviewer, filters)
-        return next((row for row in self.order(filters) if row not in skip and passes(row)), None)
+        return next((row for row in self.order(filters) if row not in skip and self._passes(row, reviewer, filters)),
+                    None)
 
     def progress(self, reviewer: str, filters: Filters) -> tuple[int, int]:
-        """Of the products in this language and of this confidence, how many the reviewer has judged, and all."""
+        """How many products of this language and confidence the reviewer has judged, and how many there are."""
         rows = [row for row in self.predictions.ready() if self._matches(row, filters)]
-        return sum(reviewer in self._judged(row, filters)[0] for row in rows), len(rows)
+        return sum(reviewer in _reviewers(self._verdicts(row, filters)[0]) for row in rows), len(rows)
 
     def order(self, filters: Filters) -> list[int]:
         key = filters.strategy, filters.attribute
@@ -86,12 +87,12 @@ class ReviewQueue:
 
     def _spread(self, rows: list[int], found: list[Prediction], filters: Filters) -> list[int]:
         vectors = np.stack([one.pooled for one in found])
-        judged = np.array([bool(self._judged(row, filters)[0]) for row in rows])
+        judged = np.array([bool(self._verdicts(row, filters)[0]) for row in rows])
         ahead = strategies.k_center(vectors, judged, min(AHEAD, int((~judged).sum()))).tolist()
         return ahead + [place for place in range(len(rows)) if place not in set(ahead)]
 
     def _scope(self, attribute: str | None) -> tuple[list[dict], slice]:
-        """The attributes that are asked about, and where their tags stand."""
+        """The attributes to review, and the columns of their tags."""
         if attribute is None:
             return self.attributes, slice(None)
         where = {entry["name"]: part for entry, part in
@@ -99,7 +100,7 @@ class ReviewQueue:
         return [entry for entry in self.attributes if entry["name"] == attribute], where[attribute]
 
     def confidence(self, row: int, attribute: str | None) -> float:
-        """The score of the most doubtful predicted tag; where none is predicted, how surely none applies."""
+        """The lowest score of a predicted tag; without any, 1 - the highest score."""
         found, (_, where) = self.predictions.of(row), self._scope(attribute)
         scores, chosen = found.scores[where], found.chosen[where]
         return float(scores[chosen].min() if chosen.any() else 1 - scores.max())
@@ -110,41 +111,36 @@ class ReviewQueue:
         least, most = CONFIDENCE[filters.confidence]
         return filters.confidence == "any" or least <= self.confidence(row, filters.attribute) < most
 
-    def _filter(self, reviewer: str, filters: Filters) -> Callable[[int], bool]:
-        def passes(row: int) -> bool:
-            if not self._matches(row, filters):
-                return False
-            fresh, stale = self._judged(row, filters)
-            if filters.show == "disputed":
-                return self._disputed(row, filters)
-            return {"open": reviewer not in fresh, "new": not fresh, "mine": reviewer in fresh | stale,
-                    "second": bool(fresh) and reviewer not in fresh, "stale": bool(stale)}[filters.show]
+    def _passes(self, row: int, reviewer: str, filters: Filters) -> bool:
+        if not self._matches(row, filters):
+            return False
+        fresh, stale = self._verdicts(row, filters)
+        if filters.show == "disputed":
+            return bool(settle(fresh).disputed)
+        judged = _reviewers(fresh)
+        return {"open": reviewer not in judged, "new": not judged, "mine": reviewer in judged | _reviewers(stale),
+                "second": bool(judged) and reviewer not in judged, "stale": bool(stale)}[filters.show]
 
-        return passes
-
-    def _judged(self, row: int, filters: Filters) -> tuple[set[str], set[str]]:
-        """Reviewers whose words on a product stand, and those whose words are about what it was before."""
-        product = self.predictions.products[row]
-        fresh, stale = set(), set()
-        for (attribute, _), by_reviewer in self.log.standing(product.id).items():
+    def _verdicts(self, row: int, filters: Filters) -> tuple[list[Verdict], list[Verdict]]:
+        """The verdicts on a product, and the stale ones, on what it was before it changed."""
+        fresh, stale = [], []
+        for (attribute, _), by_reviewer in self.log.standing(self.predictions.products[row].id).items():
             if filters.attribute in (None, attribute):
-                for reviewer, verdict in by_reviewer.items():
-                    (fresh if self.is_fresh(row, verdict) else stale).add(reviewer)
+                for verdict in by_reviewer.values():
+                    (fresh if self.is_fresh(row, verdict) else stale).append(verdict)
         return fresh, stale
 
-    def _disputed(self, row: int, filters: Filters) -> bool:
-        said = [verdict for (attribute, _), by_reviewer in self.log.standing(self.predictions.products[row].id).items()
-                if filters.attribute in (None, attribute)
-                for verdict in by_reviewer.values() if self.is_fresh(row, verdict)]
-        return bool(settle(said).disputed)
-
     def is_fresh(self, row: int, verdict: Verdict) -> bool:
-        """Whether the product is still what the reviewer was shown, as far as was last looked: see `look`."""
+        """Whether the product was unchanged since the verdict when `look` last read it."""
         if row not in self._fingerprints:
             self.look(row)
         return verdict.fingerprint == self._fingerprints[row]
 
     def look(self, row: int) -> str:
-        """The product's fingerprint as it is now."""
+        """Reads the product's fingerprint as it is now."""
         self._fingerprints[row] = self.predictions.products[row].fingerprint
         return self._fingerprints[row]
+
+
+def _reviewers(verdicts: list[Verdict]) -> set[str]:
+    return {verdict.reviewer for verdict in verdicts}

@@ -1,4 +1,4 @@
-"""Why a product is worth a reviewer's time, in words: what the model wavers between, and what it has rarely seen."""
+"""Why a product should be reviewed, in words: close scores, rare tags, a critic that disagrees."""
 
 from collections.abc import Sequence
 
@@ -12,21 +12,21 @@ NONE = "none"
 
 
 def reasons(attributes: Sequence[dict], prediction: Prediction) -> dict[str, list[str]]:
-    """{attribute: reasons}, for the attributes in which the model is in doubt."""
+    """{attribute: reasons}, for the attributes with any."""
     found = {}
     for entry, where in zip(attributes, attribute_slices(attributes), strict=True):
         scores, chosen = prediction.scores[where], prediction.chosen[where]
-        told = _between(entry, scores) if entry["kind"] == "single" else _at_threshold(entry, scores)
-        told += _rare(entry, chosen)
+        why = _between(entry, scores) if entry["kind"] == "single" else _at_threshold(entry, scores)
+        why += _rare(entry, chosen)
         if prediction.critic is not None and (differs := prediction.critic[where] != chosen).any():
-            told.append(f"the critic of tag sets differs on {_names(entry, differs)}")
-        if told:
-            found[entry["name"]] = told
+            why.append(f"the critic of tag sets differs on {_names(entry, differs)}")
+        if why:
+            found[entry["name"]] = why
     return found
 
 
 def _between(entry: dict, scores: np.ndarray) -> list[str]:
-    """Of the tags of a `single` attribute, and of none of them."""
+    """Of a `single` attribute's tags and "none"."""
     scores = np.append(scores, max(0.0, 1.0 - float(scores.sum())))
     best, second = np.argsort(-scores, kind="stable")[:2]
     names = [*entry["tags"], NONE]

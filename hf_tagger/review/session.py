@@ -1,13 +1,14 @@
-"""What one reviewer does: looks at products one after the other, judges tags, adds some, takes the last word back."""
+"""A reviewer's actions: look at products one after the other, judge and add tags, undo."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import wraps
 
 from hf_tagger import UserError
 from hf_tagger.catalog.cleaning import clean_tag
 from hf_tagger.feedback.log import VerdictLog
-from hf_tagger.feedback.store import FeedbackError, FeedbackStore
+from hf_tagger.feedback.store import FeedbackStore
 from hf_tagger.feedback.verdicts import UNDECIDED, Verdict
 from hf_tagger.model.decisions import fold
 from hf_tagger.review.predictions import CatalogPredictions, Product
@@ -17,7 +18,7 @@ MAX_TAG = 200
 
 
 class ReviewError(UserError):
-    """What a reviewer asked for cannot be done; the message is for the reviewer."""
+    """An action that is not possible; the message is for the reviewer."""
 
 
 @dataclass
@@ -25,11 +26,11 @@ class Session:
     """Of one browser tab.
 
     Args:
-        trail, place: rows of the products shown so far, and where among them this reviewer is.
-        shown: the fingerprint of the product in view when it was shown.
-        step: counts what was asked for.
-        languages: that there are to choose from.
-        notice, trouble: what there is to tell, good and bad.
+        trail, place: rows of the products shown so far, and the position of the one in view among them.
+        shown: fingerprint of the product in view, as it was shown.
+        step: number of actions so far.
+        languages: choices of the language filter.
+        notice, trouble: messages about the last action, good and bad.
     """
 
     reviewer: str = ""
@@ -47,9 +48,24 @@ class Session:
         return self.trail[self.place] if self.trail else None
 
 
+def _action(method: Callable) -> Callable:
+    """What a reviewer does: new verdicts are read first, and an error becomes the session's `trouble`."""
+    @wraps(method)
+    def act(self, session: Session, *arguments, **options) -> None:
+        session.notice = session.trouble = ""
+        session.step += 1
+        try:
+            self.log.follow()
+            method(self, session, *arguments, **options)
+        except (ValueError, UserError) as error:
+            session.trouble = str(error)
+
+    return act
+
+
 class ReviewDesk:
-    """What every session shares: predictions, store and queue. Each method does what a reviewer asks for and leaves in
-    the session what there is to say of it; nothing is shown as stored that was not."""
+    """Predictions, store and queue, shared by all sessions. Each action leaves its message in the session; nothing is
+    shown as stored that was not."""
 
     def __init__(self, predictions: CatalogPredictions, store: FeedbackStore, queue: ReviewQueue, log: VerdictLog,
                  model_version: str):
@@ -66,102 +82,96 @@ class ReviewDesk:
     def product(self, session: Session) -> Product | None:
         return None if session.row is None else self.predictions.products[session.row]
 
+    @_action
     def open(self, session: Session, product: str | None = None) -> None:
         """Starts with a product of this id, if there is one, else with the next of the queue."""
         session.trail, session.place = [], -1
-        self._do(session, lambda: self._show(session, self.predictions.row_of[product])
-                 if product in self.predictions.row_of else self._forward(session))
-
-    def next(self, session: Session) -> None:
-        self._do(session, lambda: self._forward(session))
-
-    def back(self, session: Session) -> None:
-        def do():
-            if session.place < 1:
-                raise ReviewError("This is the first product that you have seen.")
-            session.place -= 1
-            self._shown(session)
-
-        self._do(session, do)
-
-    def judge(self, session: Session, product: str, attribute: str, tag: str, decision: str) -> None:
-        """Accept, reject or unsure; the same word once more takes it back. `product`: that the reviewer sees."""
-        def do():
-            self._check(session, product)
-            mine = self._mine(session, attribute, tag)
-            score = self._score(session, attribute, tag)
-            predicted = self._predicted(session, attribute, tag)
-            wanted = "add" if decision == "accept" and not predicted else decision
-            if mine is not None and mine.decision == wanted and mine.fingerprint == session.shown:
-                wanted = "withdraw"
-            self._store(session, [(attribute, tag, wanted, score), *self._instead(session, attribute, tag, wanted)])
-
-        self._do(session, do)
-
-    def add(self, session: Session, product: str, tag: str, attribute: str | None = None) -> None:
-        """A tag that the product lacks. Without an attribute: the one that knows the tag. A tag that none knows is a
-        proposed one, of `UNDECIDED` if nothing else is said."""
-        def do():
-            self._check(session, product)
-            label = clean_tag(tag or "")
-            if not label or len(label) > MAX_TAG:
-                raise ReviewError(f"Type a tag of at most {MAX_TAG} letters.")
-            owners = [(name, known) for name, known in self._folded.get(fold(label), ())
-                      if attribute in (None, UNDECIDED, name)]
-            if len(owners) > 1 and attribute is None:
-                listed = ", ".join(name for name, _ in owners)
-                raise ReviewError(f"{label} is a tag of {listed}: choose one from the list.")
-            name, known = owners[0] if len(owners) == 1 else (attribute or UNDECIDED, label)
-            decision = "accept" if self._predicted(session, name, known) else "add"
-            told = [(name, known, decision, self._score(session, name, known))]
-            self._store(session, told + self._instead(session, name, known, decision))
-            if (name, known) not in self._columns and name != UNDECIDED or not owners:
-                session.notice = f"{known} is a proposed tag now: approve it under “New tags”."
-
-        self._do(session, do)
-
-    def accept_rest(self, session: Session, product: str) -> None:
-        """Accepts every predicted tag of which this reviewer has said nothing, and goes on."""
-        def do():
-            self._check(session, product)
-            told = [(attribute, tag, "accept", self._score(session, attribute, tag))
-                    for attribute, tag in self.chosen(session.row, session.filters.attribute)
-                    if not self._is_fresh(session, self._mine(session, attribute, tag))]
-            if told:
-                self._store(session, told)
+        if product in self.predictions.row_of:
+            self._show(session, self.predictions.row_of[product])
+        else:
             self._forward(session)
 
-        self._do(session, do)
+    @_action
+    def next(self, session: Session) -> None:
+        self._forward(session)
 
+    @_action
+    def back(self, session: Session) -> None:
+        if session.place < 1:
+            raise ReviewError("This is the first product that you have seen.")
+        session.place -= 1
+        self._shown(session)
+
+    @_action
+    def judge(self, session: Session, product: str, attribute: str, tag: str, decision: str) -> None:
+        """decision: accept, reject or unsure; the same one again withdraws it. product: id of the one in view."""
+        self._check(session, product)
+        mine = self._mine(session, attribute, tag)
+        score = self._score(session, attribute, tag)
+        predicted = self._predicted(session, attribute, tag)
+        wanted = "add" if decision == "accept" and not predicted else decision
+        if mine is not None and mine.decision == wanted and mine.fingerprint == session.shown:
+            wanted = "withdraw"
+        self._store(session, [(attribute, tag, wanted, score), *self._instead(session, attribute, tag, wanted)])
+
+    @_action
+    def add(self, session: Session, product: str, tag: str, attribute: str | None = None) -> None:
+        """Adds a tag that the product lacks. Without an attribute, the one that has the tag is taken. A tag that no
+        attribute has is a proposed one, its attribute `UNDECIDED` unless given."""
+        self._check(session, product)
+        label = clean_tag(tag or "")
+        if not label or len(label) > MAX_TAG:
+            raise ReviewError(f"Type a tag of at most {MAX_TAG} letters.")
+        owners = [(name, known) for name, known in self._folded.get(fold(label), ())
+                  if attribute in (None, UNDECIDED, name)]
+        if len(owners) > 1 and attribute is None:
+            listed = ", ".join(name for name, _ in owners)
+            raise ReviewError(f"{label} is a tag of {listed}: choose one from the list.")
+        name, known = owners[0] if len(owners) == 1 else (attribute or UNDECIDED, label)
+        decision = "accept" if self._predicted(session, name, known) else "add"
+        self._store(session, [(name, known, decision, self._score(session, name, known)),
+                              *self._instead(session, name, known, decision)])
+        if (name, known) not in self._columns and name != UNDECIDED or not owners:
+            session.notice = f"{known} is a proposed tag now: approve it under “New tags”."
+
+    @_action
+    def accept_rest(self, session: Session, product: str) -> None:
+        """Accepts every predicted tag that this reviewer has not judged, and goes to the next product."""
+        self._check(session, product)
+        rest = [(attribute, tag, "accept", self._score(session, attribute, tag))
+                for attribute, tag in self.chosen(session.row, session.filters.attribute)
+                if not self._is_fresh(session, self._mine(session, attribute, tag))]
+        if rest:
+            self._store(session, rest)
+        self._forward(session)
+
+    @_action
     def undo(self, session: Session) -> None:
-        """Takes back what this reviewer last said, all that was said at once; what was said of it before stands again.
-        The store only ever grows: verdicts that withdraw are added."""
-        def do():
-            standing: dict[tuple, list[tuple[int, Verdict]]] = {}
-            for number, verdict in enumerate(self.log.by(session.reviewer)):
-                if verdict.decision == "withdraw":
-                    standing.pop(verdict.item, None)
-                else:
-                    standing.setdefault(verdict.item, []).append((number, verdict))
-            if not standing:
-                raise ReviewError("There is nothing to take back.")
-            _, last = max((said[-1] for said in standing.values()), key=lambda one: one[0])
-            together = [said for said in standing.values() if said[-1][1].at == last.at]
-            now = {"at": datetime.now(UTC)}
-            new = [_again(said[-1][1], decision="withdraw", **now) for said in together]
-            new += [_again(said[-2][1], **now) for said in together if len(said) > 1]
-            self.store.add(new)
-            self.log.follow()
-            row = self.predictions.row_of.get(last.product)
-            if row is not None and row != session.row:
-                self._show(session, row)
-            session.notice = "Taken back: " + ", ".join(said[-1][1].tag for said in together) + "."
-
-        self._do(session, do)
+        """Withdraws this reviewer's last verdicts, all of the same moment; the ones before them count again. Nothing is
+        deleted: further verdicts are added."""
+        standing: dict[tuple, list[tuple[int, Verdict]]] = {}
+        for number, verdict in enumerate(self.log.by(session.reviewer)):
+            if verdict.decision == "withdraw":
+                standing.pop(verdict.item, None)
+            else:
+                standing.setdefault(verdict.item, []).append((number, verdict))
+        if not standing:
+            raise ReviewError("There is nothing to take back.")
+        _, last = max((said[-1] for said in standing.values()), key=lambda one: one[0])
+        together = [said for said in standing.values() if said[-1][1].at == last.at]
+        now = {"at": datetime.now(UTC)}
+        new = [_again(said[-1][1], decision="withdraw", **now) for said in together]
+        new += [_again(said[-2][1], **now) for said in together if len(said) > 1]
+        self.store.add(new)
+        self.log.follow()
+        row = self.predictions.row_of.get(last.product)
+        if row is not None and row != session.row:
+            self._show(session, row)
+        session.notice = "Taken back: " + ", ".join(said[-1][1].tag for said in together) + "."
 
     def suggest(self, text: str, attribute: str | None = None, most: int = 8) -> list[tuple[str, str, bool]]:
-        """(tag, attribute, whether the model knows it) for what a reviewer has typed so far: tags that start with it,
-        then those of which a word does, then those that contain it; then the word itself as a new tag."""
+        """(tag, attribute, whether the model has it) for a text that is being typed: tags that start with it, then tags
+        with a word that does, then others that contain it, then the text itself as a new tag."""
         typed = fold(text)
         if not typed:
             return []
@@ -183,17 +193,8 @@ class ReviewDesk:
         chosen = self.predictions.of(row).chosen
         return [item for item, column in self._columns.items() if chosen[column] and attribute in (None, item[0])]
 
-    def _do(self, session: Session, action: Callable[[], None]) -> None:
-        session.notice = session.trouble = ""
-        session.step += 1
-        try:
-            self.log.follow()
-            action()
-        except (ValueError, FeedbackError) as error:
-            session.trouble = str(error)
-
     def _check(self, session: Session, product: str) -> None:
-        """Keys may come faster than pages: nobody judges what they have not seen."""
+        """Keys may be faster than pages: nobody judges a product that they have not seen."""
         if self.product(session) is None or self.product(session).id != product:
             raise ReviewError("The page had moved on to another product: your last key was not counted.")
 
@@ -203,7 +204,7 @@ class ReviewDesk:
             self._shown(session)
             return
         row = self.queue.next(session.reviewer, session.filters, set(session.trail))
-        if row is None:  # those that were skipped
+        if row is None:  # back to the products that were skipped
             row = self.queue.next(session.reviewer, session.filters, {session.row})
         if row is not None:
             self._show(session, row)
@@ -219,8 +220,8 @@ class ReviewDesk:
     def _shown(self, session: Session) -> None:
         session.shown = self.queue.look(session.row)
 
-    def _store(self, session: Session, told: list[tuple[str, str, str, float | None]]) -> None:
-        """(attribute, tag, decision, score) of the product in view, all of one moment."""
+    def _store(self, session: Session, new: list[tuple[str, str, str, float | None]]) -> None:
+        """Stores (attribute, tag, decision, score) of the product in view, all with the same time."""
         if not session.reviewer:
             raise ReviewError("Say who you are first: type your name above. Nothing was stored.")
         product = self.product(session)
@@ -229,7 +230,7 @@ class ReviewDesk:
         now = datetime.now(UTC)
         self.store.add([
             Verdict(product.id, session.shown, attribute, tag, decision, session.reviewer, self.model_version,
-                    score, now) for attribute, tag, decision, score in told])
+                    score, now) for attribute, tag, decision, score in new])
         self.log.follow()
         if self.queue.look(session.row) != session.shown:
             self._shown(session)
@@ -237,8 +238,8 @@ class ReviewDesk:
                               "stale. Look at it again.")
 
     def _instead(self, session: Session, attribute: str, tag: str, decision: str) -> list[tuple]:
-        """Of an attribute that has one tag at most, this one rules out the predicted one and what the reviewer gave
-        before."""
+        """Rejects the tags that a new tag of a `single` attribute rules out: the predicted one and those that the
+        reviewer gave before."""
         if decision not in ("accept", "add") or self._kinds.get(attribute) != "single":
             return []
         standing = self.log.standing(self.product(session).id)
@@ -265,5 +266,5 @@ class ReviewDesk:
 
 
 def _again(verdict: Verdict, **changes) -> Verdict:
-    """The same said once more: a verdict of its own."""
+    """A copy as a new verdict."""
     return Verdict(**{name: value for name, value in vars(verdict).items() if name != "key"} | changes)

@@ -1,4 +1,4 @@
-"""The try-it tab: a text, a photo, a spoken description, and at once the tags."""
+"""The try-it tab: tags a text, a photo or a spoken description."""
 
 import gradio as gr
 

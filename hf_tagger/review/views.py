@@ -1,4 +1,4 @@
-"""What the page shows, as HTML: a product, its tags and what was said of them, progress, proposed tags."""
+"""The page's parts as HTML: a product, its tags with their verdicts, progress, proposed tags."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -18,7 +18,7 @@ from hf_tagger.review.session import ReviewDesk, Session
 
 PHOTO_SIDE, PHOTOS = 720, 4
 CANDIDATES, LEAST = 2, 0.05
-OPEN = ("disputed", "stale")  # what is shown only in order to settle it, or to look at it again
+OPEN = ("disputed", "stale")  # filters under which all verdicts are shown
 SAID = {"accept": "yes", "add": "yes", "reject": "no", "unsure": "unsure"}
 
 _environment = templates(Path(__file__).parent)
@@ -26,8 +26,14 @@ _environment = templates(Path(__file__).parent)
 
 @dataclass
 class Chip:
-    """A tag as it stands on the card, `number` from 1. `mine`: the reviewer's decision, "" for none; `stale`: it was
-    said of the product as it was before; `others`: {decision: [reviewers]}."""
+    """A tag on the card.
+
+    Args:
+        predicted, given, proposed: by the model; in the catalogue; not in the model's vocabulary.
+        number: from 1.
+        mine: the reviewer's decision, "" for none; stale: made before the product changed.
+        others: {decision: [reviewers]}.
+    """
 
     attribute: str
     label: str
@@ -67,8 +73,7 @@ def card_view(desk: ReviewDesk, session: Session) -> str:
 
 
 def chips_of(desk: ReviewDesk, session: Session) -> list[Chip]:
-    """Of the attributes asked about: predicted tags, the catalogue's own, those that somebody said something of, and
-    the likeliest of the rest."""
+    """Of the attributes to review: predicted tags, the catalogue's own, tags with verdicts, the likeliest others."""
     product, prediction = desk.product(session), desk.predictions.of(session.row)
     standing = desk.log.standing(product.id)
     chips = []
@@ -79,9 +84,9 @@ def chips_of(desk: ReviewDesk, session: Session) -> list[Chip]:
         scores = dict(zip(entry["tags"], prediction.scores[where].tolist(), strict=True))
         predicted = [entry["tags"][tag] for tag in np.flatnonzero(prediction.chosen[where])]
         given = product.given.get(name) or []
-        spoken = [tag for (attribute, tag), said in standing.items() if attribute == name and (
+        judged = [tag for (attribute, tag), said in standing.items() if attribute == name and (
             session.reviewer in said or session.filters.show in OPEN)]
-        shown = list(dict.fromkeys([*sorted(predicted, key=lambda tag: -scores[tag]), *given, *spoken]))
+        shown = list(dict.fromkeys([*sorted(predicted, key=lambda tag: -scores[tag]), *given, *judged]))
         rest = [tag for tag in scores if tag not in shown and scores[tag] >= LEAST]
         for tag in shown + sorted(rest, key=lambda tag: -scores[tag])[:CANDIDATES]:
             chips.append(Chip(name, tag, scores.get(tag), tag in predicted, tag in given, tag not in scores))
@@ -91,7 +96,7 @@ def chips_of(desk: ReviewDesk, session: Session) -> list[Chip]:
         said = dict(standing.get((chip.attribute, chip.label), {}))
         if (mine := said.pop(session.reviewer, None)) is not None:
             chip.mine, chip.stale = mine.decision, not desk.queue.is_fresh(session.row, mine)
-        # What others said is not shown to who has not spoken: agreement would measure how well one copies.
+        # Others' verdicts appear after one's own only: reviewers who copy would inflate the agreement.
         if mine is not None or session.filters.show in OPEN:
             for reviewer, verdict in said.items():
                 fresh = desk.queue.is_fresh(session.row, verdict)
@@ -100,13 +105,13 @@ def chips_of(desk: ReviewDesk, session: Session) -> list[Chip]:
 
 
 def bar_view(desk: ReviewDesk, session: Session) -> str:
-    """How far this reviewer is, and what there is to tell."""
+    """How far this reviewer is, and messages."""
     judged, total = desk.queue.progress(session.reviewer, session.filters)
     return _render("bar.html.jinja", judged=judged, total=total, session=session, predictions=desk.predictions)
 
 
 def progress_view(desk: ReviewDesk) -> str:
-    """Who judged how much, and how far reviewers agree."""
+    """How much each reviewer has judged, and their agreement."""
     try:
         desk.log.follow()
     except FeedbackError as error:
@@ -136,7 +141,7 @@ def proposals_view(desk: ReviewDesk, trouble: str = "") -> str:
 
 
 def tags_view(attributes: Sequence[dict], tags: Sequence[dict], heard: str = "", trouble: str = "") -> str:
-    """What the pipeline lists of one product, attribute by attribute, written tags last."""
+    """The pipeline's output for one product, by attribute, generated tags last."""
     places = {entry["name"]: place for place, entry in enumerate(attributes)}
     ordered = sorted(tags, key=lambda tag: (tag["source"] != "vocabulary", places.get(tag["attribute"], -1)))
     groups = [(source == "vocabulary", attribute, list(group)) for (source, attribute), group in
