@@ -1,4 +1,4 @@
-"""How the cells of a catalogue say which tags a product has, per attribute."""
+"""Reads the tags of a product from the cells of a catalogue, attribute by attribute."""
 
 import json
 import math
@@ -24,10 +24,10 @@ class AttributeSpec:
             first, -1: the last); without `level` every node is a tag, with its parent known.
         delimiter: what stands between the tags (default "," for delimited, ">" for path).
         min_count: tags of fewer products than this in the training split are reported and left out.
-        when_missing: what an empty cell says: `unknown` (nobody looked) or `none` (no tag applies).
-        none_values, unknown_values: cell values that say so in words ("No pattern"; "n/a").
+        when_missing: what an empty cell means: `unknown` (nobody looked) or `none` (no tag applies).
+        none_values, unknown_values: cell values that mean the same in words ("No pattern"; "n/a").
         aliases: {other spelling: tag}.
-        fold_case: spellings that differ by case only are one tag: that of `tags` or `aliases`, else in lower case.
+        fold_case: spellings that differ by case only are one tag, spelt as in `tags` or `aliases`, else in lower case.
         tags: a fixed list of tags, in this order (default: the tags found).
     """
 
@@ -63,7 +63,7 @@ class AttributeSpec:
 
 
 class TagReader:
-    """Reads the cells of one attribute. `read(value)` gives its tags, [] (none applies) or None (unknown)."""
+    """Reads the cells of one attribute."""
 
     def __init__(self, name: str, spec: AttributeSpec):
         self.name, self.spec = name, spec
@@ -73,20 +73,19 @@ class TagReader:
         if spec.fold_case:
             spelt = [*spec.aliases.values(), *(spec.tags or [])]
             self._aliases = {tag.casefold(): tag for tag in spelt} | self._aliases
-        self._cache: dict[str, tuple[str, ...] | None] = {}
+        self._cache: dict[str, list[str] | None] = {}
 
     def read(self, value: Any) -> list[str] | None:
-        """Raises RowError ("several_values", "wrong_type") for a cell that this attribute cannot have."""
+        """The tags, [] (none applies) or None (unknown) of a cell.
+
+        Raises RowError ("several_values", "wrong_type") for a cell that this attribute cannot have.
+        """
         if type(value) is not str:
             return self._read(value)
-        if value in self._cache:
-            cached = self._cache[value]
-        else:
-            tags = self._read(value)
-            cached = None if tags is None else tuple(tags)
-            if len(self._cache) < _CACHED_CELLS:
-                self._cache[value] = cached
-        return None if cached is None else list(cached)
+        if value not in self._cache and len(self._cache) < _CACHED_CELLS:
+            self._cache[value] = self._read(value)
+        tags = self._cache[value] if value in self._cache else self._read(value)
+        return None if tags is None else list(tags)
 
     def _read(self, value: Any) -> list[str] | None:
         cells = self._split(value)
@@ -107,11 +106,8 @@ class TagReader:
         if not tags:
             return [] if said_none or (not said_unknown and self.spec.when_missing == "none") else None
         if self.spec.kind == "single" and len(tags) > 1:
-            raise RowError(
-                self.spec.column or self.name,
-                "several_values",
-                f"{self.name} is single, but the row says {', '.join(tags)} (declare it kind: multi, or add aliases)",
-            )
+            raise self._refusal("several_values", f"is single, but the row says {', '.join(tags)} (declare it kind: "
+                                                  "multi, or add aliases)")
         return tags
 
     def _split(self, value: Any) -> list | None:
@@ -125,12 +121,10 @@ class TagReader:
             if spec.format != "path" or not value:
                 return list(value)
             if len(value) > 1:
-                column = spec.column or self.name
-                raise RowError(column, "several_values", f"{self.name} takes one path per product, got {value!r}")
+                raise self._refusal("several_values", f"takes one path per product, got {value!r}")
             value = value[0]
         if isinstance(value, dict | bytes):
-            column, kind = spec.column or self.name, type(value).__name__
-            raise RowError(column, "wrong_type", f"{self.name} wants text, got {kind}")
+            raise self._refusal("wrong_type", f"wants text, got {type(value).__name__}")
         if spec.delimiter is None:
             return [value]
         pieces = [piece.strip() for piece in str(value).split(spec.delimiter)]
@@ -146,10 +140,11 @@ class TagReader:
         except json.JSONDecodeError:
             items = None
         if not isinstance(items, list):
-            column = self.spec.column or self.name
-            detail = f"{self.name} wants a list, got {value!r} (tags in one string: format: delimited)"
-            raise RowError(column, "wrong_type", detail)
+            raise self._refusal("wrong_type", f"wants a list, got {value!r} (tags in one string: format: delimited)")
         return items
+
+    def _refusal(self, reason: str, detail: str) -> RowError:
+        return RowError(self.spec.column or self.name, reason, f"{self.name} {detail}")
 
     def _key(self, tag: str) -> str:
         return tag.casefold() if self.spec.fold_case else tag
@@ -163,12 +158,10 @@ def is_missing(value: Any) -> bool:
 
 
 def cell_text(value: Any) -> str:
-    """A cell as text: whole floats without their ".0", as a column of numbers with gaps is often stored."""
+    """A cell as text: whole floats without ".0", because columns of integers with gaps are often stored as floats."""
     if value is None:
         return ""
-    if isinstance(value, float) and value.is_integer():
-        return str(int(value))
-    return value if isinstance(value, str) else str(value)
+    return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)
 
 
 def _fold(tag: str) -> str:

@@ -1,4 +1,4 @@
-"""Cleaning of a catalogue's texts (as the pipeline does it, too) and of its tags' names."""
+"""Cleans a catalogue's texts (as the pipeline does) and the names of its tags."""
 
 import html
 from functools import lru_cache
@@ -10,5 +10,5 @@ __all__ = ["clean_tag", "clean_text"]
 
 @lru_cache(maxsize=65536)
 def clean_tag(tag: str) -> str | None:
-    """A tag's name repaired like a text, with HTML entities read but nothing else taken for markup. None if empty."""
+    """A tag's name, repaired like a text; of HTML only entities are decoded. None if empty."""
     return normalise(html.unescape(repair(tag))) or None

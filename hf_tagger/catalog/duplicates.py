@@ -13,8 +13,8 @@ from hf_tagger.catalog.schema import Record
 
 
 def content_digest(record: Record) -> int:
-    """64 bits of a record's text and photos. A local photo is read for it, so that a copy under another name is seen;
-    one that cannot be read, or lies elsewhere, counts by its name."""
+    """A 64-bit hash of a record's text and photos: of the content of local photos (a copy under another name has the
+    same hash) and of the names of others."""
     digest = hashlib.blake2b((record["text"] or "").encode(errors="surrogatepass"), digest_size=8)
     for image in record["images"]:
         digest.update(b"\0")
@@ -23,14 +23,14 @@ def content_digest(record: Record) -> int:
 
 
 def count_repeats(digests: Iterable[int]) -> int:
-    """How many of the digests occurred before."""
+    """How many of the digests equal an earlier one."""
     values = np.fromiter(digests, dtype=np.uint64)
     return len(values) - len(np.unique(values))
 
 
 def find_duplicates(records: Callable[[], Iterable[Record | Refusal]]) -> frozenset[tuple[str, int]]:
-    """(file, number) of every record that repeats an earlier one. `records()` is iterated twice, or once where no two
-    are equal: 8 bytes per record are held, not the records."""
+    """(file, number) of every record that repeats an earlier one. Memory: 8 bytes per record; `records()` is iterated
+    twice if there are any duplicates."""
     digests = array("Q", (content_digest(item) for item in records() if not isinstance(item, Refusal)))
     values = np.frombuffer(digests, dtype=np.uint64)
     first = np.zeros(len(values), dtype=bool)

@@ -1,4 +1,4 @@
-"""Corrected tags: a file that says, by product id and attribute, what a person found after looking.
+"""Corrected tags: a file of the right tags, by product id and attribute.
 
 The catalogue itself is never written to. A file of corrections is parquet, csv or jsonl with three columns:
 
@@ -7,7 +7,7 @@ The catalogue itself is never written to. A file of corrections is parquet, csv 
     tags       the right tags, a list (in a csv: a JSON list such as ["Red"]); [] says that none applies, an empty cell
                that nobody knows
 
-`recipes/find_label_issues.py` writes pages on which such a file is made; by hand is as good.
+`recipes/find_label_issues.py` writes pages that make such a file.
 """
 
 import json
@@ -44,7 +44,7 @@ class Labels:
     def __init__(self, path: str | Path, schema: CatalogSchema):
         self.path = str(path)
         self.tags: dict[str, dict[str, list[str] | None]] = {}
-        # By product and attribute: the catalogue's own tags and those in their place, as far as records were read.
+        # (product, attribute): the catalogue's own tags and the corrected ones, for records that were read.
         self._moves: dict[tuple[str, str], tuple] = {}
         for number, row in enumerate(_read(Path(path)), 1):
             where = f"{path}, row {number}"
@@ -75,10 +75,10 @@ class Labels:
             record["tags"][name] = None if tags is None else list(tags)
 
     def check(self, vocabulary: Vocabulary, schema: CatalogSchema) -> str:
-        """Says, after `vocabulary` was counted with these corrections applied, how many products they met.
+        """A line for a person: how many corrected products were read when `vocabulary` was counted.
 
-        Raises ConfigError for a corrected tag that neither the catalogue itself has nor the schema lists: misspelt, it
-        would become a tag of its own.
+        Raises ConfigError for a corrected tag that neither the catalogue's own tags nor the schema's lists hold: a
+        misspelt tag would become a new one.
         """
         known: dict[str, Counter] = {entry["name"]: Counter(dict(zip(entry["tags"], entry["counts"], strict=True)))
                                      for entry in vocabulary.attributes}

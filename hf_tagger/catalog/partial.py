@@ -1,15 +1,14 @@
-"""A catalogue of which some products are set aside: folds of cross-validation, a language that is left out."""
+"""A catalogue with splits made of parts of others: folds of cross-validation, a language that is left out."""
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from hf_tagger.catalog.quarantine import Refusal
 from hf_tagger.catalog.schema import Record
 from hf_tagger.catalog.stream import Catalog
 
 
-@dataclass(frozen=True)
-class Part:
+class Part(NamedTuple):
     """The products of a stored split for which `keep` holds."""
 
     split: str
@@ -19,7 +18,7 @@ class Part:
 class PartialCatalog(Catalog):
     """
     Args:
-        parts: {split: what it is made of}; other splits are the catalogue's own. Refused rows come with every part.
+        parts: {split: its part}; other splits are the catalogue's own. Refused rows are in every part.
     """
 
     def __init__(self, catalog: Catalog, parts: dict[str, Part]):
@@ -35,10 +34,7 @@ class PartialCatalog(Catalog):
 
     def records(self, split: str, **options) -> Iterator[Record | Refusal]:
         """As `Catalog.records`."""
-        part = self.parts.get(split)
-        if part is None:
-            yield from self.catalog.records(split, **options)
-            return
-        for item in self.catalog.records(part.split, **options):
-            if isinstance(item, Refusal) or part.keep(item):
+        stored, keep = self.parts.get(split, (split, lambda record: True))
+        for item in self.catalog.records(stored, **options):
+            if isinstance(item, Refusal) or keep(item):
                 yield item

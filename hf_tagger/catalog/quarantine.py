@@ -1,4 +1,4 @@
-"""Refused rows and photos: counted by reason, written to quarantine.jsonl, and too many of them stop the run."""
+"""Refused rows and photos: counted by reason, written to quarantine.jsonl; too many stop the run."""
 
 import json
 from collections import Counter
@@ -11,7 +11,7 @@ MIN_ROWS_TO_JUDGE = 100
 
 
 class RowError(ValueError):
-    """A row cannot be used: in which `column` (None: the whole row), for what `reason` (counted), in `detail`."""
+    """A row that cannot be used: its `column` (None: the whole row), a `reason` to count by, and `detail`."""
 
     def __init__(self, column: str | None, reason: str, detail: str):
         super().__init__(f"{column}: {detail}" if column else detail)
@@ -27,8 +27,8 @@ class Refusal:
     """
     Args:
         number: row number in its file, from 1 (the first product is 1; a header line is not counted).
-        fatal: the row is lost. False where only a part of it is (a photo, while text remains).
-        file: the file that holds the row ("" where there is only one place to look).
+        fatal: the row is lost. False: only a part of it is (a photo, while there is a text).
+        file: the file that holds the row.
     """
 
     number: int
@@ -41,13 +41,13 @@ class Refusal:
 
 
 class Quarantine:
-    """Collects refusals. Adding the same one again (another epoch, another worker) writes and counts it once.
+    """Collects refusals. The same one, added again in another epoch or by another worker, counts once.
 
     Args:
         path: quarantine.jsonl to write, one {row, id, file, column, reason, detail, fatal} per line (None: only count).
-        max_bad_fraction: share of rows that may be lost before `check` raises; refused photos do not count towards it.
-        resume: go on with the file of an interrupted run instead of starting it anew; `saw` must then be told how many
-            rows that run had read.
+        max_bad_fraction: share of lost rows from which `check` raises; refused photos do not count.
+        resume: continue the file of an interrupted run; `saw` must then be called with the number of rows which that
+            run had read.
     """
 
     def __init__(self, path: str | Path | None, max_bad_fraction: float = 0.05, resume: bool = False):
@@ -62,7 +62,7 @@ class Quarantine:
             return
         self.path.parent.mkdir(parents=True, exist_ok=True)
         if resume and self.path.exists():
-            # A last line without its end is the one that the killed run was writing.
+            # A last line without a newline was cut off when the run was killed.
             whole, _, _ = self.path.read_text(encoding="utf-8").rpartition("\n")
             self.path.write_text(whole + "\n" if whole else "", encoding="utf-8")
             for line in whole.split("\n") if whole else ():
@@ -73,7 +73,7 @@ class Quarantine:
             self.path.write_text("")
 
     def saw(self, rows: int = 1) -> None:
-        """Counts rows that were read, refused or not; those of a second epoch again, as `add` does with lost rows."""
+        """Counts rows that were read, refused or not; in a second epoch again, as `add` counts lost rows."""
         self.rows_seen += rows
 
     def add(self, refusal: Refusal) -> None:
@@ -85,8 +85,8 @@ class Quarantine:
                 file.write(json.dumps(line, ensure_ascii=False) + "\n")
 
     def check(self, final: bool = False) -> None:
-        """Raises TooManyBadRows, with the three commonest reasons, where more than `max_bad_fraction` of the rows read
-        are lost. Judged from 100 rows on; at the end of the catalogue (`final`) of however many there were."""
+        """Raises TooManyBadRows, with the three commonest reasons, if more than `max_bad_fraction` of the rows read are
+        lost. Needs at least 100 rows, except at the end of the catalogue (`final`)."""
         if self.rows_seen < (1 if final else MIN_ROWS_TO_JUDGE):
             return
         if self.rows_lost > self.max_bad_fraction * self.rows_seen:

@@ -1,4 +1,4 @@
-"""Photos that lie where only fsspec reaches."""
+"""Photos behind URLs that fsspec opens (s3://, hf://, …)."""
 
 import io
 import os
@@ -7,7 +7,7 @@ import fsspec
 
 
 class RemoteFile(io.BytesIO):
-    """A file anywhere that fsspec reaches, fetched when it is first read: rows that pass by cost no request."""
+    """A remote file, fetched when it is first read: a row that is skipped costs no request."""
 
     def __init__(self, url: str):
         super().__init__()

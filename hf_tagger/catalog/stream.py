@@ -1,4 +1,4 @@
-"""A catalogue as a stream of product records: any size, any split, any share of it, always in the same order."""
+"""A catalogue as a stream of product records, of any split or share of one, always in the same order."""
 
 import hashlib
 import itertools
@@ -26,8 +26,8 @@ _FILES_AT_ONCE = 4
 
 @dataclass(frozen=True)
 class _Shard:
-    """One file, or one shard (`index`) of a Hub dataset. `label` is what refusals and ids call it; `size` is in bytes
-    where they are known (else all shards count as equal)."""
+    """One file, or one shard (`index`) of a Hub dataset. `label`: its name in refusals and ids. `size`: in bytes, or 1
+    where it is not known."""
 
     file: str
     format: str
@@ -37,20 +37,10 @@ class _Shard:
     size: int = 1
 
 
-def open_rows(source: SourceConfig, schema: CatalogSchema, split: str) -> datasets.IterableDataset:
-    """Raw rows of a split, in catalogue order: {"file", "number", "image_root", "values", "error"} as
-    `readers.read_rows` gives them, photos undecoded.
-
-    Raises ConfigError for a split, file or column that is not there.
-    """
-    return _stream(source, schema, split, _shards(source, schema, split))
-
-
 class Catalog:
-    """A source seen through a schema, with corrected tags in place of the catalogue's own where there are any.
+    """A source read through a schema, with corrected tags (`labels`) in place of its own.
 
-    `records` may be iterated in any process any number of times: what comes, in which order, depends on its arguments
-    alone.
+    `records` may be iterated in any process any number of times: its result depends on its arguments alone.
     """
 
     def __init__(self, source: SourceConfig, schema: CatalogSchema, labels: Labels | None = None):
@@ -63,7 +53,7 @@ class Catalog:
         return self.source.splits
 
     def with_text(self, columns: list[str]) -> "Catalog":
-        """The same catalogue, these columns read as its text."""
+        """The same catalogue with these columns as its text."""
         return Catalog(self.source, replace(self.schema, text=columns), self.labels)
 
     def records(
@@ -77,18 +67,18 @@ class Catalog:
         world_size: int = 1,
         drop_duplicates: bool = False,
     ) -> Iterator[Record | Refusal]:
-        """Product records of a split, and the refusals met on the way (those of a row's parts before its record).
+        """Product records of a split, with refusals in between (those of a row's parts before its record).
 
-        Every row goes to exactly one of the `world_size` ranks: whole files where these divide evenly, else every
-        `world_size`-th row. Ranks may differ in their number of rows. Inside a DataLoader worker the stream is the
-        same as outside: sharing it out among workers is the caller's.
+        Every row goes to exactly one of the `world_size` ranks: whole files if these divide evenly, else every
+        `world_size`-th row. Ranks may differ in their number of rows. Every DataLoader worker gets the whole stream:
+        the caller divides it among them.
 
         Args:
             epoch: with a shuffle buffer, another order each epoch.
-            shuffle_buffer: rows held to draw from, photos undecoded (0: catalogue order). They come from several files
-                at a time, in an order drawn anew each epoch.
-            drop_duplicates: leave out rows whose text and photos equal an earlier row's of the split. Costs one or two
-                passes before the first record, remembered afterwards.
+            shuffle_buffer: rows to draw from, photos undecoded (0: catalogue order). They are read from several files
+                at a time, in another order each epoch.
+            drop_duplicates: leave out rows whose text and photos equal those of an earlier row of the split. Takes one
+                or two passes before the first record, once.
         """
         duplicates = self.duplicates(split) if drop_duplicates else frozenset()
         shards = list(self._shards_of(split))
@@ -99,12 +89,12 @@ class Catalog:
             shards = shards[rank::world_size]
         rows = _stream(self.source, self.schema, split, shards, _FILES_AT_ONCE if shuffle_buffer > 0 else 1)
         if shuffle_buffer > 0:
-            # Files are interleaved by _stream: datasets' own way starts a thread task per row, 50 microseconds each.
+            # _stream interleaves the files: datasets would start a thread task per row, 50 microseconds each.
             rows = rows.shuffle(seed=seed, buffer_size=shuffle_buffer, max_buffer_input_shards=1)
             rows.set_epoch(epoch)
         if not whole_files:
             rows = split_dataset_by_node(rows, rank=rank, world_size=world_size)
-        # `iter(batch_size)` and not `iter()`: the latter gives each DataLoader worker a part of the rows.
+        # `iter(batch_size)`, because `iter()` divides the rows among DataLoader workers.
         for batch in rows.iter(batch_size=_ROWS_AT_ONCE):
             columns = (batch[name] for name in ("file", "number", "image_root", "values", "error"))
             for file, number, image_root, values, error in zip(*columns, strict=True):
@@ -118,8 +108,8 @@ class Catalog:
         return self._duplicates[split]
 
     def row_count(self, split: str) -> int | None:
-        """Rows of a split, damaged ones included; None where only reading them would tell: parquet files on this
-        machine say it, unless splits are cut out of them."""
+        """Rows of a split, damaged ones included, from the metadata of local parquet files; None for other files and
+        for splits that are cut out of them."""
         shards = self._shards_of(split)
         if self.source.is_cut(split) or any(shard.format != "parquet" or "://" in shard.file for shard in shards):
             return None
@@ -169,8 +159,8 @@ def _shards(source: SourceConfig, schema: CatalogSchema, split: str) -> list[_Sh
 
 
 def _divide_evenly(shards: Sequence[_Shard], world_size: int) -> bool:
-    """Whether ranks that take every `world_size`-th shard get about the same: training goes at the pace of the rank
-    with most rows, or ends with the one that has fewest."""
+    """Whether ranks that take every `world_size`-th shard get about the same number of bytes: a larger share would slow
+    down all ranks, a smaller one end the epoch early."""
     sizes = [sum(shard.size for shard in shards[rank::world_size]) for rank in range(world_size)]
     return len(shards) % world_size == 0 and max(sizes) <= 1.1 * min(sizes)
 
@@ -179,7 +169,7 @@ def _stream(
     source: SourceConfig, schema: CatalogSchema, split: str, shards: Sequence[_Shard], files_at_once: int = 1
 ) -> datasets.IterableDataset:
     kwargs = {"source": source, "schema": schema, "split": split}
-    # A tuple: a list would be taken for datasets' own shards.
+    # A tuple, because datasets divides lists among workers.
     kwargs |= {"shards": tuple(shards), "files_at_once": files_at_once}
     return datasets.IterableDataset.from_generator(_generate, gen_kwargs=kwargs)
 
@@ -218,7 +208,7 @@ def _read_shard(source: SourceConfig, schema: CatalogSchema, split: str, shard: 
 def _belongs(
     source: SourceConfig, schema: CatalogSchema, split: str, values: dict | None, number: int, file: str
 ) -> bool:
-    """Whether a row belongs to a split that is cut by hash. Rows that cannot be read are refused once, in train."""
+    """Whether a row belongs to a split that is cut by hash. Unreadable rows belong to train, to be refused once."""
     if values is None:
         return split == "train"
     key = f"{source.split_seed} {schema.group_key(values, number, file)}".encode(errors="surrogatepass")

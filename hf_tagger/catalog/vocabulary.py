@@ -16,19 +16,19 @@ from hf_tagger.catalog.strict import ConfigError
 
 @dataclass
 class Vocabulary:
-    """What one pass over the training rows found. All of it is plain data: `save` writes it as it stands.
+    """Tags and counts of the training rows, as plain data that `save` writes as JSON.
 
     Args:
         attributes: as in the model's config: [{"name", "kind", "tags", "counts" (products per tag), "none_count"
             (products to which no tag applies), "unknown_count", "parents" ({tag: parent}, of paths only)}]. Tags by
             falling count, then by name; a fixed list in its own order.
         below_min_count: {attribute: {tag: count}} of the tags left out for `min_count`.
-        not_listed: {attribute: {tag: count}} of the tags left out because the schema's fixed list lacks them.
-        languages: {attribute: {language: {tag: count}}} ("" where a product's language is not known).
+        not_listed: {attribute: {tag: count}} of the tags that are not in the schema's fixed list.
+        languages: {attribute: {language: {tag: count}}} ("": products of unknown language).
         rows: counts of rows: "total" (refused ones included), "refused", "text_only", "image_only", "text_and_image",
             "duplicates" (of these: same text and photos as an earlier row).
         rows_per_language: {language: rows}.
-        fingerprint: of ids, texts, photos' number and tags of all rows, whatever their order.
+        fingerprint: of the ids, texts, numbers of photos and tags of all rows, in any order.
     """
 
     attributes: list[dict] = field(default_factory=list)
@@ -41,9 +41,9 @@ class Vocabulary:
 
     @classmethod
     def scan(cls, records: Iterable[Record | Refusal], schema: CatalogSchema) -> "Vocabulary":
-        """Counts what `Catalog.records` yields. Memory grows with the number of different tags, and by 8 bytes a row.
+        """Counts the records of `Catalog.records`. Memory: the different tags, and 8 bytes per row.
 
-        Raises ConfigError for a declared attribute of which no row has a tag that occurs `min_count` times.
+        Raises ConfigError for a declared attribute without any tag on `min_count` products.
         """
         counts = _Counts(schema)
         for item in records:
@@ -83,7 +83,7 @@ class _Counts:
 
     def __init__(self, schema: CatalogSchema):
         self.schema = schema
-        # Declared attributes first, in the schema's order, whether a row has them or not.
+        # Declared attributes first, in the schema's order, even without any tag.
         self.tags: dict[str, dict[str, Counter]] = {name: defaultdict(Counter) for name in schema.attributes}
         self.none: Counter[str] = Counter()
         self.given: Counter[str] = Counter()
@@ -103,7 +103,7 @@ class _Counts:
         self.rows[_modalities(item)] += 1
         self.rows_per_language[language] += 1
         self.contents.append(content_digest(item))
-        # A sum does not depend on the order of the rows, nor on the number of files they come in.
+        # A sum, because it does not depend on the order of the rows.
         self.row_digests += _row_digest(item)
         for name, tags in item["tags"].items():
             if tags is None:
@@ -119,7 +119,7 @@ class _Counts:
     def _add_path(self, name: str, path: list[str]) -> None:
         parents = self.parents[name]
         for parent, child in zip(path, path[1:], strict=False):
-            # "Accessories" below several departments has no one parent.
+            # A tag below several others ("Accessories" in two departments) has no parent.
             parents[child] = parent if parents.get(child, parent) == parent else None
 
     def vocabulary(self) -> Vocabulary:
@@ -152,15 +152,9 @@ class _Counts:
                 return
             seen = f"its commonest, {ranked[0][0]!r}, has {ranked[0][1]}" if ranked else "no row has any"
             raise ConfigError(f"attributes.{name}: no tag is on min_count={spec.min_count} products ({seen}).")
-        known = self.rows["total"] - self.rows["refused"] - self.given[name] - self.none[name]
-        attribute = {
-            "name": name,
-            "kind": spec.kind,
-            "tags": list(kept),
-            "counts": list(kept.values()),
-            "none_count": self.none[name],
-            "unknown_count": known,
-        }
+        unknown = self.rows["total"] - self.rows["refused"] - self.given[name] - self.none[name]
+        attribute = {"name": name, "kind": spec.kind, "tags": list(kept), "counts": list(kept.values()),
+                     "none_count": self.none[name], "unknown_count": unknown}
         if spec.is_tree:
             parents = self.parents[name]
             attribute["parents"] = {tag: parents[tag] for tag in kept if parents.get(tag) in kept}

@@ -16,7 +16,6 @@ from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
 from hf_tagger.catalog.quarantine import Refusal
 from hf_tagger.catalog.schema import CatalogSchema
-from hf_tagger.catalog.stream import open_rows
 from hf_tagger.catalog.strict import ConfigError, build
 from hf_tagger.model.images import ImageError, load_image
 from tests.catalog.files import (
@@ -321,13 +320,6 @@ def test_same_photo_in_bytes_is_the_same_product(tmp_path):
     write_parquet(tmp_path / "shop.parquet", rows)
     shop = catalog(tmp_path / "shop.parquet", shirts_schema(images="photo"))
     assert ids(records(shop, drop_duplicates=True)) == ["0", "1"]
-
-
-def test_open_rows_is_a_streamed_dataset(tmp_path):
-    files_of(tmp_path, [2, 2])
-    rows = open_rows(catalog(tmp_path).source, shirts_schema(), "train")
-    assert isinstance(rows, datasets.IterableDataset)
-    assert [row["values"]["id"] for row in rows] == all_ids(4)
 
 
 def test_memory_does_not_grow_with_the_catalogue(tmp_path):
