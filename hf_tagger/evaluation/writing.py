@@ -66,11 +66,10 @@ def write(
         asked = [[None] for _ in sources]
         if one_attribute:
             asked = [[name for name in row if name in config.decoder["attributes"]] for row in sources]
-        tags = tagger.write_asked(outputs.memory, batch["languages"], asked, scores, **options)
+        tags = tagger(outputs.memory, batch["languages"], scores, asked=asked, **options)
         constrained = None
         if both_modes:
-            constrained = tagger.write_asked(outputs.memory, batch["languages"], asked, scores, constrained=True,
-                                             **options)
+            constrained = tagger(outputs.memory, batch["languages"], scores, asked=asked, constrained=True, **options)
         for row, known in enumerate(sources):
             if known:
                 found.tags.append(tags[row])

@@ -1,5 +1,4 @@
-"""From logits to tags: calibrated probabilities, thresholds, abstention, hierarchies, as the config's attributes say;
-and the list that a product gets.
+"""From logits to tags: calibrated probabilities, thresholds, abstention, hierarchies, and the list of a product's tags.
 
 All of it is plain data in an entry of `TaggerConfig.attributes`, fitted on validation products
 (`hf_tagger/evaluation/calibration.py`) and optional:
@@ -29,7 +28,7 @@ def attribute_slices(attributes: Sequence[dict]) -> list[slice]:
 
 
 def upwards(attribute: dict) -> list[tuple[int, int]]:
-    """(child, parent) columns within the attribute, every tag's own children before the tag itself."""
+    """(child, parent) columns within the attribute, deepest first: a tag's children come before the tag itself."""
     parents = attribute.get("parents") or {}
     column = {tag: index for index, tag in enumerate(attribute["tags"])}
 
@@ -70,10 +69,10 @@ def tag_scores(attributes: Sequence[dict], logits: np.ndarray) -> np.ndarray:
 
 
 def predicted_tags(attributes: Sequence[dict], scores: np.ndarray) -> np.ndarray:
-    """The tags a product gets, bool [B, T], from `tag_scores`.
+    """The predicted tags, bool [B, T], from `tag_scores`.
 
-    Of a `single` attribute the best one, if it reaches its threshold; without thresholds, if it is likelier than
-    "none". Of a `multi` attribute all that reach their thresholds (0.5 until these are fitted), and their parents.
+    Of a `single` attribute the best tag, if it reaches its threshold; without thresholds, if it is likelier than
+    "none". Of a `multi` attribute all tags that reach their thresholds (0.5 until these are fitted), and their parents.
     """
     chosen = np.zeros(scores.shape, bool)
     for attribute, where in zip(attributes, attribute_slices(attributes), strict=True):
@@ -93,7 +92,7 @@ def predicted_tags(attributes: Sequence[dict], scores: np.ndarray) -> np.ndarray
 
 
 def grown(attribute: dict, new: Sequence[str]) -> dict:
-    """The entry with tags added at its end; what is fitted per tag is for them what it is on average."""
+    """The entry with tags added at its end; their thresholds and calibration are the means of the others'."""
     entry = {**attribute, "tags": [*attribute["tags"], *new]}
     if attribute.get("counts") is not None:
         entry["counts"] = [*attribute["counts"], *[0] * len(new)]
@@ -120,13 +119,12 @@ def list_tags(entries: Sequence[dict], scores: Sequence[float], chosen: Sequence
 
 
 def best_first(listed: list[dict[str, Any]], written: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The closed tags listed of a product and those written of it, by score; a written one that is among the closed
-    tags is not listed again."""
+    """A product's closed and free-form tags, by score; a free-form tag that repeats a closed one is left out."""
     there = {fold(tag["label"]) for tag in listed}
     return sorted([*listed, *(tag for tag in written if fold(tag["label"]) not in there)],
                   key=lambda tag: -tag["score"])
 
 
 def fold(label: str) -> str:
-    """What two spellings of one tag share: NFKC, case and spaces apart."""
+    """A key that is the same for two spellings of one tag: NFKC, without case and repeated spaces."""
     return " ".join(unicodedata.normalize("NFKC", label).casefold().split())

@@ -1,5 +1,4 @@
-"""The decoder that writes free-form tags: a small BART stack that reads the fused sequence, and what it writes of a
-product in any mode of generation."""
+"""The decoder of free-form tags, a small BART stack with cross-attention to the fused sequence, and its generation."""
 
 import torch
 from torch import nn
@@ -13,19 +12,19 @@ from .generation import TagRules, TagWriter, WrittenTag, written_tags
 from .saving import BOS, PAD
 
 SUMMARIES = 3
-LIKELIEST = 8  # closed tags of an attribute that the decoder is told of
-MAX_PIECES = 16  # tokens of a closed tag's name that it is told by
+LIKELIEST = 8  # closed tags per attribute in the memory
+MAX_PIECES = 16  # tokens of a closed tag's name
 IGNORED = -100
 
 
 class DecoderMemory(nn.Module):
-    """What the decoder attends to: the pooled vector and those of text and photos, what the closed head says of each
+    """What the decoder attends to: three pooled vectors (fused, text, photos), the closed tags' scores as a vector per
     attribute, then the fused sequence.
 
-    The pooled vectors carry what the last token states no longer do (colour, from early stages of the vision tower).
-    The closed head's likeliest tags are told by the decoder's own embeddings of their names, weighted by probability:
-    it can copy them, it need not learn a second time what words and remembered products say, and a tag added by name
-    is told like any other.
+    The pooled vectors hold what the last token states lack (colour, from early stages of the vision tower). A score
+    vector is the mean of the decoder's own embeddings of the likeliest tags' names, weighted by probability: the
+    decoder can copy the tags, uses what the lexical and the kernel head know, and gets a tag added by name like any
+    other.
     """
 
     def __init__(self, config: TaggerConfig):
@@ -39,7 +38,7 @@ class DecoderMemory(nn.Module):
         self.kinds = nn.Embedding(SUMMARIES + len(config.attributes), width)
 
     def set_tags(self, config: TaggerConfig, tag_tokenizer) -> None:
-        """Tells it the names of the closed tags, by their tokens."""
+        """Sets the tokens of the closed tags' names."""
         tags = [tag for attribute in config.attributes for tag in attribute["tags"]]
         pieces = torch.full((len(tags), MAX_PIECES), PAD)
         for row, ids in zip(pieces, tag_tokenizer(tags, add_special_tokens=False)["input_ids"], strict=True):
@@ -54,29 +53,29 @@ class DecoderMemory(nn.Module):
             encoded: a `TaggerEncoderOutput` with its sequence [B, S, H].
             tag_scores: probabilities of the closed tags [B, T].
             token_embeddings: the decoder's.
-            names: `name_vectors` of all closed tags [T, D], where they are computed once for many batches.
+            names: `name_vectors` of all closed tags [T, D], if computed once for many batches.
 
         Returns `last_hidden_state` [B, 3 + A + S, D] and `attention_mask`, bool [B, 3 + A + S].
         """
         summaries = self.summary_projection(torch.cat([encoded.pooled[:, None], encoded.modality_pooled], dim=1))
-        beliefs = self.belief_projection(self._beliefs(tag_scores, token_embeddings, names).to(summaries.dtype))
-        told = torch.cat([summaries, beliefs], dim=1) + self.kinds.weight
+        tags = self.belief_projection(self._tag_vectors(tag_scores, token_embeddings, names).to(summaries.dtype))
+        vectors = torch.cat([summaries, tags], dim=1) + self.kinds.weight
         tokens = self.token_projection(encoded.last_hidden_state)
-        always = encoded.attention_mask.new_ones(told.shape[:2])
+        present = encoded.attention_mask.new_ones(vectors.shape[:2])
         return ModelOutput(
-            last_hidden_state=torch.cat([told, tokens.to(told.dtype)], dim=1),
-            attention_mask=torch.cat([always, encoded.attention_mask], dim=1),
+            last_hidden_state=torch.cat([vectors, tokens.to(vectors.dtype)], dim=1),
+            attention_mask=torch.cat([present, encoded.attention_mask], dim=1),
         )
 
-    def _beliefs(self, tag_scores: torch.Tensor, token_embeddings: nn.Embedding, names) -> torch.Tensor:
-        """Per attribute the mean embedding of its likeliest tags' names, by their probability [B, A, D]."""
-        beliefs = []
+    def _tag_vectors(self, tag_scores: torch.Tensor, token_embeddings: nn.Embedding, names) -> torch.Tensor:
+        """Per attribute the sum of its likeliest tags' name vectors, weighted by probability [B, A, D]."""
+        found = []
         for start, stop in self.slices:
             scores, tags = tag_scores[:, start:stop].detach().topk(min(LIKELIEST, stop - start), dim=1)
             vectors = self.name_vectors(start + tags, token_embeddings) if names is None else names[start + tags]
-            # Of the size of a layer's input, whatever the scale of the embeddings.
-            beliefs.append((scores[..., None] * vectors).sum(1) * token_embeddings.weight.shape[1] ** 0.5)
-        return torch.stack(beliefs, dim=1)
+            # Unit vectors times sqrt(D) have the norm of a layer's input, whatever the scale of the embeddings.
+            found.append((scores[..., None] * vectors).sum(1) * token_embeddings.weight.shape[1] ** 0.5)
+        return torch.stack(found, dim=1)
 
     def name_vectors(self, tags: torch.Tensor, token_embeddings: nn.Embedding) -> torch.Tensor:
         """Closed tags by number [...] -> unit vectors [..., D]: the mean embeddings of their names' tokens."""
@@ -88,7 +87,7 @@ class DecoderMemory(nn.Module):
 class TagDecoder(nn.Module):
     """A bare BART decoder whose output layer is its own token embeddings.
 
-    One module, so that an adapter saves it whole and output and input embeddings cannot part.
+    One module, so that an adapter saves both with the same weights.
     """
 
     def __init__(self, config: TaggerConfig):
@@ -97,26 +96,21 @@ class TagDecoder(nn.Module):
 
     def forward(self, input_ids, memory, attention_mask=None, cache=None, use_cache=None):
         """input_ids int64 [B, S] and a `DecoderMemory` output -> logits [B, S, V] and the cache."""
-        output = self.stack(
-            input_ids=input_ids,
-            attention_mask=attention_mask,
-            encoder_hidden_states=memory.last_hidden_state,
-            encoder_attention_mask=memory.attention_mask,
-            cache=cache,
-            use_cache=use_cache,
-        )
+        output = self.stack(input_ids=input_ids, attention_mask=attention_mask,
+                            encoder_hidden_states=memory.last_hidden_state,
+                            encoder_attention_mask=memory.attention_mask, cache=cache, use_cache=use_cache)
         return functional.linear(output.last_hidden_state, self.stack.embed_tokens.weight), output.cache
 
     @staticmethod
     def shift_right(labels: torch.Tensor) -> torch.Tensor:
-        """Targets [B, S] -> what the decoder reads while it writes them: the start token, then all but the last."""
+        """Targets [B, S] -> decoder inputs: the start token, then all targets but the last."""
         shifted = labels.new_full(labels.shape, BOS)
         shifted[:, 1:] = labels[:, :-1].masked_fill(labels[:, :-1] == IGNORED, PAD)
         return shifted
 
 
 class TagLogitsProcessor(LogitsProcessor):
-    """`TagRules` as `generate` takes them. Lets only those tokens through that `rules` allow, with their prior added.
+    """`TagRules.apply` as `generate` takes it.
 
     Args:
         prompt_length: tokens of the prompt, the start token included.
@@ -131,13 +125,13 @@ class TagLogitsProcessor(LogitsProcessor):
 
 
 class FreeFormTagger(TagWriter):
-    """Writes the free-form tags of products whose `memory` a `TaggerModel` has returned; further options of a call go
-    to `generate` (num_beams, do_sample, ...).
+    """Writes the free-form tags of products from the `memory` of a `TaggerModel`; further options of a call go to
+    `generate` (num_beams, do_sample, …).
 
     Args:
         model, processor: of a tagger with a decoder.
 
-    Raises ValueError where the model has no decoder.
+    Raises ValueError if the model has no decoder.
     """
 
     def __init__(self, model, processor):
@@ -161,7 +155,7 @@ class FreeFormTagger(TagWriter):
             output_logits=True,
             **options,
         )
-        # Of the raw logits: what a tag's score says must not depend on which other tags were allowed.
+        # Of the raw logits: a tag's score must not depend on which other tags were allowed.
         log_probabilities = self.model.compute_transition_scores(
             output.sequences, output.logits, getattr(output, "beam_indices", None), normalize_logits=True)
         return [written_tags(tokens, values, self.decoder["any_order"]) for tokens, values in
@@ -175,8 +169,8 @@ class FreeFormTagger(TagWriter):
 
     @torch.no_grad()
     def _vector(self, label: str) -> torch.Tensor:
-        """A unit vector for a tag: the mean of its tokens' embeddings, of the text tower where there is one. Zero, like
-        nothing else, for a tag with a token that the tokenizer does not know."""
+        """A unit vector for a tag: the mean of its tokens' embeddings, in the text tower if there is one. Zero, and so
+        similar to no tag, for a tag with an unknown token."""
         if label not in self._vectors:
             if self.processor.reads_text and self.model.get_input_embeddings() is not None:
                 table, tokenizer = self.model.get_input_embeddings(), self.processor.tokenizer

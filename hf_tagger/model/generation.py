@@ -1,6 +1,6 @@
-"""Free-form tags without torch: what the decoder is asked for, which tokens may follow (the shape of a tag list, and in
-vocabulary mode the tags themselves), and what becomes of the tags it writes: repeats out, known tags mapped onto their
-attributes, scores. `decoder.py` and `runtime/decoder.py` add the writing itself.
+"""Free-form tags, the part without torch: prompts, constrained decoding, and the list of tags made of what the decoder
+wrote: without repeats, known tags with their attribute, with scores. `decoder.py` and `runtime/decoder.py` add the
+search itself.
 """
 
 import math
@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from .decisions import fold
+from .decisions import attribute_slices, fold
 from .saving import BOS, EOS, PAD, SEPARATOR, UNK, control_id, first_control_id
 from .text import normalise
 
@@ -18,11 +18,11 @@ ROOT = 0
 
 
 class TagTrie:
-    """A prefix tree over the token sequences of known tags. `order` lists their numbers as their tokens sort; those
-    below a node stand side by side in it (`branches`).
+    """A prefix tree over the token sequences of known tags. `order` lists the tags' numbers sorted by their tokens, so
+    that the tags below a node are a slice of it (`branches`).
 
     Args:
-        sequences: token ids of each tag; tags of equal tokens count once, under the number of the first.
+        sequences: token ids of each tag; of tags with equal tokens, the first one counts.
 
     Raises ValueError for an empty sequence.
     """
@@ -59,8 +59,8 @@ class TagTrie:
         return self.below[ROOT]
 
     def branches(self, node: int) -> tuple[np.ndarray, np.ndarray]:
-        """The tokens that lead on from a node [K], and where in `order` the tags below the node itself, its own first,
-        and below each of those tokens start and stop [1 + K, 2]."""
+        """The tokens that continue from a node [K], and slices of `order` as (start, stop) [1 + K, 2]: of the tags
+        below the node, then of those behind each token."""
         if node not in self._branches:
             nodes = [node, *self.children[node].values()]
             spans = np.array([(self.first[each], self.first[each] + self.below[each]) for each in nodes])
@@ -68,7 +68,7 @@ class TagTrie:
         return self._branches[node]
 
     def walk(self, tokens: Sequence[int]) -> list[int] | None:
-        """The nodes from the root along the tokens; None where they leave the tree."""
+        """The nodes from the root along the tokens; None if they are not in the tree."""
         path = [ROOT]
         for token in tokens:
             node = self.children[path[-1]].get(token)
@@ -78,21 +78,22 @@ class TagTrie:
         return path
 
     def find(self, tokens: Sequence[int]) -> int | None:
-        """The number of the tag that these are the tokens of, or None."""
+        """The number of the tag with these tokens, or None."""
         path = self.walk(tokens)
         return None if path is None else self.tag_at.get(path[-1])
 
 
 class TagPrior:
-    """What is believed of the tags of a trie, said token by token: the log of the share of a node's probability that
-    lies behind each of its tokens, tags that are written already left out. Over the tokens of a tag these add up to the
-    log of its share among all that could be written; added to a decoder's logits they make of the two a product of
-    experts (Hinton 2002).
+    """Shallow fusion of a decoder with probabilities of the trie's tags.
+
+    Each token that may follow gets log(probability of the tags behind it / probability of all tags below the node);
+    tags that are already written do not count. Over the tokens of a tag this adds up to the log of the tag's share
+    among all tags that could be written. Added to the decoder's logits, it is a product of experts (Hinton 2002).
 
     Args:
         probabilities: of the trie's tags by their numbers, for each product [B, N].
         nothing: probability that none of them applies [B].
-        weight: of the prior beside the decoder.
+        weight: factor of the prior.
     """
 
     LOWEST = 1e-9
@@ -100,13 +101,13 @@ class TagPrior:
     def __init__(self, trie: TagTrie, probabilities: np.ndarray, nothing: np.ndarray, weight: float = 1.0):
         self.trie, self.weight = trie, weight
         self.nothing = np.clip(nothing.astype(np.float64), self.LOWEST, 1 - self.LOWEST)
-        # A float32 sum over many tags would lose the unlikely ones.
+        # In a float32 sum over many tags the unlikely ones would vanish.
         self.probabilities = np.maximum(probabilities[:, trie.order].astype(np.float64), self.LOWEST)
         self.sums = np.pad(self.probabilities.cumsum(1), ((0, 0), (1, 0)))
 
     def add(self, scores: np.ndarray, rows: Sequence[Sequence[int]]) -> None:
-        """Adds the prior, times its weight, to the logits [R, V] of what follows R lists, in place. R is a multiple of
-        B: so many lists in a row are of one product."""
+        """Adds the weighted prior, in place, to the logits [R, V] of the next token of R lists. R is a multiple of B:
+        the first R / B lists are of the first product, and so on."""
         beams = len(rows) // len(self.sums)
         for index, written in enumerate(rows):
             if EOS not in written:
@@ -137,7 +138,7 @@ class TagRules:
 
     Args:
         decoder: as in `TaggerConfig`.
-        prior: what is believed of the trie's tags beforehand; it moves the logits of `apply`.
+        prior: added to the logits by `apply`.
     """
 
     def __init__(self, decoder: dict, max_tags: int | None = None, trie: TagTrie | None = None,
@@ -151,15 +152,15 @@ class TagRules:
             self.roots[list(trie.children[ROOT])] = False
 
     def apply(self, logits: np.ndarray, rows: Sequence[Sequence[int]]) -> np.ndarray:
-        """Logits [B, V] of what follows B lists, prompts left out -> what to choose by: the prior added, -inf for what
-        may not follow."""
+        """Logits [B, V] of the next token of B lists (without their prompts) -> the same with the prior added, and -inf
+        for tokens that may not follow."""
         if self.prior is not None:
             logits = logits.copy()
             self.prior.add(logits, rows)
         return np.where(self.banned(rows), -np.inf, logits)
 
     def banned(self, rows: Iterable[Sequence[int]]) -> np.ndarray:
-        """What B lists hold so far, prompts left out -> which tokens may not follow, bool [B, V]."""
+        """The tokens of B lists so far, without their prompts -> which tokens may not follow, bool [B, V]."""
         return np.stack([self._banned(row) for row in rows])
 
     def _banned(self, written: Sequence[int]) -> np.ndarray:
@@ -215,17 +216,17 @@ def split_tags(written: Sequence[int]) -> list[list[int]]:
 
 @dataclass
 class WrittenTag:
-    """A tag as the decoder wrote it, with the mean log-probability of its tokens and of the one that ends it."""
+    """A tag that the decoder wrote, and the mean log-probability of its tokens and of the one that ends it."""
 
     tokens: list[int]
     log_probability: float
 
 
 class TagWriter:
-    """Writes the free-form tags of products whose memory (what a decoder attends to) is given; how, a subclass says:
+    """Writes the free-form tags of products from their memory (what a decoder attends to). Subclasses implement:
 
-        _write(memory, products, prompts, rules, generation)   `WrittenTag`s of prompts of one length, each about the
-                                                               product of that row of the memory, as `TagRules` let it
+        _write(memory, products, prompts, rules, generation)   the `WrittenTag`s of prompts of equal length, each about
+                                                               the product in that row of the memory, under `TagRules`
         _vector(label)                                         a unit vector for a tag, to find near-duplicates
         _encode(labels), _decode(tokens)                       of the tag tokenizer, without special tokens
 
@@ -237,60 +238,37 @@ class TagWriter:
         self.decoder, self.attributes = decoder, attributes
         self.aliases = {fold(spelling): tag for spelling, tag in decoder["aliases"].items()}
         self.known: dict[str, list[tuple[str, str, int]]] = {}
-        column = 0
-        for attribute in attributes:
-            for tag in attribute["tags"]:
-                self.known.setdefault(fold(tag), []).append((attribute["name"], tag, column))
-                column += 1
+        named = ((attribute["name"], tag) for attribute in attributes for tag in attribute["tags"])
+        for column, (name, tag) in enumerate(named):
+            self.known.setdefault(fold(tag), []).append((name, tag, column))
         self._tries: dict[str | None, tuple[TagTrie, np.ndarray, np.ndarray]] = {}
 
-    def __call__(
-        self,
-        memory,
-        languages: Sequence[str | None],
-        scores=None,
-        attributes: Sequence[str] | None = None,
-        constrained: bool = False,
-        max_tags: int | None = None,
-        min_score: float | None = None,
-        **generation,
-    ) -> list[list[dict[str, Any]]]:
+    def __call__(self, memory, languages: Sequence[str | None], scores=None, attributes: Sequence[str] | None = None,
+                 constrained: bool = False, max_tags: int | None = None, min_score: float | None = None,
+                 asked: Sequence[Sequence[str | None]] | None = None, **generation) -> list[list[dict[str, Any]]]:
         """
         Args:
             memory: of B products.
             languages: of each product; None, or one that the decoder does not know, leaves the choice to it.
-            scores: closed-tag probabilities, float array [B, T]: of several attributes that share a tag, the likelier
-                one is named; `constrained` weighs them in (`closed_weight` of the decoder).
-            attributes: ask for these alone, each on its own.
+            scores: closed-tag probabilities, float array [B, T]. A tag that several attributes share gets the likelier
+                one; `constrained` adds them to the decoder's logits (`closed_weight`).
+            attributes: write the tags of these attributes only, one list for each.
             constrained: write closed tags only.
             max_tags: at most so many tags per product (and attribute).
             min_score: lowest score that is listed (default: the model's own).
-            generation: of the search; one sequence per product.
+            asked: in place of `attributes`, those of each product; None among them: all of its tags in one list.
+            generation: options of the search; one sequence per product.
 
         Returns per product its tags, best first: {"label", "score", "attribute", "source": "generated"}, none twice.
         """
-        asked = [attributes or (None,)] * len(languages)
-        return self.write_asked(memory, languages, asked, scores, constrained, max_tags, min_score, **generation)
-
-    def write_asked(
-        self,
-        memory,
-        languages: Sequence[str | None],
-        asked: Sequence[Sequence[str | None]],
-        scores=None,
-        constrained: bool = False,
-        max_tags: int | None = None,
-        min_score: float | None = None,
-        **generation,
-    ) -> list[list[dict[str, Any]]]:
-        """The same, where each product is asked for attributes of its own (None: for all of its tags at once)."""
+        asked = [attributes or (None,)] * len(languages) if asked is None else asked
         if generation.get("num_return_sequences", 1) != 1:
             raise ValueError("num_return_sequences must be 1: a product has one set of tags; use model.generate")
         min_score = self.decoder["min_score"] if min_score is None else min_score
         rows = [(product, attribute) for product, wanted in enumerate(asked) for attribute in wanted]
         prompts = [self._prompt(languages[product], attribute) for product, attribute in rows]
         found: list[list[dict]] = [[] for _ in languages]
-        # Prompts of one batch are of one length, and share one trie.
+        # The prompts of a batch have one length and one trie.
         groups: dict[tuple[int, str | None], list[int]] = {}
         for index, (prompt, (_, attribute)) in enumerate(zip(prompts, rows, strict=True)):
             groups.setdefault((len(prompt), attribute if constrained else None), []).append(index)
@@ -313,7 +291,7 @@ class TagWriter:
         return prompt
 
     def _rules(self, attribute: str | None, constrained: bool, max_tags: int | None, scores) -> TagRules:
-        """scores: closed-tag probabilities [B, T] of the products that are written of, or None."""
+        """scores: closed-tag probabilities [B, T] of the products in question, or None."""
         if not constrained:
             return TagRules(self.decoder, max_tags)
         trie, tag_of, columns = self._trie(attribute)
@@ -321,24 +299,22 @@ class TagWriter:
         if scores is not None and weight:
             closed = np.asarray(scores, np.float32)[:, columns]
             probabilities = np.zeros((len(closed), tag_of.max() + 1), np.float32)
-            # Where attributes share a tag, the likelier one speaks for it.
+            # A tag that attributes share has the higher of its probabilities.
             np.maximum.at(probabilities, (slice(None), tag_of), closed)
             prior = TagPrior(trie, probabilities, self._nothing(attribute, scores), weight)
         return TagRules(self.decoder, max_tags, trie, prior)
 
     def _nothing(self, attribute: str | None, scores) -> np.ndarray:
-        """The probability that no tag of the attribute, or of any, applies [B]."""
-        nothing, start = np.ones(len(scores)), 0
-        for entry in self.attributes:
-            block = np.asarray(scores[:, start:start + len(entry["tags"])], np.float64)
-            start += len(entry["tags"])
+        """The probability that no tag of the attribute applies, or of all attributes (None) [B]."""
+        nothing = np.ones(len(scores))
+        for entry, where in zip(self.attributes, attribute_slices(self.attributes), strict=True):
             if attribute in (None, entry["name"]):
-                single = entry["kind"] == "single"
-                nothing = nothing * (np.maximum(1 - block.sum(1), 0) if single else (1 - block).prod(1))
+                block = np.asarray(scores[:, where], np.float64)
+                nothing *= np.maximum(1 - block.sum(1), 0) if entry["kind"] == "single" else (1 - block).prod(1)
         return nothing
 
     def _trie(self, attribute: str | None) -> tuple[TagTrie, np.ndarray, np.ndarray]:
-        """Of one attribute's tags, or of all; and of its closed tags the trie's numbers and the columns in [B, T]."""
+        """The trie of one attribute's closed tags, or of all (None); the tags' numbers in it, and columns in [B, T]."""
         if attribute not in self._tries:
             named = [(tag, entry["name"]) for entry in self.attributes for tag in entry["tags"]]
             columns = [column for column, (_, name) in enumerate(named) if attribute in (None, name)]
@@ -362,7 +338,7 @@ class TagWriter:
         return {"label": label, "score": self.score(tag.log_probability), "attribute": attribute, "source": "generated"}
 
     def score(self, log_probability: float) -> float:
-        """The probability that a tag is right, from its mean log-probability; uncalibrated, the mean probability."""
+        """The probability that a tag is right, from its mean log-probability (its exponential if not calibrated)."""
         calibration = self.decoder["calibration"]
         if calibration is None:
             return math.exp(log_probability)
@@ -382,18 +358,17 @@ class TagWriter:
         first, second = fold(tag["label"]), fold(other["label"])
         if first == second:
             return True
-        if first in self.known and second in self.known:  # near-duplicates of a shop's own making are two tags
+        if first in self.known and second in self.known:  # two tags of the vocabulary are never merged
             return False
         return float(self._vector(first) @ self._vector(second)) >= self.decoder["merge_similarity"]
 
 
-def written_tags(
-    tokens: Sequence[int], log_probabilities: Sequence[float], any_order: bool = False
-) -> list[WrittenTag]:
+def written_tags(tokens: Sequence[int], log_probabilities: Sequence[float],
+                 any_order: bool = False) -> list[WrittenTag]:
     """The tags of a row; one that the length limit cut off is left out.
 
-    any_order: each of the tags that are left could have come next, which is no doubt about the one that did: the log
-    of their number is given back to its first token.
+    any_order: the decoder was trained on tags in random order, so that each of the n remaining tags could have come
+    next: log n is added to the first token's log-probability.
     """
     tags, start = [], 0
     for end, token in enumerate(tokens):

@@ -1,15 +1,15 @@
-"""What may still change a product's tags once they are scored: a critic of tag sets (does a product hold each of these
-tags, given the others?), and one shopper's preferences, from what they viewed or bought.
+"""What changes a product's tags after they are scored: a critic of tag sets, which removes tags that do not fit the
+others, and a shopper's preferences, from what they viewed or bought, which reorder them.
 
-Per attribute, a shopper's profile is the mean of the embeddings of the tags they met, recent ones counting more, as far
-as it differs from what everybody meets. A tag that lies in its direction rises. How far, a gate per attribute says: it
-is fitted on the choices in interaction logs (`hf_tagger/feedback/personalization.py`), as are the half-life and the
-prior, and kept in the config as plain data:
+Per attribute, a shopper's profile is the mean embedding of the tags of what they viewed or bought, recent ones with
+more weight, minus the mean over all products. A tag's preference is its similarity to the profile times a gate of the
+attribute. Gates, half-life and prior are fitted on interaction logs (`hf_tagger/training/personalization.py`) and kept
+in the config as plain data:
 
     "personalization": {"half_life_days": 30.0, "prior": 2.0, "gates": {"colour": 1.7, "category": 0.4}}
 
-Tags are then ordered by log(score) + preference, that is by the probability that a tag is right times how much more
-often than others this shopper chooses what has it.
+Tags are then ordered by log(score) + preference: the probability that a tag is right, times how much more often than
+others this shopper chooses products with it.
 """
 
 import json
@@ -33,7 +33,7 @@ class TagSetCritic(nn.Module):
 
         score(x, S) = sum over t in S of (<V e_t, phi(x)> + <w, e_t>) + sum over pairs t, u in S of <A e_t, B e_u>
 
-    with e_t the embedding of the tag's name: what speaks for a tag is the product, and the company it keeps. Trained by
+    with e_t the embedding of the tag's name: a tag is scored by the product and by the other tags. Trained by
     `augmentation.judge`; saved beside a model as `critic.safetensors`.
 
     Args:
@@ -53,8 +53,8 @@ class TagSetCritic(nn.Module):
         self.register_buffer("std", torch.ones(width))
 
     def forward(self, pooled: torch.Tensor, tag_set: torch.Tensor) -> torch.Tensor:
-        """pooled [B, H], tag_set [B, T] of 0 and 1 -> what the score of the set gains by each tag [B, T]: by one that
-        it holds, against the set without it; by any other, against the set as it is."""
+        """pooled [B, H], tag_set [B, T] of 0 and 1 -> gain in the set's score by each tag [B, T]: by a tag in the set,
+        over the set without it; by another one, over the set as it is."""
         states = self.product((pooled.float() - self.mean) / self.std)
         own = states @ self.tag(self.names).T / math.sqrt(self.HIDDEN) + self.prior(self.names)[:, 0]
         pairs = self.left(self.names) @ self.right(self.names).T
@@ -63,8 +63,8 @@ class TagSetCritic(nn.Module):
         return own + tag_set.to(pairs.dtype) @ pairs
 
     def keep(self, pooled: torch.Tensor, chosen: torch.Tensor) -> torch.Tensor:
-        """The chosen tags bool [B, T] without those whose removal raises the set's score, the worst first, one by one:
-        bool [B, T]."""
+        """The chosen tags, bool [B, T], without those whose removal raises the set's score: the worst is removed first,
+        then the rest is scored again."""
         kept = chosen.clone()
         while True:
             gain = self(pooled, kept).masked_fill(~kept, math.inf)
@@ -85,13 +85,13 @@ class TagSetCritic(nn.Module):
 
 @dataclass(frozen=True)
 class ShopperProfile:
-    """What a shopper prefers: {attribute: {tag: preference}}, 0 for a tag like any other. Plain data, and all that is
-    needed of a history: it is kept nowhere unless `save` is asked to."""
+    """A shopper's preferences, {attribute: {tag: preference}}, 0 for an average tag. It replaces the history, and is
+    stored only by `save`."""
 
     preferences: dict[str, dict[str, float]]
 
     def of(self, tag: Mapping[str, Any]) -> float:
-        """The preference for a tag of the pipeline's output; 0 for one that the model does not know."""
+        """The preference for a tag of the pipeline's output; 0 for a free-form one."""
         return self.preferences.get(tag["attribute"], {}).get(tag["label"], 0.0)
 
     def save(self, path: str | os.PathLike) -> None:
@@ -105,7 +105,7 @@ class ShopperProfile:
 
 
 def tag_vectors(tag_head: nn.Module, attributes: Sequence[dict]) -> torch.Tensor:
-    """Embeddings of the tags [T, E], of unit length, without what the tags of an attribute have in common."""
+    """Embeddings of the tags [T, E], centred per attribute, of unit length."""
     table = tag_head.embeddings if hasattr(tag_head, "embeddings") else tag_head.output
     vectors = table.weight.detach().float()
     parts = []
@@ -116,12 +116,13 @@ def tag_vectors(tag_head: nn.Module, attributes: Sequence[dict]) -> torch.Tensor
 
 
 def affinities(vectors: torch.Tensor, attributes: Sequence[dict], history: torch.Tensor, prior: float) -> torch.Tensor:
-    """How close each tag is to what shoppers met [U, T]; 0 throughout an attribute of which they met no tag.
+    """Similarity of each tag to the shoppers' profiles [U, T], with a mean of 0 over an attribute's training products;
+    0 for an attribute without any history.
 
     Args:
         vectors: of `tag_vectors`.
-        history: [U, T], how often each shopper met each tag, recent times counting more.
-        prior: how many tags a shopper must meet for the profile to count half.
+        history: of `met_tags`, for each shopper [U, T].
+        prior: the number of tags at which a profile has half its full length.
     """
     found = torch.zeros_like(history)
     for attribute, where in zip(attributes, attribute_slices(attributes), strict=True):
@@ -151,7 +152,7 @@ def read_events(history: Sequence[Any]) -> list[dict[str, Any]]:
         event: dict[str, Any] = {"time": None, "weight": 1.0, "product": entry}
         if isinstance(entry, Mapping) and ("label" in entry or "product" in entry):
             known = {"product", "weight", "time"} if "product" in entry else {"label", "attribute", "weight", "time"}
-            # A tag as the pipeline lists it is welcome, whole.
+            # A tag may have all the keys of the pipeline's output.
             strange = set(entry) - known - ({"score", "source"} if "label" in entry else set())
             missing = {"label", "attribute"} - set(entry) if "label" in entry else set()
             if strange or missing:
@@ -167,8 +168,8 @@ def read_events(history: Sequence[Any]) -> list[dict[str, Any]]:
 
 
 def met_tags(events: Sequence[dict], attributes: Sequence[dict], half_life_days: float | None) -> torch.Tensor:
-    """How often a shopper met each tag [T]; an event counts half for every half-life that it is older than the newest
-    (None: all count the same). One without a time counts as new. Unknown tags count for nothing.
+    """Summed weight of a shopper's events for each tag [T]. The weight halves with every half-life that an event is
+    older than the newest (None: never); events without a time are as new as the newest. Unknown tags do not count.
 
     Args:
         events: of `read_events`, with products replaced by "tags": [{"label", "attribute", "score"}].
@@ -190,9 +191,9 @@ def met_tags(events: Sequence[dict], attributes: Sequence[dict], half_life_days:
 
 
 def shopper_profile(model, events: Sequence[dict]) -> ShopperProfile:
-    """The profile of the shopper who had these events (as `met_tags` takes them).
+    """The profile of a shopper with these events (as `met_tags` takes them).
 
-    Raises ValueError for a model without a fitted gate.
+    Raises ValueError for a model without fitted gates.
     """
     config, attributes = model.config, model.config.attributes
     check_gate(config.personalization)
@@ -200,12 +201,10 @@ def shopper_profile(model, events: Sequence[dict]) -> ShopperProfile:
     met = met_tags(events, attributes, settings["half_life_days"])
     vectors = tag_vectors(model.tag_head, attributes).to(met.device)
     close = affinities(vectors, attributes, met[None], settings["prior"])[0].tolist()
-    preferences = {}
-    for entry, where in zip(attributes, attribute_slices(attributes), strict=True):
-        gate = settings["gates"].get(entry["name"], 0.0)
-        preferences[entry["name"]] = {tag: gate * value for tag, value in
-                                      zip(entry["tags"], close[where], strict=True)}
-    return ShopperProfile(preferences)
+    return ShopperProfile({
+        entry["name"]: {tag: settings["gates"].get(entry["name"], 0.0) * value
+                        for tag, value in zip(entry["tags"], close[where], strict=True)}
+        for entry, where in zip(attributes, attribute_slices(attributes), strict=True)})
 
 
 def check_gate(settings: dict | None) -> None:

@@ -1,7 +1,7 @@
-"""Spoken descriptions: what is said in an audio file or array, by a speech recogniser of transformers.
+"""Spoken descriptions: transcribes an audio file or array with a speech recogniser of transformers.
 
-Ships with the model: numpy and transformers; soundfile decodes files, scipy brings audio to another sampling rate
-(the extra `speech`). Arrays at the recogniser's own rate need neither.
+The extra `speech` brings soundfile, which decodes files, and scipy, which resamples. Arrays at the recogniser's own
+sampling rate need neither.
 """
 
 import io
@@ -22,7 +22,7 @@ _OPENING = threading.Lock()
 
 
 class AudioError(ValueError):
-    """Audio that cannot be heard; the message says what to do."""
+    """Audio that cannot be read or recognised; the message says what to do."""
 
 
 def open_recognizer(name: str, device, opened: dict[str, Pipeline]) -> Pipeline:
@@ -38,7 +38,7 @@ def open_recognizer(name: str, device, opened: dict[str, Pipeline]) -> Pipeline:
 
 
 def transcribe(recognizer: Pipeline, audio: Any) -> str:
-    """What is said, "" for silence.
+    """The spoken text, "" for silence.
 
     Args:
         recognizer: `pipeline("automatic-speech-recognition")`.
@@ -46,14 +46,14 @@ def transcribe(recognizer: Pipeline, audio: Any) -> str:
             the recogniser's sampling rate, {"array" or "raw": such an array, "sampling_rate": in hertz}, or an
             undecoded `datasets` audio {"bytes", "path"}.
 
-    Raises AudioError for what cannot be heard.
+    Raises AudioError for audio that cannot be read, and if the recogniser fails.
     """
     rate = recognizer.feature_extractor.sampling_rate
     samples = read_audio(audio, rate)
     whisper = getattr(recognizer, "type", None) == "seq2seq_whisper"
     long = whisper and len(samples) > recognizer.feature_extractor.n_samples
     try:
-        # Whisper hears 30 seconds at a time: what is longer it follows by its own timestamps.
+        # Whisper takes 30 seconds at a time; longer audio is followed by its timestamps.
         found = recognizer({"raw": samples, "sampling_rate": rate}, **({"return_timestamps": True} if long else {}))
     except (ValueError, TypeError, RuntimeError) as error:
         raise AudioError(f"the speech recogniser failed: {error}") from error
