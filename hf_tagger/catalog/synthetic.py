@@ -8,7 +8,6 @@ with HTML, typos and tags left unsaid, so that neither modality alone is enough.
 pattern (single), features (multi; three of its tags can be seen, three only be read).
 """
 
-import csv
 import json
 import random
 from collections.abc import Iterator
@@ -108,12 +107,8 @@ def true_tags(**options) -> dict[str, dict[str, list[str]]]:
     return tags
 
 
-def catalog_schema(format: str = "parquet") -> dict:
-    """The schema, as plain data, of what `write_catalog` writes in this format."""
-    features, keywords = {"kind": "multi", "format": "list"}, {"format": "list"}
-    if format == "csv":
-        keywords = {"format": "delimited", "delimiter": "|"}
-        features = {"kind": "multi", "format": "delimited", "delimiter": "|", "none_values": ["Basic"]}
+def catalog_schema() -> dict:
+    """The schema, as plain data, of what `write_catalog` writes."""
     return {
         "id": "id",
         "group": "product",
@@ -124,40 +119,43 @@ def catalog_schema(format: str = "parquet") -> dict:
             "category": {"kind": "single"},
             "colour": {"kind": "single"},
             "pattern": {"kind": "single", "none_values": ["Plain"]},
-            "features": features,
+            "features": {"kind": "multi", "format": "list"},
         },
-        "free_form": {"columns": {"keywords": keywords}, "attributes": "all"},
+        "free_form": {"columns": {"keywords": {"format": "list"}}, "attributes": "all"},
     }
 
 
 def check_options(options: dict) -> None:
     """Raises ConfigError, naming the nearest known one, for an option that `write_catalog` does not take."""
-    known = {"format", "rows_per_shard", "processes"}
+    known = {"rows_per_shard", "processes"}
     build(SyntheticOptions, {name: value for name, value in options.items() if name not in known}, "catalog.synthetic")
 
 
-def write_catalog(folder, format: str = "parquet", rows_per_shard: int = 1000, processes: int = 1, **options) -> Path:
-    """Write train, validation and test (8 : 1 : 1, a product's variants in one split) and `schema.yaml` into `folder`.
+def write_catalog(folder, rows_per_shard: int = 1000, processes: int = 1, **options) -> Path:
+    """Writes train, validation and test (8 : 1 : 1, a product's variants in one split) and `schema.yaml` into `folder`:
+    parquet shards such as train-00000-of-00002.parquet with the photos inside.
 
     Args:
-        format: "parquet": shards such as train-00000-of-00002.parquet with the photos inside; "csv": train.csv,
-            validation.csv, test.csv and a folder of JPEG files.
-        rows_per_shard: rows of all splits from which one parquet shard of each split is made, at least 20.
-        processes: that write shards side by side; their number changes nothing in the files.
+        rows_per_shard: rows of all splits from which one shard of each split is made, at least 20.
+        processes: number of processes that write shards; it does not change the files.
         options: fields of `SyntheticOptions`.
 
     Returns the folder's path. Raises ValueError for an argument out of range.
     """
     settings = SyntheticOptions(**options)
+    if rows_per_shard < 20:
+        raise ValueError(f"rows_per_shard must be at least 20, got {rows_per_shard}")
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "schema.yaml").write_text(yaml.safe_dump(catalog_schema(format), sort_keys=False), encoding="utf-8")
-    if format == "csv":
-        _write_csv(folder, settings)
-    elif format == "parquet":
-        _write_shards(folder, settings, rows_per_shard, processes)
+    (folder / "schema.yaml").write_text(yaml.safe_dump(catalog_schema(), sort_keys=False), encoding="utf-8")
+    shards = max(1, settings.rows // rows_per_shard)
+    jobs = [(folder, settings, shard, shards) for shard in range(shards)]
+    if processes == 1:
+        for job in jobs:
+            _write_shard(*job)
     else:
-        raise ValueError(f"format must be 'parquet' or 'csv', got {format!r}")
+        with ProcessPoolExecutor(processes, mp_context=get_context("spawn")) as pool:
+            list(pool.map(_write_shard, *zip(*jobs, strict=True)))
     return folder
 
 
@@ -268,40 +266,6 @@ def _mark_up(sentences, rng):
         f'<div style="color:#333">{"&nbsp; ".join(sentences)}</div>',
         "\r\n\r\n".join(sentences) + "<script>track('view');</script>",
     ))
-
-
-def _write_csv(folder, options):
-    (folder / "photos").mkdir(exist_ok=True)
-    columns = _arrow_schema().names
-    files = {split: open(folder / f"{split}.csv", "w", newline="", encoding="utf-8") for split in SPLITS}
-    writers = {split: csv.DictWriter(file, columns, extrasaction="ignore") for split, file in files.items()}
-    for writer in writers.values():
-        writer.writeheader()
-    for number in range(options.rows):
-        row = _row(number, options)
-        if row["image"] is not None:
-            path = f"photos/{row['id']}.jpg"
-            (folder / path).write_bytes(row["image"])
-            row["image"] = path
-        if row["features"] is not None:
-            row["features"] = "|".join(row["features"]) or "Basic"
-        row["keywords"] = "|".join(row["keywords"] or ()) or None
-        writers[row["split"]].writerow(row)
-    for file in files.values():
-        file.close()
-
-
-def _write_shards(folder, options, rows_per_shard, processes):
-    if rows_per_shard < 20:
-        raise ValueError(f"rows_per_shard must be at least 20, got {rows_per_shard}")
-    shards = max(1, options.rows // rows_per_shard)
-    jobs = [(folder, options, shard, shards) for shard in range(shards)]
-    if processes == 1:
-        for job in jobs:
-            _write_shard(*job)
-        return
-    with ProcessPoolExecutor(processes, mp_context=get_context("spawn")) as pool:
-        list(pool.map(_write_shard, *zip(*jobs, strict=True)))
 
 
 def _write_shard(folder, options, shard, shards):

@@ -21,23 +21,20 @@ def files(folder):
     return {path.relative_to(folder): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
-def records(folder, format):
+def records(folder):
     schema = build(CatalogSchema, yaml.safe_load((folder / "schema.yaml").read_text()))
     for split in SPLITS:
         rows = datasets.load_dataset(
-            format, data_files={split: str(folder / f"{split}*.{format}")}, split=split, streaming=True
-        )
-        if format == "parquet":
-            rows = rows.cast_column("image", datasets.Image(decode=False))
+            "parquet", data_files={split: str(folder / f"{split}*.parquet")}, split=split, streaming=True
+        ).cast_column("image", datasets.Image(decode=False))
         for number, row in enumerate(rows):
             yield split, row, schema.record(row, number, image_root=str(folder))
 
 
-@pytest.mark.parametrize("format", ["parquet", "csv"])
-def test_same_arguments_give_the_same_files(tmp_path, format):
-    write_catalog(tmp_path / "a", format=format, **TINY)
-    write_catalog(tmp_path / "b", format=format, **TINY)
-    write_catalog(tmp_path / "c", format=format, seed=1, **TINY)
+def test_same_arguments_give_the_same_files(tmp_path):
+    write_catalog(tmp_path / "a", **TINY)
+    write_catalog(tmp_path / "b", **TINY)
+    write_catalog(tmp_path / "c", seed=1, **TINY)
     assert files(tmp_path / "a") == files(tmp_path / "b") != files(tmp_path / "c")
 
 
@@ -52,12 +49,11 @@ def test_any_stretch_of_rows_can_be_made_alone():
     assert list(generate(**TINY))[20:40] == list(generate(20, 40, **TINY))
 
 
-@pytest.mark.parametrize("format", ["parquet", "csv"])
-def test_written_catalogue_reads_back_through_its_schema_with_all_three_kinds_of_label(tmp_path, format):
-    write_catalog(tmp_path, format=format, rows=400, picture_size=24)
+def test_written_catalogue_reads_back_through_its_schema_with_all_three_kinds_of_label(tmp_path):
+    write_catalog(tmp_path, rows=400, picture_size=24)
     written = {row["id"]: row for row in generate(rows=400, picture_size=24)}
     kinds = {name: Counter() for name in TAGS}
-    for split, _, record in records(tmp_path, format):
+    for split, _, record in records(tmp_path):
         row = written.pop(record["id"])
         assert split == row["split"] and record["language"] == row["language"]
         assert len(record["images"]) == (row["image"] is not None)
@@ -212,7 +208,6 @@ def test_photos_are_jpegs_of_the_size_asked_for():
         ({"rows": 19}, "at least 20"),
         ({"languages": ("en", "xx")}, "languages must be some of en, de"),
         ({"label_noise": 1.5}, "label_noise is a rate"),
-        ({"format": "xlsx"}, "'parquet' or 'csv'"),
         ({"rows_per_shard": 10}, "at least 20"),
     ],
 )
@@ -222,9 +217,7 @@ def test_arguments_out_of_range_are_refused(tmp_path, options, message):
 
 
 def test_the_schema_is_one_that_the_catalogue_reader_takes():
-    for format in ("parquet", "csv"):
-        schema = build(CatalogSchema, catalog_schema(format))
-        schema.check_columns(next(generate(rows=20)))
+    build(CatalogSchema, catalog_schema()).check_columns(next(generate(rows=20)))
 
 
 def test_true_tags_are_those_that_label_noise_and_unknown_spoil():

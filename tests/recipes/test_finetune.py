@@ -19,13 +19,14 @@ from hf_tagger.catalog.loader import CatalogLoader
 from hf_tagger.catalog.schema import CatalogSchema
 from hf_tagger.catalog.settings import LoaderSettings
 from hf_tagger.catalog.strict import build
-from hf_tagger.catalog.synthetic import catalog_schema, generate, write_catalog
+from hf_tagger.catalog.synthetic import catalog_schema, generate
 from hf_tagger.evaluation.predict import predict
 from hf_tagger.model.modeling_tagger import TaggerModel
 from hf_tagger.training import checkpoint, frozen_heads
 from hf_tagger.training.loop import TrainingLoop
 from recipes import finetune
 from tests.catalog.files import catalog, write_parquet
+from tests.csv_shop import write_csv_shop
 from tests.shops import write_config
 
 ROOT = Path(__file__).parents[2]
@@ -209,11 +210,9 @@ def test_killed_and_resumed_a_run_ends_with_the_very_same_weights(adapters, tmp_
 def classic(tmp_path_factory):
     """The classic architecture of the field, all of it trained, on a CSV and a folder of photos."""
     folder = tmp_path_factory.mktemp("classic")
-    write_catalog(folder / "shop", format="csv", **SHOP)
-    files = {split: str(folder / "shop" / f"{split}.csv") for split in ("train", "validation", "test")}
     config = write_config(
         folder / "config.yaml",
-        {"source": {"files": files}, "schema": catalog_schema("csv")},
+        write_csv_shop(folder / "shop", **SHOP),
         model={"tag_head": "linear", "lexical": {"buckets": 0, "name_match": False}},
         phases=[{"epochs": 3}],
         training={"log_with": ["tensorboard"], "log_every": 2},
