@@ -1,1 +1,1 @@
-"""Synthetic pooled vectors for rare tags, and the honest alternatives to them."""
+"""Extra pooled vectors for rare tags: generative models and simpler methods."""

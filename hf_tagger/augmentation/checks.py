@@ -1,4 +1,4 @@
-"""What an augmentation cannot work with, found before any training starts."""
+"""Checks the augmentation settings against the catalogue before training starts."""
 
 from hf_tagger.augmentation.settings import AugmentationSettings
 from hf_tagger.catalog.strict import ConfigError, did_you_mean
@@ -7,9 +7,10 @@ from hf_tagger.catalog.strict import ConfigError, did_you_mean
 def check_augmentation(settings: AugmentationSettings, attributes: list[dict], fusion: str = "concat") -> None:
     """
     Args:
-        attributes: a vocabulary's: name, kind, tags, counts, none_count; fusion: the model's.
+        attributes: of a vocabulary, with name, kind, tags, counts and none_count; fusion: the model's.
 
-    Raises ConfigError for an attribute that does not exist, a tag without any training product, and too few products.
+    Raises ConfigError for an unknown attribute, a tag without any training product, too few products, and a method that
+    does not fit the catalogue or the fusion.
     """
     by_name = {attribute["name"]: attribute for attribute in attributes}
     if fusion == "late":

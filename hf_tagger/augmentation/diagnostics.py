@@ -1,4 +1,4 @@
-"""Do synthetic vectors look like real ones? Distances and manifold precision and recall per tag, and a picture."""
+"""How realistic synthetic vectors are: distances, manifold precision and recall per tag, and a picture."""
 
 from pathlib import Path
 
@@ -12,8 +12,8 @@ NEIGHBOURS = 3
 
 
 def nearest_distances(vectors: Tensor, others: Tensor | None = None) -> Tensor:
-    """Distance of each vector [N, H] to the nearest of `others` [M, H]; without them, to the nearest of the rest (NaN
-    where there is no rest)."""
+    """Distance of each vector [N, H] to the nearest of `others` [M, H]; without these, to the nearest other vector (NaN
+    for a single one)."""
     if others is not None:
         return torch.cdist(vectors, others).amin(1)
     if len(vectors) < 2:
@@ -24,11 +24,11 @@ def nearest_distances(vectors: Tensor, others: Tensor | None = None) -> Tensor:
 def precision_recall(real: Tensor, synthetic: Tensor, neighbours: int = NEIGHBOURS) -> tuple[float, float]:
     """Improved precision and recall of generative models (arXiv 1904.06991).
 
-    A vector lies on a set's manifold if it is no further from one of the set's vectors than that one's k-th nearest
-    neighbour within the set. Precision: share of synthetic vectors [M, H] on the manifold of the real ones [N, H];
-    recall: the reverse.
+    A vector lies on a set's manifold if it is within the distance from one of the set's vectors to that vector's k-th
+    nearest neighbour in the set. Precision: share of synthetic vectors [M, H] on the manifold of the real ones [N, H];
+    recall: share of real vectors on the manifold of the synthetic ones.
 
-    Raises ValueError where a set is too small to have k neighbours.
+    Raises ValueError for a set without k neighbours.
     """
     if min(len(real), len(synthetic)) <= neighbours:
         raise ValueError(f"precision and recall need more than {neighbours} vectors of each kind, got {len(real)} "
@@ -42,7 +42,7 @@ def precision_recall(real: Tensor, synthetic: Tensor, neighbours: int = NEIGHBOU
 
 
 def _without_self(vectors: Tensor) -> Tensor:
-    # Not by matrix products: their rounding would make copies of a vector look apart.
+    # Without matrix products: their rounding gives copies of a vector a distance above 0.
     distances = torch.cdist(vectors, vectors, compute_mode="donot_use_mm_for_euclid_dist")
     return distances.fill_diagonal_(torch.inf)
 
@@ -50,10 +50,10 @@ def _without_self(vectors: Tensor) -> Tensor:
 def compare(data: TaggedVectors, tags: dict[str, int], synthetic: Tensor, tag_labels: Tensor,
             limit: int = 1000) -> dict[str, dict[str, float]]:
     """Per tag, {"real", "synthetic" (numbers of vectors), "real_distance", "synthetic_distance" (mean distance to the
-    nearest real vector of the tag; a copy is at 0), and, with enough vectors, "precision", "recall"}.
+    nearest real vector of the tag, 0 for a copy), and, with enough vectors, "precision", "recall"}.
 
     Args:
-        tags: {name: column}; synthetic [M, H] with tag_labels [M, T]; limit: vectors of a tag that are looked at.
+        tags: {name: column}; synthetic [M, H] with tag_labels [M, T]; limit: most vectors of a tag that are compared.
     """
     report = {}
     for name, column in tags.items():

@@ -1,4 +1,4 @@
-"""Trains the critic of tag sets (`critic.TagSetCritic`) to tell a product's tags from plausible wrong ones."""
+"""Trains the critic of tag sets (`reranking.TagSetCritic`) to separate a product's tags from plausible wrong ones."""
 
 from collections.abc import Callable
 

@@ -1,4 +1,4 @@
-"""Retrains a tag head on real and extra vectors; nothing else of the model moves."""
+"""Retrains a tag head on real and extra vectors; the rest of the model does not change."""
 
 from collections.abc import Callable
 from typing import Protocol
@@ -19,24 +19,16 @@ class VectorSource(Protocol):
     def draw(self, size: int, generator: torch.Generator) -> tuple[Tensor, Tensor]: ...
 
 
-def retrain_head(
-    head: nn.Module,
-    data: TaggedVectors,
-    loss: Loss,
-    settings: AugmentationSettings,
-    generator: torch.Generator,
-    source: VectorSource | None = None,
-    source_loss: Loss | None = None,
-    extra_loss: Callable[[nn.Module, int], Tensor] | None = None,
-    progress: bool = True,
-) -> None:
+def retrain_head(head: nn.Module, data: TaggedVectors, loss: Loss, settings: AugmentationSettings,
+                 generator: torch.Generator, source: VectorSource | None = None, source_loss: Loss | None = None,
+                 extra_loss: Callable[[nn.Module, int], Tensor] | None = None, progress: bool = True) -> None:
     """Trains the parameters of `head` that require a gradient, in place, with AdamW and a cosine schedule.
 
     Args:
         loss: (logits [B, C], tag_labels [B, T]) -> scalar, for real vectors.
-        source, source_loss: extra vectors and their loss: they come in other frequencies, which a balanced loss must
-            know. Weighed by `settings.weight`.
-        extra_loss: (head, step) -> another loss term, with whatever it trains on the side.
+        source, source_loss: extra vectors and their loss, weighted by `settings.weight`: a logit-adjusted loss depends
+            on the frequencies of the tags, which are others here.
+        extra_loss: (head, step) -> a further loss term.
     """
     rows = torch.from_numpy(data.labelled())
     steps_per_epoch = -(-len(rows) // settings.batch_size)

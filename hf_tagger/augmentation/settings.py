@@ -1,4 +1,4 @@
-"""The `augmentation` section of a run: which method makes up for rare tags, and how."""
+"""The `augmentation` section of a run: extra training vectors for rare tags."""
 
 from dataclasses import dataclass, field
 from typing import ClassVar, Literal
@@ -15,9 +15,10 @@ class GanSettings:
         latent: width of the noise; hidden: width of the hidden layers of generator and critic.
         learning_rate: of both.
         gradient_penalty: weight of the critic's gradient penalty (WGAN-GP).
-        classification: weight of the term that asks for vectors which the settled tag head gives their tags.
-        unlabelled: weight of telling products without known tags from generated ones (`semi_supervised_gan`).
-        check_every: steps between looks at divergence and mode collapse.
+        classification: weight of the trained tag head's loss on the generated vectors.
+        unlabelled: weight of the loss that separates products without known tags from generated vectors
+            (`semi_supervised_gan`).
+        check_every: steps between checks for divergence and mode collapse.
         min_diversity: spread of generated vectors of one tag, relative to that of real ones, below which the generator
             counts as collapsed.
     """
@@ -42,19 +43,19 @@ class AugmentationSettings:
             residual_transfer (rare tags borrow the spread of frequent ones), pseudo_labels (unlabelled products),
             gan (conditional WGAN-GP), semi_supervised_gan. The default did best of those that need no unlabelled
             products in recipes/lab/benchmark_rare_tags.py.
-        logit_adjustment_tau: of the loss by which the tag head is retrained, see `training.losses`: one number, or
-            {attribute: number} with 0 for those not named.
-        attributes: whose tags are to gain (none named: all).
-        rare: a tag of at most so many training products is rare; frequent ones lend residuals.
-        min_examples: training products with a known tag that a method needs at least.
+        logit_adjustment_tau: of the loss by which the tag head is retrained (`training.losses`): one number, or
+            {attribute: number} with 0 for the others.
+        attributes: those whose tags get extra vectors (none named: all).
+        rare: a tag with at most so many training products is rare; the others lend residuals.
+        min_examples: lowest number of training products with a known tag of an attribute.
         epochs, batch_size, learning_rate, weight_decay: of retraining the tag head.
         weight: of the loss on extra vectors, relative to that on real ones.
-        power: tags to make vectors for are drawn in proportion to (their products) ** -power; -1: as often as they are.
-        recombine: share of tag sets to generate in which another product lends the tags of one attribute.
+        power: tags are drawn in proportion to (their products) ** -power; -1: as often as they occur.
+        recombine: share of generated tag sets in which the tags of one attribute come from another product.
         noise: standard deviations of Gaussian noise; confidence: least probability of a pseudo-label.
         critic: also train a critic of tag sets and save it beside the model, for `pipeline(..., critic=True)`. It is
             used by default only if it raises micro- and macro-F1 on validation.
-        max_rows: products kept to learn from; those with rare tags come first.
+        max_rows: most products to learn from; those with rare tags come first.
     """
 
     RENAMED: ClassVar[dict[str, str]] = {"balance": "logit_adjustment_tau"}

@@ -40,17 +40,9 @@ class ConditionalGan:
         return self.generator.sample(condition(labels, self.tag_embeddings), generator), labels
 
 
-def train_gan(
-    data: TaggedVectors,
-    sampler: TagSetSampler,
-    tag_embeddings: Tensor,
-    settings: GanSettings,
-    classify: Callable[[Tensor, Tensor], Tensor],
-    generator: torch.Generator,
-    batch_size: int = 64,
-    log: Log | None = None,
-    progress: bool = True,
-) -> ConditionalGan:
+def train_gan(data: TaggedVectors, sampler: TagSetSampler, tag_embeddings: Tensor, settings: GanSettings,
+              classify: Callable[[Tensor, Tensor], Tensor], generator: torch.Generator, batch_size: int = 64,
+              log: Log | None = None, progress: bool = True) -> ConditionalGan:
     """Trains generator and critic on the tag sets and products that `sampler` draws.
 
     Args:

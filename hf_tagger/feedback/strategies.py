@@ -43,7 +43,7 @@ def entropy(attributes: Sequence[dict], scores: np.ndarray) -> np.ndarray:
     return total
 
 
-def label_cost(attributes: Sequence[dict], scores: np.ndarray, chosen: np.ndarray) -> np.ndarray:
+def label_cost(scores: np.ndarray, chosen: np.ndarray) -> np.ndarray:
     """Expected number of corrections [N]: the summed probability that a chosen tag is wrong or another one is right."""
     return np.where(chosen, 1 - scores, scores).sum(1)
 

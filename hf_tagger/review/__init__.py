@@ -1,1 +1,1 @@
-"""The page on which people look at a model's tags, and say what is right (`hf_tagger review`)."""
+"""The page on which people review a model's tags (`hf_tagger review`)."""

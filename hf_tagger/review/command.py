@@ -4,10 +4,10 @@
     hf_tagger review runs/my-shop my.yaml --split test --predictions runs/my-shop/evaluation/predictions.parquet
     hf_tagger review my-shop/tagger my.yaml --space my-space
 
-MODEL is a model folder, adapter folder or Hub id. CATALOGUE is a YAML file with source and schema (the one the model
-was trained by will do), or the path of a catalogue that is written like the training one; keys of `catalog` can be
-overridden as `--key.sub value`. The page answers this machine alone unless --host says otherwise. Verdicts go into the
-feedback store and nowhere else; recipes/update.py brings them back into the model.
+MODEL is a model folder, adapter folder or Hub id. CATALOGUE is a YAML file with source and schema, such as the training
+configuration, or the path of a catalogue with the columns of the training one; keys of `catalog` can be overridden as
+`--key.sub value`. The page is served to this machine only, unless --host is given. Verdicts go into the feedback store;
+`hf_tagger update` trains the model on them.
 """
 
 import argparse
@@ -22,10 +22,10 @@ from hf_tagger.evaluation.settings import check_model, load_evaluation
 from hf_tagger.feedback.versions import LINEAGE
 from hf_tagger.runtime import model_fingerprint
 
-# Read when gradio is imported: it would report to its makers otherwise.
+# Before gradio is imported: otherwise it sends usage data to its makers.
 os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
 
-PATIENCE = 5.0  # seconds that a click waits for other writers before its reviewer is told
+PATIENCE = 5.0  # seconds that a click waits for other writers before it fails
 NOT_INSTALLED = "the review page needs more than the base installation: pip install 'hf_tagger[review]'"
 
 
@@ -72,8 +72,8 @@ def parse(arguments: list[str]) -> tuple[argparse.Namespace, list[str]]:
 def build_app(model: str, catalogue: str, feedback: str = "feedback.db", *, split: str | None = None,
               predictions: str | None = None, most: int = 10_000, reviewer: str = "", speech: str | None = None,
               overrides: list[str] = ()):
-    """The review page as a Gradio app, to be served by `page.launch`; the arguments are the command's. Products are
-    read and predicted in the background from now on.
+    """The review page as a Gradio app, to be served by `page.launch`. The arguments are the command's. Reading and
+    predicting products starts in the background.
 
     Raises UserError for a model, catalogue, store or file that does not fit.
     """
@@ -119,7 +119,7 @@ def choose_split(catalog, wanted: str | None) -> str:
 
 
 def model_version(model: str, tagger) -> str:
-    """What verdicts will say the tags are from: the name of the folder and what tells its weights from others."""
+    """`model_version` of the verdicts: the model's name and a fingerprint of its weights, or its version number."""
     folder = Path(model)
     if not folder.is_dir():
         return f"{model}@{getattr(tagger.model.config, '_commit_hash', None) or 'main'}"

@@ -196,8 +196,8 @@ def _prepare(tagger: ProductTaggingPipeline, product: Product, allow_urls: bool)
 
 
 def read_predictions(path: str | Path, attributes: Sequence[dict]) -> dict[str, Prediction]:
-    """{product id: Prediction} of predictions.parquet of `hf_tagger evaluate`, under its first protocol, or of the
-    folder of `hf_tagger tag`, which knows the scores of the tags given alone: others count as 0.
+    """{product id: Prediction} of predictions.parquet of `hf_tagger evaluate` (its first evaluation view), or of the
+    folder of `hf_tagger tag`, which holds the scores of the predicted tags only: all others are 0.
 
     Raises ConfigError for another file, or one of a model with other tags.
     """

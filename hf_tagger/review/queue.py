@@ -78,7 +78,7 @@ class ReviewQueue:
         attributes, where = self._scope(filters.attribute)
         scores, chosen = (np.stack([getattr(one, name)[where] for one in found]) for name in ("scores", "chosen"))
         if filters.strategy == "label_cost":
-            return strategies.label_cost(attributes, scores, chosen)
+            return strategies.label_cost(scores, chosen)
         if filters.strategy == "critic_disagreement":
             return strategies.critic_disagreement(chosen, np.stack([one.critic[where] for one in found]))
         wanted = list(MIX) if filters.strategy == "mix" else [filters.strategy]

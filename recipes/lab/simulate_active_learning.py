@@ -103,7 +103,7 @@ def ask(heads: RefittedHeads, name: str, pool: np.ndarray, labelled: np.ndarray,
         alone = heads.model.predicted_tags(torch.from_numpy(heads.scores(pool, words=False))).numpy()
         return strategies.queue(strategies.critic_disagreement(chosen, alone), labelled, count)
     if name == "label_cost":
-        return strategies.queue(strategies.label_cost(attributes, scores, chosen), labelled, count)
+        return strategies.queue(strategies.label_cost(scores, chosen), labelled, count)
     wanted = list(MIX) if name == "mix" else [name]
     values = {one: getattr(strategies, one)(attributes, scores) for one in wanted}
     return strategies.queue(strategies.mix(values, MIX) if name == "mix" else values[name], labelled, count)

@@ -38,7 +38,7 @@ def test_margin_and_entropy_as_computed_by_hand():
 
 def test_label_cost_counts_expected_corrections():
     chosen = np.array([[True, False, True, False, False, True]] * 2)
-    cost = label_cost(ATTRIBUTES, np.array([SURE, [1, 0, 1, 0, 1, 1]]), chosen)
+    cost = label_cost(np.array([SURE, [1, 0, 1, 0, 1, 1]]), chosen)
     assert cost == pytest.approx([0.02 + 0.01 + 0.03 + 0.02 + 0.01 + 0.01, 1.0])
 
 
