@@ -6,14 +6,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from hf_tagger.augmentation import perturbations
 from hf_tagger.augmentation.health import Log
-from hf_tagger.augmentation.perturbations import (
-    GaussianNoise,
-    PseudoLabels,
-    Resampling,
-    ResidualTransfer,
-    SameTagMixup,
-)
 from hf_tagger.augmentation.retrain import Loss, VectorSource, retrain_head
 from hf_tagger.augmentation.semi_supervised import SemiSupervisedGan
 from hf_tagger.augmentation.settings import AugmentationSettings
@@ -70,20 +64,14 @@ class Problem:
         return torch.from_numpy(tag_scores(self.attributes, self.settled(vectors).numpy()))
 
 
-@dataclass
-class Augmented:
-    """What a method returns beside the retrained head: its source of vectors and its GAN, if it has them."""
-
-    source: VectorSource | None = None
-    gan: ConditionalGan | SemiSupervisedGan | None = None
-
-
 def augment(problem: Problem, head: nn.Module, settings: AugmentationSettings, seed: int, log: Log | None = None,
-            progress: bool = True, gan: ConditionalGan | None = None) -> Augmented:
+            progress: bool = True, gan: ConditionalGan | None = None) -> VectorSource | None:
     """Retrains `head` (its parameters that require a gradient) by `settings.method`, in place.
 
     Args:
         gan: trained earlier on this problem, for `method: gan`.
+
+    Returns the source of the extra vectors, such as the trained GAN, if the method has one.
 
     Raises AugmentationStopped if a GAN fails before any good state, or if no product gets a pseudo-label.
     """
@@ -94,23 +82,22 @@ def augment(problem: Problem, head: nn.Module, settings: AugmentationSettings, s
                for column in range(where.start, where.stop)]
     sampler = TagSetSampler(data, columns, problem.slices, settings.power,
                             settings.recombine if "gan" in settings.method else 0.0)
-    result, extra, source_loss = Augmented(), None, None
+    source = source_loss = extra = None
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         if settings.method == "semi_supervised_gan":
-            extra = result.gan = SemiSupervisedGan(data, sampler, problem.tag_embeddings, problem.candidates(),
-                                                   settings.gan, generator, settings.batch_size, log)
+            extra = SemiSupervisedGan(data, sampler, problem.tag_embeddings, problem.candidates(), settings.gan,
+                                      generator, settings.batch_size, log)
         elif settings.method != "none":
             reused = gan if settings.method == "gan" else None
-            result.source = reused or _source(problem, sampler, settings, generator, log, progress)
-            result.gan = result.source if settings.method == "gan" else None
-            sample = torch.cat([result.source.draw(1024, generator)[1] for _ in range(4)])
+            source = reused or _source(problem, sampler, settings, generator, log, progress)
+            sample = torch.cat([source.draw(1024, generator)[1] for _ in range(4)])
             source_loss = problem.loss(*problem.counts(sample))
         every = problem.loss(*problem.counts(torch.from_numpy(data.tag_labels[data.labelled()])))
-        retrain_head(head, data, every, settings, generator, result.source, source_loss, extra, progress)
-        if isinstance(result.gan, SemiSupervisedGan):
-            result.gan.finish()
-    return result
+        retrain_head(head, data, every, settings, generator, source, source_loss, extra, progress)
+        if extra is not None:
+            extra.finish()
+    return source if extra is None else extra
 
 
 def _source(problem: Problem, sampler: TagSetSampler, settings: AugmentationSettings, generator: torch.Generator,
@@ -123,9 +110,11 @@ def _source(problem: Problem, sampler: TagSetSampler, settings: AugmentationSett
         return train_gan(data, sampler, problem.tag_embeddings, settings.gan, classify, generator, log=log,
                          progress=progress)
     return {
-        "resampling": lambda: Resampling(data, sampler),
-        "noise": lambda: GaussianNoise(data, sampler, settings.noise),
-        "mixup": lambda: SameTagMixup(data, sampler),
-        "residual_transfer": lambda: ResidualTransfer(data, sampler, slices, problem.frequent(settings.rare)),
-        "pseudo_labels": lambda: PseudoLabels(data, problem.attributes, slices, problem.scores, settings.confidence),
+        "resampling": lambda: perturbations.Resampling(data, sampler),
+        "noise": lambda: perturbations.GaussianNoise(data, sampler, settings.noise),
+        "mixup": lambda: perturbations.SameTagMixup(data, sampler),
+        "residual_transfer": lambda: perturbations.ResidualTransfer(data, sampler, slices,
+                                                                    problem.frequent(settings.rare)),
+        "pseudo_labels": lambda: perturbations.PseudoLabels(data, problem.attributes, slices, problem.scores,
+                                                            settings.confidence),
     }[settings.method]()

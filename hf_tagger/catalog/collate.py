@@ -1,4 +1,4 @@
-"""Product records to the batches of the model: decoded photos, token ids and three-valued tag labels."""
+"""Product records -> batches for the model: decoded photos, token ids and three-valued tag labels."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -8,6 +8,7 @@ import torch
 
 from hf_tagger.catalog.quarantine import Refusal
 from hf_tagger.catalog.targets import TargetFunction
+from hf_tagger.model.decisions import attribute_slices
 from hf_tagger.model.images import ImageError
 from hf_tagger.model.processing_tagger import TaggerProcessor
 
@@ -25,16 +26,14 @@ class TagEncoder:
 
     def __init__(self, attributes: Sequence[dict]):
         self.columns: dict[str, tuple[str, slice, dict[str, int]]] = {}
-        start = 0
-        for attribute in attributes:
-            index = {tag: start + i for i, tag in enumerate(attribute["tags"])}
-            self.columns[attribute["name"]] = (attribute["kind"], slice(start, start + len(index)), index)
-            start += len(index)
-        self.width = start
+        for attribute, where in zip(attributes, attribute_slices(attributes), strict=True):
+            index = {tag: where.start + place for place, tag in enumerate(attribute["tags"])}
+            self.columns[attribute["name"]] = attribute["kind"], where, index
+        self.width = sum(len(attribute["tags"]) for attribute in attributes)
 
     def __call__(self, tags: dict[str, list[str] | None]) -> np.ndarray:
-        """float32 [T]. A `single` attribute whose given tag is not in the vocabulary counts as unknown: any answer
-        the model could be pushed towards would be wrong."""
+        """float32 [T]. A `single` attribute whose tag is not in the vocabulary counts as unknown, because every answer
+        of the model would be wrong."""
         row = np.full(self.width, UNKNOWN, dtype=np.float32)
         for name, (kind, where, index) in self.columns.items():
             given = tags.get(name)
@@ -49,18 +48,17 @@ class TagEncoder:
 
 
 def model_inputs(batch: dict[str, Any], device: torch.device | str, further: Sequence[str] = ()) -> dict[str, Any]:
-    """What a model's `forward` takes of a batch, as far as it is there, on its device: the processor's tensors, and
-    `further` ones."""
+    """The tensors of a batch that a model's `forward` takes, on its device: the processor's, and `further` ones."""
     return {name: batch[name].to(device) for name in (*INPUTS, *further) if name in batch}
 
 
 def tower_inputs(batch: dict[str, Any], device: torch.device | str) -> dict[str, torch.Tensor]:
-    """What the towers alone take of a batch, as far as it is there, on their device."""
+    """The tensors of a batch that the towers take, on their device."""
     return {name: batch[name].to(device) for name in TOWER_INPUTS if name in batch}
 
 
 def padded(rows: Sequence[list[int] | None]) -> torch.Tensor:
-    """Rows of token ids -> `labels` int64 [B, S], -100 where there is none."""
+    """Rows of token ids (None: nothing known) -> `labels` int64 [B, S], padded with -100."""
     labels = torch.full((len(rows), max(1, *(len(row or ()) for row in rows), 0)), UNKNOWN, dtype=torch.long)
     for target, row in zip(labels, rows, strict=True):
         if row is not None:
@@ -74,47 +72,36 @@ class Collator:
     Args:
         processor: supplies tokens and pixels.
         attributes: the `attributes` of the model's config.
-        augment_text: record -> text, drawn afresh at every call (training only).
+        augment_text: record -> text, another one at every call (training only).
         augment_image: uint8 [H, W, 3] -> the same (training only).
-        allow_urls: photos may be http(s) URLs, as the catalogue's schema says.
+        allow_urls: photos may be http(s) URLs.
         encode_targets: free-form tags and language -> token ids for the decoder, None where nothing is known.
 
     Returns a dict: the processor's tensors, `tag_labels` float [B, T], with `encode_targets` `labels` int64 [B, S]
-    (-100 padded), `ids` (list of str), `tags` and `free_form` (the records' own tags, for metrics that must count tags
+    (-100 padded), `ids` (list of str), `tags` and `free_form` (the records' own tags, for metrics that count tags
     outside the vocabulary), `texts` as they were read, `languages`, `about` (for reports: the records without photos
-    and tags, and in "photos" how many could be read) and `refusals` (photos that could not be read, and rows without
-    anything else). A batch whose every row was refused has an empty `ids` and no tensors.
+    and tags, and in "photos" how many could be read) and `refusals` (of photos that could not be read, and of rows
+    without anything else). A batch whose rows were all refused has empty `ids` and no tensors.
     """
 
-    def __init__(
-        self,
-        processor: TaggerProcessor,
-        attributes: Sequence[dict],
-        augment_text: Callable[[dict], str | None] | None = None,
-        augment_image: Callable[[np.ndarray], np.ndarray] | None = None,
-        allow_urls: bool = False,
-        encode_targets: TargetFunction | None = None,
-    ):
-        self.processor = processor
-        self.encode_tags = TagEncoder(attributes)
-        self.augment_text = augment_text
-        self.augment_image = augment_image
-        self.allow_urls = allow_urls
-        self.encode_targets = encode_targets
+    def __init__(self, processor: TaggerProcessor, attributes: Sequence[dict],
+                 augment_text: Callable[[dict], str | None] | None = None,
+                 augment_image: Callable[[np.ndarray], np.ndarray] | None = None, allow_urls: bool = False,
+                 encode_targets: TargetFunction | None = None):
+        self.processor, self.encode_tags = processor, TagEncoder(attributes)
+        self.augment_text, self.augment_image = augment_text, augment_image
+        self.allow_urls, self.encode_targets = allow_urls, encode_targets
 
     def __call__(self, records: Sequence[dict]) -> dict[str, Any]:
         kept, photos, refusals = [], [], []
         for record in records:
             pixels, faults = self._decode(record)
             readable = bool(pixels) or (record["text"] and self.processor.reads_text)
-            for error in faults:
-                refusals.append(Refusal(number=record.get("number"), id=record["id"], column="images",
-                                        reason=error.reason, detail=str(error), fatal=not readable,
-                                        file=record.get("file", "")))
+            reasons = [(error.reason, str(error)) for error in faults]
             if not readable and not faults:
-                refusals.append(Refusal(number=record.get("number"), id=record["id"], column="images", reason="empty",
-                                        detail="nothing that this model reads", fatal=True,
-                                        file=record.get("file", "")))
+                reasons = [("empty", "nothing that this model reads")]
+            refusals += [Refusal(record.get("number"), record["id"], "images", reason, detail, fatal=not readable,
+                                 file=record.get("file", "")) for reason, detail in reasons]
             if readable:
                 kept.append(record)
                 photos.append(pixels)
@@ -130,7 +117,7 @@ class Collator:
             return batch
         texts = [record["text"] if self.augment_text is None else self.augment_text(record) for record in kept]
         batch["texts"] = texts
-        # Where augmentation emptied the only text of the batch, a model must still be given something to run on.
+        # If augmentation emptied all texts of a batch without photos, the model still needs an input.
         batch |= (self.processor.collate(texts, photos)
                   or self.processor.collate([record["text"] for record in kept], photos))
         batch["tag_labels"] = torch.from_numpy(np.stack([self.encode_tags(record["tags"]) for record in kept]))

@@ -1,4 +1,4 @@
-"""Which free-form tags a catalogue has, and in what order and how prompted the decoder is taught to write them."""
+"""Settings of free-form tags: where a catalogue has them, and the decoder's training targets."""
 
 from dataclasses import dataclass, field
 from typing import Literal
@@ -9,10 +9,10 @@ from hf_tagger.catalog.strict import ConfigError
 
 @dataclass
 class FreeFormSpec:
-    """Where free-form tags are read from. Each source may be asked for by its name, like an attribute.
+    """Sources of free-form tags. The decoder can be asked for one of them by its name, like for an attribute.
 
     Args:
-        columns: {name: how its tags are written}, as for attributes; always several tags, in no order.
+        columns: {name: how its tags are written}, as for attributes; always a set of tags.
         attributes: closed attributes whose tags are free-form tags too: "all", or their names.
     """
 
@@ -36,9 +36,9 @@ class FreeFormSpec:
 class TargetSettings:
     """
     Args:
-        order: `random`: tags in a new order each time a product is seen; `sorted`: by their spelling, always.
-        attribute_prompt: share of products asked for one attribute alone, those of several.
-        language_dropout: share of products whose language the decoder is not told.
+        order: `random`: tags in a new order each time a product is seen; `sorted`: in alphabetical order.
+        attribute_prompt: share of products with a prompt for one attribute.
+        language_dropout: share of products without a language in the prompt.
     """
 
     order: Literal["random", "sorted"] = "random"

@@ -1,13 +1,14 @@
 """Batches from a streamed catalogue: shuffled, of similar length, decoded in workers, and resumable at any batch.
 
-Every worker process walks the same stream of undecoded rows and forms the same batches; each collates its share of
-them. So the order of batches depends on the seed and the epoch alone, not on the number of workers, and going on from
-batch N costs reading N batches of raw rows, not decoding them.
+Every worker process reads the same stream of undecoded rows and forms the same batches; each collates its share of
+them. So the order of batches depends on the seed and the epoch, not on the number of workers, and resuming at batch N
+reads N batches of rows without decoding them.
 """
 
 import random
 import signal
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -25,8 +26,8 @@ from hf_tagger.catalog.stream import Catalog
 class CatalogLoader:
     """
     Args:
-        repeat_factors: {attribute: {tag: r}}: a row is emitted r times on average, r being the largest among its tags
-            (repeat-factor sampling, arXiv 1908.03195); fractions are drawn.
+        repeat_factors: {attribute: {tag: r}}: a row is repeated r times on average, with the largest r of its tags
+            (repeat-factor sampling, arXiv 1908.03195).
     """
 
     catalog: Catalog
@@ -41,19 +42,19 @@ class CatalogLoader:
     drop_duplicates: bool = False
 
     def epoch(self, epoch: int = 0, skip_batches: int = 0) -> Iterator[dict[str, Any]]:
-        """Batches of one pass over this process's rows, the first `skip_batches` of them left out."""
+        """Batches of one pass over this process's rows, without the first `skip_batches`."""
         dataset = _Batches(self, epoch, skip_batches)
         workers = self.settings.num_workers
         if self.drop_duplicates:
-            # Found here, workers inherit them: else each would read the catalogue once more.
+            # Found before the workers start, who inherit them; otherwise each would read the catalogue again.
             self.catalog.duplicates(self.split)
-        # A generator of its own: starting an epoch must not advance the one that a resumed run has just restored.
+        # Its own generator: starting an epoch must not advance the global one, which a resumed run has restored.
         loader = DataLoader(dataset, batch_size=None, num_workers=workers, prefetch_factor=4 if workers else None,
                             generator=torch.Generator())
         return iter(loader)
 
     def batches(self, epoch: int) -> Iterator[tuple[list[dict], list[Refusal]]]:
-        """Uncollated batches, with the rows refused while they were gathered."""
+        """Uncollated batches, each with the rows that were refused while it was read."""
         order = random.Random(f"batches {self.seed} {epoch}")
         size, refusals = self.settings.batch_size, []
         pool: list[dict] = []
@@ -89,7 +90,7 @@ class CatalogLoader:
                     for tag in given or ()), default=1.0)
 
     def _cut(self, pool: list[dict], order: random.Random) -> list[list[dict]]:
-        """A pool of records -> batches of products with texts of similar length: little of a batch is padding."""
+        """A pool of records -> batches of products with texts of similar length, for little padding."""
         size = self.settings.batch_size
         if self.settings.bucket_batches > 1:
             pool = sorted(pool, key=lambda record: len(record["text"] or ""))
@@ -108,7 +109,7 @@ class _Batches(IterableDataset):
         share, shares = (worker.id, worker.num_workers) if worker else (0, 1)
         if worker:
             torch.set_num_threads(1)
-            # Ctrl-C is the training process's to answer: it still wants its last batches.
+            # The training process handles Ctrl-C, and still needs its last batches.
             signal.signal(signal.SIGINT, signal.SIG_IGN)
         for index, (records, stream_refusals) in enumerate(self.loader.batches(self.epoch)):
             if index < self.skip_batches or (index - self.skip_batches) % shares != share:
@@ -119,19 +120,16 @@ class _Batches(IterableDataset):
             yield batch
 
 
-class seeded:
-    """Random draws inside depend on the key alone; the generators outside go on as if nothing had been drawn."""
-
-    def __init__(self, key: str):
-        self.seed = random.Random(key).getrandbits(32)
-
-    def __enter__(self):
-        self.states = random.getstate(), np.random.get_state(), torch.get_rng_state()
-        random.seed(self.seed)
-        np.random.seed(self.seed)
-        torch.manual_seed(self.seed)
-
-    def __exit__(self, *exception):
-        random.setstate(self.states[0])
-        np.random.set_state(self.states[1])
-        torch.set_rng_state(self.states[2])
+@contextmanager
+def seeded(key: str) -> Iterator[None]:
+    """Random draws inside depend on the key alone; afterwards the global generators are as they were before."""
+    states, seed = (random.getstate(), np.random.get_state(), torch.get_rng_state()), random.Random(key).getrandbits(32)
+    random.seed(seed)
+    np.random.seed(seed)
+    torch.manual_seed(seed)
+    try:
+        yield
+    finally:
+        random.setstate(states[0])
+        np.random.set_state(states[1])
+        torch.set_rng_state(states[2])

@@ -1,12 +1,12 @@
-"""Rows of one catalogue file, as they stand in it.
+"""Raw rows of one catalogue file.
 
 `datasets`' own csv, json and webdataset builders guess types from the first rows ("00123" becomes 123, the tag "None"
-disappears), stop at the first bad line, and want every product to have every field. A shop's export needs the opposite:
-cells as they were typed, one refusal per bad line, products without a photo. So these readers feed
+disappears), stop at the first bad line, and require every product to have every field. A shop's export needs cells as
+they were typed, one refusal per bad line, and products without a photo. So these readers feed
 `datasets.IterableDataset.from_generator` instead; columns that the schema does not use are not read.
 
 Every reader yields (row number from 1, values | None, RowError | None): values alone for a good row, an error alone for
-a lost one, both for a row that goes on with something missing.
+a lost one, both for a row of which a part is missing.
 """
 
 import csv
@@ -50,7 +50,7 @@ class CatalogError(UserError):
 def read_rows(file: str, format: str, schema: CatalogSchema, dialect: CsvDialect) -> Iterator[RawRow]:
     """Rows of `file`, with the columns that `schema` reads.
 
-    Raises CatalogError where the file cannot be read on, ConfigError where a table lacks a column of the schema.
+    Raises CatalogError if the file cannot be read to its end, ConfigError if it lacks a column of the schema.
     """
     columns = list(schema.columns())
     try:
@@ -58,19 +58,17 @@ def read_rows(file: str, format: str, schema: CatalogSchema, dialect: CsvDialect
             yield from _read_parquet(file, schema)
         elif format in ("csv", "tsv"):
             yield from _read_csv(file, schema, dialect, tabs=format == "tsv")
-        elif format == "jsonl":
-            for number, values, error in _read_json_lines(file, dialect):
-                yield number, None if values is None else _pick(values, columns), error
         else:
-            for number, values, error in _read_tar(file, columns):
+            rows = _read_json_lines(file, dialect) if format == "jsonl" else _read_tar(file, columns)
+            for number, values, error in rows:
                 yield number, None if values is None else _pick(values, columns), error
     except _UNREADABLE as error:
         raise CatalogError(f"{file} cannot be read as {format}: {error}") from error
 
 
 def check_first_file(file: str, format: str, schema: CatalogSchema, dialect: CsvDialect) -> None:
-    """Raises ConfigError where the file lacks a column of the schema. Of formats without a header, rows are read until
-    every column was seen, at most a thousand."""
+    """Raises ConfigError if the file lacks a column of the schema. In formats without a header, a column is lacking if
+    none of the first thousand rows has it."""
     if format in ("parquet", "csv", "tsv"):
         next(read_rows(file, format, schema, dialect), None)
         return
@@ -127,7 +125,7 @@ def _read_csv(file: str, schema: CatalogSchema, dialect: CsvDialect, tabs: bool)
 
 
 def _find_delimiter(header: str, wanted: list[str]) -> str:
-    """The delimiter that makes most of the wanted columns out of the header line, then most columns at all."""
+    """The delimiter with which the header has most of the wanted columns, then most columns."""
 
     def score(delimiter: str) -> tuple[int, int]:
         names = [name.strip() for name in next(csv.reader([header], delimiter=delimiter), [])]
@@ -163,8 +161,8 @@ def _read_json_lines(file: str, dialect: CsvDialect) -> Iterator[RawRow]:
 def _read_parquet(file: str, schema: CatalogSchema) -> Iterator[RawRow]:
     remote = "://" in file
     with fsspec.open(file, "rb") if remote else pa.OSFile(file) as handle:
-        # Local files are read page by page: a row group of photos may be as large as the memory. Over a network its
-        # columns come in one request.
+        # Local files are read page by page, because a row group of photos may fill the memory; over a network, the
+        # columns of a row group are fetched in one request.
         parquet = pq.ParquetFile(handle, pre_buffer=remote, buffer_size=0 if remote else _PAGE_BUFFER_BYTES)
         stored = parquet.schema_arrow.names
         schema.check_columns(_with_imagefolder_names(stored), file)
@@ -194,8 +192,8 @@ def class_name(value: int | None, names: list[str]) -> str | None:
 
 
 def _read_tar(file: str, columns: list[str] | None) -> Iterator[RawRow]:
-    """webdataset: neighbouring files of one name but for the suffix are one product. The keys of its `json` stand
-    beside the other suffixes (`jpg`, `txt` …) as columns."""
+    """webdataset: consecutive files that differ in their suffix only are one product. Columns are the suffixes (`jpg`,
+    `txt` …) and the keys of its `json`."""
     wanted = None if columns is None else {*columns, "json"}
     with fsspec.open(file, "rb") as handle, tarfile.open(fileobj=handle, mode="r|*") as archive:
         files = ((*_key_and_suffix(member.name), member) for member in archive if member.isfile())

@@ -1,4 +1,4 @@
-"""A shop's columns mapped onto one product record."""
+"""Maps a shop's columns onto product records."""
 
 import os
 from collections.abc import Iterable
@@ -17,12 +17,11 @@ Record = dict[str, Any]
 
 @dataclass
 class PairsSpec:
-    """Tags as pairs: each row names the attributes that are known for it; all its other attributes are unknown.
+    """Tags as pairs: each row names its known attributes; all others are unknown.
 
     Args:
         names, values: list columns of equal length: the attributes' names and their values.
-        discover: take every attribute that the catalogue names, each as this says (default: an attribute that is not
-            declared is an error).
+        discover: specification of attributes that are not declared (default: such an attribute is an error).
     """
 
     names: str
@@ -35,8 +34,8 @@ class CatalogSchema:
     """
     Args:
         id: column of the product's id (default: the file's name and the row's number).
-        text: columns of text, in the order in which they are read.
-        language_column, language: the column that names each product's language, or the language of them all.
+        text: columns of text, joined in this order.
+        language_column, language: the column with each product's language, or the language of all products.
         images: columns of photos: paths, bytes, `datasets` images, or lists of these.
         image_root: folder that paths start from (default: the folder of the catalogue file).
         image_delimiter: what stands between several paths in one cell.
@@ -45,8 +44,8 @@ class CatalogSchema:
         attributes: {name: how its tags are written}.
         pairs: tags written as attribute-value pairs; attributes without a `column` are then read from these.
         free_form: where the tags that a decoder learns to write are read from.
-        keep: columns that records carry along as they are, for reports and slices.
-        max_chars: length that each text column is cut to, in characters.
+        keep: columns that are kept unchanged in the records, for reports and slices.
+        max_chars: each text column is cut to so many characters.
     """
 
     id: str | None = None
@@ -110,7 +109,7 @@ class CatalogSchema:
         return columns
 
     def check_columns(self, columns: Iterable[str], where: str = "the catalogue") -> None:
-        """Raises ConfigError, naming the nearest column, where the catalogue lacks one that the schema reads."""
+        """Raises ConfigError, naming the nearest column, if the catalogue lacks one that the schema reads."""
         columns = list(columns)
         for column, key in self.columns().items():
             if column not in columns:
@@ -131,11 +130,11 @@ class CatalogSchema:
         "images", "tags", "kept"}, and with `free_form` in the schema "free_form": the tags of each of its sources (None
         unknown).
 
-        `tags` holds every declared attribute (its tags, [] none applies, None unknown) and, with `pairs.discover`,
-        those that the row names. `image_root` stands in for the schema's own where it has none. What is refused while
-        the row remains is appended to `notes`.
+        `tags` has every declared attribute (its tags, [] none applies, None unknown) and, with `pairs.discover`, those
+        that the row names. `image_root` is used if the schema has none. Refused parts of a usable row are appended to
+        `notes`.
 
-        Raises RowError where the row cannot be used ("no_content", "several_values", "wrong_type"), ConfigError for an
+        Raises RowError if the row cannot be used ("no_content", "several_values", "wrong_type"), ConfigError for an
         attribute in `pairs` that is not declared.
         """
         notes = [] if notes is None else notes
@@ -162,12 +161,12 @@ class CatalogSchema:
         }
 
     def row_id(self, row: dict, number: int, file: str = "") -> str:
-        """The row's id, or where it has none its file and number."""
+        """The row's id; without one, its file and number."""
         value = row.get(self.id) if self.id else None
         return f"{file}:{number}" if is_missing(value) else cell_text(value).strip()
 
     def group_key(self, row: dict, number: int, file: str = "") -> str:
-        """What decides the row's split and fold: its group, or where it has none its id."""
+        """What the row's split and fold depend on: its group; without one, its id."""
         value = row.get(self.group) if self.group else None
         return self.row_id(row, number, file) if is_missing(value) else cell_text(value).strip()
 

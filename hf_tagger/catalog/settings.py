@@ -1,4 +1,4 @@
-"""Which catalogue a command works on: the shop's own, or a made-up one."""
+"""The `catalog` section of a command: the shop's catalogue, or a made-up one."""
 
 import shutil
 from dataclasses import dataclass
@@ -20,10 +20,10 @@ class CatalogSettings:
     """
     Args:
         source: where the catalogue is; schema: what its columns mean.
-        synthetic: in place of both, options of `catalog.synthetic.write_catalog`: a made-up catalogue to try things on.
-        labels: file of corrected tags that stand in for the catalogue's own, see `catalog.labels`.
-        max_bad_fraction: share of rows that may be refused before the run stops.
-        drop_duplicates: leave out products whose text and photos occurred before.
+        synthetic: in place of both, options of `catalog.synthetic.write_catalog`, for a made-up catalogue.
+        labels: file of corrected tags that replace the catalogue's own (`catalog.labels`).
+        max_bad_fraction: share of refused rows from which the run stops.
+        drop_duplicates: leave out products with the text and photos of an earlier one.
     """
 
     source: SourceConfig | None = None

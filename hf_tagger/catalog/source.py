@@ -1,4 +1,4 @@
-"""Where a catalogue's rows lie: files, folders and globs anywhere fsspec reaches, or a dataset on the Hub."""
+"""Where a catalogue's rows are: files, folders and globs of any fsspec file system, or a dataset on the Hub."""
 
 import codecs
 import glob
@@ -33,7 +33,7 @@ class CsvDialect:
 
 
 def format_of(file: str) -> str | None:
-    """The format that a file's name tells, compression suffixes aside; None where it tells none."""
+    """The format of a file by its name, without compression suffixes; None for an unknown one."""
     name = file.lower()
     for suffix in COMPRESSIONS:
         name = name.removesuffix(suffix)
@@ -45,13 +45,13 @@ class SourceConfig:
     """
     Args:
         path: files of the split "train": a path, a glob, a folder, an hf:// or s3:// address, or a list of these; or
-            the id of a dataset on the Hub, which then brings its own splits. (Such a dataset's CSV and JSON files are
-            read with guessed types and stop at the first bad row; "hf://datasets/<id>/*.csv" reads them as they stand.)
-        files: {split: the same} where splits are given as files of their own.
-        fractions: {split: share} cut from "train" by a hash of the group (or id) column: rows of one group stay
-            together, and stay where they are when the catalogue grows.
-        split_seed: another seed draws other splits.
-        format: default: what the files' names tell.
+            the id of a dataset on the Hub with its own splits. (The types of its CSV and JSON files are guessed, and
+            reading stops at the first bad row; "hf://datasets/<id>/*.csv" reads cells as they were typed.)
+        files: {split: the same} for splits with their own files.
+        fractions: {split: share} cut from "train" by a hash of the group (or id) column: rows of one group are in one
+            split, and stay in it when the catalogue grows.
+        split_seed: another seed gives other splits.
+        format: default: by the files' names.
         delimiter: of csv files (default: found in the header line).
         encoding: of csv, tsv and jsonl files.
         name, revision: configuration and revision of a Hub dataset.
@@ -95,7 +95,7 @@ class SourceConfig:
         return CsvDialect(self.delimiter, self.encoding)
 
     def hub_id(self, split: str) -> str | None:
-        """The Hub dataset that holds the split; None where files do."""
+        """The Hub dataset of the split; None if it is in files."""
         path = self.files.get(self.stored_split(split), self.path)
         if not isinstance(path, str) or (self.format or "hub") != "hub":
             return None
@@ -103,7 +103,7 @@ class SourceConfig:
         return path if self.format == "hub" or looks_like_one else None
 
     def stored_split(self, split: str) -> str:
-        """The split whose rows hold those of `split`: "train" for one that is cut from it."""
+        """The split in which the rows of `split` are stored: "train" for one that is cut from it."""
         return "train" if split in self.fractions else split
 
     def is_cut(self, split: str) -> bool:
@@ -114,7 +114,7 @@ class SourceConfig:
 def catalogue_files(source: SourceConfig, split: str) -> list[tuple[str, str]]:
     """(file, format) of each file that holds rows of the split, sorted by name.
 
-    Raises ConfigError for a split that is not declared, a path where nothing is, an unknown format, or a mixture.
+    Raises ConfigError for an undeclared split, a path without files, an unknown format, or several formats.
     """
     stored = source.stored_split(split)
     patterns = source.files.get(stored) or (source.path if stored == "train" else None)
@@ -144,8 +144,8 @@ def check_files(source: SourceConfig) -> None:
 
 
 def _files_at(pattern: str) -> list[str]:
-    """Files that a path, glob or folder stands for. Of a folder: its metadata files (imagefolder), else its catalogue
-    files, sub-folders included."""
+    """Files of a path, glob or folder. Of a folder: its metadata files (imagefolder), else its catalogue files, also in
+    sub-folders."""
     try:
         fs, path = fsspec.core.url_to_fs(pattern)
     except (ImportError, ValueError) as error:

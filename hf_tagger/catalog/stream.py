@@ -6,7 +6,7 @@ import os
 import random
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from functools import lru_cache, partial
+from functools import lru_cache
 
 import datasets
 import pyarrow.parquet as pq
@@ -56,17 +56,8 @@ class Catalog:
         """The same catalogue with these columns as its text."""
         return Catalog(self.source, replace(self.schema, text=columns), self.labels)
 
-    def records(
-        self,
-        split: str,
-        *,
-        epoch: int = 0,
-        seed: int = 0,
-        shuffle_buffer: int = 0,
-        rank: int = 0,
-        world_size: int = 1,
-        drop_duplicates: bool = False,
-    ) -> Iterator[Record | Refusal]:
+    def records(self, split: str, *, epoch: int = 0, seed: int = 0, shuffle_buffer: int = 0, rank: int = 0,
+                world_size: int = 1, drop_duplicates: bool = False) -> Iterator[Record | Refusal]:
         """Product records of a split, with refusals in between (those of a row's parts before its record).
 
         Every row goes to exactly one of the `world_size` ranks: whole files if these divide evenly, else every
@@ -165,49 +156,41 @@ def _divide_evenly(shards: Sequence[_Shard], world_size: int) -> bool:
     return len(shards) % world_size == 0 and max(sizes) <= 1.1 * min(sizes)
 
 
-def _stream(
-    source: SourceConfig, schema: CatalogSchema, split: str, shards: Sequence[_Shard], files_at_once: int = 1
-) -> datasets.IterableDataset:
-    kwargs = {"source": source, "schema": schema, "split": split}
+def _stream(source: SourceConfig, schema: CatalogSchema, split: str, shards: Sequence[_Shard],
+            files_at_once: int) -> datasets.IterableDataset:
     # A tuple, because datasets divides lists among workers.
-    kwargs |= {"shards": tuple(shards), "files_at_once": files_at_once}
+    kwargs = {"source": source, "schema": schema, "split": split, "shards": tuple(shards),
+              "files_at_once": files_at_once}
     return datasets.IterableDataset.from_generator(_generate, gen_kwargs=kwargs)
 
 
 def _generate(source: SourceConfig, schema: CatalogSchema, split: str, shards: tuple[_Shard], files_at_once: int):
-    belongs = partial(_belongs, source, schema, split) if source.is_cut(split) else None
-    waiting = iter(shards)
-    lanes = []
-    while True:
-        for shard in itertools.islice(waiting, files_at_once - len(lanes)):
-            lanes.append(_read_shard(source, schema, split, shard, belongs))
-        if not lanes:
-            return
-        if len(lanes) == 1:
-            yield from lanes.pop()
-            continue
+    """Rows of several files in turn; the next file takes the place of one that is through."""
+    waiting = (_read_shard(source, schema, split, shard) for shard in shards)
+    lanes = list(itertools.islice(waiting, files_at_once))
+    while lanes:
         for lane in list(lanes):
             row = next(lane, None)
             if row is None:
                 lanes.remove(lane)
+                lanes.extend(itertools.islice(waiting, 1))
             else:
                 yield row
 
 
-def _read_shard(source: SourceConfig, schema: CatalogSchema, split: str, shard: _Shard, belongs) -> Iterator[dict]:
+def _read_shard(source: SourceConfig, schema: CatalogSchema, split: str, shard: _Shard) -> Iterator[dict]:
     if shard.format == "hub":
         rows = _read_hub(source, schema, split, shard)
     else:
         rows = read_rows(shard.file, shard.format, schema, source.dialect)
-    file, image_root = shard.label, shard.image_root
+    file, image_root, is_cut = shard.label, shard.image_root, source.is_cut(split)
     for number, values, error in rows:
-        if belongs is None or belongs(values, number, file):
+        if not is_cut or _belongs(source, schema, split, values, number, file):
             yield {"file": file, "number": number, "image_root": image_root, "values": values, "error": error}
 
 
-def _belongs(
-    source: SourceConfig, schema: CatalogSchema, split: str, values: dict | None, number: int, file: str
-) -> bool:
+def _belongs(source: SourceConfig, schema: CatalogSchema, split: str, values: dict | None, number: int,
+             file: str) -> bool:
     """Whether a row belongs to a split that is cut by hash. Unreadable rows belong to train, to be refused once."""
     if values is None:
         return split == "train"

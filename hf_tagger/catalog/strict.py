@@ -1,4 +1,4 @@
-"""Dataclasses built from YAML and command-line values: unknown keys and wrong types are errors that say where."""
+"""Builds dataclasses from YAML and command-line values; unknown keys and wrong types are errors that say where."""
 
 import copy
 import dataclasses
@@ -20,16 +20,16 @@ class ConfigError(UserError, ValueError):
 
 
 def build(cls: type, data: Any, where: str = "") -> Any:
-    """An instance of the dataclass `cls` from plain data, nested dataclasses, lists and dicts of them included.
+    """An instance of the dataclass `cls` from plain data; fields may be dataclasses, and lists and dicts of them.
 
-    `data` is a mapping as YAML gives it (None counts as empty); `where` is its dotted key in the whole configuration.
-    Strings are read as the type that a field wants ("1e-4" as float, "true" as bool).
+    `data` is a mapping from YAML (None is empty); `where` is its dotted key in the whole configuration. Strings are
+    converted to the type of a field ("1e-4" to float, "true" to bool).
 
-    A dataclass may remember what it was once told by other names: `RENAMED: ClassVar = {old key: new key}`, and
-    `REMOVED: ClassVar = {"key" or "key: value": what to do instead}`. Such a key is an error that says so.
+    A dataclass may list old keys as `RENAMED: ClassVar = {old key: new key}`, and removed ones as
+    `REMOVED: ClassVar = {"key" or "key: value": what to do instead}`. Their use is an error that says so.
 
     Raises ConfigError for an unknown key (naming the nearest known one), a missing key, a value of the wrong type, and
-    for any ValueError from a dataclass's own `__post_init__`.
+    for any ValueError of a dataclass's `__post_init__`.
     """
     if isinstance(data, cls):
         return data
@@ -59,7 +59,7 @@ def build(cls: type, data: Any, where: str = "") -> Any:
 
 
 def read_yaml(path: str | Path) -> dict:
-    """The keys and values of a YAML file, {} if it is empty. Raises ConfigError where it is missing or not valid."""
+    """The keys and values of a YAML file, {} if it is empty. Raises ConfigError if it is missing or not valid."""
     try:
         data = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
     except FileNotFoundError:
@@ -75,7 +75,7 @@ def override(data: dict, arguments: list[str]) -> dict:
     """A copy of `data` with `--key.sub value`, `--key.sub=value` and bare `--flag` (true) arguments applied.
 
     Values are read as YAML. List items are addressed by index (`--phases.0.learning_rate 1e-3`). Raises ConfigError for
-    a key below a plain value, an argument without `--` and an index past the end; whether a key is known, `build` says.
+    a key below a plain value, an argument without `--` and an index past the end; `build` checks the keys.
     """
     data = copy.deepcopy(data)
     position = 0

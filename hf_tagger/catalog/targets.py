@@ -1,4 +1,4 @@
-"""What the decoder is taught to write: a product's set of free-form tags, drawn in a new order each time."""
+"""The decoder's training targets: a product's set of free-form tags, in a new order each time."""
 
 import random
 from collections.abc import Callable
@@ -13,17 +13,16 @@ FreeForm = dict[str, list[str] | None]
 class TargetEncoder:
     """(free-form tags, language) of a record -> token ids of one `labels` row, None where nothing is known.
 
-    A row: the control tokens of language and attribute, the tags with separators between them, the end token. An empty
-    set of tags is a row too: it ends at once. Tags that no longer fit into `max_length` are left out.
+    A row: the control tokens of language and attribute, the tags with separators between them, the end token. For an
+    empty set of tags, the end token follows at once. Tags that do not fit into `max_length` are left out.
     """
 
     def __init__(self, tag_tokenizer, config: TaggerConfig, settings: TargetSettings | None = None):
         self.tokenizer, self.config, self.settings = tag_tokenizer, config, settings or TargetSettings()
         self._pieces: dict[str, list[int]] = {}
 
-    def __call__(
-        self, free_form: FreeForm, language: str | None, draw: random.Random | None = None
-    ) -> list[int] | None:
+    def __call__(self, free_form: FreeForm, language: str | None,
+                 draw: random.Random | None = None) -> list[int] | None:
         draw, settings = draw or random, self.settings
         known = {name: tags for name, tags in free_form.items() if tags is not None}
         if not known:

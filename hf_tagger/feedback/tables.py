@@ -2,31 +2,18 @@
 
 from datetime import UTC, datetime
 
-from sqlalchemy import (
-    DDL,
-    BigInteger,
-    CheckConstraint,
-    Column,
-    DateTime,
-    Float,
-    Integer,
-    MetaData,
-    String,
-    Table,
-    Text,
-    TypeDecorator,
-    event,
-)
+import sqlalchemy as sa
+from sqlalchemy import Column, Text, event
 
 from hf_tagger.feedback.verdicts import DECISIONS
 
 RULINGS = ("approve", "decline")
 
 
-class UtcTime(TypeDecorator):
+class UtcTime(sa.TypeDecorator):
     """Times with a zone, stored as UTC because SQLite drops the zone."""
 
-    impl = DateTime(timezone=True)
+    impl = sa.DateTime(timezone=True)
     cache_ok = True
 
     def process_bind_param(self, value: datetime, dialect) -> datetime:
@@ -38,41 +25,41 @@ class UtcTime(TypeDecorator):
 
 def _number() -> Column:
     # SQLite numbers rows by itself only if the key's type is INTEGER.
-    return Column("number", BigInteger().with_variant(Integer, "sqlite"), primary_key=True, autoincrement=True)
+    return Column("number", sa.BigInteger().with_variant(sa.Integer, "sqlite"), primary_key=True, autoincrement=True)
 
 
-def _one_of(name: str, values: tuple[str, ...]) -> CheckConstraint:
-    return CheckConstraint(f"{name} IN ({', '.join(map(repr, values))})", name=f"known_{name}")
+def _one_of(name: str, values: tuple[str, ...]) -> sa.CheckConstraint:
+    return sa.CheckConstraint(f"{name} IN ({', '.join(map(repr, values))})", name=f"known_{name}")
 
 
-metadata = MetaData()
+metadata = sa.MetaData()
 
-verdicts = Table(
+verdicts = sa.Table(
     "verdicts", metadata, _number(),
-    Column("key", String(64), nullable=False, unique=True),
+    Column("key", sa.String(64), nullable=False, unique=True),
     Column("product", Text, nullable=False, index=True),
-    Column("fingerprint", String(64), nullable=False),
+    Column("fingerprint", sa.String(64), nullable=False),
     Column("attribute", Text, nullable=False),
     Column("tag", Text, nullable=False),
-    Column("decision", String(16), nullable=False),
+    Column("decision", sa.String(16), nullable=False),
     Column("reviewer", Text, nullable=False),
     Column("model_version", Text, nullable=False),
-    Column("score", Float),
+    Column("score", sa.Float),
     Column("at", UtcTime, nullable=False),
     _one_of("decision", DECISIONS),
 )  # fmt: skip
 
-rulings = Table(
+rulings = sa.Table(
     "rulings", metadata, _number(),
     Column("attribute", Text, nullable=False),
     Column("tag", Text, nullable=False),
-    Column("ruling", String(16), nullable=False),
+    Column("ruling", sa.String(16), nullable=False),
     Column("reviewer", Text, nullable=False),
     Column("at", UtcTime, nullable=False),
     _one_of("ruling", RULINGS),
 )  # fmt: skip
 
-_REFUSE = DDL(
+_REFUSE = sa.DDL(
     "CREATE OR REPLACE FUNCTION refuse_change() RETURNS trigger AS "
     "$$ BEGIN RAISE EXCEPTION 'feedback is append-only'; END $$ LANGUAGE plpgsql"
 )
@@ -80,7 +67,7 @@ event.listen(metadata, "before_create", _REFUSE.execute_if(dialect="postgresql")
 for _table in (verdicts, rulings):
     for _change in ("UPDATE", "DELETE"):
         _name = f"CREATE TRIGGER {_table.name}_no_{_change.lower()} BEFORE {_change} ON {_table.name}"
-        event.listen(_table, "after_create", DDL(
+        event.listen(_table, "after_create", sa.DDL(
             f"{_name} BEGIN SELECT RAISE(ABORT, 'feedback is append-only'); END").execute_if(dialect="sqlite"))
-        event.listen(_table, "after_create", DDL(
+        event.listen(_table, "after_create", sa.DDL(
             f"{_name} FOR EACH ROW EXECUTE FUNCTION refuse_change()").execute_if(dialect="postgresql"))

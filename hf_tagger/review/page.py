@@ -22,20 +22,6 @@ STRATEGIES = {
 SHOWN = dict(zip(SHOW, ("to judge", "judged by nobody", "second opinion", "judged by me", "reviewers differ",
                         "changed since"), strict=True))
 CONFIDENT = dict(zip(CONFIDENCE, ("any", "below 0.5", "0.5 to 0.8", "above 0.8"), strict=True))
-ADD = """
-<div class="field"><input type="text" role="combobox" aria-expanded="false" aria-controls="offers"
- aria-autocomplete="list" autocomplete="off" autocapitalize="off" spellcheck="false" aria-label="Add a tag"
- placeholder="Add a tag: type …">
-<ul id="offers" role="listbox" aria-label="Tags" hidden></ul></div>
-"""
-ACTIONS = """
-<div class="actions"><button type="button" data-do="back"><kbd>b</kbd> Back</button>
-<button type="button" data-do="undo"><kbd>z</kbd> Undo</button>
-<button type="button" data-do="next"><kbd>n</kbd> Skip</button>
-<button type="button" class="main" data-do="accept_rest"><kbd>Enter</kbd> Accept the rest, next</button></div>
-<p class="quiet keys"><kbd>j</kbd> <kbd>k</kbd> or <kbd>1</kbd>–<kbd>9</kbd> choose a tag · <kbd>a</kbd> accept ·
-<kbd>r</kbd> reject · <kbd>u</kbd> unsure · <kbd>/</kbd> add a tag</p>
-"""
 
 
 def build_page(desk: ReviewDesk, reviewer: str = "", speech: str | None = None) -> gr.Blocks:
@@ -61,13 +47,13 @@ def build_page(desk: ReviewDesk, reviewer: str = "", speech: str | None = None) 
                 with gr.Column(scale=2, min_width=300, elem_id="look-column"):
                     look = _html("look")
                 with gr.Column(scale=3, min_width=300):
-                    card = _html("card", js_on_load=_script("card"))
-                    _html("add", ADD, js_on_load=_script("add"), server_functions=[_suggest(desk)])
-                    _html("actions", ACTIONS, js_on_load=_script("actions"))
+                    card = _html("card", js_on_load=_read("card.js"))
+                    _html("add", _read("add.html"), js_on_load=_read("add.js"), server_functions=[_suggest(desk)])
+                    _html("actions", _read("actions.html"), js_on_load=_read("actions.js"))
         with gr.Tab("Try it"):
             try_it_tab(desk.predictions, speech)
         with gr.Tab("New tags") as proposed_tab:
-            proposed = _html("proposed", js_on_load=_script("proposals"))
+            proposed = _html("proposed", js_on_load=_read("proposals.js"))
         with gr.Tab("Progress") as progress_tab:
             progress = _html("progress")
         timer = gr.Timer(1.5)
@@ -183,5 +169,5 @@ def _suggest(desk: ReviewDesk):
     return suggest
 
 
-def _script(name: str) -> str:
-    return (HERE / f"{name}.js").read_text(encoding="utf-8")
+def _read(file: str) -> str:
+    return (HERE / file).read_text(encoding="utf-8")

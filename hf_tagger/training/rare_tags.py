@@ -17,9 +17,11 @@ from torch import Tensor
 from hf_tagger.augmentation.diagnostics import compare, picture
 from hf_tagger.augmentation.health import AugmentationStopped
 from hf_tagger.augmentation.judge import train_judge
-from hf_tagger.augmentation.methods import Augmented, Problem, augment
+from hf_tagger.augmentation.methods import Problem, augment
+from hf_tagger.augmentation.semi_supervised import SemiSupervisedGan
 from hf_tagger.augmentation.settings import AugmentationSettings
 from hf_tagger.augmentation.vectors import TaggedVectors, write_vectors
+from hf_tagger.augmentation.wgan import ConditionalGan
 from hf_tagger.evaluation.predict import Predictions, outputs_of
 from hf_tagger.model.modeling_tagger import TaggerModel
 from hf_tagger.model.processing_tagger import TaggerProcessor
@@ -110,15 +112,15 @@ def augment_rare_tags(
     losses = balanced_losses(attributes, replace(loss, logit_adjustment_tau=settings.logit_adjustment_tau))
     problem = Problem(data, attributes, tag_embeddings(model, processor), settled, losses)
     try:
-        result = augment(problem, head, settings, seed, log)
+        source = augment(problem, head, settings, seed, log)
     except Exception:
         head.load_state_dict(before)
         raise
     finally:
         head.to(model.device)
     summary = {"method": settings.method, "vectors": len(data)}
-    if result.gan is not None:
-        summary |= save_gan(result, data, rare_tags(attributes, settings), folder, seed)
+    if "gan" in settings.method:
+        summary |= save_gan(source, data, rare_tags(attributes, settings), folder, seed)
     critic = None
     if settings.critic:
         critic = train_judge(data, problem.slices, problem.tag_embeddings, problem.scores, seed)
@@ -138,9 +140,9 @@ def rare_tags(attributes: list[dict], settings: AugmentationSettings) -> dict[st
     return dict(sorted(columns.items(), key=lambda item: counts[item[0]]))
 
 
-def save_gan(result: Augmented, data: TaggedVectors, rare: dict[str, int], folder: Path, seed: int) -> dict[str, Any]:
+def save_gan(gan: ConditionalGan | SemiSupervisedGan, data: TaggedVectors, rare: dict[str, int], folder: Path,
+             seed: int) -> dict[str, Any]:
     """Writes the networks as safetensors, and `report.json` and `vectors.png`: how real their vectors look."""
-    gan = result.gan
     write_safetensors(folder / "generator.safetensors", gan.generator.state_dict())
     if getattr(gan, "critic", None) is not None:
         write_safetensors(folder / "critic.safetensors", gan.critic.state_dict())

@@ -140,9 +140,9 @@ class Contest:
                                  nn.Dropout(DROPOUT), nn.Linear(HIDDEN, len(self.attribute["tags"]) + 1))
         losses = balanced_losses([self.attribute], LossSettings(logit_adjustment_tau=settings.logit_adjustment_tau))
         problem = Problem(self.train, [self.attribute], self.tag_embeddings, teacher, losses)
-        result = augment(problem, head, settings, seed, progress=False, gan=self.gans.get(seed))
+        source = augment(problem, head, settings, seed, progress=False, gan=self.gans.get(seed))
         if settings.method == "gan":
-            self.gans[seed] = result.gan
+            self.gans[seed] = source
         return head
 
     @torch.no_grad()
