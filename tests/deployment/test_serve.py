@@ -132,7 +132,7 @@ def test_an_exported_folder_is_served_without_torch(serve):
 
 
 @pytest.mark.parametrize(("arguments", "status", "message"), [
-    ([], 0, "serve      answer requests"),
+    ([], 0, "Answer requests for tags over HTTP"),
     (["sreve"], 2, "no command 'sreve'"),
     (["serve", "nothing/here"], 2, "serve: "),
     (["serve", "{exported}", "--host", "no.such.host.invalid"], 2, "serve: "),

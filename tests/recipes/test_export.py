@@ -70,8 +70,8 @@ def test_int8_fails_by_what_it_loses():
 
 def test_the_benchmark_compares_with_eager_float32(exported, capsys):
     shop, _ = exported
-    assert benchmark_inference.main([str(shop / "model"), str(shop / "shop.yaml"), "--products", "32", "--rounds", "1",
-                                     "--split", "train"]) == 0
+    arguments = [str(shop / "model"), str(shop / "shop.yaml"), "--products", "32", "--rounds", "1"]
+    assert benchmark_inference.main([*arguments, "--catalog.source.files.test", str(shop / "*.parquet")]) == 0
     found = json.loads(capsys.readouterr().out)
     assert set(found["batch 1"]) == set(found["batch 32"]) == {"torch", "onnx", "onnx_int8"}
     assert found["batch 32"]["torch"]["rows_ratio"] == 1
