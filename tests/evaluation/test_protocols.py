@@ -1,6 +1,3 @@
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 import torch
@@ -37,12 +34,3 @@ def test_a_model_that_is_not_there_is_no_hub_id(name, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(ConfigError, match="there is no model folder"):
         open_tagger(name, torch.device("cpu"))
-
-
-def test_the_recipe_called_evaluate_does_not_hide_the_library_of_that_name(tmp_path):
-    (tmp_path / "evaluate.py").write_text("raise RuntimeError('this is not the library')")
-    (tmp_path / "script.py").write_text("from hf_tagger.evaluation.metrics import TagClassification as Metric\n"
-                                        "print(Metric.__mro__[2].__module__)")
-    environment = {"PYTHONPATH": str(Path(__file__).parents[2])}
-    done = subprocess.run([sys.executable, tmp_path / "script.py"], env=environment, capture_output=True, text=True)
-    assert done.stdout.strip() == "evaluate.module", done.stderr[-500:]
