@@ -5,9 +5,8 @@ import logging
 import queue
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -67,18 +66,6 @@ class Batcher:
         self._ready.put(None)
         await asyncio.to_thread(self._thread.join)
         self._pool.shutdown(wait=False, cancel_futures=True)
-
-    @contextmanager
-    def admit(self) -> Iterator["Ticket"]:
-        """A place for a request whose products are not known yet, until it is answered.
-
-        Raises Overloaded.
-        """
-        ticket = Ticket(self)
-        try:
-            yield ticket
-        finally:
-            ticket.close()
 
     def _now_reading(self, change: int) -> None:
         with self._lock:
@@ -145,7 +132,10 @@ class Batcher:
 
 
 class Ticket:
-    """A request's share of what may be under way."""
+    """A place for a request, whose products are not known yet, until it is answered: a context manager.
+
+    Raises Overloaded where there is none.
+    """
 
     def __init__(self, batcher: Batcher):
         self.batcher, self.count, self.unread = batcher, 0, 0
@@ -176,7 +166,9 @@ class Ticket:
             batcher._pool.submit(batcher._prepare, item)
         return await asyncio.gather(*(item.tagged for item in items))
 
-    def close(self) -> None:
+    def __enter__(self) -> "Ticket":
+        return self
+
+    def __exit__(self, *_) -> None:
         self.batcher.waiting -= self.count
         self.batcher._now_reading(-self.unread)
-

@@ -23,7 +23,7 @@ SCHEMA = pa.schema([
 
 
 def open_output(folder: str | Path, manifest: dict[str, Any], resume: bool) -> Path:
-    """The folder of the shards, whose manifest says what made them.
+    """The folder of the shards, with a manifest of what made them.
 
     Raises ConfigError where there are shards and `resume` is not wanted, or where they were made by something else.
     """
@@ -46,8 +46,8 @@ def open_output(folder: str | Path, manifest: dict[str, Any], resume: bool) -> P
 
 
 def opened_fingerprint(model: str | Path, opened) -> str:
-    """Tells a model from any other by its content, wherever it lies: by weights and calibration, those of an adapter
-    with those of its base; a model of the Hub by its commit.
+    """Identifies a model by its content, wherever it lies: by weights and calibration, those of an adapter with those
+    of its base; a model of the Hub by its commit.
 
     Args:
         model: folder or Hub id that `opened`, the model itself, came from.

@@ -1,36 +1,28 @@
-"""What answers requests: an exported tagger through onnxruntime, or a model folder through torch, behind one face."""
+"""What answers requests: an exported tagger through onnxruntime, or a model folder through torch, used alike."""
 
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from hf_tagger.model.handler import CLOSED_PARAMETERS, PARAMETERS
 from hf_tagger.runtime import TAGGER, OnnxTagger
 
 
-class Engine(Protocol):
-    parameters: tuple[str, ...]  # options that a request may have
-
-    def check(self, options: Mapping[str, Any]) -> None:
-        """Raises TypeError or ValueError for an option's value that is not understood."""
-
-    def preprocess(self, product, **reading) -> dict[str, Any]:
-        """Reads one product. Raises ProductError."""
-
-    def tag(self, products: Sequence[dict[str, Any]], options: Sequence[Mapping[str, Any]]) -> list[list[dict]]:
-        """Products of `preprocess`, with the options of each -> the tags of each."""
-
-
-class _Engine:
+class Engine:
     """Runs the model for all products at once, but for those that ask for something else of it.
 
-    Subclasses say what a run depends on, besides whether and how tags are written.
+    Subclasses have `parameters`, the options that a request may have; `runs_by`, those that a run depends on besides
+    whether and how tags are written; check(options), which raises TypeError or ValueError for an option's value that is
+    not understood; preprocess(product), which reads one product and raises ProductError; run(products, options); and
+    postprocess(output, **options) -> tags.
     """
 
+    parameters: tuple[str, ...]
     runs_by: tuple[str, ...] = ()
 
     def tag(self, products: Sequence[dict[str, Any]], options: Sequence[Mapping[str, Any]]) -> list[list[dict]]:
+        """Products of `preprocess`, with the options of each -> the tags of each."""
         tagged: list[list[dict]] = [[] for _ in products]
         runs: dict[str, list[int]] = {}
         wanted = [self._run_options(each) for each in options]
@@ -48,7 +40,7 @@ class _Engine:
         return {name: options[name] for name in names if name in options}
 
 
-class ExportedEngine(_Engine):
+class ExportedEngine(Engine):
     """An `OnnxTagger`; torch is not imported."""
 
     def __init__(self, folder: str | Path, threads: int | None = None):
@@ -64,7 +56,7 @@ class ExportedEngine(_Engine):
         return list(zip(*output, strict=True))
 
 
-class TorchEngine(_Engine):
+class TorchEngine(Engine):
     """A `ProductTaggingPipeline`, on the accelerator where there is one."""
 
     parameters = PARAMETERS

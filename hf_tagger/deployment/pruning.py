@@ -5,9 +5,10 @@ Importance is the expected size of the loss's slope by a gate on the part, where
 et al. 2019, "Are Sixteen Heads Really Better than One?", arXiv 1905.10650; for neurons and layers likewise).
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -28,42 +29,32 @@ class Importance:
     neurons: Tensor
 
 
-class _Gates:
-    """One gate per product and part, all at 1, on every layer of a text tower."""
+@contextmanager
+def _gates(layers: list[nn.Module]) -> Iterator[dict[tuple[str, int], Tensor]]:
+    """Puts a gate per product on every layer, head and neuron. Yields {(kind, layer): gates of the last forward}, all
+    at 1."""
+    found: dict[tuple[str, int], Tensor] = {}
 
-    def __init__(self, layers: list[nn.Module]):
-        self.found: dict[tuple[str, int], Tensor] = {}
-        self.layers = layers
+    def on_input(module, inputs, key: tuple[str, int], parts: int):
+        (states,) = inputs
+        gate = found[key] = states.new_ones(len(states), parts, requires_grad=True)
+        return (states.unflatten(-1, (parts, -1)) * gate[:, None, :, None]).flatten(-2)
 
-    @contextmanager
-    def attached(self):
-        with ExitStack() as stack:
-            for place, layer in enumerate(self.layers):
-                heads = layer.attention.self.num_attention_heads
-                width = layer.output.dense.in_features
-                handles = (
-                    layer.attention.output.dense.register_forward_pre_hook(self._on_input(("heads", place), heads)),
-                    layer.output.dense.register_forward_pre_hook(self._on_input(("neurons", place), width)),
-                    layer.register_forward_hook(self._on_layer(("layers", place))),
-                )
-                for handle in handles:
-                    stack.callback(handle.remove)
-            yield self
+    def on_layer(module, inputs, output, key: tuple[str, int]):
+        gate = found[key] = output.new_ones(len(output), 1, requires_grad=True)
+        return inputs[0] + gate[..., None] * (output - inputs[0])
 
-    def _on_input(self, key: tuple[str, int], parts: int):
-        def hook(module, inputs):
-            (states,) = inputs
-            gate = self.found[key] = states.new_ones(len(states), parts, requires_grad=True)
-            return (states.unflatten(-1, (parts, -1)) * gate[:, None, :, None]).flatten(-2)
-
-        return hook
-
-    def _on_layer(self, key: tuple[str, int]):
-        def hook(module, inputs, output):
-            gate = self.found[key] = output.new_ones(len(output), 1, requires_grad=True)
-            return inputs[0] + gate[..., None] * (output - inputs[0])
-
-        return hook
+    with ExitStack() as stack:
+        for place, layer in enumerate(layers):
+            heads, neurons = layer.attention.self.num_attention_heads, layer.output.dense.in_features
+            for handle in (
+                layer.attention.output.dense.register_forward_pre_hook(
+                    partial(on_input, key=("heads", place), parts=heads)),
+                layer.output.dense.register_forward_pre_hook(partial(on_input, key=("neurons", place), parts=neurons)),
+                layer.register_forward_hook(partial(on_layer, key=("layers", place))),
+            ):
+                stack.callback(handle.remove)
+        yield found
 
 
 def measure_importance(
@@ -77,17 +68,16 @@ def measure_importance(
     Raises PruningError for a tower that is not built like BERT's, and where no product has text and a known tag.
     """
     layers = _layers(model)
-    gates, total, products = _Gates(layers), {}, 0
+    total, products = {}, 0
     model.eval()
-    with torch.enable_grad(), gates.attached():
+    with torch.enable_grad(), _gates(layers) as gates:
         for batch in batches:
             if not batch["ids"] or "input_ids" not in batch:
                 continue
-            gates.found.clear()
+            gates.clear()
             outputs = model(**model_inputs(batch, model.device))
-            keys = list(gates.found)
-            slopes = torch.autograd.grad(loss(outputs, batch), [gates.found[key] for key in keys])
-            for key, slope in zip(keys, slopes, strict=True):
+            slopes = torch.autograd.grad(loss(outputs, batch), list(gates.values()))
+            for key, slope in zip(gates, slopes, strict=True):
                 total[key] = total.get(key, 0) + slope.abs().sum(0)
             products += len(batch["ids"])
     found = {kind: torch.stack([total[kind, place] for place in range(len(layers))]) / products

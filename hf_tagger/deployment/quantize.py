@@ -81,19 +81,19 @@ def quantize_within(
     Args:
         judged: inputs of the graph, of products that decisions are compared on.
         tolerance: share of the decisions (one per product and attribute) that may differ from those in float32.
-        say: told what was found on the way.
+        say: called with what is found on the way.
     """
     source, folder = Path(source), Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    exact = OnnxTagger(source)
-    logits = [exact.session.run(["logits"], feed)[0] for feed in judged]
+    exact, logits = OnnxTagger(source), _logits(source, judged)
     model = onnx.load(source / MODEL, load_external_data=False)
     layers = {part: list(layers_of(model, [part])) for part in parts}
 
     def damage(part: str, keep: Sequence[str]) -> float:
         with TemporaryDirectory(dir=folder) as work:
             quantize_tagger(source, Path(work), feeds, [part], keep)
-            return _root_mean_square(logits, _logits(Path(work), judged))
+            moved = np.concatenate(logits) - np.concatenate(_logits(Path(work), judged))
+            return float(np.sqrt(np.mean(moved ** 2)))
 
     def most_harmful_first() -> Iterator[str]:
         for part in sorted(parts, key=lambda part: -damage(part, ())) if len(parts) > 1 else parts:
@@ -116,10 +116,6 @@ def quantize_within(
 def _logits(folder: Path, feeds: Sequence[dict[str, np.ndarray]]) -> list[np.ndarray]:
     session = onnxruntime.InferenceSession(folder / MODEL, providers=["CPUExecutionProvider"])
     return [session.run(["logits"], feed)[0] for feed in feeds]
-
-
-def _root_mean_square(wanted: Sequence[np.ndarray], got: Sequence[np.ndarray]) -> float:
-    return float(np.sqrt(np.mean((np.concatenate(wanted) - np.concatenate(got)) ** 2)))
 
 
 def _changed_decisions(tagger: OnnxTagger, wanted: Sequence[np.ndarray], got: Sequence[np.ndarray]) -> float:
@@ -188,12 +184,12 @@ def layers_of(model: onnx.ModelProto, parts: Sequence[str]) -> dict[str, list[on
 def _between(model: onnx.ModelProto, convolutions: Iterable[onnx.NodeProto]) -> list[onnx.NodeProto]:
     """Activations and residual sums of what these convolutions hand on. In float32 each of them would cost a way out
     of int8 and back, and out of the convolutions' order of channels and back."""
-    told = {node.output[0] for node in convolutions}
+    inside = {node.output[0] for node in convolutions}
     between = []
     for node in model.graph.node:
         inputs = node.input[:1] if node.op_type in ACTIVATIONS else node.input
-        if node.op_type in (*ACTIVATIONS, "Add") and all(name in told for name in inputs):
-            told.add(node.output[0])
+        if node.op_type in (*ACTIVATIONS, "Add") and all(name in inside for name in inputs):
+            inside.add(node.output[0])
             between.append(node)
     return between
 

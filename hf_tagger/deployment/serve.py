@@ -31,7 +31,8 @@ def main(arguments: list[str]) -> int:
 
     try:
         engine = open_engine(options.model, options.threads)
-        listener = socket.create_server((options.host, options.port), family=_family(options.host), backlog=2048)
+        family = socket.AF_INET6 if ":" in options.host else socket.AF_INET
+        listener = socket.create_server((options.host, options.port), family=family, backlog=2048)
         # An answer is written in two parts, and the second would wait 40 ms for a client's delayed acknowledgement.
         # asyncio sees to it only for sockets that name their protocol; connections inherit it from the listener.
         listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -49,10 +50,6 @@ def main(arguments: list[str]) -> int:
     except KeyboardInterrupt:
         pass
     return 0
-
-
-def _family(host: str) -> socket.AddressFamily:
-    return socket.AF_INET6 if ":" in host else socket.AF_INET
 
 
 def parse(arguments: list[str]) -> argparse.Namespace:

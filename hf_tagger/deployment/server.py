@@ -1,8 +1,6 @@
 """The HTTP side of `hf_tagger serve`: what comes in is checked and bounded, what goes out is the pipeline's contract.
 
-FastAPI on uvicorn with `Batcher`, in one process. LitServe 0.2.19, itself FastAPI on uvicorn, was tried first: told to
-stop by SIGTERM its main process died and left four others running, JSON that does not parse was answered with 500, its
-queue has no bound, and waiting for a first request took 10 to 100 % of a core (polling through a manager process).
+FastAPI on uvicorn with `Batcher`, in one process.
 """
 
 import asyncio
@@ -20,7 +18,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.types import Message, Receive
 
-from hf_tagger.deployment.batcher import Batcher, Overloaded
+from hf_tagger.deployment.batcher import Batcher, Overloaded, Ticket
 from hf_tagger.deployment.engines import Engine
 from hf_tagger.deployment.openapi import describe_tags
 from hf_tagger.deployment.server_metrics import ServerMetrics
@@ -86,7 +84,7 @@ def create_app(engine: Engine, batch_size: int = 32, max_waiting: int = 128, max
 async def answer(request: Request, batcher: Batcher, max_body_bytes: int) -> list:
     """Tags of the products of a request. Raises HTTPException with the status that says what is wrong."""
     try:
-        with batcher.admit() as ticket:
+        with Ticket(batcher) as ticket:
             try:
                 async with asyncio.timeout(BODY_SECONDS):
                     body = await read_body(request, max_body_bytes)

@@ -1,4 +1,4 @@
-"""What `hf_tagger serve` tells Prometheus."""
+"""Metrics of `hf_tagger serve` for Prometheus."""
 
 from collections.abc import Callable
 

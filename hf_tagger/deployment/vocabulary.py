@@ -7,7 +7,7 @@ Need", arXiv 2010.05609).
 
 import json
 import unicodedata
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from itertools import islice
 
 import numpy as np
@@ -30,7 +30,8 @@ class PruningError(UserError, ValueError):
 def count_pieces(texts: Iterable[str], processor: TaggerProcessor) -> np.ndarray:
     """How often each piece occurs, int64 [V], over a stream of texts, cut as the model reads them."""
     counts = np.zeros(len(processor.tokenizer), np.int64)
-    for chunk in _chunks(texts):
+    texts = iter(texts)
+    while chunk := list(islice(texts, _TEXTS_AT_ONCE)):
         for ids in processor.tokenizer([processor.text_prefix + text for text in chunk], truncation=True,
                                        max_length=processor.max_length)["input_ids"]:
             np.add.at(counts, ids, 1)
@@ -128,9 +129,3 @@ def _renumber(post_processor: dict | None, new_id: dict[int, int]) -> None:
     for name in ("sep", "cls"):  # BertProcessing, RobertaProcessing
         if name in post_processor:
             post_processor[name] = [post_processor[name][0], new_id[post_processor[name][1]]]
-
-
-def _chunks(texts: Iterable[str]) -> Iterator[list[str]]:
-    texts = iter(texts)
-    while chunk := list(islice(texts, _TEXTS_AT_ONCE)):
-        yield chunk

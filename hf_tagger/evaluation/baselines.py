@@ -114,18 +114,21 @@ class BagOfWordsBaseline:
 
     def predict(self, products: Products) -> Predictions:
         features = self.vectorizer.transform([text or "" for text in products.texts])
-        blocks, nones = [], []
+        blocks = []
         for attribute, model in zip(self.attributes, self.models, strict=True):
-            width = len(attribute["tags"])
-            logits = np.full((len(products.ids), width + 1), NEVER)
+            logits = np.full((len(products.ids), len(attribute["tags"]) + 1), NEVER)
             if attribute["kind"] == "single":
                 logits[:, model.classes_] = np.maximum(model.predict_log_proba(features), NEVER)
             else:
                 for column, of_tag in enumerate(model):
                     logits[:, column] = of_tag.decision_function(features) if of_tag else NEVER
-            blocks.append(logits[:, :width])
-            nones.append(logits[:, width:])
-        return products.predictions(self.attributes, np.concatenate(blocks + nones, axis=1))
+            blocks.append(logits)
+        return products.predictions(self.attributes, _nones_last(blocks))
+
+
+def _nones_last(blocks: list[np.ndarray]) -> np.ndarray:
+    """Each attribute's logits [N, tags + "none"] -> [N, T + A]."""
+    return np.concatenate([block[:, :-1] for block in blocks] + [block[:, -1:] for block in blocks], axis=1)
 
 
 def _logistic(features, classes):
@@ -158,13 +161,10 @@ class NearestNeighbours:
             self.votes.append((known, votes))
 
     def predict(self, products: Products, vectors: np.ndarray) -> Predictions:
-        blocks, nones = [], []
-        for attribute, (known, votes) in zip(self.attributes, self.votes, strict=True):
-            logits = np.concatenate([self._vote(vectors[start:start + 512], known, votes, attribute["kind"])
-                                     for start in range(0, len(vectors), 512)])
-            blocks.append(logits[:, :-1])
-            nones.append(logits[:, -1:])
-        return products.predictions(self.attributes, np.concatenate(blocks + nones, axis=1))
+        blocks = [np.concatenate([self._vote(vectors[start:start + 512], known, votes, attribute["kind"])
+                                  for start in range(0, len(vectors), 512)])
+                  for attribute, (known, votes) in zip(self.attributes, self.votes, strict=True)]
+        return products.predictions(self.attributes, _nones_last(blocks))
 
     def _vote(self, vectors, known, votes, kind: str) -> np.ndarray:
         similarity = vectors @ self.vectors[known].T

@@ -1,6 +1,6 @@
-"""Probabilities that mean what they say, and thresholds that serve an objective, fitted on validation products alone.
+"""Calibrated probabilities, and thresholds that serve an objective, fitted on validation products alone.
 
-What is fitted is plain data in the config's attributes; `hf_tagger/model/decisions.py` says how it is applied.
+What is fitted is plain data in the config's attributes; `hf_tagger/model/decisions.py` applies it.
 """
 
 import json
@@ -86,14 +86,13 @@ def fit_probabilities(
 
 def _fit_platt(attribute: dict, logits: torch.Tensor, references: torch.Tensor, min_positives: int):
     """Platt scaling (Platt 1999), of tags with few positives by numbers that they share. Not with his softened targets:
-    summed over many rare tags they would raise every probability. In their place every fit is drawn to its start as
-    strongly as by one product's worth of evidence, which keeps few examples, and separable ones, from certainty."""
-    known = references != UNKNOWN
+    summed over many rare tags they would raise every probability. In their place every fit is pulled towards its start
+    with the weight of one product, which keeps few examples, and separable ones, from certainty."""
+    known, targets = references != UNKNOWN, (references == 1).double()
     positives, negatives = (references == 1).sum(0), (references == 0).sum(0)
-    targets = (references == 1).double()
 
     def loss(parameters, columns):
-        scaled = logits[:, columns] * parameters[0].exp() + parameters[1]
+        scaled = logits[:, columns] * parameters[..., 0].exp() + parameters[..., 1]
         losses = torch.nn.functional.binary_cross_entropy_with_logits(scaled, targets[:, columns], reduction="none")
         return losses[known[:, columns]].mean()
 
@@ -103,15 +102,10 @@ def _fit_platt(attribute: dict, logits: torch.Tensor, references: torch.Tensor, 
     for column in all_tags[(positives >= min_positives) & (negatives >= min_positives)]:
         fitted[column] = minimise(lambda parameters, column=column: loss(parameters, column[None]), shared,
                                   pull=1 / int(known[:, column].sum()))
-    slopes, intercepts = fitted[:, 0].exp(), fitted[:, 1]
-    calibration = {"slopes": [round(value, 4) for value in slopes.tolist()],
-                   "intercepts": [round(value, 4) for value in intercepts.tolist()]}
-    after = torch.nn.functional.binary_cross_entropy_with_logits(logits * slopes + intercepts, references.double(),
-                                                                 reduction="none")[known].mean()
-    before = torch.nn.functional.binary_cross_entropy_with_logits(logits, references.double(),
-                                                                  reduction="none")[known].mean()
-    return ({**attribute, "calibration": calibration},
-            {"log_loss_before": float(before), "log_loss_after": float(after)})
+    calibration = {"slopes": [round(value, 4) for value in fitted[:, 0].exp().tolist()],
+                   "intercepts": [round(value, 4) for value in fitted[:, 1].tolist()]}
+    losses = {"log_loss_before": float(loss(start, all_tags)), "log_loss_after": float(loss(fitted, all_tags))}
+    return {**attribute, "calibration": calibration}, losses
 
 
 def fit_thresholds(

@@ -42,8 +42,9 @@ def write_card(template: Path, path: Path, data: ReportData, model: str, command
         attributes=[entry["name"] for entry in entries], tags=sum(len(entry["tags"]) for entry in entries),
         calibrated=data.uncalibrated is not None, split=data.about["split"], products=len(data.results[0].scorer),
         date=date.today().isoformat(), command=" ".join(_without_folders(command)), protocols=plain, score=_score,
-        baselines=_baselines(data, plain, name), calibration=_calibration(data),
-        figures=_figures(evaluation, path), untested=sum(not row["support"] for row in tested),
+        baselines=comparison_table({name: plain} | data.baselines) if data.baselines else "",
+        calibration=_calibration(data), figures=_figures(evaluation, path),
+        untested=sum(not row["support"] for row in tested),
         weak=[row | {"f1": decimal(row["f1"])} for row in sorted(tested, key=lambda row: row["f1"])
               if row["support"] >= SEEN_OFTEN_ENOUGH and row["f1"] < WEAK][:MOST_WEAK],
         remarks=next(iter(plain.values()))["remarks"], single_language=len(languages) == 1,
@@ -83,10 +84,6 @@ def _score(scores: dict[str, dict], metric: str) -> str:
     entry = scores[metric]
     interval = f" [{decimal(entry['low'])}, {decimal(entry['high'])}]" if "low" in entry else ""
     return decimal(entry["value"]) + interval
-
-
-def _baselines(data: ReportData, plain: dict[str, dict], name: str) -> str:
-    return comparison_table({name: plain} | data.baselines) if data.baselines else ""
 
 
 def _calibration(data: ReportData) -> dict[str, list[str]]:

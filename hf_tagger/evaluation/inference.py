@@ -26,7 +26,7 @@ _opened: dict[str, Any] = {}
 
 
 def time_in_turns(taggers: dict[str, str | Path], products: Sequence[dict], rounds: int,
-                  batch_sizes: Sequence[int] = BATCH_SIZES, **options) -> dict[str, dict[str, dict[str, float]]]:
+                  **options) -> dict[str, dict[str, dict[str, float]]]:
     """Times calls of each tagger on the same products, each in its own process, one at work at a time; in turns of a
     round each, so that all of them meet the machine's other work.
 
@@ -39,7 +39,7 @@ def time_in_turns(taggers: dict[str, str | Path], products: Sequence[dict], roun
     Returns {"batch 1": {name: {"rows_per_second", "p50_ms", "p95_ms"}}, ...} of calls with so many products each,
     photos decoded. A size that there are too few products for is missing.
     """
-    sizes = [size for size in batch_sizes if len(products) >= size]
+    sizes = [size for size in BATCH_SIZES if len(products) >= size]
     seconds: dict[str, dict[str, list[float]]] = {f"batch {size}": {name: [] for name in taggers} for size in sizes}
     spawn = multiprocessing.get_context("spawn")
     with ExitStack() as stack:

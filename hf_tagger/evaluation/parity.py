@@ -1,4 +1,4 @@
-"""Does an exported tagger say what the model says? Both look at the same batches."""
+"""How far an exported tagger's logits, decisions and free-form tags are from its model's, on the same batches."""
 
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -18,8 +18,8 @@ FLOAT_TOLERANCE, F1_TOLERANCE, WRITTEN_TOLERANCE = 1e-4, 0.005, 0.01
 def both_predictions(
     tagger: Pipeline, exported: Sequence[OnnxTagger], batches: Iterable[dict[str, Any]]
 ) -> tuple[list[Predictions], float]:
-    """What the model says in float32, and then each exported tagger, of the same products, `logits` of all kept; and
-    how far the model's logits move when it looks at the products of the first batch one by one, which is rounding."""
+    """Predictions of the model in float32, and then of each exported tagger, for the same products, with `logits`; and
+    how far the model's logits move when the products of the first batch come one by one, which is rounding."""
     model = tagger.model
     attributes = model.config.attributes
     found = [Predictions(attributes) for _ in range(1 + len(exported))]

@@ -122,19 +122,17 @@ def _with_content(batch: dict[str, Any]) -> torch.Tensor:
     return there
 
 
-def predict(model, batches: Iterable[dict[str, Any]], without: Sequence[str] = (), gather: bool = True) -> Predictions:
-    """Tags a split with a `TaggerModel`, on the product of all processes' batches if `gather`."""
-    return predict_each(model, batches, [without], gather)[0]
+def predict(model, batches: Iterable[dict[str, Any]], without: Sequence[str] = ()) -> Predictions:
+    """Tags a split with a `TaggerModel`: the products of all processes' batches, in every process."""
+    return predict_each(model, batches, [without])[0]
 
 
-def predict_each(
-    model, batches: Iterable[dict[str, Any]], without: Sequence[Sequence[str]], gather: bool = True
-) -> list[Predictions]:
+def predict_each(model, batches: Iterable[dict[str, Any]], without: Sequence[Sequence[str]]) -> list[Predictions]:
     """`predict` for several sets of hidden modalities, from one reading of the batches."""
     found = [_Collected(model.config) for _ in without]
     for index, batch, outputs in outputs_of_each(model, batches, without):
         found[index].add(batch, outputs)
-    return [collected.predictions(gather) for collected in found]
+    return [collected.predictions() for collected in found]
 
 
 @torch.no_grad()
@@ -190,19 +188,13 @@ class _Collected:
         self.found.tags += batch["tags"]
         self.found.about += batch.get("about", ())
 
-    def predictions(self, gather: bool) -> Predictions:
+    def predictions(self) -> Predictions:
         found, logits = self.found, np.concatenate(self.logits)
-        written = np.concatenate(self.written) if self.written else None
-        if gather:
-            # Ranks may hold different numbers of rows: plain objects travel where padded tensors would count rows
-            # twice.
-            parts = gather_object([(found.ids, found.tags, found.about, logits, written)])
-            found.ids, found.tags, found.about = ([item for part in parts for item in part[index]]
-                                                  for index in range(3))
-            logits = np.concatenate([part[3] for part in parts])
-            parts = [part[4] for part in parts if part[4] is not None]
-            written = np.concatenate(parts) if parts else None
-        found.logits, found.written = logits, written
+        # Ranks may hold different numbers of rows: plain objects travel where padded tensors would count rows twice.
+        parts = gather_object([(found.ids, found.tags, found.about, self.written, logits)])
+        *lists, logits = zip(*parts, strict=True)
+        found.ids, found.tags, found.about, written = ([item for part in parts for item in part] for parts in lists)
+        found.logits, found.written = np.concatenate(logits), np.concatenate(written) if written else None
         return found.decided(found.attributes)
 
 

@@ -49,7 +49,7 @@ def reading_alike(protocols: dict[str, Protocol]) -> list[dict[str, Protocol]]:
 
 def predict_protocols(model, protocols: dict[str, Protocol],
                       read: Callable[[Protocol], Iterable[dict[str, Any]]]) -> dict[str, Predictions]:
-    """What a `TaggerModel` says of a split under each protocol.
+    """Predictions of a `TaggerModel` for a split under each protocol.
 
     Args:
         read: protocol -> the batches of the split with its text; asked once for all that read the same text.

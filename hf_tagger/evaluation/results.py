@@ -81,18 +81,18 @@ def remarks(predictions: Predictions, scorer: Scorer) -> list[str]:
     """What a reader of the scores must know: attributes and tags that could not be judged, thresholds never fitted."""
     known = {entry["name"]: entry for entry in predictions.attributes}
     seen = {name for tags in predictions.tags for name, given in tags.items() if given is not None}
-    told = []
+    found = []
     if foreign := sorted(seen - known.keys()):
-        told.append(f"not scored, for the model does not know them: the attributes {', '.join(foreign)}")
-    if silent := [name for name in known if name not in seen]:
-        told.append(f"not scored, for no product has a label: {', '.join(silent)}")
+        found.append(f"not scored, for the model does not know them: the attributes {', '.join(foreign)}")
+    if unlabelled := [name for name in known if name not in seen]:
+        found.append(f"not scored, for no product has a label: {', '.join(unlabelled)}")
     for name, tags in scorer.unseen().items():
         counted = ", ".join(f"{tag} ({products})" for tag, products in tags.items())
-        told.append(f"{name}: never seen in training, so counted as missed: {counted}")
+        found.append(f"{name}: never seen in training, so counted as missed: {counted}")
     plain = [name for name, entry in known.items() if entry["kind"] == "multi" and not entry.get("thresholds")]
     if plain:
-        told.append(f"no fitted thresholds, so 0.5: {', '.join(plain)}; fit them with --calibrate")
-    return told
+        found.append(f"no fitted thresholds, so 0.5: {', '.join(plain)}; fit them with --calibrate")
+    return found
 
 
 def _slice(scorer: Scorer, resamples: int) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""What an evaluation is told: of a training configuration, the parts that matter to it."""
+"""Settings of an evaluation: the parts of a training configuration that it needs."""
 
 from dataclasses import dataclass, field
 from pathlib import Path

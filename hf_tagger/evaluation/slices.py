@@ -17,7 +17,7 @@ def product_slices(predictions: Predictions, columns: Iterable[str] = ()) -> dic
     Args:
         columns: catalogue columns that the schema keeps; their 50 commonest values, lists by each of their items.
 
-    A family with a single part tells nothing and is left out, except of the columns asked for.
+    A family with a single part is left out, unless its column was asked for.
     """
     families = {"language": [[str(about["language"] or "unknown")] for about in predictions.about],
                 "modalities": [[_modalities(about)] for about in predictions.about]}

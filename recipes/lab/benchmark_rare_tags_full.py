@@ -123,9 +123,7 @@ def tail_scores(model, test: tuple[FeatureLoader, list[dict]], rare: int) -> dic
         known = np.array([row.get(attribute["name"]) is not None for row in tags])
         given = np.array([[tag in (row.get(attribute["name"]) or ()) for tag in attribute["tags"]] for row in tags])
         counts = count_tags(given[known].astype(int), chosen[known, where].astype(int))
-        f1 = 2 * counts.true_positives / np.maximum(counts.true_positives + counts.support
-                                                    + counts.false_positives, 1)
-        present = counts.support > 0
+        f1, present = counts.per_tag()["f1"], counts.support > 0
         tail = present & (np.array(attribute["counts"]) <= rare)
         found[f"{attribute['name']}/tail"] = float(f1[tail].mean()) if tail.any() else float("nan")
         found[f"{attribute['name']}/all"] = float(f1[present].mean())
