@@ -64,8 +64,8 @@ def fit_table(head: LexicalHead, attributes: Sequence[dict], rows: "SparseRows",
 @dataclass
 class SparseRows:
     """Features of many texts: `value` of `bucket` in `row`, three tensors [M]; `match_value` of `match_id` (see
-    `LexicalFeatures`) in `match_row`; `tag_labels` [N, T] of the texts; and `idf`, float [buckets], by which values
-    have been multiplied."""
+    `LexicalFeatures`) in `match_row`; `tag_labels` [N, T] of the texts; `idf`, float [buckets], by which values have
+    been multiplied; and `dense`, further features [N, D], whose weights stand in the table after the buckets."""
 
     row: Tensor
     bucket: Tensor
@@ -75,6 +75,7 @@ class SparseRows:
     match_value: Tensor
     labels: Tensor
     idf: np.ndarray
+    dense: Tensor | None = None
 
     @classmethod
     def of_texts(cls, features: LexicalFeatures, texts: Iterable[tuple[str, np.ndarray]]) -> "SparseRows":
@@ -119,11 +120,12 @@ class _Problem:
         row, value = place[rows.row[mine]], rows.value[mine]
         self.x = _csr(row, column, value, (len(self.target), len(self.used)))
         self.x_t = _csr(column, row, value, (len(self.used), len(self.target)))
+        self.dense = torch.zeros(len(self.target), 0) if rows.dense is None else rows.dense[known]
         tag = rows.match_id // NAME_FEATURES
         mine = known[rows.match_row] & (tag >= where.start) & (tag < where.stop)
         self.matches = (place[rows.match_row[mine]], tag[mine] - where.start, rows.match_id[mine] % NAME_FEATURES,
                         rows.match_value[mine])
-        self.shapes = [(len(self.used), self.columns), (1, self.columns), (1, NAME_FEATURES)]
+        self.shapes = [(len(self.used) + self.dense.shape[1], self.columns), (1, self.columns), (1, NAME_FEATURES)]
         self.parameters = torch.zeros(sum(a * b for a, b in self.shapes))
 
     def _set_targets(self, labels: Tensor) -> None:
@@ -150,10 +152,12 @@ class _Problem:
         """Loss and its gradient, flat like the parameters."""
         table, bias, names = self._parts(parameters)
         row, tag, kind, value = self.matches
-        logits = bias + self.x @ table
+        words = len(self.used)
+        logits = bias + self.x @ table[:words] + self.dense @ table[words:]
         logits.view(-1).index_add_(0, row * self.columns + tag, value * names[0, kind])
         loss, slope = self._losses(logits)
-        gradients = [self.x_t @ slope + table / self.settings.inverse_l2, slope.sum(0, keepdim=True),
+        of_table = torch.cat([self.x_t @ slope, self.dense.T @ slope])
+        gradients = [of_table + table / self.settings.inverse_l2, slope.sum(0, keepdim=True),
                      self.settings.name_l2 * names]
         gradients[2][0].index_add_(0, kind, value * slope[row, tag])
         loss += float(table.square().sum()) / (2 * self.settings.inverse_l2)
@@ -191,7 +195,8 @@ class _Problem:
         candidates = torch.arange(self.where.start, self.where.stop)
         if self.columns > len(candidates):
             candidates = torch.cat([candidates, torch.tensor([none])])
-        head.table.weight[self.used[:, None], candidates] = table
+        further = torch.arange(self.dense.shape[1]) + len(head.table.weight) - self.dense.shape[1]
+        head.table.weight[torch.cat([self.used, further])[:, None], candidates] = table
         head.bias.weight[candidates, 0] = bias[0]
         if self.single and self.columns == self.where.stop - self.where.start:
             head.bias.weight[none] = NEVER

@@ -317,10 +317,7 @@ def rival(bench: Bench, settings: RunSettings) -> Said:
                                             for row in rows))
         if "idf" in known:
             found.value *= torch.from_numpy(known["idf"] / found.idf)[found.bucket]
-        columns = dense(text, image, rows)
-        row, column = columns.nonzero(as_tuple=True)
-        return replace(found, row=torch.cat([found.row, row]), value=torch.cat([found.value, columns[row, column]]),
-                       bucket=torch.cat([found.bucket, column + config.lexical_buckets]))
+        return replace(found, dense=dense(text, image, rows))
 
     def fit(rows: np.ndarray) -> None:
         head.reset()
@@ -330,7 +327,7 @@ def rival(bench: Bench, settings: RunSettings) -> Said:
         known["idf"] = views[0].idf
         ends = np.cumsum([0, *(len(view.labels) for view in views)])
         joined = {name: torch.cat([getattr(view, name) for view in views])
-                  for name in ("bucket", "value", "match_id", "match_value", "labels")}
+                  for name in ("bucket", "value", "match_id", "match_value", "labels", "dense")}
         joined |= {name: torch.cat([getattr(view, name) + end for view, end in zip(views, ends, strict=False)])
                    for name in ("row", "match_row")}
         fit_table(head, attributes, SparseRows(**joined, idf=views[0].idf), LexicalSettings(iterations=100))
@@ -340,9 +337,10 @@ def rival(bench: Bench, settings: RunSettings) -> Said:
         found = {}
         for way in bench.ways:
             view = rows_in(way, rows)
-            table = torch.sparse_coo_tensor(torch.stack([view.row, view.bucket]), view.value,
-                                            (len(rows), len(head.table.weight)))
-            logits = table @ head.table.weight + head.bias.weight[:, 0]
+            found_words = torch.sparse_coo_tensor(torch.stack([view.row, view.bucket]), view.value,
+                                                  (len(rows), config.lexical_buckets))
+            of_words, of_dense = head.table.weight.split([config.lexical_buckets, dense.width])
+            logits = found_words @ of_words + view.dense @ of_dense + head.bias.weight[:, 0]
             found[way] = logits, torch.zeros(len(rows), len(attributes), LogitFusion.FEATURES).index_fill_(
                 2, torch.tensor([0]), 1.0)
         return found
