@@ -100,38 +100,45 @@ class KernelHead(nn.Module):
         return {name: self.standardised(name, features[modality]) @ getattr(self, f"axes_{name}").float()
                 for name, (modality, _) in self.blocks.items() if features[modality] is not None}
 
-    def kernel(self, weights: dict[str, float], queries: dict[str, torch.Tensor], mode: str) -> torch.Tensor:
-        """(exp(s / width) - 1) / exp(1 / width) of the similarities s with every landmark, in every view where the mode
-        has text [B, N or V x N].
+    def similarities(self, weights: dict[str, float], queries: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        """Sums over the blocks of each modality of weight^2 x cosine with every landmark: {"text": [B, V x N], "image":
+        [B, N]}, as far as there are queries."""
+        found: dict[str, torch.Tensor] = {}
+        for name in weights:
+            if name in queries:
+                part = (weights[name] ** 2 * queries[name]) @ getattr(self, f"keys_{name}").float().T
+                modality = self.blocks[name][0]
+                found[modality] = found[modality] + part if modality in found else part
+        return found
+
+    def kernel(self, weights: dict[str, float], similarities: dict[str, torch.Tensor], mode: str) -> torch.Tensor:
+        """(exp(s / width) - 1) / exp(1 / width) of the weighted mean s of these similarities, with every landmark, in
+        every view where the mode has text [B, N or V x N].
 
         Without the constant that all products have in common the kernel is still positive definite, and sums over
         thousands of landmarks cancel far less: they round by a tenth.
         """
-        used = [name for name in weights if name in queries and MODES[mode][self.blocks[name][0] == "image"]]
-        similarity = {}
-        for name in used:
-            part = (weights[name] ** 2 * queries[name]) @ getattr(self, f"keys_{name}").float().T
-            modality = self.blocks[name][0]
-            similarity[modality] = similarity[modality] + part if modality in similarity else part
-        total = sum(weights[name] ** 2 for name in used)
-        found = similarity.get("text")
-        if "image" in similarity:
-            seen = similarity["image"] if mode == "image" else similarity["image"].repeat(1, self.VIEWS)
-            found = seen if found is None else found + seen
-        return (found / (total * self.width)).expm1() * math.exp(-1 / self.width)
+        seen = [modality for modality, has in zip(("text", "image"), MODES[mode], strict=True)
+                if has and modality in similarities]
+        total = sum(weights[name] ** 2 for name in weights if self.blocks[name][0] in seen)
+        parts = [similarities[modality] for modality in seen]
+        if mode == "both" and seen[-1] == "image":
+            parts[-1] = parts[-1].repeat(1, self.VIEWS)
+        return (sum(parts) / (total * self.width)).expm1() * math.exp(-1 / self.width)
 
     def forward(self, text: torch.Tensor | None, image: torch.Tensor | None, present: torch.Tensor) -> torch.Tensor:
         """text, image [B, F] as the towers give them (None: no product has it), present bool [B, 2] -> logits [B, C],
         zero for a product in none of `modes`."""
         with torch.autocast(present.device.type, enabled=False):
             queries = self.queries(text, image)
+            similarities = [self.similarities(weights, queries) for weights in self.kernels]
             logits = torch.zeros(len(present), len(self.offset), device=present.device)
             for mode in self.modes:
                 if any(has and features is None for has, features in zip(MODES[mode], (text, image), strict=True)):
                     continue
                 coefficients = getattr(self, f"coefficients_{mode}").float()
-                answer = sum(share * (self.kernel(weights, queries, mode) @ coefficients)
-                             for share, weights in zip(self.mixture.float(), self.kernels, strict=True))
+                answer = sum(share * (self.kernel(weights, similar, mode) @ coefficients) for share, weights, similar
+                             in zip(self.mixture.float(), self.kernels, similarities, strict=True))
                 logits = torch.where(in_mode(present, mode)[:, None], LOGIT_SCALE * (answer + self.offset), logits)
             return logits
 

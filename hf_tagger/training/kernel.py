@@ -106,8 +106,12 @@ class _System:
     def gram(self, mixture: Tensor, rows: Tensor) -> Tensor:
         """The mixture [kernels] of the kernels between some of the rows [n, n]."""
         queries = {name: query[rows] for name, query in self.queries.items()}
-        return sum(share * self.head.kernel(kernel, queries, self.mode)[:, self.place[rows]]
-                   for share, kernel in zip(mixture.tolist(), self.head.kernels, strict=True) if share)
+        head, total = self.head, 0.0
+        for share, weights in zip(mixture.tolist(), head.kernels, strict=True):
+            if share:
+                kernel = head.kernel(weights, head.similarities(weights, queries), self.mode)
+                total = total + share * kernel[:, self.place[rows]]
+        return total
 
     def choose_mixtures(self, attributes: Sequence[dict]) -> Tensor:
         """For each candidate the mixture [kernels, C] with the least squared leave-one-out error on its attribute, of
