@@ -17,6 +17,9 @@ from tests.tiny_whisper import RATE, save_tiny_whisper, tone
 
 soundfile = pytest.importorskip("soundfile")
 
+# Two processes of tests share the cores: a page may take long to load.
+PATIENCE = 60_000  # milliseconds
+expect.set_options(timeout=PATIENCE)
 BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 
 
@@ -56,7 +59,7 @@ def page(browser, address):
     """The page, opened by a browser that must find everything on this machine."""
     context = browser.new_context(viewport={"width": 390, "height": 844}, color_scheme="dark")
     page = context.new_page()
-    page.set_default_timeout(15_000)
+    page.set_default_timeout(PATIENCE)
     asked, complaints = [], []
     page.on("request", lambda request: asked.append(request.url))
     page.on("pageerror", lambda error: complaints.append(str(error)))
