@@ -85,9 +85,10 @@ def test_taggers_are_timed_in_processes_of_their_own(exported, monkeypatch):
     monkeypatch.setattr(inference, "OnnxTagger", None)
     monkeypatch.setattr(inference, "pipeline", None)
     monkeypatch.setattr(inference, "PAUSE_SECONDS", 0)
+    monkeypatch.setattr(inference, "BATCH_SIZES", (1, 2, 8))
     taggers = {"torch": str(shop / "model"), "onnx": shop / "model" / "onnx"}
     start = time.perf_counter()
-    found = inference.time_in_turns(taggers, [{"text": "red mug"}] * 5, 2, (1, 2, 8), top_k=1)
+    found = inference.time_in_turns(taggers, [{"text": "red mug"}] * 5, 2, top_k=1)
     elapsed = time.perf_counter() - start
     assert set(found) == {"batch 1", "batch 2"} and set(found["batch 2"]) == set(taggers)
     # Five products, timed twice.

@@ -69,4 +69,4 @@ def test_what_cannot_be_fitted_is_an_error(shop, capsys, tmp_path):
     (tmp_path / "nothing.parquet").write_text("nothing")
     AcceleratorState._reset_state(True)
     assert run(shop, tmp_path / "nothing.parquet", "--output_dir", tmp_path) == 2
-    assert "cannot be read as parquet" in capsys.readouterr().err
+    assert "nothing.parquet': Parquet file size is 7 bytes" in capsys.readouterr().err
