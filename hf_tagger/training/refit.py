@@ -128,9 +128,9 @@ class RefittedHeads:
             words = self.batches.processor.lexical_features([text.texts[row] for row in rows])
             words = {name: tensor.to(device) for name, tensor in words.items()}
         if text is not None and text is not self.plain:
-            told = text.batch(rows.tolist(), [0] * len(rows))["features"]
-            features = replace(features, text=told.text,
-                               present=torch.stack([told.present[:, TEXT], features.present[:, IMAGE]], dim=1))
+            other = text.batch(rows.tolist(), [0] * len(rows))["features"]
+            features = replace(features, text=other.text,
+                               present=torch.stack([other.present[:, TEXT], features.present[:, IMAGE]], dim=1))
         shown = torch.tensor([text is not None, image])
         features = TowerFeatures(
             present=(features.present & shown).to(device),

@@ -65,7 +65,7 @@ class CorrectedCatalog(Catalog):
         return CorrectedCatalog(super().with_text(columns), self.holds, self.share)
 
     def records(self, split: str, **options: Any) -> Iterator[Record | Refusal]:
-        judged = {attribute for told in self.holds.values() for attribute, _ in told}
+        judged = {attribute for settled in self.holds.values() for attribute, _ in settled}
         kinds = {name: self.schema.attribute(name).kind for name in judged}
         for item in super().records(split, **options):
             if isinstance(item, Refusal) or split != "train":
