@@ -23,7 +23,7 @@ from pathlib import Path
 from hf_tagger import cli
 from hf_tagger.catalog.settings import open_catalog
 from hf_tagger.catalog.strict import ConfigError
-from hf_tagger.evaluation.settings import EvaluateSettings, check_model, load_evaluation
+from hf_tagger.evaluation.settings import EvaluateSettings, load_checked_evaluation
 
 TEMPLATE = Path(__file__).parents[1] / "model_cards" / "template.md"
 
@@ -31,9 +31,7 @@ TEMPLATE = Path(__file__).parents[1] / "model_cards" / "template.md"
 @cli.recipe
 def main(arguments: list[str]) -> None:
     options, overrides = parse(arguments)
-    check_model(options.model)
-    settings = load_evaluation(options.catalogue, options.model, overrides)
-    settings.catalog.check_paths()
+    settings = load_checked_evaluation(options.catalogue, options.model, overrides)
     baselines = read_baselines(options.baselines)
     from hf_tagger.evaluation.machine import describe_machine
 

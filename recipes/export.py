@@ -27,7 +27,7 @@ from pathlib import Path
 from hf_tagger import cli
 from hf_tagger.catalog.quarantine import Refusal
 from hf_tagger.catalog.settings import open_catalog
-from hf_tagger.evaluation.settings import EvaluateSettings, check_model, load_evaluation
+from hf_tagger.evaluation.settings import EvaluateSettings, load_checked_evaluation
 
 PARTS = ("text", "vision", "kernel_head")  # that `deployment.quantize` knows how to bring to int8
 JUDGED_BATCHES, WRITTEN_PRODUCTS = 16, 300
@@ -36,9 +36,7 @@ JUDGED_BATCHES, WRITTEN_PRODUCTS = 16, 300
 @cli.recipe
 def main(arguments: list[str]) -> int:
     options, overrides = parse(arguments)
-    check_model(options.model)
-    settings = load_evaluation(options.catalogue, options.model, overrides)
-    settings.catalog.check_paths()
+    settings = load_checked_evaluation(options.catalogue, options.model, overrides)
     import torch
 
     from hf_tagger.evaluation.parity import both_predictions, written_parity

@@ -25,7 +25,7 @@ import numpy as np
 from hf_tagger import cli
 from hf_tagger.catalog.settings import open_catalog
 from hf_tagger.catalog.strict import ConfigError
-from hf_tagger.evaluation.settings import EvaluateSettings, check_model, load_evaluation
+from hf_tagger.evaluation.settings import EvaluateSettings, load_checked_evaluation
 
 SHOWN = 20  # products of the test split that a simulated shopper meets
 
@@ -35,11 +35,9 @@ def main(arguments: list[str]) -> None:
     options, overrides = parse(arguments)
     if (options.interactions is None) == (options.simulate is None):
         raise ConfigError("give INTERACTIONS, or --simulate with a number of shoppers")
-    check_model(options.model)
+    settings = load_checked_evaluation(options.catalogue, options.model, overrides)
     if options.interactions is not None and not Path(options.interactions).is_file():
         raise ConfigError(f"there is no file {options.interactions}")
-    settings = load_evaluation(options.catalogue, options.model, overrides)
-    settings.catalog.check_paths()
     import torch
 
     from hf_tagger.evaluation.calibration import stored_config

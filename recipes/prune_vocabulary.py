@@ -18,15 +18,13 @@ from pathlib import Path
 from hf_tagger import cli
 from hf_tagger.catalog.quarantine import Refusal
 from hf_tagger.catalog.settings import open_catalog
-from hf_tagger.evaluation.settings import check_model, load_evaluation
+from hf_tagger.evaluation.settings import load_checked_evaluation
 
 
 @cli.recipe
 def main(arguments: list[str]) -> None:
     options, overrides = parse(arguments)
-    check_model(options.model)
-    settings = load_evaluation(options.catalogue, options.model, overrides)
-    settings.catalog.check_paths()
+    settings = load_checked_evaluation(options.catalogue, options.model, overrides)
     import torch
     from tqdm import tqdm
 

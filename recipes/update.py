@@ -77,11 +77,11 @@ def update(options: argparse.Namespace, settings: RunSettings, data: dict, versi
     with FeedbackStore(options.feedback) as store:
         holds, products = read_feedback(store, catalog, tagger.model.config.attributes)
         new_tags = approved(store, tagger.model.config.attributes)
-    learned = {product: told for product, told in holds.items() if draw(f"held out {product}") >= HELD_OUT}
+    learned = {product: settled for product, settled in holds.items() if draw(f"held out {product}") >= HELD_OUT}
     if not learned:
         print("nothing to learn: no verdict on a product of the training split is settled")
         return 1
-    held_out = {product: told for product, told in holds.items() if product not in learned}
+    held_out = {product: settled for product, settled in holds.items() if product not in learned}
     before, judged = judge(tagger, settings, catalog, held_out)
     if options.how == "calibrate":
         recalibrate(tagger, settings, catalog, learned, judged, pending, parent)

@@ -6,6 +6,8 @@ import shutil
 import tempfile
 from pathlib import Path
 
+import pytest
+
 HF_HOME = tempfile.mkdtemp(prefix="hf-home-")
 os.environ |= {"OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false", "HF_HUB_OFFLINE": "1", "HF_HOME": HF_HOME,
                "PYTHONPATH": str(Path(__file__).parents[1])}  # fmt: skip
@@ -13,3 +15,13 @@ os.environ |= {"OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false", "HF_HU
 
 def pytest_unconfigure():
     shutil.rmtree(HF_HOME, ignore_errors=True)
+
+
+@pytest.fixture
+def fresh_accelerate():
+    """accelerate sets precision and device once per process: such a test neither finds nor leaves them."""
+    from accelerate.state import AcceleratorState
+
+    AcceleratorState._reset_state(True)
+    yield
+    AcceleratorState._reset_state(True)

@@ -104,6 +104,15 @@ def load_evaluation(catalogue: str | Path, model: str | Path, arguments: list[st
     return build(EvaluateSettings, override(parts, arguments))
 
 
+def load_checked_evaluation(catalogue: str | Path, model: str, arguments: list[str]) -> EvaluateSettings:
+    """`load_evaluation`, for recipes: what is not there (the model, a file of the catalogue) raises ConfigError, too,
+    before they import what takes seconds."""
+    check_model(model)
+    settings = load_evaluation(catalogue, model, arguments)
+    settings.catalog.check_paths()
+    return settings
+
+
 def check_model(model: str) -> None:
     """Raises ConfigError where `model` is no folder with a model and cannot be a Hub id either."""
     folder = Path(model)

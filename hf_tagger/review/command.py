@@ -18,7 +18,7 @@ from pathlib import Path
 from hf_tagger import UserError
 from hf_tagger.catalog.settings import open_catalog
 from hf_tagger.catalog.strict import ConfigError
-from hf_tagger.evaluation.settings import check_model, load_evaluation
+from hf_tagger.evaluation.settings import load_checked_evaluation
 from hf_tagger.feedback.versions import LINEAGE
 from hf_tagger.runtime import model_fingerprint
 
@@ -77,9 +77,7 @@ def build_app(model: str, catalogue: str, feedback: str = "feedback.db", *, spli
 
     Raises UserError for a model, catalogue, store or file that does not fit.
     """
-    check_model(model)
-    settings = load_evaluation(catalogue, model, list(overrides))
-    settings.catalog.check_paths()
+    settings = load_checked_evaluation(catalogue, model, list(overrides))
     try:
         from hf_tagger.feedback.log import VerdictLog
         from hf_tagger.feedback.store import FeedbackStore

@@ -4,21 +4,15 @@ import json
 
 import numpy as np
 import pytest
-from accelerate.state import AcceleratorState
 
 from hf_tagger.catalog.synthetic import generate
 from hf_tagger.training.refit import RefittedHeads
 from recipes import cross_lingual
 from tests.shops import write_config
 
+pytestmark = pytest.mark.usefixtures("fresh_accelerate")
+
 SHOP = {"rows": 240, "picture_size": 0, "languages": ["en", "zh"], "label_noise": 0.0}
-
-
-@pytest.fixture(autouse=True)
-def fresh_accelerate():
-    AcceleratorState._reset_state(True)
-    yield
-    AcceleratorState._reset_state(True)
 
 
 def config(folder, **synthetic):

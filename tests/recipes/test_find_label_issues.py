@@ -15,15 +15,10 @@ from hf_tagger.training.data import read_catalog
 from recipes import find_label_issues, finetune
 from tests.shops import write_config
 
+pytestmark = pytest.mark.usefixtures("fresh_accelerate")
+
 NOISY = {"rows": 300, "picture_size": 32, "languages": ["en"], "label_noise": 0.15, "missing_modality": 0.2,
          "unsaid": 0.0}  # fmt: skip
-
-
-@pytest.fixture(autouse=True)
-def fresh_accelerate():
-    AcceleratorState._reset_state(True)
-    yield
-    AcceleratorState._reset_state(True)
 
 
 @pytest.fixture(scope="module")

@@ -11,6 +11,8 @@ import hf_tagger  # noqa: F401
 from recipes import finetune, fit_personalization
 from tests.shops import write_config
 
+pytestmark = pytest.mark.usefixtures("fresh_accelerate")
+
 SHOP = {"rows": 400, "picture_size": 0, "languages": ["en"], "label_noise": 0.0}
 
 
@@ -25,13 +27,6 @@ def shop(tmp_path_factory):
     AcceleratorState._reset_state(True)
     assert finetune.main([str(config)]) == 0
     return folder
-
-
-@pytest.fixture(autouse=True)
-def fresh_accelerate():
-    AcceleratorState._reset_state(True)
-    yield
-    AcceleratorState._reset_state(True)
 
 
 def run(shop, *more):

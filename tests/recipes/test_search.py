@@ -18,17 +18,12 @@ from hf_tagger.training.search_settings import check_space, load_search
 from recipes import finetune, search
 from tests.shops import write_config
 
+pytestmark = pytest.mark.usefixtures("fresh_accelerate")
+
 ROOT = Path(__file__).parents[2]
 SHOP = {"rows": 60, "picture_size": 0, "languages": ["en"]}
 MODEL = {"text_backbone": "scratch:gru", "vision_backbone": None, "hidden_size": 16, "lexical": {"buckets": 0}}
 SPACE = {"phases.0.learning_rate": {"low": 1e-4, "high": 1e-1, "log": True}, "model.fusion": ["concat", "late"]}
-
-
-@pytest.fixture(autouse=True)
-def fresh_accelerate():
-    AcceleratorState._reset_state(True)
-    yield
-    AcceleratorState._reset_state(True)
 
 
 @pytest.fixture

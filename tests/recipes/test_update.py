@@ -15,14 +15,9 @@ from hf_tagger.feedback.verdicts import Verdict, fingerprint
 from recipes import finetune, update
 from tests.shops import write_config
 
+pytestmark = pytest.mark.usefixtures("fresh_accelerate")
+
 SHOP = {"rows": 300, "picture_size": 0, "languages": ["en"], "label_noise": 0.0, "unknown": 0.0}
-
-
-@pytest.fixture(autouse=True)
-def fresh_accelerate():
-    AcceleratorState._reset_state(True)
-    yield
-    AcceleratorState._reset_state(True)
 
 
 @pytest.fixture(scope="module")

@@ -4,7 +4,6 @@ import json
 
 import pytest
 import torch
-from accelerate.state import AcceleratorState
 
 from hf_tagger.catalog.quarantine import TooManyBadRows
 from hf_tagger.catalog.strict import ConfigError, build
@@ -13,14 +12,9 @@ from hf_tagger.training.context import start_run
 from hf_tagger.training.data import read_catalog
 from tests.catalog.files import products, write_jsonl
 
+pytestmark = pytest.mark.usefixtures("fresh_accelerate")
+
 SHIRTS = {"id": "id", "text": "title", "attributes": {"colour": {}}}
-
-
-@pytest.fixture(autouse=True)
-def fresh_accelerate():
-    AcceleratorState._reset_state(True)
-    yield
-    AcceleratorState._reset_state(True)
 
 
 def a_run(folder, resume=False, catalog=None, **settings):

@@ -6,11 +6,12 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import yaml
-from accelerate.state import AcceleratorState
 from PIL import Image
 
 from hf_tagger.catalog.synthetic import catalog_schema, write_catalog
 from recipes.lab import benchmark_rare_tags, benchmark_rare_tags_full
+
+pytestmark = pytest.mark.usefixtures("fresh_accelerate")
 
 GAN = {"steps": 4, "check_every": 2, "hidden": 8, "min_diversity": 0}
 METHODS = ["plain cross-entropy", "pseudo-labels", "conditional GAN", "conditional GAN + balanced softmax"]
@@ -52,13 +53,6 @@ def small_gans():
             settings = benchmark_rare_tags.METHODS[method] | {"gan": GAN}
             patch.setitem(benchmark_rare_tags.METHODS, method, settings)
         yield
-
-
-@pytest.fixture(autouse=True)
-def fresh_accelerate():
-    AcceleratorState._reset_state(True)
-    yield
-    AcceleratorState._reset_state(True)
 
 
 def contest(shop, output, *arguments):

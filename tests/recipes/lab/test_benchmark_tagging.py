@@ -1,18 +1,12 @@
 import json
 
 import pytest
-from accelerate.state import AcceleratorState
 
 from hf_tagger.model.pipeline_tagger import ProductTaggingPipeline
 from recipes.lab import benchmark_tagging
 from tests.tiny_tagger import tiny_model, tiny_processor
 
-
-@pytest.fixture(autouse=True)
-def fresh_accelerate():
-    AcceleratorState._reset_state(True)
-    yield
-    AcceleratorState._reset_state(True)
+pytestmark = pytest.mark.usefixtures("fresh_accelerate")
 
 
 @pytest.fixture

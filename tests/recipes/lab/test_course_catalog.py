@@ -4,21 +4,15 @@ import json
 from pathlib import Path
 
 import pytest
-from accelerate.state import AcceleratorState
 from transformers import pipeline
 
 import hf_tagger  # noqa: F401
 from recipes import finetune
 from recipes.lab import course_catalog
 
+pytestmark = pytest.mark.usefixtures("fresh_accelerate")
+
 CONFIG = Path(__file__).parents[3] / "recipes" / "configs" / "courses.yaml"
-
-
-@pytest.fixture(autouse=True)
-def fresh_accelerate():
-    AcceleratorState._reset_state(True)
-    yield
-    AcceleratorState._reset_state(True)
 
 
 def test_the_catalogue_is_the_same_every_time():

@@ -4,19 +4,13 @@ import json
 
 import numpy as np
 import pytest
-from accelerate.state import AcceleratorState
 
 from recipes.lab import simulate_active_learning
 from tests.shops import write_config
 
+pytestmark = pytest.mark.usefixtures("fresh_accelerate")
+
 SHOP = {"rows": 200, "picture_size": 0, "languages": ["en"], "label_noise": 0.0}
-
-
-@pytest.fixture(autouse=True)
-def fresh_accelerate():
-    AcceleratorState._reset_state(True)
-    yield
-    AcceleratorState._reset_state(True)
 
 
 def test_strategies_ask_for_more_and_more(tmp_path, monkeypatch, capsys):

@@ -1,7 +1,6 @@
 import numpy as np
 import pytest
 import yaml
-from accelerate.state import AcceleratorState
 
 from hf_tagger.catalog.synthetic import true_tags
 from hf_tagger.feedback.review_state import settle
@@ -10,14 +9,9 @@ from hf_tagger.model.pipeline_tagger import ProductTaggingPipeline
 from recipes.lab import simulate_reviews
 from tests.tiny_tagger import tiny_model, tiny_processor
 
+pytestmark = pytest.mark.usefixtures("fresh_accelerate")
+
 SHOP = {"rows": 60, "picture_size": 0}
-
-
-@pytest.fixture(autouse=True)
-def fresh_accelerate():
-    AcceleratorState._reset_state(True)
-    yield
-    AcceleratorState._reset_state(True)
 
 
 def test_reviewers_tell_the_truth_but_for_their_errors(tmp_path, capsys):
