@@ -9,7 +9,7 @@ from tests.tiny_tagger import ATTRIBUTES, SIZE, WORDS, photo, tiny_processor
 
 TEXTS = ["red mug", None, "blue waterproof dress", "new handmade red and blue dress", None]
 SOURCES = {"lexical_buckets": 256, "name_match": True, "kernel_landmarks": 4, "kernel_dim": 8,
-           "kernels": [{"text": 1.0, "final": 0.5}, {"text": 0.2, "final": 1.0}]}
+           "kernel_weights": {"text": 1.0, "final": 0.5}}
 LEXICAL = TaggerConfig(attributes=ATTRIBUTES, text_config=RecurrentTextConfig(), **SOURCES).lexical_features
 PHOTOS = [[photo("Red", "Mug")], [photo("Blue", "Mug", seed=1)], [], [photo(seed=2), photo("Blue", seed=3)], []]
 BERT = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 32}

@@ -47,7 +47,6 @@ def tiny_model(text=True, image=True, **options):
         vision_config=vision_config if image else None,
         hidden_size=16,
         dropout=0.0,
-        tag_head="linear",
         **options,
     )
     return TaggerModel(config)

@@ -61,8 +61,6 @@ class TaggerConfig(PreTrainedConfig):
         vision_stages: indices of intermediate feature maps (timm `forward_intermediates`) whose channel means, standard
             deviations and maxima join the photo's pooled vector. Early stages still know colour, which a classifier's
             last stage has thrown away.
-        tag_head: `names` scores the pooled vector against an embedding of "attribute: tag"; `linear` is a plain
-            fully connected output.
         vision_grid: (rows, columns) of a coarse grid to which the last but one of the stages above is averaged and
             joins the vector too: where on the photo something is (a collar, a heel). Empty: none.
         colour_histogram: whether a coarse colour histogram of each photo joins its pooled vector too.
@@ -72,8 +70,8 @@ class TaggerConfig(PreTrainedConfig):
         name_match: whether tags whose names stand in the text gain by it (weights shared within an attribute); with
             neither, there is no lexical head.
         kernel_landmarks: training products that the kernel head compares with; 0: no kernel head. kernel_dim,
-            kernel_width: width of their keys and of the kernel; kernels: the weights of its blocks of features, one
-            dictionary per kernel.
+            kernel_width: width of their keys and of the kernel; kernel_weights: the weights of its blocks of features
+            (those of `kernel_head.feature_blocks`; others are left out).
         critic: whether the pipeline asks the critic of tag sets saved beside the model unless told otherwise.
         personalization: how tags are re-ranked for a shopper, see `personalization`; None: not fitted.
         speech: checkpoint of the speech recogniser that hears spoken descriptions, unless the pipeline is told another.
@@ -109,7 +107,6 @@ class TaggerConfig(PreTrainedConfig):
     colour_histogram: bool = False
     image_mean: list[float] | tuple[float, ...] = (0.5, 0.5, 0.5)
     image_std: list[float] | tuple[float, ...] = (0.5, 0.5, 0.5)
-    tag_head: Literal["names", "linear"] = "names"
     lexical_buckets: int = 0
     lexical_char_ngrams: list[int] | tuple[int, ...] = (3, 4, 5)
     lexical_word_ngrams: int = 1
@@ -117,7 +114,7 @@ class TaggerConfig(PreTrainedConfig):
     kernel_landmarks: int = 0
     kernel_dim: int = 128
     kernel_width: float = 0.8
-    kernels: list[dict[str, float]] | tuple[dict[str, float], ...] = ()
+    kernel_weights: dict[str, float] | None = None
     critic: bool = False
     personalization: dict[str, Any] | None = None
     speech: str | None = None
@@ -141,7 +138,7 @@ class TaggerConfig(PreTrainedConfig):
             kwargs.pop("custom_pipelines", None)
         super().__post_init__(**kwargs)
         self.attributes = [] if self.attributes is None else self.attributes
-        self.modality_dropout = self.modality_dropout or {}
+        self.modality_dropout, self.kernel_weights = self.modality_dropout or {}, self.kernel_weights or {}
         _check_attributes(self.attributes)
         if self.fusion == "gated":
             raise ValueError("fusion 'gated' is no longer built: train the model again with fusion: concat")

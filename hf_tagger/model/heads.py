@@ -83,17 +83,6 @@ class NameHead(nn.Module):
         self.bias = regrown(self.bias, order, typical[new_attribute[order < 0]])
 
 
-class LinearHead(nn.Module):
-    """A fully connected output layer: nothing is known of a tag but its training rows."""
-
-    def __init__(self, config: TaggerConfig):
-        super().__init__()
-        self.output = nn.Linear(config.hidden_size, config.num_tags + len(config.attributes))
-
-    def forward(self, pooled: torch.Tensor) -> torch.Tensor:
-        return self.output(pooled)
-
-
 class LexicalHead(nn.Module):
     """Takes the sparse features of `LexicalFeatures`, and scores the C candidates of the tag head.
 

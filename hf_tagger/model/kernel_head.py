@@ -2,9 +2,7 @@
 
 A product is compared with a few thousand training products (landmarks), by the look of its photo at several depths of
 the vision tower and by the sense of its text. Fitted in closed form by `hf_tagger/training/kernel.py`, in seconds, this
-gets more out of frozen features than a trained hidden layer does, above all for tags with few examples. There may be
-several kernels, each with weights of its own for the blocks of features, and each attribute has its own mixture of
-them: colour is seen elsewhere in a photo than shape.
+gets more out of frozen features than a trained hidden layer does, above all for tags with few examples.
 """
 
 import math
@@ -52,8 +50,8 @@ def kernel_modes(config: TaggerConfig) -> list[str]:
 
 
 class KernelHead(nn.Module):
-    """score = LOGIT_SCALE x (sum over landmarks of coefficient x kernel(similarity) + offset), the similarity being a
-    weighted mean of the cosines of those blocks of features that the product has.
+    """score = LOGIT_SCALE x (sum over landmarks of coefficient x kernel(similarity) + offset), the similarity being the
+    mean of the cosines of those blocks of features that the product has, weighted by the squares of `kernel_weights`.
 
     A landmark with a text is there twice: with its whole text, and with its text less the words of its own tags (the V
     = 2 views), or its photo would look superfluous.
@@ -63,25 +61,31 @@ class KernelHead(nn.Module):
 
     def __init__(self, config: TaggerConfig, blocks: Blocks):
         super().__init__()
+        self.weights = {name: config.kernel_weights[name] for name in blocks if config.kernel_weights.get(name)}
+        if not self.weights:
+            raise ValueError(f"kernel_weights must weigh some of this model's blocks of features ({', '.join(blocks)}),"
+                             f" got {config.kernel_weights}")
         self.blocks, self.width, self.modes = blocks, config.kernel_width, kernel_modes(config)
-        self.kernels = [{name: kernel[name] for name in blocks if name in kernel} for kernel in config.kernels]
-        if not all(self.kernels) or not self.kernels:
-            raise ValueError(f"kernels: each must weigh some of this model's blocks of features ({', '.join(blocks)}), "
-                             f"got {config.kernels}")
         count, candidates = config.kernel_landmarks, config.num_tags + len(config.attributes)
         for mode in self.modes:
             rows = count if mode == "image" else self.VIEWS * count
             self.register_buffer(f"coefficients_{mode}", torch.zeros(rows, candidates))
         self.register_buffer("offset", torch.zeros(candidates))
-        self.register_buffer("mixture", torch.zeros(len(self.kernels), candidates))
-        for name, (modality, columns) in blocks.items():
+        key_widths = {"text": 0, "image": 0}
+        self.squares = {"text": 0.0, "image": 0.0}
+        for name, weight in self.weights.items():
+            modality, columns = blocks[name]
             features = columns.stop - columns.start
             size = min(config.kernel_dim, features)
             self.register_buffer(f"mean_{name}", torch.zeros(features))
             self.register_buffer(f"std_{name}", torch.ones(features))
             self.register_buffer(f"axes_{name}", torch.zeros(features, size))
-            rows = count if modality == "image" else self.VIEWS * count
-            self.register_buffer(f"keys_{name}", torch.zeros(rows, size))
+            key_widths[modality] += size
+            self.squares[modality] += weight**2
+        for modality, key_width in key_widths.items():
+            if key_width:
+                rows = count if modality == "image" else self.VIEWS * count
+                self.register_buffer(f"keys_{modality}", torch.zeros(rows, key_width))
 
     @torch.no_grad()
     def reset(self) -> None:
@@ -94,51 +98,42 @@ class KernelHead(nn.Module):
         part = (part - getattr(self, f"mean_{name}")) / getattr(self, f"std_{name}")
         return functional.normalize(part.clamp(-4, 4), dim=1)
 
-    def queries(self, text: torch.Tensor | None, image: torch.Tensor | None) -> dict[str, torch.Tensor]:
-        """text, image [B, F] as the towers give them -> each block along its principal axes [B, D]."""
-        features = {"text": text, "image": image}
-        return {name: self.standardised(name, features[modality]) @ getattr(self, f"axes_{name}").float()
-                for name, (modality, _) in self.blocks.items() if features[modality] is not None}
+    def query(self, modality: str, features: torch.Tensor) -> torch.Tensor:
+        """Features [B, F] as the tower gives them -> [B, D], to be multiplied with the keys: each block along its
+        principal axes, times its weight."""
+        return torch.cat([self.standardised(name, features) @ (weight * getattr(self, f"axes_{name}").float())
+                          for name, weight in self.weights.items() if self.blocks[name][0] == modality], dim=1)
 
-    def similarities(self, weights: dict[str, float], queries: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-        """Sums over the blocks of each modality of weight^2 x cosine with every landmark: {"text": [B, V x N], "image":
-        [B, N]}, as far as there are queries."""
-        found: dict[str, torch.Tensor] = {}
-        for name in weights:
-            if name in queries:
-                part = (weights[name] ** 2 * queries[name]) @ getattr(self, f"keys_{name}").float().T
-                modality = self.blocks[name][0]
-                found[modality] = found[modality] + part if modality in found else part
-        return found
+    def kernel(self, similarities: dict[str, torch.Tensor], mode: str) -> torch.Tensor:
+        """(exp(s / width) - 1) / exp(1 / width) of the weighted mean cosine s with every landmark, in every view where
+        the mode has text [B, N or V x N].
 
-    def kernel(self, weights: dict[str, float], similarities: dict[str, torch.Tensor], mode: str) -> torch.Tensor:
-        """(exp(s / width) - 1) / exp(1 / width) of the weighted mean s of these similarities, with every landmark, in
-        every view where the mode has text [B, N or V x N].
+        Args:
+            similarities: products of queries and keys, {"text": [B, V x N], "image": [B, N]}.
 
         Without the constant that all products have in common the kernel is still positive definite, and sums over
         thousands of landmarks cancel far less: they round by a tenth.
         """
         seen = [modality for modality, has in zip(("text", "image"), MODES[mode], strict=True)
                 if has and modality in similarities]
-        total = sum(weights[name] ** 2 for name in weights if self.blocks[name][0] in seen)
         parts = [similarities[modality] for modality in seen]
         if mode == "both" and seen[-1] == "image":
             parts[-1] = parts[-1].repeat(1, self.VIEWS)
+        total = sum(self.squares[modality] for modality in seen)
         return (sum(parts) / (total * self.width)).expm1() * math.exp(-1 / self.width)
 
     def forward(self, text: torch.Tensor | None, image: torch.Tensor | None, present: torch.Tensor) -> torch.Tensor:
         """text, image [B, F] as the towers give them (None: no product has it), present bool [B, 2] -> logits [B, C],
         zero for a product in none of `modes`."""
+        features = {"text": text, "image": image}
         with torch.autocast(present.device.type, enabled=False):
-            queries = self.queries(text, image)
-            similarities = [self.similarities(weights, queries) for weights in self.kernels]
+            similarities = {name: self.query(name, features[name]) @ getattr(self, f"keys_{name}").float().T
+                            for name, square in self.squares.items() if square and features[name] is not None}
             logits = torch.zeros(len(present), len(self.offset), device=present.device)
             for mode in self.modes:
                 if any(has and features is None for has, features in zip(MODES[mode], (text, image), strict=True)):
                     continue
-                coefficients = getattr(self, f"coefficients_{mode}").float()
-                answer = sum(share * (self.kernel(weights, similar, mode) @ coefficients) for share, weights, similar
-                             in zip(self.mixture.float(), self.kernels, similarities, strict=True))
+                answer = self.kernel(similarities, mode) @ getattr(self, f"coefficients_{mode}").float()
                 logits = torch.where(in_mode(present, mode)[:, None], LOGIT_SCALE * (answer + self.offset), logits)
             return logits
 
@@ -147,15 +142,12 @@ class KernelHead(nn.Module):
         """Makes room for new candidates (see `NameHead.grow`): no landmark has them yet, and they are as frequent as is
         typical of their attribute."""
         typical = mean_by_attribute(self.offset[:, None], old_attribute)[:, 0]
-        attributes = int(new_attribute.max()) + 1
-        mixture_of_attribute = self.mixture[:, -attributes:]
         for name in ("offset", *(f"coefficients_{mode}" for mode in self.modes)):
             old = getattr(self, name)
             grown = old.new_zeros(*old.shape[:-1], len(order))
             grown[..., order >= 0] = old[..., order[order >= 0]]
             setattr(self, name, grown)
         self.offset[order < 0] = typical[new_attribute[order < 0]]
-        self.mixture = mixture_of_attribute[:, new_attribute]
 
 
 def in_mode(present: torch.Tensor, mode: str) -> torch.Tensor:

@@ -14,7 +14,7 @@ from transformers.utils import ModelOutput
 
 from .configuration_tagger import TaggerConfig
 from .decisions import grown, predicted_tags, tag_scores
-from .heads import LexicalHead, LinearHead, LogitFusion, NameHead, candidate_attributes
+from .heads import LexicalHead, LogitFusion, NameHead, candidate_attributes
 from .kernel_head import KernelHead, feature_blocks
 from .lexical_features import ID_KEYS, WEIGHT_KEYS
 from .saving import carry, let_others_read, part
@@ -82,7 +82,7 @@ class TaggerModel(PreTrainedModel, GenerationMixin):
         if not config.attributes:
             raise ValueError("the configuration names no attributes: a tagger needs tags to score")
         self.encoder = TaggerEncoder(config)
-        self.tag_head = {"names": NameHead, "linear": LinearHead}[config.tag_head](config)
+        self.tag_head = NameHead(config)
         attributes = len(config.attributes)
         if config.fusion == "late":
             self.late_weights = nn.Embedding(attributes, 2)
@@ -319,7 +319,7 @@ class TaggerModel(PreTrainedModel, GenerationMixin):
         """Starts the tag head from the tags' names, and tells the processor what the lexical head reads (a new model,
         once)."""
         processor.set_lexical(self.config.lexical_features)
-        if isinstance(self.tag_head, NameHead) and self.config.text_config is not None:
+        if self.config.text_config is not None:
             names = [f"{attribute['name']}: {tag}" for attribute in self.config.attributes for tag in attribute["tags"]]
             names += [f"{attribute['name']}: none" for attribute in self.config.attributes]
             self.tag_head.set_names(self.encode_names(names, processor))
@@ -338,8 +338,8 @@ class TaggerModel(PreTrainedModel, GenerationMixin):
         Raises:
             ValueError: an unknown attribute, a tag that is there already, or a model that does not know tags by name.
         """
-        if not isinstance(self.tag_head, NameHead) or self.config.text_config is None:
-            raise ValueError("add_tags needs tag_head='names' and a text tower: this model knows tags by index only")
+        if self.config.text_config is None:
+            raise ValueError("add_tags needs a text tower: this model knows tags by index only")
         attributes = {attribute["name"]: attribute for attribute in self.config.attributes}
         for name, new in tags.items():
             if name not in attributes:

@@ -106,8 +106,7 @@ class ShopperProfile:
 
 def tag_vectors(tag_head: nn.Module, attributes: Sequence[dict]) -> torch.Tensor:
     """Embeddings of the tags [T, E], centred per attribute, of unit length."""
-    table = tag_head.embeddings if hasattr(tag_head, "embeddings") else tag_head.output
-    vectors = table.weight.detach().float()
+    vectors = tag_head.embeddings.weight.detach().float()
     parts = []
     for where in attribute_slices(attributes):
         part = vectors[where] - vectors[where].mean(0)

@@ -13,8 +13,8 @@ import shutil
 from pathlib import Path
 from types import ModuleType
 
-FORMAT = 2
-ENDED = {1: "0.2"}  # the release of hf_tagger from which on an older format is no longer read
+FORMAT = 3
+ENDED = {1: "0.2", 2: "0.2"}  # the release of hf_tagger from which on an older format is no longer read
 TRAIN_AGAIN = "train it again with its training_config.yaml"
 LISTED = "\n\nif False:  # what stands here makes transformers bring it along: see saving.py\n"
 

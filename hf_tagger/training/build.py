@@ -27,7 +27,7 @@ from hf_tagger.training.optimizer import tower_of
 from hf_tagger.training.settings import LoraSettings
 
 CONFIG_FIELDS = ("fusion", "fusion_layers", "fusion_heads", "hidden_size", "text_pooling", "vision_stages",
-                 "vision_grid", "colour_histogram", "tag_head", "dropout", "modality_dropout", "speech")
+                 "vision_grid", "colour_histogram", "dropout", "modality_dropout", "speech")
 EMBEDDINGS = re.compile(r"word_embeddings|embed_tokens|tok_embeddings")
 
 
@@ -61,7 +61,7 @@ def build_model(
         kernel_landmarks=kernel.landmarks,
         kernel_dim=kernel.dim,
         kernel_width=kernel.width,
-        kernels=_useful_kernels(kernel.kernels, text is not None, vision is not None) if kernel.landmarks else [],
+        kernel_weights=kernel.weights,
         **{name: getattr(settings, name) for name in CONFIG_FIELDS},
     )
     set_seed(seed)
@@ -76,15 +76,6 @@ def build_model(
                                 max_length=settings.max_length)
     model.name_tags(processor)
     return model.to(memory_format=torch.channels_last), processor
-
-
-def _useful_kernels(kernels: list[dict[str, float]], text: bool, photos: bool) -> list[dict[str, float]]:
-    """What of the kernels differs in a model that reads these modalities: without photos all look at the text alone."""
-    seen = [{name: weight for name, weight in kernel.items() if (text if name == "text" else photos)}
-            for kernel in kernels]
-    if not photos:
-        seen = [{"text": 1.0}]
-    return [kernel for kernel in seen if kernel]
 
 
 def load_model(path: str) -> tuple[TaggerModel, TaggerProcessor]:

@@ -12,8 +12,6 @@ from hf_tagger.training.settings import KernelSettings
 
 # Logit of a "none" that no training row of a `single` attribute has.
 NEVER = -30.0
-# Rows that the mixture of kernels of each attribute is chosen on: the choice is between few, and its cost cubic.
-CHOICE_ROWS = 2000
 
 
 @dataclass
@@ -36,48 +34,49 @@ class KernelRows:
 
 @torch.no_grad()
 def fit_kernel_head(head: KernelHead, attributes: Sequence[dict], rows: KernelRows,
-                    settings: KernelSettings) -> dict[str, int | list[float]]:
+                    settings: KernelSettings) -> dict[str, int]:
     """Fits `head` in place by kernel ridge regression of 0 and 1, unknown labels left out. Returns the number of
-    landmarks and the mixture of kernels of each attribute."""
+    landmarks."""
     head.reset()
     targets, weights = targets_and_weights(rows.labels, attributes, settings.class_weight_power)
     count = len(head.coefficients_image) if "image" in head.modes else len(head.coefficients_text) // head.VIEWS
     if not len(rows.labels) or not count:
         return {"landmarks": 0}
     chosen = weights.argsort(descending=True, stable=True)[:count].sort().values
-    targets, weights = targets[chosen], weights[chosen]
-    queries = _set_blocks(head, rows, chosen, count)
+    targets, ridge = targets[chosen], settings.ridge / weights[chosen]
+    set_keys(head, rows, chosen, count)
     known = targets >= 0
     mean = (targets.clamp(min=0) * known).sum(0) / known.sum(0).clamp(min=1)
-    report: dict[str, int | list[float]] = {"landmarks": len(chosen)}
+    residual = torch.where(known, targets - mean, 0.0)
     for mode in head.modes:
-        system = _System(head, mode, queries, _rows_of(mode, rows, chosen, count), targets, weights, mean, settings)
-        if mode == head.modes[0]:
-            head.mixture.copy_(system.choose_mixtures(attributes))
-            report |= {f"mixture of {entry['name']}": mixture for entry, mixture in
-                       zip(attributes, head.mixture[:, -len(attributes):].T.tolist(), strict=True)}
-        system.solve(getattr(head, f"coefficients_{mode}"))
+        place, product = _rows_of(mode, rows, chosen, count)
+        gram = gram_of(head, mode, place, product)
+        coefficients = getattr(head, f"coefficients_{mode}")
+        for columns, row in column_groups(known[product]):
+            # (K + ridge / weight) a = targets - mean, on the rows where the targets of these columns are known.
+            system = gram[row][:, row].clone()
+            system.diagonal().add_(ridge[product][row])
+            coefficients[place[row][:, None], columns] = torch.cholesky_solve(
+                residual[product][row][:, columns], torch.linalg.cholesky(system))
     head.offset.copy_(_offset(mean, attributes, settings))
-    return report
+    return {"landmarks": len(chosen)}
 
 
-def _set_blocks(head: KernelHead, rows: KernelRows, chosen: Tensor, count: int) -> dict[str, Tensor]:
-    """Scale and principal axes of each block of features; the landmarks' places along these, which are returned, as
-    the head's keys: of text in both views, the second from place `count` on."""
-    queries = {}
-    for name, (modality, columns) in head.blocks.items():
-        views = [rows.image] if modality == "image" else [rows.text, rows.masked]
-        part = views[0][:, columns].float()
+def set_keys(head: KernelHead, rows: KernelRows, chosen: Tensor, count: int) -> None:
+    """Scale and principal axes of each block of features, of all rows; the landmarks' queries as the head's keys: of
+    text in both views, the second from place `count` on."""
+    features = {"text": [rows.text, rows.masked], "image": [rows.image]}
+    for name in head.weights:
+        modality, columns = head.blocks[name]
+        part = features[modality][0][:, columns].float()
         getattr(head, f"mean_{name}").copy_(part.mean(0))
         getattr(head, f"std_{name}").copy_(part.std(0, correction=0).clamp(min=1e-4))
-        block, axes = head.standardised(name, views[0]), getattr(head, f"axes_{name}")
-        _, vectors = torch.linalg.eigh(block.T @ block)
-        axes.copy_(vectors[:, -axes.shape[1]:])
-        keys = getattr(head, f"keys_{name}")
-        for place, view in enumerate(views):
-            keys[place * count: place * count + len(chosen)] = head.standardised(name, view[chosen]) @ axes
-        queries[name] = keys
-    return queries
+        block, axes = head.standardised(name, features[modality][0]), getattr(head, f"axes_{name}")
+        axes.copy_(torch.linalg.eigh(block.T @ block)[1][:, -axes.shape[1]:])
+    for modality in (name for name, square in head.squares.items() if square):
+        for view, of_view in enumerate(features[modality]):
+            getattr(head, f"keys_{modality}")[view * count: view * count + len(chosen)] = head.query(
+                modality, of_view[chosen])
 
 
 def _rows_of(mode: str, rows: KernelRows, chosen: Tensor, count: int) -> tuple[Tensor, Tensor]:
@@ -89,66 +88,13 @@ def _rows_of(mode: str, rows: KernelRows, chosen: Tensor, count: int) -> tuple[T
     return torch.cat([products, count + masked]), torch.cat([products, masked])
 
 
-class _System:
-    """Kernel ridge regression in one mode: (K + ridge / weight) a = targets - mean, on rows where the target is
-    known."""
-
-    def __init__(self, head: KernelHead, mode: str, queries: dict[str, Tensor], rows: tuple[Tensor, Tensor],
-                 targets: Tensor, weights: Tensor, mean: Tensor, settings: KernelSettings):
-        self.head, self.mode, self.settings = head, mode, settings
-        self.place, product = rows
-        self.residual = torch.where(targets >= 0, targets - mean, 0.0)[product]
-        self.known = (targets >= 0)[product]
-        self.ridge = settings.ridge / weights[product]
-        self.queries = {name: keys[product if head.blocks[name][0] == "image" else self.place]
-                        for name, keys in queries.items()}
-
-    def gram(self, mixture: Tensor, rows: Tensor) -> Tensor:
-        """The mixture [kernels] of the kernels between some of the rows [n, n]."""
-        queries = {name: query[rows] for name, query in self.queries.items()}
-        head, total = self.head, 0.0
-        for share, weights in zip(mixture.tolist(), head.kernels, strict=True):
-            if share:
-                kernel = head.kernel(weights, head.similarities(weights, queries), self.mode)
-                total = total + share * kernel[:, self.place[rows]]
-        return total
-
-    def choose_mixtures(self, attributes: Sequence[dict]) -> Tensor:
-        """For each candidate the mixture [kernels, C] with the least squared leave-one-out error on its attribute, of
-        each kernel alone and the mean of all. In closed form: the error of row i is a_i / (inverse)_ii (Allen 1974,
-        PRESS)."""
-        kernels, candidates = len(self.head.kernels), self.residual.shape[1]
-        if kernels == 1:
-            return torch.ones(1, candidates)
-        choices = torch.cat([torch.eye(kernels), torch.full((1, kernels), 1 / kernels)])
-        sample = torch.randperm(len(self.place), generator=torch.Generator().manual_seed(0))[:CHOICE_ROWS].sort().values
-        errors = torch.zeros(len(choices), candidates)
-        for index, mixture in enumerate(choices):
-            gram = self.gram(mixture, sample)
-            for columns, rows in column_groups(self.known[sample]):
-                system = gram[rows][:, rows].clone()
-                system.diagonal().add_(self.ridge[sample][rows])
-                inverse = torch.cholesky_inverse(torch.linalg.cholesky(system))
-                left_out = inverse @ self.residual[sample][rows][:, columns] / inverse.diagonal()[:, None]
-                errors[index, columns] = left_out.square().sum(0)
-        attribute_of = torch.tensor([index for index, entry in enumerate(attributes) for _ in entry["tags"]]
-                                    + list(range(len(attributes))))
-        per_attribute = torch.zeros(len(errors), len(attributes)).index_add(1, attribute_of, errors)
-        return choices[per_attribute.argmin(0)[attribute_of]].T
-
-    def solve(self, coefficients: Tensor) -> None:
-        """Writes the coefficients [rows of the head, C] of all candidates."""
-        everything = torch.arange(len(self.place))
-        mixtures, mixture_of = self.head.mixture.T.unique(dim=0, return_inverse=True)
-        for index, mixture in enumerate(mixtures):
-            gram = self.gram(mixture, everything)
-            for columns, rows in column_groups(self.known):
-                columns = columns[mixture_of[columns] == index]
-                if len(columns):
-                    system = gram[rows][:, rows].clone()
-                    system.diagonal().add_(self.ridge[rows])
-                    solution = torch.cholesky_solve(self.residual[rows][:, columns], torch.linalg.cholesky(system))
-                    coefficients[self.place[rows][:, None], columns] = solution
+def gram_of(head: KernelHead, mode: str, place: Tensor, product: Tensor) -> Tensor:
+    """The kernel of landmarks [n] (see `_rows_of`) with each other [n, n]."""
+    similarities = {}
+    for modality in (name for name, square in head.squares.items() if square):
+        keys = getattr(head, f"keys_{modality}")
+        similarities[modality] = keys[product if modality == "image" else place] @ keys.T
+    return head.kernel(similarities, mode)[:, place]
 
 
 def column_groups(known: Tensor) -> list[tuple[Tensor, Tensor]]:

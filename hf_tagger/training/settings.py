@@ -191,14 +191,14 @@ class KernelSettings:
         ridge: strength of the ridge.
         class_weight_power: products weigh (their rarest tag's count) ** -power, on average over attributes.
         logit_adjustment_tau: this times the log of a tag's share of the rows is taken off its logit (arXiv 2007.07314).
-        kernels: weights of the blocks text, final (the photo's pooled vector), early and late (its `vision_stages`),
-            grid and histogram, per kernel; blocks that the model does not have are left out. Each attribute is scored
-            by the one, or the mean of all, with the least leave-one-out error.
+        weights: of the blocks text, final (the photo's pooled vector), early and late (its `vision_stages`), grid and
+            histogram; blocks that the model does not have are left out.
     """
 
     RENAMED: ClassVar[dict[str, str]] = {"balance": "class_weight_power", "prior_adjustment": "logit_adjustment_tau"}
     REMOVED: ClassVar[dict[str, str]] = {
-        "count": "write landmarks, half as many: each product counts once, with its text whole and masked"}
+        "count": "write landmarks, half as many: each product counts once, with its text whole and masked",
+        "kernels": "write the first of them as weights: more kernels gained nothing"}
 
     landmarks: int = 0
     dim: int = 128
@@ -206,17 +206,12 @@ class KernelSettings:
     ridge: float = 0.04
     class_weight_power: float = 0.3
     logit_adjustment_tau: float = 0.4
-    kernels: list[dict[str, float]] = field(
-        default_factory=lambda: [
-            {"text": 1.0, "final": 1.0, "late": 1.0, "early": 0.5, "grid": 0.7, "histogram": 0.2},
-            {"text": 0.3, "final": 0.3, "late": 0.4, "early": 1.0, "histogram": 1.2},
-        ]
-    )
+    weights: dict[str, float] = field(default_factory=lambda: {
+        "text": 1.0, "final": 1.0, "late": 1.0, "early": 0.5, "grid": 0.7, "histogram": 0.2})
 
     def __post_init__(self):
-        for kernel in self.kernels:
-            if unknown := set(kernel) - set(FEATURE_BLOCKS):
-                raise ValueError(f"kernels: there is no block {sorted(unknown)[0]!r}, only {', '.join(FEATURE_BLOCKS)}")
+        if unknown := set(self.weights) - set(FEATURE_BLOCKS):
+            raise ValueError(f"weights: there is no block {sorted(unknown)[0]!r}, only {', '.join(FEATURE_BLOCKS)}")
 
 
 @dataclass

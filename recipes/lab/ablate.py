@@ -18,9 +18,11 @@ model_cards/ablation.md is a copy of.
 
 import argparse
 import json
+import multiprocessing
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -45,17 +47,11 @@ from rival import rival
 PARTS = ("out of fold", "validation", "test")
 SOURCES = ("tag_head", "lexical_head", "kernel_head")
 ALL, RIVAL = "all together", "rival: one logistic regression on all features"
-# Which views of the training products the tag head learns from: view 2 is augmented, but has the words of its tags.
-VIEWS = {"label masking": (0, 2)}
 # What is taken away -> the source that is fitted without it, and its settings.
 MECHANISMS: dict[str, tuple[str, Change]] = {
     "name match": ("lexical_head", model_change(lexical=lambda model: replace(model.lexical, name_match=False))),
     "words and letters": ("lexical_head", model_change(lexical=lambda model: replace(model.lexical, buckets=0))),
-    "a mixture of kernels per attribute": ("kernel_head", model_change(kernel=lambda model: replace(
-        model.kernel, kernels=model.kernel.kernels[:1]))),
     "masked landmarks": ("kernel_head", model_change()),
-    "label masking": ("tag_head", model_change()),
-    "names in the tag head": ("tag_head", model_change(tag_head="linear")),
     "logit adjustment": ("tag_head", lambda settings: replace(settings, training=replace(
         settings.training, loss=replace(settings.training.loss, logit_adjustment_tau=0.0)))),
 }
@@ -74,7 +70,7 @@ def main(arguments: list[str]) -> None:
             for seed in options.seeds:
                 if str(seed) not in found.get(name, {}):
                     bench = bench or look(config, [*overrides, "--output_dir", str(folder / name)], Path(features))
-                    found.setdefault(name, {})[str(seed)] = ablate(bench, seed)
+                    found.setdefault(name, {})[str(seed)] = ablate(bench, seed, options.processes)
                     path.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
                     (folder / "ablation.md").write_text(report(found), encoding="utf-8")
     print(report(found))
@@ -84,32 +80,53 @@ def parse(arguments: list[str]) -> tuple[argparse.Namespace, list[str]]:
     parser = cli.parser(__doc__)
     parser.add_argument("configs", nargs="+", help="YAML files of `hf_tagger finetune`")
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
+    parser.add_argument("--processes", type=int, default=1, help="so many fits at once, of one thread each")
     parser.add_argument("--output_dir", default="runs/ablation")
     return parser.parse_known_args(arguments)
 
 
-def ablate(bench: Bench, seed: int) -> dict[str, dict[str, dict[str, float]]]:
+def ablate(bench: Bench, seed: int, processes: int = 1) -> dict[str, dict[str, dict[str, float]]]:
     """{what is taken away: {part: {way: mean macro-F1}}}."""
     settings, say, started = replace(bench.run.settings, seed=seed), bench.run.log.say, time.monotonic()
-    said = {}
-    for source in SOURCES:
-        said[source] = speak(bench, bench.heads(ALONE[source](settings)), source, seed)
-        say(f"seed {seed}, {source}: {time.monotonic() - started:.0f} s")
-    found = {ALL: score(bench, said, settings)}
-    for name in SOURCES:
-        found[name] = score(bench, {source: said[source] for source in SOURCES if source != name}, settings)
-    found["states of the text"] = score(bench, said, settings, states=False)
-    found["products out of fold"] = score(bench, said, settings, out_of_fold=False)
+    jobs = {source: (source, bench.heads(ALONE[source](settings))) for source in SOURCES}
     for name, (source, change) in MECHANISMS.items():
-        heads = bench.heads(ALONE[source](change(settings)), VIEWS.get(name, (0, 1)), name != "masked landmarks")
-        found[name] = score(bench, said | {source: speak(bench, heads, source, seed)}, settings)
-        say(f"seed {seed}, without {name}: {time.monotonic() - started:.0f} s")
-    found[RIVAL] = score(bench, {"rival": rival(bench, settings)}, settings)
-    say(f"seed {seed}, rival: {time.monotonic() - started:.0f} s")
-    return found
+        jobs[name] = source, bench.heads(ALONE[source](change(settings)), name != "masked landmarks")
+
+    def hear(name: str) -> tuple[str, Said]:
+        found = rival(bench, settings) if name == RIVAL else speak(bench, *jobs[name], seed)
+        say(f"seed {seed}, {name}: {time.monotonic() - started:.0f} s")
+        return name, found
+
+    heard = dict(each_in_a_process(hear, [*jobs, RIVAL], processes))
+    said = {source: heard[source] for source in SOURCES}
+    kinds = {ALL: said} | {name: {source: said[source] for source in SOURCES if source != name} for name in SOURCES}
+    kinds |= {"states of the text": said, "products out of fold": said}
+    kinds |= {name: said | {source: heard[name]} for name, (source, _) in MECHANISMS.items()}
+    kinds[RIVAL] = {"rival": heard[RIVAL]}
+
+    def scored(name: str) -> tuple[str, dict[str, dict[str, float]]]:
+        return name, score(bench, kinds[name], settings, states=name != "states of the text",
+                           out_of_fold=name != "products out of fold")
+
+    found = dict(each_in_a_process(scored, list(kinds), processes))
+    return {name: found[name] for name in kinds}
 
 
-def speak(bench: Bench, heads: RefittedHeads, source: str, seed: int) -> Said:
+def each_in_a_process(function: Callable, inputs: list, processes: int) -> list:
+    """What `function` makes of each input, in any order. Forked processes see the features that are in memory."""
+    if processes == 1:
+        return [function(each) for each in inputs]
+    global _forked
+    _forked = function
+    with multiprocessing.get_context("fork").Pool(processes, torch.set_num_threads, (1,)) as pool:
+        return list(pool.imap_unordered(_call_forked, inputs))
+
+
+def _call_forked(each):
+    return _forked(each)
+
+
+def speak(bench: Bench, source: str, heads: RefittedHeads, seed: int) -> Said:
     """What one source says of the training products, fitted without them, and of validation and test."""
     model, start = heads.model, {name: tensor.clone() for name, tensor in kept_tensors(heads.model, set()).items()}
     place = model.config.sources.index(source)

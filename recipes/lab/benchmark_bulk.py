@@ -128,7 +128,7 @@ def text_tagger(attributes: list[dict], tokenizer) -> tuple[TaggerModel, TaggerP
     torch.manual_seed(0)
     text = AutoConfig.for_model("bert", vocab_size=len(tokenizer), hidden_size=32, num_hidden_layers=1,
                                 num_attention_heads=2, intermediate_size=64, pad_token_id=tokenizer.pad_token_id)
-    model = TaggerModel(TaggerConfig(attributes=attributes, text_config=text, hidden_size=32, tag_head="linear"))
+    model = TaggerModel(TaggerConfig(attributes=attributes, text_config=text, hidden_size=32))
     return model.eval(), TaggerProcessor(tokenizer=tokenizer, max_length=32)
 
 

@@ -191,7 +191,7 @@ def extract(settings: RunSettings, options: argparse.Namespace, tags: list[str])
             found[split] = {name: torch.from_numpy(np.array(getattr(features, name)[0])) for name in ("text", "image")}
             stored |= {f"{split}_ids": np.array(features.ids), f"{split}_labels": features.tag_labels.astype(np.int8)}
     blocks = feature_blocks(model.encoder.feature_widths, model.encoder.stage_widths)
-    vectors = compress(blocks, KernelSettings().kernels[0], found, options.width)
+    vectors = compress(blocks, KernelSettings().weights, found, options.width)
     stored |= {f"{split}_vectors": part.numpy() for split, part in vectors.items()}
     return stored | {"tag_embeddings": tag_embeddings(model, processor).numpy()}
 

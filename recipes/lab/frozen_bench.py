@@ -9,7 +9,6 @@ import torch
 
 from hf_tagger.catalog.strict import ConfigError
 from hf_tagger.training.arguments import RunSettings, load_run
-from hf_tagger.training.augment import image_augmenter, text_augmenter
 from hf_tagger.training.batches import Batches
 from hf_tagger.training.context import RunContext, start_run
 from hf_tagger.training.data import TrainingData, read_catalog
@@ -46,7 +45,7 @@ class Bench:
     """A catalogue as its frozen towers see it.
 
     Args:
-        plain: features of all splits, the training products in three views; masked: without the words of their tags.
+        plain: features of all splits, the training products in all views; masked: without the words of their tags.
         rows: {split: numbers of its products}; scales: of the towers' features.
     """
 
@@ -64,17 +63,15 @@ class Bench:
         ways = {"whole": (self.plain, image), "masked": (self.masked, image)} if text else {}
         return ways | ({"no text": (None, True), "no photo": (self.plain, False)} if text and image else {})
 
-    def heads(self, settings: RunSettings, views: tuple[int, ...] = (0, 1), masked: bool = True) -> RefittedHeads:
+    def heads(self, settings: RunSettings, masked: bool = True) -> RefittedHeads:
         """A new model of these settings, whose heads can be fitted on the stored features."""
         run = replace(self.run, settings=settings)
         data = replace(self.data, run=run)
         model, processor = new_model(run, data)
         prepare_model(run, data, model, processor)
         model.load_state_dict(self.scales, strict=False)
-        plain = replace(self.plain, **{name: [getattr(self.plain, name)[view] for view in views]
-                                       for name in ("text", "image", "present") if getattr(self.plain, name)})
         other = self.masked if masked else replace(self.masked, present=[np.zeros_like(self.masked.present[0])])
-        return RefittedHeads(run, Batches(data, model, processor), plain, other)
+        return RefittedHeads(run, Batches(data, model, processor), self.plain, other)
 
 
 def look(config: str, overrides: list[str], folder: Path) -> Bench:
@@ -90,15 +87,10 @@ def look(config: str, overrides: list[str], folder: Path) -> Bench:
     model, processor = new_model(run, catalogue)
     prepare_model(run, catalogue, model, processor)
     batches = Batches(catalogue, model, processor)
-    training = settings.training
-    unmasked = replace(training.text_augmentation, label_masking=0.0)
-    collators = [batches.collator(), batches.augmenting_collator(),
-                 batches.collator(text_augmenter(unmasked), image_augmenter(training.image_augmentation))]
     fit_feature_scales(run, batches)
     split_of: list[str] = []
 
     def view(number: int):
-        batches.collate_view = lambda _: collators[number]
         for split in SPLITS:
             # Validation and test are looked at as they are; their other views are never drawn.
             for batch in batches.view(number, split):
@@ -110,7 +102,7 @@ def look(config: str, overrides: list[str], folder: Path) -> Bench:
             yield from batches.masked(split)
 
     with run.accelerator.autocast():
-        plain = store_features(model, (view(number) for number in range(3)), folder / "plain", 1, settings.seed)
+        plain = store_features(model, (view(number) for number in range(phase.cached_views)), folder / "plain", 1, settings.seed)
         # Where a text has nothing left, there is only the photo to look at, which is passed over here.
         without = store_features(model, [masked()], folder / "masked", 1, settings.seed, towers=("text",))
     rows = {split: np.flatnonzero(np.array(split_of) == split) for split in SPLITS}

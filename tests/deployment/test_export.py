@@ -47,11 +47,11 @@ def bert_tagger(architecture="test_resnet"):
     text = AutoConfig.for_model("bert", vocab_size=len(WORDS), hidden_size=32, num_hidden_layers=2,
                                 num_attention_heads=2, intermediate_size=64, max_position_embeddings=32, pad_token_id=0)
     vision = AutoConfig.for_model("timm_wrapper", architecture=architecture, do_pooling=True)
-    kernels = [{"text": 1.0, "final": 1.0, "early": 0.5, "grid": 0.3}, {"text": 0.3, "histogram": 1.0}]
+    weights = {"text": 1.0, "final": 1.0, "early": 0.5, "grid": 0.3, "histogram": 0.4}
     model = TaggerModel(TaggerConfig(
         attributes=ATTRIBUTES, text_config=text, vision_config=vision, hidden_size=16, vision_stages=[0, 1, 2],
         vision_grid=[2, 2], colour_histogram=True, lexical_buckets=64, name_match=True,
-        kernel_landmarks=20, kernel_dim=8, kernels=kernels))
+        kernel_landmarks=20, kernel_dim=8, kernel_weights=weights))
     processor = tiny_processor()
     model.name_tags(processor)
     for name, table in [*model.kernel_head.named_buffers(), *model.lexical_head.named_parameters()]:
@@ -147,13 +147,13 @@ def test_the_vision_tower_computes_in_int8_where_it_gains(saved, pace, parts, mo
 
 def test_the_layer_that_int8_harms_most_goes_back_to_float32(tmp_path):
     text = bert_tagger()[0].config.text_config  # alone, for it is quicker to export
-    model = TaggerModel(TaggerConfig(attributes=ATTRIBUTES, text_config=text, hidden_size=16, tag_head="linear")).eval()
+    model = TaggerModel(TaggerConfig(attributes=ATTRIBUTES, text_config=text, hidden_size=16)).eval()
     layer = model.encoder.text_tower.encoder.layer[1]
     with torch.no_grad():  # one input reaches far beyond the others, which an int8 scale then cannot tell apart
         layer.intermediate.dense.weight.normal_()
         layer.intermediate.dense.bias[0] = 3000.0
         layer.output.dense.weight.normal_()[:, 0] = 0.0
-        model.tag_head.output.weight.normal_()
+        model.tag_head.embeddings.weight.normal_()
     processor = TaggerProcessor(None, tiny_processor().tokenizer, max_length=16)
     export_tagger(model, processor, tmp_path / "onnx", "fingerprint")
     exact = OnnxTagger(tmp_path / "onnx", threads=1)

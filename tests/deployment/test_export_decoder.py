@@ -166,7 +166,7 @@ def one_tower(missing):
         config.text_config.num_hidden_layers = 1
         towers = {"text_config": config.text_config, "name_match": True, "vision_config": None}
     torch.manual_seed(1)
-    model = TaggerModel(TaggerConfig(attributes=ATTRIBUTES, hidden_size=16, tag_head="linear", **towers))
+    model = TaggerModel(TaggerConfig(attributes=ATTRIBUTES, hidden_size=16, **towers))
     processor = TaggerProcessor(*((processor.image_processor, None) if missing == "text" else
                                   (None, processor.tokenizer)), max_length=16)  # fmt: skip
     if missing == "vision":

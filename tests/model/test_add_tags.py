@@ -44,7 +44,7 @@ def trained():
 @pytest.fixture(scope="module")
 def compared():
     """The same with a kernel head."""
-    return train(kernel_landmarks=80, kernels=[{"text": 1.0}])
+    return train(kernel_landmarks=80, kernel_weights={"text": 1.0})
 
 
 def train(**options):
@@ -72,7 +72,7 @@ def train(**options):
         text = model.eval().encoder.run_towers(inputs["input_ids"], inputs["attention_mask"]).text
         if model.kernel_head is not None:
             rows = KernelRows(text, text, torch.ones(80, dtype=torch.bool), None, labels)
-            fit_kernel_head(model.kernel_head, ATTRIBUTES, rows, KernelSettings(kernels=[{"text": 1.0}]))
+            fit_kernel_head(model.kernel_head, ATTRIBUTES, rows, KernelSettings(weights={"text": 1.0}))
         found = model(**inputs)
     rows = [(found.source_logits, found.fusion_features, labels)]
     fit_logit_fusion(model.logit_fusion, ATTRIBUTES, model.candidate_attribute, rows, LogitFusionSettings())
@@ -204,9 +204,9 @@ def test_tags_that_cannot_be_added_are_refused_and_nothing_changes(trained, tags
 
 
 def test_a_model_that_knows_tags_by_index_only_says_so(trained):
-    config = TaggerConfig(attributes=ATTRIBUTES, text_config=trained[0].config.text_config, vision_config=None,
-                          hidden_size=8, tag_head="linear")  # fmt: skip
-    with pytest.raises(ValueError, match="needs tag_head='names' and a text tower"):
+    photos = AutoConfig.for_model("timm_wrapper", architecture="test_resnet", do_pooling=True)
+    config = TaggerConfig(attributes=ATTRIBUTES, text_config=None, vision_config=photos, hidden_size=8)
+    with pytest.raises(ValueError, match="needs a text tower"):
         TaggerModel(config).add_tags({"colour": ["Sage"]}, trained[1])
 
 

@@ -47,7 +47,9 @@ def test_a_saved_critic_judges_alike():
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     folder = tmp_path_factory.mktemp("tagger")
-    ProductTaggingPipeline(tiny_model(), processor=tiny_processor()).save_pretrained(folder)
+    model = tiny_model()
+    model.tag_head.bias.weight.data[[0, 2]] = 5.0  # a tag of each
+    ProductTaggingPipeline(model, processor=tiny_processor()).save_pretrained(folder)
     critic = TagSetCritic(16, 6, 6)
     critic.names.copy_(torch.eye(6))
     nn.init.zeros_(critic.tag.weight)

@@ -14,34 +14,31 @@ ATTRIBUTES = [
     {"name": "type", "kind": "single", "tags": ["Shirt", "Bag", "Mug"]},
     {"name": "features", "kind": "multi", "tags": ["Soft", "Striped"]},
 ]
-KERNELS = [{"text": 1.0, "final": 0.5, "late": 2.0, "grid": 0.3}, {"text": 0.3, "early": 1.0, "histogram": 1.2}]
+WEIGHTS = {"text": 1.0, "final": 0.5, "late": 2.0, "grid": 0.3}
 BOTH, PHOTO_ONLY, TEXT_ONLY = [True, True], [False, True], [True, False]
-# Of both attributes; which attribute each candidate is of.
-MIXTURES, ATTRIBUTE_OF = torch.tensor([[0.25, 1.0], [0.75, 0.0]]), [0, 0, 0, 1, 1, 0, 1]
+ATTRIBUTE_OF = [0, 0, 0, 1, 1, 0, 1]  # of each candidate
 WIDTH, COUNT, DIM = 0.7, 5, 6
 
 
-def config(text=True, image=True, kernels=KERNELS):
+def config(text=True, image=True, weights=WEIGHTS):
     return TaggerConfig(
         attributes=ATTRIBUTES,
         text_config=RecurrentTextConfig(vocab_size=10, hidden_size=TEXT) if text else None,
         vision_config={"model_type": "timm_wrapper", "architecture": "resnet18"} if image else None,
-        kernel_landmarks=COUNT, kernel_dim=DIM, kernel_width=WIDTH, kernels=kernels,
+        kernel_landmarks=COUNT, kernel_dim=DIM, kernel_width=WIDTH, kernel_weights=weights,
     )  # fmt: skip
 
 
-def kernel_head(text=True, image=True, kernels=KERNELS):
+def kernel_head(text=True, image=True, weights=WEIGHTS):
     """With random landmarks and coefficients."""
     widths = WIDTHS | ({} if text else {"text": 0}) | ({} if image else {"image": 0})
-    head = KernelHead(config(text, image, kernels), feature_blocks(widths, STAGES))
+    head = KernelHead(config(text, image, weights), feature_blocks(widths, STAGES))
     torch.manual_seed(0)
     for name, buffer in head.named_buffers():
         if buffer.is_floating_point():
             buffer.normal_()
             if name.startswith("std_"):
                 buffer.abs_().add_(0.5)
-    if len(kernels) > 1:
-        head.mixture = MIXTURES[:, ATTRIBUTE_OF]
     return head
 
 
@@ -51,37 +48,37 @@ def products(rows=4):
 
 
 def expected_logits(head, text, image, mode):
-    """Of one product in one mode: loops over kernels, landmarks and blocks."""
+    """Of one product in one mode: loops over landmarks and blocks."""
     table = {name: buffer.double().numpy() for name, buffer in head.named_buffers()}
     reads = {"both": ("text", "image"), "image": ("image",), "text": ("text",)}[mode]
     coefficients = table[f"coefficients_{mode}"]
-    answers = np.zeros((len(head.kernels), coefficients.shape[1]))
-    for index, kernel in enumerate(head.kernels):
-        for landmark, row in enumerate(coefficients):
-            similarity = total = 0.0
-            for name, weight in kernel.items():
-                modality, columns = head.blocks[name]
-                if modality not in reads:
-                    continue
-                block = (text if modality == "text" else image)[columns]
-                block = np.clip((block - table[f"mean_{name}"]) / table[f"std_{name}"], -4, 4)
-                block = block / np.linalg.norm(block) @ table[f"axes_{name}"]
-                key = table[f"keys_{name}"][landmark % COUNT if modality == "image" else landmark]
-                similarity += weight**2 * (block @ key)
-                total += weight**2
-            answers[index] += (np.exp(similarity / total / WIDTH) - 1) / np.exp(1 / WIDTH) * row
-    return LOGIT_SCALE * ((table["mixture"] * answers).sum(0) + table["offset"])
+    answers = np.zeros(coefficients.shape[1])
+    for landmark, row in enumerate(coefficients):
+        similarity = total = 0.0
+        start = {"text": 0, "image": 0}
+        for name, weight in head.weights.items():
+            modality, columns = head.blocks[name]
+            if modality not in reads:
+                continue
+            block = (text if modality == "text" else image)[columns]
+            block = np.clip((block - table[f"mean_{name}"]) / table[f"std_{name}"], -4, 4)
+            block = weight * block / np.linalg.norm(block) @ table[f"axes_{name}"]
+            key = table[f"keys_{modality}"][landmark % COUNT if modality == "image" else landmark]
+            similarity += block @ key[start[modality]: start[modality] + len(block)]
+            start[modality] += len(block)
+            total += weight**2
+        answers += (np.exp(similarity / total / WIDTH) - 1) / np.exp(1 / WIDTH) * row
+    return LOGIT_SCALE * (answers + table["offset"])
 
 
-@pytest.mark.parametrize("kernels", [KERNELS, KERNELS[:1]])
 @pytest.mark.parametrize(("text", "image", "present", "mode"), [
     (True, True, BOTH, "both"),
     (True, True, PHOTO_ONLY, "image"),
     (False, True, PHOTO_ONLY, "image"),
     (True, False, TEXT_ONLY, "text"),
 ])  # fmt: skip
-def test_logits_equal_a_plain_reference(text, image, present, mode, kernels):
-    head = kernel_head(text, image, kernels)
+def test_logits_equal_a_plain_reference(text, image, present, mode):
+    head = kernel_head(text, image)
     texts, images = products()
     found = head(texts if text else None, images if image else None, torch.tensor([present] * 4))
     expected = [expected_logits(head, one, other, mode) for one, other in
@@ -177,12 +174,14 @@ def test_new_tags_have_no_landmark_and_the_typical_offset_and_move_no_other_scor
     torch.testing.assert_close(after[:, order >= 0], before)
     typical = torch.stack([offset[:3].mean(), offset[3:5].mean()])  # of the tags, each attribute's none left out
     torch.testing.assert_close(after[:, order < 0], (LOGIT_SCALE * typical).expand(4, -1))
-    # Its attribute's mixture is a new tag's, too.
-    assert torch.equal(head.mixture, MIXTURES[:, [0, 0, 0, 0, 1, 1, 1, 0, 1]])
 
 
-@pytest.mark.parametrize("kernels", [[], [{"colour": 1.0}], [{"text": 1.0}, {"grid": 1.0}]])
-def test_kernels_that_weigh_no_block_of_the_model_are_refused(kernels):
+@pytest.mark.parametrize("weights", [{}, {"colour": 1.0}, {"grid": 1.0}, {"text": 0.0}])
+def test_weights_of_no_block_of_the_model_are_refused(weights):
     widths = WIDTHS | {"grid": 0}
-    with pytest.raises(ValueError, match=r"kernels: each must weigh some of this model's blocks of features \(text, "):
-        KernelHead(config(kernels=kernels), feature_blocks(widths, STAGES))
+    with pytest.raises(ValueError, match=r"kernel_weights must weigh some of this model's blocks of features \(text, "):
+        KernelHead(config(weights=weights), feature_blocks(widths, STAGES))
+
+
+def test_blocks_that_the_model_does_not_have_are_left_out():
+    assert kernel_head(image=False).weights == {"text": 1.0}

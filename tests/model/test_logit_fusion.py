@@ -13,7 +13,7 @@ ATTRIBUTES = [
     {"name": "category", "kind": "single", "tags": ["Mug"]},
 ]
 COLOUR, CATEGORY, FEATURES = [0, 1, 6], [5, 8], [2, 3, 4]
-KERNEL = {"kernel_landmarks": 5, "kernels": [{"text": 1.0}]}
+KERNEL = {"kernel_landmarks": 5, "kernel_weights": {"text": 1.0}}
 
 
 def fusion(**options):

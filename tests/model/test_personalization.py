@@ -74,7 +74,7 @@ def test_an_event_counts_half_after_a_half_life_and_strangers_for_nothing():
 
 def test_what_everybody_meets_says_nothing():
     attributes = [{"name": "colour", "kind": "single", "tags": ["Red", "Blue", "Green"], "counts": [59, 29, 9]}]
-    vectors = tag_vectors(torch.nn.ModuleDict({"output": torch.nn.Linear(4, 4)}), attributes)
+    vectors = tag_vectors(torch.nn.ModuleDict({"embeddings": torch.nn.Embedding(4, 4)}), attributes)
     usual = affinities(vectors, attributes, torch.tensor([[6.0, 3.0, 1.0]]), 2.0)
     assert torch.allclose(usual, torch.zeros(1, 3), atol=1e-6)
     few, many = (affinities(vectors, attributes, torch.tensor([[0.0, 0.0, n]]), 2.0)[0] for n in (1.0, 20.0))

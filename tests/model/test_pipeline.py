@@ -34,7 +34,7 @@ def folder(tagger, tmp_path_factory):
 def tagger_of_all_sources():
     """Whose lexical head and kernel head say something of every product, if nothing sensible."""
     model, processor = tiny_model(lexical_buckets=64, name_match=True, kernel_landmarks=3,
-                                  kernels=[{"text": 1.0, "final": 1.0}]), tiny_processor()
+                                  kernel_weights={"text": 1.0, "final": 1.0}), tiny_processor()
     model.name_tags(processor)
     with torch.no_grad():
         for tensor in [*model.lexical_head.parameters(), *model.kernel_head.buffers()]:

@@ -109,8 +109,8 @@ def first_edition(tmp_path):
     hf_tagger.TaggerProcessor.from_pretrained, lambda folder: pipeline("product-tagging", model=str(folder)),
 ])
 def test_a_folder_of_the_first_edition_is_refused_with_what_to_do(first_edition, opened):
-    with pytest.raises(FormatError, match=r"format 1.*reads format 2: train it again with its training_config.yaml, or "
-                                          r"install 'hf_tagger<0.2'"):
+    with pytest.raises(FormatError, match=rf"format 1.*reads format {FORMAT}: train it again with its "
+                                          r"training_config.yaml, or install 'hf_tagger<0.2'"):
         opened(first_edition)
 
 

@@ -29,7 +29,7 @@ def table(tmp_path_factory):
     classic = {
         "catalog": {"synthetic": {}},
         "model": {"text_backbone": "scratch:lstm", "vision_backbone": "scratch:test_resnet", "image_size": [32, 32],
-                  "hidden_size": 16, "tag_head": "linear", "lexical": {"buckets": 0, "name_match": False}},
+                  "hidden_size": 16, "lexical": {"buckets": 0, "name_match": False}},
         "lora": None, "phases": [{"epochs": 9}], "training": {"keep_freed_memory": False},
     }  # fmt: skip
     (folder / "classic.yaml").write_text(yaml.safe_dump(classic))

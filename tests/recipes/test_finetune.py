@@ -213,7 +213,7 @@ def classic(tmp_path_factory):
     config = write_config(
         folder / "config.yaml",
         write_csv_shop(folder / "shop", **SHOP),
-        model={"tag_head": "linear", "lexical": {"buckets": 0, "name_match": False}},
+        model={"lexical": {"buckets": 0, "name_match": False}},
         phases=[{"epochs": 3}],
         training={"log_with": ["tensorboard"], "log_every": 2},
     )

@@ -67,7 +67,7 @@ def test_any_key_can_be_overridden(config):
     ("--model.kernel.balance", "1", '"model.kernel.balance" is now "model.kernel.class_weight_power".'),
     ("--model.kernel.prior_adjustment", "1",
      '"model.kernel.prior_adjustment" is now "model.kernel.logit_adjustment_tau".'),
-    ("--model.kernel.kernels", "[{colour: 1.0}]", "model.kernel: kernels: there is no block 'colour'"),
+    ("--model.kernel.weights", "{colour: 1.0}", "model.kernel: weights: there is no block 'colour'"),
     ("--gate.l2", "1", '"gate" is now "logit_fusion".'),
     ("--logit_fusion.balance", "1", '"logit_fusion.balance" is now "logit_fusion.class_weight_power".'),
     ("--logit_fusion.deference", "4", '"logit_fusion.deference" is no longer there: giving way for rare tags'),

@@ -19,7 +19,7 @@ ATTRIBUTES = [
 ]
 TYPES, SEASONS, FEATURES, NONES = [0, 1, 2], [3, 4], [5, 6], [7, 8, 9]
 BOTH, PHOTO_ONLY, TEXT_ONLY = [True, True], [False, True], [True, False]
-ONE_KERNEL = [{"text": 1.0, "final": 0.7, "histogram": 0.4}]
+WEIGHTS = {"text": 1.0, "final": 0.7, "histogram": 0.4}
 
 
 def catalogue(rows=60, seed=0):
@@ -45,7 +45,7 @@ def fitted(rows, count=60, text=True, image=True, **options):
         attributes=ATTRIBUTES,
         text_config=RecurrentTextConfig(vocab_size=10, hidden_size=TEXT) if text else None,
         vision_config={"model_type": "timm_wrapper", "architecture": "resnet18"} if image else None,
-        kernel_landmarks=count, kernel_dim=settings.dim, kernel_width=settings.width, kernels=settings.kernels,
+        kernel_landmarks=count, kernel_dim=settings.dim, kernel_width=settings.width, kernel_weights=settings.weights,
     )  # fmt: skip
     widths = WIDTHS | ({} if text else {"text": 0}) | ({} if image else {"image": 0})
     head = KernelHead(config, feature_blocks(widths, [STAGE, STAGE]))
@@ -116,9 +116,9 @@ def solved(matrix, rows, column, ridge, mode):
 @pytest.mark.parametrize(("mode", "present"), [("both", BOTH), ("image", PHOTO_ONLY)])
 def test_scores_of_the_landmarks_are_those_of_the_direct_solution(column, mode, present):
     rows, _ = catalogue()
-    head, settings, report = fitted(rows, kernels=ONE_KERNEL, class_weight_power=0.0, ridge=0.05)
+    head, settings, report = fitted(rows, weights=WEIGHTS, class_weight_power=0.0, ridge=0.05)
     assert report["landmarks"] == 60
-    matrix = gram(head, ONE_KERNEL[0], rows, mode, settings.width)
+    matrix = gram(head, WEIGHTS, rows, mode, settings.width)
     coefficients, known, mean = solved(matrix, rows, column, 0.05, mode)
     expected = LOGIT_SCALE * (matrix[:60, known] @ coefficients + mean - (0.5 if column in FEATURES else 0))
     np.testing.assert_allclose(answers(head, rows, present)[:, column].numpy(), expected, atol=2e-2)
@@ -127,20 +127,20 @@ def test_scores_of_the_landmarks_are_those_of_the_direct_solution(column, mode, 
 
 def test_a_model_without_photos_and_one_without_texts_solve_the_same_system():
     rows, _ = catalogue()
-    kernel = [{"text": 1.0}]
-    head, settings, _ = fitted(without(rows, "image"), image=False, kernels=kernel, class_weight_power=0.0)
+    kernel = {"text": 1.0}
+    head, settings, _ = fitted(without(rows, "image"), image=False, weights=kernel, class_weight_power=0.0)
     assert head.modes == ["text"]
-    matrix = gram(head, kernel[0], rows, "both", settings.width)
+    matrix = gram(head, kernel, rows, "both", settings.width)
     coefficients, known, mean = solved(matrix, rows, 0, settings.ridge, "both")
     expected = LOGIT_SCALE * (matrix[:60, known] @ coefficients + mean)
     found = head(rows.text, None, torch.tensor([TEXT_ONLY] * 60))[:, 0]
     np.testing.assert_allclose(found.numpy(), expected, atol=2e-2)
 
-    kernel = [{"final": 1.0, "late": 0.5}]
-    head, settings, _ = fitted(without(rows, "text", "masked", "has_masked"), text=False, kernels=kernel,
+    kernel = {"final": 1.0, "late": 0.5}
+    head, settings, _ = fitted(without(rows, "text", "masked", "has_masked"), text=False, weights=kernel,
                                class_weight_power=0.0)
     assert head.modes == ["image"]
-    matrix = gram(head, kernel[0], rows, "image", settings.width)
+    matrix = gram(head, kernel, rows, "image", settings.width)
     coefficients, known, mean = solved(matrix, rows, 0, settings.ridge, "image")
     found = head(None, rows.image, torch.tensor([PHOTO_ONLY] * 60))[:, 0]
     np.testing.assert_allclose(found.numpy(), LOGIT_SCALE * (matrix[:, known] @ coefficients + mean), atol=2e-2)
@@ -182,51 +182,6 @@ def test_a_product_whose_text_is_all_tags_has_no_masked_view():
     assert not masked[~rows.has_masked].any() and masked[rows.has_masked].any(1).all()
 
 
-def test_each_attribute_takes_the_mixture_of_kernels_with_the_least_leave_one_out_error():
-    """Type is seen in one block alone, season in another, features in both."""
-    generator = torch.Generator().manual_seed(3)
-    rows, cluster = catalogue(90)
-    other = torch.randint(0, 2, (90,), generator=generator)
-    rows.image[:] = torch.randn(rows.image.shape, generator=generator)
-    rows.image[:, :3] += 6 * torch.eye(3)[cluster]
-    rows.image[:, -HISTOGRAM:-HISTOGRAM + 2] += 6 * torch.eye(2)[other]
-    rows.labels[:, 3:5] = torch.eye(2)[other]
-    rows.labels[:, 5], rows.labels[:, 6] = (cluster == 0).float(), other.float()
-    kernels = [{"histogram": 1.0}, {"final": 1.0}]
-    head, settings, report = fitted(without(rows, "text", "masked", "has_masked"), 90, text=False, kernels=kernels,
-                                    class_weight_power=0.0)
-    mixtures = {"type": [0, 1], "season": [1, 0], "features": [0.5, 0.5]}
-    assert {name: report[f"mixture of {name}"] for name in mixtures} == mixtures
-    columns = zip(head.mixture.T.tolist(), ["type"] * 3 + ["season"] * 2 + ["features"] * 2 + list(mixtures),
-                  strict=True)
-    assert all(found == mixtures[name] for found, name in columns)
-    # By leaving rows out one after the other.
-    grams = [gram(head, kernel, rows, "image", settings.width) for kernel in kernels]
-    candidates, _ = targets_and_weights(rows.labels, ATTRIBUTES, 0.0)
-    targets = (candidates - candidates.mean(0)).double().numpy()
-
-    def left_out_error(shares, columns):
-        matrix = sum(share * each for share, each in zip(shares, grams, strict=True))
-        error = 0.0
-        for row in range(90):
-            rest = np.arange(90) != row
-            system = matrix[rest][:, rest] + settings.ridge * np.eye(89)
-            answer = matrix[row, rest] @ np.linalg.solve(system, targets[rest][:, columns])
-            error += ((targets[row, columns] - answer) ** 2).sum()
-        return error
-
-    for (name, mixture), columns in zip(mixtures.items(), ([*TYPES, 7], [*SEASONS, 8], [*FEATURES, 9]), strict=True):
-        errors = {tuple(shares): left_out_error(shares, columns) for shares in mixtures.values()}
-        assert min(errors, key=errors.get) == tuple(mixture), name
-    # Season is answered from the histogram alone.
-    changed = without(rows, "text")
-    changed.image = rows.image.clone()
-    changed.image[:, :FINAL] = 0
-    present = torch.tensor([PHOTO_ONLY] * 90)
-    before, after = head(None, rows.image, present), head(None, changed.image, present)
-    assert torch.equal(before[:, SEASONS], after[:, SEASONS]) and not torch.equal(before[:, TYPES], after[:, TYPES])
-
-
 def test_a_none_that_never_occurs_is_never_answered():
     rows, _ = catalogue()
     logits = answers(fitted(rows)[0], rows, BOTH)
@@ -241,8 +196,8 @@ def test_of_more_products_than_landmarks_those_with_the_rarest_tags_are_kept():
     head, _, report = fitted(rows, count=10)
     assert report["landmarks"] == 10
     for rare in (40, 12):
-        key = head.standardised("final", rows.image[rare:rare + 1]) @ head.axes_final
-        assert torch.isclose(head.keys_final, key, atol=1e-4).all(1).any()
+        key = head.query("image", rows.image[rare:rare + 1])
+        assert torch.isclose(head.keys_image, key, atol=1e-4).all(1).any()
     assert (answers(head, rows, BOTH)[[40, 12]][:, TYPES].argmax(1) == torch.tensor([2, 1])).all()
 
 
@@ -308,7 +263,7 @@ def test_a_second_fit_remembers_nothing_of_the_first():
 
 def test_a_block_that_does_not_exist_is_named():
     with pytest.raises(ValueError, match="no block 'colour'"):
-        KernelSettings(kernels=[{"colour": 1.0}])
+        KernelSettings(weights={"colour": 1.0})
 
 
 def test_an_empty_catalogue_is_no_error():
