@@ -102,7 +102,8 @@ def look(config: str, overrides: list[str], folder: Path) -> Bench:
             yield from batches.masked(split)
 
     with run.accelerator.autocast():
-        plain = store_features(model, (view(number) for number in range(phase.cached_views)), folder / "plain", 1, settings.seed)
+        views = (view(number) for number in range(phase.cached_views))
+        plain = store_features(model, views, folder / "plain", 1, settings.seed)
         # Where a text has nothing left, there is only the photo to look at, which is passed over here.
         without = store_features(model, [masked()], folder / "masked", 1, settings.seed, towers=("text",))
     rows = {split: np.flatnonzero(np.array(split_of) == split) for split in SPLITS}
