@@ -16,6 +16,7 @@ from hf_tagger.catalog.strict import ConfigError
 from hf_tagger.runtime import model_fingerprint
 
 MANIFEST = "manifest.json"
+COLUMNS = {"tags": "label", "scores": "score", "attribute": "attribute", "source": "source"}  # of shards: keys of a tag
 SCHEMA = pa.schema([
     ("id", pa.string()), ("tags", pa.list_(pa.string())), ("scores", pa.list_(pa.float32())),
     ("attribute", pa.list_(pa.string())), ("source", pa.list_(pa.string())), ("error", pa.string()),
@@ -54,7 +55,7 @@ def opened_fingerprint(model: str | Path, opened) -> str:
     """
     folder = Path(model)
     if not folder.is_dir():
-        return f"{model}@{opened.config._commit_hash}"
+        return f"{model}@{getattr(opened.config, '_commit_hash', None) or 'main'}"
     adapter = folder / "adapter_config.json"
     if not adapter.exists():
         return model_fingerprint(folder)
@@ -110,30 +111,22 @@ def _rows(records: Iterable[dict | Refusal]) -> Iterator[dict]:
 def tag_rows(rows: list[dict], tag: Callable[[list[dict]], list]) -> list[dict]:
     """Rows of `_rows` -> rows of `SCHEMA`, in their order. Texts of like length share a batch; where a photo cannot be
     read, the text alone is tagged, and the row says so."""
-    order = sorted((index for index, row in enumerate(rows) if row["product"] is not None),
-                   key=lambda index: len(rows[index]["product"]["text"] or ""))
-    results = dict(zip(order, tag([rows[index]["product"] for index in order]), strict=True))
-    again = [index for index in order if _is_error(results[index]) and rows[index]["product"]["text"]
-             and rows[index]["product"]["images"]]
-    errors = {index: _after_item(result["error"]) for index, result in results.items() if _is_error(result)}
-    results |= zip(again, tag([{"text": rows[index]["product"]["text"]} for index in again]), strict=True)
-    return [_tagged(row, results.get(index), errors.get(index)) for index, row in enumerate(rows)]
-
-
-def _is_error(result) -> bool:
-    return isinstance(result, dict)
-
-
-def _after_item(message: str) -> str:
-    """Without "item 12: ", the place in a batch that nobody sees."""
-    return message.partition(": ")[2] if message.startswith("item ") else message
-
-
-def _tagged(row: dict, result, error: str | None) -> dict:
-    tags = [] if result is None or _is_error(result) else result
-    return {"id": row["id"], "tags": [tag["label"] for tag in tags], "scores": [tag["score"] for tag in tags],
-            "attribute": [tag["attribute"] for tag in tags], "source": [tag["source"] for tag in tags],
-            "error": "; ".join(filter(None, (row["error"], error))) or None}
+    products = [row["product"] for row in rows]
+    order = sorted((index for index, product in enumerate(products) if product is not None),
+                   key=lambda index: len(products[index]["text"] or ""))
+    results = dict(zip(order, tag([products[index] for index in order]), strict=True))
+    # "item 12: ", the place in a batch, is left out of a message: nobody sees the batch.
+    errors = {index: result["error"].partition(": ")[2] for index, result in results.items() if "error" in result}
+    again = [index for index in errors if products[index]["text"] and products[index]["images"]]
+    results |= zip(again, tag([{"text": products[index]["text"]} for index in again]), strict=True)
+    tagged = []
+    for index, row in enumerate(rows):
+        tags = results.get(index)
+        tags = tags if isinstance(tags, list) else []
+        columns = {column: [tag[key] for tag in tags] for column, key in COLUMNS.items()}
+        error = "; ".join(filter(None, (row["error"], errors.get(index))))
+        tagged.append({"id": row["id"], **columns, "error": error or None})
+    return tagged
 
 
 def write_shard(path: Path, rows: list[dict]) -> None:

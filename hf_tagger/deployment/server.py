@@ -113,7 +113,7 @@ def _result(result: list[dict] | Exception) -> dict[str, Any]:
     if isinstance(result, list):
         return {"tags": result}
     if isinstance(result, ProductError):
-        return {"status": 422, "error": str(result).removeprefix("item 0: ")}
+        return {"status": 422, "error": str(result)}
     return {"status": 500, "error": f"tagging it failed: {type(result).__name__}"}
 
 

@@ -111,9 +111,7 @@ def pruned_tokenizer(tokenizer: PreTrainedTokenizerFast, keep: np.ndarray) -> Pr
     described["added_tokens"] = [token | {"id": new_id[token["id"]]} for token in described["added_tokens"]
                                  if token["id"] in new_id]
     _renumber(described["post_processor"], new_id)
-    options = {name: str(getattr(tokenizer, name)) for name in
-               ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
-               if getattr(tokenizer, name) is not None}
+    options = {name: str(token) for name, token in tokenizer.special_tokens_map.items() if not isinstance(token, list)}
     return PreTrainedTokenizerFast(tokenizer_object=Tokenizer.from_str(json.dumps(described)),
                                    model_max_length=tokenizer.model_max_length, padding_side=tokenizer.padding_side,
                                    truncation_side=tokenizer.truncation_side, **options)

@@ -66,17 +66,12 @@ class FeedbackStore:
                 insert = _INSERT[self.engine.dialect.name](verdicts)
                 connection.execute(insert.on_conflict_do_nothing(index_elements=["key"]), rows)
 
-    def verdicts(self, product: str | None = None) -> list[Verdict]:
-        """All verdicts, or all on one product, in the order in which they were stored."""
-        query = select(*_READ).order_by(verdicts.c.number)
-        if product is not None:
-            query = query.where(verdicts.c.product == product)
-        with self._errors("could not be read"), self.engine.connect() as connection:
-            return [Verdict(**row) for row in connection.execute(query).mappings()]
+    def verdicts(self) -> list[Verdict]:
+        """All verdicts, in the order in which they were stored."""
+        return self.verdicts_after(0)[0]
 
     def verdicts_after(self, number: int) -> tuple[list[Verdict], int]:
-        """The verdicts stored after the one of this number (0: all), in that order, and the number for the next call.
-        """
+        """The verdicts stored after the one of this number, in that order, and the number for the next call."""
         query = select(verdicts.c.number, *_READ).where(verdicts.c.number > number).order_by(verdicts.c.number)
         with self._errors("could not be read"), self.engine.connect() as connection:
             rows = [dict(row) for row in connection.execute(query).mappings()]
@@ -104,14 +99,11 @@ class FeedbackStore:
         with self._errors("could not be read"), self.engine.connect() as connection:
             return {(attribute, tag): ruling for attribute, tag, ruling in connection.execute(query)}
 
-    def close(self) -> None:
-        self.engine.dispose()
-
     def __enter__(self) -> "FeedbackStore":
         return self
 
     def __exit__(self, *error) -> None:
-        self.close()
+        self.engine.dispose()
 
     def _check_attribute(self, attribute: str) -> None:
         known = [entry["name"] for entry in self.attributes or ()]

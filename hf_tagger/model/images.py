@@ -16,23 +16,13 @@ from .saving import part
 
 # Pillow's other readers are never tried: some start external programs (EPS) and none holds product photos.
 Image.init()
-FORMATS = [
-    name
-    for name in ("JPEG", "MPO", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF", "JPEG2000", "PPM")
-    if name in Image.OPEN
-]
+FORMATS = [name for name in ("JPEG", "MPO", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF", "JPEG2000", "PPM")
+           if name in Image.OPEN]
 
 _URL = re.compile(r"[a-zA-Z][a-zA-Z0-9+.-]*://")
 _ORIENTATION_TAG = 0x0112
-_TRANSPOSE = {
-    2: Image.Transpose.FLIP_LEFT_RIGHT,
-    3: Image.Transpose.ROTATE_180,
-    4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_270,
-    7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_90,
-}
+_TRANSPOSE = dict(enumerate(map(Image.Transpose.__getitem__, (
+    "FLIP_LEFT_RIGHT", "ROTATE_180", "FLIP_TOP_BOTTOM", "TRANSPOSE", "ROTATE_270", "TRANSVERSE", "ROTATE_90")), 2))
 _SIDEWAYS = (5, 6, 7, 8)
 
 
@@ -48,17 +38,8 @@ class ImageError(ValueError):
         return type(self), (self.reason, str(self))
 
 
-def load_image(
-    source,
-    *,
-    min_size=None,
-    root=None,
-    allow_urls=False,
-    allow_private_addresses=False,
-    max_bytes=20 * 2**20,
-    max_pixels=64_000_000,
-    timeout=10.0,
-):
+def load_image(source, *, min_size=None, allow_urls=False, allow_private_addresses=False,
+               max_bytes=20 * 2**20, max_pixels=64_000_000, timeout=10.0):
     """Return `source` as a PIL image of mode "RGB".
 
     EXIF orientation is applied, transparency is laid on white, 16-bit and CMYK are brought to 8-bit RGB, and the first
@@ -69,7 +50,6 @@ def load_image(
             undecoded `datasets` image), or a uint8 array [H, W], [H, W, 3] or [H, W, 4].
         min_size: (height, width) in pixels the caller needs. A JPEG is decoded at the smallest of the scales 1, 1/2,
             1/4, 1/8 that still has at least this size; other formats are decoded in full.
-        root: folder that relative paths start from.
         allow_urls: fetch URLs; otherwise they are refused.
         allow_private_addresses: let a URL reach loopback, private and other non-public addresses.
         max_bytes: largest download, in bytes.
@@ -86,26 +66,21 @@ def load_image(
     if isinstance(source, np.ndarray):
         return _to_rgb(_from_array(source), None, max_pixels, "an array")
 
-    if isinstance(source, (bytes, bytearray, memoryview)):
-        name, file = "image bytes", _bytes_file(source, "image bytes")
-    elif isinstance(source, str) and _URL.match(source):
+    if isinstance(source, str) and _URL.match(source):
         name = repr(source)
         if not allow_urls:
-            raise ImageError(
-                "url_refused", f"{name}: URLs are fetched only with allow_urls=True; pass a path or bytes, or set it"
-            )
-        file = _bytes_file(_fetch(source, allow_private_addresses, max_bytes, timeout), name)
+            raise ImageError("url_refused", f"{name}: URLs are fetched only with allow_urls=True; pass a path or "
+                                            "bytes, or set it")
+        file = io.BytesIO(_fetch(source, allow_private_addresses, max_bytes, timeout))
+    elif isinstance(source, (bytes, bytearray, memoryview)):
+        name, file = "image bytes", io.BytesIO(source)
     elif isinstance(source, (str, os.PathLike)):
-        name = repr(os.fspath(source))
-        file = _open_path(source, root)
+        name, file = repr(os.fspath(source)), _open_path(source)
     elif hasattr(source, "read"):
         name, file = "an image file object", source
     else:
-        raise ImageError(
-            "wrong_type",
-            f"{type(source).__name__} is not an image; pass a PIL image, a path, bytes, a binary file or a uint8 array",
-        )
-
+        raise ImageError("wrong_type", f"{type(source).__name__} is not an image; pass a PIL image, a path, bytes, a "
+                                       "binary file or a uint8 array")
     try:
         return _to_rgb(_identify(file, name), min_size, max_pixels, name)
     finally:
@@ -156,39 +131,25 @@ def _undecoded(source):
     raise ImageError("empty", 'an image dict needs "bytes" or "path", and this one has neither')
 
 
-def _bytes_file(data, name):
-    if len(data) == 0:
-        raise ImageError("empty", f"{name}: zero bytes; provide the photo again")
-    return io.BytesIO(data)
-
-
-def _open_path(source, root):
+def _open_path(source):
     if not os.fspath(source):
         raise ImageError("empty", "an empty path is not an image; leave the image out instead")
-    path = Path(root or "", os.fspath(source))
+    path = Path(source)
     try:
         # Opening a pipe or a device would block or never end.
-        status = path.stat()
-        if not stat.S_ISREG(status.st_mode):
+        if not stat.S_ISREG(path.stat().st_mode):
             raise ImageError("wrong_type", f"{str(path)!r} is not a regular file; give the path of an image file")
-        if status.st_size == 0:
-            raise ImageError("empty", f"{str(path)!r}: zero bytes; provide the photo again")
         return open(path, "rb")
     except ImageError:
         raise
     except (OSError, ValueError) as error:
-        raise ImageError(
-            "not_found", f"cannot open {str(path)!r} ({error}); check the path and the folder that it starts from"
-        ) from error
+        raise ImageError("not_found", f"cannot open {str(path)!r} ({error}); check the path") from error
 
 
 def _from_array(array):
     if array.dtype != np.uint8 or array.ndim not in (2, 3) or (array.ndim == 3 and array.shape[2] not in (3, 4)):
-        raise ImageError(
-            "wrong_type",
-            f"an array of shape {array.shape} and type {array.dtype} is not an image; "
-            "pass uint8 [height, width, 3] with values 0 to 255",
-        )
+        raise ImageError("wrong_type", f"an array of shape {array.shape} and type {array.dtype} is not an image; pass "
+                                       "uint8 [height, width, 3] with values 0 to 255")
     if array.size == 0:
         raise ImageError("empty", f"an array of shape {array.shape} has no pixels")
     return Image.fromarray(array)
@@ -202,9 +163,8 @@ def _identify(file, name):
     except UnidentifiedImageError as error:
         if _is_empty(file):
             raise ImageError("empty", f"{name}: zero bytes; provide the photo again") from error
-        raise ImageError(
-            "unreadable", f"{name} is not an image in a known format ({', '.join(FORMATS)}), or its header is damaged"
-        ) from error
+        raise ImageError("unreadable", f"{name} is not an image in a known format ({', '.join(FORMATS)}), or its "
+                                       "header is damaged") from error
     except Exception as error:  # Pillow's readers let struct, zlib, value and syntax errors of damaged headers through
         raise ImageError("unreadable", f"{name} cannot be read: {error}; save the photo again") from error
 
@@ -221,9 +181,8 @@ def _to_rgb(image, min_size, max_pixels, name):
     if width * height == 0:
         raise ImageError("empty", f"{name} has no pixels")
     if width * height > max_pixels:
-        raise ImageError(
-            "too_large", f"{name} has {width} x {height} pixels, more than max_pixels={max_pixels}; shrink the photo"
-        )
+        raise ImageError("too_large", f"{name} has {width} x {height} pixels, more than max_pixels={max_pixels}; "
+                                      "shrink the photo")
     try:
         if min_size is not None and image.format in ("JPEG", "MPO"):
             height, width = min_size

@@ -21,9 +21,8 @@ from .products import (
     check_free_form,
     check_needless,
     check_options,
-    is_stream,
     read_product,
-    tag_stream,
+    tag_inputs,
 )
 from .saving import carry, let_others_read, part
 from .text import did_you_mean
@@ -163,11 +162,16 @@ class ProductTaggingPipeline(Pipeline):
         history = parameters[2].pop("user_history", None)
         if history:
             parameters[2]["profile"] = self.user_profile(history)
-        if isinstance(inputs, list | tuple):
-            return list(self.get_iterator(inputs, num_workers, batch_size, *parameters))
-        if is_stream(inputs):
-            return self.get_iterator(inputs, num_workers, batch_size, *parameters)
-        return next(self.get_iterator([inputs], 0, 1, *parameters))
+        reading, running, listing = parameters
+
+        def prepare(position, product):
+            return self.preprocess(product, position=position, **reading)
+
+        def tag(products):
+            output = self.tag_batch(self.collate(products), [product["language"] for product in products], **running)
+            return [self.postprocess(row, **listing) for row in zip(*output, strict=True)]
+
+        return tag_inputs(inputs, prepare, tag, num_workers, batch_size)
 
     def answer(self, request: dict[str, Any]) -> list | dict[str, str]:
         """The tags that a decoded JSON request asks for, see `request`: what `handler.py` calls."""
@@ -217,29 +221,21 @@ class ProductTaggingPipeline(Pipeline):
         self.model._check_decoder()
         check_free_form(options, self.model.config.decoder)
 
-    def get_iterator(self, inputs, num_workers, batch_size, preprocess_params, forward_params, postprocess_params):
-        """Results in the order of `inputs`. While the model runs one batch, threads prepare the next."""
+    def check(self, options: dict[str, Any]) -> None:
+        """Raises TypeError for an unknown option, ValueError for a value that is not understood or a critic that is
+        not there."""
+        self._sanitize_parameters(**options)
+        if options.get("critic"):
+            _ = self.critic
 
-        def prepare(position, product):
-            return self.preprocess(product, position=position, **preprocess_params)
+    def tag_batch(self, batch, languages, **options) -> tuple:
+        """`collate`'s tensors and the products' languages -> scores and the tags chosen [B, T] each, and what is
+        written of each product: what `postprocess` takes, row by row."""
+        output = self.forward(batch, languages=languages, **options)
+        return output["scores"], output["chosen"], output["written"]
 
-        def tag(products):
-            languages = [product["language"] for product in products]
-            outputs = self.forward(self.collate(products), languages=languages, **forward_params)
-            tagged = zip(outputs["scores"], outputs["chosen"], outputs["written"], strict=True)
-            return [self.postprocess(each, **postprocess_params) for each in tagged]
-
-        return tag_stream(inputs, prepare, tag, num_workers, batch_size)
-
-    def preprocess(
-        self,
-        product,
-        position: int = 0,
-        allow_urls: bool = False,
-        allow_private_addresses: bool = False,
-        on_error: str = "raise",
-        speech: str | Pipeline | None = None,
-    ) -> dict[str, Any]:
+    def preprocess(self, product, position: int | None = None, speech: str | Pipeline | None = None,
+                   **reading) -> dict[str, Any]:
         """One product -> {"text": str | None, "photos": [uint8 [H, W, 3], ...], "language": str | None}, or, to be
         skipped, {"error": str}.
 
@@ -247,8 +243,8 @@ class ProductTaggingPipeline(Pipeline):
             ProductError: neither text nor a photo that this model reads, an unreadable photo, audio that cannot be
                 heard, a value of a wrong type, an unknown key.
         """
-        return read_product(product, *self._modalities, self.processor.pixels, position, allow_urls,
-                            allow_private_addresses, on_error, partial(self.transcribe, speech=speech))
+        return read_product(product, *self._modalities, self.processor.pixels, position,
+                            transcribe=partial(self.transcribe, speech=speech), **reading)
 
     def transcribe(self, audio, speech: str | Pipeline | None = None) -> str:
         """What is said in a spoken description, as it joins a product's text; `speech` as the option of that name.
@@ -321,7 +317,7 @@ class ProductTaggingPipeline(Pipeline):
             chosen = self.model.predicted_tags(scores)
             if self.model.config.critic if critic is None else critic:
                 chosen = self.critic.keep(output.pooled, chosen)
-        return {"scores": scores, "chosen": chosen, "written": written}
+        return {"scores": scores, "chosen": chosen, "written": written, "pooled": output.pooled}
 
     def postprocess(self, outputs, top_k=None, threshold=None, attributes=None, profile=None) -> list[dict[str, Any]]:
         """Of one product the scores and the model's own choice, [T] each, and the written tags -> its tags, best first,

@@ -5,6 +5,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
+from numbers import Real
 from typing import Any
 
 import numpy as np
@@ -26,12 +27,12 @@ class ProductError(ValueError):
     """A product that cannot be tagged: the message names the item and the remedy."""
 
 
-def read_product(product, reads_text: bool, reads_photos: bool, pixels: Callable, position: int = 0,
+def read_product(product, reads_text: bool, reads_photos: bool, pixels: Callable, position: int | None = None,
                  allow_urls: bool = False, allow_private_addresses: bool = False, on_error: str = "raise",
                  transcribe: Callable[[Any], str] | None = None) -> dict[str, Any]:
     """One product -> {"text": str | None, "photos": [uint8 [H, W, 3], ...], "language": str | None}, or, to be
     skipped, {"error": str}. `pixels` opens and resizes a photo (see `images.read_pixels`); `transcribe` says
-    what is said in a spoken description, and raises ProductError where it cannot.
+    what is said in a spoken description, and raises ProductError where it cannot. Messages name the `position`.
 
     Raises ProductError as the pipeline's `preprocess` says.
     """
@@ -46,7 +47,7 @@ def read_product(product, reads_text: bool, reads_photos: bool, pixels: Callable
         language = product.get("language") if isinstance(product, Mapping) else None
         return {"text": text, "photos": photos, "language": language}
     except ProductError as error:
-        message = f"item {position}: {error}"
+        message = str(error) if position is None else f"item {position}: {error}"
         if on_error == "skip":
             return {"error": message}
         raise ProductError(message) from error.__cause__
@@ -126,14 +127,9 @@ def check_options(options: Mapping[str, Any], allowed: Iterable[str], attributes
     for name in options:
         if name not in allowed:
             raise TypeError(f"product-tagging has no option {name!r}.{did_you_mean(name, allowed)}")
-    top_k, threshold, wanted = options.get("top_k"), options.get("threshold"), options.get("attributes")
-    if top_k is not None and (not isinstance(top_k, int) or top_k < 1):
-        raise ValueError(f"top_k must be a whole number from 1, got {top_k!r}")
-    if threshold is not None and not 0 <= threshold <= 1:
-        raise ValueError(f"threshold is a score between 0 and 1, got {threshold!r}")
-    if isinstance(wanted, str):
-        raise ValueError(f"attributes is a list of names: write attributes=[{wanted!r}]")
-    for name in wanted or ():
+    check_count("top_k", options.get("top_k"))
+    check_score("threshold", options.get("threshold"))
+    for name in wanted_attributes(options):
         if name not in attributes:
             raise ValueError(f"the model has no attribute {name!r}.{did_you_mean(name, attributes)}")
     if options.get("on_error", "raise") not in ("raise", "skip"):
@@ -143,16 +139,33 @@ def check_options(options: Mapping[str, Any], allowed: Iterable[str], attributes
 def check_free_form(options: Mapping[str, Any], decoder: dict[str, Any]) -> None:
     """Raises ValueError for options of free-form tags out of range, or an attribute or language that the decoder was
     not trained on."""
-    wanted = options.get("attributes") or ()
-    for name in () if isinstance(wanted, str) else wanted:
+    for name in wanted_attributes(options):
         control_id(decoder, attribute=name)
     if options.get("language") is not None:
         control_id(decoder, language=options["language"])
-    max_tags, min_score = options.get("max_tags"), options.get("min_score")
-    if max_tags is not None and (not isinstance(max_tags, int) or max_tags < 1):
-        raise ValueError(f"max_tags must be a whole number from 1, got {max_tags!r}")
-    if min_score is not None and not 0 <= min_score <= 1:
-        raise ValueError(f"min_score is a score between 0 and 1, got {min_score!r}")
+    check_count("max_tags", options.get("max_tags"))
+    check_score("min_score", options.get("min_score"))
+
+
+def wanted_attributes(options: Mapping[str, Any]) -> Sequence[str]:
+    """The option `attributes`. Raises ValueError for anything but a list of names."""
+    wanted = options.get("attributes")
+    wanted = () if wanted is None else wanted
+    if not isinstance(wanted, list | tuple | set) or not all(isinstance(name, str) for name in wanted):
+        raise ValueError(f"attributes is a list of names: write attributes=[{wanted!r:.80}]")
+    return wanted
+
+
+def check_count(name: str, value: Any) -> None:
+    """Raises ValueError for an option that is neither None nor a whole number from 1."""
+    if value is not None and (not isinstance(value, int) or value < 1):
+        raise ValueError(f"{name} must be a whole number from 1, got {value!r:.80}")
+
+
+def check_score(name: str, value: Any) -> None:
+    """Raises ValueError for an option that is neither None nor a number between 0 and 1."""
+    if value is not None and (not isinstance(value, Real) or not 0 <= value <= 1):
+        raise ValueError(f"{name} is a score between 0 and 1, got {value!r:.80}")
 
 
 def check_needless(options: Mapping[str, Any], further: Sequence[str] = ()) -> None:
@@ -189,7 +202,17 @@ def tag_stream(inputs, prepare: Callable, tag: Callable, num_workers: int, batch
         pool.shutdown(wait=False, cancel_futures=True)
 
 
-def is_stream(inputs) -> bool:
+def tag_inputs(inputs, prepare: Callable, tag: Callable, num_workers: int, batch_size: int):
+    """As `tag_stream`, what a tagger's call gives: a list or tuple of products a list, a stream an iterator, a single
+    product its tags."""
+    if isinstance(inputs, list | tuple):
+        return list(tag_stream(inputs, prepare, tag, num_workers, batch_size))
+    if _is_stream(inputs):
+        return tag_stream(inputs, prepare, tag, num_workers, batch_size)
+    return next(tag_stream([inputs], prepare, tag, 0, 1))
+
+
+def _is_stream(inputs) -> bool:
     """Whether `inputs` is many products; a single thing that happens to be iterable (bytes, an image) is not."""
     if isinstance(inputs, str | bytes | bytearray | Mapping | os.PathLike | Image.Image | np.ndarray):
         return False

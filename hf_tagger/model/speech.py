@@ -64,33 +64,24 @@ def read_audio(audio: Any, rate: int) -> np.ndarray:
     """`audio`, as `transcribe` takes it, as float32 [samples] of one channel at `rate` hertz."""
     own_rate = rate
     if isinstance(audio, Mapping):
-        samples = audio.get("array", audio.get("raw"))
-        own_rate = audio.get("sampling_rate")
-        if samples is None:
-            source = audio.get("bytes") or audio.get("path")
-            if source is None:
-                raise AudioError('an audio dict needs "array" and "sampling_rate", or "bytes" or "path"')
-            samples, own_rate = _decode(source)
-        elif not isinstance(own_rate, int) or own_rate <= 0:
+        samples, own_rate = audio.get("array", audio.get("raw")), audio.get("sampling_rate")
+        if samples is not None and (not isinstance(own_rate, int) or own_rate <= 0):
             raise AudioError(f'an audio dict with an array needs its "sampling_rate" in hertz, got {own_rate!r}')
-    elif isinstance(audio, str | os.PathLike | bytes):
-        samples, own_rate = _decode(audio)
-    else:
-        samples = audio
-    return _resample(_one_channel(samples), own_rate, rate)
+        audio = audio.get("bytes") or audio.get("path") if samples is None else samples
+        if audio is None:
+            raise AudioError('an audio dict needs "array" and "sampling_rate", or "bytes" or "path"')
+    if isinstance(audio, str | os.PathLike | bytes):
+        audio, own_rate = _decode(audio)
+    return _resample(_one_channel(audio), own_rate, rate)
 
 
 def _decode(source: str | os.PathLike | bytes) -> tuple[np.ndarray, int]:
     name = "audio bytes" if isinstance(source, bytes) else repr(os.fspath(source))
     if "://" in name:
         raise AudioError(f"{name}: audio is not fetched from URLs; pass a path or bytes")
-    if isinstance(source, bytes):
-        size = len(source)
-        source = io.BytesIO(source)
-    elif os.path.isfile(source):
-        size = os.path.getsize(source)
-    else:
+    if not isinstance(source, bytes) and not os.path.isfile(source):
         raise AudioError(f"there is no file {name}")
+    size = len(source) if isinstance(source, bytes) else os.path.getsize(source)
     if not 0 < size <= MAX_BYTES:
         raise AudioError(f"{name} has {size} bytes: pass audio of at most {MAX_BYTES // 2**20} MiB")
     try:
@@ -99,7 +90,7 @@ def _decode(source: str | os.PathLike | bytes) -> tuple[np.ndarray, int]:
         raise AudioError(f"{name}: audio files are decoded by soundfile, which is not installed: {INSTALL}; or pass an "
                          "array") from error
     try:
-        with soundfile.SoundFile(source) as file:
+        with soundfile.SoundFile(io.BytesIO(source) if isinstance(source, bytes) else source) as file:
             _check_length(file.frames, file.samplerate)
             return file.read(dtype="float32"), file.samplerate
     except soundfile.LibsndfileError as error:

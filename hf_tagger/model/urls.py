@@ -7,11 +7,11 @@ import functools
 import http.client
 import io
 import ipaddress
-import queue
 import socket
 import ssl
 import threading
 import time
+from concurrent.futures import Future
 from urllib.parse import quote, urljoin, urlsplit, urlunsplit
 
 MAX_REDIRECTS = 5
@@ -92,9 +92,8 @@ def _connect(url, scheme, host, port, allow_private_addresses, deadline):
     if not allow_private_addresses:
         for address in addresses:
             if not _is_public(address):
-                raise FetchError(
-                    "url_refused", f"{url!r} is refused: {host} is at {address}, which is not a public internet address"
-                )
+                raise FetchError("url_refused", f"{url!r} is refused: {host} is at {address}, which is not a public "
+                                                "internet address")
     for number, address in enumerate(addresses, 1):
         try:
             # The last address may use all the time that is left; the ones before leave some for the rest.
@@ -112,22 +111,16 @@ def _connect(url, scheme, host, port, allow_private_addresses, deadline):
 
 def _resolve(host, port, deadline):
     """Addresses of `host`, in the resolver's order. In a thread, because getaddrinfo takes no timeout."""
-    answers = queue.SimpleQueue()
+    answer = Future()
 
     def look_up():
         try:
-            answers.put(socket.getaddrinfo(host, port, type=socket.SOCK_STREAM))
+            answer.set_result(socket.getaddrinfo(host, port, type=socket.SOCK_STREAM))
         except Exception as error:
-            answers.put(error)
+            answer.set_exception(error)
 
     threading.Thread(target=look_up, daemon=True).start()
-    try:
-        answer = answers.get(timeout=_remaining(deadline))
-    except queue.Empty:
-        raise TimeoutError from None
-    if isinstance(answer, Exception):
-        raise answer
-    return list(dict.fromkeys(entry[4][0] for entry in answer))
+    return list(dict.fromkeys(entry[4][0] for entry in answer.result(_remaining(deadline))))
 
 
 def _is_public(address):
@@ -160,31 +153,21 @@ def _remaining(deadline):
     return remaining
 
 
-class _DeadlineSocket:
+class _DeadlineSocket(io.RawIOBase):
     """What http.client needs of a socket, each operation ending by `deadline`.
 
     A plain socket timeout starts anew with each byte that trickles in.
     """
 
     def __init__(self, connected, deadline):
-        self.connected = connected
-        self.deadline = deadline
+        self.connected, self.deadline = connected, deadline
 
     def sendall(self, data):
         self.connected.settimeout(_remaining(self.deadline))
         self.connected.sendall(data)
 
     def makefile(self, mode):
-        return io.BufferedReader(_DeadlineReader(self.connected, self.deadline), 64 * 1024)
-
-    def close(self):
-        pass  # http.client closes its socket before the body is read; _request closes the connection
-
-
-class _DeadlineReader(io.RawIOBase):
-    def __init__(self, connected, deadline):
-        self.connected = connected
-        self.deadline = deadline
+        return io.BufferedReader(self, 64 * 1024)
 
     def readable(self):
         return True
@@ -192,3 +175,6 @@ class _DeadlineReader(io.RawIOBase):
     def readinto(self, buffer):
         self.connected.settimeout(_remaining(self.deadline))
         return self.connected.recv_into(buffer)
+
+    def close(self):
+        pass  # http.client closes its socket before the body is read; _request closes the connection

@@ -20,7 +20,6 @@ from hf_tagger.catalog.settings import open_catalog
 from hf_tagger.catalog.strict import ConfigError
 from hf_tagger.evaluation.settings import load_checked_evaluation
 from hf_tagger.feedback.versions import LINEAGE
-from hf_tagger.runtime import model_fingerprint
 
 # Before gradio is imported: otherwise it sends usage data to its makers.
 os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
@@ -118,10 +117,9 @@ def choose_split(catalog, wanted: str | None) -> str:
 
 def model_version(model: str, tagger) -> str:
     """`model_version` of the verdicts: the model's name and a fingerprint of its weights, or its version number."""
-    folder = Path(model)
-    if not folder.is_dir():
-        return f"{model}@{getattr(tagger.model.config, '_commit_hash', None) or 'main'}"
-    folder = folder.resolve()
+    from hf_tagger.deployment.bulk import opened_fingerprint
+
+    folder, fingerprint = Path(model).resolve(), opened_fingerprint(model, tagger.model)
     if (folder / LINEAGE).is_file():  # a version of recipes/update.py
         return f"{folder.parent.name}/{folder.name}"
-    return f"{folder.name}@{model_fingerprint(folder)[:12]}"
+    return f"{folder.name}@{fingerprint[:12]}" if folder.is_dir() else fingerprint

@@ -168,18 +168,12 @@ def predict(tagger: ProductTaggingPipeline, products: Sequence[Product], allow_u
     found = [Prediction(*nothing, error=one.get("error")) for one in prepared]
     rows = [row for row, one in enumerate(prepared) if "error" not in one]
     if rows:
-        batch = tagger.collate([prepared[row] for row in rows])
-        batch = {name: values.to(tagger.device) for name, values in batch.items()}
-        if "pixel_values" in batch:
-            batch["pixel_values"] = batch["pixel_values"].to(tagger.model.dtype)
-        with tagger.autocast():
-            output = tagger.model(**batch)
-            scores = tagger.model.tag_scores(output.tag_logits, output.none_logits)
-            chosen = tagger.model.predicted_tags(scores)
-            critic = tagger.critic.keep(output.pooled, chosen) if tagger.has_critic else None
+        output = tagger.forward(tagger.collate([prepared[row] for row in rows]), languages=None, critic=False)
+        chosen, pooled = output["chosen"], output["pooled"]
+        critic = tagger.critic.keep(pooled.to(tagger.device), chosen.to(tagger.device)) if tagger.has_critic else None
         if tagger.model.config.critic:
             chosen = critic
-        parts = [scores.float(), chosen, critic, output.pooled.float()]
+        parts = [output["scores"].float(), chosen, critic, pooled.float()]
         parts = [[None] * len(rows) if part is None else part.cpu().numpy() for part in parts]
         for row, *one in zip(rows, *parts, strict=True):
             found[row] = Prediction(*one)

@@ -15,6 +15,7 @@ from hf_tagger.review.predictions import CatalogPredictions, Product
 from hf_tagger.review.queue import Filters, ReviewQueue
 
 MAX_TAG = 200
+SUGGESTED = 8
 
 
 class ReviewError(UserError):
@@ -169,7 +170,7 @@ class ReviewDesk:
             self._show(session, row)
         session.notice = "Taken back: " + ", ".join(said[-1][1].tag for said in together) + "."
 
-    def suggest(self, text: str, attribute: str | None = None, most: int = 8) -> list[tuple[str, str, bool]]:
+    def suggest(self, text: str) -> list[tuple[str, str, bool]]:
         """(tag, attribute, whether the model has it) for a text that is being typed: tags that start with it, then tags
         with a word that does, then others that contain it, then the text itself as a new tag."""
         typed = fold(text)
@@ -179,14 +180,12 @@ class ReviewDesk:
         for folded, owners in self._folded.items():
             if typed in folded:
                 rank = 0 if folded == typed else 1 if folded.startswith(typed) else 2 if f" {typed}" in folded else 3
-                ranked += [(rank, folded, tag, name) for name, tag in owners if attribute in (None, name)]
-        found = [(tag, name, True) for _, _, tag, name in sorted(ranked)[:most]]
-        known = {name for tag, name, _ in found if fold(tag) == typed}
-        label = clean_tag(text)
-        others = [entry["name"] for entry in self.attributes if attribute in (None, entry["name"])]
-        if known:
+                ranked += [(rank, folded, tag, name) for name, tag in owners]
+        found = [(tag, name, True) for _, _, tag, name in sorted(ranked)[:SUGGESTED]]
+        if any(fold(tag) == typed for tag, _, _ in found):
             return found
-        return found + [(label, name, False) for name in others] + [(label, UNDECIDED, False)] * (len(others) > 1)
+        label, names = clean_tag(text), [entry["name"] for entry in self.attributes]
+        return found + [(label, name, False) for name in (*names, *[UNDECIDED] * (len(names) > 1))]
 
     def chosen(self, row: int, attribute: str | None = None) -> list[tuple[str, str]]:
         """(attribute, tag) of the tags that the model gives a product."""

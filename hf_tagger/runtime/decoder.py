@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from hf_tagger.model.generation import TagRules, TagWriter, WrittenTag, written_tags
+from hf_tagger.model.products import check_count
 from hf_tagger.model.saving import EOS, PAD
 
 MEMORY, DECODER, TAG_TOKENIZER = "memory.onnx", "decoder.onnx", "tag_tokenizer.json"
@@ -136,8 +137,7 @@ def check_greedy(generation: Mapping[str, Any]) -> None:
     """Raises ValueError for an option of any search but the greedy one, or a `max_new_tokens` that is no number."""
     for name, value in generation.items():
         if name == "max_new_tokens":
-            if value is not None and (not isinstance(value, int) or value < 1):
-                raise ValueError(f"max_new_tokens must be a whole number from 1, got {value!r}")
+            check_count(name, value)
         elif name not in GREEDY or value not in (None, GREEDY[name]):
             raise ValueError(f"an exported tagger writes free-form tags by greedy search only: {name} needs the torch "
                              'pipeline, pipeline("product-tagging", model=...) without backend')

@@ -13,7 +13,7 @@
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -29,9 +29,8 @@ from hf_tagger.model.products import (
     check_needless,
     check_options,
     collate,
-    is_stream,
     read_product,
-    tag_stream,
+    tag_inputs,
 )
 from hf_tagger.model.saving import FormatError, check_format
 from hf_tagger.runtime.decoder import SEARCH_OPTIONS, STATES, TAG_TOKENIZER, OnnxWriter, check_greedy
@@ -124,11 +123,7 @@ class OnnxTagger:
             output = self.tag_batch(self.collate(products), languages, **running)
             return [self.postprocess(row, **listing) for row in zip(*output, strict=True)]
 
-        if isinstance(inputs, list | tuple):
-            return list(tag_stream(inputs, prepare, tag, num_workers, batch_size))
-        if is_stream(inputs):
-            return tag_stream(inputs, prepare, tag, num_workers, batch_size)
-        return next(tag_stream([inputs], prepare, tag, 0, 1))
+        return tag_inputs(inputs, prepare, tag, num_workers, batch_size)
 
     def check(self, options: Mapping[str, Any]) -> None:
         """Raises TypeError for an unknown option and ValueError for a value that is not understood."""
@@ -141,9 +136,10 @@ class OnnxTagger:
             check_needless(options, SEARCH_OPTIONS)
         check_options({name: value for name, value in options.items() if name not in SEARCH_OPTIONS}, OPTIONS, known)
 
-    def preprocess(self, product, position: int = 0, **reading) -> dict[str, Any]:
+    def preprocess(self, product, position: int | None = None, **reading) -> dict[str, Any]:
         """One product -> what `read_product` gives, as the pipeline's `preprocess`."""
-        return read_product(product, self.text is not None, self.image is not None, self._pixels, position, **reading)
+        pixels = partial(read_pixels, size=self.image and tuple(self.image["size"]))
+        return read_product(product, self.text is not None, self.image is not None, pixels, position, **reading)
 
     def tag_batch(
         self, batch: Mapping[str, np.ndarray], languages: Sequence[str | None], free_form: bool = False,
@@ -170,9 +166,6 @@ class OnnxTagger:
         scores, chosen, written = row
         tags = list_tags(self.attributes, scores.tolist(), chosen.tolist(), threshold, attributes)
         return best_first(tags, written)[:top_k]
-
-    def _pixels(self, source, **options) -> np.ndarray:
-        return read_pixels(source, tuple(self.image["size"]), **options)
 
     def collate(self, products: Sequence[Mapping[str, Any]]) -> dict[str, np.ndarray]:
         """What `read_product` gave -> the tensors of `TaggerProcessor`, as numpy arrays."""

@@ -48,13 +48,6 @@ def test_every_source_of_every_format_gives_the_same_rgb_image(tmp_path, format)
         assert near(image.getpixel((5, 16)), RED) and near(image.getpixel((58, 16)), BLUE)
 
 
-def test_relative_path_starts_from_root_and_absolute_path_does_not(tmp_path):
-    (tmp_path / "photos").mkdir()
-    halves().save(tmp_path / "photos" / "a.png")
-    assert load_image("photos/a.png", root=tmp_path).size == (64, 32)
-    assert load_image(tmp_path / "photos" / "a.png", root="/nowhere").size == (64, 32)
-
-
 def test_uint8_arrays_are_images_and_other_arrays_are_not():
     pixels = np.asarray(halves())
     assert load_image(pixels).getpixel((0, 0)) == RED

@@ -81,7 +81,6 @@ def test_a_tag_is_added_where_it_belongs_and_an_unknown_one_is_proposed(desk, se
     assert desk.suggest("of")[0] == ("Waterproof", "features", True)
     assert desk.suggest("RED") == [("Red", "colour", True)]
     assert desk.suggest("Teal") == [("Teal", name, False) for name in ("colour", "category", "features", UNDECIDED)]
-    assert desk.suggest("Teal", "colour") == [("Teal", "colour", False)]
     assert desk.suggest("  ") == []
     desk.add(session, "P1", "handmade")
     desk.add(session, "P1", " Sage ")
