@@ -59,13 +59,8 @@ def _agree(word: str, gender: str) -> str:
     return feminine if feminine and gender == "f" else masculine
 
 
-def capitalise(text: str, language: str) -> str:
-    """First letter in upper case; the Turkish i keeps its dot."""
-    return upper(text[0], language) + text[1:]
-
-
 def upper(text: str, language: str) -> str:
-    """The whole text in upper case; the Turkish i keeps its dot."""
+    """In upper case; the Turkish i keeps its dot."""
     return (text.replace("i", "İ") if language == "tr" else text).upper()
 
 
