@@ -11,16 +11,6 @@ from hf_tagger.augmentation.vectors import TaggedVectors
 NEIGHBOURS = 3
 
 
-def nearest_distances(vectors: Tensor, others: Tensor | None = None) -> Tensor:
-    """Distance of each vector [N, H] to the nearest of `others` [M, H]; without these, to the nearest other vector (NaN
-    for a single one)."""
-    if others is not None:
-        return torch.cdist(vectors, others).amin(1)
-    if len(vectors) < 2:
-        return vectors.new_full((len(vectors),), torch.nan)
-    return _without_self(vectors).amin(1)
-
-
 def precision_recall(real: Tensor, synthetic: Tensor, neighbours: int = NEIGHBOURS) -> tuple[float, float]:
     """Improved precision and recall of generative models (arXiv 1904.06991).
 
@@ -49,8 +39,9 @@ def _without_self(vectors: Tensor) -> Tensor:
 
 def compare(data: TaggedVectors, tags: dict[str, int], synthetic: Tensor, tag_labels: Tensor,
             limit: int = 1000) -> dict[str, dict[str, float]]:
-    """Per tag, {"real", "synthetic" (numbers of vectors), "real_distance", "synthetic_distance" (mean distance to the
-    nearest real vector of the tag, 0 for a copy), and, with enough vectors, "precision", "recall"}.
+    """Per tag, {"real", "synthetic" (numbers of vectors), "synthetic_distance" (mean distance to the nearest real
+    vector of the tag, 0 for a copy), and, with enough vectors, "real_distance" (the same among real ones),
+    "precision", "recall"}.
 
     Args:
         tags: {name: column}; synthetic [M, H] with tag_labels [M, T]; limit: most vectors of a tag that are compared.
@@ -62,11 +53,10 @@ def compare(data: TaggedVectors, tags: dict[str, int], synthetic: Tensor, tag_la
         made = synthetic[tag_labels[:, column] == 1][:limit]
         if not len(real) or not len(made):
             continue
-        report[name] = {
-            "real": len(rows), "synthetic": len(made),
-            "real_distance": float(nearest_distances(real).mean()),
-            "synthetic_distance": float(nearest_distances(made, real).mean()),
-        }
+        report[name] = {"real": len(rows), "synthetic": len(made),
+                        "synthetic_distance": float(torch.cdist(made, real).amin(1).mean())}
+        if len(real) > 1:
+            report[name]["real_distance"] = float(_without_self(real).amin(1).mean())
         if min(len(real), len(made)) > NEIGHBOURS:
             report[name] |= dict(zip(("precision", "recall"), precision_recall(real, made), strict=True))
     return report

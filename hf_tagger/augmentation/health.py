@@ -17,7 +17,8 @@ class AugmentationStopped(UserError):
 
 
 class Watch:
-    """Keeps the networks' last good state, and in `history` the losses of every check.
+    """Keeps the networks' last good state, the losses of every check (`history`), and why training must stop
+    (`stopped`).
 
     Args:
         networks: by name, as `state` holds them.
@@ -35,36 +36,38 @@ class Watch:
         self.patience, self.warm_up = patience, warm_up
         self.history: list[dict[str, float]] = []
         self.state: dict[str, dict[str, Tensor]] | None = None
+        self.stopped: str | None = None
         self.step, self.poor = 0, 0
 
-    def check(self, step: int, losses: dict[str, float], diversity: float) -> str | None:
+    def check(self, step: int, losses: dict[str, float | Tensor], diversity: float) -> str | None:
         """Keeps the state as a good one, or returns why training must stop.
 
         Args:
             diversity: mean distance of two generated vectors of one tag set, relative to that of two real vectors with
                 a tag in common; 0 is a generator that ignores its noise.
         """
+        losses = {name: torch.as_tensor(loss).item() for name, loss in losses.items()}
         values = losses | {"diversity": diversity}
         self.history.append({"step": step, **values})
         if self.log is not None:
             self.log({f"gan/{name}": value for name, value in values.items()}, step)
-        wrong = {name: value for name, value in losses.items() if not math.isfinite(value) or abs(value) > self.LIMIT}
-        broken = [name for name, network in self.networks.items()
+        wrong = [f"{name} loss {value:.3g}" for name, value in losses.items() if not abs(value) <= self.LIMIT]
+        wrong += [f"{name} has infinite weights" for name, network in self.networks.items()
                   if not all(torch.isfinite(weight).all() for weight in network.parameters())]
-        if wrong or broken or not math.isfinite(diversity):
-            what = ", ".join([f"{name} loss {value:.3g}" for name, value in wrong.items()]
-                             + [f"{name} has infinite weights" for name in broken]) or f"diversity {diversity}"
-            return f"diverged at step {step} ({what}); lower gan.learning_rate"
-        if diversity < self.min_diversity:
+        if not math.isfinite(diversity):
+            wrong.append(f"diversity {diversity}")
+        if wrong:
+            self.stopped = f"diverged at step {step} ({', '.join(wrong)}); lower gan.learning_rate"
+        elif diversity < self.min_diversity:
             self.poor += 1
             if self.poor >= (self.patience if self.state is not None else self.warm_up):
-                return (f"mode collapse at step {step}: generated vectors of one tag set differ by {diversity:.3f} of "
-                        f"what real ones do, less than gan.min_diversity = {self.min_diversity}; lower "
-                        "gan.learning_rate or raise gan.critic_steps")
-            return None
-        self.poor, self.step = 0, step
-        self.state = {name: copy.deepcopy(network.state_dict()) for name, network in self.networks.items()}
-        return None
+                self.stopped = (f"mode collapse at step {step}: generated vectors of one tag set differ by "
+                                f"{diversity:.3f} of what real ones do, less than gan.min_diversity = "
+                                f"{self.min_diversity}; lower gan.learning_rate or raise gan.critic_steps")
+        else:
+            self.poor, self.step = 0, step
+            self.state = {name: copy.deepcopy(network.state_dict()) for name, network in self.networks.items()}
+        return self.stopped
 
     def restore(self) -> None:
         """Puts the last good state back.
@@ -72,7 +75,8 @@ class Watch:
         Raises AugmentationStopped where there is none.
         """
         if self.state is None:
-            raise AugmentationStopped("the GAN never reached a good state: generated vectors of one tag set differed "
-                                      "by less than gan.min_diversity of what real ones do; raise gan.steps")
+            raise AugmentationStopped("the GAN never reached a good state: " + (
+                self.stopped or "generated vectors of one tag set differed by less than gan.min_diversity of what real "
+                                "ones do; raise gan.steps"))
         for name, network in self.networks.items():
             network.load_state_dict(self.state[name])

@@ -14,7 +14,6 @@ from hf_tagger.augmentation.settings import AugmentationSettings
 from hf_tagger.augmentation.tag_sets import TagSetSampler
 from hf_tagger.augmentation.vectors import TaggedVectors
 from hf_tagger.augmentation.wgan import ConditionalGan, train_gan
-from hf_tagger.catalog.collate import UNKNOWN
 from hf_tagger.model.decisions import attribute_slices, tag_scores
 
 
@@ -52,11 +51,10 @@ class Problem:
         counts = [count for attribute in self.attributes for count in attribute["counts"]]
         return [column for column, count in enumerate(counts) if count > rare]
 
-    def counts(self, tag_labels: Tensor) -> tuple[Tensor, Tensor]:
-        """How often labels [N, T] give each tag [T] and, for each attribute, none of its tags [A]."""
-        nones = [((tag_labels[:, where] != UNKNOWN).all(1) & (tag_labels[:, where] != 1).all(1)).sum()
-                 for where in self.slices]
-        return (tag_labels == 1).sum(0).float(), torch.stack(nones).float()
+    def loss_of(self, tag_labels: Tensor) -> Loss:
+        """The loss for vectors whose tags occur as often as in these labels [N, T]."""
+        nones = [(tag_labels[:, where] == 0).all(1).sum() for where in self.slices]
+        return self.loss((tag_labels == 1).sum(0).float(), torch.stack(nones).float())
 
     @torch.no_grad()
     def scores(self, vectors: Tensor) -> Tensor:
@@ -86,14 +84,13 @@ def augment(problem: Problem, head: nn.Module, settings: AugmentationSettings, s
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         if settings.method == "semi_supervised_gan":
-            extra = SemiSupervisedGan(data, sampler, problem.tag_embeddings, problem.candidates(), settings.gan,
-                                      generator, settings.batch_size, log)
+            extra = SemiSupervisedGan(data, sampler, problem.tag_embeddings, settings.gan, log,
+                                      groups=problem.candidates(), random=generator, batch_size=settings.batch_size)
         elif settings.method != "none":
-            reused = gan if settings.method == "gan" else None
-            source = reused or _source(problem, sampler, settings, generator, log, progress)
-            sample = torch.cat([source.draw(1024, generator)[1] for _ in range(4)])
-            source_loss = problem.loss(*problem.counts(sample))
-        every = problem.loss(*problem.counts(torch.from_numpy(data.tag_labels[data.labelled()])))
+            source = gan if settings.method == "gan" else None
+            source = source or _source(problem, sampler, settings, generator, log, progress)
+            source_loss = problem.loss_of(torch.cat([source.draw(1024, generator)[1] for _ in range(4)]))
+        every = problem.loss_of(torch.from_numpy(data.tag_labels[data.labelled()]))
         retrain_head(head, data, every, settings, generator, source, source_loss, extra, progress)
         if extra is not None:
             extra.finish()
@@ -102,19 +99,16 @@ def augment(problem: Problem, head: nn.Module, settings: AugmentationSettings, s
 
 def _source(problem: Problem, sampler: TagSetSampler, settings: AugmentationSettings, generator: torch.Generator,
             log: Log | None, progress: bool) -> VectorSource:
-    data, slices = problem.data, problem.slices
-    if settings.method == "gan":
-        def classify(vectors, labels):
-            return problem.loss(torch.ones(labels.shape[1]), torch.ones(len(slices)))(problem.settled(vectors), labels)
-
-        return train_gan(data, sampler, problem.tag_embeddings, settings.gan, classify, generator, log=log,
+    data, slices, method = problem.data, problem.slices, settings.method
+    if method == "gan":
+        loss = problem.loss(torch.ones(data.tag_labels.shape[1]), torch.ones(len(slices)))
+        return train_gan(data, sampler, problem.tag_embeddings, settings.gan,
+                         lambda vectors, labels: loss(problem.settled(vectors), labels), generator, log=log,
                          progress=progress)
-    return {
-        "resampling": lambda: perturbations.Resampling(data, sampler),
-        "noise": lambda: perturbations.GaussianNoise(data, sampler, settings.noise),
-        "mixup": lambda: perturbations.SameTagMixup(data, sampler),
-        "residual_transfer": lambda: perturbations.ResidualTransfer(data, sampler, slices,
-                                                                    problem.frequent(settings.rare)),
-        "pseudo_labels": lambda: perturbations.PseudoLabels(data, problem.attributes, slices, problem.scores,
-                                                            settings.confidence),
-    }[settings.method]()
+    if method == "noise":
+        return perturbations.GaussianNoise(data, sampler, settings.noise)
+    if method == "residual_transfer":
+        return perturbations.ResidualTransfer(data, sampler, slices, problem.frequent(settings.rare))
+    if method == "pseudo_labels":
+        return perturbations.PseudoLabels(data, problem.attributes, slices, problem.scores, settings.confidence)
+    return {"resampling": perturbations.Resampling, "mixup": perturbations.SameTagMixup}[method](data, sampler)

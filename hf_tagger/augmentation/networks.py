@@ -16,7 +16,21 @@ def condition(tag_labels: Tensor, tag_embeddings: Tensor) -> Tensor:
     return given @ tag_embeddings / given.sum(1, keepdim=True).clamp(min=1)
 
 
-class Generator(nn.Module):
+class _OnScale(nn.Module):
+    """Knows mean and standard deviation of the real vectors' features; the layers work on standardised ones."""
+
+    def __init__(self, width: int):
+        super().__init__()
+        self.register_buffer("mean", torch.zeros(width))
+        self.register_buffer("std", torch.ones(width))
+
+    def fit_scale(self, sample: Tensor) -> None:
+        """From real vectors [N, H]."""
+        self.mean.copy_(sample.mean(0))
+        self.std.copy_(sample.std(0).clamp(min=1e-4))
+
+
+class Generator(_OnScale):
     """Noise and condition -> synthetic vectors, on the scale of the real ones.
 
     Args:
@@ -24,15 +38,13 @@ class Generator(nn.Module):
     """
 
     def __init__(self, width: int, conditions: int, latent: int, hidden: int):
-        super().__init__()
+        super().__init__(width)
         self.latent = latent
         self.condition = nn.Linear(conditions, latent)
         self.layers = nn.Sequential(
             nn.Linear(2 * latent, hidden), nn.LeakyReLU(SLOPE), nn.Linear(hidden, hidden), nn.LeakyReLU(SLOPE),
             nn.Linear(hidden, width),
         )
-        self.register_buffer("mean", torch.zeros(width))
-        self.register_buffer("std", torch.ones(width))
 
     def forward(self, conditions: Tensor, noise: Tensor) -> Tensor:
         """conditions [B, E], noise [B, Z] -> [B, H]."""
@@ -43,17 +55,15 @@ class Generator(nn.Module):
         return self(conditions, torch.randn(len(conditions), self.latent, generator=generator))
 
 
-class ProjectionCritic(nn.Module):
+class ProjectionCritic(_OnScale):
     """How real a vector looks as a product of a tag set: f(x) + <V condition, phi(x)> (arXiv 1802.05637)."""
 
     def __init__(self, width: int, conditions: int, hidden: int):
-        super().__init__()
+        super().__init__(width)
         self.layers = nn.Sequential(nn.Linear(width, hidden), nn.LeakyReLU(SLOPE), nn.Linear(hidden, hidden),
                                     nn.LeakyReLU(SLOPE))
         self.realness = nn.Linear(hidden, 1)
         self.projection = nn.Linear(conditions, hidden, bias=False)
-        self.register_buffer("mean", torch.zeros(width))
-        self.register_buffer("std", torch.ones(width))
 
     def forward(self, vectors: Tensor, conditions: Tensor) -> Tensor:
         """vectors [B, H], conditions [B, E] -> [B]."""

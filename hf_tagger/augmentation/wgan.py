@@ -1,43 +1,72 @@
 """Conditional WGAN-GP on pooled vectors (arXiv 1704.00028; class-conditional features: f-CLSWGAN, arXiv 1712.00981)."""
 
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
 
-from hf_tagger.augmentation.health import AugmentationStopped, Log, Watch
+from hf_tagger.augmentation.health import Log, Watch
 from hf_tagger.augmentation.networks import Generator, ProjectionCritic, condition
 from hf_tagger.augmentation.settings import GanSettings
 from hf_tagger.augmentation.tag_sets import TagSetSampler
 from hf_tagger.augmentation.vectors import TaggedVectors
 from hf_tagger.evaluation.progress import progress_bar
 
-BETAS = (0.5, 0.9)
 
-
-@dataclass
-class ConditionalGan:
-    """A trained generator and critic.
+class ConditionalGan(Watch):
+    """A generator of vectors for the tag sets that `sampler` draws, watched while it is trained.
 
     Args:
-        steps: the step whose networks these are.
-        stopped: why training stopped early, if it did.
-        history: losses at every check.
+        tag_embeddings: [T, E], of the tags' names.
     """
 
-    generator: Generator
-    critic: nn.Module
-    tag_embeddings: Tensor
-    sampler: TagSetSampler
-    steps: int
-    stopped: str | None
-    history: list[dict[str, float]]
+    def __init__(self, data: TaggedVectors, sampler: TagSetSampler, tag_embeddings: Tensor, settings: GanSettings,
+                 log: Log | None = None):
+        super().__init__({}, settings.min_diversity, log)
+        self.data, self.sampler, self.tag_embeddings, self.settings = data, sampler, tag_embeddings, settings
+        self.optimizers: dict[str, torch.optim.Optimizer] = {}
+        self.generator = self.add("generator", Generator(data.width, tag_embeddings.shape[1], settings.latent,
+                                                         settings.hidden))
+
+    def add(self, name: str, network: Generator | ProjectionCritic):
+        network.fit_scale(self.data.sample())
+        self.networks[name] = network
+        self.optimizers[name] = torch.optim.Adam(network.parameters(), self.settings.learning_rate, (0.5, 0.9))
+        return network
 
     def draw(self, size: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         """Synthetic vectors [B, H] and the tag sets they were asked for [B, T]."""
         labels = self.sampler.draw(size, generator).tag_labels
         return self.generator.sample(condition(labels, self.tag_embeddings), generator), labels
+
+    def descend(self, name: str, loss: Tensor) -> None:
+        """One step of a network's optimizer."""
+        self.optimizers[name].zero_grad(set_to_none=True)
+        loss.backward()
+        self.optimizers[name].step()
+
+    @torch.no_grad()
+    def diversity(self, generator: torch.Generator, size: int = 128) -> float:
+        """Mean distance of two generated vectors of one tag set, divided by that of two real vectors with a tag in
+        common; features are standardised. 1 where no tag has two products."""
+        drawn = self.sampler.draw(size, generator)
+        conditions = condition(drawn.tag_labels, self.tag_embeddings)
+        first, second = (self.generator.sample(conditions, generator) for _ in range(2))
+        pairs = drawn.rows != drawn.others
+        if not pairs.any():
+            return 1.0
+        real = self.data.batch(drawn.rows[pairs])[0] - self.data.batch(drawn.others[pairs])[0]
+        typical = (real / self.generator.std).norm(dim=1).mean().clamp(min=1e-6)
+        return float(((first - second) / self.generator.std).norm(dim=1).mean() / typical)
+
+    def finish(self) -> None:
+        """Leaves the networks in their last good state.
+
+        Raises AugmentationStopped if there never was one.
+        """
+        self.restore()
+        for network in self.networks.values():
+            network.requires_grad_(False)
 
 
 def train_gan(data: TaggedVectors, sampler: TagSetSampler, tag_embeddings: Tensor, settings: GanSettings,
@@ -52,45 +81,31 @@ def train_gan(data: TaggedVectors, sampler: TagSetSampler, tag_embeddings: Tenso
 
     Raises AugmentationStopped if it diverges or collapses before any good state. Later, the last good state is kept.
     """
-    width, conditions = data.width, tag_embeddings.shape[1]
-    networks = {"generator": Generator(width, conditions, settings.latent, settings.hidden),
-                "critic": ProjectionCritic(width, conditions, settings.hidden)}
-    make, judge = networks["generator"], networks["critic"]
-    standardise(networks.values(), data)
-    optimizers = {name: torch.optim.Adam(network.parameters(), settings.learning_rate, BETAS)
-                  for name, network in networks.items()}
-    watch, stopped = Watch(networks, settings.min_diversity, log), None
+    gan = ConditionalGan(data, sampler, tag_embeddings, settings, log)
+    critic = gan.critic = gan.add("critic", ProjectionCritic(data.width, tag_embeddings.shape[1], settings.hidden))
 
-    def sample() -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    def sample() -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
         drawn = sampler.draw(batch_size, generator)
         real, labels = data.batch(drawn.rows)
-        fake = make.sample(condition(drawn.tag_labels, tag_embeddings), generator)
-        return real, condition(labels, tag_embeddings), drawn.tag_labels, fake
+        of_real, of_fake = (condition(given, tag_embeddings) for given in (labels, drawn.tag_labels))
+        return real, of_real, gan.generator.sample(of_fake, generator), of_fake, drawn.tag_labels
 
     for step in progress_bar(range(1, settings.steps + 1), desc="GAN", unit="step", disable=not progress, leave=False):
         for _ in range(settings.critic_steps):
             with torch.no_grad():
-                real, of_real, asked, fake = sample()
-            of_fake = condition(asked, tag_embeddings)
-            gap = judge(real, of_real).mean() - judge(fake, of_fake).mean()
-            penalty = gradient_penalty(judge, real, fake, of_real, of_fake, generator)
-            _descend(optimizers["critic"], settings.gradient_penalty * penalty - gap)
-        _, _, asked, fake = sample()
-        score = -judge(fake, condition(asked, tag_embeddings)).mean()
-        wrong = classify(fake, asked)
-        _descend(optimizers["generator"], score + settings.classification * wrong)
+                real, of_real, fake, of_fake, _ = sample()
+            gap = critic(real, of_real).mean() - critic(fake, of_fake).mean()
+            penalty = gradient_penalty(critic, real, fake, of_real, of_fake, generator)
+            gan.descend("critic", settings.gradient_penalty * penalty - gap)
+        _, _, fake, of_fake, asked = sample()
+        score, wrong = -critic(fake, of_fake).mean(), classify(fake, asked)
+        gan.descend("generator", score + settings.classification * wrong)
         if step % settings.check_every == 0 or step == settings.steps:
-            losses = {name: value.item() for name, value in
-                      (("wasserstein", gap), ("penalty", penalty), ("generator", score), ("classification", wrong))}
-            stopped = watch.check(step, losses, diversity(make, data, sampler, tag_embeddings, generator))
-            if stopped is not None:
-                if watch.state is None:
-                    raise AugmentationStopped(f"augmentation.method gan: {stopped}")
+            losses = {"wasserstein": gap, "penalty": penalty, "generator": score, "classification": wrong}
+            if gan.check(step, losses, gan.diversity(generator)):
                 break
-    watch.restore()
-    for network in networks.values():
-        network.requires_grad_(False)
-    return ConditionalGan(make, judge, tag_embeddings, sampler, watch.step, stopped, watch.history)
+    gan.finish()
+    return gan
 
 
 def gradient_penalty(critic: nn.Module, real: Tensor, fake: Tensor, of_real: Tensor, of_fake: Tensor,
@@ -102,32 +117,3 @@ def gradient_penalty(critic: nn.Module, real: Tensor, fake: Tensor, of_real: Ten
     scores = critic(critic.mean + critic.std * between, share * of_real + (1 - share) * of_fake)
     gradient, = torch.autograd.grad(scores.sum(), between, create_graph=True)
     return (gradient.norm(dim=1) - 1).square().mean()
-
-
-@torch.no_grad()
-def diversity(make: Generator, data: TaggedVectors, sampler: TagSetSampler, tag_embeddings: Tensor,
-              generator: torch.Generator, size: int = 128) -> float:
-    """Mean distance of two generated vectors of one tag set, divided by that of two real vectors with a tag in common;
-    features are standardised. 1 where no tag has two products."""
-    drawn = sampler.draw(size, generator)
-    conditions = condition(drawn.tag_labels, tag_embeddings)
-    first, second = (make.sample(conditions, generator) for _ in range(2))
-    pairs = drawn.rows != drawn.others
-    if not pairs.any():
-        return 1.0
-    real = data.batch(drawn.rows[pairs])[0] - data.batch(drawn.others[pairs])[0]
-    typical = (real / make.std).norm(dim=1).mean().clamp(min=1e-6)
-    return float(((first - second) / make.std).norm(dim=1).mean() / typical)
-
-
-def standardise(networks: Iterable[nn.Module], data: TaggedVectors) -> None:
-    sample = data.sample()
-    for network in networks:
-        network.mean.copy_(sample.mean(0))
-        network.std.copy_(sample.std(0).clamp(min=1e-4))
-
-
-def _descend(optimizer: torch.optim.Optimizer, loss: Tensor) -> None:
-    optimizer.zero_grad(set_to_none=True)
-    loss.backward()
-    optimizer.step()

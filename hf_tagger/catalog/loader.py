@@ -5,9 +5,10 @@ them. So the order of batches depends on the seed and the epoch, not on the numb
 reads N batches of rows without decoding them.
 """
 
+import itertools
 import random
 import signal
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -58,18 +59,14 @@ class CatalogLoader:
         order = random.Random(f"batches {self.seed} {epoch}")
         size, refusals = self.settings.batch_size, []
         pool: list[dict] = []
-        for record in self._records(epoch, refusals):
-            pool.append(record)
-            if len(pool) == size * max(1, self.settings.bucket_batches):
-                yield from self._with_refusals(self._cut(pool, order), refusals)
+        for record in itertools.chain(self._records(epoch, refusals), [None]):
+            if record is not None:
+                pool.append(record)
+            if record is None or len(pool) == size * max(1, self.settings.bucket_batches):
+                for batch in self._cut(pool, order) or [[]]:
+                    yield batch, list(refusals)
+                    refusals.clear()
                 pool = []
-        yield from self._with_refusals(self._cut(pool, order) or [[]], refusals)
-
-    @staticmethod
-    def _with_refusals(batches: Iterable[list[dict]], refusals: list[Refusal]):
-        for batch in batches:
-            yield batch, list(refusals)
-            refusals.clear()
 
     def _records(self, epoch: int, refusals: list[Refusal]) -> Iterator[dict]:
         draw = random.Random(f"repeats {self.seed} {epoch}")

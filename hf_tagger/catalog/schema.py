@@ -77,20 +77,16 @@ class CatalogSchema:
             if spec.column is None and name not in self._paired:
                 spec.column = name
         self._readers = {name: TagReader(name, spec) for name, spec in self.attributes.items()}
-        self._free_form_readers = self._free_form()
-        self._discovered: dict[str, TagReader] = {}
-
-    def _free_form(self) -> dict[str, TagReader]:
-        if self.free_form is None:
-            return {}
-        derived = [] if self.free_form.attributes == "all" else self.free_form.attributes
-        for name in derived:
-            self.attribute(name)
-        for name, spec in self.free_form.columns.items():
-            if name in self.attributes:
-                raise ConfigError(f'free_form.columns: "{name}" is an attribute; list it under free_form.attributes.')
-            spec.column = spec.column or name
-        return {name: TagReader(name, spec) for name, spec in self.free_form.columns.items()}
+        self._free_form_readers: dict[str, TagReader] = {}
+        if self.free_form is not None:
+            for name in () if self.free_form.attributes == "all" else self.free_form.attributes:
+                self.attribute(name)
+            for name, spec in self.free_form.columns.items():
+                if name in self.attributes:
+                    raise ConfigError(f'free_form.columns: "{name}" is an attribute; list it under '
+                                      "free_form.attributes.")
+                spec.column = spec.column or name
+                self._free_form_readers[name] = TagReader(name, spec)
 
     def columns(self) -> dict[str, str]:
         """{column that the schema reads: the schema's key that names it}."""
@@ -123,9 +119,8 @@ class CatalogSchema:
             return self.pairs.discover
         raise ConfigError(f'The attribute "{name}" is not declared.{did_you_mean(name, self.attributes)}')
 
-    def record(
-        self, row: dict, number: int, *, file: str = "", image_root: str = "", notes: list[RowError] | None = None
-    ) -> Record:
+    def record(self, row: dict, number: int, *, file: str = "", image_root: str = "",
+               notes: list[RowError] | None = None) -> Record:
         """A row of the catalogue -> product record: {"id", "group", "number", "file", "text", "texts", "language",
         "images", "tags", "kept"}, and with `free_form` in the schema "free_form": the tags of each of its sources (None
         unknown).
@@ -216,13 +211,12 @@ class CatalogSchema:
         return RemoteFile(value) if "://" in value else value
 
     def _tags(self, row: dict) -> dict[str, list[str] | None]:
-        tags = {
-            name: None if name in self._paired else reader.read(row.get(reader.spec.column))
-            for name, reader in self._readers.items()
-        }
-        if self.pairs:
-            for name, values in self._pairs(row).items():
-                tags[name] = self._paired_reader(name).read(values)
+        tags = {name: None if name in self._paired else self._readers[name].read(row.get(spec.column))
+                for name, spec in self.attributes.items()}
+        for name, values in self._pairs(row).items() if self.pairs else ():
+            if name not in self._readers:
+                self._readers[name] = TagReader(name, self.attribute(name))
+            tags[name] = self._readers[name].read(values)
         return tags
 
     def _free_form_tags(self, row: dict, tags: dict[str, list[str] | None]) -> dict[str, list[str] | None]:
@@ -240,9 +234,3 @@ class CatalogSchema:
             if name := clean_tag(cell_text(name)):
                 pairs.setdefault(name, []).extend(value if isinstance(value, list) else [value])
         return pairs
-
-    def _paired_reader(self, name: str) -> TagReader:
-        reader = self._readers.get(name) or self._discovered.get(name)
-        if reader is None:
-            reader = self._discovered[name] = TagReader(name, self.attribute(name))
-        return reader

@@ -1,11 +1,9 @@
 """The `catalog` section of a command: the shop's catalogue, or a made-up one."""
 
 import shutil
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-
-import yaml
 
 from hf_tagger.catalog.schema import CatalogSchema
 from hf_tagger.catalog.source import SourceConfig, check_files
@@ -67,36 +65,26 @@ class LoaderSettings:
     num_workers: int = 1
 
 
-def write_synthetic(settings: CatalogSettings, folder: Path) -> None:
-    """Writes the made-up catalogue that `settings.synthetic` describes into `folder`, in place of what is there."""
-    from hf_tagger.catalog.synthetic import write_catalog
+def made_up(settings: CatalogSettings, folder: Path, write: bool = True) -> CatalogSettings:
+    """With the made-up catalogue that `synthetic` describes as `source` and `schema`; with `write`, it is first written
+    into `folder`, in place of what is there. Other settings are returned as they are."""
+    if settings.synthetic is None:
+        return settings
+    from hf_tagger.catalog.synthetic import SPLITS, catalog_schema, write_catalog
 
-    # Shards of an earlier run with other options would be read along.
-    shutil.rmtree(folder, ignore_errors=True)
-    write_catalog(folder, **settings.synthetic)
+    if write:
+        # Shards of an earlier run with other options would be read along.
+        shutil.rmtree(folder, ignore_errors=True)
+        write_catalog(folder, **settings.synthetic)
+    return replace(settings, synthetic=None, schema=build(CatalogSchema, catalog_schema()),
+                   source=SourceConfig(files={split: f"{folder}/{split}-*.parquet" for split in SPLITS}))
 
 
 def open_catalog(settings: CatalogSettings, folder: Path, write: bool = True) -> "Catalog":
-    """The catalogue; a made-up one is first written into `folder`, if this is the process that does so."""
-    if settings.synthetic is not None:
-        if write:
-            write_synthetic(settings, folder)
-        settings = written_synthetic(settings, folder)
-    return with_labels(settings)
-
-
-def with_labels(settings: CatalogSettings) -> "Catalog":
-    """The catalogue of these `source` and `schema`, corrected by `labels`."""
+    """The catalogue of these settings, corrected by `labels`; `folder`, `write`: see `made_up`."""
     from hf_tagger.catalog.labels import Labels
     from hf_tagger.catalog.stream import Catalog
 
+    settings = made_up(settings, folder, write)
     labels = Labels(settings.labels, settings.schema) if settings.labels else None
     return Catalog(settings.source, settings.schema, labels)
-
-
-def written_synthetic(settings: CatalogSettings, folder: Path) -> CatalogSettings:
-    """Where the made-up catalogue that `write_synthetic` wrote is, and how it is read."""
-    files = {split: f"{folder}/{split}-*.parquet" for split in ("train", "validation", "test")}
-    schema = yaml.safe_load((folder / "schema.yaml").read_text(encoding="utf-8"))
-    data = {"source": {"files": files}, "schema": schema, "labels": settings.labels}
-    return build(CatalogSettings, data, "catalog")

@@ -106,6 +106,12 @@ class SourceConfig:
         """The split in which the rows of `split` are stored: "train" for one that is cut from it."""
         return "train" if split in self.fractions else split
 
+    def patterns(self, split: str) -> list[str]:
+        """Paths, globs and folders of the files that hold the split's rows."""
+        stored = self.stored_split(split)
+        patterns = self.files.get(stored) or (self.path if stored == "train" else None) or []
+        return [patterns] if isinstance(patterns, str) else patterns
+
     def is_cut(self, split: str) -> bool:
         """Whether only some of the stored rows belong to the split."""
         return bool(self.fractions) and self.stored_split(split) == "train"
@@ -116,11 +122,9 @@ def catalogue_files(source: SourceConfig, split: str) -> list[tuple[str, str]]:
 
     Raises ConfigError for an undeclared split, a path without files, an unknown format, or several formats.
     """
-    stored = source.stored_split(split)
-    patterns = source.files.get(stored) or (source.path if stored == "train" else None)
+    patterns = source.patterns(split)
     if not patterns:
         raise ConfigError(f'The source has no split "{split}".{did_you_mean(split, source.splits)}')
-    patterns = [patterns] if isinstance(patterns, str) else patterns
     files = sorted({file for pattern in patterns for file in _files_at(pattern)})
     declared = None if source.format in (None, "imagefolder") else source.format
     formats = [declared or format_of(file) for file in files]
@@ -137,8 +141,7 @@ def catalogue_files(source: SourceConfig, split: str) -> list[tuple[str, str]]:
 def check_files(source: SourceConfig) -> None:
     """Raises ConfigError, as `catalogue_files` does, for the splits that are read from local files."""
     for split in dict.fromkeys(map(source.stored_split, source.splits)):
-        patterns = source.files.get(split, source.path)
-        remote = any("://" in pattern for pattern in ([patterns] if isinstance(patterns, str) else patterns))
+        remote = any("://" in pattern for pattern in source.patterns(split))
         if not remote and source.hub_id(split) is None:
             catalogue_files(source, split)
 
@@ -157,7 +160,7 @@ def _files_at(pattern: str) -> list[str]:
         found = fs.find(entry)
         return [f for f in found if f.endswith(_METADATA_FILES)] or [f for f in found if format_of(f)]
 
-    entries = fs.glob(path) if glob.has_magic(path) and not fs.exists(path) else [path] if fs.exists(path) else []
+    entries = [path] if fs.exists(path) else fs.glob(path) if glob.has_magic(path) else []
     found = [file for entry in entries for file in files_in(entry)]
     if not found:
         raise ConfigError(f"No catalogue file at {pattern} (looked from {os.getcwd()}).")

@@ -78,9 +78,12 @@ class Catalog:
         whole_files = _divide_evenly(shards, world_size)
         if whole_files:
             shards = shards[rank::world_size]
-        rows = _stream(self.source, self.schema, split, shards, _FILES_AT_ONCE if shuffle_buffer > 0 else 1)
+        # A tuple of shards, because datasets divides lists among workers.
+        rows = datasets.IterableDataset.from_generator(_generate, gen_kwargs={
+            "source": self.source, "schema": self.schema, "split": split, "shards": tuple(shards),
+            "files_at_once": _FILES_AT_ONCE if shuffle_buffer > 0 else 1})
         if shuffle_buffer > 0:
-            # _stream interleaves the files: datasets would start a thread task per row, 50 microseconds each.
+            # _generate interleaves the files: datasets would start a thread task per row, 50 microseconds each.
             rows = rows.shuffle(seed=seed, buffer_size=shuffle_buffer, max_buffer_input_shards=1)
             rows.set_epoch(epoch)
         if not whole_files:
@@ -154,14 +157,6 @@ def _divide_evenly(shards: Sequence[_Shard], world_size: int) -> bool:
     down all ranks, a smaller one end the epoch early."""
     sizes = [sum(shard.size for shard in shards[rank::world_size]) for rank in range(world_size)]
     return len(shards) % world_size == 0 and max(sizes) <= 1.1 * min(sizes)
-
-
-def _stream(source: SourceConfig, schema: CatalogSchema, split: str, shards: Sequence[_Shard],
-            files_at_once: int) -> datasets.IterableDataset:
-    # A tuple, because datasets divides lists among workers.
-    kwargs = {"source": source, "schema": schema, "split": split, "shards": tuple(shards),
-              "files_at_once": files_at_once}
-    return datasets.IterableDataset.from_generator(_generate, gen_kwargs=kwargs)
 
 
 def _generate(source: SourceConfig, schema: CatalogSchema, split: str, shards: tuple[_Shard], files_at_once: int):

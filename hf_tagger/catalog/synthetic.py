@@ -8,14 +8,9 @@ with HTML, typos and tags left unsaid, so that neither modality alone is enough.
 pattern (single), features (multi; three of its tags can be seen, three only be read).
 """
 
-import json
 import random
 from collections.abc import Iterator
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
-from functools import cached_property
-from itertools import accumulate
-from multiprocessing import get_context
 from pathlib import Path
 
 import pyarrow as pa
@@ -24,7 +19,7 @@ import yaml
 
 from hf_tagger.catalog.strict import build
 from hf_tagger.catalog.synthetic_pictures import COLOURS, PATTERNS, SHAPES, VISIBLE_FEATURES, draw_product, encode_jpeg
-from hf_tagger.catalog.synthetic_words import BRANDS, LANGUAGES, capitalise, upper
+from hf_tagger.catalog.synthetic_words import BRANDS, LANGUAGES, upper
 
 TAGS = {
     "category": tuple(SHAPES),
@@ -33,9 +28,8 @@ TAGS = {
     "features": (*VISIBLE_FEATURES, "Waterproof", "Handmade", "Recycled"),
 }
 SPLITS = ("train", "validation", "test")
-# Product 0, 1, 2 have 1, 2, 3 variants, and so on: any row is found without making those before it.
+# Products have 1, 2, 3, 1, 2, 3 … variants: (product, variant) of six rows in a row.
 _VARIANTS = ((0, 0), (1, 0), (1, 1), (2, 0), (2, 1), (2, 2))
-_ROW_GROUP = 500
 
 
 @dataclass(frozen=True)
@@ -77,15 +71,9 @@ class SyntheticOptions:
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"{name} is a rate between 0 and 1, got {getattr(self, name)}")
 
-    @cached_property
-    def cumulative_weights(self) -> dict[str, list[float]]:
-        """Per attribute, the running sum of its tags' frequencies."""
-        return {name: list(accumulate(rank**-self.long_tail for rank in range(1, len(tags) + 1)))
-                for name, tags in TAGS.items()}
 
-
-def generate(start: int = 0, stop: int | None = None, **options) -> Iterator[dict]:
-    """Rows `start` to `stop` (default: all) of the catalogue that `SyntheticOptions(**options)` describes.
+def generate(**options) -> Iterator[dict]:
+    """Rows of the catalogue that `SyntheticOptions(**options)` describes.
 
     Each row: `id`, `product` (shared by its colour variants), `split`, `language`, `title`, `description` (None where
     the text is missing), `image` (JPEG bytes or None), `keywords` (what a shopper would type, in the text's language;
@@ -93,18 +81,14 @@ def generate(start: int = 0, stop: int | None = None, **options) -> Iterator[dic
     unknown.
     """
     options = SyntheticOptions(**options)
-    for number in range(start, options.rows if stop is None else stop):
-        yield _row(number, options)
+    return (_row(number, options) for number in range(options.rows))
 
 
 def true_tags(**options) -> dict[str, dict[str, list[str]]]:
     """{product id: {attribute: its tags}} before `label_noise` and `unknown` are applied, as records have tags."""
-    noiseless = options | {"label_noise": 0.0, "unknown": 0.0}
-    tags = {}
-    for row in generate(**noiseless):
-        given = {name: row[name] if isinstance(row[name], list) else [row[name]] for name in TAGS}
-        tags[row["id"]] = {name: [tag for tag in found if tag != "Plain"] for name, found in given.items()}
-    return tags
+    rows = generate(**options | {"label_noise": 0.0, "unknown": 0.0})
+    return {row["id"]: {name: row[name] if name == "features" else [row[name]] if row[name] != "Plain" else []
+                        for name in TAGS} for row in rows}
 
 
 def catalog_schema() -> dict:
@@ -127,35 +111,40 @@ def catalog_schema() -> dict:
 
 def check_options(options: dict) -> None:
     """Raises ConfigError, naming the nearest known one, for an option that `write_catalog` does not take."""
-    known = {"rows_per_shard", "processes"}
-    build(SyntheticOptions, {name: value for name, value in options.items() if name not in known}, "catalog.synthetic")
+    build(SyntheticOptions, {name: value for name, value in options.items() if name != "rows_per_shard"},
+          "catalog.synthetic")
 
 
-def write_catalog(folder, rows_per_shard: int = 1000, processes: int = 1, **options) -> Path:
+def write_catalog(folder, rows_per_shard: int = 1000, **options) -> Path:
     """Writes train, validation and test (8 : 1 : 1, a product's variants in one split) and `schema.yaml` into `folder`:
-    parquet shards such as train-00000-of-00002.parquet with the photos inside.
+    parquet shards such as train-00000-of-00002.parquet with the photos inside. Returns the folder's path.
 
     Args:
         rows_per_shard: rows of all splits from which one shard of each split is made, at least 20.
-        processes: number of processes that write shards; it does not change the files.
         options: fields of `SyntheticOptions`.
 
-    Returns the folder's path. Raises ValueError for an argument out of range.
+    Raises ValueError for an argument out of range.
     """
+    from datasets import Features, Image, List, Value  # seconds, which `check_options` must not take
+
     settings = SyntheticOptions(**options)
     if rows_per_shard < 20:
         raise ValueError(f"rows_per_shard must be at least 20, got {rows_per_shard}")
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "schema.yaml").write_text(yaml.safe_dump(catalog_schema(), sort_keys=False), encoding="utf-8")
-    shards = max(1, settings.rows // rows_per_shard)
-    jobs = [(folder, settings, shard, shards) for shard in range(shards)]
-    if processes == 1:
-        for job in jobs:
-            _write_shard(*job)
-    else:
-        with ProcessPoolExecutor(processes, mp_context=get_context("spawn")) as pool:
-            list(pool.map(_write_shard, *zip(*jobs, strict=True)))
+    columns = dict.fromkeys(("id", "product", "language", "title", "description", *TAGS), Value("string"))
+    columns |= {"image": Image(), "features": List(Value("string")), "keywords": List(Value("string"))}
+    schema, shards = Features(columns).arrow_schema, max(1, settings.rows // rows_per_shard)
+    for shard in range(shards):
+        rows = [_row(number, settings) for number in range(shard * settings.rows // shards,
+                                                           (shard + 1) * settings.rows // shards)]
+        for row in rows:
+            row["image"] = row["image"] and {"bytes": row["image"], "path": f"{row['id']}.jpg"}
+        for split in SPLITS:
+            table = pa.Table.from_pylist([row for row in rows if row["split"] == split], schema)
+            path = folder / f"{split}-{shard:05d}-of-{shards:05d}.parquet"
+            pq.write_table(table, path, row_group_size=500, compression="zstd")
     return folder
 
 
@@ -181,8 +170,7 @@ def _row(number, options):
         row["title"], row["description"] = _texts(tags, row["language"], has_photo, shared, rng, options)
         row["keywords"] = _keywords(tags, LANGUAGES[row["language"]])
     if has_photo:
-        picture = draw_product(**tags, size=options.picture_size, rng=rng)
-        row["image"] = encode_jpeg(picture)
+        row["image"] = encode_jpeg(draw_product(**tags, size=options.picture_size, rng=rng))
     for name, given in tags.items():
         if split != "test" and rng.random() < options.label_noise:
             given = _mislabel(name, given, rng)
@@ -191,12 +179,13 @@ def _row(number, options):
 
 
 def _draw(rng, attribute, options):
-    return rng.choices(TAGS[attribute], cum_weights=options.cumulative_weights[attribute])[0]
+    tags = TAGS[attribute]
+    return rng.choices(tags, [rank**-options.long_tail for rank in range(1, len(tags) + 1)])[0]
 
 
 def _draw_features(rng, has_text, options):
     drawn = {_draw(rng, "features", options) for _ in range(rng.choice((0, 1, 1, 2)))}
-    # A product without text has no feature that only a text can show.
+    # Where there is no text, only what can be seen.
     return [tag for tag in TAGS["features"] if tag in drawn and (has_text or tag in VISIBLE_FEATURES)]
 
 
@@ -226,7 +215,7 @@ def _texts(tags, code, has_photo, shared, rng, options):
     phrase = language.noun_phrase(**in_title)
     title = rng.choice(language.titles).format(
         brand=shared.choice(BRANDS), model=f"{shared.choice('ABDKMRTX')}{shared.randint(10, 999)}", phrase=phrase,
-        Phrase=capitalise(phrase, code))
+        Phrase=upper(phrase[0], code) + phrase[1:])
     if rng.random() < options.typos:
         title = _mistype(title, rng)
     if rng.random() < options.junk:
@@ -266,35 +255,3 @@ def _mark_up(sentences, rng):
         f'<div style="color:#333">{"&nbsp; ".join(sentences)}</div>',
         "\r\n\r\n".join(sentences) + "<script>track('view');</script>",
     ))
-
-
-def _write_shard(folder, options, shard, shards):
-    schema = _arrow_schema()
-    paths = {split: folder / f"{split}-{shard:05d}-of-{shards:05d}.parquet" for split in SPLITS}
-    writers = {split: pq.ParquetWriter(path, schema, compression="zstd") for split, path in paths.items()}
-    waiting = {split: [] for split in SPLITS}
-    for number in range(shard * options.rows // shards, (shard + 1) * options.rows // shards):
-        row = _row(number, options)
-        if row["image"] is not None:
-            row["image"] = {"bytes": row["image"], "path": f"{row['id']}.jpg"}
-        split = row.pop("split")
-        waiting[split].append(row)
-        if len(waiting[split]) == _ROW_GROUP:
-            writers[split].write_table(pa.Table.from_pylist(waiting[split], schema))
-            waiting[split].clear()
-    for split, writer in writers.items():
-        if waiting[split]:
-            writer.write_table(pa.Table.from_pylist(waiting[split], schema))
-        writer.close()
-
-
-def _arrow_schema():
-    columns = {name: pa.string() for name in ("id", "product", "language", "title", "description")}
-    columns["image"] = pa.struct({"bytes": pa.binary(), "path": pa.string()})
-    columns |= {name: pa.string() for name in ("category", "colour", "pattern")}
-    columns |= {name: pa.list_(pa.string()) for name in ("features", "keywords")}
-    # What `datasets` reads to know that a column holds photos.
-    kinds = {name: {"dtype": "string", "_type": "Value"} for name in columns}
-    kinds["image"] = {"_type": "Image"}
-    kinds["features"] = kinds["keywords"] = {"feature": {"dtype": "string", "_type": "Value"}, "_type": "List"}
-    return pa.schema(list(columns.items()), {"huggingface": json.dumps({"info": {"features": kinds}})})

@@ -12,20 +12,10 @@ from PIL import Image, ImageChops, ImageDraw
 SHAPES = yaml.safe_load(Path(__file__).with_name("synthetic_shapes.yaml").read_text(encoding="utf-8"))
 
 COLOURS = {
-    "Black": (28, 28, 32),
-    "Blue": (38, 84, 190),
-    "White": (250, 250, 248),
-    "Red": (205, 32, 38),
-    "Grey": (142, 144, 148),
-    "Green": (40, 140, 62),
-    "Pink": (246, 150, 190),
-    "Brown": (112, 66, 36),
-    "Beige": (224, 202, 162),
-    "Yellow": (248, 214, 40),
-    "Purple": (122, 52, 165),
-    "Orange": (242, 124, 22),
+    "Black": (28, 28, 32), "Blue": (38, 84, 190), "White": (250, 250, 248), "Red": (205, 32, 38),
+    "Grey": (142, 144, 148), "Green": (40, 140, 62), "Pink": (246, 150, 190), "Brown": (112, 66, 36),
+    "Beige": (224, 202, 162), "Yellow": (248, 214, 40), "Purple": (122, 52, 165), "Orange": (242, 124, 22),
 }
-
 PATTERNS = ("Striped", "Checked", "Dotted", "Floral", "Zigzag")
 VISIBLE_FEATURES = ("Contrast Trim", "Star Print", "Gift Wrapped")
 
@@ -44,15 +34,17 @@ def draw_product(category, colour, pattern, features, size, rng):
         rng: `random.Random` that moves, turns, mirrors and tints the picture.
     """
     base = tuple(min(255, max(0, value + rng.randint(-8, 8))) for value in COLOURS[colour])
-    contrast = _contrast(base)
+    light = sum(share * value for share, value in zip((0.3, 0.59, 0.11), base, strict=True)) > 135
+    contrast = tuple(int(value * 0.35 if light else 255 - (255 - value) * 0.18) for value in base)
     mask, outline = _silhouette(category, size)
-
     product = Image.new("RGB", (size, size), base)
     if pattern:
         product.paste(contrast, mask=_pattern(pattern, rng.randrange(4), size))
     if "Contrast Trim" in features:
-        product.paste(contrast, mask=_trim(category, size))
-        product.paste(base, mask=_trim_gap(category, size))
+        trim = _hem(category, max(2, size // 9), size)
+        product.paste(contrast, mask=trim)
+        # A plain line above the trim, so that no pattern runs into it.
+        product.paste(base, mask=ImageChops.subtract(_hem(category, max(3, size // 7), size), trim))
     if "Star Print" in features:
         _draw_star(product, SHAPES[category]["star"], contrast, base, size)
     product.paste((70, 70, 74) if sum(base) > 200 else (150, 150, 156), mask=outline)
@@ -73,13 +65,6 @@ def encode_jpeg(picture, quality=85):
     file = io.BytesIO()
     picture.save(file, "JPEG", quality=quality)
     return file.getvalue()
-
-
-def _contrast(colour):
-    red, green, blue = colour
-    if 0.3 * red + 0.59 * green + 0.11 * blue > 135:
-        return tuple(int(value * 0.35) for value in colour)
-    return tuple(int(255 - (255 - value) * 0.18) for value in colour)
 
 
 def _move(product, size, rng):
@@ -113,34 +98,22 @@ def _silhouette(category, size):
         else:
             draw.ellipse(points, fill=0 if kind == "cut" else 255)
 
-    width = max(_OVERSAMPLE, side // 70)
-    outline = ImageChops.subtract(mask, _shrunk(mask, width))
+    width, inner = max(_OVERSAMPLE, side // 70), mask
+    for across, down in ((width, 0), (-width, 0), (0, width), (0, -width)):
+        inner = ImageChops.darker(inner, ImageChops.offset(inner, across, down))
+    outline = ImageChops.subtract(mask, inner)
     draw = ImageDraw.Draw(outline)
     for line in SHAPES[category]["seams"]:
         draw.line([number * side / 100 for number in line], fill=255, width=width)
     outline = ImageChops.multiply(outline, mask)
-    return mask.resize((size, size), Image.Resampling.BOX), outline.resize((size, size), Image.Resampling.BOX)
-
-
-def _shrunk(mask, width):
-    for across, down in ((width, 0), (-width, 0), (0, width), (0, -width)):
-        mask = ImageChops.darker(mask, ImageChops.offset(mask, across, down))
-    return mask
+    return [drawn.resize((size, size), Image.Resampling.BOX) for drawn in (mask, outline)]
 
 
 @functools.lru_cache(maxsize=64)
-def _trim(category, size):
-    """Mask of a band along every lower edge."""
+def _hem(category, height, size):
+    """Mask of a band of so many pixels along every lower edge."""
     mask = _silhouette(category, size)[0]
-    return ImageChops.subtract(mask, ImageChops.offset(mask, 0, -max(2, size // 9)))
-
-
-@functools.lru_cache(maxsize=64)
-def _trim_gap(category, size):
-    """Mask of the plain line between the trim and a pattern above it."""
-    mask = _silhouette(category, size)[0]
-    upper = ImageChops.subtract(mask, ImageChops.offset(mask, 0, -max(3, size // 7)))
-    return ImageChops.subtract(upper, _trim(category, size))
+    return ImageChops.subtract(mask, ImageChops.offset(mask, 0, -height))
 
 
 @functools.lru_cache(maxsize=64)
@@ -148,28 +121,22 @@ def _pattern(name, phase, size):
     """Mask of what is printed in the second colour. It covers less than half, so that the first colour is the tag."""
     side = size * _OVERSAMPLE
     mask = Image.new("L", (side, side))
-    draw = ImageDraw.Draw(mask)
-    step = side / 9
-    start = -step + phase * step / 4
-    places = [start + k * step for k in range(12)]
-    if name == "Striped":
-        for y in places:
+    draw, step = ImageDraw.Draw(mask), side / 9
+    places = [-step + phase * step / 4 + k * step for k in range(12)]
+    for row, y in enumerate(places):
+        if name == "Striped":
             draw.rectangle((0, y, side, y + step * 0.38), fill=255)
-    elif name == "Checked":
-        for at in places[::2]:
-            draw.rectangle((0, at, side, at + step * 0.40), fill=255)
-            draw.rectangle((at, 0, at + step * 0.40, side), fill=255)
-    elif name == "Dotted":
-        for row, y in enumerate(places):
+        elif name == "Checked" and row % 2 == 0:
+            draw.rectangle((0, y, side, y + step * 0.40), fill=255)
+            draw.rectangle((y, 0, y + step * 0.40, side), fill=255)
+        elif name == "Dotted":
             for x in places:
-                _disc(draw, x + (row % 2) * step / 2, y, step * 0.26)
-    elif name == "Floral":
-        for row, y in enumerate(places[::2]):
+                _disc(draw, x + row % 2 * step / 2, y, step * 0.26)
+        elif name == "Floral" and row % 2 == 0:
             for x in places[::2]:
-                _flower(draw, x + (row % 2) * step, y, step * 0.36)
-    elif name == "Zigzag":
-        for y in places:
-            points = [(k * step * 0.75, y + (k % 2) * step * 0.75) for k in range(14)]
+                _flower(draw, x + row // 2 % 2 * step, y, step * 0.36)
+        elif name == "Zigzag":
+            points = [(k * step * 0.75, y + k % 2 * step * 0.75) for k in range(14)]
             draw.line(points, fill=255, width=round(step * 0.25), joint="curve")
     return mask.resize((size, size), Image.Resampling.BOX)
 

@@ -1,7 +1,7 @@
 """Product texts of catalog.synthetic, in the languages of `synthetic_words.yaml`."""
 
-from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 
 import yaml
 
@@ -11,33 +11,8 @@ BRANDS = (
 ).split()
 
 
-@dataclass(frozen=True)
-class Language:
-    """One language's product words.
-
-    Args:
-        nouns: {category: noun}; a noun is "word" or "word/gender" with gender m, f, n or p (plural).
-        item: a noun that names no category.
-        colours, patterns: {tag: adjective or phrase}; where forms differ by gender, "m/f", or a German stem and "-".
-        features: {tag: sentence}.
-        phrase: order of "{colour}", "{pattern}" and "{noun}".
-        titles: templates with "{brand}", "{model}" and "{phrase}" ("{Phrase}": first letter in upper case).
-        labels: {"category" | "colour" | "pattern": sentence with "{}"}.
-        openings, closings: sentences that say nothing about the tags.
-        gap: what stands between sentences.
-    """
-
-    nouns: dict[str, str]
-    item: str
-    colours: dict[str, str]
-    patterns: dict[str, str]
-    features: dict[str, str]
-    phrase: str
-    titles: list[str]
-    labels: dict[str, str]
-    openings: list[str]
-    closings: list[str]
-    gap: str = " "
+class Language(SimpleNamespace):
+    """One language's product words, as the head of `synthetic_words.yaml` describes them."""
 
     def noun_phrase(self, category: str | None, colour: str | None, pattern: str | None) -> str:
         """For Dress, Red, Striped "rotes gestreiftes Kleid"; what is None is left unsaid."""
@@ -59,15 +34,10 @@ def _agree(word: str, gender: str) -> str:
     return feminine if feminine and gender == "f" else masculine
 
 
-def capitalise(text: str, language: str) -> str:
-    """First letter in upper case; the Turkish i keeps its dot."""
-    return upper(text[0], language) + text[1:]
-
-
 def upper(text: str, language: str) -> str:
-    """The whole text in upper case; the Turkish i keeps its dot."""
+    """In upper case; the Turkish i keeps its dot."""
     return (text.replace("i", "İ") if language == "tr" else text).upper()
 
 
 _WORDS = Path(__file__).with_suffix(".yaml").read_text(encoding="utf-8")
-LANGUAGES = {code: Language(**words) for code, words in yaml.safe_load(_WORDS).items()}
+LANGUAGES = {code: Language(**{"gap": " "} | words) for code, words in yaml.safe_load(_WORDS).items()}

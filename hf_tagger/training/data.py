@@ -11,7 +11,7 @@ from hf_tagger.catalog.collate import Collator
 from hf_tagger.catalog.loader import CatalogLoader
 from hf_tagger.catalog.quarantine import Quarantine, Refusal
 from hf_tagger.catalog.schema import Record
-from hf_tagger.catalog.settings import CatalogSettings, LoaderSettings, with_labels, write_synthetic, written_synthetic
+from hf_tagger.catalog.settings import CatalogSettings, LoaderSettings, made_up, open_catalog
 from hf_tagger.catalog.stream import Catalog
 from hf_tagger.catalog.strict import ConfigError, did_you_mean
 from hf_tagger.catalog.vocabulary import Vocabulary
@@ -82,9 +82,15 @@ def read_catalog(run: RunContext, part: Callable[[Catalog], Catalog] | None = No
     path = run.checkpoints / "vocabulary.json"
     counted = run.resume and path.exists()
     accelerator.wait_for_everyone()
-    settings = _write_synthetic(run, counted)
+    settings, folder = run.settings.catalog, run.folder / "catalog"
+    if settings.synthetic is not None and main and not counted:
+        with run.log.step("made-up catalogue") as step:
+            made_up(settings, folder)
+            step.result = f"in {folder}"
+    accelerator.wait_for_everyone()
     with run.log.step("catalogue") as step:
-        catalog = with_labels(settings)
+        settings = made_up(settings, folder, write=False)
+        catalog = open_catalog(settings, folder)
         if part is not None:
             catalog = part(catalog)
         name = "quarantine.jsonl" if main else f"quarantine.rank{accelerator.process_index}.jsonl"
@@ -108,19 +114,6 @@ def read_catalog(run: RunContext, part: Callable[[Catalog], Catalog] | None = No
         data.vocabulary.attributes = adopt(data.vocabulary.attributes)
     _check_evaluation(run.settings, data)
     return data
-
-
-def _write_synthetic(run: RunContext, written: bool) -> CatalogSettings:
-    """The catalogue's settings; a made-up one is first written into the model folder, unless that is done."""
-    settings, folder = run.settings.catalog, run.folder / "catalog"
-    if settings.synthetic is None:
-        return settings
-    if run.accelerator.is_main_process and not written:
-        with run.log.step("made-up catalogue") as step:
-            write_synthetic(settings, folder)
-            step.result = f"in {folder}"
-    run.accelerator.wait_for_everyone()
-    return written_synthetic(settings, folder)
 
 
 def _checked(records: Iterable[Record | Refusal], quarantine: Quarantine) -> Iterator[Any]:

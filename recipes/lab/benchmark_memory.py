@@ -9,7 +9,6 @@ its own for each size. Every key of the YAML file can be overridden as `--key.su
 
 import argparse
 import json
-import os
 import shutil
 import sys
 import time
@@ -50,9 +49,7 @@ def main(arguments: list[str]) -> None:
     with TemporaryDirectory() as folder:
         for rows in options.memory_rows:
             cli.say(f"making up {rows} rows")
-            processes = min(os.cpu_count() or 1, 1 + rows // 50_000)
-            catalog = write_catalog(Path(folder, "made-up"), rows_per_shard=5000, processes=processes, rows=rows,
-                                    picture_size=PHOTO_SIZE)
+            catalog = write_catalog(Path(folder, "made-up"), rows_per_shard=5000, rows=rows, picture_size=PHOTO_SIZE)
             measured[str(rows)] = in_fresh_process(reading, catalog, settings, tokenizer)
             cli.say(f"reading {rows} rows: {measured[str(rows)]}")
             shutil.rmtree(catalog)

@@ -30,7 +30,7 @@ from torch import nn
 from hf_tagger import cli
 from hf_tagger.catalog.collate import model_inputs
 from hf_tagger.catalog.loader import CatalogLoader
-from hf_tagger.catalog.settings import write_synthetic, written_synthetic
+from hf_tagger.catalog.settings import made_up
 from hf_tagger.model.images import load_image
 from hf_tagger.model.processing_tagger import TaggerProcessor
 from hf_tagger.training.arguments import PhaseSettings, RunSettings, load_run
@@ -68,9 +68,7 @@ def parse(arguments: list[str]) -> tuple[argparse.Namespace, list[str]]:
 def compare(settings: RunSettings, steps: int, repeats: int, folder: Path) -> dict[str, Any]:
     phase = next((phase for phase in settings.phases if set(phase.train) - {"heads"}), None)
     chosen = phase or PhaseSettings()
-    if settings.catalog.synthetic is not None:
-        write_synthetic(settings.catalog, folder / "catalog")
-        settings = replace(settings, catalog=written_synthetic(settings.catalog, folder / "catalog"))
+    settings = replace(settings, catalog=made_up(settings.catalog, folder / "catalog"))
     # Whole pools of length-bucketed batches hold the same rows as that many batches without buckets.
     pool = max(1, settings.training.loader.bucket_batches)
     steps = -(-steps // pool) * pool

@@ -4,17 +4,19 @@ import pytest
 import torch
 from PIL import Image
 
-from hf_tagger.augmentation.diagnostics import compare, nearest_distances, picture, precision_recall
+from hf_tagger.augmentation.diagnostics import compare, picture, precision_recall
+from hf_tagger.augmentation.vectors import TaggedVectors
 from tests.augmentation.gaussians import world
 
 REAL = torch.randn(300, 4, generator=torch.Generator().manual_seed(0))
 
 
-def test_nearest_distances_skip_the_vector_itself():
-    vectors = torch.tensor([[0.0], [1.0], [5.0]])
-    assert nearest_distances(vectors).tolist() == [1.0, 1.0, 4.0]
-    assert nearest_distances(vectors, torch.tensor([[1.0]])).tolist() == [1.0, 0.0, 4.0]
-    assert nearest_distances(vectors[:1]).isnan().all()
+def test_distances_are_those_to_the_nearest_real_vector_but_itself():
+    data = TaggedVectors(np.array([[0.0], [1.0], [5.0], [9.0]]), np.array([[1, 0], [1, 0], [1, 0], [0, 1]], np.int8))
+    made, labels = torch.tensor([[1.0], [3.0], [8.0]]), torch.tensor([[1.0, 0], [1, 0], [0, 1]])
+    report = compare(data, {"many": 0, "one": 1}, made, labels)
+    assert report["many"]["real_distance"] == 2.0 and report["many"]["synthetic_distance"] == 1.0
+    assert report["one"] == {"real": 1, "synthetic": 1, "synthetic_distance": 1.0}
 
 
 def test_vectors_of_the_same_distribution_have_precision_and_recall():

@@ -94,8 +94,8 @@ def test_the_discriminator_learns_from_products_without_tags():
     torch.manual_seed(0)
     head = nn.Linear(6, 7)
     settings = GanSettings(**SMALL | {"unlabelled": 1.0})
-    gan = SemiSupervisedGan(data, TagSetSampler(data, [0, 1, 2], SLICES), NAMES, problem(data).candidates(), settings,
-                            random(), batch_size=32)
+    gan = SemiSupervisedGan(data, TagSetSampler(data, [0, 1, 2], SLICES), NAMES, settings,
+                            groups=problem(data).candidates(), random=random(), batch_size=32)
     optimizer = torch.optim.Adam(head.parameters(), 1e-2)
     losses = []
     for step in range(100):
