@@ -38,24 +38,19 @@ class TaggingLoss(nn.Module):
         attributes: as in `TaggerConfig`: name, kind, tags; `counts` (training rows per tag) where logit adjustment
             or the distribution-balanced loss needs them, with `none_count` (rows to which no tag applies).
 
-    Raises ValueError where needed counts are missing, or `logit_adjustment_tau` names no `single` attribute.
+    Raises ValueError where needed counts are missing.
     """
 
     def __init__(self, attributes: list[dict], settings: LossSettings | None = None):
         super().__init__()
         self.attributes, self.settings = attributes, settings or LossSettings()
-        singles = {attribute["name"] for attribute in attributes if attribute["kind"] == "single"}
-        tau = self.settings.logit_adjustment_tau
-        if isinstance(tau, dict) and (strangers := set(tau) - singles):
-            raise ValueError(f"loss.logit_adjustment_tau names {sorted(strangers)}, the single attributes are "
-                             f"{sorted(singles)}")
         for index, attribute in enumerate(attributes):
             self.register_buffer(f"counts_{index}", self._counts(attribute), persistent=False)
 
     def _counts(self, attribute: dict) -> Tensor:
         """Training rows of each tag and, last, of none, at least 1; empty where the loss does not look at them."""
         if attribute["kind"] == "single":
-            needed = self.settings.tau(attribute["name"]) > 0
+            needed = self.settings.logit_adjustment_tau > 0
         else:
             needed = self.settings.multi == "distribution_balanced"
         if not needed:
@@ -91,7 +86,7 @@ class TaggingLoss(nn.Module):
     def _attribute_loss(self, index: int, logits: Tensor, labels: Tensor) -> Tensor:
         attribute, counts, settings = self.attributes[index], self.get_buffer(f"counts_{index}"), self.settings
         if attribute["kind"] == "single":
-            return cross_entropy(logits, labels, counts, settings.tau(attribute["name"]), settings.label_smoothing)
+            return cross_entropy(logits, labels, counts, settings.logit_adjustment_tau, settings.label_smoothing)
         return MULTI_LOSSES[settings.multi](logits, labels, counts, settings)
 
     def count(self, tag_labels: Tensor) -> Tensor:

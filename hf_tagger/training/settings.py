@@ -52,8 +52,7 @@ class LossSettings:
         logit_adjustment_tau: of `single` attributes, in [0, 1]: tau x log(training products of the tag) is added to
             each logit while training (logit adjustment, Menon et al. 2021, arXiv 2007.07314; with 1 the balanced
             softmax of Ren et al. 2020, arXiv 2007.10740). 0 is plain cross-entropy, 1 trains as if every tag were
-            equally frequent: rare tags gain more than accuracy loses. One number, or {attribute: number} with
-            0 for those not named.
+            equally frequent: rare tags gain more than accuracy loses.
         gamma_negative, gamma_positive, margin: focusing of negatives and positives and the probability margin of
             the asymmetric loss.
         focal_gamma, focal_alpha: focusing and weight of positives of the focal loss.
@@ -64,7 +63,7 @@ class LossSettings:
 
     multi: str = "asymmetric"
     label_smoothing: float = 0.0
-    logit_adjustment_tau: float | dict[str, float] = 1.0
+    logit_adjustment_tau: float = 1.0
     gamma_negative: float = 4.0
     gamma_positive: float = 0.0
     margin: float = 0.05
@@ -76,21 +75,14 @@ class LossSettings:
             raise ValueError(f"loss.multi: no loss is called {self.multi!r}, choose one of {sorted(MULTI_LOSSES)}")
         if not 0 <= self.label_smoothing < 1:
             raise ValueError(f"loss.label_smoothing must lie in [0, 1), got {self.label_smoothing}")
-        given = self.logit_adjustment_tau
-        for name, tau in given.items() if isinstance(given, dict) else [("", given)]:
-            if not 0 <= tau <= 1:
-                raise ValueError(f"loss.logit_adjustment_tau{'.' * bool(name)}{name} must lie in [0, 1], got {tau}")
+        if not 0 <= self.logit_adjustment_tau <= 1:
+            raise ValueError(f"loss.logit_adjustment_tau must lie in [0, 1], got {self.logit_adjustment_tau}")
         if not 0 <= self.margin < 1:
             raise ValueError(f"loss.margin must lie in [0, 1), got {self.margin}")
         for key in ("gamma_negative", "gamma_positive", "focal_gamma"):
             if 0 < getattr(self, key) < 1 or getattr(self, key) < 0:
                 # x ** gamma has an infinite slope at 0 there
                 raise ValueError(f"loss.{key} must be 0 or at least 1, got {getattr(self, key)}")
-
-    def tau(self, attribute: str) -> float:
-        """`logit_adjustment_tau` of one attribute."""
-        given = self.logit_adjustment_tau
-        return given.get(attribute, 0.0) if isinstance(given, dict) else given
 
 
 @dataclass

@@ -43,12 +43,12 @@ def test_what_is_not_given_has_its_default(config):
 def test_any_key_can_be_overridden(config):
     settings, data = load_run(config, [
         "--training.loader.batch_size", "64", "--lora=null", "--phases.0.learning_rate", "1e-4", "--save_adapter",
-        "--model.image_size", "[224, 168]", "--training.loss.logit_adjustment_tau", "{colour: 0.2}",
+        "--model.image_size", "[224, 168]", "--training.loss.logit_adjustment_tau", "0.2",
         "--phases.1.cached_views=0",
     ])  # fmt: skip
     assert settings.training.loader.batch_size == 64 and settings.lora is None and settings.save_adapter is True
     assert settings.phases[0].learning_rate == 1e-4 and settings.model.image_size == (224, 168)
-    assert settings.training.loss.logit_adjustment_tau == {"colour": 0.2}
+    assert settings.training.loss.logit_adjustment_tau == 0.2
     assert data["training"]["loader"]["batch_size"] == 64, "the resolved configuration is what is saved"
 
 
