@@ -15,7 +15,7 @@ import sys
 from functools import partial
 
 from hf_tagger import cli
-from hf_tagger.training.arguments import DistillSettings, load_distillation
+from hf_tagger.training.arguments import DistillSettings, load_run
 
 
 @cli.recipe
@@ -24,7 +24,7 @@ def main(arguments: list[str]) -> None:
     parser.add_argument("config", metavar="CONFIG", help="YAML file, such as recipes/configs/distill_text4.yaml")
     parser.add_argument("--resume", action="store_true", help="go on from the newest checkpoint")
     options, overrides = parser.parse_known_args(arguments)
-    settings, data = load_distillation(options.config, overrides)
+    settings, data = load_run(options.config, overrides, DistillSettings)
     settings.check_paths()
     distill(settings, data, options.resume)
 

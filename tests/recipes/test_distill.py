@@ -9,7 +9,7 @@ from transformers import pipeline
 
 from hf_tagger.model.modeling_tagger import TaggerModel
 from hf_tagger.training import distill as training_distill
-from hf_tagger.training.arguments import load_distillation
+from hf_tagger.training.arguments import DistillSettings, load_run
 from hf_tagger.training.loop import TrainingLoop
 from recipes import distill, finetune
 from tests.catalog.files import write_parquet
@@ -122,6 +122,6 @@ def test_the_configurations_are_read():
     configs = sorted(Path(distill.__file__).parent.glob("configs/distill_*.yaml"))
     assert len(configs) >= 2
     for config in configs:
-        settings, data = load_distillation(config, [])
+        settings, data = load_run(config, [], DistillSettings)
         assert settings.distillation.teacher and yaml.safe_load(config.read_text()) == data
         assert config.read_text().startswith(f"# accelerate launch recipes/distill.py recipes/configs/{config.name}")
