@@ -15,7 +15,7 @@ from hf_tagger.evaluation.machine import describe_machine, package_versions
 from hf_tagger.model.pipeline_tagger import ProductTaggingPipeline
 from hf_tagger.model.reranking import TagSetCritic
 from hf_tagger.training.context import RunContext
-from hf_tagger.training.lora import merge_adapter, save_adapter
+from hf_tagger.training.lora import save_adapter
 from hf_tagger.training.phases import Training
 
 
@@ -30,7 +30,7 @@ def save_run(run: RunContext, training: Training, critic: TagSetCritic | None = 
                 batches.processor.save_pretrained(run.folder / "adapter")
                 store_attributes(run.folder / "adapter", training.model.config.attributes)
                 step.result += f", its adapter alone {size / 2**20:.1f} MiB"
-            merge_adapter(training.adapter)
+            training.adapter.merge_and_unload(safe_merge=True)
             training.adapter = None
         if not main:
             return
