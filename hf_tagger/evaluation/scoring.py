@@ -11,7 +11,15 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from hf_tagger.evaluation.metrics import TagCounts, average_precisions, mean_of_measured, mean_over, outcomes
+from hf_tagger.evaluation.metrics import (
+    TagCounts,
+    average_precisions,
+    averaged,
+    mean_of_measured,
+    mean_over,
+    outcomes,
+    tag_ratios,
+)
 from hf_tagger.evaluation.predict import Predictions
 from hf_tagger.evaluation.probabilities import BINS, calibration_bins, calibration_error, f1_at_k, log_losses
 
@@ -52,8 +60,7 @@ class AttributeRows:
     def counts(self, sums: np.ndarray) -> TagCounts:
         """Sums [..., K] of `rows` -> counts [..., C]."""
         width = len(self.tags)
-        tags = (sums[..., start * width:(start + 1) * width] for start in range(3))
-        return TagCounts(*tags, sums[..., 3 * width], sums[..., 3 * width + 1])
+        return TagCounts(sums[..., :3 * width].reshape(*sums.shape[:-1], 3, width), sums[..., 3 * width:3 * width + 2])
 
     def bins(self, sums: np.ndarray) -> np.ndarray:
         """Sums [..., K] of `rows` -> confidence bins [..., 3, 15]."""
@@ -102,16 +109,15 @@ class Scorer:
             sums = _weighted(part.rows, weights)
             counts.append(part.counts(sums))
             found[f"{part.name}/accuracy"] = counts[-1].accuracy()
-            found |= {f"{part.name}/{metric}": value for metric, value in counts[-1].averaged().items()}
+            found |= {f"{part.name}/{metric}": value for metric, value in averaged(counts[-1].tags).items()}
             found |= {f"{part.name}/{metric}": value for metric, value in part.means(sums).items()}
             found[f"{part.name}/ece"] = calibration_error(part.bins(sums))
             if precisions:
                 average.append(np.atleast_2d(average_precisions(part.references, part.scores, weights)))
                 found[f"{part.name}/average_precision"] = mean_of_measured(average[-1])
-        fields = ("true_positives", "false_positives", "false_negatives")
-        tags = [np.concatenate([getattr(part, field) for part in counts], axis=-1) for field in fields]
-        averaged = TagCounts(*tags, 0, 0).averaged()
-        found |= {name: averaged[name] for name in ("micro_f1", "macro_f1", "weighted_f1")}
+        tags = np.concatenate([part.tags for part in counts], axis=-1)
+        overall = averaged(tags)
+        found |= {name: overall[name] for name in ("micro_f1", "macro_f1", "weighted_f1")}
         if precisions:
             found["map"] = mean_of_measured(np.concatenate(average, axis=-1))
         for name in ("log_loss", "ece"):
@@ -120,8 +126,7 @@ class Scorer:
         for index, name in enumerate(["subset_accuracy", *(f"f1@{k}" for k in TOP_K)]):
             found[name] = mean_over(sums[..., 2 * index], sums[..., 2 * index + 1])
         for name, columns in self.frequency().items():
-            group = TagCounts(*(part[..., columns] for part in tags), 0, 0).averaged()
-            found[f"{name}/macro_f1"] = group["macro_f1"]
+            found[f"{name}/macro_f1"] = averaged(tags[..., columns])["macro_f1"]
         return found
 
     def frequency(self) -> dict[str, np.ndarray]:
@@ -159,19 +164,19 @@ class Scorer:
         rows = []
         weights = draw(len(self), resamples, seed) if resamples and len(self) > 1 else None
         for part in self.parts:
-            counts = part.counts(_weighted(part.rows, None)[0])
-            ratios, average = counts.per_tag(), average_precisions(part.references, part.scores)
+            hits, false_alarms, misses = counts = part.counts(_weighted(part.rows, None)[0]).tags
+            ratios, average = tag_ratios(counts), average_precisions(part.references, part.scores)
             bounds = np.full((2, len(part.tags)), np.nan)
             if weights is not None:
-                drawn = part.counts(_weighted(part.rows, weights))
-                bounds = np.percentile(drawn.per_tag()["f1"], [2.5, 97.5], axis=0)
+                drawn = tag_ratios(part.counts(_weighted(part.rows, weights)).tags)
+                bounds = np.percentile(drawn["f1"], [2.5, 97.5], axis=0)
             training = self.training_counts[part.name]
             for column, tag in enumerate(part.tags):
                 seen = int(training[column]) if column < len(training) else 0
                 rows.append({
                     "attribute": part.name, "tag": tag, "training": seen if training else None,
-                    "support": int(counts.support[column]), "hits": int(counts.true_positives[column]),
-                    "predicted": int(counts.true_positives[column] + counts.false_positives[column]),
+                    "support": int(hits[column] + misses[column]), "hits": int(hits[column]),
+                    "predicted": int(hits[column] + false_alarms[column]),
                     **{name: float(values[column]) for name, values in ratios.items()},
                     "f1_low": float(bounds[0, column]), "f1_high": float(bounds[1, column]),
                     "average_precision": float(average[column]),
