@@ -129,10 +129,28 @@ def predict(model, batches: Iterable[dict[str, Any]], without: Sequence[str] = (
 
 def predict_each(model, batches: Iterable[dict[str, Any]], without: Sequence[Sequence[str]]) -> list[Predictions]:
     """`predict` for several sets of hidden modalities, from one reading of the batches."""
-    found = [_Collected(model.config) for _ in without]
+    config = model.config
+    nothing = np.zeros((0, config.num_tags + len(config.attributes)), np.float32)
+    found = [Predictions(config.attributes) for _ in without]
+    logits, written = [[nothing] for _ in without], [[] for _ in without]
     for index, batch, outputs in outputs_of_each(model, batches, without):
-        found[index].add(batch, outputs)
-    return [collected.predictions() for collected in found]
+        logits[index].append(torch.cat([outputs.tag_logits, outputs.none_logits], dim=1).float().cpu().numpy())
+        if outputs.logits is not None:
+            written[index].append(_log_likelihoods(outputs.logits, batch["labels"], config.first_control_id))
+        found[index].ids += batch["ids"]
+        found[index].tags += batch["tags"]
+        found[index].about += batch.get("about", ())
+    return [_gathered(*parts) for parts in zip(found, logits, written, strict=True)]
+
+
+def _gathered(found: Predictions, logits: list[np.ndarray], written: list[np.ndarray]) -> Predictions:
+    """The products of all processes."""
+    # Ranks may hold different numbers of rows: plain objects travel where padded tensors would count rows twice.
+    parts = gather_object([(found.ids, found.tags, found.about, logits, written)])
+    ids, tags, about, logits, written = ([item for part in column for item in part]
+                                         for column in zip(*parts, strict=True))
+    return Predictions(found.attributes, ids, tags, logits=np.concatenate(logits), about=about,
+                       written=np.concatenate(written) if written else None).decided(found.attributes)
 
 
 @torch.no_grad()
@@ -169,33 +187,6 @@ def _seen(features: TowerFeatures, rows: torch.Tensor, without: Sequence[str]) -
         elif getattr(features, name) is not None:
             kept[name] = getattr(features, name)[rows]
     return TowerFeatures(present=present, **kept)
-
-
-class _Collected:
-    """Gathers the outputs of batch after batch."""
-
-    def __init__(self, config):
-        self.found = Predictions(config.attributes)
-        self.logits = [np.zeros((0, config.num_tags + len(config.attributes)), np.float32)]
-        self.written: list[np.ndarray] = []
-        self.first_control_id = config.first_control_id if config.decoder else None
-
-    def add(self, batch: dict[str, Any], outputs) -> None:
-        self.logits.append(torch.cat([outputs.tag_logits, outputs.none_logits], dim=1).float().cpu().numpy())
-        if outputs.logits is not None:
-            self.written.append(_log_likelihoods(outputs.logits, batch["labels"], self.first_control_id))
-        self.found.ids += batch["ids"]
-        self.found.tags += batch["tags"]
-        self.found.about += batch.get("about", ())
-
-    def predictions(self) -> Predictions:
-        found, logits = self.found, np.concatenate(self.logits)
-        # Ranks may hold different numbers of rows: plain objects travel where padded tensors would count rows twice.
-        parts = gather_object([(found.ids, found.tags, found.about, self.written, logits)])
-        *lists, logits = zip(*parts, strict=True)
-        found.ids, found.tags, found.about, written = ([item for part in parts for item in part] for parts in lists)
-        found.logits, found.written = np.concatenate(logits), np.concatenate(written) if written else None
-        return found.decided(found.attributes)
 
 
 def _log_likelihoods(logits: torch.Tensor, labels: torch.Tensor, first_control_id: int) -> np.ndarray:
