@@ -33,8 +33,7 @@ def fit_calibration(validation: Predictions, settings: CalibrationSettings) -> t
         if name not in known:
             nearest = did_you_mean(name, known)
             raise ConfigError(f'calibration.attributes: the model has no attribute "{name}".{nearest}')
-    plain = [{key: value for key, value in entry.items() if key not in ("temperature", "calibration", "thresholds")}
-             for entry in validation.attributes]
+    plain = without_calibration(validation.attributes)
     calibrated, report = [], {}
     parts = zip(plain, validation.parts(), attribute_slices(plain), strict=True)
     for index, (attribute, (old, _, references, _, _), where) in enumerate(parts):
@@ -55,6 +54,12 @@ def fit_calibration(validation: Predictions, settings: CalibrationSettings) -> t
         calibrated.append(attribute)
         report[attribute["name"]] = {"products": int(known.sum()), **losses, **found}
     return calibrated, report
+
+
+def without_calibration(attributes: Sequence[dict]) -> list[dict]:
+    """The attributes without what is fitted here."""
+    return [{key: value for key, value in entry.items() if key not in ("temperature", "calibration", "thresholds")}
+            for entry in attributes]
 
 
 def fit_probabilities(
@@ -164,17 +169,15 @@ def best_threshold(
     if not len(ranked) or not hits[-1]:
         return 1.0, False
     precision, recall = hits / listed, hits / (hits[-1] + missed)
-    f1 = 2 * hits / (listed + hits[-1] + missed)
+    reached = True
     if settings.objective == "f1":
-        best, reached = f1.argmax(), True
+        best = (2 * hits / (listed + hits[-1] + missed)).argmax()
     elif settings.objective == "precision":
         good = np.flatnonzero(precision >= settings.target)
-        reached = len(good) > 0
-        best = good[-1] if reached else precision.argmax()
+        reached, best = len(good) > 0, good[-1] if len(good) else precision.argmax()
     else:
         good = np.flatnonzero(recall >= settings.target)
-        reached = len(good) > 0
-        best = good[0] if reached else len(ranked) - 1
+        reached, best = len(good) > 0, good[0] if len(good) else len(ranked) - 1
     # Halfway to the next score below: the threshold should not sit on a product of the validation split.
     below = ranked[best + 1] if best + 1 < len(ranked) else 0.0
     return (ranked[best] + below) / 2, reached

@@ -10,6 +10,7 @@ from markupsafe import Markup
 from hf_tagger.catalog.quarantine import Refusal
 from hf_tagger.catalog.stream import Catalog
 from hf_tagger.evaluation import plots
+from hf_tagger.evaluation.calibration import without_calibration
 from hf_tagger.evaluation.mistakes import Case, confident_mistakes, confusions, uncertain_products
 from hf_tagger.evaluation.pages import embedded_photo, templates
 from hf_tagger.evaluation.predict import Predictions
@@ -17,7 +18,6 @@ from hf_tagger.evaluation.results import ProtocolResult
 from hf_tagger.evaluation.scoring import Scorer
 from hf_tagger.evaluation.tables import decimal
 
-FITTED = ("temperature", "calibration", "thresholds")
 THUMBNAIL = 160
 
 
@@ -75,7 +75,7 @@ class ReportData:
 
 def before_calibration(predictions: Predictions) -> Scorer | None:
     """Scores of the same logits without what was fitted; None where nothing was, or there are no logits."""
-    plain = [{key: value for key, value in entry.items() if key not in FITTED} for entry in predictions.attributes]
+    plain = without_calibration(predictions.attributes)
     if predictions.logits is None or plain == predictions.attributes:
         return None
     return Scorer(predictions.decided(plain))

@@ -5,7 +5,6 @@ import hashlib
 import json
 import re
 import shutil
-from collections.abc import Sequence
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -14,6 +13,7 @@ import torch
 
 from hf_tagger.catalog.collate import Collator
 from hf_tagger.catalog.strict import ConfigError, did_you_mean
+from hf_tagger.evaluation.calibration import without_calibration
 from hf_tagger.evaluation.protocols import open_tagger
 from hf_tagger.model.modeling_tagger import TaggerModel
 from hf_tagger.model.processing_tagger import TaggerProcessor
@@ -32,7 +32,10 @@ from hf_tagger.training.teacher import TaughtLoader, TeacherStore, ViewCollator,
 
 TEACHER = "teacher"
 LAYER_NUMBER = re.compile(r"((?:^|\.)(?:layers?|h)\.)(\d+)(?=\.)")
-FITTED = ("temperature", "calibration", "thresholds")
+# What a student can take over beside the towers. The kernel head compares products as the towers see them: it is fitted
+# anew.
+PARTS = ("encoder.text_projection", "encoder.image_projection", "encoder.proxies", "encoder.fusion", "tag_head",
+         "late_weights", "lexical_head", "logit_fusion")
 
 
 def open_teacher(settings: DistillSettings) -> tuple[TaggerModel, TaggerProcessor]:
@@ -47,8 +50,7 @@ def teachers_attributes(run: RunContext, teacher: TaggerModel, found: list[dict]
 
     Raises ConfigError for an attribute of the catalogue that the teacher does not have.
     """
-    attributes = [{key: value for key, value in entry.items() if key not in FITTED}
-                  for entry in teacher.config.attributes]
+    attributes = without_calibration(teacher.config.attributes)
     run.log.say(check_attributes(found, attributes))
     return attributes
 
@@ -66,7 +68,9 @@ def new_student(run: RunContext, data: TrainingData, teacher: TaggerModel,
         if settings.model.text_backbone == TEACHER:
             text = text_backbone_of(teacher, teacher_processor, layers)
         if settings.model.vision_backbone == TEACHER:
-            vision = vision_backbone_of(teacher)
+            config, tower = teacher.config, teacher.encoder.vision_tower.timm_model
+            vision = VisionBackbone(config.vision_config.architecture, tower.state_dict(), tuple(config.image_mean),
+                                    tuple(config.image_std))
         student, processor = new_model(run, data, text=text, vision=vision)
         if settings.distillation.hidden and not cuts_alike(processor, teacher_processor):
             raise ConfigError("distillation.hidden compares token by token, and the student cuts texts otherwise than "
@@ -190,20 +194,15 @@ def check_student(settings: DistillSettings, teacher: TaggerModel, processor) ->
     return spaced_layers(distillation.text_layers, teacher.config.text_config.num_hidden_layers)
 
 
-def spaced_layers(wanted: int | list[int] | None, count: int) -> list[int]:
-    """So many of `count` layers, from the first to the last at equal distances; or the ones given, checked."""
-    if wanted is None:
-        return list(range(count))
-    if isinstance(wanted, int):
-        if not 1 <= wanted <= count:
-            raise ConfigError(f"distillation.text_layers: the teacher has {count} layers, not {wanted}")
-        return [round(place * (count - 1) / max(1, wanted - 1)) for place in range(wanted)]
-    if not wanted or sorted(set(wanted)) != wanted or not 0 <= wanted[0] <= wanted[-1] < count:
-        raise ConfigError(f"distillation.text_layers: give rising numbers from 0 to {count - 1}, got {wanted}")
-    return wanted
+def spaced_layers(wanted: int | None, count: int) -> list[int]:
+    """So many of `count` layers (None: all), from the first to the last at equal distances."""
+    wanted = count if wanted is None else wanted
+    if not 1 <= wanted <= count:
+        raise ConfigError(f"distillation.text_layers: the teacher has {count} layers, not {wanted}")
+    return [round(place * (count - 1) / max(1, wanted - 1)) for place in range(wanted)]
 
 
-def text_backbone_of(teacher: TaggerModel, processor, layers: Sequence[int]) -> TextBackbone:
+def text_backbone_of(teacher: TaggerModel, processor, layers: list[int]) -> TextBackbone:
     """The teacher's text tower with these of its layers. Raises ConfigError where it has no layers to leave out."""
     config = copy.deepcopy(teacher.config.text_config)
     weights = teacher.encoder.text_tower.state_dict()
@@ -219,13 +218,6 @@ def text_backbone_of(teacher: TaggerModel, processor, layers: Sequence[int]) -> 
     return TextBackbone(config, copy.deepcopy(processor.tokenizer), weights)
 
 
-def vision_backbone_of(teacher: TaggerModel) -> VisionBackbone:
-    """The teacher's vision tower; the student may look at photos of another size."""
-    config = teacher.config
-    return VisionBackbone(config.vision_config.architecture, teacher.encoder.vision_tower.timm_model.state_dict(),
-                          tuple(config.image_mean), tuple(config.image_std))
-
-
 def cuts_alike(processor, other) -> bool:
     """Whether two processors cut every text into the same tokens."""
     if not (processor.reads_text and other.reads_text):
@@ -235,26 +227,17 @@ def cuts_alike(processor, other) -> bool:
 
 
 def copy_fitting(student: TaggerModel, teacher: TaggerModel) -> list[str]:
-    """Starts every part of the student outside its towers that has the same tensors as the teacher's from those;
-    returns the parts' names. The kernel head compares products as the towers see them: it is fitted anew."""
-    copied = []
-    for name in ("encoder.text_projection", "encoder.image_projection", "encoder.proxies", "encoder.fusion", "tag_head",
-                 "late_weights", "lexical_head", "logit_fusion"):
-        mine, theirs = (_part(model, name) for model in (student, teacher))
-        if mine is None or theirs is None:
-            continue
-        shapes = [{key: tensor.shape for key, tensor in part.state_dict().items()} for part in (mine, theirs)]
-        if shapes[0] != shapes[1] or (name == "lexical_head" and student.config.lexical_features
-                                      != teacher.config.lexical_features):
-            continue
-        if name == "logit_fusion" and student.config.sources != teacher.config.sources:
-            continue
-        mine.load_state_dict(theirs.state_dict())
-        copied.append(name)
+    """Starts each of the student's `PARTS` whose tensors have the shapes of the teacher's from those; returns their
+    names."""
+    mine, theirs = (dict(model.named_modules()) for model in (student, teacher))
+    alike = {"lexical_head": student.config.lexical_features == teacher.config.lexical_features,
+             "logit_fusion": student.config.sources == teacher.config.sources}
+    copied = [name for name in PARTS if name in mine and name in theirs and alike.get(name, True)
+              and _shapes(mine[name]) == _shapes(theirs[name])]
+    for name in copied:
+        mine[name].load_state_dict(theirs[name].state_dict())
     return copied
 
 
-def _part(model: TaggerModel, name: str):
-    for step in name.split("."):
-        model = getattr(model, step, None)
-    return model
+def _shapes(module: torch.nn.Module) -> dict[str, torch.Size]:
+    return {name: tensor.shape for name, tensor in module.state_dict().items()}

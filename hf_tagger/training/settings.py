@@ -212,8 +212,8 @@ class DistillationSettings:
 
     teacher: str  # a model folder or Hub id
     # With `text_backbone: teacher`: how many of its layers the student starts from, evenly spaced from the first to the
-    # last, or which ones, counted from 0; null: all.
-    text_layers: int | list[int] | None = None
+    # last; null: all.
+    text_layers: int | None = None
     temperature: float = 2.0  # softens both sides' logits
     logits: float = 1.0  # the teacher's closed-tag probabilities (Hinton et al. 2015, arXiv 1503.02531)
     pooled: float = 1.0  # 1 - cosine of its fused vector, and of its projected text and photo vectors

@@ -100,7 +100,6 @@ def test_a_run_that_was_stopped_ends_as_if_it_had_not_been(shop, tmp_path, monke
 
 @pytest.mark.parametrize("change, message", [
     (("--distillation.text_layers", "9"), "the teacher has 2 layers, not 9"),
-    (("--distillation.text_layers", "[1, 0]"), "give rising numbers from 0 to 1"),
     (("--model.text_prefix", "query: "), "model.text_prefix"),
     (("--model.vision_backbone", "scratch:test_resnet"), "the teacher has no vision tower"),
     (("--model.text_backbone", "scratch:gru"), "text_layers chooses among the teacher's layers"),
