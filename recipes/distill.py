@@ -35,7 +35,7 @@ def distill(settings: DistillSettings, data: dict, resume: bool = False) -> None
     from hf_tagger.training.context import start_run
     from hf_tagger.training.data import read_catalog
     from hf_tagger.training.frozen_heads import fit_kernel_head, fit_lexical_head, fit_logit_fusion
-    from hf_tagger.training.phases import start_training, train_phase
+    from hf_tagger.training.phases import start_training, train_phases
     from hf_tagger.training.report import calibrate, report
     from hf_tagger.training.saving import save_run
     from hf_tagger.training.starting_model import fit_feature_scales
@@ -56,8 +56,7 @@ def distill(settings: DistillSettings, data: dict, resume: bool = False) -> None
         fit_lexical_head(run, batches)
 
     training = start_training(run, batches, distillation=loss)
-    for index, phase in enumerate(settings.phases):
-        train_phase(run, training, index, phase, partial(steps.taught_batches, training, answers))
+    train_phases(run, training, partial(steps.taught_batches, training, answers))
 
     fit_kernel_head(run, training)
     fit_logit_fusion(run, training)

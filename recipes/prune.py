@@ -97,7 +97,7 @@ def recover(settings: RunSettings, data: dict, out: str, options: argparse.Names
     from hf_tagger.training.context import start_run
     from hf_tagger.training.data import read_catalog
     from hf_tagger.training.frozen_heads import fit_kernel_head, fit_logit_fusion
-    from hf_tagger.training.phases import start_training, train_phase
+    from hf_tagger.training.phases import start_training, train_phases
     from hf_tagger.training.report import calibrate
     from hf_tagger.training.saving import save_run
     from hf_tagger.training.starting_model import starting_model
@@ -113,7 +113,7 @@ def recover(settings: RunSettings, data: dict, out: str, options: argparse.Names
     catalogue = read_catalog(run)
     batches = Batches(catalogue, *starting_model(run, catalogue))
     training = start_training(run, batches)
-    train_phase(run, training, 0, phase)
+    train_phases(run, training)
     fit_kernel_head(run, training)
     fit_logit_fusion(run, training)
     calibrate(run, batches)

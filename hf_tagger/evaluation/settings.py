@@ -29,6 +29,11 @@ class EvaluationSettings:
     one_attribute: bool = False  # free-form tags are asked for attribute by attribute, those that a row knows
     protocols: dict[str, Protocol] = field(default_factory=lambda: {"all": Protocol()})
 
+    @property
+    def first_protocol(self) -> Protocol:
+        """The one that validation is looked at by."""
+        return next(iter(self.protocols.values()))
+
 
 @dataclass
 class ThresholdSettings:

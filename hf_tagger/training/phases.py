@@ -80,6 +80,13 @@ def start_training(
     return Training(batches, loop, adapter, FeatureCache(run, batches, adapter, loop), start)
 
 
+def train_phases(run: RunContext, training: Training,
+                 load: Callable[[PhaseSettings], object] | None = None) -> None:
+    """Trains one phase of the settings after the other; arguments as of `train_phase`."""
+    for index, phase in enumerate(run.settings.phases):
+        train_phase(run, training, index, phase, load)
+
+
 def train_phase(run: RunContext, training: Training, index: int, phase: PhaseSettings,
                 load: Callable[[PhaseSettings], object] | None = None) -> None:
     """Trains what the phase names, in place.
@@ -111,7 +118,7 @@ def train_phase(run: RunContext, training: Training, index: int, phase: PhaseSet
 
 def validate(run: RunContext, batches: Batches, split: str | None = None) -> dict[str, float]:
     """Metrics of the model on the validation split, or another, as the first protocol sees it."""
-    protocol = next(iter(run.settings.evaluation.protocols.values()))
+    protocol = run.settings.evaluation.first_protocol
     with run.accelerator.autocast():
         found = batches.evaluation(split or run.settings.evaluation.validation, protocol)
         return predict(batches.model, found, protocol.without).metrics()

@@ -181,7 +181,7 @@ def judge_critic(run: RunContext, batches: Batches, critic: TagSetCritic) -> Non
     if split not in batches.data.catalog.splits:
         return
     with run.log.step("critic") as step:
-        protocol = next(iter(run.settings.evaluation.protocols.values()))
+        protocol = run.settings.evaluation.first_protocol
         found = {name: Predictions(model.config.attributes) for name in ("without", "with")}
         parts = {name: [] for name in found}
         critic = critic.to(model.device)

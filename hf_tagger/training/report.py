@@ -23,7 +23,7 @@ def calibrate(run: RunContext, batches: Batches) -> None:
     if run.settings.calibration is None or settings.validation not in batches.data.catalog.splits:
         return
     with run.log.step("calibration") as step:
-        protocol = next(iter(settings.protocols.values()))
+        protocol = settings.first_protocol
         with run.accelerator.autocast():
             found = predict(model, batches.evaluation(settings.validation, protocol), protocol.without)
         model.config.attributes, step.details = fit_calibration(found, run.settings.calibration)

@@ -24,7 +24,7 @@ from hf_tagger.training.context import start_run
 from hf_tagger.training.data import read_catalog
 from hf_tagger.training.frozen_heads import fit_kernel_head, fit_lexical_head, fit_logit_fusion
 from hf_tagger.training.loop import Interrupted, NonFiniteLoss
-from hf_tagger.training.phases import start_training, train_phase, validate
+from hf_tagger.training.phases import start_training, train_phases, validate
 from hf_tagger.training.refit import out_of_fold_rows
 from hf_tagger.training.search_settings import SearchSettings, with_values
 from hf_tagger.training.starting_model import fit_feature_scales, starting_model
@@ -94,8 +94,7 @@ def train_and_score(settings: RunSettings, data: dict, fold: HeldOutFold | None 
 
     validates = validated is not None and settings.evaluation.validation in catalogue.catalog.splits
     training = start_training(run, batches, evaluate if validates else None)
-    for index, phase in enumerate(settings.phases):
-        train_phase(run, training, index, phase)
+    train_phases(run, training)
     fit_kernel_head(run, training)
     fit_logit_fusion(run, training, out_of_fold_rows(run, training))
     return validate(run, batches, None if fold is None else HELD_OUT)

@@ -4,25 +4,43 @@ nothing (experience replay: Rolnick et al. 2019, arXiv 1811.11682)."""
 import hashlib
 import shutil
 from collections.abc import Iterator, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from transformers import Pipeline
 
 from hf_tagger.catalog.quarantine import Refusal
 from hf_tagger.catalog.schema import Record
 from hf_tagger.catalog.stream import Catalog
+from hf_tagger.catalog.strict import ConfigError
+from hf_tagger.evaluation.calibration import fit_calibration, store_attributes
+from hf_tagger.evaluation.machine import process_state
 from hf_tagger.evaluation.predict import Predictions
+from hf_tagger.evaluation.protocols import Evaluator
+from hf_tagger.feedback.proposals import proposals
+from hf_tagger.feedback.review_state import decided, settle
+from hf_tagger.feedback.store import FeedbackStore
+from hf_tagger.feedback.verdicts import fingerprint
+from hf_tagger.model.pipeline_tagger import ProductTaggingPipeline
 from hf_tagger.training.arguments import ModelSettings, PhaseSettings, RunSettings
+from hf_tagger.training.batches import Batches
+from hf_tagger.training.build import load_model
+from hf_tagger.training.context import start_run
+from hf_tagger.training.data import read_catalog
+from hf_tagger.training.frozen_heads import fit_logit_fusion
+from hf_tagger.training.phases import start_training, train_phases
+from hf_tagger.training.report import calibrate
+from hf_tagger.training.saving import save_run
+from hf_tagger.training.starting_model import starting_model
 
 Holds = Mapping[tuple[str, str], bool]  # {(attribute, tag): whether a product has it}
 HEADS = PhaseSettings(name="heads", train=["heads"], cached_views=1, epochs=10, batch_size=64, learning_rate=3e-4,
                       evaluate_every=0)
 TOWERS = PhaseSettings(name="towers", epochs=2, learning_rate=1e-4, tower_learning_rate=1e-4)
-
-
 LEAST_REPLAYED = 200
+HELD_OUT = 0.2  # of the corrected products
 
 
 def corrected(tags: dict[str, list[str] | None], holds: Holds, kinds: Mapping[str, str]) -> dict[str, list[str] | None]:
@@ -81,11 +99,107 @@ def draw(product: str) -> float:
     return int.from_bytes(hashlib.blake2b(product.encode(errors="surrogatepass"), digest_size=8).digest()) / 2**64
 
 
-def keep_vocabulary(start_from: str, folder: Path) -> None:
-    """Gives a new version the vocabulary of the whole catalogue, not of what was replayed of it."""
-    whole = Path(start_from) / "vocabulary.json"
-    if whole.is_file():
-        shutil.copyfile(whole, folder / "vocabulary.json")
+@dataclass
+class Feedback:
+    """What reviewers settled on: of products that a new version learns from, and of those that it is tested on.
+
+    Args:
+        products: of the training split, corrected or not; verdicts: that are settled; summary: a line for a person.
+    """
+
+    learned: dict[str, Holds]
+    held_out: dict[str, Holds]
+    products: int
+    verdicts: int
+    summary: str
+
+
+def read_feedback(store: FeedbackStore, catalog: Catalog, attributes: list[dict]) -> Feedback:
+    """The verdicts on products of the training split; a fifth of these products, drawn by their ids, is held out."""
+    verdicts = store.verdicts()
+    records = {record["id"]: fingerprint(record) for record in catalog.records("train")
+               if not isinstance(record, Refusal)}
+    settled = settle(decided(verdicts, attributes), records)
+    waiting = [proposal for proposal in proposals(store, attributes) if proposal.ruling is None]
+    holds: dict[bool, dict[str, dict]] = {True: {}, False: {}}
+    for (product, attribute, tag), yes in settled.holds.items():
+        learned = draw(f"held out {product}") >= HELD_OUT
+        holds[learned].setdefault(product, {})[attribute, tag] = yes
+    summary = (f"{len(verdicts)} verdicts: {len(settled.holds)} settled, {len(settled.disputed)} disputed, "
+               f"{len(settled.stale)} stale or not about a product of the training split; "
+               f"{len(waiting)} proposed tags wait for approval")
+    return Feedback(holds[True], holds[False], len(records), len(settled.holds), summary)
+
+
+@dataclass
+class Update:
+    """The step from one version of a model to the next.
+
+    Args:
+        tagger: the pipeline of `parent`, the version's folder; pending: the folder of the next one.
+        settings, data: of the run that made the model; catalog: its catalogue.
+    """
+
+    tagger: Pipeline
+    parent: Path
+    pending: Path
+    settings: RunSettings
+    data: dict
+    catalog: Catalog
+    feedback: Feedback
+
+    def judge(self, tagger: Pipeline) -> tuple[dict[str, float], Predictions]:
+        """Scores of a version: macro- and micro-F1 on validation, and agreement with held-out verdicts, if there are
+        any; and its predictions on validation."""
+        validation = self._look(tagger, self.catalog, self.settings.evaluation.validation)
+        metrics = validation.metrics()
+        found = {name: round(metrics[name], 4) for name in ("micro_f1", "macro_f1")}
+        if self.feedback.held_out:
+            seen = self._look(tagger, CorrectedCatalog(self.catalog, self.feedback.held_out, 0.0), "train")
+            found["verdict_agreement"] = round(verdict_agreement(seen, self.feedback.held_out), 4)
+        return found, validation
+
+    def recalibrate(self, validation: Predictions) -> None:
+        """Writes a copy of the parent with temperatures and thresholds fitted on validation and on the corrected
+        products."""
+        if self.settings.calibration is None:
+            raise ConfigError("calibration is null in this configuration: give --calibration.objective f1, say")
+        seen = self._look(self.tagger, CorrectedCatalog(self.catalog, self.feedback.learned, 0.0), "train")
+        attributes, _ = fit_calibration(joined(validation, seen), self.settings.calibration)
+        ignored = shutil.ignore_patterns("lineage.json", "README.md")
+        shutil.copytree(self.parent, self.pending, dirs_exist_ok=True, ignore=ignored)
+        store_attributes(self.pending, attributes)
+
+    def fine_tune(self, replay: float, new_tags: dict[str, list[str]], towers: bool) -> None:
+        """Trains heads, and towers if so wished, on the corrected products and `replay` others for each of them; new
+        tags are added first. Raises ConfigError where towers cannot move."""
+        if towers and self.tagger.model.config.kernel_landmarks:
+            raise ConfigError("this model's kernel head compares products as its towers see them: leave these alone, "
+                              "with --how heads")
+        start_from = self.parent
+        if new_tags:
+            model, processor = load_model(str(self.parent))
+            model.add_tags(new_tags, processor)
+            start_from = self.pending / "grown"
+            ProductTaggingPipeline(model, processor=processor).save_pretrained(start_from)
+        learned = self.feedback.learned
+        share = replay_share(len(learned), self.feedback.products, replay)
+        run = start_run(update_settings(self.settings, start_from, self.pending, towers), self.data)
+        catalogue = read_catalog(run, lambda catalog: CorrectedCatalog(catalog, learned, share))
+        batches = Batches(catalogue, *starting_model(run, catalogue))
+        training = start_training(run, batches)
+        train_phases(run, training)
+        fit_logit_fusion(run, training)
+        calibrate(run, batches)
+        save_run(run, training)
+        if (start_from / "vocabulary.json").is_file():
+            # That of the whole catalogue, not of what was replayed of it.
+            shutil.copyfile(start_from / "vocabulary.json", self.pending / "vocabulary.json")
+
+    def _look(self, tagger: Pipeline, catalog: Catalog, split: str) -> Predictions:
+        settings = self.settings
+        evaluator = Evaluator(tagger, catalog, settings.evaluation, settings.training.loader, process_state())
+        return evaluator.predict(split, settings.evaluation.first_protocol)
 
 
 def replay_share(corrected_products: int, products: int, each: float) -> float:
@@ -95,12 +209,12 @@ def replay_share(corrected_products: int, products: int, each: float) -> float:
     return min(1.0, max(each * corrected_products, LEAST_REPLAYED) / others)
 
 
-def update_settings(settings: RunSettings, start_from: str, output_dir: str, towers: bool) -> RunSettings:
+def update_settings(settings: RunSettings, start_from: Path, output_dir: Path, towers: bool) -> RunSettings:
     """The run that made a model -> the run that goes on from it."""
     # The kernel head is not fitted anew, for most products are not there: the towers must then stay as they are.
     phases = [HEADS, TOWERS] if towers else [HEADS]
-    return replace(settings, start_from=start_from, output_dir=output_dir, model=ModelSettings(), phases=phases,
-                   lora=settings.lora if towers else None, augmentation=None, save_adapter=False,
+    return replace(settings, start_from=str(start_from), output_dir=str(output_dir), model=ModelSettings(),
+                   phases=phases, lora=settings.lora if towers else None, augmentation=None, save_adapter=False,
                    logit_fusion=replace(settings.logit_fusion, folds=0))
 
 

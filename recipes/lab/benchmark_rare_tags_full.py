@@ -104,7 +104,7 @@ def encoder_only(settings: RunSettings, seed: int, folder: Path) -> RunSettings:
 def test_features(batches: Batches, folder: Path) -> tuple[FeatureLoader, list[dict]]:
     """Features of the test split, and the tags of its products, those outside the vocabulary included."""
     evaluation = batches.settings.evaluation
-    protocol = next(iter(evaluation.protocols.values()))
+    protocol = evaluation.first_protocol
     features = store_features(batches.model, [batches.evaluation(evaluation.split, protocol)], folder, 256, 0)
     return features, features.tags
 
