@@ -9,8 +9,10 @@ from typing import Any
 
 import torch
 from safetensors.torch import load_file, save_file
+from torch import nn
 
 from hf_tagger.model.saving import let_others_read
+from hf_tagger.training.optimizer import tower_of
 
 PREFIX = "checkpoint-"
 
@@ -50,6 +52,29 @@ def newest_checkpoint(folder: Path) -> Path | None:
 def load_checkpoint(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
     """Tensors and progress as given to `save_checkpoint`."""
     return load_file(path / "state.safetensors"), json.loads((path / "progress.json").read_text(encoding="utf-8"))
+
+
+def kept_tensors(model: nn.Module, changed: set[str]) -> dict[str, torch.Tensor]:
+    """What training may have changed: the parameters named, and all that is no tower's or a changed tower's buffer."""
+    towers = {tower_of(name) for name in changed}
+    parameters = {name for name, _ in model.named_parameters()}
+    return {
+        name: tensor
+        for name, tensor in model.state_dict().items()
+        if name in changed or tower_of(name) is None or (name not in parameters and tower_of(name) in towers)
+    }
+
+
+def copied_heads(model: nn.Module) -> dict[str, torch.Tensor]:
+    """A copy of all that is no tower's, for `load_kept`."""
+    return {name: tensor.clone() for name, tensor in kept_tensors(model, set()).items()}
+
+
+def load_kept(model: nn.Module, tensors: dict[str, torch.Tensor]) -> None:
+    """Puts back what `kept_tensors` returned."""
+    unexpected = model.load_state_dict(tensors, strict=False).unexpected_keys
+    if unexpected:
+        raise ValueError(f"the checkpoint belongs to another configuration: it holds {unexpected[0]}")
 
 
 def optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, torch.Tensor]:

@@ -26,7 +26,9 @@ from hf_tagger.evaluation.predict import LOG_LIKELIHOOD
 from hf_tagger.evaluation.progress import progress_bar
 from hf_tagger.training.arguments import PhaseSettings, TrainingSettings
 from hf_tagger.training.checkpoint import (
+    kept_tensors,
     load_checkpoint,
+    load_kept,
     load_optimizer,
     newest_checkpoint,
     optimizer_tensors,
@@ -67,27 +69,25 @@ class Progress:
     stale: int = 0
     history: list[dict[str, float]] = field(default_factory=list)
 
+    def begin(self, phase: int) -> None:
+        """At the start of a phase: of the phases before it, steps and validations are kept."""
+        vars(self).update(vars(Progress(phase=phase, step=self.step, history=self.history)))
+
 
 class TrainingLoop:
     """
     Args:
         evaluate: model -> metrics of the validation split; called by every process at the same steps.
-        sequence_loss: of the decoder, with its weight; None where the model has none.
-        distillation: what a teacher says of the products, beside or in place of their labels; None: nothing.
-        say: is told the validation scores, a line each.
         folder: where checkpoints and `best.safetensors` are kept; None: nowhere.
+        sequence_loss: of the decoder, with its weight; None where the model has none.
+        distillation: compares the model with a teacher, beside or in place of the labels; None: there is no teacher.
+        say: is told the validation scores, a line each.
     """
 
     def __init__(
-        self,
-        accelerator: Accelerator,
-        settings: TrainingSettings,
-        loss: TaggingLoss,
-        evaluate: Callable[[nn.Module], dict[str, float]] | None,
-        folder: Path | None,
-        quarantine: Quarantine,
-        sequence_loss: tuple[SequenceLoss, float] | None = None,
-        distillation: DistillationLoss | None = None,
+        self, accelerator: Accelerator, settings: TrainingSettings, loss: TaggingLoss,
+        evaluate: Callable[[nn.Module], dict[str, float]] | None, folder: Path | None, quarantine: Quarantine,
+        sequence_loss: tuple[SequenceLoss, float] | None = None, distillation: DistillationLoss | None = None,
         say: Callable[[str], None] = print,
     ):
         self.accelerator, self.settings, self.evaluate, self.say = accelerator, settings, evaluate, say
@@ -146,7 +146,7 @@ class TrainingLoop:
         if self.resumed is not None:
             self._restore(optimizer, scheduler)
         else:
-            self.progress = Progress(phase=index, step=self.progress.step, history=self.progress.history)
+            self.progress.begin(index)
             if self.accelerator.is_main_process and self.folder is not None:
                 # Where no validation of this phase can be measured, the weights of an earlier one must not come back.
                 (self.folder / BEST).unlink(missing_ok=True)
@@ -168,7 +168,7 @@ class TrainingLoop:
             if distributed:
                 self.accelerator.unwrap_model(wrapped, keep_fp32_wrapper=False)
         self._load_best(model)
-        self.progress = Progress(phase=index + 1, step=self.progress.step, history=self.progress.history)
+        self.progress.begin(index + 1)
         self._save(model, None)
 
     def _run_epochs(self, phase, model, wrapped, optimizer, scheduler, loader, total):
@@ -214,8 +214,7 @@ class TrainingLoop:
         """The micro-batches of one optimiser step, without those whose every row was refused; None when no process has
         any left. A process that ran out first gets an old batch with every label unknown: it joins in the collective
         calls and adds nothing."""
-        taken = list(islice(batches, self.settings.gradient_accumulation))
-        window = []
+        accelerator, taken, window = self.accelerator, list(islice(batches, self.settings.gradient_accumulation)), []
         for batch in taken:
             for refusal in batch["refusals"]:
                 self.quarantine.add(refusal)
@@ -224,14 +223,9 @@ class TrainingLoop:
             if batch["ids"]:
                 window.append(batch)
                 self._last_batch = batch
-        if self.accelerator.num_processes > 1:
-            left = self.accelerator.reduce(torch.tensor(len(taken), device=self.accelerator.device), "sum")
-            if not int(left):
-                return None
-            if not window:
-                return [self._idle_batch(loader)]
-            return window
-        return window if taken else None
+        if not int(accelerator.reduce(torch.tensor(len(taken), device=accelerator.device), "sum")):
+            return None
+        return window if window or accelerator.num_processes == 1 else [self._idle_batch(loader)]
 
     def _idle_batch(self, loader) -> dict[str, Any]:
         if self._last_batch is None:
@@ -249,7 +243,8 @@ class TrainingLoop:
         counts = self._counts(window)
         total = torch.zeros((), device=accelerator.device)
         for index, batch in enumerate(window):
-            with self._synchronised(wrapped, index == len(window) - 1):
+            last = index == len(window) - 1
+            with nullcontext() if last else accelerator.no_sync(wrapped):
                 loss = self._loss(wrapped, batch, counts)
                 total += loss.detach()
                 # DDP averages the gradients of its processes; the loss above is already a share of the whole step's.
@@ -260,11 +255,10 @@ class TrainingLoop:
         norm = nn.utils.clip_grad_norm_(parameters, self.settings.optimizer.max_grad_norm or math.inf)
         if not (torch.isfinite(total) and torch.isfinite(norm)):
             ids = [item for batch in window for item in batch["ids"]]
-            raise NonFiniteLoss(
-                f"loss {total.item()}, gradient norm {norm.item()} at step {self.progress.step + 1}, products {ids}. "
-                "The weights were not touched. Lower learning_rate, or use mixed_precision: no"
-                + (f"; the last checkpoint is in {self.folder}" if self.folder is not None else "")
-            )
+            where = "" if self.folder is None else f"; the last checkpoint is in {self.folder}"
+            raise NonFiniteLoss(f"loss {total.item()}, gradient norm {norm.item()} at step {self.progress.step + 1}, "
+                                f"products {ids}. The weights were not touched. Lower learning_rate, or use "
+                                f"mixed_precision: no{where}")
         optimizer.step()
         # Rows that repeat-factor sampling added may outlast the schedule, and a cosine would climb again.
         if scheduler.last_epoch < self.scheduled_steps:
@@ -294,9 +288,7 @@ class TrainingLoop:
             tokens = sum(self.sequence_loss.count(batch["labels"]) for batch in window)
         products = torch.full_like(pairs, sum(len(batch["ids"]) for batch in window))
         counts = torch.stack([pairs, tokens, products]).to(self.accelerator.device)
-        if self.accelerator.num_processes > 1:
-            counts = self.accelerator.reduce(counts, "sum")
-        return counts.clamp(min=1)
+        return self.accelerator.reduce(counts, "sum").clamp(min=1)
 
     def _loss(self, wrapped, batch: dict, counts: torch.Tensor) -> torch.Tensor:
         """The batch's share of the step's loss."""
@@ -323,9 +315,6 @@ class TrainingLoop:
             loss = loss + self.sequence_weight * written
         return loss
 
-    def _synchronised(self, wrapped, last: bool):
-        return nullcontext() if last else self.accelerator.no_sync(wrapped)
-
     def _out_of_patience(self) -> bool:
         return bool(self.settings.early_stopping) and self.progress.stale >= self.settings.early_stopping
 
@@ -335,11 +324,9 @@ class TrainingLoop:
         due = last or (phase.evaluate_every and progress.epoch % phase.evaluate_every == 0)
         if self.evaluate is None or not due:
             return
-        metrics = self.evaluate(model)
-        metric = settings.metric if self._tags else LOG_LIKELIHOOD
+        metrics, metric = self.evaluate(model), settings.metric if self._tags else LOG_LIKELIHOOD
         if metric not in metrics:
-            known = ", ".join(sorted(metrics))
-            raise ValueError(f"training.metric {metric!r} is not measured; known: {known}")
+            raise ValueError(f"training.metric {metric!r} is not measured; known: {', '.join(sorted(metrics))}")
         value = metrics[metric]
         progress.history.append({"step": progress.step, "phase": progress.phase, metric: value})
         self.accelerator.log({f"validation/{name}": number for name, number in metrics.items()}, step=progress.step)
@@ -383,27 +370,7 @@ class TrainingLoop:
 
     def _asked_to_stop(self) -> bool:
         """Whether any process got Ctrl-C: all of them must leave the loop at the same step."""
-        if self.accelerator.num_processes == 1:
-            return self._stop
         return bool(self.accelerator.reduce(torch.tensor(int(self._stop), device=self.accelerator.device), "sum"))
-
-
-def kept_tensors(model: nn.Module, changed: set[str]) -> dict[str, torch.Tensor]:
-    """What training may have changed: the parameters named, and all that is no tower's or a changed tower's buffer."""
-    towers = {tower_of(name) for name in changed}
-    parameters = {name for name, _ in model.named_parameters()}
-    return {
-        name: tensor
-        for name, tensor in model.state_dict().items()
-        if name in changed or tower_of(name) is None or (name not in parameters and tower_of(name) in towers)
-    }
-
-
-def load_kept(model: nn.Module, tensors: dict[str, torch.Tensor]) -> None:
-    """Puts back what `kept_tensors` returned."""
-    unexpected = model.load_state_dict(tensors, strict=False).unexpected_keys
-    if unexpected:
-        raise ValueError(f"the checkpoint belongs to another configuration: it holds {unexpected[0]}")
 
 
 def to_device(value: Any, device: torch.device) -> Any:

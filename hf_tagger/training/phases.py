@@ -13,10 +13,11 @@ from hf_tagger.model.modeling_tagger import TaggerModel
 from hf_tagger.training.arguments import PhaseSettings
 from hf_tagger.training.batches import Batches
 from hf_tagger.training.build import set_trainable, with_lora
+from hf_tagger.training.checkpoint import copied_heads
 from hf_tagger.training.context import RunContext
 from hf_tagger.training.distill_loss import DistillationLoss
 from hf_tagger.training.feature_cache import FeatureCache
-from hf_tagger.training.loop import TrainingLoop, kept_tensors
+from hf_tagger.training.loop import TrainingLoop
 from hf_tagger.training.lora import count_parameters, freeze_batch_norm
 from hf_tagger.training.losses import SequenceLoss, TaggingLoss
 
@@ -69,9 +70,7 @@ def start_training(
     loss = TaggingLoss(model.config.attributes, settings.training.loss)
     loop = TrainingLoop(run.accelerator, settings.training, loss, evaluate, run.checkpoints, batches.data.quarantine,
                         sequence_loss, distillation, run.log.say)
-    start = None
-    if settings.logit_fusion.folds:
-        start = {name: tensor.clone() for name, tensor in kept_tensors(model, set()).items()}
+    start = copied_heads(model) if settings.logit_fusion.folds else None
     if run.resumable:
         loop.resume(model)
     elif run.resume:

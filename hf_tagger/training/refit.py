@@ -16,12 +16,13 @@ from hf_tagger.model.towers import IMAGE, TEXT, TowerFeatures
 from hf_tagger.training.arguments import PhaseSettings, RunSettings
 from hf_tagger.training.batches import Batches
 from hf_tagger.training.build import set_trainable
+from hf_tagger.training.checkpoint import copied_heads, load_kept
 from hf_tagger.training.context import RunContext
 from hf_tagger.training.data import TrainingData
 from hf_tagger.training.features import FeatureLoader, store_features
 from hf_tagger.training.folds import stratified_folds
 from hf_tagger.training.frozen_heads import fit_kernel_on, fit_lexical_on, parts_of
-from hf_tagger.training.loop import TrainingLoop, kept_tensors, load_kept
+from hf_tagger.training.loop import TrainingLoop
 from hf_tagger.training.losses import TaggingLoss
 from hf_tagger.training.phases import Training
 from hf_tagger.training.starting_model import fit_feature_scales, starting_model
@@ -63,7 +64,7 @@ class RefittedHeads:
         self.plain, self.masked = store, masked
         self.ids, self.tags, self.tag_labels = store.ids, store.tags, store.tag_labels
         self.split_of = np.array(["train"] * len(store.ids))
-        self._start = {name: tensor.clone() for name, tensor in kept_tensors(self.model, set()).items()}
+        self._start = copied_heads(self.model)
 
     @classmethod
     def of_splits(cls, run: RunContext, data: TrainingData, splits: Sequence[str] = ("train",)) -> "RefittedHeads":
@@ -209,7 +210,7 @@ def out_of_fold_rows(run: RunContext, training: Training) -> Iterator[tuple[torc
     fold = stratified_folds(texts, tags, settings.folds, run.settings.seed)
     chosen = np.zeros(len(fold), bool)
     chosen[np.random.default_rng(run.settings.seed).permutation(len(fold))[:settings.max_rows]] = True
-    fitted = {name: tensor.clone() for name, tensor in kept_tensors(model, set()).items()}
+    fitted = copied_heads(model)
     load_kept(model, training.start)
     masked = training.features.masked() if model.config.text_config is not None else None
     yield from RefittedHeads(run, training.batches, store, masked).out_of_fold_rows(fold, chosen)

@@ -36,9 +36,9 @@ from hf_tagger.evaluation.predict import Predictions
 from hf_tagger.evaluation.settings import CalibrationSettings
 from hf_tagger.model.heads import LogitFusion
 from hf_tagger.training.arguments import RunSettings
+from hf_tagger.training.checkpoint import copied_heads, load_kept
 from hf_tagger.training.frozen_heads import parts_of
 from hf_tagger.training.logit_fusion import fit_logit_fusion
-from hf_tagger.training.loop import kept_tensors, load_kept
 from hf_tagger.training.refit import RefittedHeads
 from rival import rival
 
@@ -111,7 +111,7 @@ def ablate(bench: Bench, seed: int) -> dict[str, dict[str, dict[str, float]]]:
 
 def speak(bench: Bench, heads: RefittedHeads, source: str, seed: int) -> Said:
     """What one source says of the training products, fitted without them, and of validation and test."""
-    model, start = heads.model, {name: tensor.clone() for name, tensor in kept_tensors(heads.model, set()).items()}
+    model, start = heads.model, copied_heads(heads.model)
     place = model.config.sources.index(source)
 
     def fit(rows: np.ndarray) -> None:
