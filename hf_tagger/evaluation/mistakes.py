@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from hf_tagger.catalog.collate import UNKNOWN
+from hf_tagger.evaluation.metrics import outcomes
 from hf_tagger.evaluation.predict import Predictions
 from hf_tagger.model.decisions import attribute_slices
 
@@ -44,13 +44,10 @@ def confusions(predictions: Predictions, most: int = 8) -> dict[str, list[tuple[
     found = {}
     for attribute, tags, references, chosen, _ in predictions.parts():
         pairs = Counter()
-        known = references != UNKNOWN
-        predicted = np.zeros_like(known)
-        predicted[:, : chosen.shape[1]] = chosen
-        wrong = known & (predicted != (references == 1))
-        for row in np.flatnonzero(wrong.any(1)):
-            missed = [tags[column] for column in np.flatnonzero(wrong[row] & ~predicted[row])] or [NONE]
-            false = [tags[column] for column in np.flatnonzero(wrong[row] & predicted[row])] or [NONE]
+        _, false_alarms, misses, _, _ = outcomes(references, chosen)
+        for row in np.flatnonzero((false_alarms | misses).any(1)):
+            missed, false = ([tags[column] for column in np.flatnonzero(wrong[row])] or [NONE]
+                             for wrong in (misses, false_alarms))
             pairs.update(itertools.product(missed, false))
         found[attribute["name"]] = [(*pair, count) for pair, count in pairs.most_common(most)]
     return found

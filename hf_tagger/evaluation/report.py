@@ -7,12 +7,11 @@ from typing import Any
 import numpy as np
 from markupsafe import Markup
 
-from hf_tagger.catalog.quarantine import Refusal
 from hf_tagger.catalog.stream import Catalog
 from hf_tagger.evaluation import plots
 from hf_tagger.evaluation.calibration import without_calibration
 from hf_tagger.evaluation.mistakes import Case, confident_mistakes, confusions, uncertain_products
-from hf_tagger.evaluation.pages import embedded_photo, templates
+from hf_tagger.evaluation.pages import embedded_photo, first_records, templates
 from hf_tagger.evaluation.predict import Predictions
 from hf_tagger.evaluation.results import ProtocolResult
 from hf_tagger.evaluation.scoring import Scorer
@@ -109,17 +108,9 @@ def write_report(folder: Path, data: ReportData) -> Path:
 
 def thumbnails(catalog: Catalog, split: str, wanted: set[str], size: int = THUMBNAIL) -> dict[str, str]:
     """{id: data URI} of the first readable photo of each wanted product, as a small JPEG."""
-    found: dict[str, str] = {}
-    missing = set(wanted)
-    for record in catalog.records(split):
-        if not missing:
-            break
-        if isinstance(record, Refusal) or record["id"] not in missing:
-            continue
-        missing.discard(record["id"])
-        if photo := embedded_photo(record["images"], size, catalog.schema.allow_urls):
-            found[record["id"]] = photo
-    return found
+    found = {record["id"]: embedded_photo(record["images"], size, catalog.schema.allow_urls)
+             for record in first_records(catalog.records(split), wanted)}
+    return {product: photo for product, photo in found.items() if photo}
 
 
 def threshold_range(attribute: dict) -> str:

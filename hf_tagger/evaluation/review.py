@@ -7,9 +7,8 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from hf_tagger.catalog.quarantine import Refusal
-from hf_tagger.evaluation.label_issues import LabelIssues, Suspect, tag_path
-from hf_tagger.evaluation.pages import embedded_photo, templates
+from hf_tagger.evaluation.label_issues import LabelIssues, tag_path
+from hf_tagger.evaluation.pages import embedded_photo, first_records, templates
 
 PHOTO_SIDE = 240
 MAX_TEXT = 600
@@ -40,23 +39,16 @@ def write_review(
         allow_urls: photos may be fetched from http(s) URLs.
     """
     shown = issues.suspects[:most]
-    wanted = {ids[suspect.row] for suspect in shown}
-    products = {}
-    for record in records:
-        if not isinstance(record, Refusal) and record["id"] in wanted and record["id"] not in products:
-            products[record["id"]] = {"text": (record["text"] or "")[:MAX_TEXT], "language": record["language"] or "",
-                                      "photo": embedded_photo(record["images"], PHOTO_SIDE, allow_urls)}
+    products = {record["id"]: {"text": (record["text"] or "")[:MAX_TEXT], "language": record["language"] or "",
+                               "photo": embedded_photo(record["images"], PHOTO_SIDE, allow_urls)}
+                for record in first_records(records, [ids[suspect.row] for suspect in shown])}
     page = templates(Path(__file__).parent).get_template("review.html.jinja").render(
         title=title,
-        cards=[_card(number, suspect, ids[suspect.row], products) for number, suspect in enumerate(shown)],
+        cards=[vars(suspect) | products[ids[suspect.row]] | {"number": number, "id": ids[suspect.row]}
+               for number, suspect in enumerate(shown)],
         attributes={entry["name"]: {"kind": entry["kind"], "tags": tag_path(entry, entry["tags"])}
                     for entry in attributes},
         issues=issues,
         total=len(issues.suspects),
     )
     path.write_text(page, encoding="utf-8")
-
-
-def _card(number: int, suspect: Suspect, product: str, products: dict[str, dict]) -> dict:
-    return {"number": number, "id": product, "attribute": suspect.attribute, "given": list(suspect.given),
-            "suggested": list(suspect.suggested), "score": suspect.score, **products[product]}

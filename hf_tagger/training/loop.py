@@ -198,7 +198,7 @@ class TrainingLoop:
                     bar.set_postfix_str(meter.summary(), refresh=False)
                     if progress.step % self.settings.log_every == 0:
                         self.accelerator.log({"loss": meter.loss, "learning_rate": scheduler.get_last_lr()[0],
-                                              "rows_per_second": meter.rows_per_second}, step=progress.step)
+                                              "rows_per_second": meter.rows / meter.seconds}, step=progress.step)
                     if self._asked_to_stop():
                         self._save(model, optimizer)
                         raise Interrupted(f"stopped at step {progress.step}; go on with --resume")

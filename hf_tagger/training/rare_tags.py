@@ -130,14 +130,11 @@ def augment_rare_tags(
 
 def rare_tags(attributes: list[dict], settings: AugmentationSettings) -> dict[str, int]:
     """{"attribute: tag": column} of the tags with at most `settings.rare` training products, rarest first."""
-    columns, counts, start = {}, {}, 0
-    for attribute in attributes:
-        for offset, (tag, count) in enumerate(zip(attribute["tags"], attribute["counts"], strict=True)):
-            if count <= settings.rare and (not settings.attributes or attribute["name"] in settings.attributes):
-                columns[f"{attribute['name']}: {tag}"] = start + offset
-                counts[f"{attribute['name']}: {tag}"] = count
-        start += len(attribute["tags"])
-    return dict(sorted(columns.items(), key=lambda item: counts[item[0]]))
+    tags = [(attribute["name"], tag, count) for attribute in attributes
+            for tag, count in zip(attribute["tags"], attribute["counts"], strict=True)]
+    found = [(count, f"{name}: {tag}", column) for column, (name, tag, count) in enumerate(tags)
+             if count <= settings.rare and (not settings.attributes or name in settings.attributes)]
+    return {name: column for _, name, column in sorted(found, key=lambda item: item[0])}
 
 
 def save_gan(gan: ConditionalGan | SemiSupervisedGan, data: TaggedVectors, rare: dict[str, int], folder: Path,
@@ -182,24 +179,17 @@ def judge_critic(run: RunContext, batches: Batches, critic: TagSetCritic) -> Non
         return
     with run.log.step("critic") as step:
         protocol = run.settings.evaluation.first_protocol
-        found = {name: Predictions(model.config.attributes) for name in ("without", "with")}
-        parts = {name: [] for name in found}
-        critic = critic.to(model.device)
+        critic, ids, tags, parts = critic.to(model.device), [], [], []
         for batch, outputs in outputs_of(model, batches.evaluation(split, protocol, whole=True), protocol.without):
             scores = model.tag_scores(outputs.tag_logits, outputs.none_logits)
             chosen = model.predicted_tags(scores)
-            for name, kept in (("without", chosen), ("with", critic.keep(outputs.pooled, chosen))):
-                found[name].ids += batch["ids"]
-                found[name].tags += batch["tags"]
-                parts[name].append((scores.cpu().numpy(), kept.cpu().numpy()))
-        summary = {}
-        for name, predictions in found.items():
-            predictions.scores, predictions.chosen = (np.concatenate(arrays)
-                                                      for arrays in zip(*parts[name], strict=True))
-            metrics = predictions.metrics()
-            summary |= {f"{metric} {name}": metrics[metric] for metric in ("micro_f1", "macro_f1")}
-        model.config.critic = all(summary[f"{metric} with"] > summary[f"{metric} without"]
-                                  for metric in ("micro_f1", "macro_f1"))
-        step.details = summary | {"default": model.config.critic}
-        step.result = (f"validation macro-F1 {summary['macro_f1 without']:.3f} without, "
-                       f"{summary['macro_f1 with']:.3f} with: {'on' if model.config.critic else 'off'} by default")
+            ids += batch["ids"]
+            tags += batch["tags"]
+            parts.append([array.cpu().numpy() for array in (scores, chosen, critic.keep(outputs.pooled, chosen))])
+        scores, *chosen = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))
+        without, kept = (Predictions(model.config.attributes, ids, tags, scores, each).metrics() for each in chosen)
+        model.config.critic = all(kept[name] > without[name] for name in ("micro_f1", "macro_f1"))
+        step.details = {f"{name} {when}": metrics[name] for when, metrics in (("without", without), ("with", kept))
+                        for name in ("micro_f1", "macro_f1")} | {"default": model.config.critic}
+        step.result = (f"validation macro-F1 {without['macro_f1']:.3f} without, {kept['macro_f1']:.3f} with: "
+                       f"{'on' if model.config.critic else 'off'} by default")

@@ -1,10 +1,11 @@
 """How many threads a run computes with on a CPU."""
 
 import os
-from pathlib import Path
 
 import psutil
 import torch
+
+from hf_tagger.evaluation.machine import available_cores
 
 # How many processes of the run are on this machine: torchrun's name for it, and those of MPI launchers.
 LOCAL_PROCESSES = ("LOCAL_WORLD_SIZE", "MPI_LOCALNRANKS", "OMPI_COMM_WORLD_LOCAL_SIZE", "MV2_COMM_WORLD_LOCAL_SIZE")
@@ -47,13 +48,3 @@ def _is_the_launchers() -> bool:
 def local_processes() -> int:
     """Processes of this run on this machine."""
     return next((int(os.environ[name]) for name in LOCAL_PROCESSES if name in os.environ), 1)
-
-
-def available_cores() -> int:
-    """Cores that this process may use: those it is bound to, and no more than a container's quota."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    try:
-        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text(encoding="ascii").split()
-        return min(cores, max(1, round(int(quota) / int(period))))
-    except (OSError, ValueError):  # no cgroups here, or "max": no quota
-        return cores
