@@ -16,7 +16,6 @@ import argparse
 import json
 import sys
 import time
-from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 
@@ -25,7 +24,7 @@ import numpy as np
 from hf_tagger import cli
 from hf_tagger.catalog.settings import open_catalog
 from hf_tagger.evaluation.settings import check_model
-from hf_tagger.training.arguments import ModelSettings, PhaseSettings, RunSettings, load_run
+from hf_tagger.training.arguments import PhaseSettings, RunSettings, load_run
 
 TOKENS = 16
 
@@ -105,8 +104,7 @@ def recover(settings: RunSettings, data: dict, out: str, options: argparse.Names
     phase = PhaseSettings(name="recovery", train=["heads", "text"], epochs=options.epochs, tower_learning_rate=1e-4,
                           learning_rate=3e-4)
     kernel = settings.model.kernel
-    settings = replace(settings, start_from=out, output_dir=out, model=ModelSettings(), phases=[phase], lora=None,
-                       augmentation=None, save_adapter=False, logit_fusion=replace(settings.logit_fusion, folds=0))
+    settings = settings.going_on(out, out, [phase])
     # The text of each landmark has changed for the tower: the kernel head is fitted anew.
     settings.model.kernel = kernel
     run = start_run(settings, data)

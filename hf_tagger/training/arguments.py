@@ -157,6 +157,13 @@ class RunSettings:
         if self.start_from:
             check_model(self.start_from)
 
+    def going_on(self, start_from: str | Path, output_dir: str | Path, phases: list[PhaseSettings],
+                 lora: LoraSettings | None = None) -> "RunSettings":
+        """The run in which a model of this one is trained further."""
+        return replace(self, start_from=str(start_from), output_dir=str(output_dir), model=ModelSettings(),
+                       phases=phases, lora=lora, augmentation=None, save_adapter=False,
+                       logit_fusion=replace(self.logit_fusion, folds=0))
+
     @property
     def moves_closed_tags(self) -> bool:
         """Whether more than a decoder on a trained model is trained."""

@@ -3,12 +3,13 @@
 import re
 from collections.abc import Iterable
 
+import numpy as np
 import torch
 from peft import PeftModel
 from transformers import ViTImageProcessor, set_seed
 
-from hf_tagger.catalog.collate import tower_inputs
 from hf_tagger.catalog.strict import ConfigError
+from hf_tagger.evaluation.predict import embeddings_of
 from hf_tagger.model.configuration_tagger import TaggerConfig
 from hf_tagger.model.modeling_tagger import TaggerModel
 from hf_tagger.model.processing_tagger import TaggerProcessor
@@ -55,12 +56,9 @@ def build_model(
         image_mean=list(vision.mean) if vision else [0.5] * 3,
         image_std=list(vision.std) if vision else [0.5] * 3,
         lexical_buckets=lexical.buckets if text else 0,
-        lexical_char_ngrams=lexical.char_ngrams,
-        lexical_word_ngrams=lexical.word_ngrams,
         name_match=lexical.name_match and text is not None,
-        kernel_landmarks=kernel.landmarks,
-        kernel_dim=kernel.dim,
-        kernel_width=kernel.width,
+        **{f"lexical_{name}": getattr(lexical, name) for name in ("char_ngrams", "word_ngrams")},
+        **{f"kernel_{name}": getattr(kernel, name) for name in ("landmarks", "dim", "width")},
         kernels=_useful_kernels(kernel.kernels, text is not None, vision is not None) if kernel.landmarks else [],
         **{name: getattr(settings, name) for name in CONFIG_FIELDS},
     )
@@ -111,23 +109,18 @@ def _sized(config, image_size: tuple[int, int]):
 def fit_standardise(model: TaggerModel, settings: ModelSettings, batches: Iterable[dict], rows: int = 1000) -> None:
     """Sets the mean and deviation of pretrained towers' features from the first `rows` products. An untrained tower's
     features will move too far for that to mean anything."""
-    model.eval()
-    found: dict[str, list[torch.Tensor]] = {"text": [], "image": []}
+    found: dict[str, list[np.ndarray]] = {"text": [], "image": []}
     seen = 0
-    for batch in batches:
+    for batch, features, present in embeddings_of(model, batches):
+        for name, vectors in features.items():
+            found[name].append(vectors[present[name]])
+        seen += len(batch["ids"])
         if seen >= rows:
             break
-        if not batch["ids"]:
-            continue
-        features = model.encoder.run_towers(**tower_inputs(batch, model.device))
-        for index, name in enumerate(found):
-            vectors = getattr(features, name)
-            if vectors is not None:
-                found[name].append(vectors[features.present[:, index]])
-        seen += len(batch["ids"])
     for name, backbone in (("text", settings.text_backbone), ("image", settings.vision_backbone)):
-        if found[name] and not backbone.startswith("scratch:"):
-            getattr(model.encoder, f"{name}_projection")[0].fit(torch.cat(found[name]).float())
+        if any(map(len, found[name])) and not backbone.startswith("scratch:"):
+            vectors = torch.from_numpy(np.concatenate(found[name])).to(model.device)
+            getattr(model.encoder, f"{name}_projection")[0].fit(vectors)
 
 
 def with_lora(model: TaggerModel, settings: LoraSettings) -> PeftModel:

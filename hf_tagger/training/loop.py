@@ -24,19 +24,8 @@ from hf_tagger.catalog.quarantine import Quarantine
 from hf_tagger.catalog.strict import ConfigError
 from hf_tagger.evaluation.predict import LOG_LIKELIHOOD
 from hf_tagger.evaluation.progress import progress_bar
+from hf_tagger.training import checkpoint
 from hf_tagger.training.arguments import PhaseSettings, TrainingSettings
-from hf_tagger.training.checkpoint import (
-    kept_tensors,
-    load_checkpoint,
-    load_kept,
-    load_optimizer,
-    newest_checkpoint,
-    optimizer_tensors,
-    random_state,
-    save_checkpoint,
-    set_random_state,
-    write_safetensors,
-)
 from hf_tagger.training.distill_loss import DistillationLoss
 from hf_tagger.training.lora import find_towers
 from hf_tagger.training.losses import SequenceLoss, TaggingLoss
@@ -107,15 +96,15 @@ class TrainingLoop:
 
         Raises ConfigError where it was written by another number of processes: each had its own share of the rows.
         """
-        path = newest_checkpoint(self.folder)
+        path = checkpoint.newest_checkpoint(self.folder)
         if path is None:
             return False
-        tensors, progress = load_checkpoint(path)
+        tensors, progress = checkpoint.load_checkpoint(path)
         states = progress.pop("random_state")
         if len(states) != self.accelerator.num_processes:
             raise ConfigError(f"{path} was written by {len(states)} processes, this run has "
                               f"{self.accelerator.num_processes}: resume with as many, or start without --resume")
-        load_kept(model, {name.removeprefix("model."): tensor for name, tensor in tensors.items()
+        checkpoint.load_kept(model, {name.removeprefix("model."): tensor for name, tensor in tensors.items()
                           if name.startswith("model.")})
         self.resumed = {name: tensor for name, tensor in tensors.items() if not name.startswith("model.")}
         self._random_state = states[self.accelerator.process_index]
@@ -186,11 +175,10 @@ class TrainingLoop:
                     meter.end_wait()
                     if window is None:
                         break
+                    progress.batch += self.settings.gradient_accumulation
                     if not window:
-                        progress.batch += self.settings.gradient_accumulation
                         continue
                     loss = self._step(model, wrapped, optimizer, scheduler, window)
-                    progress.batch += self.settings.gradient_accumulation
                     progress.step += 1
                     progress.phase_step += 1
                     meter.add(loss, sum(len(batch["ids"]) for batch in window) * self.accelerator.num_processes)
@@ -334,35 +322,36 @@ class TrainingLoop:
         if value > progress.best:
             progress.best, progress.stale = value, 0
             if self.accelerator.is_main_process:
-                write_safetensors(self.folder / BEST, kept_tensors(model, self.changed))
+                checkpoint.write_safetensors(self.folder / BEST, checkpoint.kept_tensors(model, self.changed))
         else:
             progress.stale += 1
 
     def _load_best(self, model) -> None:
         self.accelerator.wait_for_everyone()
         if self.evaluate is not None and (self.folder / BEST).exists():
-            load_kept(model, load_file(self.folder / BEST))
+            checkpoint.load_kept(model, load_file(self.folder / BEST))
 
     def _save(self, model, optimizer) -> None:
         if self.folder is None:
             return
-        states = gather_object([random_state()])
+        states = gather_object([checkpoint.random_state()])
         if self.accelerator.is_main_process:
-            tensors = {f"model.{name}": tensor for name, tensor in kept_tensors(model, self.changed).items()}
+            tensors = {f"model.{name}": tensor for name, tensor in checkpoint.kept_tensors(model, self.changed).items()}
             if optimizer is not None:
-                tensors.update(optimizer_tensors(optimizer))
-            save_checkpoint(self.folder, self.progress.step, tensors, {**asdict(self.progress), "random_state": states})
+                tensors.update(checkpoint.optimizer_tensors(optimizer))
+            progress = {**asdict(self.progress), "random_state": states}
+            checkpoint.save_checkpoint(self.folder, self.progress.step, tensors, progress)
         self.accelerator.wait_for_everyone()
 
     def _restore(self, optimizer, scheduler) -> None:
         if self.resumed:
-            load_optimizer(optimizer, self.resumed)
+            checkpoint.load_optimizer(optimizer, self.resumed)
         with warnings.catch_warnings():
             # torch misses the optimiser steps that the interrupted run took.
             warnings.simplefilter("ignore", UserWarning)
             for _ in range(min(self.progress.phase_step, self.scheduled_steps)):
                 scheduler.step()
-        set_random_state(self._random_state)
+        checkpoint.set_random_state(self._random_state)
         self.resumed = None
 
     def _ask_to_stop(self, *_) -> None:

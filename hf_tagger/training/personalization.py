@@ -81,7 +81,8 @@ def fit_personalization(log: Interactions, tags: torch.Tensor, vectors: torch.Te
 
     Raises ConfigError where no shopper comes back, or the latest choices are explained no better than by chance.
     """
-    returning = np.flatnonzero(~_first(log.user))
+    first_of_shopper = np.unique(log.user, return_index=True)[1]
+    returning = np.setdiff1d(np.arange(len(log.user)), first_of_shopper)
     cut = int(len(returning) * (1 - LATEST))
     if cut < 2 or cut == len(returning):
         raise ConfigError(f"the log has {len(returning)} interactions of shoppers who had one before; that is too few "
@@ -108,10 +109,3 @@ def fit_personalization(log: Interactions, tags: torch.Tensor, vectors: torch.Te
     settings = {"half_life_days": half_life, "prior": prior,
                 "gates": {name: round(gate, 4) for name, gate in zip(names, gates.tolist(), strict=True)}}
     return settings, {"interactions": len(log.user), "loss": round(loss, 4), "loss_of_chance": round(chance, 4)}
-
-
-def _first(user: np.ndarray) -> np.ndarray:
-    """Whether an interaction is its shopper's first, bool [N]."""
-    first = np.zeros(len(user), bool)
-    first[np.unique(user, return_index=True)[1]] = True
-    return first

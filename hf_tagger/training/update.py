@@ -24,7 +24,7 @@ from hf_tagger.feedback.review_state import decided, settle
 from hf_tagger.feedback.store import FeedbackStore
 from hf_tagger.feedback.verdicts import fingerprint
 from hf_tagger.model.pipeline_tagger import ProductTaggingPipeline
-from hf_tagger.training.arguments import ModelSettings, PhaseSettings, RunSettings
+from hf_tagger.training.arguments import PhaseSettings, RunSettings
 from hf_tagger.training.batches import Batches
 from hf_tagger.training.build import load_model
 from hf_tagger.training.context import start_run
@@ -184,7 +184,9 @@ class Update:
             ProductTaggingPipeline(model, processor=processor).save_pretrained(start_from)
         learned = self.feedback.learned
         share = replay_share(len(learned), self.feedback.products, replay)
-        run = start_run(update_settings(self.settings, start_from, self.pending, towers), self.data)
+        # The kernel head is not fitted anew, for most products are not there: its towers must stay as they are.
+        phases, lora = ([HEADS, TOWERS], self.settings.lora) if towers else ([HEADS], None)
+        run = start_run(self.settings.going_on(start_from, self.pending, phases, lora), self.data)
         catalogue = read_catalog(run, lambda catalog: CorrectedCatalog(catalog, learned, share))
         batches = Batches(catalogue, *starting_model(run, catalogue))
         training = start_training(run, batches)
@@ -207,15 +209,6 @@ def replay_share(corrected_products: int, products: int, each: float) -> float:
     `LEAST_REPLAYED`."""
     others = max(1, products - corrected_products)
     return min(1.0, max(each * corrected_products, LEAST_REPLAYED) / others)
-
-
-def update_settings(settings: RunSettings, start_from: Path, output_dir: Path, towers: bool) -> RunSettings:
-    """The run that made a model -> the run that goes on from it."""
-    # The kernel head is not fitted anew, for most products are not there: the towers must then stay as they are.
-    phases = [HEADS, TOWERS] if towers else [HEADS]
-    return replace(settings, start_from=str(start_from), output_dir=str(output_dir), model=ModelSettings(),
-                   phases=phases, lora=settings.lora if towers else None, augmentation=None, save_adapter=False,
-                   logit_fusion=replace(settings.logit_fusion, folds=0))
 
 
 def joined(one: Predictions, other: Predictions) -> Predictions:

@@ -287,7 +287,7 @@ def killed(loop, after_saves, model, loader, **options):
             raise Killed
 
     with pytest.MonkeyPatch.context() as patch, pytest.raises(Killed):
-        patch.setattr("hf_tagger.training.loop.save_checkpoint", counting_save)
+        patch.setattr("hf_tagger.training.checkpoint.save_checkpoint", counting_save)
         train(loop, model, loader, **options)
 
 
