@@ -1,4 +1,4 @@
-"""Where the towers' pretrained weights come from: the spellings of `text_backbone` and `vision_backbone`.
+"""Loads the towers' pretrained weights, by the spellings of `text_backbone` and `vision_backbone`.
 
 | spelling | what it is |
 |---|---|
@@ -10,8 +10,8 @@
 | `scratch:lstm`, `scratch:gru`, `scratch:bert-tiny` | an untrained text tower, its tokenizer trained on the catalogue |
 | `scratch:resnet18` | any timm network, untrained |
 
-Files of installed packages are checked against their SHA-256 before they are read; nothing is ever unpickled but
-tensors (`weights_only=True`).
+Files of installed packages are checked against their SHA-256 before they are read; only tensors are ever unpickled
+(`weights_only=True`).
 """
 
 import hashlib
@@ -100,7 +100,7 @@ def load_text_backbone(spec: str, texts: Iterable[str] | None = None, vocab_size
 
 def _text_from_checkpoint(source: str) -> TextBackbone:
     verbosity = logging.get_verbosity()
-    # Loading reports an absent pooler, which no tagger uses, as loudly as an absent layer; that one is an error below.
+    # Loading warns of an absent pooler, which no tagger uses, as loudly as of an absent layer, which is an error below.
     logging.set_verbosity_error()
     try:
         tokenizer = AutoTokenizer.from_pretrained(source)

@@ -77,7 +77,7 @@ def build_model(
 
 
 def _useful_kernels(kernels: list[dict[str, float]], text: bool, photos: bool) -> list[dict[str, float]]:
-    """What of the kernels differs in a model that reads these modalities: without photos all look at the text alone."""
+    """The kernels without blocks of modalities that the model does not read; without photos all would be the same."""
     seen = [{name: weight for name, weight in kernel.items() if (text if name == "text" else photos)}
             for kernel in kernels]
     if not photos:
@@ -86,7 +86,7 @@ def _useful_kernels(kernels: list[dict[str, float]], text: bool, photos: bool) -
 
 
 def load_model(path: str) -> tuple[TaggerModel, TaggerProcessor]:
-    """A saved tagger, to go on training it. Raises ConfigError for one of another format."""
+    """A saved tagger to train further. Raises ConfigError for one of another format."""
     try:
         model = TaggerModel.from_pretrained(path, dtype=torch.float32)
     except FormatError as error:
@@ -95,7 +95,7 @@ def load_model(path: str) -> tuple[TaggerModel, TaggerProcessor]:
 
 
 def _sized(config, image_size: tuple[int, int]):
-    """Tells networks with position embeddings (ViT, Swin) the size of the photos they will see."""
+    """The config of a network with position embeddings (ViT, Swin) gets the size of the photos."""
     from timm import create_model
 
     with torch.device("meta"):
@@ -107,8 +107,8 @@ def _sized(config, image_size: tuple[int, int]):
 
 @torch.no_grad()
 def fit_standardise(model: TaggerModel, settings: ModelSettings, batches: Iterable[dict], rows: int = 1000) -> None:
-    """Sets the mean and deviation of pretrained towers' features from the first `rows` products. An untrained tower's
-    features will move too far for that to mean anything."""
+    """Sets the mean and deviation of pretrained towers' features from the first `rows` products. The features of an
+    untrained tower will move too far for that to be of use."""
     found: dict[str, list[np.ndarray]] = {"text": [], "image": []}
     seen = 0
     for batch, features, present in embeddings_of(model, batches):
@@ -124,7 +124,7 @@ def fit_standardise(model: TaggerModel, settings: ModelSettings, batches: Iterab
 
 
 def with_lora(model: TaggerModel, settings: LoraSettings) -> PeftModel:
-    """Adapters on the towers; all heads and the logit fusion are saved along with them."""
+    """Puts adapters on the towers; all heads and the logit fusion are saved with them."""
     modules = ["tag_head", "late_weights", "lexical_head", "kernel_head", "logit_fusion", "decoder_memory", "decoder"]
     modules = [name for name in modules if getattr(model, name, None) is not None]
     sequence_read = model.config.fusion == "attention" or model.decoder is not None
@@ -135,8 +135,8 @@ def with_lora(model: TaggerModel, settings: LoraSettings) -> PeftModel:
 
 
 def set_trainable(model: torch.nn.Module, phase: PhaseSettings, lora: bool, embeddings: bool = False) -> None:
-    """Lets the parts move that the phase names. Lexical head, kernel head and logit fusion are fitted apart and never
-    move here."""
+    """Sets `requires_grad` for the parts that the phase names. Lexical head, kernel head and logit fusion are fitted
+    apart and never move here. Raises ValueError where nothing is left to train."""
     attention = model.config.fusion == "attention"
     frozen = re.compile("|".join(f"(?:{pattern})" for pattern in phase.frozen) or r"(?!)")
     for name, parameter in model.named_parameters():
@@ -157,8 +157,8 @@ def set_trainable(model: torch.nn.Module, phase: PhaseSettings, lora: bool, embe
 
 
 def part_of(name: str, attention: bool) -> str:
-    """"decoder" or "heads" for a parameter outside the towers. Where fusion does not read the sequence (`attention`
-    does), what projects its tokens belongs to the decoder."""
+    """"decoder" or "heads" for a parameter outside the towers. Only `attention` fusion reads token states; in other
+    models their projections belong to the decoder."""
     if re.search(r"(^|\.)decoder(_memory)?\.", name):
         return "decoder"
     return "decoder" if not attention and "_token_projection." in name else "heads"

@@ -1,4 +1,4 @@
-"""What a smaller student starts from, and how it is taught to say what a trained tagger says."""
+"""The steps of a distillation: what a smaller student starts from, and how it learns from a trained tagger."""
 
 import copy
 import hashlib
@@ -32,24 +32,20 @@ from hf_tagger.training.teacher import TaughtLoader, TeacherStore, ViewCollator,
 
 TEACHER = "teacher"
 LAYER_NUMBER = re.compile(r"((?:^|\.)(?:layers?|h)\.)(\d+)(?=\.)")
-# What a student can take over beside the towers. The kernel head compares products as the towers see them: it is fitted
-# anew.
+# What a student can take over beside the towers. The kernel head depends on what the towers see: it is fitted anew.
 PARTS = ("encoder.text_projection", "encoder.image_projection", "encoder.proxies", "encoder.fusion", "tag_head",
          "late_weights", "lexical_head", "logit_fusion")
 
 
 def open_teacher(settings: DistillSettings) -> tuple[TaggerModel, TaggerProcessor]:
-    """The model to learn from, with adapters merged. Raises ConfigError where there is none."""
+    """The teacher and its processor, adapters merged. Raises ConfigError where there is no such model."""
     tagger = open_tagger(settings.distillation.teacher, torch.device("cpu"))
     return tagger.model.requires_grad_(False), tagger.processor
 
 
 def teachers_attributes(run: RunContext, teacher: TaggerModel, found: list[dict]) -> list[dict]:
-    """The attributes of the student: its teacher's, whatever the catalogue has; products of which it knows no tags are
-    learned from all the same.
-
-    Raises ConfigError for an attribute of the catalogue that the teacher does not have.
-    """
+    """The attributes of the student are its teacher's, not those `found` in the catalogue: products without labels are
+    learned from as well. Raises ConfigError as `check_attributes`."""
     attributes = without_calibration(teacher.config.attributes)
     run.log.say(check_attributes(found, attributes))
     return attributes
@@ -57,10 +53,8 @@ def teachers_attributes(run: RunContext, teacher: TaggerModel, found: list[dict]
 
 def new_student(run: RunContext, data: TrainingData, teacher: TaggerModel,
                 teacher_processor: TaggerProcessor) -> tuple[TaggerModel, TaggerProcessor, list[str]]:
-    """The student, its processor, and the names of the parts outside its towers that start as the teacher's.
-
-    Raises ConfigError for a student that this teacher cannot teach.
-    """
+    """The student, its processor, and the names of the parts that `copy_fitting` has copied. Raises ConfigError as
+    `check_student`."""
     settings = run.settings
     with run.log.step("student") as step:
         layers = check_student(settings, teacher, teacher_processor)
@@ -86,8 +80,7 @@ def new_student(run: RunContext, data: TrainingData, teacher: TaggerModel,
 
 def collate_as_taught(data: TrainingData, processor: TaggerProcessor, teacher_processor: TaggerProcessor,
                       view: int) -> Collator:
-    """Collates products as they look in a view, the same words and parts of photos for the teacher (`processor` is then
-    its own, too) and the student."""
+    """Collates products as they look in a view, for the student's `processor` or the teacher's own."""
     settings = data.run.settings
     return ViewCollator(
         processor, data.vocabulary.attributes, view, settings.seed,
@@ -98,7 +91,7 @@ def collate_as_taught(data: TrainingData, processor: TaggerProcessor, teacher_pr
 
 def ask_teacher(run: RunContext, data: TrainingData, teacher: TaggerModel,
                 teacher_processor: TaggerProcessor) -> TeacherStore:
-    """What the teacher says of all training products, unless `distillation.folder` holds it already."""
+    """The teacher's outputs for all training products; it runs unless `distillation.folder` holds them already."""
     settings, training = run.settings.distillation, run.settings.training
     folder, states = Path(settings.folder or run.folder / TEACHER), bool(settings.hidden)
     asked = [model_fingerprint(settings.teacher), data.vocabulary.fingerprint, settings.views, states,
@@ -116,7 +109,7 @@ def ask_teacher(run: RunContext, data: TrainingData, teacher: TaggerModel,
 
 
 def forget_answers(run: RunContext) -> None:
-    """Deletes what `ask_teacher` left in the model folder."""
+    """Deletes the outputs that `ask_teacher` stored in the model folder."""
     if run.accelerator.is_main_process and run.settings.distillation.folder is None:
         shutil.rmtree(run.folder / TEACHER, ignore_errors=True)
 
@@ -137,7 +130,7 @@ def distillation_loss(settings: DistillationSettings, student: TaggerModel, answ
 
 
 def taught_batches(training: Training, answers: TeacherStore, phase: PhaseSettings) -> TaughtLoader:
-    """The batches of a phase with what the teacher says of them; epochs take the views in turn."""
+    """The batches of a phase with the teacher's outputs; epochs take the views in turn."""
     if phase.cached_views:
         return TaughtLoader(training.features.of_phase(phase).epoch, answers)
     batches = training.batches
@@ -152,12 +145,11 @@ def taught_batches(training: Training, answers: TeacherStore, phase: PhaseSettin
 
 
 def check_attributes(found: list[dict], attributes: list[dict]) -> str:
-    """What of a catalogue's attributes the student of a teacher with these `attributes` will not learn, in a sentence.
-
-    Raises ConfigError for an attribute that the teacher does not know, or knows as another kind.
+    """A sentence on the tags `found` in the catalogue that the teacher, with these `attributes`, does not know: no
+    student learns them. Raises ConfigError for an attribute that the teacher lacks, or has as another kind.
     """
     known = {entry["name"]: entry for entry in attributes}
-    strange = {}
+    strange: dict[str, list[str]] = {}
     for entry in found:
         name = entry["name"]
         if name not in known:
@@ -172,7 +164,7 @@ def check_attributes(found: list[dict], attributes: list[dict]) -> str:
 
 
 def check_student(settings: DistillSettings, teacher: TaggerModel, processor) -> list[int] | None:
-    """The layers that the student's text tower starts from, None where it is not the teacher's.
+    """The layers of the teacher that the student's text tower starts from, None where it starts from another backbone.
 
     Raises ConfigError for a student that this teacher cannot teach.
     """

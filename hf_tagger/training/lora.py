@@ -44,13 +44,8 @@ def apply_lora(model: nn.Module, settings: LoraSettings, modules_to_save: list[s
             whole_towers.append(name)
     if not targets:
         raise ValueError("LoRA has no layer to adapt: name lora.text_targets or lora.vision_targets, or tune in full")
-    config = LoraConfig(
-        r=settings.rank,
-        lora_alpha=settings.alpha,
-        lora_dropout=settings.dropout,
-        target_modules=targets,
-        modules_to_save=[*whole_towers, *modules_to_save],
-    )
+    config = LoraConfig(r=settings.rank, lora_alpha=settings.alpha, lora_dropout=settings.dropout,
+                        target_modules=targets, modules_to_save=[*whole_towers, *modules_to_save])
     freeze_batch_norm(model)
     with warnings.catch_warnings():
         # peft asks transformers for a property by its former name.
@@ -72,23 +67,16 @@ def adaptable_layers(tower: nn.Module) -> list[str]:
     """
     stem = next((module for module in tower.modules() if isinstance(module, nn.Conv2d)), None)
     # Subclasses compute something else from their weights (dynamic padding, standardised kernels): LoRA does not fit.
-    return [
-        name
-        for name, module in tower.named_modules()
-        if (type(module) is nn.Linear or (type(module) is nn.Conv2d and module.groups == 1))
-        and module is not stem
-        and not LEFT_ALONE.search(name)
-    ]
+    return [name for name, module in tower.named_modules()
+            if (type(module) is nn.Linear or (type(module) is nn.Conv2d and module.groups == 1))
+            and module is not stem and not LEFT_ALONE.search(name)]
 
 
 def _named_layers(tower: nn.Module, wanted: list[str], tower_name: str) -> list[str]:
     chosen = []
     for target in wanted:
-        found = [
-            name
-            for name, module in tower.named_modules()
-            if isinstance(module, nn.Linear | nn.Conv2d) and f".{name}".endswith(f".{target}")
-        ]
+        found = [name for name, module in tower.named_modules()
+                 if isinstance(module, nn.Linear | nn.Conv2d) and f".{name}".endswith(f".{target}")]
         if not found:
             examples = ", ".join(sorted({name.rpartition(".")[2] for name in adaptable_layers(tower)}))
             raise ValueError(f"{tower_name} has no layer called {target!r}; layers LoRA adapts well there: {examples}")
@@ -109,7 +97,7 @@ def _use_running_statistics(module, inputs):
 
 
 def count_parameters(model: nn.Module) -> ParameterCount:
-    """Trainable and all parameters; the frozen originals that peft keeps beside fully trained modules count once."""
+    """Trainable and all parameters, without the frozen originals that peft keeps beside fully trained modules."""
     parameters = [parameter for name, parameter in model.named_parameters() if ".original_module." not in name]
     trainable = sum(parameter.numel() for parameter in parameters if parameter.requires_grad)
     return ParameterCount(trainable, sum(parameter.numel() for parameter in parameters))

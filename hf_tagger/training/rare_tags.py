@@ -1,4 +1,4 @@
-"""The augmentation phase of a run: the tag head is retrained on real and extra pooled vectors; nothing else moves."""
+"""The augmentation phase of a run: the tag head alone is retrained, on real and extra pooled vectors."""
 
 import copy
 import json
@@ -39,28 +39,24 @@ from hf_tagger.training.settings import LossSettings
 @torch.no_grad()
 def pooled_vectors(model: TaggerModel, features: FeatureLoader, settings: AugmentationSettings,
                    seed: int) -> Iterator[tuple[Tensor, Tensor]]:
-    """Pooled vectors [B, H] and labels [B, T] of every product in every view; of more than `max_rows`, those with rare
-    tags and a random choice of the rest."""
+    """Pooled vectors [B, H] and labels [B, T] of every product in every view; where these are more than `max_rows`,
+    products with rare tags and a random choice of the others."""
     model.eval()
     draw = random.Random(f"augmentation {seed}")
     rare = torch.tensor([count <= settings.rare for attribute in model.config.attributes
                          for count in attribute["counts"]])
-    rows = len(features.ids) * len(features.present)
+    share = settings.max_rows / (len(features.ids) * len(features.present))
     for batch in features.all_views():
         labels = batch["tag_labels"]
-        if rows > settings.max_rows:
-            kept = (labels[:, rare] == 1).any(1)
-            kept |= torch.tensor([draw.random() < settings.max_rows / rows for _ in range(len(labels))])
-        else:
-            kept = torch.ones(len(labels), dtype=torch.bool)
+        kept = torch.tensor([share >= 1 or draw.random() < share for _ in labels]) | (labels[:, rare] == 1).any(1)
         if kept.any():
             vectors = model.encoder(features=to_device(batch["features"], model.device)).pooled
             yield vectors[kept.to(vectors.device)].cpu(), labels[kept]
 
 
 def tag_embeddings(model: TaggerModel, processor: TaggerProcessor) -> Tensor:
-    """What tag sets are conditioned on [T, E]: encodings of "attribute: tag", centred and of unit length; without a
-    text tower, every tag is a direction of its own."""
+    """Vectors of the tags [T, E], by which generators and critics tell them apart: encodings of "attribute: tag",
+    centred and of unit length; without a text tower, the unit vectors."""
     if model.config.text_config is None:
         return torch.eye(model.config.num_tags)
     names = [f"{attribute['name']}: {tag}" for attribute in model.config.attributes for tag in attribute["tags"]]
@@ -69,7 +65,8 @@ def tag_embeddings(model: TaggerModel, processor: TaggerProcessor) -> Tensor:
 
 
 def balanced_losses(attributes: list[dict], settings: LossSettings) -> Callable:
-    """(tag counts [T], none counts [A]) -> `TaggingLoss` for rows that come in these frequencies."""
+    """A function (tag counts [T], none counts [A]) -> the mean `TaggingLoss` of logits [B, T + A] and labels [B, T],
+    for rows in which tags have these counts."""
 
     def loss_for(counts: Tensor, nones: Tensor):
         start, counted = 0, []
@@ -91,10 +88,9 @@ def augment_rare_tags(
     """Retrains `model.tag_head` in place.
 
     Args:
-        features: of the training split, with what the towers say now; loss: as in training, but for
-            `logit_adjustment_tau`.
-        folder: where generator, critic, a report of how real the vectors look and their picture go, and, while this
-            runs, the vectors.
+        features: of the training split, from the towers as they are now.
+        loss: as in training, but for `logit_adjustment_tau`, which is the augmentation's own.
+        folder: gets generator and critic, a report of how real the vectors look, and their picture.
 
     Returns a summary for a person and, if wanted, a critic of tag sets. Raises AugmentationStopped, with the tag head
     as it was.
@@ -139,7 +135,7 @@ def rare_tags(attributes: list[dict], settings: AugmentationSettings) -> dict[st
 
 def save_gan(gan: ConditionalGan | SemiSupervisedGan, data: TaggedVectors, rare: dict[str, int], folder: Path,
              seed: int) -> dict[str, Any]:
-    """Writes the networks as safetensors, and `report.json` and `vectors.png`: how real their vectors look."""
+    """Writes the networks as safetensors; `report.json` and `vectors.png` show how real their vectors look."""
     write_safetensors(folder / "generator.safetensors", gan.generator.state_dict())
     if getattr(gan, "critic", None) is not None:
         write_safetensors(folder / "critic.safetensors", gan.critic.state_dict())
@@ -151,8 +147,8 @@ def save_gan(gan: ConditionalGan | SemiSupervisedGan, data: TaggedVectors, rare:
 
 
 def retrain_for_rare_tags(run: RunContext, training: Training) -> TagSetCritic | None:
-    """The augmentation phase of a run, in place: in the main process, on all rows; the others get the tag head that it
-    ends with. Returns the critic of tag sets, if the settings want one."""
+    """The augmentation phase of a run, in place. The main process retrains the tag head on all products, the others get
+    its weights. Returns the critic of tag sets, if the settings ask for one."""
     settings, model, critic = run.settings.augmentation, training.model, None
     if settings is None:
         return None
@@ -172,7 +168,7 @@ def retrain_for_rare_tags(run: RunContext, training: Training) -> TagSetCritic |
 
 @torch.no_grad()
 def judge_critic(run: RunContext, batches: Batches, critic: TagSetCritic) -> None:
-    """Sets `config.critic`, whether the critic is asked by default: where it raises micro- and macro-F1 on validation.
+    """Sets `config.critic`, whether the critic is used by default: if it raises both micro- and macro-F1 on validation.
     """
     split, model = run.settings.evaluation.validation, batches.model
     if split not in batches.data.catalog.splits:

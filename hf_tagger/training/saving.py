@@ -1,4 +1,4 @@
-"""What a run leaves behind: the model folder, and in it what made the model."""
+"""Writes the model folder of a run, with a record of what the model was made of."""
 
 import json
 import platform
@@ -20,7 +20,8 @@ from hf_tagger.training.phases import Training
 
 
 def save_run(run: RunContext, training: Training, critic: TagSetCritic | None = None) -> None:
-    """Writes the model folder; merges adapters into the model, in place, and writes them by themselves if so wished."""
+    """Merges adapters into the model, in place, and writes the model folder; with `save_adapter` also the adapter by
+    itself."""
     batches, main = training.batches, run.accelerator.is_main_process
     with run.log.step("saved") as step:
         step.result = str(run.folder)
@@ -45,7 +46,7 @@ def save_run(run: RunContext, training: Training, critic: TagSetCritic | None = 
 
 
 def provenance(run: RunContext, vocabulary: Vocabulary, history: list[dict[str, float]]) -> dict[str, Any]:
-    """What a model was made of and on; history: of validations."""
+    """Data, code, versions, machine and time that made a model; history: its validations."""
     git = subprocess.run(["git", "rev-parse", "HEAD"], cwd=Path(__file__).parent, capture_output=True, text=True)
     return {
         "data_fingerprint": vocabulary.fingerprint,

@@ -13,11 +13,8 @@ LAUNCHERS = ("accelerate", "torchrun", "torch.distributed")  # as their commands
 
 
 def set_cpu_threads(wanted: int | None = None) -> int:
-    """Lets torch compute with `wanted` threads; where that is None with OMP_NUM_THREADS, if a person has set it, else
-    with this process's share of the cores. Returns their number.
-
-    Call it before anything is computed.
-    """
+    """Lets torch compute with `wanted` threads (None: OMP_NUM_THREADS if a person has set it, else this process's share
+    of the cores), and returns their number. Call it before anything is computed."""
     threads = wanted or threads_asked_for() or max(1, available_cores() // local_processes())
     torch.set_num_threads(threads)
     return threads

@@ -1,5 +1,5 @@
-"""Learning from verdicts: a trained model goes on with corrected products, mixed with others so that it forgets
-nothing (experience replay: Rolnick et al. 2019, arXiv 1811.11682)."""
+"""Learning from reviewers' verdicts: a model is trained further on corrected products, mixed with others so that it
+forgets nothing (experience replay, Rolnick et al. 2019, arXiv 1811.11682)."""
 
 import hashlib
 import shutil
@@ -44,11 +44,11 @@ HELD_OUT = 0.2  # of the corrected products
 
 
 def corrected(tags: dict[str, list[str] | None], holds: Holds, kinds: Mapping[str, str]) -> dict[str, list[str] | None]:
-    """A product's tags after what reviewers settled on.
+    """A product's tags with what reviewers settled on.
 
-    A `single` attribute has the tag that holds, and is unknown once the tag that it had does not. To a `multi` one are
-    added what holds and taken away what does not; one of which nothing was known stays unknown, for of its other tags
-    nobody said anything.
+    A `single` attribute gets the tag that holds; it becomes unknown if several hold, or if its tag does not. A `multi`
+    attribute gains the tags that hold and loses those that do not; an unknown one stays unknown, for nobody judged its
+    other tags.
     """
     result = dict(tags)
     for name in {attribute for attribute, _ in holds} & kinds.keys():
@@ -66,15 +66,15 @@ def corrected(tags: dict[str, list[str] | None], holds: Holds, kinds: Mapping[st
 
 
 class CorrectedCatalog(Catalog):
-    """A catalogue of whose training split remain the corrected products and a share of the others, drawn by a hash of
-    the id.
+    """A catalogue whose training split is cut down to the corrected products and a share of the others, chosen by a
+    hash of their ids.
 
     Args:
-        holds: {product: what was settled on of it}; share: of the other products, 0 to 1.
+        holds: {product: verdicts that are settled}; share: of the other products, 0 to 1.
     """
 
     def __init__(self, catalog: Catalog, holds: Mapping[str, Holds], share: float):
-        # Few products remain: a tag that is rare among them is not for that reason out of the vocabulary.
+        # A tag that is rare among the few products left must stay in the vocabulary.
         attributes = {name: replace(settings, min_count=1) for name, settings in catalog.schema.attributes.items()}
         super().__init__(catalog.source, replace(catalog.schema, attributes=attributes), catalog.labels)
         self.holds, self.share = holds, share
@@ -95,23 +95,19 @@ class CorrectedCatalog(Catalog):
 
 
 def draw(product: str) -> float:
-    """A number in [0, 1) that is the product's own."""
+    """A number in [0, 1), from a hash of the product's id."""
     return int.from_bytes(hashlib.blake2b(product.encode(errors="surrogatepass"), digest_size=8).digest()) / 2**64
 
 
 @dataclass
 class Feedback:
-    """What reviewers settled on: of products that a new version learns from, and of those that it is tested on.
+    """What reviewers settled on, {product: verdicts}."""
 
-    Args:
-        products: of the training split, corrected or not; verdicts: that are settled; summary: a line for a person.
-    """
-
-    learned: dict[str, Holds]
-    held_out: dict[str, Holds]
-    products: int
-    verdicts: int
-    summary: str
+    learned: dict[str, Holds]  # what a new version learns
+    held_out: dict[str, Holds]  # what it is tested on
+    products: int  # of the training split, corrected or not
+    verdicts: int  # that are settled
+    summary: str  # a line for a person
 
 
 def read_feedback(store: FeedbackStore, catalog: Catalog, attributes: list[dict]) -> Feedback:
@@ -133,18 +129,13 @@ def read_feedback(store: FeedbackStore, catalog: Catalog, attributes: list[dict]
 
 @dataclass
 class Update:
-    """The step from one version of a model to the next.
+    """The step from one version of a model to the next."""
 
-    Args:
-        tagger: the pipeline of `parent`, the version's folder; pending: the folder of the next one.
-        settings, data: of the run that made the model; catalog: its catalogue.
-    """
-
-    tagger: Pipeline
-    parent: Path
-    pending: Path
-    settings: RunSettings
-    data: dict
+    tagger: Pipeline  # of the version in use
+    parent: Path  # its folder
+    pending: Path  # the next version's folder
+    settings: RunSettings  # of the run that made the first version
+    data: dict  # the plain data of these settings
     catalog: Catalog
     feedback: Feedback
 
@@ -212,17 +203,17 @@ def replay_share(corrected_products: int, products: int, each: float) -> float:
 
 
 def joined(one: Predictions, other: Predictions) -> Predictions:
-    """Of the products of both, by the same model."""
-    together = {name: np.concatenate([getattr(one, name), getattr(other, name)]) for name in ("scores", "chosen",
-                                                                                              "logits")}
+    """Predictions of the same model for the products of both."""
+    together = {name: np.concatenate([getattr(one, name), getattr(other, name)])
+                for name in ("scores", "chosen", "logits")}
     return replace(one, ids=one.ids + other.ids, tags=one.tags + other.tags, about=[], written=None, **together)
 
 
 def verdict_agreement(predictions: Predictions, holds: Mapping[str, Holds]) -> float:
-    """Share of the settled verdicts that the model's decisions agree with; a tag that it does not know it never gives.
-    nan where there is none."""
-    column = {(entry["name"], tag): place for place, (entry, tag) in enumerate(
-        (entry, tag) for entry in predictions.attributes for tag in entry["tags"])}
+    """Share of the settled verdicts that the model's decisions agree with, nan where there are none. A tag that the
+    model does not know counts as not given."""
+    known = [(entry["name"], tag) for entry in predictions.attributes for tag in entry["tags"]]
+    column = {item: place for place, item in enumerate(known)}
     agreed = []
     for row, product in enumerate(predictions.ids):
         for item, yes in holds.get(product, {}).items():
