@@ -14,36 +14,26 @@ from hf_tagger.model.decisions import attribute_slices
 
 @dataclass
 class Suspect:
-    """One attribute of one product whose given tags are probably wrong.
+    """One attribute of one product whose given tags are probably wrong."""
 
-    Args:
-        row: index of the product.
-        given, suggested: the tags it has and those it should rather have; () is none.
-        score: how much likelier the suggested tags are than the given ones, in (-1, 1]; of several doubtful tags of a
-            `multi` attribute the surest counts.
-    """
-
-    row: int
+    row: int  # index of the product
     attribute: str
-    given: tuple[str, ...]
-    suggested: tuple[str, ...]
+    given: tuple[str, ...]  # () is none
+    suggested: tuple[str, ...]  # what should rather be given
+    # How much likelier the suggested tags are than the given ones, in (-1, 1]; of several doubtful tags of a `multi`
+    # attribute the surest counts.
     score: float
 
 
 @dataclass
 class LabelIssues:
-    """
-    Args:
-        suspects: most suspicious first, over all attributes.
-        skipped: {attribute: {tag: positives}} of the tags with too few of them to be judged ("" is none).
-        judged: {attribute: products whose tags were looked at}.
-        estimated: {attribute: estimated number of wrong ones among these}, from the confident joint; of a `multi`
-            attribute wrong (product, tag) pairs.
-    """
+    """The suspects, and what was judged."""
 
-    suspects: list[Suspect]
-    skipped: dict[str, dict[str, int]]
-    judged: dict[str, int]
+    suspects: list[Suspect]  # most suspicious first, over all attributes
+    skipped: dict[str, dict[str, int]]  # {attribute: {tag: positives}} of tags with too few to be judged ("" is none)
+    judged: dict[str, int]  # {attribute: products whose tags were judged}
+    # {attribute: how many of these are estimated to be wrong}, from the confident joint; of a `multi` attribute wrong
+    # (product, tag) pairs.
     estimated: dict[str, float]
 
 

@@ -15,11 +15,11 @@ NONE = "(none)"
 
 @dataclass
 class Verdict:
-    """One attribute of a product: predicted tags with scores; the given ones, None if unknown."""
+    """One attribute of a product."""
 
     attribute: str
-    predicted: list[tuple[str, float]]
-    given: list[str] | None
+    predicted: list[tuple[str, float]]  # tags with scores
+    given: list[str] | None  # None: unknown
 
     @property
     def right(self) -> bool | None:
@@ -28,19 +28,18 @@ class Verdict:
 
 @dataclass
 class Case:
-    """A product worth looking at: its row among the predictions, why, and the verdicts to show."""
+    """A product worth looking at."""
 
-    row: int
+    row: int  # among the predictions
     id: str
     text: str | None
     reason: str
-    verdicts: list[Verdict] = field(default_factory=list)
+    verdicts: list[Verdict] = field(default_factory=list)  # those to show
 
 
 def confusions(predictions: Predictions, most: int = 8) -> dict[str, list[tuple[str, str, int]]]:
-    """{attribute: [(given, predicted, products)]}, the commonest first. A missed tag of a `multi` attribute is paired
-    with each false one of the same product, with "(none)" if there is none, and so is a false tag where none is missed.
-    """
+    """{attribute: [(given, predicted, products)]}, the commonest first. Each missed tag of a product is paired with
+    each false one; "(none)" stands in where there are only missed ones, or only false ones."""
     found = {}
     for attribute, tags, references, chosen, _ in predictions.parts():
         pairs = Counter()
@@ -72,8 +71,8 @@ def confident_mistakes(predictions: Predictions, most: int = 12, per_attribute: 
 
 
 def uncertain_products(predictions: Predictions, most: int = 12) -> list[Case]:
-    """Products whose attributes' scores are on average the least decided: the entropy of a `single` attribute's
-    distribution, or the mean entropy of a `multi` one's tags, as a share of the highest possible."""
+    """The products with the highest entropy, mean over attributes: that of a `single` attribute's distribution, or the
+    mean of a `multi` one's tags, each as a share of the highest possible."""
     shares = []
     for attribute, _, _, chosen, scores in predictions.parts():
         if attribute["kind"] == "single":

@@ -22,23 +22,18 @@ THUMBNAIL = 160
 
 @dataclass
 class ReportData:
-    """What the template shows of the first protocol in detail, and of the others in tables.
-
-    Args:
-        uncalibrated: the first protocol's scores with plain probabilities and thresholds of 0.5; None where nothing is
-            fitted.
-        baselines: {method: {protocol: `ProtocolResult.plain()`}}, as recipes/baselines.py writes them.
-        photos: {product id: data URI}.
-    """
+    """What the template shows: the first protocol in detail, the others in tables."""
 
     title: str
     about: dict[str, Any]
     results: list[ProtocolResult]
     mistakes: list[Case]
     uncertain: list[Case]
+    # The first protocol's scores with plain probabilities and thresholds of 0.5; None where nothing is fitted.
     uncalibrated: Scorer | None = None
+    # {method: {protocol: `ProtocolResult.plain()`}}, as recipes/baselines.py writes them.
     baselines: dict[str, dict[str, dict]] = field(default_factory=dict)
-    photos: dict[str, str] = field(default_factory=dict)
+    photos: dict[str, str] = field(default_factory=dict)  # {product id: data URI}
 
     @classmethod
     def of(cls, title: str, about: dict[str, Any], results: list[ProtocolResult], catalog: Catalog | None = None,
@@ -73,7 +68,7 @@ class ReportData:
 
 
 def before_calibration(predictions: Predictions) -> Scorer | None:
-    """Scores of the same logits without what was fitted; None where nothing was, or there are no logits."""
+    """Scores of the same logits without calibration; None where there is none, or no logits."""
     plain = without_calibration(predictions.attributes)
     if predictions.logits is None or plain == predictions.attributes:
         return None
