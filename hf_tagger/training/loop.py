@@ -47,19 +47,19 @@ class Interrupted(UserError):
 
 @dataclass
 class Progress:
-    """Where a run stands: everything but weights that a resumed run needs to go on as if it had never stopped."""
+    """Where a run stands: with the weights, all that a resumed run needs to go on as if it had never stopped."""
 
     phase: int = 0
-    epoch: int = 0
-    batch: int = 0
-    step: int = 0
-    phase_step: int = 0
-    best: float = -math.inf
-    stale: int = 0
-    history: list[dict[str, float]] = field(default_factory=list)
+    epoch: int = 0  # of the phase
+    batch: int = 0  # of the epoch
+    step: int = 0  # of the run
+    phase_step: int = 0  # of the phase
+    best: float = -math.inf  # validation metric of the phase
+    stale: int = 0  # validations since then
+    history: list[dict[str, float]] = field(default_factory=list)  # validations of the run
 
     def begin(self, phase: int) -> None:
-        """At the start of a phase: of the phases before it, steps and validations are kept."""
+        """Starts a phase: only the steps and validations of the run stay."""
         vars(self).update(vars(Progress(phase=phase, step=self.step, history=self.history)))
 
 
@@ -104,8 +104,8 @@ class TrainingLoop:
         if len(states) != self.accelerator.num_processes:
             raise ConfigError(f"{path} was written by {len(states)} processes, this run has "
                               f"{self.accelerator.num_processes}: resume with as many, or start without --resume")
-        checkpoint.load_kept(model, {name.removeprefix("model."): tensor for name, tensor in tensors.items()
-                          if name.startswith("model.")})
+        weights = {name.removeprefix("model."): tensor for name, tensor in tensors.items() if name.startswith("model.")}
+        checkpoint.load_kept(model, weights)
         self.resumed = {name: tensor for name, tensor in tensors.items() if not name.startswith("model.")}
         self._random_state = states[self.accelerator.process_index]
         self.progress = Progress(**progress)
@@ -137,17 +137,17 @@ class TrainingLoop:
         else:
             self.progress.begin(index)
             if self.accelerator.is_main_process and self.folder is not None:
-                # Where no validation of this phase can be measured, the weights of an earlier one must not come back.
+                # Where this phase is never validated, the best weights of an earlier one must not come back.
                 (self.folder / BEST).unlink(missing_ok=True)
         distributed = self.accelerator.num_processes > 1
         if distributed:
-            # What is fitted apart is the same in every process; sent around, it would cost more than the gradients.
+            # Heads that are fitted apart are alike in all processes; broadcasting them would cost more than gradients.
             tensors = [*model.named_parameters(), *model.named_buffers()]
             DistributedDataParallel._set_params_and_buffers_to_ignore_for_model(
                 model, [name for name, tensor in tensors if tower_of(name) is None and not tensor.requires_grad])
         wrapped = self.accelerator.prepare_model(model) if distributed else model
         if settings.compile:
-            # Which sizes vary is left to torch to see: told that all may, it fails on the photos' height and width.
+            # torch sees by itself which sizes vary; with dynamic=True it fails on the photos' height and width.
             wrapped = torch.compile(wrapped)
         previous = signal.signal(signal.SIGINT, self._ask_to_stop)
         try:
@@ -156,7 +156,9 @@ class TrainingLoop:
             signal.signal(signal.SIGINT, previous)
             if distributed:
                 self.accelerator.unwrap_model(wrapped, keep_fp32_wrapper=False)
-        self._load_best(model)
+        self.accelerator.wait_for_everyone()
+        if self.evaluate is not None and (self.folder / BEST).exists():
+            checkpoint.load_kept(model, load_file(self.folder / BEST))
         self.progress.begin(index + 1)
         self._save(model, None)
 
@@ -166,8 +168,8 @@ class TrainingLoop:
                            leave=self.folder is not None, disable=not self.accelerator.is_main_process)
         meter = Meter()
         with bar:
-            limit = phase.max_steps or math.inf
-            while progress.epoch < phase.epochs and progress.phase_step < limit and not self._out_of_patience():
+            limit, patience = phase.max_steps or math.inf, self.settings.early_stopping or math.inf
+            while progress.epoch < phase.epochs and progress.phase_step < limit and progress.stale < patience:
                 batches = loader.epoch(progress.epoch, progress.batch)
                 while progress.phase_step < limit:
                     meter.start_wait()
@@ -200,8 +202,8 @@ class TrainingLoop:
 
     def _window(self, batches: Iterator[dict], loader) -> list[dict] | None:
         """The micro-batches of one optimiser step, without those whose every row was refused; None when no process has
-        any left. A process that ran out first gets an old batch with every label unknown: it joins in the collective
-        calls and adds nothing."""
+        any left. A process that has run out before others gets an old batch with all labels unknown: so it joins in the
+        collective calls and adds nothing."""
         accelerator, taken, window = self.accelerator, list(islice(batches, self.settings.gradient_accumulation)), []
         for batch in taken:
             for refusal in batch["refusals"]:
@@ -248,7 +250,7 @@ class TrainingLoop:
                                 f"products {ids}. The weights were not touched. Lower learning_rate, or use "
                                 f"mixed_precision: no{where}")
         optimizer.step()
-        # Rows that repeat-factor sampling added may outlast the schedule, and a cosine would climb again.
+        # Repeat-factor sampling adds rows beyond the schedule, after whose end a cosine would climb again.
         if scheduler.last_epoch < self.scheduled_steps:
             scheduler.step()
         optimizer.zero_grad(set_to_none=True)
@@ -257,19 +259,19 @@ class TrainingLoop:
     def _set_modes(self, model, wrapped) -> None:
         wrapped.train()
         for tower in self._frozen_towers:
-            # Frozen means as it is: no dropout, and no BatchNorm statistics that drift.
+            # No dropout, and BatchNorm statistics that do not drift.
             tower.eval()
         if not self._tags:
-            # The same for all but the decoder, which so learns from the scores of closed tags that it will have. The
-            # encoder's own flag stays on: it is what hides text or photo at times.
+            # The same for all but the decoder: it learns with the closed tags' scores that it will get. The encoder's
+            # own flag stays on, for it switches modality dropout.
             model.eval()
             model.decoder.train()
             model.decoder_memory.train()
             model.encoder.training = True
 
     def _counts(self, window: list[dict]) -> torch.Tensor:
-        """Known (product, attribute) pairs, decoder tokens and products of the step, over all processes: what its
-        losses are divided by [3]."""
+        """Numbers of known (product, attribute) pairs, decoder tokens and products [3] of the step in all processes, by
+        which its losses are divided."""
         pairs = sum(self.loss.count(batch["tag_labels"]) for batch in window)
         tokens = torch.zeros_like(pairs)
         if self._decodes:
@@ -303,9 +305,6 @@ class TrainingLoop:
             loss = loss + self.sequence_weight * written
         return loss
 
-    def _out_of_patience(self) -> bool:
-        return bool(self.settings.early_stopping) and self.progress.stale >= self.settings.early_stopping
-
     def _validate(self, phase: PhaseSettings, model, last: bool) -> None:
         """Scores the validation split if it is due and keeps the best weights."""
         progress, settings = self.progress, self.settings
@@ -326,11 +325,6 @@ class TrainingLoop:
         else:
             progress.stale += 1
 
-    def _load_best(self, model) -> None:
-        self.accelerator.wait_for_everyone()
-        if self.evaluate is not None and (self.folder / BEST).exists():
-            checkpoint.load_kept(model, load_file(self.folder / BEST))
-
     def _save(self, model, optimizer) -> None:
         if self.folder is None:
             return
@@ -347,7 +341,7 @@ class TrainingLoop:
         if self.resumed:
             checkpoint.load_optimizer(optimizer, self.resumed)
         with warnings.catch_warnings():
-            # torch misses the optimiser steps that the interrupted run took.
+            # torch warns that no optimiser step came before: the interrupted run took them.
             warnings.simplefilter("ignore", UserWarning)
             for _ in range(min(self.progress.phase_step, self.scheduled_steps)):
                 scheduler.step()

@@ -5,7 +5,7 @@ import time
 
 
 class Meter:
-    """Running loss, throughput, and the share of time spent waiting for data."""
+    """Running mean of the loss, rows per second, and the share of time spent waiting for data."""
 
     def __init__(self):
         self.loss, self.rows, self.waited = math.nan, 0, 0.0
