@@ -101,7 +101,7 @@ def _calibration(data: ReportData) -> dict[str, list[str]]:
 
 
 def _figures(evaluation: Path, path: Path) -> list[Path]:
-    """The figures, as seen from the card; none where they do not lie below its folder."""
+    """Paths of the figures relative to the card; none of figures outside its folder."""
     folder = path.resolve().parent
     found = sorted(evaluation.resolve().glob("figures/*.png"))
     return [figure.relative_to(folder) for figure in found if figure.is_relative_to(folder)]

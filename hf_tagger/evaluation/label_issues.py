@@ -1,7 +1,8 @@
 """Which given tags are probably wrong: confident learning (Northcutt, Jiang and Chuang 2021, arXiv 1911.00068).
 
-A product's tag is suspected where a model that never saw the product is as sure of another tag as it usually is of
-products that carry that one. Needs out-of-fold probabilities: a model is not surprised by errors it was trained on.
+A product's tag is suspected where a model that was not trained on the product is as sure of another tag as it is on
+average for products that carry that other one. This needs out-of-fold probabilities, for a model learns the errors that
+it is trained on.
 """
 
 from dataclasses import dataclass
@@ -152,7 +153,7 @@ def _judge_multi(found, attribute, rows, labels, scores, min_positives):
 
 
 def tag_path(attribute: dict, tags: list[str]) -> tuple[str, ...]:
-    """Of a tree of tags: these and all above them, from the root down, as the catalogue writes paths."""
+    """The tags and, in a tree of tags, all above them, from the root down, as the catalogue writes paths."""
     parents = attribute.get("parents") or {}
     depth = {}
     for tag in tags:

@@ -1,4 +1,4 @@
-"""What a measurement is taken on, without which no figure is worth much; this process among others."""
+"""Describes the machine that a figure is measured on; this process among others."""
 
 import os
 import platform
@@ -53,8 +53,8 @@ def available_cores() -> int:
 
 
 def process_state() -> PartialState:
-    """This process among those that share the work, and its device. Without an accelerator, accelerate must be told: it
-    would else take each of several processes for the only one."""
+    """This process among those that share the work, and its device. accelerate must be told where there is no
+    accelerator, else it takes each of several processes for the only one."""
     return PartialState(cpu=parse_flag_from_env("ACCELERATE_USE_CPU") or not torch.accelerator.is_available())
 
 

@@ -1,4 +1,4 @@
-"""HTML pages that need nothing but themselves: templates, and photos inside them."""
+"""HTML pages in a single file: templates, and photos inside them."""
 
 import base64
 import io

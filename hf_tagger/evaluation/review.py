@@ -1,5 +1,5 @@
-"""The suspects of `label_issues` for a person to look at: a parquet file, and one HTML page with photos that works
-offline, on which corrections are chosen and saved as a file for `catalog.labels`."""
+"""The suspects of `label_issues` for a person to check: a parquet file, and an HTML page with photos that works
+offline. On the page corrections are chosen and saved as a file for `catalog.labels`."""
 
 from collections.abc import Iterable
 from pathlib import Path
@@ -30,7 +30,8 @@ def write_review(
     path: Path, issues: LabelIssues, ids: list[str], attributes: list[dict], records: Iterable, most: int, title: str,
     allow_urls: bool = False,
 ) -> None:
-    """
+    """Writes the page.
+
     Args:
         ids: product ids by the suspects' rows.
         attributes: as in the model's config, for the choice of tags.

@@ -18,20 +18,13 @@ CHOICE_ROWS = 2000
 
 @dataclass
 class KernelRows:
-    """Frozen features of training products, those with all the modalities that the model reads.
+    """Frozen features of the N training products that have all modalities which the model reads."""
 
-    Args:
-        text: [N, F] of their whole texts; masked: of their texts without the words of their own tags; has_masked: bool
-            [N], where any word is left. None for a model without text.
-        image: [N, F'] of their photos, None for a model without photos.
-        labels: `tag_labels` [N, T].
-    """
-
-    text: Tensor | None
-    masked: Tensor | None
-    has_masked: Tensor | None
-    image: Tensor | None
-    labels: Tensor
+    text: Tensor | None  # [N, F] of their whole texts; None for a model without text, as are the next two
+    masked: Tensor | None  # [N, F] of their texts without the words of their own tags
+    has_masked: Tensor | None  # bool [N]: whether any word is left
+    image: Tensor | None  # [N, F'] of their photos; None for a model without photos
+    labels: Tensor  # `tag_labels` [N, T]
 
 
 @torch.no_grad()
@@ -62,8 +55,8 @@ def fit_kernel_head(head: KernelHead, attributes: Sequence[dict], rows: KernelRo
 
 
 def _set_blocks(head: KernelHead, rows: KernelRows, chosen: Tensor, count: int) -> dict[str, Tensor]:
-    """Scale and principal axes of each block of features; the landmarks' places along these, which are returned, as
-    the head's keys: of text in both views, the second from place `count` on."""
+    """Sets the scale, principal axes and keys of each block of features, and returns the keys: the landmarks'
+    coordinates along the axes. Text has keys of both views, those of the second from row `count` on."""
     queries = {}
     for name, (modality, columns) in head.blocks.items():
         views = [rows.image] if modality == "image" else [rows.text, rows.masked]
@@ -81,7 +74,7 @@ def _set_blocks(head: KernelHead, rows: KernelRows, chosen: Tensor, count: int) 
 
 
 def _rows_of(mode: str, rows: KernelRows, chosen: Tensor, count: int) -> tuple[Tensor, Tensor]:
-    """Places among the head's coefficients of what is solved for, and which of the chosen products each is."""
+    """Rows of the head's coefficients that are solved for, and the chosen product that each belongs to."""
     products = torch.arange(len(chosen))
     if not MODES[mode][0]:
         return products, products
@@ -114,8 +107,8 @@ class _System:
         return total
 
     def choose_mixtures(self, attributes: Sequence[dict]) -> Tensor:
-        """For each candidate the mixture [kernels, C] with the least squared leave-one-out error on its attribute, of
-        each kernel alone and the mean of all. In closed form: the error of row i is a_i / (inverse)_ii (Allen 1974,
+        """For each candidate the mixture [kernels, C], one kernel alone or the mean of all, with the least squared
+        leave-one-out error on its attribute. In closed form: the error of row i is a_i / (inverse)_ii (Allen 1974,
         PRESS)."""
         kernels, candidates = len(self.head.kernels), self.residual.shape[1]
         if kernels == 1:
@@ -176,8 +169,8 @@ def _offset(mean: Tensor, attributes: Sequence[dict], settings: KernelSettings) 
 
 
 def targets_and_weights(labels: Tensor, attributes: Sequence[dict], power: float) -> tuple[Tensor, Tensor]:
-    """0 / 1 / -1 (unknown) for every candidate [N, T + A], and weights of products [N], 1 on average, 0.2 to 5: (the
-    count of a product's rarest tag) ** -power, on average over the attributes known of it."""
+    """0 / 1 / -1 (unknown) for every candidate [N, T + A], and weights of products [N]: (the count of a product's
+    rarest tag) ** -power, mean over the attributes known of it, scaled to a mean of 1 and clipped to 0.2 to 5."""
     none, weights, start = [], [], 0
     for attribute in attributes:
         block = labels[:, start:start + len(attribute["tags"])]

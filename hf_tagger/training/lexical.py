@@ -1,4 +1,4 @@
-"""Fits the lexical head: hashed words and the name match together, a convex problem per attribute, in seconds."""
+"""Fits the lexical head, hashed words and the name match together: a convex problem per attribute, in seconds."""
 
 import warnings
 from collections.abc import Iterable, Sequence
@@ -45,7 +45,7 @@ def fit_lexical_head(
 @torch.no_grad()
 def fit_table(head: LexicalHead, attributes: Sequence[dict], rows: "SparseRows",
               settings: LexicalSettings) -> dict[str, float]:
-    """As `fit_lexical_head`, on features that are there."""
+    """As `fit_lexical_head`, on features that are computed already."""
     count = len(rows.labels)
     if not count:
         return {"texts": 0}
@@ -63,19 +63,17 @@ def fit_table(head: LexicalHead, attributes: Sequence[dict], rows: "SparseRows",
 
 @dataclass
 class SparseRows:
-    """Features of many texts: `value` of `bucket` in `row`, three tensors [M]; `match_value` of `match_id` (see
-    `LexicalFeatures`) in `match_row`; `tag_labels` [N, T] of the texts; `idf`, float [buckets], by which values have
-    been multiplied; and `dense`, further features [N, D], whose weights stand in the table after the buckets."""
+    """Features of N texts, as entries of two sparse matrices."""
 
-    row: Tensor
-    bucket: Tensor
-    value: Tensor
-    match_row: Tensor
-    match_id: Tensor
-    match_value: Tensor
-    labels: Tensor
-    idf: np.ndarray
-    dense: Tensor | None = None
+    row: Tensor  # [M]: the text,
+    bucket: Tensor  # the hashed term,
+    value: Tensor  # and its TF-IDF value
+    match_row: Tensor  # [M']: the text,
+    match_id: Tensor  # the name match (see `LexicalFeatures`),
+    match_value: Tensor  # and its value
+    labels: Tensor  # `tag_labels` [N, T]
+    idf: np.ndarray  # float [buckets], by which values have been multiplied
+    dense: Tensor | None = None  # further features [N, D]; their weights follow the buckets' in the table
 
     @classmethod
     def of_texts(cls, features: LexicalFeatures, texts: Iterable[tuple[str, np.ndarray]]) -> "SparseRows":
@@ -106,8 +104,8 @@ def _repeated(counts: list[int]) -> Tensor:
 
 
 class _Problem:
-    """What the texts whose tags of one attribute are known say of it. Attributes share no weights, so that each is a
-    problem of its own, as small as what is known of it."""
+    """The problem of one attribute, on the texts whose tags of it are known. Attributes share no weights, so that each
+    is a problem of its own."""
 
     def __init__(self, rows: SparseRows, attribute: dict, where: slice, settings: LexicalSettings):
         self.settings, self.where, self.single = settings, where, attribute["kind"] == "single"

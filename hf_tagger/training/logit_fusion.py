@@ -1,4 +1,4 @@
-"""Fits the logit fusion on products that the sources have not learned from: how far to trust each of them."""
+"""Fits the logit fusion, how far each source is trusted, on products that the sources were not fitted on."""
 
 from collections.abc import Iterable
 
@@ -19,8 +19,8 @@ def fit_logit_fusion(
     """Fits the weights in place.
 
     Args:
-        rows: (logits of the sources [B, S, C], fusion features [B, A, F], tag_labels [B, T]), of products as they are
-            and, as far as wanted, with a modality or their labels' words hidden.
+        rows: (logits of the sources [B, S, C], fusion features [B, A, F], tag_labels [B, T]) of products as they are,
+            and with a modality or the words of their tags hidden.
 
     Returns the mean loss before and after.
     """

@@ -18,13 +18,11 @@ NEGATIVE_SCALE, PRIOR_SHIFT = 2.0, 0.05
 
 
 class LossSum(NamedTuple):
-    """Sum of the losses of all known (product, attribute) pairs, and their number (both scalar tensors).
+    """A loss as a sum and a number, both scalar tensors. Those of micro-batches and processes add up to those of one
+    large batch: divide once, at the end."""
 
-    Sums and numbers of micro-batches and processes add up to those of one large batch: divide once, by all.
-    """
-
-    total: Tensor
-    count: Tensor
+    total: Tensor  # summed over all known (product, attribute) pairs, or over tokens or products
+    count: Tensor  # their number
 
     def mean(self) -> Tensor:
         """Loss per known pair; 0, with a graph, where everything is unknown."""

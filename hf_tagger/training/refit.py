@@ -1,4 +1,4 @@
-"""Fits all that scores a tag again and again on frozen features: the towers run once, however many fits there are."""
+"""Fits all heads repeatedly on frozen features: the towers run only once."""
 
 import tempfile
 import weakref
@@ -32,8 +32,8 @@ HEADS = PhaseSettings(name="heads", train=["heads"], cached_views=1, epochs=20, 
 
 
 def heads_only(settings: RunSettings) -> RunSettings:
-    """The run of which only heads are fitted: its first phase on cached features, no adapters, kernel head or decoder.
-    Raises ConfigError for `attention` fusion."""
+    """The same run with heads alone: one phase on cached features, no adapters, kernel head or decoder. Raises
+    ConfigError for `attention` fusion."""
     if settings.model.fusion == "attention":
         raise ConfigError("model.fusion: attention needs token states, which stored features do not keep; "
                           "take another one here: --model.fusion concat")
@@ -68,7 +68,7 @@ class RefittedHeads:
 
     @classmethod
     def of_splits(cls, run: RunContext, data: TrainingData, splits: Sequence[str] = ("train",)) -> "RefittedHeads":
-        """Of a new model, on the products of these splits: its towers look at them now."""
+        """Of a new model, on the products of these splits; runs its towers over them."""
         batches, split_of = Batches(data, *starting_model(run, data)), []
         fit_feature_scales(run, batches)
 
@@ -163,8 +163,8 @@ class RefittedHeads:
 
     @torch.no_grad()
     def source_rows(self, rows: np.ndarray) -> Iterator[tuple[torch.Tensor, torch.Tensor, torch.Tensor]]:
-        """What `fit_logit_fusion` reads, of these rows: as they are, without the words of their tags, without their
-        text, without their photo."""
+        """The rows for `fit_logit_fusion` of these products: as they are, without the words of their tags, without
+        text, without photo."""
         self.model.eval()
         ways = [(self.plain, True), (self.masked, True), (None, True), (self.plain, False)]
         for text, image in ways if self.masked is not None else ways[:1] + ways[2:]:
@@ -198,8 +198,8 @@ class RefittedHeads:
 
 
 def out_of_fold_rows(run: RunContext, training: Training) -> Iterator[tuple[torch.Tensor, ...]]:
-    """What all sources say of training products when they are fitted without them: at most `logit_fusion.max_rows`
-    products, nothing without `logit_fusion.folds`. Leaves the model as it was."""
+    """The rows for `fit_logit_fusion` of at most `logit_fusion.max_rows` training products, from sources fitted on the
+    other folds; none without `logit_fusion.folds`. Leaves the model as it was."""
     settings, model = run.settings.logit_fusion, training.model
     if not settings.folds:
         return
