@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from hf_tagger.model.decisions import attribute_slices
 from hf_tagger.training.losses import LossSum
 from hf_tagger.training.settings import DistillationSettings
 
@@ -62,13 +63,11 @@ class DistillationLoss(nn.Module):
         mean over attributes; over tags and none of a `single` attribute, summed over the tags of a `multi` one."""
         temperature, tags = self.settings.temperature, logits.shape[1] - len(self.attributes)
         logits, wanted = logits / temperature, wanted / temperature
-        total, start = torch.zeros(len(logits), device=logits.device), 0
-        for index, attribute in enumerate(self.attributes):
-            columns = [*range(start, start + len(attribute["tags"]))]
-            start += len(columns)
+        total, slices = torch.zeros(len(logits), device=logits.device), attribute_slices(self.attributes)
+        for index, (attribute, columns) in enumerate(zip(self.attributes, slices, strict=True)):
             if attribute["kind"] == "single":
-                columns.append(tags + index)
-                student, teacher = logits[:, columns].log_softmax(1), wanted[:, columns].log_softmax(1)
+                candidates = [*range(columns.start, columns.stop), tags + index]
+                student, teacher = logits[:, candidates].log_softmax(1), wanted[:, candidates].log_softmax(1)
                 total = total + (teacher.exp() * (teacher - student)).sum(1)
             else:
                 student, teacher = logits[:, columns], wanted[:, columns]

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from hf_tagger.catalog.collate import UNKNOWN
+from hf_tagger.model.decisions import attribute_slices
 from hf_tagger.model.kernel_head import LOGIT_SCALE, MODES, KernelHead
 from hf_tagger.training.settings import KernelSettings
 
@@ -154,10 +155,8 @@ def column_groups(known: Tensor) -> list[tuple[Tensor, Tensor]]:
 
 
 def _offset(mean: Tensor, attributes: Sequence[dict], settings: KernelSettings) -> Tensor:
-    offset, tags, start = mean.clone(), len(mean) - len(attributes), 0
-    for index, attribute in enumerate(attributes):
-        where = slice(start, start + len(attribute["tags"]))
-        start = where.stop
+    offset, tags = mean.clone(), len(mean) - len(attributes)
+    for index, (attribute, where) in enumerate(zip(attributes, attribute_slices(attributes), strict=True)):
         if attribute["kind"] == "multi":
             offset[where] -= 0.5
             continue
@@ -171,10 +170,9 @@ def _offset(mean: Tensor, attributes: Sequence[dict], settings: KernelSettings) 
 def targets_and_weights(labels: Tensor, attributes: Sequence[dict], power: float) -> tuple[Tensor, Tensor]:
     """0 / 1 / -1 (unknown) for every candidate [N, T + A], and weights of products [N]: (the count of a product's
     rarest tag) ** -power, mean over the attributes known of it, scaled to a mean of 1 and clipped to 0.2 to 5."""
-    none, weights, start = [], [], 0
-    for attribute in attributes:
-        block = labels[:, start:start + len(attribute["tags"])]
-        start += block.shape[1]
+    none, weights = [], []
+    for where in attribute_slices(attributes):
+        block = labels[:, where]
         known = (block != UNKNOWN).all(1)
         none.append(torch.where(known, (block.amax(1) <= 0).float(), -1.0))
         counts = (block > 0).sum(0).clamp(min=1).float()

@@ -12,6 +12,7 @@ from torch.nn import functional
 
 from hf_tagger.catalog.collate import UNKNOWN
 from hf_tagger.evaluation.convex import minimise
+from hf_tagger.model.decisions import attribute_slices
 from hf_tagger.model.heads import LexicalHead
 from hf_tagger.model.lexical_features import NAME_FEATURES, LexicalFeatures, inverse_document_frequency, words_of
 from hf_tagger.training.settings import LexicalSettings
@@ -49,10 +50,8 @@ def fit_table(head: LexicalHead, attributes: Sequence[dict], rows: "SparseRows",
     count = len(rows.labels)
     if not count:
         return {"texts": 0}
-    before, after, start = 0.0, 0.0, 0
-    for index, attribute in enumerate(attributes):
-        where = slice(start, start + len(attribute["tags"]))
-        start = where.stop
+    before = after = 0.0
+    for index, (attribute, where) in enumerate(zip(attributes, attribute_slices(attributes), strict=True)):
         problem = _Problem(rows, attribute, where, settings)
         before += problem.loss()
         problem.solve(settings.iterations)

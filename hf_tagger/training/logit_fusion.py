@@ -8,6 +8,7 @@ from torch.nn import functional
 
 from hf_tagger.catalog.collate import UNKNOWN
 from hf_tagger.evaluation.convex import minimise
+from hf_tagger.model.decisions import attribute_slices
 from hf_tagger.model.heads import LogitFusion
 from hf_tagger.training.settings import LogitFusionSettings
 
@@ -30,10 +31,7 @@ def fit_logit_fusion(
         return {}
     sources, features, labels = (torch.cat(part) for part in zip(*parts, strict=True))
     before = after = 0.0
-    start = 0
-    for index, attribute in enumerate(attributes):
-        where = slice(start, start + len(attribute["tags"]))
-        start = where.stop
+    for index, (attribute, where) in enumerate(zip(attributes, attribute_slices(attributes), strict=True)):
         known = (labels[:, where] != UNKNOWN).all(1)
         if not known.any():
             continue

@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from hf_tagger.catalog.collate import UNKNOWN
+from hf_tagger.model.decisions import attribute_slices
 from hf_tagger.training.settings import LossSettings
 
 # Distribution-balanced loss: the paper's values for its larger data set (COCO-MLT).
@@ -42,6 +43,7 @@ class TaggingLoss(nn.Module):
     def __init__(self, attributes: list[dict], settings: LossSettings | None = None):
         super().__init__()
         self.attributes, self.settings = attributes, settings or LossSettings()
+        self.slices = attribute_slices(attributes)
         for index, attribute in enumerate(attributes):
             self.register_buffer(f"counts_{index}", self._counts(attribute), persistent=False)
 
@@ -65,10 +67,7 @@ class TaggingLoss(nn.Module):
         """tag_logits [B, T], none_logits [B, A] (read for `single` attributes), tag_labels [B, T] in {0, 1, -100}."""
         with torch.autocast(tag_logits.device.type, enabled=False):
             total = tag_logits.new_zeros((), dtype=torch.float32)
-            start = 0
-            for index, attribute in enumerate(self.attributes):
-                columns = slice(start, start + len(attribute["tags"]))
-                start = columns.stop
+            for index, (attribute, columns) in enumerate(zip(self.attributes, self.slices, strict=True)):
                 labels = tag_labels[:, columns].float()
                 known = labels != UNKNOWN
                 if attribute["kind"] == "single":
@@ -92,11 +91,10 @@ class TaggingLoss(nn.Module):
 
         A `single` attribute is known where all of its labels are, a `multi` one where any is.
         """
-        known, count, start = tag_labels != UNKNOWN, 0, 0
-        for attribute in self.attributes:
-            columns = known[:, start : start + len(attribute["tags"])]
-            count = count + (columns.all(1) if attribute["kind"] == "single" else columns.any(1)).sum()
-            start += len(attribute["tags"])
+        count = 0
+        for attribute, columns in zip(self.attributes, self.slices, strict=True):
+            known = tag_labels[:, columns] != UNKNOWN
+            count = count + (known.all(1) if attribute["kind"] == "single" else known.any(1)).sum()
         return count
 
 

@@ -23,6 +23,7 @@ from hf_tagger.augmentation.settings import AugmentationSettings
 from hf_tagger.augmentation.vectors import TaggedVectors, write_vectors
 from hf_tagger.augmentation.wgan import ConditionalGan
 from hf_tagger.evaluation.predict import Predictions, outputs_of
+from hf_tagger.model.decisions import attribute_slices
 from hf_tagger.model.modeling_tagger import TaggerModel
 from hf_tagger.model.processing_tagger import TaggerProcessor
 from hf_tagger.model.reranking import TagSetCritic
@@ -69,13 +70,10 @@ def balanced_losses(attributes: list[dict], settings: LossSettings) -> Callable:
     for rows in which tags have these counts."""
 
     def loss_for(counts: Tensor, nones: Tensor):
-        start, counted = 0, []
-        for attribute, none in zip(attributes, nones.tolist(), strict=True):
-            stop = start + len(attribute["tags"])
-            counted.append({**attribute, "counts": counts[start:stop].tolist(), "none_count": none})
-            start = stop
-        loss = TaggingLoss(counted, settings)
-        return lambda logits, labels: loss(logits[:, :start], logits[:, start:], labels).mean()
+        counted = [{**attribute, "counts": counts[where].tolist(), "none_count": none} for attribute, where, none
+                   in zip(attributes, attribute_slices(attributes), nones.tolist(), strict=True)]
+        loss, tags = TaggingLoss(counted, settings), len(counts)
+        return lambda logits, labels: loss(logits[:, :tags], logits[:, tags:], labels).mean()
 
     return loss_for
 
