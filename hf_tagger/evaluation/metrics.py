@@ -37,7 +37,7 @@ class TagCounts:
 
     def accuracy(self):
         """Share of rows predicted exactly over their known tags (subset accuracy); NaN without a known row."""
-        return _plain(mean_over(self.rows[..., 0], self.rows[..., 1]))
+        return mean_over(self.rows[..., 0], self.rows[..., 1])
 
 
 def tag_ratios(tags: np.ndarray) -> dict[str, np.ndarray]:
@@ -47,9 +47,9 @@ def tag_ratios(tags: np.ndarray) -> dict[str, np.ndarray]:
             "f1": _divide(2 * hits, 2 * hits + false_alarms + misses)}
 
 
-def averaged(tags: np.ndarray) -> dict[str, float]:
-    """Micro, macro and weighted precision, recall and F1 from `TagCounts.tags` [..., 3, C], of one attribute or of
-    several side by side; 0 where a ratio is 0/0, NaN where no tag occurs at all.
+def averaged(tags: np.ndarray) -> dict[str, np.ndarray]:
+    """Micro, macro and weighted precision, recall and F1 [...] from `TagCounts.tags` [..., 3, C], of one attribute or
+    of several side by side; 0 where a ratio is 0/0, NaN where no tag occurs at all.
 
     Micro pools the counts of every tag. Macro is the plain mean over the tags that occur in the references, as
     scikit-learn gives with `labels=` those tags and `zero_division=0`; weighted is their mean by support.
@@ -57,14 +57,10 @@ def averaged(tags: np.ndarray) -> dict[str, float]:
     support = tags[..., 0, :] + tags[..., 2, :]
     present, pooled, scores = support > 0, tag_ratios(tags.sum(-1, keepdims=True)), {}
     for name, values in tag_ratios(tags).items():
-        scores[f"micro_{name}"] = _plain(np.where(present.any(-1), pooled[name][..., 0], np.nan))
-        scores[f"macro_{name}"] = _plain(mean_over((values * present).sum(-1), present.sum(-1)))
-        scores[f"weighted_{name}"] = _plain(mean_over((values * support).sum(-1), support.sum(-1)))
+        scores[f"micro_{name}"] = np.where(present.any(-1), pooled[name][..., 0], np.nan)
+        scores[f"macro_{name}"] = mean_over((values * present).sum(-1), present.sum(-1))
+        scores[f"weighted_{name}"] = mean_over((values * support).sum(-1), support.sum(-1))
     return scores
-
-
-def _plain(values):
-    return float(values) if np.ndim(values) == 0 else values
 
 
 def mean_over(total, count):
@@ -75,7 +71,7 @@ def mean_over(total, count):
 def mean_of_measured(values: np.ndarray):
     """The mean over the last axis of all that is not NaN; NaN where there is nothing else."""
     measured = ~np.isnan(values)
-    return _plain(mean_over(np.where(measured, values, 0.0).sum(-1), measured.sum(-1)))
+    return mean_over(np.where(measured, values, 0.0).sum(-1), measured.sum(-1))
 
 
 def _divide(numerator, denominator):
@@ -199,7 +195,8 @@ class TagMetrics(evaluate.Metric):
 
 
 def _scores(counts: TagCounts, precisions: np.ndarray) -> dict[str, float]:
-    return {"accuracy": counts.accuracy(), **averaged(counts.tags), "average_precision": mean_of_measured(precisions)}
+    scores = {"accuracy": counts.accuracy(), **averaged(counts.tags), "average_precision": mean_of_measured(precisions)}
+    return {name: float(value) for name, value in scores.items()}
 
 
 def score_attributes(attributes: dict) -> dict[str, float]:
@@ -228,6 +225,6 @@ def score_attributes(attributes: dict) -> dict[str, float]:
         summary |= {f"{name}/{key}": value for key, value in _scores(counts, precisions).items()}
     if every_count:
         overall = averaged(np.concatenate([counts.tags for counts in every_count], axis=1))
-        summary |= {name: overall[name] for name in ("micro_f1", "macro_f1")}
-        summary["map"] = mean_of_measured(np.concatenate(every_precision))
+        summary |= {name: float(overall[name]) for name in ("micro_f1", "macro_f1")}
+        summary["map"] = float(mean_of_measured(np.concatenate(every_precision)))
     return summary

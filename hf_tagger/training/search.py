@@ -92,22 +92,17 @@ def train_and_score(settings: RunSettings, data: dict, fold: HeldOutFold | None 
     return validate(run, batches, None if fold is None else HELD_OUT)
 
 
+@dataclass
 class Objective:
     """A function: `optuna.Trial` -> its score, the mean over folds. The trial's user attributes keep "scores" (one per
-    fold) and "std", their standard deviation.
+    fold) and "std", their standard deviation."""
 
-    Args:
-        data: the run's plain data; catalog: its catalogue, a made-up one already written.
-        folder: for what trials write; deleted when they end.
-        fold_of: {product id: fold}, with `search.folds`.
-
-    `threads`, of each trial on a CPU, can be set where several run side by side.
-    """
-
-    def __init__(self, data: dict, catalog: CatalogSettings, search: SearchSettings, folder: Path,
-                 fold_of: dict[str, int] | None = None):
-        self.data, self.catalog, self.search, self.folder, self.fold_of = data, catalog, search, folder, fold_of
-        self.threads: int | None = None
+    data: dict  # the run's plain data
+    catalog: CatalogSettings  # its catalogue, a made-up one already written
+    search: SearchSettings
+    folder: Path  # for what trials write; deleted when they end
+    fold_of: dict[str, int] | None = None  # {product id: fold}, with `search.folds`
+    threads: int | None = None  # of each trial on a CPU, where several run side by side
 
     def __call__(self, trial: optuna.Trial) -> float:
         values = {key: distribution.suggest(trial, key) for key, distribution in self.search.space.items()}
