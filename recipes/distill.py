@@ -56,7 +56,7 @@ def distill(settings: DistillSettings, data: dict, resume: bool = False) -> None
         fit_lexical_head(run, batches)
 
     training = start_training(run, batches, distillation=loss)
-    train_phases(run, training, partial(steps.taught_batches, training, answers))
+    train_phases(run, training, partial(steps.TaughtBatches, training, answers))
 
     fit_kernel_head(run, training)
     fit_logit_fusion(run, training)

@@ -5,9 +5,11 @@ import hashlib
 import json
 import re
 import shutil
+from collections.abc import Iterator
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -28,7 +30,7 @@ from hf_tagger.training.distill_loss import DistillationLoss, principal_axes
 from hf_tagger.training.phases import Training
 from hf_tagger.training.settings import DistillationSettings
 from hf_tagger.training.starting_model import new_model, prepare_model
-from hf_tagger.training.teacher import TaughtLoader, TeacherStore, ViewCollator, is_stored, store_outputs
+from hf_tagger.training.teacher import TeacherStore, ViewCollator, is_stored, store_outputs
 
 TEACHER = "teacher"
 LAYER_NUMBER = re.compile(r"((?:^|\.)(?:layers?|h)\.)(\d+)(?=\.)")
@@ -129,19 +131,21 @@ def distillation_loss(settings: DistillationSettings, student: TaggerModel, answ
     return DistillationLoss(student.config.attributes, settings, axes["pooled"], axes.get("hidden"))
 
 
-def taught_batches(training: Training, answers: TeacherStore, phase: PhaseSettings) -> TaughtLoader:
-    """The batches of a phase with the teacher's outputs; epochs take the views in turn."""
-    if phase.cached_views:
-        return TaughtLoader(training.features.of_phase(phase).epoch, answers)
-    batches = training.batches
+class TaughtBatches:
+    """The loader of a phase whose batches bring the teacher's outputs as `teacher`; epochs take the views in turn."""
 
-    def epochs(epoch: int, skip_batches: int):
-        view = epoch % answers.views
-        seen = batches.training(phase, batches.view_collator(view))
-        for batch in seen.epoch(epoch, skip_batches):
-            yield batch | {"views": [view] * len(batch["ids"])}
+    def __init__(self, training: Training, answers: TeacherStore, phase: PhaseSettings):
+        self.batches, self.answers, self.phase = training.batches, answers, phase
+        self.stored = training.features.of_phase(phase) if phase.cached_views else None
 
-    return TaughtLoader(epochs, answers)
+    def epoch(self, epoch: int = 0, skip_batches: int = 0) -> Iterator[dict[str, Any]]:
+        view = epoch % self.answers.views
+        loader = self.stored or self.batches.training(self.phase, self.batches.view_collator(view))
+        for batch in loader.epoch(epoch, skip_batches):
+            if batch["ids"]:
+                views = batch.get("views", [view] * len(batch["ids"]))
+                batch["teacher"] = self.answers.batch(batch["ids"], views)
+            yield batch
 
 
 def check_attributes(found: list[dict], attributes: list[dict]) -> str:

@@ -159,20 +159,3 @@ def outputs_of_sights(model, batch: dict[str, Any], states: bool = False) -> Tea
     logits, pooled = (torch.stack(parts, dim=1).float() for parts in zip(*found, strict=True))
     return TeacherOutputs(logits, pooled, model.encoder(features=features).modality_pooled.float(),
                           features.text_states, features.text_mask)
-
-
-class TaughtLoader:
-    """Batches with the teacher's outputs for them as `teacher`.
-
-    Args:
-        batches: (epoch, batches to skip) -> batches with `ids` and `views`.
-    """
-
-    def __init__(self, batches, store: TeacherStore):
-        self.batches, self.store = batches, store
-
-    def epoch(self, epoch: int = 0, skip_batches: int = 0) -> Iterator[dict[str, Any]]:
-        for batch in self.batches(epoch, skip_batches):
-            if batch["ids"]:
-                batch["teacher"] = self.store.batch(batch["ids"], batch["views"])
-            yield batch
