@@ -19,7 +19,7 @@ from transformers import pipeline
 from hf_tagger.runtime import TAGGER, OnnxTagger
 
 BATCH_SIZES = (1, 32)
-# Until all threads of the tagger before have gone to sleep.
+# For the threads of the tagger that was timed before to go idle.
 PAUSE_SECONDS = 0.5
 # What a process of `time_in_turns` has open.
 _opened: dict[str, Any] = {}
@@ -37,7 +37,7 @@ def time_in_turns(taggers: dict[str, str | Path], products: Sequence[dict], roun
         options: of each call.
 
     Returns {"batch 1": {name: {"rows_per_second", "p50_ms", "p95_ms"}}, ...} of calls with so many products each,
-    photos decoded. A size that there are too few products for is missing.
+    decoding of photos included. Batch sizes for which there are too few products are left out.
     """
     sizes = [size for size in BATCH_SIZES if len(products) >= size]
     seconds: dict[str, dict[str, list[float]]] = {f"batch {size}": {name: [] for name in taggers} for size in sizes}

@@ -41,13 +41,13 @@ class LabelIssues:
 def find_label_issues(
     attributes: list[dict], tag_labels: np.ndarray, scores: np.ndarray, min_positives: int = 5
 ) -> LabelIssues:
-    """
+    """Judges every attribute of every product whose tags of it are known.
+
     Args:
         attributes: as in the model's config.
         tag_labels: [N, T] in {0, 1, -100 unknown}; unknown ones are never suspected.
         scores: out-of-fold probabilities [N, T]; of a `single` attribute they leave a rest to 1 for none.
-        min_positives: tags (and, of a `single` attribute, none) with fewer products are left out: what is given as one
-            of them is not judged, and none of them is suggested.
+        min_positives: tags (and, of a `single` attribute, none) with fewer products are neither judged nor suggested.
 
     Raises ValueError where the shapes do not fit or a score is no probability.
     """

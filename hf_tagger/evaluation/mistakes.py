@@ -1,4 +1,4 @@
-"""What a tagger confuses, where it is surely wrong, and where it does not know: for people to look at."""
+"""A tagger's confusions, confident mistakes and uncertain products, for people to look at."""
 
 import itertools
 from collections import Counter

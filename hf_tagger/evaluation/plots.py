@@ -28,7 +28,7 @@ class Panel:
     """One plot."""
 
     title: str
-    description: str  # what it shows, for who cannot see it
+    description: str  # what it shows, for screen readers
     draw: Callable[[Axes], None]
 
 

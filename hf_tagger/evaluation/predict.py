@@ -32,8 +32,7 @@ class Predictions:
     about: list[dict[str, Any]] = field(default_factory=list)  # what else is known of each product, see `Collator`
 
     def decided(self, attributes: list[dict]) -> "Predictions":
-        """The same logits, decided with the calibration and thresholds of `attributes`; without logits the same scores.
-        """
+        """Decides anew with the calibration and thresholds of `attributes`. Without logits, scores stay as they are."""
         scores = self.scores if self.logits is None else tag_scores(attributes, self.logits)
         return replace(self, attributes=attributes, scores=scores, chosen=predicted_tags(attributes, scores))
 

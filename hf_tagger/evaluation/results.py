@@ -32,7 +32,8 @@ class ProtocolResult:
 
     @classmethod
     def of(cls, name: str, predictions: Predictions, columns: Iterable[str] = (), resamples: int = 1000):
-        """Raises ConfigError where no product has a label that the model could have given."""
+        """Scores the predictions; columns as of `product_slices`. Raises ConfigError where there is no product, or none
+        has a label of any attribute of the model."""
         scorer = Scorer(predictions)
         if not predictions.ids:
             raise ConfigError(f'"{name}": the split has no product that can be looked at in this way.')

@@ -159,7 +159,7 @@ class RunSettings:
 
     def going_on(self, start_from: str | Path, output_dir: str | Path, phases: list[PhaseSettings],
                  lora: LoraSettings | None = None) -> "RunSettings":
-        """The run in which a model of this one is trained further."""
+        """The settings of a run in which a model of this run is trained further."""
         return replace(self, start_from=str(start_from), output_dir=str(output_dir), model=ModelSettings(),
                        phases=phases, lora=lora, augmentation=None, save_adapter=False,
                        logit_fusion=replace(self.logit_fusion, folds=0))

@@ -14,7 +14,7 @@ from hf_tagger.training.settings import ImageAugmentation, TextAugmentation
 
 def text_augmenter(settings: TextAugmentation) -> Callable[[dict], str | None]:
     """A function record -> text (None where nothing is left)."""
-    return partial(_augment_text, settings)  # a lambda could not go to the loader's processes
+    return partial(_augment_text, settings)
 
 
 def _augment_text(settings: TextAugmentation, record: dict) -> str | None:

@@ -183,9 +183,9 @@ class _Problem:
                                    tolerance_grad=1e-4, tolerance_change=1e-7 * len(self.target))
 
     def write(self, head: LexicalHead, attribute: int, none: int) -> None:
-        """Into `head`; `none` is the attribute's candidate for "none applies"."""
+        """Writes the solution into `head`; `none` is the attribute's candidate for "none applies"."""
         table, bias, names = self._parts(self.parameters)
-        # A tag of a fixed list that no row has was pushed towards minus infinity; call it as rare as the rarest.
+        # The fit pushes a tag of a fixed list that no row has towards minus infinity; it gets the rarest tag's bias.
         if self.unseen.any() and not self.unseen.all():
             table[:, self.unseen] = 0.0
             bias[0, self.unseen] = bias[0, ~self.unseen].min()
@@ -203,6 +203,6 @@ class _Problem:
 
 def _csr(row: Tensor, column: Tensor, value: Tensor, shape: tuple[int, int]) -> Tensor:
     with warnings.catch_warnings():
-        # torch announces that its CSR tensors are young, and that it does not check ours.
+        # torch warns that CSR tensors are in beta, and that it does not check this one.
         warnings.simplefilter("ignore", UserWarning)
         return torch.sparse_coo_tensor(torch.stack([row, column]), value, shape).coalesce().to_sparse_csr()

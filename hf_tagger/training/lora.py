@@ -48,7 +48,7 @@ def apply_lora(model: nn.Module, settings: LoraSettings, modules_to_save: list[s
                         target_modules=targets, modules_to_save=[*whole_towers, *modules_to_save])
     freeze_batch_norm(model)
     with warnings.catch_warnings():
-        # peft asks transformers for a property by its former name.
+        # peft reads a property of transformers by its deprecated name.
         warnings.filterwarnings("ignore", "`is_gradient_checkpointing`", FutureWarning)
         return get_peft_model(model, config)
 

@@ -176,8 +176,8 @@ def focal(logits: Tensor, labels: Tensor, counts: Tensor, settings: LossSettings
 def distribution_balanced(logits: Tensor, labels: Tensor, counts: Tensor, settings: LossSettings) -> Tensor:
     """Distribution-balanced loss (arXiv 2007.09654), rebalanced and negative-tolerant: [B, C] -> [B, C].
 
-    A tag's weight says how often the product would have been drawn for it, against how often for any of its tags;
-    negatives are softened by NEGATIVE_SCALE, and each logit is shifted by the tag's prior log-odds.
+    A tag's weight compares how often class-balanced sampling would draw the product for this tag with how often for any
+    of its tags. Negatives are softened by NEGATIVE_SCALE, and each logit is shifted by the tag's prior log-odds.
     """
     tags = counts[:-1].clamp(min=1)
     rate = 1 / tags

@@ -78,7 +78,7 @@ def fit_personalization(log: Interactions, tags: torch.Tensor, vectors: torch.Te
     Args:
         tags: float [P, T], scores of the tags that products have, 0 for others; vectors: `tag_vectors` [T, E].
 
-    Raises ConfigError where no shopper comes back, or the latest choices are explained no better than by chance.
+    Raises ConfigError where too few shoppers come back, or the latest choices are explained no better than by chance.
     """
     first_of_shopper = np.unique(log.user, return_index=True)[1]
     returning = np.setdiff1d(np.arange(len(log.user)), first_of_shopper)

@@ -204,7 +204,7 @@ def out_of_fold_rows(run: RunContext, training: Training) -> Iterator[tuple[torc
     if not settings.folds:
         return
     store = training.features.plain()
-    # Products of one text stay together: their words would know the answer.
+    # Products with the same text stay together: else the lexical head would know the answer.
     texts = [text or product for text, product in zip(store.texts, store.ids, strict=True)]
     tags = (np.flatnonzero(row == 1) for row in store.tag_labels)
     fold = stratified_folds(texts, tags, settings.folds, run.settings.seed)

@@ -31,7 +31,7 @@ from hf_tagger.training.starting_model import fit_feature_scales, starting_model
 
 HELD_OUT = "held out"
 HEARTBEAT, GRACE = 30, 120  # seconds
-# Heartbeats, by which trials of a killed process are noticed, and what happens then.
+# Optuna calls the heartbeats experimental that notice trials of a killed process, and the callback that retries them.
 warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
 _RETRY = RetryHeartbeatStaleTrialCallback(max_retry=2)
 

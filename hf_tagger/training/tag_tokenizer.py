@@ -28,8 +28,8 @@ def train_tag_tokenizer(
 
     Raises ValueError where there is no tag, or `vocab_size` is too small.
     """
-    # Word by word and each word twice: SentencePiece makes no piece of letters that the same thing always follows, such
-    # as the end of the line or the next word of the only tag they stand in.
+    # Each word is a line of its own, written twice: SentencePiece makes no piece of letters that are always followed by
+    # the same thing, such as the end of the line, or the next word of the only tag that they occur in.
     lines = (f"{word} {word}" for tag in islice(tags, max_tags) for word in tag.split())
     controls = [f"<{language}>" for language in languages] + [f"<attribute:{name}>" for name in attributes]
     try:
@@ -48,7 +48,7 @@ def _fast_tokenizer(pieces: list[tuple[str, float]], controls: list[str]) -> Pre
     # A byte token must never be cheaper than the letters it is spelt with.
     pieces = [(piece, 100 * lowest if piece.startswith("<0x") else score) for piece, score in pieces]
     tokenizer = Tokenizer(models.Unigram(pieces, unk_id=1, byte_fallback=True))
-    # Words at the start of a tag and further on are the same pieces: each has its space before it.
+    # A space before each word: it is then cut into the same pieces at the start of a tag and further on.
     tokenizer.normalizer = normalizers.Prepend(" ")
     tokenizer.decoder = decoders.Sequence([decoders.ByteFallback(), decoders.Fuse(), decoders.Strip(" ", 1, 0)])
     return PreTrainedTokenizerFast(

@@ -21,7 +21,7 @@ def set_cpu_threads(wanted: int | None = None) -> int:
 
 
 def threads_asked_for() -> int | None:
-    """OMP_NUM_THREADS, unless it is the 1 that launchers export where nobody has said anything."""
+    """OMP_NUM_THREADS; None where it is not set, or is the 1 that launchers export by default."""
     value = os.environ.get("OMP_NUM_THREADS", "").split(",")[0]
     if not value.isdigit() or int(value) < 1 or (int(value) == 1 and _is_the_launchers()):
         return None
@@ -29,8 +29,8 @@ def threads_asked_for() -> int | None:
 
 
 def _is_the_launchers() -> bool:
-    # A launcher hands its OMP_NUM_THREADS to its child processes alone: the environment that it was itself started
-    # with tells whether it was a person's wish.
+    # A launcher sets OMP_NUM_THREADS for its child processes only: the environment that it was itself started with
+    # tells whether a person had set it.
     if not any(name.startswith(("ACCELERATE_", "TORCHELASTIC_")) for name in os.environ):
         return False
     try:

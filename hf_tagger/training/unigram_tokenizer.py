@@ -44,7 +44,7 @@ def train_unigram_tokenizer(
 
     Raises ValueError where there is no text, or `vocab_size` is too small for the characters that occur.
     """
-    # The tokenizer normalises as it reads; the trainer must see what it will see.
+    # The trainer must see texts as the tokenizer will normalise them.
     normalizer = normalizers.Sequence([normalizers.NFKC(), normalizers.Lowercase()])
     lines = [line for text in islice(texts, max_texts) if (line := normalizer.normalize_str(text).strip())]
     if not lines:
