@@ -82,7 +82,7 @@ def judge(predict: Predict, settings: RunSettings, reads_photos: bool, resamples
     from hf_tagger.evaluation.results import ProtocolResult, rounded
 
     evaluation = settings.evaluation
-    validation = predict(evaluation.validation, next(iter(evaluation.protocols.values())))
+    validation = predict(evaluation.validation, evaluation.first_protocol)
     attributes, _ = fit_calibration(validation, settings.calibration)
     results = {}
     for name, protocol in standard_protocols(evaluation.protocols).items():
@@ -141,7 +141,7 @@ def knn(catalog, attributes: list[dict], settings: RunSettings, *_) -> tuple[Pre
         products, *seen = look(split, protocol)
         return products, space(*seen)
 
-    validation = embedded(settings.evaluation.validation, next(iter(settings.evaluation.protocols.values())))
+    validation = embedded(settings.evaluation.validation, settings.evaluation.first_protocol)
     fitted = best_neighbours(attributes, (train, space(features, present)), validation)
     print(f"{fitted.neighbours} neighbours, by macro-F1 on validation")
     return lambda split, protocol: fitted.predict(*embedded(split, protocol)), True
@@ -155,7 +155,7 @@ def lstm_cnn(catalog, attributes, settings: RunSettings, folder: Path, options) 
     from hf_tagger.training.batches import Batches
     from hf_tagger.training.context import start_run
     from hf_tagger.training.data import read_catalog
-    from hf_tagger.training.phases import start_training, train_phase
+    from hf_tagger.training.phases import start_training, train_phases
     from hf_tagger.training.saving import save_run
     from hf_tagger.training.starting_model import starting_model
 
@@ -164,8 +164,7 @@ def lstm_cnn(catalog, attributes, settings: RunSettings, folder: Path, options) 
     counted = read_catalog(run)
     batches = Batches(counted, *starting_model(run, counted))
     training = start_training(run, batches)
-    for index, phase in enumerate(classic.phases):
-        train_phase(run, training, index, phase)
+    train_phases(run, training)
     save_run(run, training)
     return tagger(catalog, str(folder), settings), True
 

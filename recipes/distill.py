@@ -15,7 +15,7 @@ import sys
 from functools import partial
 
 from hf_tagger import cli
-from hf_tagger.training.arguments import DistillSettings, load_distillation
+from hf_tagger.training.arguments import DistillSettings, load_run
 
 
 @cli.recipe
@@ -24,7 +24,7 @@ def main(arguments: list[str]) -> None:
     parser.add_argument("config", metavar="CONFIG", help="YAML file, such as recipes/configs/distill_text4.yaml")
     parser.add_argument("--resume", action="store_true", help="go on from the newest checkpoint")
     options, overrides = parser.parse_known_args(arguments)
-    settings, data = load_distillation(options.config, overrides)
+    settings, data = load_run(options.config, overrides, DistillSettings)
     settings.check_paths()
     distill(settings, data, options.resume)
 
@@ -35,7 +35,7 @@ def distill(settings: DistillSettings, data: dict, resume: bool = False) -> None
     from hf_tagger.training.context import start_run
     from hf_tagger.training.data import read_catalog
     from hf_tagger.training.frozen_heads import fit_kernel_head, fit_lexical_head, fit_logit_fusion
-    from hf_tagger.training.phases import start_training, train_phase
+    from hf_tagger.training.phases import start_training, train_phases
     from hf_tagger.training.report import calibrate, report
     from hf_tagger.training.saving import save_run
     from hf_tagger.training.starting_model import fit_feature_scales
@@ -56,8 +56,7 @@ def distill(settings: DistillSettings, data: dict, resume: bool = False) -> None
         fit_lexical_head(run, batches)
 
     training = start_training(run, batches, distillation=loss)
-    for index, phase in enumerate(settings.phases):
-        train_phase(run, training, index, phase, partial(steps.taught_batches, training, answers))
+    train_phases(run, training, partial(steps.TaughtBatches, training, answers))
 
     fit_kernel_head(run, training)
     fit_logit_fusion(run, training)

@@ -47,7 +47,7 @@ def finetune(settings: RunSettings, data: dict, resume: bool = False) -> None:
     from hf_tagger.training.context import start_run
     from hf_tagger.training.data import read_catalog
     from hf_tagger.training.frozen_heads import fit_kernel_head, fit_lexical_head, fit_logit_fusion
-    from hf_tagger.training.phases import start_training, train_phase
+    from hf_tagger.training.phases import start_training, train_phases
     from hf_tagger.training.rare_tags import judge_critic, retrain_for_rare_tags
     from hf_tagger.training.refit import out_of_fold_rows
     from hf_tagger.training.report import calibrate, calibrate_written, report
@@ -62,8 +62,7 @@ def finetune(settings: RunSettings, data: dict, resume: bool = False) -> None:
     fit_lexical_head(run, batches)
 
     training = start_training(run, batches)
-    for index, phase in enumerate(settings.phases):
-        train_phase(run, training, index, phase)
+    train_phases(run, training)
 
     # Heads fitted on what the towers say now that they no longer move.
     critic = retrain_for_rare_tags(run, training)

@@ -53,7 +53,7 @@ def main(arguments: list[str]) -> None:
     tagger = open_tagger(options.model, state.device)
     catalog = open_catalog(settings.catalog, folder / "catalog")
     evaluator = Evaluator(tagger, catalog, settings.evaluation, settings.loader, state)
-    seen = {split: evaluator.predict(split, next(iter(settings.evaluation.protocols.values())))
+    seen = {split: evaluator.predict(split, settings.evaluation.first_protocol)
             for split in catalog.splits}
     ids = [product for found in seen.values() for product in found.ids]
     tags = torch.from_numpy(np.concatenate([found.scores * found.chosen for found in seen.values()]))

@@ -16,7 +16,6 @@ import argparse
 import json
 import sys
 import time
-from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 
@@ -25,7 +24,7 @@ import numpy as np
 from hf_tagger import cli
 from hf_tagger.catalog.settings import open_catalog
 from hf_tagger.evaluation.settings import check_model
-from hf_tagger.training.arguments import ModelSettings, PhaseSettings, RunSettings, load_run
+from hf_tagger.training.arguments import PhaseSettings, RunSettings, load_run
 
 TOKENS = 16
 
@@ -97,7 +96,7 @@ def recover(settings: RunSettings, data: dict, out: str, options: argparse.Names
     from hf_tagger.training.context import start_run
     from hf_tagger.training.data import read_catalog
     from hf_tagger.training.frozen_heads import fit_kernel_head, fit_logit_fusion
-    from hf_tagger.training.phases import start_training, train_phase
+    from hf_tagger.training.phases import start_training, train_phases
     from hf_tagger.training.report import calibrate
     from hf_tagger.training.saving import save_run
     from hf_tagger.training.starting_model import starting_model
@@ -105,15 +104,14 @@ def recover(settings: RunSettings, data: dict, out: str, options: argparse.Names
     phase = PhaseSettings(name="recovery", train=["heads", "text"], epochs=options.epochs, tower_learning_rate=1e-4,
                           learning_rate=3e-4)
     kernel = settings.model.kernel
-    settings = replace(settings, start_from=out, output_dir=out, model=ModelSettings(), phases=[phase], lora=None,
-                       augmentation=None, save_adapter=False, logit_fusion=replace(settings.logit_fusion, folds=0))
+    settings = settings.going_on(out, out, [phase])
     # The text of each landmark has changed for the tower: the kernel head is fitted anew.
     settings.model.kernel = kernel
     run = start_run(settings, data)
     catalogue = read_catalog(run)
     batches = Batches(catalogue, *starting_model(run, catalogue))
     training = start_training(run, batches)
-    train_phase(run, training, 0, phase)
+    train_phases(run, training)
     fit_kernel_head(run, training)
     fit_logit_fusion(run, training)
     calibrate(run, batches)

@@ -22,13 +22,10 @@ import sys
 from pathlib import Path
 
 from hf_tagger import cli
-from hf_tagger.catalog.quarantine import Refusal
 from hf_tagger.catalog.settings import open_catalog
 from hf_tagger.catalog.strict import ConfigError
 from hf_tagger.feedback.versions import Versions
 from hf_tagger.training.arguments import RunSettings, load_run
-
-HELD_OUT = 0.2
 
 
 @cli.recipe
@@ -68,28 +65,28 @@ def update(options: argparse.Namespace, settings: RunSettings, data: dict, versi
     from hf_tagger.evaluation.protocols import open_tagger
     from hf_tagger.feedback.proposals import approved
     from hf_tagger.feedback.store import FeedbackStore
-    from hf_tagger.training.update import draw, replay_share
+    from hf_tagger.training.update import Update, read_feedback
 
-    pending = versions.pending()
-    parent = str(versions.path(versions.current))
+    pending, parent = versions.pending(), versions.path(versions.current)
     catalog = open_catalog(settings.catalog, pending / "catalog")
-    tagger = open_tagger(parent, process_state().device)
+    tagger = open_tagger(str(parent), process_state().device)
     with FeedbackStore(options.feedback) as store:
-        holds, products = read_feedback(store, catalog, tagger.model.config.attributes)
+        feedback = read_feedback(store, catalog, tagger.model.config.attributes)
         new_tags = approved(store, tagger.model.config.attributes)
-    learned = {product: settled for product, settled in holds.items() if draw(f"held out {product}") >= HELD_OUT}
-    if not learned:
+    print(feedback.summary)
+    if not feedback.learned:
         print("nothing to learn: no verdict on a product of the training split is settled")
         return 1
-    held_out = {product: settled for product, settled in holds.items() if product not in learned}
-    before, judged = judge(tagger, settings, catalog, held_out)
+
+    step = Update(tagger, parent, pending, settings, data, catalog, feedback)
+    before, validation = step.judge(tagger)
     if options.how == "calibrate":
-        recalibrate(tagger, settings, catalog, learned, judged, pending, parent)
+        new_tags = {}
+        step.recalibrate(validation)
     else:
-        share = replay_share(len(learned), products, options.replay)
-        fine_tune(tagger, settings, data, learned, share, new_tags, pending, parent, options.how == "towers")
-    after, _ = judge(open_tagger(str(pending), tagger.device), settings, catalog, held_out)
-    scores = {"before": before, "after": after}
+        step.fine_tune(options.replay, new_tags, towers=options.how == "towers")
+    after, _ = step.judge(open_tagger(str(pending), tagger.device))
+
     for name, value in before.items():
         print(f"{name:<18} {value:.4f} before, {after[name]:.4f} after")
     worse = [name for name in before if after[name] < before[name] - (options.tolerance if "f1" in name else 0.0)]
@@ -99,101 +96,10 @@ def update(options: argparse.Namespace, settings: RunSettings, data: dict, versi
         return 1
     for leftover in ("catalog", "checkpoints", "grown"):
         shutil.rmtree(pending / leftover, ignore_errors=True)
-    versions.add(pending, options.how, verdicts=sum(map(len, holds.values())), scores=scores,
-                 added_tags=new_tags if options.how != "calibrate" else {})
+    versions.add(pending, options.how, verdicts=feedback.verdicts, scores={"before": before, "after": after},
+                 added_tags=new_tags)
     show(versions)
     return 0
-
-
-def read_feedback(store, catalog, attributes: list[dict]) -> tuple[dict[str, dict], int]:
-    """What was settled on of each product of the training split, and how many products that split has."""
-    from hf_tagger.feedback.proposals import proposals
-    from hf_tagger.feedback.review_state import decided, settle
-    from hf_tagger.feedback.verdicts import fingerprint
-
-    verdicts = store.verdicts()
-    records = [(record["id"], fingerprint(record)) for record in catalog.records("train")
-               if not isinstance(record, Refusal)]
-    settled = settle(decided(verdicts, attributes), dict(records))
-    waiting = [proposal for proposal in proposals(store, attributes) if proposal.ruling is None]
-    print(f"{len(verdicts)} verdicts: {len(settled.holds)} settled, {len(settled.disputed)} disputed, "
-          f"{len(settled.stale)} stale or not about a product of the training split; "
-          f"{len(waiting)} proposed tags wait for approval")
-    holds: dict[str, dict] = {}
-    for (product, attribute, tag), yes in settled.holds.items():
-        holds.setdefault(product, {})[attribute, tag] = yes
-    return holds, len(records)
-
-
-def judge(tagger, settings: RunSettings, catalog, held_out: dict) -> tuple:
-    """{score: value} on validation and of agreement with held-out verdicts, and the predictions on validation."""
-    from hf_tagger.evaluation.machine import process_state
-    from hf_tagger.evaluation.protocols import Evaluator
-    from hf_tagger.training.update import CorrectedCatalog, verdict_agreement
-
-    protocol = next(iter(settings.evaluation.protocols.values()))
-    state = process_state()
-    evaluator = Evaluator(tagger, catalog, settings.evaluation, settings.training.loader, state)
-    validation = evaluator.predict(settings.evaluation.validation, protocol)
-    found = {name: round(value, 4) for name, value in validation.metrics().items() if name in ("macro_f1", "micro_f1")}
-    if held_out:
-        judged = Evaluator(tagger, CorrectedCatalog(catalog, held_out, 0.0), settings.evaluation,
-                           settings.training.loader, state)
-        seen = judged.predict("train", protocol)
-        found["verdict_agreement"] = round(verdict_agreement(seen, held_out), 4)
-    return found, validation
-
-
-def recalibrate(tagger, settings: RunSettings, catalog, learned: dict, validation, pending: Path, parent: str) -> None:
-    """A copy of the parent with temperatures and thresholds fitted on validation and on the corrected products."""
-    from hf_tagger.evaluation.calibration import fit_calibration, store_attributes
-    from hf_tagger.evaluation.machine import process_state
-    from hf_tagger.evaluation.protocols import Evaluator
-    from hf_tagger.training.update import CorrectedCatalog, joined
-
-    if settings.calibration is None:
-        raise ConfigError("calibration is null in this configuration: give --calibration.objective f1, say")
-    evaluator = Evaluator(tagger, CorrectedCatalog(catalog, learned, 0.0), settings.evaluation,
-                          settings.training.loader, process_state())
-    seen = evaluator.predict("train", next(iter(settings.evaluation.protocols.values())))
-    attributes, _ = fit_calibration(joined(validation, seen), settings.calibration)
-    shutil.copytree(parent, pending, dirs_exist_ok=True, ignore=shutil.ignore_patterns("lineage.json", "README.md"))
-    store_attributes(pending, attributes)
-
-
-def fine_tune(tagger, settings: RunSettings, data: dict, learned: dict, share: float, new_tags: dict, pending: Path,
-              parent: str, towers: bool) -> None:
-    from hf_tagger.model.pipeline_tagger import ProductTaggingPipeline
-    from hf_tagger.training.batches import Batches
-    from hf_tagger.training.build import load_model
-    from hf_tagger.training.context import start_run
-    from hf_tagger.training.data import read_catalog
-    from hf_tagger.training.frozen_heads import fit_logit_fusion
-    from hf_tagger.training.phases import start_training, train_phase
-    from hf_tagger.training.report import calibrate
-    from hf_tagger.training.saving import save_run
-    from hf_tagger.training.starting_model import starting_model
-    from hf_tagger.training.update import CorrectedCatalog, keep_vocabulary, update_settings
-
-    if towers and tagger.model.config.kernel_landmarks:
-        raise ConfigError("this model's kernel head compares products as its towers see them: leave these alone, with "
-                          "--how heads")
-    if new_tags:
-        model, processor = load_model(parent)
-        model.add_tags(new_tags, processor)
-        parent = str(pending / "grown")
-        ProductTaggingPipeline(model, processor=processor).save_pretrained(parent)
-    settings = update_settings(settings, parent, str(pending), towers)
-    run = start_run(settings, data)
-    catalogue = read_catalog(run, lambda catalog: CorrectedCatalog(catalog, learned, share))
-    batches = Batches(catalogue, *starting_model(run, catalogue))
-    training = start_training(run, batches)
-    for index, phase in enumerate(settings.phases):
-        train_phase(run, training, index, phase)
-    fit_logit_fusion(run, training)
-    calibrate(run, batches)
-    save_run(run, training)
-    keep_vocabulary(settings.start_from, run.folder)
 
 
 def show(versions: Versions) -> None:

@@ -19,12 +19,6 @@ def check_augmentation(settings: AugmentationSettings, attributes: list[dict], f
     for name in settings.attributes:
         if name not in by_name:
             raise ConfigError(f"augmentation.attributes: there is no attribute {name!r}.{did_you_mean(name, by_name)}")
-    if isinstance(settings.logit_adjustment_tau, dict):
-        for name in settings.logit_adjustment_tau:
-            if by_name.get(name, {}).get("kind") != "single":
-                singles = [attribute["name"] for attribute in attributes if attribute["kind"] == "single"]
-                raise ConfigError(f"augmentation.logit_adjustment_tau: {name!r} is no single attribute."
-                                  f"{did_you_mean(name, singles)}")
     if settings.method == "semi_supervised_gan" and all(attribute["kind"] == "multi" for attribute in attributes):
         raise ConfigError("augmentation.method semi_supervised_gan works through `single` attributes, and the "
                           "catalogue has none: choose another method")

@@ -43,8 +43,7 @@ class AugmentationSettings:
             residual_transfer (rare tags borrow the spread of frequent ones), pseudo_labels (unlabelled products),
             gan (conditional WGAN-GP), semi_supervised_gan. The default did best of those that need no unlabelled
             products in recipes/lab/benchmark_rare_tags.py.
-        logit_adjustment_tau: of the loss by which the tag head is retrained (`training.losses`): one number, or
-            {attribute: number} with 0 for the others.
+        logit_adjustment_tau: of the loss by which the tag head is retrained (`training.losses`).
         attributes: those whose tags get extra vectors (none named: all).
         rare: a tag with at most so many training products is rare; the others lend residuals.
         min_examples: lowest number of training products with a known tag of an attribute.
@@ -61,7 +60,7 @@ class AugmentationSettings:
     RENAMED: ClassVar[dict[str, str]] = {"balance": "logit_adjustment_tau"}
 
     method: Method = "residual_transfer"
-    logit_adjustment_tau: float | dict[str, float] = 1.0
+    logit_adjustment_tau: float = 1.0
     attributes: list[str] = field(default_factory=list)
     rare: int = 20
     min_examples: int = 50

@@ -1,4 +1,4 @@
-"""What simpler methods would have scored: rules, a bag of words, nearest neighbours. A tagger has to beat them.
+"""Simpler methods that a tagger has to beat: rules, a bag of words, nearest neighbours.
 
 Each is fitted on training products and gives `Predictions` of others, to be calibrated and scored as a tagger's are.
 """
@@ -20,17 +20,16 @@ NEIGHBOURS = (1, 3, 5, 10, 20, 50)
 
 @dataclass
 class Products:
-    """Labelled products: ids, tags, what else reports want of them, and, for methods that read, texts (None where there
-    is none)."""
+    """Labelled products."""
 
     ids: list[str]
     tags: list[dict[str, list[str] | None]]
-    about: list[dict]
-    texts: list[str | None] = field(default_factory=list)
+    about: list[dict]  # what else reports need, see `Predictions`
+    texts: list[str | None] = field(default_factory=list)  # for methods that read; None: a product without text
 
     @classmethod
     def read(cls, records: Iterable[dict | Refusal], without: Iterable[str] = ()) -> "Products":
-        """Of `Catalog.records`, those that show something when a modality is hidden."""
+        """The products of `Catalog.records` that have text or photos besides the hidden modalities."""
         found = cls([], [], [])
         for record in records:
             if isinstance(record, Refusal):
@@ -44,6 +43,17 @@ class Products:
                 found.tags.append(record["tags"])
                 found.about.append(about | {"photos": len(record["images"])})
         return found
+
+    def targets(self, attribute: dict) -> tuple[np.ndarray, np.ndarray]:
+        """Rows [n] of the products whose tags of the attribute are known, and these tags: float32 [n, T + 1] in {0, 1},
+        "none" last. Tags that the attribute does not list are left out."""
+        given = [tags.get(attribute["name"]) for tags in self.tags]
+        known = np.array([row for row, tags in enumerate(given) if tags is not None], dtype=int)
+        column = {tag: index for index, tag in enumerate(attribute["tags"])}
+        targets = np.zeros((len(known), len(column) + 1), np.float32)
+        for place, row in enumerate(known):
+            targets[place, [column[tag] for tag in given[row] if tag in column] if given[row] else -1] = 1.0
+        return known, targets
 
     def predictions(self, attributes: list[dict], logits=None, scores=None) -> Predictions:
         """logits [N, T + A] ("none" last) or scores [N, T] as predictions."""
@@ -103,14 +113,11 @@ class BagOfWordsBaseline:
         self.models = [self._fit(attribute, features, products) for attribute in attributes]
 
     def _fit(self, attribute: dict, features, products: Products):
-        given = [tags.get(attribute["name"]) for tags in products.tags]
-        known = np.array([row for row, tags in enumerate(given) if tags is not None])
-        column = {tag: index for index, tag in enumerate(attribute["tags"])}
+        known, targets = products.targets(attribute)
         if attribute["kind"] == "single":
-            classes = np.array([column.get(given[row][0], -1) if given[row] else len(column) for row in known])
-            return _logistic(features[known[classes >= 0]], classes[classes >= 0])
-        chosen = np.array([[tag in given[row] for tag in column] for row in known])
-        return [_logistic(features[known], chosen[:, index]) for index in range(len(column))]
+            learned = targets.any(1)
+            return _logistic(features[known[learned]], targets[learned].argmax(1))
+        return [_logistic(features[known], chosen) for chosen in targets.T[:-1] > 0]
 
     def predict(self, products: Products) -> Predictions:
         features = self.vectorizer.transform([text or "" for text in products.texts])
@@ -145,20 +152,12 @@ class NearestNeighbours:
 
     Args:
         products, vectors: the training products and their embeddings [N, F] (see `EmbeddingSpace`).
-        neighbours: how many vote, of those whose attribute is known; each by its similarity.
+        neighbours: how many of those whose attribute is known vote, each with its similarity.
     """
 
     def __init__(self, attributes: list[dict], products: Products, vectors: np.ndarray, neighbours: int = 5):
         self.attributes, self.vectors, self.neighbours = attributes, vectors, neighbours
-        self.votes = []
-        for attribute in attributes:
-            given = [tags.get(attribute["name"]) for tags in products.tags]
-            known = np.array([row for row, tags in enumerate(given) if tags is not None], dtype=int)
-            votes = np.zeros((len(known), len(attribute["tags"]) + 1), np.float32)
-            column = {tag: index for index, tag in enumerate(attribute["tags"])}
-            for place, row in enumerate(known):
-                votes[place, [column[tag] for tag in given[row] if tag in column] if given[row] else -1] = 1.0
-            self.votes.append((known, votes))
+        self.votes = [products.targets(attribute) for attribute in attributes]
 
     def predict(self, products: Products, vectors: np.ndarray) -> Predictions:
         blocks = [np.concatenate([self._vote(vectors[start:start + 512], known, votes, attribute["kind"])
@@ -171,7 +170,7 @@ class NearestNeighbours:
         nearest = np.argpartition(-similarity, min(self.neighbours, len(known)) - 1, axis=1)[:, : self.neighbours]
         weight = np.take_along_axis(similarity, nearest, axis=1).clip(1e-6)
         share = (weight[..., None] * votes[nearest]).sum(1) / weight.sum(1, keepdims=True)
-        # One vote more, spread over all tags: a tag that no neighbour has is not impossible.
+        # One more vote is spread over all tags: a tag that no neighbour has is not impossible.
         share = (share * self.neighbours + 1 / share.shape[1]) / (self.neighbours + 1)
         return np.log(share) if kind == "single" else np.log(share / (1 - share).clip(1e-6))
 

@@ -1,4 +1,4 @@
-"""Calibrated probabilities, and thresholds that serve an objective, fitted on validation products alone.
+"""Fits calibrated probabilities, and thresholds for an objective, on validation products alone.
 
 What is fitted is plain data in the config's attributes; `hf_tagger/model/decisions.py` applies it.
 """
@@ -22,9 +22,9 @@ from hf_tagger.model.decisions import attribute_slices, tag_scores
 def fit_calibration(validation: Predictions, settings: CalibrationSettings) -> tuple[list[dict], dict[str, dict]]:
     """Temperatures, Platt scalings and thresholds from validation products.
 
-    Returns the attributes with what was fitted, and per attribute what a person wants to know of it: log-loss before
-    and after, and of thresholds the validation precision, recall and coverage (products that get a tag, of those where
-    the attribute is known). An attribute of which no product is known stays as it is.
+    Returns the attributes with what was fitted, and a report per attribute: log-loss before and after; with thresholds
+    the precision, recall and coverage (the share of known products that get a tag) that they reach on validation. An
+    attribute that is known of no product stays as it is.
 
     Raises ConfigError for settings of an attribute that the model does not have.
     """
@@ -33,8 +33,7 @@ def fit_calibration(validation: Predictions, settings: CalibrationSettings) -> t
         if name not in known:
             nearest = did_you_mean(name, known)
             raise ConfigError(f'calibration.attributes: the model has no attribute "{name}".{nearest}')
-    plain = [{key: value for key, value in entry.items() if key not in ("temperature", "calibration", "thresholds")}
-             for entry in validation.attributes]
+    plain = without_calibration(validation.attributes)
     calibrated, report = [], {}
     parts = zip(plain, validation.parts(), attribute_slices(plain), strict=True)
     for index, (attribute, (old, _, references, _, _), where) in enumerate(parts):
@@ -57,6 +56,12 @@ def fit_calibration(validation: Predictions, settings: CalibrationSettings) -> t
     return calibrated, report
 
 
+def without_calibration(attributes: Sequence[dict]) -> list[dict]:
+    """The attributes without what is fitted here."""
+    return [{key: value for key, value in entry.items() if key not in ("temperature", "calibration", "thresholds")}
+            for entry in attributes]
+
+
 def fit_probabilities(
     attribute: dict, logits: torch.Tensor, references: np.ndarray, min_positives: int
 ) -> tuple[dict, dict[str, float]]:
@@ -69,7 +74,7 @@ def fit_probabilities(
     inside = torch.from_numpy(references[:, :width])
     if attribute["kind"] == "multi":
         return _fit_platt(attribute, logits[:, :width], inside, min_positives)
-    # A product whose tag the model never learned has no right answer to be confident of.
+    # A product whose tag the model never learned has no right answer among the candidates.
     usable = torch.from_numpy((references[:, :width] == 1).any(1) | ~(references == 1).any(1))
     if not usable.any():
         return attribute, {}
@@ -85,9 +90,9 @@ def fit_probabilities(
 
 
 def _fit_platt(attribute: dict, logits: torch.Tensor, references: torch.Tensor, min_positives: int):
-    """Platt scaling (Platt 1999), of tags with few positives by numbers that they share. Not with his softened targets:
-    summed over many rare tags they would raise every probability. In their place every fit is pulled towards its start
-    with the weight of one product, which keeps few examples, and separable ones, from certainty."""
+    """Platt scaling (Platt 1999); tags with few positives share one slope and intercept. Platt's softened targets
+    would, summed over many rare tags, raise every probability. In their place every fit is pulled towards its start
+    with the weight of one product, so that few or separable examples do not lead to certainty."""
     known, targets = references != UNKNOWN, (references == 1).double()
     positives, negatives = (references == 1).sum(0), (references == 0).sum(0)
 
@@ -111,13 +116,13 @@ def _fit_platt(attribute: dict, logits: torch.Tensor, references: torch.Tensor, 
 def fit_thresholds(
     attribute: dict, references: np.ndarray, scores: np.ndarray, settings: ThresholdSettings
 ) -> tuple[dict, dict[str, Any]]:
-    """The attribute with "thresholds", and what they give on these products.
+    """The attribute with "thresholds", and what they reach on these products. Where no product has any of its tags, it
+    stays as it is.
 
-    Maximum F1 is found by sweeping each tag's own scores. Such a threshold is biased by chance where positives are few,
-    and for a tag that scores badly it can be so low that everything gets the tag (Lipton, Elkan & Naryanaswamy 2014,
-    arXiv 1402.1892). So each is drawn towards the one threshold that serves all tags of the attribute together, in
-    proportion to settings.shrinkage : positives, on the scale of log-odds. Where no product has any of the tags there
-    is nothing to fit, and the attribute stays as it is.
+    Each tag's best threshold is found by sweeping its own scores. With few positives that is biased by chance, and for
+    a tag that scores badly the best F1 can lie so low that everything gets the tag (Lipton, Elkan & Naryanaswamy 2014,
+    arXiv 1402.1892). So each threshold is shrunk, on the scale of log-odds, towards the best one for all tags of the
+    attribute together: with as many positives as settings.shrinkage both weigh the same.
 
     Args:
         references: int [N, C], scores: float [N, T] of products whose attribute is known.
@@ -155,8 +160,8 @@ def fit_thresholds(
 def best_threshold(
     scores: np.ndarray, given: np.ndarray, missed: int, settings: ThresholdSettings
 ) -> tuple[float, bool]:
-    """(threshold, whether the target was reached) for scores [M] of which some are `given` tags, bool [M]; `missed`
-    more given tags can never be reached."""
+    """(threshold, whether the target was reached) for scores [M]; `given`, bool [M], says which of them are of given
+    tags, and `missed` is the number of given tags without a score."""
     order = np.argsort(-scores, kind="stable")
     ranked, hits = scores[order], given[order].cumsum()
     ends = np.flatnonzero(np.append(np.diff(ranked) != 0, True))
@@ -164,17 +169,15 @@ def best_threshold(
     if not len(ranked) or not hits[-1]:
         return 1.0, False
     precision, recall = hits / listed, hits / (hits[-1] + missed)
-    f1 = 2 * hits / (listed + hits[-1] + missed)
+    reached = True
     if settings.objective == "f1":
-        best, reached = f1.argmax(), True
+        best = (2 * hits / (listed + hits[-1] + missed)).argmax()
     elif settings.objective == "precision":
         good = np.flatnonzero(precision >= settings.target)
-        reached = len(good) > 0
-        best = good[-1] if reached else precision.argmax()
+        reached, best = len(good) > 0, good[-1] if len(good) else precision.argmax()
     else:
         good = np.flatnonzero(recall >= settings.target)
-        reached = len(good) > 0
-        best = good[0] if reached else len(ranked) - 1
+        reached, best = len(good) > 0, good[0] if len(good) else len(ranked) - 1
     # Halfway to the next score below: the threshold should not sit on a product of the validation split.
     below = ranked[best + 1] if best + 1 < len(ranked) else 0.0
     return (ranked[best] + below) / 2, reached

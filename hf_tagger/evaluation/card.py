@@ -31,7 +31,8 @@ def write_card(template: Path, path: Path, data: ReportData, model: str, command
     provenance, vocabulary, config = (_read(Path(model) / name) for name in
                                       ("provenance.json", "vocabulary.json", "training_config.yaml"))
     plain = {result.name: result.plain() for result in data.results}
-    entries, tested = data.results[0].predictions.attributes, data.results[0].per_tag
+    first, tested = data.results[0], data.results[0].per_tag
+    entries = first.predictions.attributes
     languages = [language for language in vocabulary.get("rows_per_language", {}) if language]
     name = Path(model).resolve().name if Path(model).is_dir() else model.rpartition("/")[2]
     card = ModelCard.from_template(
@@ -40,14 +41,14 @@ def write_card(template: Path, path: Path, data: ReportData, model: str, command
                       model_name=name, eval_results=eval_results(data, plain, provenance)),
         template_path=str(template), model_name=name, repository=model if not Path(model).is_dir() else name,
         attributes=[entry["name"] for entry in entries], tags=sum(len(entry["tags"]) for entry in entries),
-        calibrated=data.uncalibrated is not None, split=data.about["split"], products=len(data.results[0].scorer),
+        calibrated=data.uncalibrated is not None, split=data.about["split"], products=len(first.scorer),
         date=date.today().isoformat(), command=" ".join(_without_folders(command)), protocols=plain, score=_score,
         baselines=comparison_table({name: plain} | data.baselines) if data.baselines else "",
         calibration=_calibration(data), figures=_figures(evaluation, path),
         untested=sum(not row["support"] for row in tested),
         weak=[row | {"f1": decimal(row["f1"])} for row in sorted(tested, key=lambda row: row["f1"])
               if row["support"] >= SEEN_OFTEN_ENOUGH and row["f1"] < WEAK][:MOST_WEAK],
-        remarks=next(iter(plain.values()))["remarks"], single_language=len(languages) == 1,
+        remarks=plain[first.name]["remarks"], single_language=len(languages) == 1,
         data={"description": _describe(config), "fingerprint": provenance.get("data_fingerprint", "not recorded"),
               "rows": _listed(provenance.get("rows", {})),
               "languages": _listed(vocabulary.get("rows_per_language", {})) if languages else "not recorded"},
@@ -100,7 +101,7 @@ def _calibration(data: ReportData) -> dict[str, list[str]]:
 
 
 def _figures(evaluation: Path, path: Path) -> list[Path]:
-    """The figures, as seen from the card; none where they do not lie below its folder."""
+    """Paths of the figures relative to the card; none of figures outside its folder."""
     folder = path.resolve().parent
     found = sorted(evaluation.resolve().glob("figures/*.png"))
     return [figure.relative_to(folder) for figure in found if figure.is_relative_to(folder)]

@@ -1,4 +1,4 @@
-"""Small convex problems, solved to their end: calibration, fusion weights, gates of personalization."""
+"""Solves small convex problems: calibration, lexical head, logit fusion, gates of personalization."""
 
 from collections.abc import Callable
 

@@ -1,4 +1,4 @@
-"""Metrics of free-form tags, sets of strings, as `evaluate.Metric` subclasses that need no Hub.
+"""Metrics of free-form tags, sets of strings, as an `evaluate.Metric` that needs no Hub.
 
     predictions  list of lists of str: the tags written of each product, best first, as they were written
     references   list of lists of str: its true tags, in any order
@@ -6,7 +6,6 @@
 Tags are compared without regard to case, width (NFKC) and spaces. F1 is micro-averaged: over all tags of all products.
 """
 
-import json
 from collections.abc import Callable, Sequence
 
 import datasets
@@ -45,50 +44,32 @@ def _set_counts(predictions, references, keep: Callable[[int, str], bool] | None
     return right, written, true
 
 
-class _FreeFormMetric(evaluate.Metric):
-    """`compute(predictions=, references=, ...)` over lists of tags, and whatever else a metric names in `extra`."""
-
-    extra: dict[str, datasets.features.features.FeatureType] = {}
-
-    def _info(self):
-        return evaluate.MetricInfo(
-            description=type(self).__doc__ or "", citation="", inputs_description=__doc__ or "",
-            features=datasets.Features({"predictions": TAGS, "references": TAGS, **self.extra}),
-        )  # fmt: skip
-
-
-class SetScores(_FreeFormMetric):
+def set_scores(predictions, references) -> dict[str, float]:
     """Precision, recall and F1 of the written set: {"precision@M", "recall@M", "f1@M"} of all that is written (M), and
     the same of the first five ("@5"); and {"exact_match"}, the share of products whose set is written exactly."""
-
-    def _compute(self, predictions, references):
-        scores = {}
-        for name, limit in (("M", None), (str(FEW), FEW)):
-            values = ratios(_set_counts(predictions, references, limit=limit))
-            scores |= {f"{ratio}@{name}": value for ratio, value in zip(RATIOS, values, strict=True)}
-        pairs = list(zip(predictions, references, strict=True))
-        exact = sum(set(unique(predicted)) == set(unique(reference)) for predicted, reference in pairs)
-        return scores | {"exact_match": exact / len(pairs)}
+    scores = {}
+    for name, limit in (("M", None), (str(FEW), FEW)):
+        values = ratios(_set_counts(predictions, references, limit=limit))
+        scores |= {f"{ratio}@{name}": value for ratio, value in zip(RATIOS, values, strict=True)}
+    exact = [set(unique(predicted)) == set(unique(reference))
+             for predicted, reference in zip(predictions, references, strict=True)]
+    return scores | {"exact_match": sum(exact) / len(exact)}
 
 
-class PresentAbsent(_FreeFormMetric):
-    """F1 of the tags that stand in the product's text and of those that do not: {"present/f1@M", "present/recall@M",
-    "absent/f1@M", "absent/recall@M"}. Takes `texts` ("" where there is none)."""
+def present_absent_scores(predictions, references, texts) -> dict[str, float]:
+    """F1 of the tags that stand in the product's text ("" where there is none) and of those that do not:
+    {"present/f1@M", "present/recall@M", "absent/f1@M", "absent/recall@M"}."""
+    spaced, scores = [_spaced(text) for text in texts], {}
 
-    extra = {"texts": datasets.Value("string")}
+    def stands(row: int, tag: str) -> bool:
+        tag = _spaced(tag)
+        # Chinese, Japanese and Thai have no spaces around a word.
+        return (tag if tag.isascii() else tag.strip()) in spaced[row]
 
-    def _compute(self, predictions, references, texts):
-        spaced, scores = [_spaced(text) for text in texts], {}
-
-        def stands(row: int, tag: str) -> bool:
-            tag = _spaced(tag)
-            # Chinese, Japanese and Thai have no spaces around a word.
-            return (tag if tag.isascii() else tag.strip()) in spaced[row]
-
-        for name, wanted in (("present", True), ("absent", False)):
-            counts = _set_counts(predictions, references, lambda row, tag, wanted=wanted: stands(row, tag) is wanted)
-            _, scores[f"{name}/recall@M"], scores[f"{name}/f1@M"] = ratios(counts)
-        return scores
+    for name, wanted in (("present", True), ("absent", False)):
+        counts = _set_counts(predictions, references, lambda row, tag, wanted=wanted: stands(row, tag) is wanted)
+        _, scores[f"{name}/recall@M"], scores[f"{name}/f1@M"] = ratios(counts)
+    return scores
 
 
 def _spaced(text: str) -> str:
@@ -96,22 +77,23 @@ def _spaced(text: str) -> str:
     return f" {fold(''.join(letter if letter.isalnum() else ' ' for letter in text))} "
 
 
-class DuplicateRate(_FreeFormMetric):
-    """Share of written tags that repeat an earlier one of their product: {"duplicate_rate"}."""
+class FreeFormMetrics(evaluate.Metric):
+    """`set_scores`, `present_absent_scores`, and of the written tags the share that repeats an earlier one of their
+    product ("duplicate_rate") and the share that `vocabulary`, a list of tags given to `compute`, does not hold
+    ("out_of_vocabulary_rate")."""
 
-    def _compute(self, predictions, references):
-        written = sum(map(len, predictions))
-        return {"duplicate_rate": 1 - sum(len(unique(tags)) for tags in predictions) / written if written else 0.0}
+    def _info(self):
+        return evaluate.MetricInfo(
+            description=type(self).__doc__ or "", citation="", inputs_description=__doc__ or "",
+            features=datasets.Features({"predictions": TAGS, "references": TAGS, "texts": datasets.Value("string")}))
 
-
-class OutOfVocabularyRate(_FreeFormMetric):
-    """Share of written tags that `vocabulary`, given to `compute` as a JSON list, does not hold:
-    {"out_of_vocabulary_rate"}."""
-
-    def _compute(self, predictions, references, vocabulary: str):
-        known = {fold(tag) for tag in json.loads(vocabulary)}
+    def _compute(self, predictions, references, texts, vocabulary: Sequence[str] = ()):
+        known = set(unique(vocabulary))
         written = [fold(tag) for tags in predictions for tag in tags]
-        return {"out_of_vocabulary_rate": sum(tag not in known for tag in written) / len(written) if written else 0.0}
+        rates = {"duplicate_rate": len(written) - sum(len(unique(tags)) for tags in predictions),
+                 "out_of_vocabulary_rate": sum(tag not in known for tag in written)}
+        return (set_scores(predictions, references) | present_absent_scores(predictions, references, texts)
+                | {name: count / max(len(written), 1) for name, count in rates.items()})
 
 
 def score_free_form(
@@ -121,20 +103,16 @@ def score_free_form(
     languages: list[str | None],
     vocabulary: Sequence[str] = (),
 ) -> dict[str, float]:
-    """All of these metrics of a split, and "<language>/f1@M" for each language in it.
+    """`FreeFormMetrics` of a split, and "<language>/f1@M" for each language in it.
 
     Raises ValueError where there is no product.
     """
     if not predictions:
         raise ValueError("no product with known free-form tags to score")
-    given = {"predictions": predictions, "references": references}
-    scores = SetScores().compute(**given)
-    scores |= PresentAbsent().compute(**given, texts=[text or "" for text in texts])
-    scores |= DuplicateRate().compute(**given)
-    scores |= OutOfVocabularyRate().compute(**given, vocabulary=json.dumps(list(vocabulary)))
+    scores = FreeFormMetrics().compute(predictions=predictions, references=references,
+                                       texts=[text or "" for text in texts], vocabulary=vocabulary)
     for language in sorted({language for language in languages if language}):
         rows = [row for row, own in enumerate(languages) if own == language]
-        found = SetScores().compute(predictions=[predictions[row] for row in rows],
-                                    references=[references[row] for row in rows])
+        found = set_scores([predictions[row] for row in rows], [references[row] for row in rows])
         scores[f"{language}/f1@M"] = found["f1@M"]
     return scores

@@ -1,7 +1,7 @@
 """How fast exported taggers are beside their model in eager float32 torch, at batch 1 and 32.
 
-Every tagger is timed in a process of its own, which is how a shop runs one: threads of torch and of onnxruntime that
-have run out of work wait busily for more, and those of several taggers open in one process would slow each other.
+Every tagger is timed in a process of its own, which is how a shop runs one: idle threads of torch and of onnxruntime
+keep a core busy while they wait, and in one process those of several taggers would slow each other.
 """
 
 import multiprocessing
@@ -19,7 +19,7 @@ from transformers import pipeline
 from hf_tagger.runtime import TAGGER, OnnxTagger
 
 BATCH_SIZES = (1, 32)
-# Until all threads of the tagger before have gone to sleep.
+# For the threads of the tagger that was timed before to go idle.
 PAUSE_SECONDS = 0.5
 # What a process of `time_in_turns` has open.
 _opened: dict[str, Any] = {}
@@ -27,8 +27,8 @@ _opened: dict[str, Any] = {}
 
 def time_in_turns(taggers: dict[str, str | Path], products: Sequence[dict], rounds: int,
                   **options) -> dict[str, dict[str, dict[str, float]]]:
-    """Times calls of each tagger on the same products, each in its own process, one at work at a time; in turns of a
-    round each, so that all of them meet the machine's other work.
+    """Times calls of each tagger on the same products, one tagger at a time, in turns of a round each: so the machine's
+    other work slows all of them alike.
 
     Args:
         taggers: {name: folder of an exported tagger, or a model for the pipeline, which then runs in eager float32 on
@@ -37,7 +37,7 @@ def time_in_turns(taggers: dict[str, str | Path], products: Sequence[dict], roun
         options: of each call.
 
     Returns {"batch 1": {name: {"rows_per_second", "p50_ms", "p95_ms"}}, ...} of calls with so many products each,
-    photos decoded. A size that there are too few products for is missing.
+    decoding of photos included. Batch sizes for which there are too few products are left out.
     """
     sizes = [size for size in BATCH_SIZES if len(products) >= size]
     seconds: dict[str, dict[str, list[float]]] = {f"batch {size}": {name: [] for name in taggers} for size in sizes}
@@ -68,7 +68,7 @@ def _open(source: str | Path, products: list[dict], options: dict[str, Any], thr
 def _round(size: int) -> list[float]:
     products, seconds = _opened["products"], []
     chunks = [products[start : start + size] for start in range(0, len(products) // size * size, size)]
-    # Not timed: the first two calls, by which buffers are there and threads are awake.
+    # The first two calls, which allocate buffers and wake threads, are not timed.
     for chunk in [*chunks[:2], *chunks]:
         start = time.perf_counter()
         _opened["tagger"](chunk, batch_size=size, num_workers=0, **_opened["options"])

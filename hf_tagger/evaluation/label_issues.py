@@ -1,7 +1,8 @@
 """Which given tags are probably wrong: confident learning (Northcutt, Jiang and Chuang 2021, arXiv 1911.00068).
 
-A product's tag is suspected where a model that never saw the product is as sure of another tag as it usually is of
-products that carry that one. Needs out-of-fold probabilities: a model is not surprised by errors it was trained on.
+A product's tag is suspected where a model that was not trained on the product is as sure of another tag as it is on
+average for products that carry that other one. This needs out-of-fold probabilities, for a model learns the errors that
+it is trained on.
 """
 
 from dataclasses import dataclass
@@ -14,49 +15,39 @@ from hf_tagger.model.decisions import attribute_slices
 
 @dataclass
 class Suspect:
-    """One attribute of one product whose given tags are probably wrong.
+    """One attribute of one product whose given tags are probably wrong."""
 
-    Args:
-        row: index of the product.
-        given, suggested: the tags it has and those it should rather have; () is none.
-        score: how much likelier the suggested tags are than the given ones, in (-1, 1]; of several doubtful tags of a
-            `multi` attribute the surest counts.
-    """
-
-    row: int
+    row: int  # index of the product
     attribute: str
-    given: tuple[str, ...]
-    suggested: tuple[str, ...]
+    given: tuple[str, ...]  # () is none
+    suggested: tuple[str, ...]  # what should rather be given
+    # How much likelier the suggested tags are than the given ones, in (-1, 1]; of several doubtful tags of a `multi`
+    # attribute the surest counts.
     score: float
 
 
 @dataclass
 class LabelIssues:
-    """
-    Args:
-        suspects: most suspicious first, over all attributes.
-        skipped: {attribute: {tag: positives}} of the tags with too few of them to be judged ("" is none).
-        judged: {attribute: products whose tags were looked at}.
-        estimated: {attribute: estimated number of wrong ones among these}, from the confident joint; of a `multi`
-            attribute wrong (product, tag) pairs.
-    """
+    """The suspects, and what was judged."""
 
-    suspects: list[Suspect]
-    skipped: dict[str, dict[str, int]]
-    judged: dict[str, int]
+    suspects: list[Suspect]  # most suspicious first, over all attributes
+    skipped: dict[str, dict[str, int]]  # {attribute: {tag: positives}} of tags with too few to be judged ("" is none)
+    judged: dict[str, int]  # {attribute: products whose tags were judged}
+    # {attribute: how many of these are estimated to be wrong}, from the confident joint; of a `multi` attribute wrong
+    # (product, tag) pairs.
     estimated: dict[str, float]
 
 
 def find_label_issues(
     attributes: list[dict], tag_labels: np.ndarray, scores: np.ndarray, min_positives: int = 5
 ) -> LabelIssues:
-    """
+    """Judges every attribute of every product whose tags of it are known.
+
     Args:
         attributes: as in the model's config.
         tag_labels: [N, T] in {0, 1, -100 unknown}; unknown ones are never suspected.
         scores: out-of-fold probabilities [N, T]; of a `single` attribute they leave a rest to 1 for none.
-        min_positives: tags (and, of a `single` attribute, none) with fewer products are left out: what is given as one
-            of them is not judged, and none of them is suggested.
+        min_positives: tags (and, of a `single` attribute, none) with fewer products are neither judged nor suggested.
 
     Raises ValueError where the shapes do not fit or a score is no probability.
     """
@@ -162,7 +153,7 @@ def _judge_multi(found, attribute, rows, labels, scores, min_positives):
 
 
 def tag_path(attribute: dict, tags: list[str]) -> tuple[str, ...]:
-    """Of a tree of tags: these and all above them, from the root down, as the catalogue writes paths."""
+    """The tags and, in a tree of tags, all above them, from the root down, as the catalogue writes paths."""
     parents = attribute.get("parents") or {}
     depth = {}
     for tag in tags:

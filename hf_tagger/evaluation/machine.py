@@ -1,4 +1,4 @@
-"""What a measurement is taken on, without which no figure is worth much; this process among others."""
+"""Describes the machine that a figure is measured on; this process among others."""
 
 import os
 import platform
@@ -21,7 +21,7 @@ def describe_machine() -> dict:
     cuda = torch.cuda.is_available()
     return {
         "cpu": _cpu_name(),
-        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "cores": available_cores(),
         "threads": torch.get_num_threads(),
         "memory_gb": round(psutil.virtual_memory().total / 2**30, 1),
         "gpu": torch.cuda.get_device_name() if cuda else None,
@@ -42,9 +42,19 @@ def package_versions() -> dict[str, str | None]:
     return found
 
 
+def available_cores() -> int:
+    """Cores that this process may use: those it is bound to, and no more than a container's quota."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    try:
+        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text(encoding="ascii").split()
+        return min(cores, max(1, round(int(quota) / int(period))))
+    except (OSError, ValueError):  # no cgroups here, or "max": no quota
+        return cores
+
+
 def process_state() -> PartialState:
-    """This process among those that share the work, and its device. Without an accelerator, accelerate must be told: it
-    would else take each of several processes for the only one."""
+    """This process among those that share the work, and its device. accelerate must be told where there is no
+    accelerator, else it takes each of several processes for the only one."""
     return PartialState(cpu=parse_flag_from_env("ACCELERATE_USE_CPU") or not torch.accelerator.is_available())
 
 

@@ -1,4 +1,4 @@
-"""Tagging metrics as `evaluate.Metric` subclasses that need no Hub, and one summary of a whole catalogue.
+"""Tagging metrics as an `evaluate.Metric` that needs no Hub, and one summary of a whole catalogue.
 
 All of them take ONE attribute at a time:
 
@@ -7,8 +7,8 @@ All of them take ONE attribute at a time:
                                product that carries one counts as a miss
     scores       float [N, P]  any monotone score; columns past P are never retrieved
 
-Counting metrics keep five numbers per tag, whatever the number of rows: feed them with `add_batch`. Average precision
-ranks all rows of a tag, so it holds every score (5 bytes per row and tag): give it a sample of a very large catalogue.
+Counts take a few numbers per tag, whatever the number of rows. Average precision ranks all rows of a tag, so every
+score is held (5 bytes per row and tag): give it a sample of a very large catalogue.
 """
 
 from dataclasses import dataclass
@@ -24,54 +24,43 @@ ROWS_AT_ONCE = 65_536  # bounds the temporary masks while counting
 
 @dataclass
 class TagCounts:
-    """Sufficient statistics of every counting metric; per tag [..., C], and per row for accuracy [...].
+    """Sufficient statistics of every counting metric.
 
     Leading dimensions are several sets of products counted side by side; every score then has them too.
     """
 
-    true_positives: np.ndarray
-    false_positives: np.ndarray
-    false_negatives: np.ndarray
-    exact_rows: int | np.ndarray
-    known_rows: int | np.ndarray
+    tags: np.ndarray  # [..., 3, C]: true positives, false positives, false negatives of each tag
+    rows: np.ndarray  # [..., 2]: products predicted exactly over their known tags, and products of which any is known
 
     def __add__(self, other: "TagCounts") -> "TagCounts":
-        return TagCounts(*(own + more for own, more in zip(vars(self).values(), vars(other).values(), strict=True)))
-
-    @property
-    def support(self) -> np.ndarray:
-        """Products that carry the tag, int [..., C]."""
-        return self.true_positives + self.false_negatives
+        return TagCounts(self.tags + other.tags, self.rows + other.rows)
 
     def accuracy(self):
         """Share of rows predicted exactly over their known tags (subset accuracy); NaN without a known row."""
-        return _plain(mean_over(self.exact_rows, self.known_rows))
-
-    def per_tag(self) -> dict[str, np.ndarray]:
-        """{"precision", "recall", "f1"} of each tag [..., C]; 0 where a ratio is 0/0."""
-        counts = self.true_positives, self.false_positives, self.false_negatives
-        return {name: ratio(*counts) for name, ratio in _RATIOS.items()}
-
-    def averaged(self) -> dict[str, float]:
-        """Micro, macro and weighted precision, recall and F1; 0 where a ratio is 0/0, NaN where no tag occurs at all.
-
-        Micro pools the counts of every tag. Macro is the plain mean over the tags that occur in the references, as
-        scikit-learn gives with `labels=` those tags and `zero_division=0`; weighted is their mean by support.
-        """
-        support = self.support
-        present = support > 0
-        totals = [counts.sum(-1) for counts in (self.true_positives, self.false_positives, self.false_negatives)]
-        scores = {}
-        for name, values in self.per_tag().items():
-            micro = np.where(present.any(-1), _RATIOS[name](*totals), np.nan)
-            scores[f"micro_{name}"] = _plain(micro)
-            scores[f"macro_{name}"] = _plain(mean_over((values * present).sum(-1), present.sum(-1)))
-            scores[f"weighted_{name}"] = _plain(mean_over((values * support).sum(-1), support.sum(-1)))
-        return scores
+        return mean_over(self.rows[..., 0], self.rows[..., 1])
 
 
-def _plain(values):
-    return float(values) if np.ndim(values) == 0 else values
+def tag_ratios(tags: np.ndarray) -> dict[str, np.ndarray]:
+    """{"precision", "recall", "f1"} of each tag [..., C] from `TagCounts.tags`; 0 where a ratio is 0/0."""
+    hits, false_alarms, misses = np.moveaxis(tags, -2, 0)
+    return {"precision": _divide(hits, hits + false_alarms), "recall": _divide(hits, hits + misses),
+            "f1": _divide(2 * hits, 2 * hits + false_alarms + misses)}
+
+
+def averaged(tags: np.ndarray) -> dict[str, np.ndarray]:
+    """Micro, macro and weighted precision, recall and F1 [...] from `TagCounts.tags` [..., 3, C], of one attribute or
+    of several side by side; 0 where a ratio is 0/0, NaN where no tag occurs at all.
+
+    Micro pools the counts of every tag. Macro is the plain mean over the tags that occur in the references, as
+    scikit-learn gives with `labels=` those tags and `zero_division=0`; weighted is their mean by support.
+    """
+    support = tags[..., 0, :] + tags[..., 2, :]
+    present, pooled, scores = support > 0, tag_ratios(tags.sum(-1, keepdims=True)), {}
+    for name, values in tag_ratios(tags).items():
+        scores[f"micro_{name}"] = np.where(present.any(-1), pooled[name][..., 0], np.nan)
+        scores[f"macro_{name}"] = mean_over((values * present).sum(-1), present.sum(-1))
+        scores[f"weighted_{name}"] = mean_over((values * support).sum(-1), support.sum(-1))
+    return scores
 
 
 def mean_over(total, count):
@@ -82,18 +71,11 @@ def mean_over(total, count):
 def mean_of_measured(values: np.ndarray):
     """The mean over the last axis of all that is not NaN; NaN where there is nothing else."""
     measured = ~np.isnan(values)
-    return _plain(mean_over(np.where(measured, values, 0.0).sum(-1), measured.sum(-1)))
+    return mean_over(np.where(measured, values, 0.0).sum(-1), measured.sum(-1))
 
 
 def _divide(numerator, denominator):
     return np.where(denominator > 0, numerator / np.maximum(denominator, 1), 0.0)
-
-
-_RATIOS = {
-    "precision": lambda tp, fp, fn: _divide(tp, tp + fp),
-    "recall": lambda tp, fp, fn: _divide(tp, tp + fn),
-    "f1": lambda tp, fp, fn: _divide(2 * tp, 2 * tp + fp + fn),
-}
 
 
 def count_tags(references, predictions) -> TagCounts:
@@ -102,11 +84,11 @@ def count_tags(references, predictions) -> TagCounts:
     Raises ValueError where the shapes do not fit or a value is none of these.
     """
     references, predictions = checked(references, predictions, "predictions")
-    counts = TagCounts(*np.zeros((3, references.shape[1]), dtype=np.int64), 0, 0)
+    counts = TagCounts(np.zeros((3, references.shape[1]), np.int64), np.zeros(2, np.int64))
     for start in range(0, len(references), ROWS_AT_ONCE):
         rows = slice(start, start + ROWS_AT_ONCE)
         *tags, exact, known = (outcome.sum(0) for outcome in outcomes(references[rows], predictions[rows]))
-        counts += TagCounts(*tags, int(exact), int(known))
+        counts += TagCounts(np.stack(tags), np.stack([exact, known]))
     return counts
 
 
@@ -153,14 +135,11 @@ def checked(references, values, name: str) -> tuple[np.ndarray, np.ndarray]:
     """Both as arrays; `name` is "predictions" or "scores". Raises ValueError as `count_tags`."""
     references, values = np.asarray(references), np.asarray(values)
     if references.ndim != 2 or values.ndim != 2 or len(references) != len(values):
-        raise ValueError(
-            f"references {references.shape} and {name} {values.shape} must be matrices with one row per product"
-        )
+        raise ValueError(f"references {references.shape} and {name} {values.shape} must be matrices with one row per "
+                         "product")
     if values.shape[1] > references.shape[1]:
-        raise ValueError(
-            f"{name} has {values.shape[1]} columns but references only {references.shape[1]}: "
-            "references need a column for every tag of the vocabulary"
-        )
+        raise ValueError(f"{name} has {values.shape[1]} columns but references only {references.shape[1]}: references "
+                         "need a column for every tag of the vocabulary")
     allowed = {"references": (references, (0, 1, UNKNOWN))}
     if name == "predictions":
         allowed[name] = (values, (0, 1))
@@ -174,69 +153,50 @@ def checked(references, values, name: str) -> tuple[np.ndarray, np.ndarray]:
     return references, values
 
 
-class _OneAttribute(evaluate.Metric):
-    """Holds in memory what `add_batch` has been given, in place of evaluate's cache file."""
-
-    values = "predictions"
+class TagMetrics(evaluate.Metric):
+    """Scores of an attribute's tags: "accuracy" (products whose known tags are all predicted exactly), micro-, macro-
+    and weighted precision, recall and F1 ("micro_f1" ...), and "average_precision", the mean area under the
+    precision-recall curves of the tags that occur. Holds in memory what `add_batch` is given, in place of evaluate's
+    cache file."""
 
     def __init__(self, **kwargs):
         super().__init__(**kwargs)
-        self.held: list = []
+        self.counts, self.ranked = None, []
 
     def _info(self):
         matrix = datasets.Sequence(datasets.Sequence(datasets.Value("float32")))
         return evaluate.MetricInfo(
             description=type(self).__doc__ or "", citation="", inputs_description=__doc__ or "",
-            features=datasets.Features({"references": matrix, self.values: matrix}),
-        )  # fmt: skip
+            features=datasets.Features(dict.fromkeys(("references", "predictions", "scores"), matrix)))
 
     def add(self, **product):
-        """One product: `reference` int [C] and `prediction` or `score` [P]."""
+        """One product: `reference` int [C], `prediction` {0, 1} [P], `score` float [P]."""
         self.add_batch(**{f"{name}s": [row] for name, row in product.items()})
 
-    def compute(self, *, references=None, **values) -> dict:
-        """The scores of everything added since the last call, and of these rows if given."""
-        if references is not None:
-            self.add_batch(references=references, **values)
-        if not self.held:
-            raise ValueError(f"{type(self).__name__}: no rows were added before compute()")
-        held, self.held = self.held, []
-        return self._scores(held)
-
-
-class TagClassification(_OneAttribute):
-    """Accuracy (products whose known tags are all predicted exactly), and micro-, macro- and weighted precision, recall
-    and F1 of an attribute's tags: {"accuracy", "micro_f1", "macro_f1", "weighted_f1", ...}."""
-
-    def add_batch(self, *, references, predictions):
-        """references int [N, C], predictions {0, 1} [N, P]."""
+    def add_batch(self, *, references, predictions, scores):
+        """references int [N, C], predictions {0, 1} [N, P], scores float [N, P]. Raises ValueError as `count_tags`."""
         counts = count_tags(references, predictions)
-        self.held = [self.held[0] + counts if self.held else counts]
-
-    def _scores(self, held):
-        (counts,) = held
-        return {"accuracy": counts.accuracy(), **counts.averaged()}
-
-
-class AveragePrecision(_OneAttribute):
-    """Area under each tag's precision-recall curve, the mean over the tags that occur: {"average_precision"}. Takes
-    `scores` in place of `predictions`, and holds all of them until `compute`. With `average=None` one value per tag,
-    float [C], NaN for a tag that does not occur."""
-
-    values = "scores"
-
-    def __init__(self, average: str | None = "macro", **kwargs):
-        super().__init__(**kwargs)
-        self.average = average
-
-    def add_batch(self, *, references, scores):
-        """references int [N, C], scores float [N, P]."""
         references, scores = checked(references, scores, "scores")
-        self.held.append((references.astype(np.int8), scores.astype(np.float32)))
+        self.ranked.append((references.astype(np.int8), scores.astype(np.float32)))
+        self.counts = counts if self.counts is None else self.counts + counts
 
-    def _scores(self, held):
-        found = average_precisions(*map(np.concatenate, zip(*held, strict=True)))
-        return {"average_precision": found if self.average is None else mean_of_measured(found)}
+    def compute(self, **rows) -> dict[str, float]:
+        """The scores of everything added since the last call, and of these rows if given."""
+        if rows:
+            self.add_batch(**rows)
+        return _scores(*self.finish())
+
+    def finish(self) -> tuple[TagCounts, np.ndarray]:
+        """Counts and average precision [C] of each tag of everything added since the last call."""
+        if self.counts is None:
+            raise ValueError("no rows were added before compute()")
+        (counts, ranked), self.counts, self.ranked = (self.counts, self.ranked), None, []
+        return counts, average_precisions(*map(np.concatenate, zip(*ranked, strict=True)))
+
+
+def _scores(counts: TagCounts, precisions: np.ndarray) -> dict[str, float]:
+    scores = {"accuracy": counts.accuracy(), **averaged(counts.tags), "average_precision": mean_of_measured(precisions)}
+    return {name: float(value) for name, value in scores.items()}
 
 
 def score_attributes(attributes: dict) -> dict[str, float]:
@@ -249,25 +209,22 @@ def score_attributes(attributes: dict) -> dict[str, float]:
 
     Raises ValueError where a `single` attribute has two tags predicted for one product, and as `count_tags` does.
     """
-    classification, ranking = TagClassification(), AveragePrecision(average=None)
-    summary, every_count, every_precision = {}, [], []
+    metric, summary, every_count, every_precision = TagMetrics(), {}, [], []
     for name, (kind, references, predictions, scores) in attributes.items():
+        several = np.asarray(predictions).sum(1) > 1
         try:
-            if kind == "single" and (np.asarray(predictions).sum(1) > 1).any():
-                row = int(np.argmax(np.asarray(predictions).sum(1) > 1))
-                raise ValueError(f"row {row} has several tags predicted, a `single` attribute takes at most one")
-            classification.add_batch(references=references, predictions=predictions)
-            precisions = ranking.compute(references=references, scores=scores)["average_precision"]
+            if kind == "single" and several.any():
+                raise ValueError(f"row {several.argmax()} has several tags predicted, a `single` attribute takes at "
+                                 "most one")
+            metric.add_batch(references=references, predictions=predictions, scores=scores)
         except ValueError as error:
             raise ValueError(f"attribute {name!r}: {error}") from error
-        every_count += classification.held
+        counts, precisions = metric.finish()
+        every_count.append(counts)
         every_precision.append(precisions)
-        summary |= {f"{name}/{metric}": value for metric, value in classification.compute().items()}
-        summary[f"{name}/average_precision"] = mean_of_measured(precisions)
+        summary |= {f"{name}/{key}": value for key, value in _scores(counts, precisions).items()}
     if every_count:
-        tags = ("true_positives", "false_positives", "false_negatives")
-        pooled = TagCounts(*(np.concatenate([getattr(c, field) for c in every_count]) for field in tags), 0, 0)
-        overall = pooled.averaged()
-        summary |= {"micro_f1": overall["micro_f1"], "macro_f1": overall["macro_f1"]}
-        summary["map"] = mean_of_measured(np.concatenate(every_precision))
+        overall = averaged(np.concatenate([counts.tags for counts in every_count], axis=1))
+        summary |= {name: float(overall[name]) for name in ("micro_f1", "macro_f1")}
+        summary["map"] = float(mean_of_measured(np.concatenate(every_precision)))
     return summary

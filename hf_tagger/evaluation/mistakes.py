@@ -1,4 +1,4 @@
-"""What a tagger confuses, where it is surely wrong, and where it does not know: for people to look at."""
+"""A tagger's confusions, confident mistakes and uncertain products, for people to look at."""
 
 import itertools
 from collections import Counter
@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from hf_tagger.catalog.collate import UNKNOWN
+from hf_tagger.evaluation.metrics import outcomes
 from hf_tagger.evaluation.predict import Predictions
 from hf_tagger.model.decisions import attribute_slices
 
@@ -15,11 +15,11 @@ NONE = "(none)"
 
 @dataclass
 class Verdict:
-    """One attribute of a product: predicted tags with scores; the given ones, None if unknown."""
+    """One attribute of a product."""
 
     attribute: str
-    predicted: list[tuple[str, float]]
-    given: list[str] | None
+    predicted: list[tuple[str, float]]  # tags with scores
+    given: list[str] | None  # None: unknown
 
     @property
     def right(self) -> bool | None:
@@ -28,29 +28,25 @@ class Verdict:
 
 @dataclass
 class Case:
-    """A product worth looking at: its row among the predictions, why, and the verdicts to show."""
+    """A product worth looking at."""
 
-    row: int
+    row: int  # among the predictions
     id: str
     text: str | None
     reason: str
-    verdicts: list[Verdict] = field(default_factory=list)
+    verdicts: list[Verdict] = field(default_factory=list)  # those to show
 
 
 def confusions(predictions: Predictions, most: int = 8) -> dict[str, list[tuple[str, str, int]]]:
-    """{attribute: [(given, predicted, products)]}, the commonest first. A missed tag of a `multi` attribute is paired
-    with each false one of the same product, with "(none)" if there is none, and so is a false tag where none is missed.
-    """
+    """{attribute: [(given, predicted, products)]}, the commonest first. Each missed tag of a product is paired with
+    each false one; "(none)" stands in where there are only missed ones, or only false ones."""
     found = {}
     for attribute, tags, references, chosen, _ in predictions.parts():
         pairs = Counter()
-        known = references != UNKNOWN
-        predicted = np.zeros_like(known)
-        predicted[:, : chosen.shape[1]] = chosen
-        wrong = known & (predicted != (references == 1))
-        for row in np.flatnonzero(wrong.any(1)):
-            missed = [tags[column] for column in np.flatnonzero(wrong[row] & ~predicted[row])] or [NONE]
-            false = [tags[column] for column in np.flatnonzero(wrong[row] & predicted[row])] or [NONE]
+        _, false_alarms, misses, _, _ = outcomes(references, chosen)
+        for row in np.flatnonzero((false_alarms | misses).any(1)):
+            missed, false = ([tags[column] for column in np.flatnonzero(wrong[row])] or [NONE]
+                             for wrong in (misses, false_alarms))
             pairs.update(itertools.product(missed, false))
         found[attribute["name"]] = [(*pair, count) for pair, count in pairs.most_common(most)]
     return found
@@ -75,8 +71,8 @@ def confident_mistakes(predictions: Predictions, most: int = 12, per_attribute: 
 
 
 def uncertain_products(predictions: Predictions, most: int = 12) -> list[Case]:
-    """Products whose attributes' scores are on average the least decided: the entropy of a `single` attribute's
-    distribution, or the mean entropy of a `multi` one's tags, as a share of the highest possible."""
+    """The products with the highest entropy, mean over attributes: that of a `single` attribute's distribution, or the
+    mean of a `multi` one's tags, each as a share of the highest possible."""
     shares = []
     for attribute, _, _, chosen, scores in predictions.parts():
         if attribute["kind"] == "single":

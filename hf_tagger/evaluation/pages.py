@@ -1,11 +1,14 @@
-"""HTML pages that need nothing but themselves: templates, and photos inside them."""
+"""HTML pages in a single file: templates, and photos inside them."""
 
 import base64
 import io
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
+from hf_tagger.catalog.quarantine import Refusal
+from hf_tagger.catalog.schema import Record
 from hf_tagger.model.images import ImageError, load_image
 
 
@@ -13,6 +16,17 @@ def templates(folder: Path) -> Environment:
     """The templates of a folder; values are escaped, a name that is not given is an error."""
     return Environment(loader=FileSystemLoader(folder), autoescape=True, undefined=StrictUndefined, trim_blocks=True,
                        lstrip_blocks=True)
+
+
+def first_records(records: Iterable[Record | Refusal], wanted: Iterable[str]) -> Iterator[Record]:
+    """The first record of each of the wanted ids; ends when all are found."""
+    missing = set(wanted)
+    for record in records if missing else ():
+        if not isinstance(record, Refusal) and record["id"] in missing:
+            missing.remove(record["id"])
+            yield record
+        if not missing:
+            return
 
 
 def embedded_photo(images: list, side: int, allow_urls: bool = False) -> str | None:

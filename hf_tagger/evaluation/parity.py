@@ -1,4 +1,4 @@
-"""How far an exported tagger's logits, decisions and free-form tags are from its model's, on the same batches."""
+"""Compares an exported tagger's logits, decisions and free-form tags with its model's, on the same batches."""
 
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -18,8 +18,8 @@ FLOAT_TOLERANCE, F1_TOLERANCE, WRITTEN_TOLERANCE = 1e-4, 0.005, 0.01
 def both_predictions(
     tagger: Pipeline, exported: Sequence[OnnxTagger], batches: Iterable[dict[str, Any]]
 ) -> tuple[list[Predictions], float]:
-    """Predictions of the model in float32, and then of each exported tagger, for the same products, with `logits`; and
-    how far the model's logits move when the products of the first batch come one by one, which is rounding."""
+    """Predictions, with `logits`, of the model in float32 and then of each exported tagger for the same products; and
+    the model's own rounding: how far its logits move when the products of the first batch come one by one."""
     model = tagger.model
     attributes = model.config.attributes
     found = [Predictions(attributes) for _ in range(1 + len(exported))]
@@ -72,7 +72,7 @@ def parity(reference: Predictions, exported: Predictions, noise: float = 0.0) ->
 
 def written_parity(tagger: Pipeline, exported: dict[str, OnnxTagger], products: Sequence[dict],
                    batch_size: int = 32) -> dict[str, dict[str, Any]]:
-    """Free-form tags that each exported tagger writes of products beside those that the model writes greedily.
+    """Compares the free-form tags that each exported tagger writes with those that the model writes greedily.
 
     Returns {name: {"products", "same_sets" and "same_lists" (shares of products with the same tags, and in the same
     order), "max_score_difference" (of tags that both wrote)}}.
@@ -99,8 +99,8 @@ def _compare_written(wanted: list[list[dict]], found: list[list[dict]]) -> dict[
 
 
 def failure(precision: str, report: dict[str, Any]) -> str | None:
-    """Why an exported tagger must not be used, None if it may. Sums over thousands of landmarks round by more than
-    `FLOAT_TOLERANCE` in the model itself: no export can be nearer to it than it is to itself in another batch."""
+    """Why an exported tagger must not be used, None if it may. The model's own rounding can exceed `FLOAT_TOLERANCE`,
+    where it sums over thousands of landmarks: then that is the tolerance."""
     tolerance = max(FLOAT_TOLERANCE, report["model_rounding"])
     if precision == "float32" and not report["max_logit_difference"] <= tolerance:
         return f"float32 logits differ by {report['max_logit_difference']:.2g}, more than {tolerance:.2g}"

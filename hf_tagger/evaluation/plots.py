@@ -1,4 +1,4 @@
-"""Figures of an evaluation, each as panels that stand alone (SVG for the report) or together (PNG for a card)."""
+"""Figures of an evaluation: panels as SVG for the report, or side by side in a PNG for the card."""
 
 import io
 import math
@@ -25,10 +25,10 @@ VARIABLES = {INK: "var(--ink)", ACCENT: "var(--accent)", SECOND: "var(--second)"
 
 @dataclass
 class Panel:
-    """One plot: what it shows, in words, and what draws it."""
+    """One plot."""
 
     title: str
-    description: str
+    description: str  # what it shows, for screen readers
     draw: Callable[[Axes], None]
 
 
@@ -74,8 +74,8 @@ def _draw(panel: Panel, axes: Axes) -> None:
 
 
 def reliability(name: str, bins: np.ndarray, before: np.ndarray | None = None) -> Panel:
-    """Confidence against the share that is right, from bins [3, 15] (counts, summed confidence, right); dots as large
-    as they hold predictions. `before`: the same without calibration."""
+    """Confidence against the share that is right, from bins [3, 15] (counts, summed confidence, right); larger dots
+    hold more predictions. `before`: the bins without calibration."""
 
     def draw(axes: Axes) -> None:
         axes.plot([0, 1], [0, 1], color=INK, linewidth=0.8, linestyle=(0, (4, 3)))

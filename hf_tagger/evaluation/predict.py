@@ -1,4 +1,4 @@
-"""Runs a tagger over a split and collects what the metrics need: every row once, whatever the number of processes."""
+"""Runs a tagger over a split and collects what metrics need: each product once, whatever the number of processes."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
@@ -19,32 +19,26 @@ LOG_LIKELIHOOD = "decoder/log_likelihood"
 
 @dataclass
 class Predictions:
-    """Of N products: ids, tag scores and decisions [N, T], and per product the tags given {attribute: [...]}.
+    """A tagger's scores and decisions for N products, with the tags that these have."""
 
-    Args:
-        attributes: a config's; logits: [N, T + A], "none" of each attribute last, where a model gave them.
-        written: of batches with `labels`, the sum of the log-probabilities of a decoder's tokens and their number
-            [N, 2].
-        about: per product what else is known of it, see `Collator`.
-    """
-
-    attributes: list[dict]
+    attributes: list[dict]  # as in `TaggerConfig`
     ids: list[str] = field(default_factory=list)
-    tags: list[dict[str, list[str] | None]] = field(default_factory=list)
-    scores: np.ndarray | None = None
-    chosen: np.ndarray | None = None
-    logits: np.ndarray | None = None
+    tags: list[dict[str, list[str] | None]] = field(default_factory=list)  # {attribute: given tags} of each product
+    scores: np.ndarray | None = None  # [N, T]
+    chosen: np.ndarray | None = None  # bool [N, T]
+    logits: np.ndarray | None = None  # [N, T + A], "none" of each attribute last; None where no model gave any
+    # Of batches with `labels`: sum of the log-probabilities of the decoder's tokens, and their number [N, 2].
     written: np.ndarray | None = None
-    about: list[dict[str, Any]] = field(default_factory=list)
+    about: list[dict[str, Any]] = field(default_factory=list)  # what else is known of each product, see `Collator`
 
     def decided(self, attributes: list[dict]) -> "Predictions":
-        """The same logits with the calibration and thresholds of `attributes` (scores stay where there are none)."""
+        """Decides anew with the calibration and thresholds of `attributes`. Without logits, scores stay as they are."""
         scores = self.scores if self.logits is None else tag_scores(attributes, self.logits)
         return replace(self, attributes=attributes, scores=scores, chosen=predicted_tags(attributes, scores))
 
     def parts(self) -> Iterator[tuple[dict, list[str], np.ndarray, np.ndarray, np.ndarray]]:
-        """(attribute, tags, references [N, C], chosen [N, P], scores [N, P]) of each attribute, as `metrics` wants
-        them; `tags` are the C - P that only the given tags know, after those of the vocabulary."""
+        """(attribute, tags, references [N, C], chosen [N, P], scores [N, P]) of each attribute, as `evaluation.metrics`
+        takes them. Of the C tags, the first P are the vocabulary's; the others only occur among the given tags."""
         for attribute, where in zip(self.attributes, attribute_slices(self.attributes), strict=True):
             references, tags = self._references(attribute)
             yield attribute, tags, references, self.chosen[:, where], self.scores[:, where]
@@ -77,8 +71,12 @@ class Predictions:
 def outputs_of(
     model, batches: Iterable[dict[str, Any]], without: Sequence[str] = (), **options
 ) -> Iterator[tuple[dict, Any]]:
-    """(batch, `TaggerOutput`) for every batch that has products, one modality hidden from the model if so wished.
-    Products that have no other are left out of their batch. Options are the model's."""
+    """(batch, `TaggerOutput`) of every batch that has products.
+
+    Args:
+        without: modalities hidden from the model; products that have no other are left out of their batch.
+        options: of the model's forward.
+    """
     for _, batch, outputs in outputs_of_each(model, batches, [without], **options):
         yield batch, outputs
 
@@ -86,7 +84,7 @@ def outputs_of(
 @torch.no_grad()
 def embeddings_of(model, batches: Iterable[dict[str, Any]], without: Iterable[str] = ()):
     """(batch, {"text" | "image": features [B, F]}, {"text" | "image": present [B]}) of every batch that has products,
-    as the towers alone see them; products as in `outputs_of`."""
+    from the towers alone; `without` as of `outputs_of`."""
     model.eval()
     for batch in batches:
         batch = _hide(batch, without)
@@ -100,8 +98,7 @@ def embeddings_of(model, batches: Iterable[dict[str, Any]], without: Iterable[st
 
 
 def _hide(batch: dict[str, Any], without: Iterable[str]) -> dict[str, Any]:
-    """The batch without a modality, and without products of which nothing else is there: what they would get depends on
-    nothing."""
+    """The batch without some modalities, and without the products of which then nothing is left."""
     hidden = {"text": ("input_ids", "attention_mask"), "image": ("pixel_values", "pixel_mask")}
     left_out = {key for modality in without for key in hidden[modality]}
     batch = {key: value for key, value in batch.items() if key not in left_out}
@@ -115,11 +112,8 @@ def _hide(batch: dict[str, Any], without: Iterable[str]) -> dict[str, Any]:
 
 def _with_content(batch: dict[str, Any]) -> torch.Tensor:
     """bool [B]: which products have text or a photo."""
-    there = torch.zeros(len(batch["ids"]), dtype=torch.bool)
-    for mask in ("attention_mask", "pixel_mask"):
-        if mask in batch:
-            there |= batch[mask].bool().any(1)
-    return there
+    masks = [batch[name].bool().any(1) for name in ("attention_mask", "pixel_mask") if name in batch]
+    return torch.stack([torch.zeros(len(batch["ids"]), dtype=torch.bool), *masks]).any(0)
 
 
 def predict(model, batches: Iterable[dict[str, Any]], without: Sequence[str] = ()) -> Predictions:
@@ -129,18 +123,36 @@ def predict(model, batches: Iterable[dict[str, Any]], without: Sequence[str] = (
 
 def predict_each(model, batches: Iterable[dict[str, Any]], without: Sequence[Sequence[str]]) -> list[Predictions]:
     """`predict` for several sets of hidden modalities, from one reading of the batches."""
-    found = [_Collected(model.config) for _ in without]
+    config = model.config
+    nothing = np.zeros((0, config.num_tags + len(config.attributes)), np.float32)
+    found = [Predictions(config.attributes) for _ in without]
+    logits, written = [[nothing] for _ in without], [[] for _ in without]
     for index, batch, outputs in outputs_of_each(model, batches, without):
-        found[index].add(batch, outputs)
-    return [collected.predictions() for collected in found]
+        logits[index].append(torch.cat([outputs.tag_logits, outputs.none_logits], dim=1).float().cpu().numpy())
+        if outputs.logits is not None:
+            written[index].append(_log_likelihoods(outputs.logits, batch["labels"], config.first_control_id))
+        found[index].ids += batch["ids"]
+        found[index].tags += batch["tags"]
+        found[index].about += batch.get("about", ())
+    return [_gathered(*parts) for parts in zip(found, logits, written, strict=True)]
+
+
+def _gathered(found: Predictions, logits: list[np.ndarray], written: list[np.ndarray]) -> Predictions:
+    """The products of all processes."""
+    # Ranks may hold different numbers of rows: plain objects travel where padded tensors would count rows twice.
+    parts = gather_object([(found.ids, found.tags, found.about, logits, written)])
+    ids, tags, about, logits, written = ([item for part in column for item in part]
+                                         for column in zip(*parts, strict=True))
+    return Predictions(found.attributes, ids, tags, logits=np.concatenate(logits), about=about,
+                       written=np.concatenate(written) if written else None).decided(found.attributes)
 
 
 @torch.no_grad()
 def outputs_of_each(
     model, batches: Iterable[dict[str, Any]], without: Sequence[Sequence[str]], **options
 ) -> Iterator[tuple[int, dict, Any]]:
-    """(place in `without`, batch, `TaggerOutput`) as of `outputs_of`, for each set of hidden modalities: the towers
-    look at each product once, except where their token states are needed (attention fusion, a decoder's targets)."""
+    """(index into `without`, batch, `TaggerOutput`) as of `outputs_of`, for each set of hidden modalities. The towers
+    run once per product, except where their token states are needed (attention fusion, a decoder's targets)."""
     was_training = model.training
     model.eval()
     for batch in batches:
@@ -159,7 +171,7 @@ def outputs_of_each(
 
 
 def _seen(features: TowerFeatures, rows: torch.Tensor, without: Sequence[str]) -> TowerFeatures:
-    """The features of these products, as if the towers of the hidden modalities had not run."""
+    """The features of these products without those of the hidden modalities."""
     rows = rows.to(features.present.device)
     present = features.present[rows]
     kept = {}
@@ -169,33 +181,6 @@ def _seen(features: TowerFeatures, rows: torch.Tensor, without: Sequence[str]) -
         elif getattr(features, name) is not None:
             kept[name] = getattr(features, name)[rows]
     return TowerFeatures(present=present, **kept)
-
-
-class _Collected:
-    """Gathers the outputs of batch after batch."""
-
-    def __init__(self, config):
-        self.found = Predictions(config.attributes)
-        self.logits = [np.zeros((0, config.num_tags + len(config.attributes)), np.float32)]
-        self.written: list[np.ndarray] = []
-        self.first_control_id = config.first_control_id if config.decoder else None
-
-    def add(self, batch: dict[str, Any], outputs) -> None:
-        self.logits.append(torch.cat([outputs.tag_logits, outputs.none_logits], dim=1).float().cpu().numpy())
-        if outputs.logits is not None:
-            self.written.append(_log_likelihoods(outputs.logits, batch["labels"], self.first_control_id))
-        self.found.ids += batch["ids"]
-        self.found.tags += batch["tags"]
-        self.found.about += batch.get("about", ())
-
-    def predictions(self) -> Predictions:
-        found, logits = self.found, np.concatenate(self.logits)
-        # Ranks may hold different numbers of rows: plain objects travel where padded tensors would count rows twice.
-        parts = gather_object([(found.ids, found.tags, found.about, self.written, logits)])
-        *lists, logits = zip(*parts, strict=True)
-        found.ids, found.tags, found.about, written = ([item for part in parts for item in part] for parts in lists)
-        found.logits, found.written = np.concatenate(logits), np.concatenate(written) if written else None
-        return found.decided(found.attributes)
 
 
 def _log_likelihoods(logits: torch.Tensor, labels: torch.Tensor, first_control_id: int) -> np.ndarray:

@@ -18,7 +18,7 @@ def log_losses(references, scores, kind: str) -> tuple[np.ndarray, np.ndarray]:
     """(loss in nats, number of terms) per product, float [N].
 
     single: one term per known product, minus the log of the probability of its tag, or of "none". multi: one term per
-    known tag of the vocabulary, the binary log-loss. A given tag that the model does not know is a term of its own.
+    known tag, the binary log-loss; a given tag that the model does not know has the probability `SMALLEST`.
     """
     references, scores = checked(references, scores, "scores")
     width = scores.shape[1]

@@ -12,7 +12,7 @@ def progress_bar(iterable: Iterable | None = None, **options) -> tqdm:
     """A `tqdm` bar on stderr; where that is no terminal, a line now and then in place of a bar redrawn in one line."""
     if sys.stderr.isatty():
         return tqdm(iterable, dynamic_ncols=True, **options)
-    # A bar that leaves no trace leaves none here either, unless it takes long.
+    # A bar with leave=False writes no line, unless it takes long.
     delay = 0 if options.get("leave", True) else SECONDS
     return tqdm(iterable, file=_Lines(), mininterval=SECONDS, maxinterval=2 * SECONDS, delay=delay, ascii=True,
                 ncols=100, **options)

@@ -1,4 +1,4 @@
-"""Ways of looking at a split, and a tagger that looks at it so: once at every product."""
+"""Evaluation protocols, and a tagger that is evaluated under them; each product is read once."""
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
@@ -29,8 +29,8 @@ def seen_through(catalog: Catalog, protocol: Protocol | None) -> Catalog:
 
 
 def standard_protocols(given: dict[str, Protocol], text: bool = True, image: bool = True) -> dict[str, Protocol]:
-    """Both modalities, text only, photo only, as far as the model reads them, under the given names where these say the
-    same; then the other given ones."""
+    """Both modalities, text only and photo only, as far as the model reads them, and the given protocols. A standard
+    one that is among the given ones has the name given there."""
     wanted = {"all": Protocol()}
     if text and image:
         wanted |= {"text only": Protocol(without=["image"]), "photo only": Protocol(without=["text"])}
@@ -64,18 +64,13 @@ def predict_protocols(model, protocols: dict[str, Protocol],
 
 @dataclass
 class Evaluator:
-    """A tagger and a catalogue, looked at split by split and protocol by protocol, by one process or several.
+    """Predicts the splits of a catalogue under protocols, by one process or several."""
 
-    Args:
-        tagger: `pipeline("product-tagging")`; state: this process among the others.
-        loader: how batches are read; their size is `settings.batch_size`.
-    """
-
-    tagger: Pipeline
+    tagger: Pipeline  # `pipeline("product-tagging")`
     catalog: Catalog
     settings: EvaluationSettings
-    loader: LoaderSettings
-    state: PartialState
+    loader: LoaderSettings  # how batches are read; their size is `settings.batch_size`
+    state: PartialState  # this process among the others
     drop_duplicates: bool = False
 
     @property

@@ -7,39 +7,33 @@ from typing import Any
 import numpy as np
 from markupsafe import Markup
 
-from hf_tagger.catalog.quarantine import Refusal
 from hf_tagger.catalog.stream import Catalog
 from hf_tagger.evaluation import plots
+from hf_tagger.evaluation.calibration import without_calibration
 from hf_tagger.evaluation.mistakes import Case, confident_mistakes, confusions, uncertain_products
-from hf_tagger.evaluation.pages import embedded_photo, templates
+from hf_tagger.evaluation.pages import embedded_photo, first_records, templates
 from hf_tagger.evaluation.predict import Predictions
 from hf_tagger.evaluation.results import ProtocolResult
 from hf_tagger.evaluation.scoring import Scorer
 from hf_tagger.evaluation.tables import decimal
 
-FITTED = ("temperature", "calibration", "thresholds")
 THUMBNAIL = 160
 
 
 @dataclass
 class ReportData:
-    """What the template shows of the first protocol in detail, and of the others in tables.
-
-    Args:
-        uncalibrated: the first protocol's scores with plain probabilities and thresholds of 0.5; None where nothing is
-            fitted.
-        baselines: {method: {protocol: `ProtocolResult.plain()`}}, as recipes/baselines.py writes them.
-        photos: {product id: data URI}.
-    """
+    """What the template shows: the first protocol in detail, the others in tables."""
 
     title: str
     about: dict[str, Any]
     results: list[ProtocolResult]
     mistakes: list[Case]
     uncertain: list[Case]
+    # The first protocol's scores with plain probabilities and thresholds of 0.5; None where nothing is fitted.
     uncalibrated: Scorer | None = None
+    # {method: {protocol: `ProtocolResult.plain()`}}, as recipes/baselines.py writes them.
     baselines: dict[str, dict[str, dict]] = field(default_factory=dict)
-    photos: dict[str, str] = field(default_factory=dict)
+    photos: dict[str, str] = field(default_factory=dict)  # {product id: data URI}
 
     @classmethod
     def of(cls, title: str, about: dict[str, Any], results: list[ProtocolResult], catalog: Catalog | None = None,
@@ -74,8 +68,8 @@ class ReportData:
 
 
 def before_calibration(predictions: Predictions) -> Scorer | None:
-    """Scores of the same logits without what was fitted; None where nothing was, or there are no logits."""
-    plain = [{key: value for key, value in entry.items() if key not in FITTED} for entry in predictions.attributes]
+    """Scores of the same logits without calibration; None where there is none, or no logits."""
+    plain = without_calibration(predictions.attributes)
     if predictions.logits is None or plain == predictions.attributes:
         return None
     return Scorer(predictions.decided(plain))
@@ -109,17 +103,9 @@ def write_report(folder: Path, data: ReportData) -> Path:
 
 def thumbnails(catalog: Catalog, split: str, wanted: set[str], size: int = THUMBNAIL) -> dict[str, str]:
     """{id: data URI} of the first readable photo of each wanted product, as a small JPEG."""
-    found: dict[str, str] = {}
-    missing = set(wanted)
-    for record in catalog.records(split):
-        if not missing:
-            break
-        if isinstance(record, Refusal) or record["id"] not in missing:
-            continue
-        missing.discard(record["id"])
-        if photo := embedded_photo(record["images"], size, catalog.schema.allow_urls):
-            found[record["id"]] = photo
-    return found
+    found = {record["id"]: embedded_photo(record["images"], size, catalog.schema.allow_urls)
+             for record in first_records(catalog.records(split), wanted)}
+    return {product: photo for product, photo in found.items() if photo}
 
 
 def threshold_range(attribute: dict) -> str:

@@ -1,4 +1,4 @@
-"""What an evaluation leaves on disk: metrics.json, per_tag.csv and predictions.parquet."""
+"""The results of an evaluation, and the files that keep them: metrics.json, per_tag.csv and predictions.parquet."""
 
 import csv
 import json
@@ -21,24 +21,19 @@ SLICE_METRICS = ("micro_f1", "macro_f1", "subset_accuracy")
 
 @dataclass
 class ProtocolResult:
-    """One protocol's predictions and every score of them.
-
-    Args:
-        summary: {metric: {"value", "low", "high"}} as `Scorer.summary`.
-        per_tag: rows of `Scorer.per_tag`.
-        slices: {family: {value: {"products", metric: {...}}}}.
-    """
+    """One protocol's predictions and every score of them."""
 
     name: str
     predictions: Predictions
     scorer: Scorer
-    summary: dict[str, dict]
-    per_tag: list[dict]
-    slices: dict[str, dict[str, dict]] = field(default_factory=dict)
+    summary: dict[str, dict]  # of `Scorer.summary`
+    per_tag: list[dict]  # of `Scorer.per_tag`
+    slices: dict[str, dict[str, dict]] = field(default_factory=dict)  # {family: {value: {"products", metric: {...}}}}
 
     @classmethod
     def of(cls, name: str, predictions: Predictions, columns: Iterable[str] = (), resamples: int = 1000):
-        """Raises ConfigError where no product has a label that the model could have given."""
+        """Scores the predictions; columns as of `product_slices`. Raises ConfigError where there is no product, or none
+        has a label of any attribute of the model."""
         scorer = Scorer(predictions)
         if not predictions.ids:
             raise ConfigError(f'"{name}": the split has no product that can be looked at in this way.')
@@ -60,25 +55,22 @@ class ProtocolResult:
 
     def plain(self) -> dict[str, Any]:
         """As plain data: "products", "overall", "attributes", "tag_frequency", "slices", "unseen_tags"."""
-        overall, attributes, frequency = {}, {}, {}
-        names = {entry["name"] for entry in self.predictions.attributes}
+        found: dict[str, dict[str, dict]] = {}  # {attribute, frequency or "" for all: {metric: entry}}
         for metric, entry in self.summary.items():
             owner, _, short = metric.rpartition("/")
-            if owner in names:
-                attributes.setdefault(owner, {})[short] = entry
-            elif owner:
-                frequency.setdefault(owner, {})[short] = entry
-            else:
-                overall[metric] = entry
-        for name, columns in self.scorer.frequency().items():
-            frequency.setdefault(name, {})["tags"] = int(columns.sum())
-        return {"products": len(self.predictions.ids), "overall": overall, "attributes": attributes,
-                "tag_frequency": frequency, "slices": self.slices, "unseen_tags": self.scorer.unseen(),
+            found.setdefault(owner, {})[short] = entry
+        overall, frequency = found.pop("", {}), self.scorer.frequency()
+        return {"products": len(self.predictions.ids), "overall": overall,
+                "attributes": {entry["name"]: found[entry["name"]] for entry in self.predictions.attributes
+                               if entry["name"] in found},
+                "tag_frequency": {name: found.get(name, {}) | {"tags": int(columns.sum())}
+                                  for name, columns in frequency.items()},
+                "slices": self.slices, "unseen_tags": self.scorer.unseen(),
                 "remarks": remarks(self.predictions, self.scorer)}
 
 
 def remarks(predictions: Predictions, scorer: Scorer) -> list[str]:
-    """What a reader of the scores must know: attributes and tags that could not be judged, thresholds never fitted."""
+    """What a reader of the scores must know: attributes and tags that could not be scored, thresholds never fitted."""
     known = {entry["name"]: entry for entry in predictions.attributes}
     seen = {name for tags in predictions.tags for name, given in tags.items() if given is not None}
     found = []
@@ -147,7 +139,6 @@ def _write_predictions(path: Path, results: list[ProtocolResult]) -> None:
         fields.append(("scores", pa.list_(pa.float32())))
         names = [[entry["name"], tag] for entry in predictions.attributes for tag in entry["tags"]]
         schema = pa.schema(fields, {"tags": json.dumps(names, ensure_ascii=False)})
-        table = pa.Table.from_pydict(columns, schema)
         writer = writer or pq.ParquetWriter(path, schema, compression="zstd")
-        writer.write_table(table)
+        writer.write_table(pa.Table.from_pydict(columns, schema))
     writer.close()

@@ -1,5 +1,5 @@
-"""The suspects of `label_issues` for a person to look at: a parquet file, and one HTML page with photos that works
-offline, on which corrections are chosen and saved as a file for `catalog.labels`."""
+"""The suspects of `label_issues` for a person to check: a parquet file, and an HTML page with photos that works
+offline. On the page corrections are chosen and saved as a file for `catalog.labels`."""
 
 from collections.abc import Iterable
 from pathlib import Path
@@ -7,9 +7,8 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from hf_tagger.catalog.quarantine import Refusal
-from hf_tagger.evaluation.label_issues import LabelIssues, Suspect, tag_path
-from hf_tagger.evaluation.pages import embedded_photo, templates
+from hf_tagger.evaluation.label_issues import LabelIssues, tag_path
+from hf_tagger.evaluation.pages import embedded_photo, first_records, templates
 
 PHOTO_SIDE = 240
 MAX_TEXT = 600
@@ -31,7 +30,8 @@ def write_review(
     path: Path, issues: LabelIssues, ids: list[str], attributes: list[dict], records: Iterable, most: int, title: str,
     allow_urls: bool = False,
 ) -> None:
-    """
+    """Writes the page.
+
     Args:
         ids: product ids by the suspects' rows.
         attributes: as in the model's config, for the choice of tags.
@@ -40,23 +40,16 @@ def write_review(
         allow_urls: photos may be fetched from http(s) URLs.
     """
     shown = issues.suspects[:most]
-    wanted = {ids[suspect.row] for suspect in shown}
-    products = {}
-    for record in records:
-        if not isinstance(record, Refusal) and record["id"] in wanted and record["id"] not in products:
-            products[record["id"]] = {"text": (record["text"] or "")[:MAX_TEXT], "language": record["language"] or "",
-                                      "photo": embedded_photo(record["images"], PHOTO_SIDE, allow_urls)}
+    products = {record["id"]: {"text": (record["text"] or "")[:MAX_TEXT], "language": record["language"] or "",
+                               "photo": embedded_photo(record["images"], PHOTO_SIDE, allow_urls)}
+                for record in first_records(records, [ids[suspect.row] for suspect in shown])}
     page = templates(Path(__file__).parent).get_template("review.html.jinja").render(
         title=title,
-        cards=[_card(number, suspect, ids[suspect.row], products) for number, suspect in enumerate(shown)],
+        cards=[vars(suspect) | products[ids[suspect.row]] | {"number": number, "id": ids[suspect.row]}
+               for number, suspect in enumerate(shown)],
         attributes={entry["name"]: {"kind": entry["kind"], "tags": tag_path(entry, entry["tags"])}
                     for entry in attributes},
         issues=issues,
         total=len(issues.suspects),
     )
     path.write_text(page, encoding="utf-8")
-
-
-def _card(number: int, suspect: Suspect, product: str, products: dict[str, dict]) -> dict:
-    return {"number": number, "id": product, "attribute": suspect.attribute, "given": list(suspect.given),
-            "suggested": list(suspect.suggested), "score": suspect.score, **products[product]}

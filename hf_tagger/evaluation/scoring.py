@@ -1,8 +1,8 @@
 """Every metric of a split, with bootstrap intervals, for all its products or any of them.
 
-All metrics but average precision are ratios of sums over products. So each product's contributions are laid down once
-as a row of numbers, and a resampled split, or a slice of it, is a weighting of the rows: one matrix product scores a
-thousand resamples.
+All metrics but average precision are ratios of sums over products. So what each product adds to the sums is computed
+once, as a row of numbers. A resampled split, or a slice of it, is a weighting of these rows: one matrix product scores
+a thousand resamples.
 """
 
 from collections.abc import Sequence
@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from hf_tagger.evaluation.metrics import TagCounts, average_precisions, mean_of_measured, mean_over, outcomes
+from hf_tagger.evaluation.metrics import average_precisions, averaged, mean_of_measured, mean_over, outcomes, tag_ratios
 from hf_tagger.evaluation.predict import Predictions
 from hf_tagger.evaluation.probabilities import BINS, calibration_bins, calibration_error, f1_at_k, log_losses
 
@@ -22,21 +22,15 @@ TOP_K = (1, 3, 5)
 
 @dataclass
 class AttributeRows:
-    """What one attribute of each product adds to the sums.
-
-    Args:
-        name, kind; tags: those of the vocabulary, then those that only the given tags know.
-        rows: float32 [N, 3 C + 5 + 45]: hits, false alarms and misses of each tag, exact, known, log-loss and its
-            terms, answered, confidence bins.
-        references, scores: [N, C] and [N, P], for average precision.
-    """
+    """What one attribute of each product adds to the sums."""
 
     name: str
-    kind: str
-    tags: list[str]
+    tags: list[str]  # those of the vocabulary, then those that only occur among the given tags
+    # float32 [N, 3 C + 5 + 45]: hits, false alarms and misses of each tag; exact, known, log-loss and its number of
+    # terms, answered; confidence bins.
     rows: np.ndarray
-    references: np.ndarray
-    scores: np.ndarray
+    references: np.ndarray  # [N, C] and
+    scores: np.ndarray  # [N, P], for average precision
 
     @classmethod
     def of(cls, attribute: dict, tags: list[str], references, chosen, scores) -> "AttributeRows":
@@ -47,22 +41,21 @@ class AttributeRows:
         columns = [hits, false_alarms, misses, np.stack([exact, known, loss, terms, answered], axis=1),
                    bins.reshape(len(bins), -1)]
         rows = np.concatenate([column.astype(np.float32) for column in columns], axis=1)
-        return cls(attribute["name"], attribute["kind"], tags, rows, references, scores)
+        return cls(attribute["name"], tags, rows, references, scores)
 
-    def counts(self, sums: np.ndarray) -> TagCounts:
-        """Sums [..., K] of `rows` -> counts [..., C]."""
-        width = len(self.tags)
-        tags = (sums[..., start * width:(start + 1) * width] for start in range(3))
-        return TagCounts(*tags, sums[..., 3 * width], sums[..., 3 * width + 1])
+    def counts(self, sums: np.ndarray) -> np.ndarray:
+        """Sums [..., K] of `rows` -> `TagCounts.tags` [..., 3, C]."""
+        return sums[..., :3 * len(self.tags)].reshape(*sums.shape[:-1], 3, len(self.tags))
 
     def bins(self, sums: np.ndarray) -> np.ndarray:
         """Sums [..., K] of `rows` -> confidence bins [..., 3, 15]."""
         return sums[..., -3 * BINS:].reshape(*sums.shape[:-1], 3, BINS)
 
-    def means(self, sums: np.ndarray) -> dict[str, np.ndarray]:
-        """{"log_loss", "coverage" (known products that are given a tag)} from sums [..., K] of `rows`."""
-        _, known, loss, terms, answered = np.moveaxis(sums[..., 3 * len(self.tags):-3 * BINS], -1, 0)
-        return {"log_loss": mean_over(loss, terms), "coverage": mean_over(answered, known)}
+    def metrics(self, sums: np.ndarray) -> dict[str, np.ndarray]:
+        """Every score but average precision from sums [..., K] of `rows`."""
+        exact, known, loss, terms, answered = np.moveaxis(sums[..., 3 * len(self.tags):-3 * BINS], -1, 0)
+        return {"accuracy": mean_over(exact, known), **averaged(self.counts(sums)), "log_loss": mean_over(loss, terms),
+                "coverage": mean_over(answered, known), "ece": calibration_error(self.bins(sums))}
 
 
 class Scorer:
@@ -101,17 +94,13 @@ class Scorer:
         for part in self.parts:
             sums = _weighted(part.rows, weights)
             counts.append(part.counts(sums))
-            found[f"{part.name}/accuracy"] = counts[-1].accuracy()
-            found |= {f"{part.name}/{metric}": value for metric, value in counts[-1].averaged().items()}
-            found |= {f"{part.name}/{metric}": value for metric, value in part.means(sums).items()}
-            found[f"{part.name}/ece"] = calibration_error(part.bins(sums))
+            found |= {f"{part.name}/{metric}": value for metric, value in part.metrics(sums).items()}
             if precisions:
                 average.append(np.atleast_2d(average_precisions(part.references, part.scores, weights)))
                 found[f"{part.name}/average_precision"] = mean_of_measured(average[-1])
-        fields = ("true_positives", "false_positives", "false_negatives")
-        tags = [np.concatenate([getattr(part, field) for part in counts], axis=-1) for field in fields]
-        averaged = TagCounts(*tags, 0, 0).averaged()
-        found |= {name: averaged[name] for name in ("micro_f1", "macro_f1", "weighted_f1")}
+        tags = np.concatenate(counts, axis=-1)
+        overall = averaged(tags)
+        found |= {name: overall[name] for name in ("micro_f1", "macro_f1", "weighted_f1")}
         if precisions:
             found["map"] = mean_of_measured(np.concatenate(average, axis=-1))
         for name in ("log_loss", "ece"):
@@ -120,25 +109,25 @@ class Scorer:
         for index, name in enumerate(["subset_accuracy", *(f"f1@{k}" for k in TOP_K)]):
             found[name] = mean_over(sums[..., 2 * index], sums[..., 2 * index + 1])
         for name, columns in self.frequency().items():
-            group = TagCounts(*(part[..., columns] for part in tags), 0, 0).averaged()
-            found[f"{name}/macro_f1"] = group["macro_f1"]
+            found[f"{name}/macro_f1"] = averaged(tags[..., columns])["macro_f1"]
         return found
 
     def frequency(self) -> dict[str, np.ndarray]:
         """bool [all C] of "head" (100 and more training products), "medium" (20 and more), "tail" tags (fewer, or
         never seen), as far as the model's config counts them."""
-        counts = np.concatenate([_padded(self.training_counts[part.name], len(part.tags)) for part in self.parts])
-        if not any(len(known) for known in self.training_counts.values()):
+        if not any(self.training_counts.values()):
             return {}
+        known = [(self.training_counts[part.name], len(part.tags)) for part in self.parts]
+        counts = np.concatenate([np.pad(counts, (0, tags - len(counts))) for counts, tags in known])
         return {"head": counts >= HEAD, "medium": (counts < HEAD) & (counts >= MEDIUM), "tail": counts < MEDIUM}
 
     def summary(self, resamples: int = 0, seed: int = 0, precisions: bool = True) -> dict[str, dict]:
         """{metric: {"value", "low", "high"}}: the score and its 95 % bootstrap interval (without resamples, the score
-        alone). Metrics that nothing can be measured by are left out.
+        alone), of all metrics that can be measured.
 
-        The interval is that of the percentiles over resampled products, moved so that their median falls on the score:
-        a resample lacks every third of the tags that have one product, and has others twice, which biases macro means
-        and calibration errors.
+        The interval is that of the percentiles over resampled products, moved so that their median falls on the score.
+        Resamples are biased: of the tags with one product every third is lost and others occur twice, which shifts
+        macro means and calibration errors.
         """
         values = {name: float(value[0]) for name, value in self.scores(None, precisions).items()}
         summary = {name: {"value": value} for name, value in values.items() if not np.isnan(value)}
@@ -154,24 +143,24 @@ class Scorer:
 
     def per_tag(self, resamples: int = 0, seed: int = 0) -> list[dict]:
         """One row per tag: attribute, tag, training (products, None where not counted), support, predicted, hits,
-        precision, recall, f1, average_precision, and the bounds f1_low and f1_high, percentiles for which F1 is 0 in a
-        resample without the tag: the interval of a tag with a product or two should be wide."""
+        precision, recall, f1, average_precision, f1_low and f1_high. In a resample without the tag its F1 counts as 0:
+        the interval of a tag with a product or two should be wide."""
         rows = []
         weights = draw(len(self), resamples, seed) if resamples and len(self) > 1 else None
         for part in self.parts:
-            counts = part.counts(_weighted(part.rows, None)[0])
-            ratios, average = counts.per_tag(), average_precisions(part.references, part.scores)
+            hits, false_alarms, misses = counts = part.counts(_weighted(part.rows, None)[0])
+            ratios, average = tag_ratios(counts), average_precisions(part.references, part.scores)
             bounds = np.full((2, len(part.tags)), np.nan)
             if weights is not None:
-                drawn = part.counts(_weighted(part.rows, weights))
-                bounds = np.percentile(drawn.per_tag()["f1"], [2.5, 97.5], axis=0)
+                drawn = tag_ratios(part.counts(_weighted(part.rows, weights)))
+                bounds = np.percentile(drawn["f1"], [2.5, 97.5], axis=0)
             training = self.training_counts[part.name]
             for column, tag in enumerate(part.tags):
                 seen = int(training[column]) if column < len(training) else 0
                 rows.append({
                     "attribute": part.name, "tag": tag, "training": seen if training else None,
-                    "support": int(counts.support[column]), "hits": int(counts.true_positives[column]),
-                    "predicted": int(counts.true_positives[column] + counts.false_positives[column]),
+                    "support": int(hits[column] + misses[column]), "hits": int(hits[column]),
+                    "predicted": int(hits[column] + false_alarms[column]),
                     **{name: float(values[column]) for name, values in ratios.items()},
                     "f1_low": float(bounds[0, column]), "f1_high": float(bounds[1, column]),
                     "average_precision": float(average[column]),
@@ -223,7 +212,3 @@ def _overall_rows(parts: Sequence[AttributeRows], products: int) -> np.ndarray:
     for k in TOP_K:
         columns += f1_at_k(references, scores, k)
     return np.stack(columns, axis=1).astype(np.float32)
-
-
-def _padded(counts: Sequence[int], width: int) -> np.ndarray:
-    return np.array([*counts, *[0] * (width - len(counts))])

@@ -15,41 +15,37 @@ Objective = Literal["f1", "precision", "recall"]
 class Protocol:
     """A way of looking at a split: other text columns, or without one modality."""
 
-    text: list[str] | None = None
+    text: list[str] | None = None  # null: the schema's columns
     without: list[Literal["text", "image"]] = field(default_factory=list)
 
 
 @dataclass
 class EvaluationSettings:
-    """
-    Args:
-        split: scored at the end, under every protocol.
-        validation: split that chooses weights and fits thresholds and the logit fusion.
-        batch_size: products per batch.
-        one_attribute: free-form tags are asked for attribute by attribute, those that a row knows, and not all at once.
-    """
+    """How validation and test are scored."""
 
-    split: str = "test"
-    validation: str = "validation"
-    batch_size: int = 32
-    one_attribute: bool = False
+    split: str = "test"  # scored at the end, under every protocol
+    validation: str = "validation"  # chooses weights, fits thresholds and the logit fusion
+    batch_size: int = 32  # products per batch
+    one_attribute: bool = False  # free-form tags are asked for attribute by attribute, those that a row knows
     protocols: dict[str, Protocol] = field(default_factory=lambda: {"all": Protocol()})
+
+    @property
+    def first_protocol(self) -> Protocol:
+        """The one that validation is looked at by."""
+        return next(iter(self.protocols.values()))
 
 
 @dataclass
 class ThresholdSettings:
-    """
-    Args:
-        objective: `f1`: the highest F1 (on a `single` attribute, where one tag or none is given anyway: the likelier of
-            the two, no thresholds). `precision`: as many tags as possible of which at least `target` are right.
-            `recall`: as few tags as possible that hold at least `target` of the right ones.
-        target: of `precision` and `recall`.
-        shrinkage: number of positives at which a tag's own threshold and that of all its attribute's tags together
-            weigh the same; with fewer, the latter weighs more.
-    """
+    """What thresholds are to reach."""
 
+    # `f1`: the highest F1 (a `single` attribute gets no thresholds: the likelier of its best tag and none is given).
+    # `precision`: as many tags as possible of which at least `target` are right. `recall`: as few tags as possible that
+    # hold at least `target` of the right ones.
     objective: Objective = "f1"
     target: float = 0.9
+    # Positives at which a tag's own threshold and the one of all its attribute's tags weigh the same; with fewer, the
+    # latter weighs more.
     shrinkage: float = 20.0
 
     def __post_init__(self):
@@ -61,14 +57,10 @@ class ThresholdSettings:
 
 @dataclass
 class CalibrationSettings(ThresholdSettings):
-    """
-    Args:
-        min_positives: of a `multi` tag, for a Platt scaling of its own; others share their attribute's.
-        attributes: {attribute: thresholds of its own}, in place of the above.
-    """
+    """Temperatures and thresholds, see `evaluation.calibration`."""
 
-    min_positives: int = 20
-    attributes: dict[str, ThresholdSettings] = field(default_factory=dict)
+    min_positives: int = 20  # of a `multi` tag, for a Platt scaling of its own; others share their attribute's
+    attributes: dict[str, ThresholdSettings] = field(default_factory=dict)  # {attribute: in place of the above}
 
 
 @dataclass

@@ -1,4 +1,4 @@
-"""Parts of a split whose products have something in common: their language, what they bring, the value of a column."""
+"""Parts of a split whose products share a language, the same modalities, or the value of a column."""
 
 import math
 from collections import Counter

@@ -30,10 +30,10 @@ def comparison_table(methods: dict[str, dict[str, dict]]) -> str:
     Args:
         methods: {method: {protocol: `ProtocolResult.plain()`}}; a method may lack protocols that show it nothing.
     """
-    protocols = list(dict.fromkeys(name for results in methods.values() for name in results))
-    attributes = list(dict.fromkeys(name for results in methods.values() for result in results.values()
-                                    for name in result["attributes"]))
-    header = ["protocol", "method", "products", "micro-F1", "macro-F1", "mAP", *(f"{name}" for name in attributes)]
+    protocols = dict.fromkeys(name for results in methods.values() for name in results)
+    attributes = dict.fromkeys(name for results in methods.values() for result in results.values()
+                               for name in result["attributes"])
+    header = ["protocol", "method", "products", "micro-F1", "macro-F1", "mAP", *attributes]
     lines = ["| " + " | ".join(header) + " |", "|" + "---|" * len(header)]
     for protocol in protocols:
         shown = {name: results[protocol] for name, results in methods.items() if protocol in results}

@@ -1,4 +1,4 @@
-"""Lets a tagger's decoder write the tags of a split, and collects what the metrics of free-form tags need."""
+"""Lets a tagger's decoder write tags for a split, and collects what the metrics of free-form tags need."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -14,20 +14,18 @@ from hf_tagger.model.decoder import FreeFormTagger
 
 @dataclass
 class Written:
-    """Of N products whose free-form tags are known: what was written, best first ({"label", "score", "attribute"}), the
-    true tags, what the closed head chose of the same attributes, and the texts and languages. constrained: what was
-    written in vocabulary mode, if asked for."""
+    """What a decoder wrote for N products whose free-form tags are known."""
 
-    tags: list[list[dict[str, Any]]] = field(default_factory=list)
-    references: list[list[str]] = field(default_factory=list)
-    closed: list[list[str]] = field(default_factory=list)
+    tags: list[list[dict[str, Any]]] = field(default_factory=list)  # {"label", "score", "attribute"}, best first
+    references: list[list[str]] = field(default_factory=list)  # the true tags
+    closed: list[list[str]] = field(default_factory=list)  # the closed tags chosen for the same attributes
     texts: list[str | None] = field(default_factory=list)
     languages: list[str | None] = field(default_factory=list)
-    constrained: list[list[dict[str, Any]]] = field(default_factory=list)
+    constrained: list[list[dict[str, Any]]] = field(default_factory=list)  # as tags, in vocabulary mode, if asked for
 
     def metrics(self, vocabulary: Iterable[str] = ()) -> dict[str, float]:
-        """Scores of `score_free_form`, also of vocabulary mode ("constrained/...", if there is any) and of the closed
-        head's tags, as if it had written them ("closed/...")."""
+        """`score_free_form` of the written tags, of the closed tags as if they were written ("closed/...") and, if
+        there are any, of those in vocabulary mode ("constrained/...")."""
         modes = {"": _labels(self.tags), "closed/": self.closed}
         if self.constrained:
             modes["constrained/"] = _labels(self.constrained)
@@ -40,18 +38,14 @@ def _labels(rows: list[list[dict[str, Any]]]) -> list[list[str]]:
 
 
 def write(
-    tagger: FreeFormTagger,
-    batches: Iterable[dict[str, Any]],
-    without: Iterable[str] = (),
-    one_attribute: bool = False,
-    gather: bool = True,
-    both_modes: bool = False,
+    tagger: FreeFormTagger, batches: Iterable[dict[str, Any]], without: Iterable[str] = (), one_attribute: bool = False,
+    gather: bool = True, both_modes: bool = False,
 ) -> Written:
     """
     Args:
         batches: of a `Collator`, from a schema with `free_form`.
         without: modalities hidden from the model.
-        one_attribute: ask for the attributes that a product's row knows, each on its own, and for no other; an answer
+        one_attribute: ask for the attributes that are known of a product, one at a time, and for no other; an answer
             counts whatever its score.
         gather: join the products of all processes.
         both_modes: also write in vocabulary mode.

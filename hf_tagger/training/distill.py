@@ -1,19 +1,21 @@
-"""What a smaller student starts from, and how it is taught to say what a trained tagger says."""
+"""The steps of a distillation: what a smaller student starts from, and how it learns from a trained tagger."""
 
 import copy
 import hashlib
 import json
 import re
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterator
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from hf_tagger.catalog.collate import Collator
 from hf_tagger.catalog.strict import ConfigError, did_you_mean
+from hf_tagger.evaluation.calibration import without_calibration
 from hf_tagger.evaluation.protocols import open_tagger
 from hf_tagger.model.modeling_tagger import TaggerModel
 from hf_tagger.model.processing_tagger import TaggerProcessor
@@ -28,37 +30,33 @@ from hf_tagger.training.distill_loss import DistillationLoss, principal_axes
 from hf_tagger.training.phases import Training
 from hf_tagger.training.settings import DistillationSettings
 from hf_tagger.training.starting_model import new_model, prepare_model
-from hf_tagger.training.teacher import TaughtLoader, TeacherStore, ViewCollator, is_stored, store_outputs
+from hf_tagger.training.teacher import TeacherStore, ViewCollator, is_stored, store_outputs
 
 TEACHER = "teacher"
 LAYER_NUMBER = re.compile(r"((?:^|\.)(?:layers?|h)\.)(\d+)(?=\.)")
-FITTED = ("temperature", "calibration", "thresholds")
+# What a student can take over beside the towers. The kernel head depends on what the towers see: it is fitted anew.
+PARTS = ("encoder.text_projection", "encoder.image_projection", "encoder.proxies", "encoder.fusion", "tag_head",
+         "late_weights", "lexical_head", "logit_fusion")
 
 
 def open_teacher(settings: DistillSettings) -> tuple[TaggerModel, TaggerProcessor]:
-    """The model to learn from, with adapters merged. Raises ConfigError where there is none."""
+    """The teacher and its processor, adapters merged. Raises ConfigError where there is no such model."""
     tagger = open_tagger(settings.distillation.teacher, torch.device("cpu"))
     return tagger.model.requires_grad_(False), tagger.processor
 
 
 def teachers_attributes(run: RunContext, teacher: TaggerModel, found: list[dict]) -> list[dict]:
-    """The attributes of the student: its teacher's, whatever the catalogue has; products of which it knows no tags are
-    learned from all the same.
-
-    Raises ConfigError for an attribute of the catalogue that the teacher does not have.
-    """
-    attributes = [{key: value for key, value in entry.items() if key not in FITTED}
-                  for entry in teacher.config.attributes]
+    """The attributes of the student are its teacher's, not those `found` in the catalogue: products without labels are
+    learned from as well. Raises ConfigError as `check_attributes`."""
+    attributes = without_calibration(teacher.config.attributes)
     run.log.say(check_attributes(found, attributes))
     return attributes
 
 
 def new_student(run: RunContext, data: TrainingData, teacher: TaggerModel,
                 teacher_processor: TaggerProcessor) -> tuple[TaggerModel, TaggerProcessor, list[str]]:
-    """The student, its processor, and the names of the parts outside its towers that start as the teacher's.
-
-    Raises ConfigError for a student that this teacher cannot teach.
-    """
+    """The student, its processor, and the names of the parts that `copy_fitting` has copied. Raises ConfigError as
+    `check_student`."""
     settings = run.settings
     with run.log.step("student") as step:
         layers = check_student(settings, teacher, teacher_processor)
@@ -66,7 +64,9 @@ def new_student(run: RunContext, data: TrainingData, teacher: TaggerModel,
         if settings.model.text_backbone == TEACHER:
             text = text_backbone_of(teacher, teacher_processor, layers)
         if settings.model.vision_backbone == TEACHER:
-            vision = vision_backbone_of(teacher)
+            config, tower = teacher.config, teacher.encoder.vision_tower.timm_model
+            vision = VisionBackbone(config.vision_config.architecture, tower.state_dict(), tuple(config.image_mean),
+                                    tuple(config.image_std))
         student, processor = new_model(run, data, text=text, vision=vision)
         if settings.distillation.hidden and not cuts_alike(processor, teacher_processor):
             raise ConfigError("distillation.hidden compares token by token, and the student cuts texts otherwise than "
@@ -82,8 +82,7 @@ def new_student(run: RunContext, data: TrainingData, teacher: TaggerModel,
 
 def collate_as_taught(data: TrainingData, processor: TaggerProcessor, teacher_processor: TaggerProcessor,
                       view: int) -> Collator:
-    """Collates products as they look in a view, the same words and parts of photos for the teacher (`processor` is then
-    its own, too) and the student."""
+    """Collates products as they look in a view, for the student's `processor` or the teacher's own."""
     settings = data.run.settings
     return ViewCollator(
         processor, data.vocabulary.attributes, view, settings.seed,
@@ -94,7 +93,7 @@ def collate_as_taught(data: TrainingData, processor: TaggerProcessor, teacher_pr
 
 def ask_teacher(run: RunContext, data: TrainingData, teacher: TaggerModel,
                 teacher_processor: TaggerProcessor) -> TeacherStore:
-    """What the teacher says of all training products, unless `distillation.folder` holds it already."""
+    """The teacher's outputs for all training products; it runs unless `distillation.folder` holds them already."""
     settings, training = run.settings.distillation, run.settings.training
     folder, states = Path(settings.folder or run.folder / TEACHER), bool(settings.hidden)
     asked = [model_fingerprint(settings.teacher), data.vocabulary.fingerprint, settings.views, states,
@@ -112,7 +111,7 @@ def ask_teacher(run: RunContext, data: TrainingData, teacher: TaggerModel,
 
 
 def forget_answers(run: RunContext) -> None:
-    """Deletes what `ask_teacher` left in the model folder."""
+    """Deletes the outputs that `ask_teacher` stored in the model folder."""
     if run.accelerator.is_main_process and run.settings.distillation.folder is None:
         shutil.rmtree(run.folder / TEACHER, ignore_errors=True)
 
@@ -132,28 +131,29 @@ def distillation_loss(settings: DistillationSettings, student: TaggerModel, answ
     return DistillationLoss(student.config.attributes, settings, axes["pooled"], axes.get("hidden"))
 
 
-def taught_batches(training: Training, answers: TeacherStore, phase: PhaseSettings) -> TaughtLoader:
-    """The batches of a phase with what the teacher says of them; epochs take the views in turn."""
-    if phase.cached_views:
-        return TaughtLoader(training.features.of_phase(phase).epoch, answers)
-    batches = training.batches
+class TaughtBatches:
+    """The loader of a phase whose batches bring the teacher's outputs as `teacher`; epochs take the views in turn."""
 
-    def epochs(epoch: int, skip_batches: int):
-        view = epoch % answers.views
-        seen = batches.training(phase, batches.view_collator(view))
-        for batch in seen.epoch(epoch, skip_batches):
-            yield batch | {"views": [view] * len(batch["ids"])}
+    def __init__(self, training: Training, answers: TeacherStore, phase: PhaseSettings):
+        self.batches, self.answers, self.phase = training.batches, answers, phase
+        self.stored = training.features.of_phase(phase) if phase.cached_views else None
 
-    return TaughtLoader(epochs, answers)
+    def epoch(self, epoch: int = 0, skip_batches: int = 0) -> Iterator[dict[str, Any]]:
+        view = epoch % self.answers.views
+        loader = self.stored or self.batches.training(self.phase, self.batches.view_collator(view))
+        for batch in loader.epoch(epoch, skip_batches):
+            if batch["ids"]:
+                views = batch.get("views", [view] * len(batch["ids"]))
+                batch["teacher"] = self.answers.batch(batch["ids"], views)
+            yield batch
 
 
 def check_attributes(found: list[dict], attributes: list[dict]) -> str:
-    """What of a catalogue's attributes the student of a teacher with these `attributes` will not learn, in a sentence.
-
-    Raises ConfigError for an attribute that the teacher does not know, or knows as another kind.
+    """A sentence on the tags `found` in the catalogue that the teacher, with these `attributes`, does not know: no
+    student learns them. Raises ConfigError for an attribute that the teacher lacks, or has as another kind.
     """
     known = {entry["name"]: entry for entry in attributes}
-    strange = {}
+    strange: dict[str, list[str]] = {}
     for entry in found:
         name = entry["name"]
         if name not in known:
@@ -168,7 +168,7 @@ def check_attributes(found: list[dict], attributes: list[dict]) -> str:
 
 
 def check_student(settings: DistillSettings, teacher: TaggerModel, processor) -> list[int] | None:
-    """The layers that the student's text tower starts from, None where it is not the teacher's.
+    """The layers of the teacher that the student's text tower starts from, None where it starts from another backbone.
 
     Raises ConfigError for a student that this teacher cannot teach.
     """
@@ -190,20 +190,15 @@ def check_student(settings: DistillSettings, teacher: TaggerModel, processor) ->
     return spaced_layers(distillation.text_layers, teacher.config.text_config.num_hidden_layers)
 
 
-def spaced_layers(wanted: int | list[int] | None, count: int) -> list[int]:
-    """So many of `count` layers, from the first to the last at equal distances; or the ones given, checked."""
-    if wanted is None:
-        return list(range(count))
-    if isinstance(wanted, int):
-        if not 1 <= wanted <= count:
-            raise ConfigError(f"distillation.text_layers: the teacher has {count} layers, not {wanted}")
-        return [round(place * (count - 1) / max(1, wanted - 1)) for place in range(wanted)]
-    if not wanted or sorted(set(wanted)) != wanted or not 0 <= wanted[0] <= wanted[-1] < count:
-        raise ConfigError(f"distillation.text_layers: give rising numbers from 0 to {count - 1}, got {wanted}")
-    return wanted
+def spaced_layers(wanted: int | None, count: int) -> list[int]:
+    """So many of `count` layers (None: all), from the first to the last at equal distances."""
+    wanted = count if wanted is None else wanted
+    if not 1 <= wanted <= count:
+        raise ConfigError(f"distillation.text_layers: the teacher has {count} layers, not {wanted}")
+    return [round(place * (count - 1) / max(1, wanted - 1)) for place in range(wanted)]
 
 
-def text_backbone_of(teacher: TaggerModel, processor, layers: Sequence[int]) -> TextBackbone:
+def text_backbone_of(teacher: TaggerModel, processor, layers: list[int]) -> TextBackbone:
     """The teacher's text tower with these of its layers. Raises ConfigError where it has no layers to leave out."""
     config = copy.deepcopy(teacher.config.text_config)
     weights = teacher.encoder.text_tower.state_dict()
@@ -219,13 +214,6 @@ def text_backbone_of(teacher: TaggerModel, processor, layers: Sequence[int]) -> 
     return TextBackbone(config, copy.deepcopy(processor.tokenizer), weights)
 
 
-def vision_backbone_of(teacher: TaggerModel) -> VisionBackbone:
-    """The teacher's vision tower; the student may look at photos of another size."""
-    config = teacher.config
-    return VisionBackbone(config.vision_config.architecture, teacher.encoder.vision_tower.timm_model.state_dict(),
-                          tuple(config.image_mean), tuple(config.image_std))
-
-
 def cuts_alike(processor, other) -> bool:
     """Whether two processors cut every text into the same tokens."""
     if not (processor.reads_text and other.reads_text):
@@ -235,26 +223,17 @@ def cuts_alike(processor, other) -> bool:
 
 
 def copy_fitting(student: TaggerModel, teacher: TaggerModel) -> list[str]:
-    """Starts every part of the student outside its towers that has the same tensors as the teacher's from those;
-    returns the parts' names. The kernel head compares products as the towers see them: it is fitted anew."""
-    copied = []
-    for name in ("encoder.text_projection", "encoder.image_projection", "encoder.proxies", "encoder.fusion", "tag_head",
-                 "late_weights", "lexical_head", "logit_fusion"):
-        mine, theirs = (_part(model, name) for model in (student, teacher))
-        if mine is None or theirs is None:
-            continue
-        shapes = [{key: tensor.shape for key, tensor in part.state_dict().items()} for part in (mine, theirs)]
-        if shapes[0] != shapes[1] or (name == "lexical_head" and student.config.lexical_features
-                                      != teacher.config.lexical_features):
-            continue
-        if name == "logit_fusion" and student.config.sources != teacher.config.sources:
-            continue
-        mine.load_state_dict(theirs.state_dict())
-        copied.append(name)
+    """Starts each of the student's `PARTS` whose tensors have the shapes of the teacher's from those; returns their
+    names."""
+    mine, theirs = (dict(model.named_modules()) for model in (student, teacher))
+    alike = {"lexical_head": student.config.lexical_features == teacher.config.lexical_features,
+             "logit_fusion": student.config.sources == teacher.config.sources}
+    copied = [name for name in PARTS if name in mine and name in theirs and alike.get(name, True)
+              and _shapes(mine[name]) == _shapes(theirs[name])]
+    for name in copied:
+        mine[name].load_state_dict(theirs[name].state_dict())
     return copied
 
 
-def _part(model: TaggerModel, name: str):
-    for step in name.split("."):
-        model = getattr(model, step, None)
-    return model
+def _shapes(module: torch.nn.Module) -> dict[str, torch.Size]:
+    return {name: tensor.shape for name, tensor in module.state_dict().items()}

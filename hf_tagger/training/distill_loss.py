@@ -1,4 +1,4 @@
-"""The loss of a student that is to say what its teacher says."""
+"""The distillation loss: how far a student's outputs are from its teacher's."""
 
 from dataclasses import dataclass
 
@@ -6,29 +6,24 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from hf_tagger.model.decisions import attribute_slices
 from hf_tagger.training.losses import LossSum
 from hf_tagger.training.settings import DistillationSettings
 
-# What a product may be seen by: text and photo, text alone, photo alone. A student that loses one of them (modality
-# dropout) learns what the teacher says without it.
+# Which modalities are shown, (text, photo). Where modality dropout hides one from the student, it is compared with the
+# teacher's outputs without that one.
 SIGHTS = ((True, True), (True, False), (False, True))
 
 
 @dataclass
 class TeacherOutputs:
-    """What a teacher says of B products.
+    """A teacher's outputs for B products."""
 
-    Args:
-        logits: [B, 3, T + A], under each of `SIGHTS`; pooled: [B, 3, H], fused vectors likewise.
-        modality_pooled: [B, 2, H], projected text and photo.
-        states: [B, L, F] of the text's tokens, None where they are not kept; mask: bool [B, L], which are real.
-    """
-
-    logits: Tensor
-    pooled: Tensor
-    modality_pooled: Tensor
-    states: Tensor | None = None
-    mask: Tensor | None = None
+    logits: Tensor  # [B, 3, T + A], under each of SIGHTS
+    pooled: Tensor  # [B, 3, H], fused vectors under each of SIGHTS
+    modality_pooled: Tensor  # [B, 2, H], projected text and photo
+    states: Tensor | None = None  # [B, L, F] of the text's tokens, None where they are not kept
+    mask: Tensor | None = None  # bool [B, L]: which tokens are real
 
 
 class DistillationLoss(nn.Module):
@@ -47,8 +42,8 @@ class DistillationLoss(nn.Module):
         self.register_buffer("state_axes", state_axes, persistent=False)
 
     def forward(self, outputs, teacher: TeacherOutputs) -> LossSum:
-        """Student's `TaggerOutput` in training mode -> summed loss over products, and their number. The labels' part is
-        `TaggingLoss`."""
+        """The student's `TaggerOutput` in training mode -> loss summed over products, and their number. The catalogue's
+        labels are compared apart, by `TaggingLoss`."""
         settings, encoded = self.settings, outputs.encoded
         rows = torch.arange(len(encoded.present), device=encoded.present.device)
         sight = torch.where(encoded.present.all(1), 0, torch.where(encoded.present[:, 0], 1, 2))
@@ -64,17 +59,15 @@ class DistillationLoss(nn.Module):
             return LossSum(losses.sum(), torch.tensor(len(rows), device=rows.device))
 
     def logits_loss(self, logits: Tensor, wanted: Tensor) -> Tensor:
-        """Both [B, T + A] -> [B], the mean over attributes of temperature^2 x the divergence from the teacher's
-        probabilities: over tags and none of a `single` attribute, summed over the tags of a `multi` one."""
+        """Both [B, T + A] -> [B]: temperature^2 x the Kullback-Leibler divergence from the teacher's probabilities, the
+        mean over attributes; over tags and none of a `single` attribute, summed over the tags of a `multi` one."""
         temperature, tags = self.settings.temperature, logits.shape[1] - len(self.attributes)
         logits, wanted = logits / temperature, wanted / temperature
-        total, start = torch.zeros(len(logits), device=logits.device), 0
-        for index, attribute in enumerate(self.attributes):
-            columns = [*range(start, start + len(attribute["tags"]))]
-            start += len(columns)
+        total, slices = torch.zeros(len(logits), device=logits.device), attribute_slices(self.attributes)
+        for index, (attribute, columns) in enumerate(zip(self.attributes, slices, strict=True)):
             if attribute["kind"] == "single":
-                columns.append(tags + index)
-                student, teacher = logits[:, columns].log_softmax(1), wanted[:, columns].log_softmax(1)
+                candidates = [*range(columns.start, columns.stop), tags + index]
+                student, teacher = logits[:, candidates].log_softmax(1), wanted[:, candidates].log_softmax(1)
                 total = total + (teacher.exp() * (teacher - student)).sum(1)
             else:
                 student, teacher = logits[:, columns], wanted[:, columns]
@@ -109,7 +102,7 @@ def _to_width(vectors: Tensor, axes: Tensor | None) -> Tensor:
 
 def principal_axes(vectors: Tensor, width: int) -> Tensor | None:
     """Orthonormal axes [F, width] that keep most of vectors [N, F], so that their cosines change least; None where they
-    have that width already. Not learned: a projection that learns could drift to where agreeing is easy.
+    have that width already. A learned projection could drift to where agreeing is easy.
 
     Raises ValueError where `width` is larger than F.
     """

@@ -33,11 +33,11 @@ def stratified_folds(
     """The fold of each product, int [N], by stratification of the tags that the groups hold.
 
     Groups with the rarest tags choose first, each the fold that has fewest of its rarest tag, then of the next rarest,
-    then fewest groups: iterative stratification (Sechidis et al. 2011, On the Stratification of Multi-Label Data), but
-    that which tag is rare is asked once, so that time grows with the number of products' tags alone.
+    then fewest groups. This is iterative stratification (Sechidis et al. 2011, On the Stratification of Multi-Label
+    Data), except that the rarity of tags is counted only once: its time grows with the number of products' tags alone.
 
     Args:
-        groups: what each product belongs to; tags: numbers of the tags that each product has.
+        groups: the group of each product; tags: the numbers of each product's tags.
 
     Raises ConfigError where there are fewer than 2 folds or fewer groups than folds.
     """

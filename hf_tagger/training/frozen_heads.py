@@ -1,5 +1,5 @@
-"""The sources that are fitted by themselves, not by the training loop: the lexical head before it, the kernel head and
-the fusion of all sources after it, on what the towers say when they no longer move."""
+"""Fits what the training loop does not: the lexical head before it; after it, when the towers no longer move, the
+kernel head and the fusion of all sources."""
 
 from collections.abc import Iterable, Iterator
 
@@ -19,7 +19,7 @@ from hf_tagger.training.features import FeatureLoader
 from hf_tagger.training.phases import Training
 
 ROWS_AT_ONCE = 256
-# What each source says, what the fusion weighs them by, and labels, of some products: see `fit_logit_fusion`.
+# The sources' logits, fusion features and labels of some products, see `logit_fusion.fit_logit_fusion`.
 SourceRows = Iterable[tuple[torch.Tensor, torch.Tensor, torch.Tensor]]
 
 
@@ -49,8 +49,8 @@ def fit_lexical_on(model: TaggerModel, texts: Iterable[tuple[str, np.ndarray]],
 
 
 def fit_kernel_head(run: RunContext, training: Training) -> None:
-    """Fits the kernel head in place on training products as the trained towers see them, with and without their tags'
-    words."""
+    """Fits the kernel head in place on the trained towers' features of training products, with and without the words of
+    their tags."""
     if training.model.kernel_head is None or not run.settings.moves_closed_tags:
         return
     with run.log.step("kernel head") as step:
@@ -81,10 +81,10 @@ def fit_kernel_on(model: TaggerModel, plain: FeatureLoader, masked: FeatureLoade
 
 
 def fit_logit_fusion(run: RunContext, training: Training, out_of_fold: SourceRows = ()) -> None:
-    """Fits in place how far each source is trusted, on the validation split seen under every protocol.
+    """Fits in place how far each source is trusted, on the validation split under every protocol.
 
     Args:
-        out_of_fold: what the sources say of training products that they were not fitted on, see `training.refit`.
+        out_of_fold: rows of training products, from sources that were not fitted on them, see `training.refit`.
     """
     model, settings = training.model, run.settings.evaluation
     if len(model.config.sources) == 1 or not run.settings.moves_closed_tags:
@@ -107,7 +107,7 @@ def fit_logit_fusion(run: RunContext, training: Training, out_of_fold: SourceRow
 
 
 def validation_rows(run: RunContext, batches: Batches) -> Iterator[tuple[torch.Tensor, torch.Tensor, torch.Tensor]]:
-    """What the fusion is fitted on, of all validation products under every protocol."""
+    """`SourceRows` of all validation products under every protocol."""
     for alike in reading_alike(run.settings.evaluation.protocols):
         protocols = list(alike.values())
         found = batches.evaluation(run.settings.evaluation.validation, protocols[0], whole=True)

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from hf_tagger.catalog.collate import UNKNOWN
+from hf_tagger.model.decisions import attribute_slices
 from hf_tagger.model.kernel_head import LOGIT_SCALE, MODES, KernelHead
 from hf_tagger.training.settings import KernelSettings
 
@@ -16,20 +17,13 @@ NEVER = -30.0
 
 @dataclass
 class KernelRows:
-    """Frozen features of training products, those with all the modalities that the model reads.
+    """Frozen features of the N training products that have all modalities which the model reads."""
 
-    Args:
-        text: [N, F] of their whole texts; masked: of their texts without the words of their own tags; has_masked: bool
-            [N], where any word is left. None for a model without text.
-        image: [N, F'] of their photos, None for a model without photos.
-        labels: `tag_labels` [N, T].
-    """
-
-    text: Tensor | None
-    masked: Tensor | None
-    has_masked: Tensor | None
-    image: Tensor | None
-    labels: Tensor
+    text: Tensor | None  # [N, F] of their whole texts; None for a model without text, as are the next two
+    masked: Tensor | None  # [N, F] of their texts without the words of their own tags
+    has_masked: Tensor | None  # bool [N]: whether any word is left
+    image: Tensor | None  # [N, F'] of their photos; None for a model without photos
+    labels: Tensor  # `tag_labels` [N, T]
 
 
 @torch.no_grad()
@@ -80,7 +74,7 @@ def set_keys(head: KernelHead, rows: KernelRows, chosen: Tensor, count: int) -> 
 
 
 def _rows_of(mode: str, rows: KernelRows, chosen: Tensor, count: int) -> tuple[Tensor, Tensor]:
-    """Places among the head's coefficients of what is solved for, and which of the chosen products each is."""
+    """Rows of the head's coefficients that are solved for, and the chosen product that each belongs to."""
     products = torch.arange(len(chosen))
     if not MODES[mode][0]:
         return products, products
@@ -107,10 +101,8 @@ def column_groups(known: Tensor) -> list[tuple[Tensor, Tensor]]:
 
 
 def _offset(mean: Tensor, attributes: Sequence[dict], settings: KernelSettings) -> Tensor:
-    offset, tags, start = mean.clone(), len(mean) - len(attributes), 0
-    for index, attribute in enumerate(attributes):
-        where = slice(start, start + len(attribute["tags"]))
-        start = where.stop
+    offset, tags = mean.clone(), len(mean) - len(attributes)
+    for index, (attribute, where) in enumerate(zip(attributes, attribute_slices(attributes), strict=True)):
         if attribute["kind"] == "multi":
             offset[where] -= 0.5
             continue
@@ -122,12 +114,11 @@ def _offset(mean: Tensor, attributes: Sequence[dict], settings: KernelSettings) 
 
 
 def targets_and_weights(labels: Tensor, attributes: Sequence[dict], power: float) -> tuple[Tensor, Tensor]:
-    """0 / 1 / -1 (unknown) for every candidate [N, T + A], and weights of products [N], 1 on average, 0.2 to 5: (the
-    count of a product's rarest tag) ** -power, on average over the attributes known of it."""
-    none, weights, start = [], [], 0
-    for attribute in attributes:
-        block = labels[:, start:start + len(attribute["tags"])]
-        start += block.shape[1]
+    """0 / 1 / -1 (unknown) for every candidate [N, T + A], and weights of products [N]: (the count of a product's
+    rarest tag) ** -power, mean over the attributes known of it, scaled to a mean of 1 and clipped to 0.2 to 5."""
+    none, weights = [], []
+    for where in attribute_slices(attributes):
+        block = labels[:, where]
         known = (block != UNKNOWN).all(1)
         none.append(torch.where(known, (block.amax(1) <= 0).float(), -1.0))
         counts = (block > 0).sum(0).clamp(min=1).float()

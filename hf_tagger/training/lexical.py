@@ -1,4 +1,4 @@
-"""Fits the lexical head: hashed words and the name match together, a convex problem per attribute, in seconds."""
+"""Fits the lexical head, hashed words and the name match together: a convex problem per attribute, in seconds."""
 
 import warnings
 from collections.abc import Iterable, Sequence
@@ -12,6 +12,7 @@ from torch.nn import functional
 
 from hf_tagger.catalog.collate import UNKNOWN
 from hf_tagger.evaluation.convex import minimise
+from hf_tagger.model.decisions import attribute_slices
 from hf_tagger.model.heads import LexicalHead
 from hf_tagger.model.lexical_features import NAME_FEATURES, LexicalFeatures, inverse_document_frequency, words_of
 from hf_tagger.training.settings import LexicalSettings
@@ -45,14 +46,12 @@ def fit_lexical_head(
 @torch.no_grad()
 def fit_table(head: LexicalHead, attributes: Sequence[dict], rows: "SparseRows",
               settings: LexicalSettings) -> dict[str, float]:
-    """As `fit_lexical_head`, on features that are there."""
+    """As `fit_lexical_head`, on features that are computed already."""
     count = len(rows.labels)
     if not count:
         return {"texts": 0}
-    before, after, start = 0.0, 0.0, 0
-    for index, attribute in enumerate(attributes):
-        where = slice(start, start + len(attribute["tags"]))
-        start = where.stop
+    before = after = 0.0
+    for index, (attribute, where) in enumerate(zip(attributes, attribute_slices(attributes), strict=True)):
         problem = _Problem(rows, attribute, where, settings)
         before += problem.loss()
         problem.solve(settings.iterations)
@@ -63,19 +62,17 @@ def fit_table(head: LexicalHead, attributes: Sequence[dict], rows: "SparseRows",
 
 @dataclass
 class SparseRows:
-    """Features of many texts: `value` of `bucket` in `row`, three tensors [M]; `match_value` of `match_id` (see
-    `LexicalFeatures`) in `match_row`; `tag_labels` [N, T] of the texts; `idf`, float [buckets], by which values have
-    been multiplied; and `dense`, further features [N, D], whose weights stand in the table after the buckets."""
+    """Features of N texts, as entries of two sparse matrices."""
 
-    row: Tensor
-    bucket: Tensor
-    value: Tensor
-    match_row: Tensor
-    match_id: Tensor
-    match_value: Tensor
-    labels: Tensor
-    idf: np.ndarray
-    dense: Tensor | None = None
+    row: Tensor  # [M]: the text,
+    bucket: Tensor  # the hashed term,
+    value: Tensor  # and its TF-IDF value
+    match_row: Tensor  # [M']: the text,
+    match_id: Tensor  # the name match (see `LexicalFeatures`),
+    match_value: Tensor  # and its value
+    labels: Tensor  # `tag_labels` [N, T]
+    idf: np.ndarray  # float [buckets], by which values have been multiplied
+    dense: Tensor | None = None  # further features [N, D]; their weights follow the buckets' in the table
 
     @classmethod
     def of_texts(cls, features: LexicalFeatures, texts: Iterable[tuple[str, np.ndarray]]) -> "SparseRows":
@@ -106,8 +103,8 @@ def _repeated(counts: list[int]) -> Tensor:
 
 
 class _Problem:
-    """What the texts whose tags of one attribute are known say of it. Attributes share no weights, so that each is a
-    problem of its own, as small as what is known of it."""
+    """The problem of one attribute, on the texts whose tags of it are known. Attributes share no weights, so that each
+    is a problem of its own."""
 
     def __init__(self, rows: SparseRows, attribute: dict, where: slice, settings: LexicalSettings):
         self.settings, self.where, self.single = settings, where, attribute["kind"] == "single"
@@ -186,9 +183,9 @@ class _Problem:
                                    tolerance_grad=1e-4, tolerance_change=1e-7 * len(self.target))
 
     def write(self, head: LexicalHead, attribute: int, none: int) -> None:
-        """Into `head`; `none` is the attribute's candidate for "none applies"."""
+        """Writes the solution into `head`; `none` is the attribute's candidate for "none applies"."""
         table, bias, names = self._parts(self.parameters)
-        # A tag of a fixed list that no row has was pushed towards minus infinity; call it as rare as the rarest.
+        # The fit pushes a tag of a fixed list that no row has towards minus infinity; it gets the rarest tag's bias.
         if self.unseen.any() and not self.unseen.all():
             table[:, self.unseen] = 0.0
             bias[0, self.unseen] = bias[0, ~self.unseen].min()
@@ -206,6 +203,6 @@ class _Problem:
 
 def _csr(row: Tensor, column: Tensor, value: Tensor, shape: tuple[int, int]) -> Tensor:
     with warnings.catch_warnings():
-        # torch announces that its CSR tensors are young, and that it does not check ours.
+        # torch warns that CSR tensors are in beta, and that it does not check this one.
         warnings.simplefilter("ignore", UserWarning)
         return torch.sparse_coo_tensor(torch.stack([row, column]), value, shape).coalesce().to_sparse_csr()

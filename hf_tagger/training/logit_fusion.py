@@ -1,4 +1,4 @@
-"""Fits the logit fusion on products that the sources have not learned from: how far to trust each of them."""
+"""Fits the logit fusion, how far each source is trusted, on products that the sources were not fitted on."""
 
 from collections.abc import Iterable
 
@@ -8,6 +8,7 @@ from torch.nn import functional
 
 from hf_tagger.catalog.collate import UNKNOWN
 from hf_tagger.evaluation.convex import minimise
+from hf_tagger.model.decisions import attribute_slices
 from hf_tagger.model.heads import LogitFusion
 from hf_tagger.training.settings import LogitFusionSettings
 
@@ -19,8 +20,8 @@ def fit_logit_fusion(
     """Fits the weights in place.
 
     Args:
-        rows: (logits of the sources [B, S, C], fusion features [B, A, F], tag_labels [B, T]), of products as they are
-            and, as far as wanted, with a modality or their labels' words hidden.
+        rows: (logits of the sources [B, S, C], fusion features [B, A, F], tag_labels [B, T]) of products as they are,
+            and with a modality or the words of their tags hidden.
 
     Returns the mean loss before and after.
     """
@@ -30,10 +31,7 @@ def fit_logit_fusion(
         return {}
     sources, features, labels = (torch.cat(part) for part in zip(*parts, strict=True))
     before = after = 0.0
-    start = 0
-    for index, attribute in enumerate(attributes):
-        where = slice(start, start + len(attribute["tags"]))
-        start = where.stop
+    for index, (attribute, where) in enumerate(zip(attributes, attribute_slices(attributes), strict=True)):
         known = (labels[:, where] != UNKNOWN).all(1)
         if not known.any():
             continue

@@ -24,17 +24,8 @@ from hf_tagger.catalog.quarantine import Quarantine
 from hf_tagger.catalog.strict import ConfigError
 from hf_tagger.evaluation.predict import LOG_LIKELIHOOD
 from hf_tagger.evaluation.progress import progress_bar
+from hf_tagger.training import checkpoint
 from hf_tagger.training.arguments import PhaseSettings, TrainingSettings
-from hf_tagger.training.checkpoint import (
-    load_checkpoint,
-    load_optimizer,
-    newest_checkpoint,
-    optimizer_tensors,
-    random_state,
-    save_checkpoint,
-    set_random_state,
-    write_safetensors,
-)
 from hf_tagger.training.distill_loss import DistillationLoss
 from hf_tagger.training.lora import find_towers
 from hf_tagger.training.losses import SequenceLoss, TaggingLoss
@@ -56,38 +47,36 @@ class Interrupted(UserError):
 
 @dataclass
 class Progress:
-    """Where a run stands: everything but weights that a resumed run needs to go on as if it had never stopped."""
+    """Where a run stands: with the weights, all that a resumed run needs to go on as if it had never stopped."""
 
     phase: int = 0
-    epoch: int = 0
-    batch: int = 0
-    step: int = 0
-    phase_step: int = 0
-    best: float = -math.inf
-    stale: int = 0
-    history: list[dict[str, float]] = field(default_factory=list)
+    epoch: int = 0  # of the phase
+    batch: int = 0  # of the epoch
+    step: int = 0  # of the run
+    phase_step: int = 0  # of the phase
+    best: float = -math.inf  # validation metric of the phase
+    stale: int = 0  # validations since then
+    history: list[dict[str, float]] = field(default_factory=list)  # validations of the run
+
+    def begin(self, phase: int) -> None:
+        """Starts a phase: only the steps and validations of the run stay."""
+        vars(self).update(vars(Progress(phase=phase, step=self.step, history=self.history)))
 
 
 class TrainingLoop:
     """
     Args:
         evaluate: model -> metrics of the validation split; called by every process at the same steps.
-        sequence_loss: of the decoder, with its weight; None where the model has none.
-        distillation: what a teacher says of the products, beside or in place of their labels; None: nothing.
-        say: is told the validation scores, a line each.
         folder: where checkpoints and `best.safetensors` are kept; None: nowhere.
+        sequence_loss: of the decoder, with its weight; None where the model has none.
+        distillation: compares the model with a teacher, beside or in place of the labels; None: there is no teacher.
+        say: is told the validation scores, a line each.
     """
 
     def __init__(
-        self,
-        accelerator: Accelerator,
-        settings: TrainingSettings,
-        loss: TaggingLoss,
-        evaluate: Callable[[nn.Module], dict[str, float]] | None,
-        folder: Path | None,
-        quarantine: Quarantine,
-        sequence_loss: tuple[SequenceLoss, float] | None = None,
-        distillation: DistillationLoss | None = None,
+        self, accelerator: Accelerator, settings: TrainingSettings, loss: TaggingLoss,
+        evaluate: Callable[[nn.Module], dict[str, float]] | None, folder: Path | None, quarantine: Quarantine,
+        sequence_loss: tuple[SequenceLoss, float] | None = None, distillation: DistillationLoss | None = None,
         say: Callable[[str], None] = print,
     ):
         self.accelerator, self.settings, self.evaluate, self.say = accelerator, settings, evaluate, say
@@ -107,16 +96,16 @@ class TrainingLoop:
 
         Raises ConfigError where it was written by another number of processes: each had its own share of the rows.
         """
-        path = newest_checkpoint(self.folder)
+        path = checkpoint.newest_checkpoint(self.folder)
         if path is None:
             return False
-        tensors, progress = load_checkpoint(path)
+        tensors, progress = checkpoint.load_checkpoint(path)
         states = progress.pop("random_state")
         if len(states) != self.accelerator.num_processes:
             raise ConfigError(f"{path} was written by {len(states)} processes, this run has "
                               f"{self.accelerator.num_processes}: resume with as many, or start without --resume")
-        load_kept(model, {name.removeprefix("model."): tensor for name, tensor in tensors.items()
-                          if name.startswith("model.")})
+        weights = {name.removeprefix("model."): tensor for name, tensor in tensors.items() if name.startswith("model.")}
+        checkpoint.load_kept(model, weights)
         self.resumed = {name: tensor for name, tensor in tensors.items() if not name.startswith("model.")}
         self._random_state = states[self.accelerator.process_index]
         self.progress = Progress(**progress)
@@ -146,19 +135,19 @@ class TrainingLoop:
         if self.resumed is not None:
             self._restore(optimizer, scheduler)
         else:
-            self.progress = Progress(phase=index, step=self.progress.step, history=self.progress.history)
+            self.progress.begin(index)
             if self.accelerator.is_main_process and self.folder is not None:
-                # Where no validation of this phase can be measured, the weights of an earlier one must not come back.
+                # Where this phase is never validated, the best weights of an earlier one must not come back.
                 (self.folder / BEST).unlink(missing_ok=True)
         distributed = self.accelerator.num_processes > 1
         if distributed:
-            # What is fitted apart is the same in every process; sent around, it would cost more than the gradients.
+            # Heads that are fitted apart are alike in all processes; broadcasting them would cost more than gradients.
             tensors = [*model.named_parameters(), *model.named_buffers()]
             DistributedDataParallel._set_params_and_buffers_to_ignore_for_model(
                 model, [name for name, tensor in tensors if tower_of(name) is None and not tensor.requires_grad])
         wrapped = self.accelerator.prepare_model(model) if distributed else model
         if settings.compile:
-            # Which sizes vary is left to torch to see: told that all may, it fails on the photos' height and width.
+            # torch sees by itself which sizes vary; with dynamic=True it fails on the photos' height and width.
             wrapped = torch.compile(wrapped)
         previous = signal.signal(signal.SIGINT, self._ask_to_stop)
         try:
@@ -167,8 +156,10 @@ class TrainingLoop:
             signal.signal(signal.SIGINT, previous)
             if distributed:
                 self.accelerator.unwrap_model(wrapped, keep_fp32_wrapper=False)
-        self._load_best(model)
-        self.progress = Progress(phase=index + 1, step=self.progress.step, history=self.progress.history)
+        self.accelerator.wait_for_everyone()
+        if self.evaluate is not None and (self.folder / BEST).exists():
+            checkpoint.load_kept(model, load_file(self.folder / BEST))
+        self.progress.begin(index + 1)
         self._save(model, None)
 
     def _run_epochs(self, phase, model, wrapped, optimizer, scheduler, loader, total):
@@ -177,8 +168,8 @@ class TrainingLoop:
                            leave=self.folder is not None, disable=not self.accelerator.is_main_process)
         meter = Meter()
         with bar:
-            limit = phase.max_steps or math.inf
-            while progress.epoch < phase.epochs and progress.phase_step < limit and not self._out_of_patience():
+            limit, patience = phase.max_steps or math.inf, self.settings.early_stopping or math.inf
+            while progress.epoch < phase.epochs and progress.phase_step < limit and progress.stale < patience:
                 batches = loader.epoch(progress.epoch, progress.batch)
                 while progress.phase_step < limit:
                     meter.start_wait()
@@ -186,11 +177,10 @@ class TrainingLoop:
                     meter.end_wait()
                     if window is None:
                         break
+                    progress.batch += self.settings.gradient_accumulation
                     if not window:
-                        progress.batch += self.settings.gradient_accumulation
                         continue
                     loss = self._step(model, wrapped, optimizer, scheduler, window)
-                    progress.batch += self.settings.gradient_accumulation
                     progress.step += 1
                     progress.phase_step += 1
                     meter.add(loss, sum(len(batch["ids"]) for batch in window) * self.accelerator.num_processes)
@@ -198,7 +188,7 @@ class TrainingLoop:
                     bar.set_postfix_str(meter.summary(), refresh=False)
                     if progress.step % self.settings.log_every == 0:
                         self.accelerator.log({"loss": meter.loss, "learning_rate": scheduler.get_last_lr()[0],
-                                              "rows_per_second": meter.rows_per_second}, step=progress.step)
+                                              "rows_per_second": meter.rows / meter.seconds}, step=progress.step)
                     if self._asked_to_stop():
                         self._save(model, optimizer)
                         raise Interrupted(f"stopped at step {progress.step}; go on with --resume")
@@ -212,10 +202,9 @@ class TrainingLoop:
 
     def _window(self, batches: Iterator[dict], loader) -> list[dict] | None:
         """The micro-batches of one optimiser step, without those whose every row was refused; None when no process has
-        any left. A process that ran out first gets an old batch with every label unknown: it joins in the collective
-        calls and adds nothing."""
-        taken = list(islice(batches, self.settings.gradient_accumulation))
-        window = []
+        any left. A process that has run out before others gets an old batch with all labels unknown: so it joins in the
+        collective calls and adds nothing."""
+        accelerator, taken, window = self.accelerator, list(islice(batches, self.settings.gradient_accumulation)), []
         for batch in taken:
             for refusal in batch["refusals"]:
                 self.quarantine.add(refusal)
@@ -224,14 +213,9 @@ class TrainingLoop:
             if batch["ids"]:
                 window.append(batch)
                 self._last_batch = batch
-        if self.accelerator.num_processes > 1:
-            left = self.accelerator.reduce(torch.tensor(len(taken), device=self.accelerator.device), "sum")
-            if not int(left):
-                return None
-            if not window:
-                return [self._idle_batch(loader)]
-            return window
-        return window if taken else None
+        if not int(accelerator.reduce(torch.tensor(len(taken), device=accelerator.device), "sum")):
+            return None
+        return window if window or accelerator.num_processes == 1 else [self._idle_batch(loader)]
 
     def _idle_batch(self, loader) -> dict[str, Any]:
         if self._last_batch is None:
@@ -249,7 +233,8 @@ class TrainingLoop:
         counts = self._counts(window)
         total = torch.zeros((), device=accelerator.device)
         for index, batch in enumerate(window):
-            with self._synchronised(wrapped, index == len(window) - 1):
+            last = index == len(window) - 1
+            with nullcontext() if last else accelerator.no_sync(wrapped):
                 loss = self._loss(wrapped, batch, counts)
                 total += loss.detach()
                 # DDP averages the gradients of its processes; the loss above is already a share of the whole step's.
@@ -260,13 +245,12 @@ class TrainingLoop:
         norm = nn.utils.clip_grad_norm_(parameters, self.settings.optimizer.max_grad_norm or math.inf)
         if not (torch.isfinite(total) and torch.isfinite(norm)):
             ids = [item for batch in window for item in batch["ids"]]
-            raise NonFiniteLoss(
-                f"loss {total.item()}, gradient norm {norm.item()} at step {self.progress.step + 1}, products {ids}. "
-                "The weights were not touched. Lower learning_rate, or use mixed_precision: no"
-                + (f"; the last checkpoint is in {self.folder}" if self.folder is not None else "")
-            )
+            where = "" if self.folder is None else f"; the last checkpoint is in {self.folder}"
+            raise NonFiniteLoss(f"loss {total.item()}, gradient norm {norm.item()} at step {self.progress.step + 1}, "
+                                f"products {ids}. The weights were not touched. Lower learning_rate, or use "
+                                f"mixed_precision: no{where}")
         optimizer.step()
-        # Rows that repeat-factor sampling added may outlast the schedule, and a cosine would climb again.
+        # Repeat-factor sampling adds rows beyond the schedule, after whose end a cosine would climb again.
         if scheduler.last_epoch < self.scheduled_steps:
             scheduler.step()
         optimizer.zero_grad(set_to_none=True)
@@ -275,28 +259,26 @@ class TrainingLoop:
     def _set_modes(self, model, wrapped) -> None:
         wrapped.train()
         for tower in self._frozen_towers:
-            # Frozen means as it is: no dropout, and no BatchNorm statistics that drift.
+            # No dropout, and BatchNorm statistics that do not drift.
             tower.eval()
         if not self._tags:
-            # The same for all but the decoder, which so learns from the scores of closed tags that it will have. The
-            # encoder's own flag stays on: it is what hides text or photo at times.
+            # The same for all but the decoder: it learns with the closed tags' scores that it will get. The encoder's
+            # own flag stays on, for it switches modality dropout.
             model.eval()
             model.decoder.train()
             model.decoder_memory.train()
             model.encoder.training = True
 
     def _counts(self, window: list[dict]) -> torch.Tensor:
-        """Known (product, attribute) pairs, decoder tokens and products of the step, over all processes: what its
-        losses are divided by [3]."""
+        """Numbers of known (product, attribute) pairs, decoder tokens and products [3] of the step in all processes, by
+        which its losses are divided."""
         pairs = sum(self.loss.count(batch["tag_labels"]) for batch in window)
         tokens = torch.zeros_like(pairs)
         if self._decodes:
             tokens = sum(self.sequence_loss.count(batch["labels"]) for batch in window)
         products = torch.full_like(pairs, sum(len(batch["ids"]) for batch in window))
         counts = torch.stack([pairs, tokens, products]).to(self.accelerator.device)
-        if self.accelerator.num_processes > 1:
-            counts = self.accelerator.reduce(counts, "sum")
-        return counts.clamp(min=1)
+        return self.accelerator.reduce(counts, "sum").clamp(min=1)
 
     def _loss(self, wrapped, batch: dict, counts: torch.Tensor) -> torch.Tensor:
         """The batch's share of the step's loss."""
@@ -323,23 +305,15 @@ class TrainingLoop:
             loss = loss + self.sequence_weight * written
         return loss
 
-    def _synchronised(self, wrapped, last: bool):
-        return nullcontext() if last else self.accelerator.no_sync(wrapped)
-
-    def _out_of_patience(self) -> bool:
-        return bool(self.settings.early_stopping) and self.progress.stale >= self.settings.early_stopping
-
     def _validate(self, phase: PhaseSettings, model, last: bool) -> None:
         """Scores the validation split if it is due and keeps the best weights."""
         progress, settings = self.progress, self.settings
         due = last or (phase.evaluate_every and progress.epoch % phase.evaluate_every == 0)
         if self.evaluate is None or not due:
             return
-        metrics = self.evaluate(model)
-        metric = settings.metric if self._tags else LOG_LIKELIHOOD
+        metrics, metric = self.evaluate(model), settings.metric if self._tags else LOG_LIKELIHOOD
         if metric not in metrics:
-            known = ", ".join(sorted(metrics))
-            raise ValueError(f"training.metric {metric!r} is not measured; known: {known}")
+            raise ValueError(f"training.metric {metric!r} is not measured; known: {', '.join(sorted(metrics))}")
         value = metrics[metric]
         progress.history.append({"step": progress.step, "phase": progress.phase, metric: value})
         self.accelerator.log({f"validation/{name}": number for name, number in metrics.items()}, step=progress.step)
@@ -347,35 +321,31 @@ class TrainingLoop:
         if value > progress.best:
             progress.best, progress.stale = value, 0
             if self.accelerator.is_main_process:
-                write_safetensors(self.folder / BEST, kept_tensors(model, self.changed))
+                checkpoint.write_safetensors(self.folder / BEST, checkpoint.kept_tensors(model, self.changed))
         else:
             progress.stale += 1
-
-    def _load_best(self, model) -> None:
-        self.accelerator.wait_for_everyone()
-        if self.evaluate is not None and (self.folder / BEST).exists():
-            load_kept(model, load_file(self.folder / BEST))
 
     def _save(self, model, optimizer) -> None:
         if self.folder is None:
             return
-        states = gather_object([random_state()])
+        states = gather_object([checkpoint.random_state()])
         if self.accelerator.is_main_process:
-            tensors = {f"model.{name}": tensor for name, tensor in kept_tensors(model, self.changed).items()}
+            tensors = {f"model.{name}": tensor for name, tensor in checkpoint.kept_tensors(model, self.changed).items()}
             if optimizer is not None:
-                tensors.update(optimizer_tensors(optimizer))
-            save_checkpoint(self.folder, self.progress.step, tensors, {**asdict(self.progress), "random_state": states})
+                tensors.update(checkpoint.optimizer_tensors(optimizer))
+            progress = {**asdict(self.progress), "random_state": states}
+            checkpoint.save_checkpoint(self.folder, self.progress.step, tensors, progress)
         self.accelerator.wait_for_everyone()
 
     def _restore(self, optimizer, scheduler) -> None:
         if self.resumed:
-            load_optimizer(optimizer, self.resumed)
+            checkpoint.load_optimizer(optimizer, self.resumed)
         with warnings.catch_warnings():
-            # torch misses the optimiser steps that the interrupted run took.
+            # torch warns that no optimiser step came before: the interrupted run took them.
             warnings.simplefilter("ignore", UserWarning)
             for _ in range(min(self.progress.phase_step, self.scheduled_steps)):
                 scheduler.step()
-        set_random_state(self._random_state)
+        checkpoint.set_random_state(self._random_state)
         self.resumed = None
 
     def _ask_to_stop(self, *_) -> None:
@@ -383,27 +353,7 @@ class TrainingLoop:
 
     def _asked_to_stop(self) -> bool:
         """Whether any process got Ctrl-C: all of them must leave the loop at the same step."""
-        if self.accelerator.num_processes == 1:
-            return self._stop
         return bool(self.accelerator.reduce(torch.tensor(int(self._stop), device=self.accelerator.device), "sum"))
-
-
-def kept_tensors(model: nn.Module, changed: set[str]) -> dict[str, torch.Tensor]:
-    """What training may have changed: the parameters named, and all that is no tower's or a changed tower's buffer."""
-    towers = {tower_of(name) for name in changed}
-    parameters = {name for name, _ in model.named_parameters()}
-    return {
-        name: tensor
-        for name, tensor in model.state_dict().items()
-        if name in changed or tower_of(name) is None or (name not in parameters and tower_of(name) in towers)
-    }
-
-
-def load_kept(model: nn.Module, tensors: dict[str, torch.Tensor]) -> None:
-    """Puts back what `kept_tensors` returned."""
-    unexpected = model.load_state_dict(tensors, strict=False).unexpected_keys
-    if unexpected:
-        raise ValueError(f"the checkpoint belongs to another configuration: it holds {unexpected[0]}")
 
 
 def to_device(value: Any, device: torch.device) -> Any:

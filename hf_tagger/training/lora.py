@@ -1,16 +1,7 @@
-"""LoRA (arXiv 2106.09685) on both towers through peft; everything else that is trainable is trained and saved in full.
-
-    peft_model = apply_lora(model, LoraSettings(rank=8))
-    ...                                                     # train
-    size = save_adapter(peft_model, folder, base="shop/base-model")
-    merged = merge_adapter(load_adapter(model, folder))
-
-`AutoModel.from_pretrained(folder)` opens an adapter folder as well: it names its base model.
-"""
+"""LoRA (arXiv 2106.09685) on both towers through peft; what is trained beside them is trained and saved in full."""
 
 import re
 import warnings
-from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -34,18 +25,15 @@ class ParameterCount(NamedTuple):
         return f"trainable {self.trainable:,} of {self.total:,} parameters ({self.trainable / self.total:.2%})"
 
 
-def apply_lora(model: nn.Module, settings: LoraSettings, modules_to_save: list[str] | None = None) -> PeftModel:
+def apply_lora(model: nn.Module, settings: LoraSettings, modules_to_save: list[str]) -> PeftModel:
     """Puts adapters into the sub-modules called `text_tower` and `vision_tower`, in place, and freezes the rest.
 
     Args:
-        modules_to_save: names of the modules outside the towers that are trained and saved in full; by default all that
-            have a trainable parameter.
+        modules_to_save: names of the modules outside the towers that are trained and saved in full.
 
-    A tower without a layer LoRA could adapt (a recurrent one) is trained and saved in full as well. BatchNorm
-    statistics are frozen, for they are not in an adapter.
-
-    Raises ValueError where a target names no layer, no layer at all is to be adapted, or a parameter outside the towers
-    belongs to no module of its own and could not be saved with an adapter.
+    A tower without a layer that LoRA could adapt (a recurrent one) is trained and saved in full as well. BatchNorm
+    statistics are frozen, for they are not in an adapter. Raises ValueError where a target names no layer, or no layer
+    at all is to be adapted.
     """
     targets, whole_towers = [], []
     for name, tower in find_towers(model).items():
@@ -56,18 +44,11 @@ def apply_lora(model: nn.Module, settings: LoraSettings, modules_to_save: list[s
             whole_towers.append(name)
     if not targets:
         raise ValueError("LoRA has no layer to adapt: name lora.text_targets or lora.vision_targets, or tune in full")
-    if modules_to_save is None:
-        modules_to_save = list(_trainable_outside_towers(model))
-    config = LoraConfig(
-        r=settings.rank,
-        lora_alpha=settings.alpha,
-        lora_dropout=settings.dropout,
-        target_modules=targets,
-        modules_to_save=[*whole_towers, *modules_to_save],
-    )
+    config = LoraConfig(r=settings.rank, lora_alpha=settings.alpha, lora_dropout=settings.dropout,
+                        target_modules=targets, modules_to_save=[*whole_towers, *modules_to_save])
     freeze_batch_norm(model)
     with warnings.catch_warnings():
-        # peft asks transformers for a property by its former name.
+        # peft reads a property of transformers by its deprecated name.
         warnings.filterwarnings("ignore", "`is_gradient_checkpointing`", FutureWarning)
         return get_peft_model(model, config)
 
@@ -86,42 +67,21 @@ def adaptable_layers(tower: nn.Module) -> list[str]:
     """
     stem = next((module for module in tower.modules() if isinstance(module, nn.Conv2d)), None)
     # Subclasses compute something else from their weights (dynamic padding, standardised kernels): LoRA does not fit.
-    return [
-        name
-        for name, module in tower.named_modules()
-        if (type(module) is nn.Linear or (type(module) is nn.Conv2d and module.groups == 1))
-        and module is not stem
-        and not LEFT_ALONE.search(name)
-    ]
+    return [name for name, module in tower.named_modules()
+            if (type(module) is nn.Linear or (type(module) is nn.Conv2d and module.groups == 1))
+            and module is not stem and not LEFT_ALONE.search(name)]
 
 
 def _named_layers(tower: nn.Module, wanted: list[str], tower_name: str) -> list[str]:
     chosen = []
     for target in wanted:
-        found = [
-            name
-            for name, module in tower.named_modules()
-            if isinstance(module, nn.Linear | nn.Conv2d) and f".{name}".endswith(f".{target}")
-        ]
+        found = [name for name, module in tower.named_modules()
+                 if isinstance(module, nn.Linear | nn.Conv2d) and f".{name}".endswith(f".{target}")]
         if not found:
             examples = ", ".join(sorted({name.rpartition(".")[2] for name in adaptable_layers(tower)}))
             raise ValueError(f"{tower_name} has no layer called {target!r}; layers LoRA adapts well there: {examples}")
         chosen += found
     return list(dict.fromkeys(chosen))
-
-
-def _trainable_outside_towers(module: nn.Module, prefix: str = "") -> Iterator[str]:
-    """Names of the largest modules that hold trainable parameters and no tower."""
-    for name, parameter in module.named_parameters(recurse=False):
-        if parameter.requires_grad:
-            raise ValueError(f"{prefix}{name} is a bare parameter: adapters save modules, put it into one of its own")
-    for name, child in module.named_children():
-        if name in TOWERS or not any(parameter.requires_grad for parameter in child.parameters()):
-            continue
-        if find_towers(child):
-            yield from _trainable_outside_towers(child, f"{prefix}{name}.")
-        else:
-            yield f"{prefix}{name}"
 
 
 def freeze_batch_norm(model: nn.Module) -> int:
@@ -137,7 +97,7 @@ def _use_running_statistics(module, inputs):
 
 
 def count_parameters(model: nn.Module) -> ParameterCount:
-    """Trainable and all parameters; the frozen originals that peft keeps beside fully trained modules count once."""
+    """Trainable and all parameters, without the frozen originals that peft keeps beside fully trained modules."""
     parameters = [parameter for name, parameter in model.named_parameters() if ".original_module." not in name]
     trainable = sum(parameter.numel() for parameter in parameters if parameter.requires_grad)
     return ParameterCount(trainable, sum(parameter.numel() for parameter in parameters))
@@ -147,7 +107,8 @@ def save_adapter(model: PeftModel, folder: str | Path, base: str | Path) -> int:
     """Writes the adapter and the fully trained modules alone; returns their size in bytes.
 
     Args:
-        base: folder or Hub id of the model as it was before `apply_lora`.
+        base: folder or Hub id of the model as it was before `apply_lora`. `AutoModel.from_pretrained(folder)` opens it
+            from there.
     """
     for config in model.peft_config.values():
         config.base_model_name_or_path = str(base)
@@ -155,18 +116,3 @@ def save_adapter(model: PeftModel, folder: str | Path, base: str | Path) -> int:
     model.save_pretrained(folder, save_embedding_layers=False)
     let_others_read(*Path(folder).glob("*.safetensors"))
     return sum(file.stat().st_size for file in Path(folder).glob("adapter_*"))
-
-
-def load_adapter(model: nn.Module, folder: str | Path, is_trainable: bool = False) -> PeftModel:
-    """Puts a saved adapter onto its base model, in place; `is_trainable` to go on training it."""
-    if is_trainable:
-        freeze_batch_norm(model)
-    return PeftModel.from_pretrained(model, folder, is_trainable=is_trainable)
-
-
-def merge_adapter(model: PeftModel) -> nn.Module:
-    """The base model with the adapter folded into its weights: same outputs, no extra work.
-
-    Raises ValueError where the adapter holds non-finite weights.
-    """
-    return model.merge_and_unload(safe_merge=True)

@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from hf_tagger.catalog.collate import UNKNOWN
+from hf_tagger.model.decisions import attribute_slices
 from hf_tagger.training.settings import LossSettings
 
 # Distribution-balanced loss: the paper's values for its larger data set (COCO-MLT).
@@ -18,13 +19,11 @@ NEGATIVE_SCALE, PRIOR_SHIFT = 2.0, 0.05
 
 
 class LossSum(NamedTuple):
-    """Sum of the losses of all known (product, attribute) pairs, and their number (both scalar tensors).
+    """A loss as a sum and a number, both scalar tensors. Those of micro-batches and processes add up to those of one
+    large batch: divide once, at the end."""
 
-    Sums and numbers of micro-batches and processes add up to those of one large batch: divide once, by all.
-    """
-
-    total: Tensor
-    count: Tensor
+    total: Tensor  # summed over all known (product, attribute) pairs, or over tokens or products
+    count: Tensor  # their number
 
     def mean(self) -> Tensor:
         """Loss per known pair; 0, with a graph, where everything is unknown."""
@@ -38,24 +37,20 @@ class TaggingLoss(nn.Module):
         attributes: as in `TaggerConfig`: name, kind, tags; `counts` (training rows per tag) where logit adjustment
             or the distribution-balanced loss needs them, with `none_count` (rows to which no tag applies).
 
-    Raises ValueError where needed counts are missing, or `logit_adjustment_tau` names no `single` attribute.
+    Raises ValueError where needed counts are missing.
     """
 
     def __init__(self, attributes: list[dict], settings: LossSettings | None = None):
         super().__init__()
         self.attributes, self.settings = attributes, settings or LossSettings()
-        singles = {attribute["name"] for attribute in attributes if attribute["kind"] == "single"}
-        tau = self.settings.logit_adjustment_tau
-        if isinstance(tau, dict) and (strangers := set(tau) - singles):
-            raise ValueError(f"loss.logit_adjustment_tau names {sorted(strangers)}, the single attributes are "
-                             f"{sorted(singles)}")
+        self.slices = attribute_slices(attributes)
         for index, attribute in enumerate(attributes):
             self.register_buffer(f"counts_{index}", self._counts(attribute), persistent=False)
 
     def _counts(self, attribute: dict) -> Tensor:
         """Training rows of each tag and, last, of none, at least 1; empty where the loss does not look at them."""
         if attribute["kind"] == "single":
-            needed = self.settings.tau(attribute["name"]) > 0
+            needed = self.settings.logit_adjustment_tau > 0
         else:
             needed = self.settings.multi == "distribution_balanced"
         if not needed:
@@ -72,10 +67,7 @@ class TaggingLoss(nn.Module):
         """tag_logits [B, T], none_logits [B, A] (read for `single` attributes), tag_labels [B, T] in {0, 1, -100}."""
         with torch.autocast(tag_logits.device.type, enabled=False):
             total = tag_logits.new_zeros((), dtype=torch.float32)
-            start = 0
-            for index, attribute in enumerate(self.attributes):
-                columns = slice(start, start + len(attribute["tags"]))
-                start = columns.stop
+            for index, (attribute, columns) in enumerate(zip(self.attributes, self.slices, strict=True)):
                 labels = tag_labels[:, columns].float()
                 known = labels != UNKNOWN
                 if attribute["kind"] == "single":
@@ -91,7 +83,7 @@ class TaggingLoss(nn.Module):
     def _attribute_loss(self, index: int, logits: Tensor, labels: Tensor) -> Tensor:
         attribute, counts, settings = self.attributes[index], self.get_buffer(f"counts_{index}"), self.settings
         if attribute["kind"] == "single":
-            return cross_entropy(logits, labels, counts, settings.tau(attribute["name"]), settings.label_smoothing)
+            return cross_entropy(logits, labels, counts, settings.logit_adjustment_tau, settings.label_smoothing)
         return MULTI_LOSSES[settings.multi](logits, labels, counts, settings)
 
     def count(self, tag_labels: Tensor) -> Tensor:
@@ -99,11 +91,10 @@ class TaggingLoss(nn.Module):
 
         A `single` attribute is known where all of its labels are, a `multi` one where any is.
         """
-        known, count, start = tag_labels != UNKNOWN, 0, 0
-        for attribute in self.attributes:
-            columns = known[:, start : start + len(attribute["tags"])]
-            count = count + (columns.all(1) if attribute["kind"] == "single" else columns.any(1)).sum()
-            start += len(attribute["tags"])
+        count = 0
+        for attribute, columns in zip(self.attributes, self.slices, strict=True):
+            known = tag_labels[:, columns] != UNKNOWN
+            count = count + (known.all(1) if attribute["kind"] == "single" else known.any(1)).sum()
         return count
 
 
@@ -185,8 +176,8 @@ def focal(logits: Tensor, labels: Tensor, counts: Tensor, settings: LossSettings
 def distribution_balanced(logits: Tensor, labels: Tensor, counts: Tensor, settings: LossSettings) -> Tensor:
     """Distribution-balanced loss (arXiv 2007.09654), rebalanced and negative-tolerant: [B, C] -> [B, C].
 
-    A tag's weight says how often the product would have been drawn for it, against how often for any of its tags;
-    negatives are softened by NEGATIVE_SCALE, and each logit is shifted by the tag's prior log-odds.
+    A tag's weight compares how often class-balanced sampling would draw the product for this tag with how often for any
+    of its tags. Negatives are softened by NEGATIVE_SCALE, and each logit is shifted by the tag's prior log-odds.
     """
     tags = counts[:-1].clamp(min=1)
     rate = 1 / tags

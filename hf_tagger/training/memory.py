@@ -1,4 +1,4 @@
-"""Keeps glibc from handing every large tensor back to the kernel, only to fetch and zero it anew in the next step."""
+"""Keeps glibc from returning every large tensor's memory to the kernel, which zeroes it anew for the next step."""
 
 import ctypes
 import sys

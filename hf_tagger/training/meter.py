@@ -5,7 +5,7 @@ import time
 
 
 class Meter:
-    """Running loss, throughput, and the share of time spent waiting for data."""
+    """Running mean of the loss, rows per second, and the share of time spent waiting for data."""
 
     def __init__(self):
         self.loss, self.rows, self.waited = math.nan, 0, 0.0
@@ -27,13 +27,9 @@ class Meter:
         self.rows += rows
 
     @property
-    def rows_per_second(self) -> float:
-        return self.rows / max(time.perf_counter() - self.started, 1e-9)
-
-    @property
-    def waiting(self) -> float:
-        """Share of the time so far spent waiting for data, in [0, 1]."""
-        return self.waited / max(time.perf_counter() - self.started, 1e-9)
+    def seconds(self) -> float:
+        return max(time.perf_counter() - self.started, 1e-9)
 
     def summary(self) -> str:
-        return f"loss {self.loss:.3f}, {self.rows_per_second:.0f} rows/s, waiting {self.waiting:.0%}"
+        seconds = self.seconds
+        return f"loss {self.loss:.3f}, {self.rows / seconds:.0f} rows/s, waiting {self.waited / seconds:.0%}"

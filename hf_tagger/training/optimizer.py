@@ -31,18 +31,14 @@ def parameter_groups(
 ) -> list[dict]:
     """Groups of trainable parameters: heads at `learning_rate`, a tower's last layer at `tower_learning_rate`, every
     layer below it at `layer_decay` times the one above (arXiv 1801.06146); vectors and scalars without decay."""
-    depths: dict[str, list[int]] = {"text": [], "vision": []}
     trainable = [(name, parameter) for name, parameter in model.named_parameters() if parameter.requires_grad]
-    for name, _ in trainable:
-        tower, depth = tower_of(name), layer_depth(name)
-        if tower and depth is not None and depth not in depths[tower]:
-            depths[tower].append(depth)
+    depths = {tower: sorted({layer_depth(name) for name, _ in trainable if tower_of(name) == tower} - {None},
+                            reverse=True) for tower in ("text", "vision")}
     groups: dict[tuple[float, bool], dict] = {}
     for name, parameter in trainable:
         rate, tower, depth = learning_rate, tower_of(name), layer_depth(name)
         if tower:
-            ranks = sorted(depths[tower], reverse=True)
-            below_top = ranks.index(depth) if depth is not None else len(ranks)
+            below_top = depths[tower].index(depth) if depth is not None else len(depths[tower])
             rate = tower_learning_rate * layer_decay**below_top
         decays = parameter.ndim >= 2
         group = groups.setdefault((rate, decays), {"params": [], "lr": rate})

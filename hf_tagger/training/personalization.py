@@ -1,9 +1,8 @@
 """Fits, on interaction logs, how far a shopper's profile moves a tag: see `hf_tagger/model/reranking.py`.
 
-A log says who met which product and when. Each interaction is taken as a choice among that product and others that
-somebody met (conditional logit, McFadden 1974): those with tags that the shopper's earlier history prefers should be
-the ones that are chosen. What a product's tags add up to is the sum over attributes of gate x the mean closeness of
-its tags to the profile.
+A log says who met which product and when. Each interaction is taken as a choice between that product and others from
+the log (conditional logit, McFadden 1974). A product's utility is the sum over attributes of gate x the mean closeness
+of its tags to the profile that the shopper had by then.
 """
 
 from collections.abc import Sequence
@@ -24,7 +23,7 @@ LATEST = 0.2
 
 
 def histories(log: Interactions, tags: torch.Tensor, half_life_days: float | None) -> torch.Tensor:
-    """How often each interaction's shopper had met each tag before it [N, T], as `personalization.met_tags` counts."""
+    """How often each interaction's shopper had met each tag before it [N, T], as `reranking.met_tags` counts."""
     met = torch.zeros(len(log.user), tags.shape[1])
     through: dict[int, tuple[torch.Tensor, float]] = {}  # per shopper, as of the latest interaction, with it
     for row, (user, product, time) in enumerate(zip(*map(np.ndarray.tolist, (log.user, log.product, log.time)),
@@ -40,11 +39,11 @@ def histories(log: Interactions, tags: torch.Tensor, half_life_days: float | Non
 
 def choice_features(log: Interactions, rows: np.ndarray, close: torch.Tensor, tags: torch.Tensor,
                     attributes: Sequence[dict], seed: int) -> torch.Tensor:
-    """What the products of a choice add up to per attribute [n, 1 + OTHERS, A], the chosen product first.
+    """Mean closeness of the tags of each choice's products per attribute [n, 1 + OTHERS, A], the chosen product first.
 
     Args:
-        rows: int [n] of the log; close: float [N, T], see `personalization.affinities`; tags: float [P, T], the scores
-            of the tags that products have, 0 for others.
+        rows: int [n] of the log; close: float [N, T], see `reranking.affinities`; tags: float [P, T], the scores of the
+            tags that products have, 0 for others.
     """
     drawn = np.random.default_rng(seed).integers(len(log.product), size=(len(rows), OTHERS))
     shown = torch.from_numpy(np.concatenate([log.product[rows, None], log.product[drawn]], axis=1))
@@ -57,8 +56,8 @@ def choice_features(log: Interactions, rows: np.ndarray, close: torch.Tensor, ta
 
 
 def fit_gates(features: torch.Tensor) -> torch.Tensor:
-    """Gates [A] that make the chosen products [n, 0] the likeliest of `choice_features`; no choice at all is explained
-    by gates of 0, to which they are drawn as by one interaction."""
+    """Gates [A] that make the chosen products [n, 0] of `choice_features` likeliest. They are pulled towards 0, where
+    nothing is explained, with the weight of one interaction."""
 
     def loss(gates):
         return choice_losses(features.double(), gates).mean()
@@ -67,7 +66,7 @@ def fit_gates(features: torch.Tensor) -> torch.Tensor:
 
 
 def choice_losses(features: torch.Tensor, gates: torch.Tensor) -> torch.Tensor:
-    """-log(probability of the chosen product) [n]; log(1 + OTHERS) where nothing is known."""
+    """-log(probability of the chosen product) [n]; log(1 + OTHERS) with gates of 0."""
     return -(features @ gates.to(features.dtype)).log_softmax(1)[:, 0]
 
 
@@ -79,9 +78,10 @@ def fit_personalization(log: Interactions, tags: torch.Tensor, vectors: torch.Te
     Args:
         tags: float [P, T], scores of the tags that products have, 0 for others; vectors: `tag_vectors` [T, E].
 
-    Raises ConfigError where no shopper comes back, or the latest choices are explained no better than by chance.
+    Raises ConfigError where too few shoppers come back, or the latest choices are explained no better than by chance.
     """
-    returning = np.flatnonzero(~_first(log.user))
+    first_of_shopper = np.unique(log.user, return_index=True)[1]
+    returning = np.setdiff1d(np.arange(len(log.user)), first_of_shopper)
     cut = int(len(returning) * (1 - LATEST))
     if cut < 2 or cut == len(returning):
         raise ConfigError(f"the log has {len(returning)} interactions of shoppers who had one before; that is too few "
@@ -98,7 +98,7 @@ def fit_personalization(log: Interactions, tags: torch.Tensor, vectors: torch.Te
                 best = losses, half_life, prior, gates
     losses, half_life, prior, gates = best
     loss, chance = float(losses.mean()), float(np.log(1 + OTHERS))
-    # The best of several settings beats chance by chance: three standard errors leave room for that.
+    # The best of several settings beats chance by luck alone: three standard errors leave room for that.
     error = float(losses.std() / len(losses) ** 0.5)
     if loss + 3 * error >= chance:
         raise ConfigError(f"the latest choices of the log are explained no better than by chance ({loss:.4f} ± "
@@ -108,10 +108,3 @@ def fit_personalization(log: Interactions, tags: torch.Tensor, vectors: torch.Te
     settings = {"half_life_days": half_life, "prior": prior,
                 "gates": {name: round(gate, 4) for name, gate in zip(names, gates.tolist(), strict=True)}}
     return settings, {"interactions": len(log.user), "loss": round(loss, 4), "loss_of_chance": round(chance, 4)}
-
-
-def _first(user: np.ndarray) -> np.ndarray:
-    """Whether an interaction is its shopper's first, bool [N]."""
-    first = np.zeros(len(user), bool)
-    first[np.unique(user, return_index=True)[1]] = True
-    return first

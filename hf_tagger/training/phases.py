@@ -1,4 +1,4 @@
-"""The phases of a run: what they share, and one after the other."""
+"""Trains the phases of a run, one after the other."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -13,30 +13,24 @@ from hf_tagger.model.modeling_tagger import TaggerModel
 from hf_tagger.training.arguments import PhaseSettings
 from hf_tagger.training.batches import Batches
 from hf_tagger.training.build import set_trainable, with_lora
+from hf_tagger.training.checkpoint import copied_heads
 from hf_tagger.training.context import RunContext
 from hf_tagger.training.distill_loss import DistillationLoss
 from hf_tagger.training.feature_cache import FeatureCache
-from hf_tagger.training.loop import TrainingLoop, kept_tensors
+from hf_tagger.training.loop import TrainingLoop
 from hf_tagger.training.lora import count_parameters, freeze_batch_norm
 from hf_tagger.training.losses import SequenceLoss, TaggingLoss
 
 
 @dataclass
 class Training:
-    """A model in training.
+    """A model in training; the steps of a run change it in place."""
 
-    Args:
-        batches: its batches, its processor, and the model itself, which the steps change in place.
-        adapter: the same model as peft sees it, with LoRA on its towers; None where towers are trained in full.
-        features: of the frozen towers.
-        start: what of the model is no tower's, as it was before training, if heads will be fitted again out of fold.
-    """
-
-    batches: Batches
+    batches: Batches  # with the processor, and the model itself
     loop: TrainingLoop
-    adapter: PeftModel | None
-    features: FeatureCache
-    start: dict[str, torch.Tensor] | None
+    adapter: PeftModel | None  # the same model as peft sees it, with LoRA on its towers; None: trained in full
+    features: FeatureCache  # of the frozen towers
+    start: dict[str, torch.Tensor] | None  # the heads before training, where `logit_fusion.folds` fits them again
 
     @property
     def model(self) -> TaggerModel:
@@ -54,7 +48,7 @@ def start_training(
         distillation: loss on what a teacher says.
     """
     settings, model, decoder = run.settings, batches.model, run.settings.model.decoder
-    # What a run draws from here on must not depend on whether it has settled or resumes.
+    # What a run draws from here on must not depend on what it drew before: a resumed run skips some of that.
     set_seed(settings.seed)
     adapts = settings.lora is not None and settings.moves_closed_tags
     adapter = with_lora(model, settings.lora) if adapts else None
@@ -69,9 +63,7 @@ def start_training(
     loss = TaggingLoss(model.config.attributes, settings.training.loss)
     loop = TrainingLoop(run.accelerator, settings.training, loss, evaluate, run.checkpoints, batches.data.quarantine,
                         sequence_loss, distillation, run.log.say)
-    start = None
-    if settings.logit_fusion.folds:
-        start = {name: tensor.clone() for name, tensor in kept_tensors(model, set()).items()}
+    start = copied_heads(model) if settings.logit_fusion.folds else None
     if run.resumable:
         loop.resume(model)
     elif run.resume:
@@ -80,13 +72,20 @@ def start_training(
     return Training(batches, loop, adapter, FeatureCache(run, batches, adapter, loop), start)
 
 
+def train_phases(run: RunContext, training: Training,
+                 load: Callable[[PhaseSettings], object] | None = None) -> None:
+    """Trains one phase of the settings after the other; arguments as of `train_phase`."""
+    for index, phase in enumerate(run.settings.phases):
+        train_phase(run, training, index, phase, load)
+
+
 def train_phase(run: RunContext, training: Training, index: int, phase: PhaseSettings,
                 load: Callable[[PhaseSettings], object] | None = None) -> None:
     """Trains what the phase names, in place.
 
     Args:
-        load: phase -> what has an `epoch` of batches; by default stored features, or augmented training products. Not
-            asked where a resumed run has done the phase already.
+        load: phase -> loader with an `epoch` method; default: of stored features where the phase has `cached_views`,
+            else of augmented training products. Not called where a resumed run has done the phase already.
     """
     model, loop, settings = training.model, training.loop, run.settings.training
     done, loader = loop.progress.phase > index, None
@@ -96,7 +95,7 @@ def train_phase(run: RunContext, training: Training, index: int, phase: PhaseSet
             loader = load(phase)
         if not phase.cached_views and phase.train != ["decoder"]:
             training.features.clear()
-        # After the features, for peft makes adapters trainable when it switches them on again.
+        # After the features are stored: peft makes adapters trainable again when it switches them on.
         set_trainable(model, phase, training.adapter is not None, settings.embeddings)
         batches = training.batches.data.rows / run.accelerator.num_processes
         batches /= phase.batch_size or settings.loader.batch_size
@@ -111,7 +110,7 @@ def train_phase(run: RunContext, training: Training, index: int, phase: PhaseSet
 
 def validate(run: RunContext, batches: Batches, split: str | None = None) -> dict[str, float]:
     """Metrics of the model on the validation split, or another, as the first protocol sees it."""
-    protocol = next(iter(run.settings.evaluation.protocols.values()))
+    protocol = run.settings.evaluation.first_protocol
     with run.accelerator.autocast():
         found = batches.evaluation(split or run.settings.evaluation.validation, protocol)
         return predict(batches.model, found, protocol.without).metrics()

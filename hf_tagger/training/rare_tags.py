@@ -1,4 +1,4 @@
-"""The augmentation phase of a run: the tag head is retrained on real and extra pooled vectors; nothing else moves."""
+"""The augmentation phase of a run: the tag head alone is retrained, on real and extra pooled vectors."""
 
 import copy
 import json
@@ -23,6 +23,7 @@ from hf_tagger.augmentation.settings import AugmentationSettings
 from hf_tagger.augmentation.vectors import TaggedVectors, write_vectors
 from hf_tagger.augmentation.wgan import ConditionalGan
 from hf_tagger.evaluation.predict import Predictions, outputs_of
+from hf_tagger.model.decisions import attribute_slices
 from hf_tagger.model.modeling_tagger import TaggerModel
 from hf_tagger.model.processing_tagger import TaggerProcessor
 from hf_tagger.model.reranking import TagSetCritic
@@ -39,28 +40,24 @@ from hf_tagger.training.settings import LossSettings
 @torch.no_grad()
 def pooled_vectors(model: TaggerModel, features: FeatureLoader, settings: AugmentationSettings,
                    seed: int) -> Iterator[tuple[Tensor, Tensor]]:
-    """Pooled vectors [B, H] and labels [B, T] of every product in every view; of more than `max_rows`, those with rare
-    tags and a random choice of the rest."""
+    """Pooled vectors [B, H] and labels [B, T] of every product in every view; where these are more than `max_rows`,
+    products with rare tags and a random choice of the others."""
     model.eval()
     draw = random.Random(f"augmentation {seed}")
     rare = torch.tensor([count <= settings.rare for attribute in model.config.attributes
                          for count in attribute["counts"]])
-    rows = len(features.ids) * len(features.present)
+    share = settings.max_rows / (len(features.ids) * len(features.present))
     for batch in features.all_views():
         labels = batch["tag_labels"]
-        if rows > settings.max_rows:
-            kept = (labels[:, rare] == 1).any(1)
-            kept |= torch.tensor([draw.random() < settings.max_rows / rows for _ in range(len(labels))])
-        else:
-            kept = torch.ones(len(labels), dtype=torch.bool)
+        kept = torch.tensor([share >= 1 or draw.random() < share for _ in labels]) | (labels[:, rare] == 1).any(1)
         if kept.any():
             vectors = model.encoder(features=to_device(batch["features"], model.device)).pooled
             yield vectors[kept.to(vectors.device)].cpu(), labels[kept]
 
 
 def tag_embeddings(model: TaggerModel, processor: TaggerProcessor) -> Tensor:
-    """What tag sets are conditioned on [T, E]: encodings of "attribute: tag", centred and of unit length; without a
-    text tower, every tag is a direction of its own."""
+    """Vectors of the tags [T, E], by which generators and critics tell them apart: encodings of "attribute: tag",
+    centred and of unit length; without a text tower, the unit vectors."""
     if model.config.text_config is None:
         return torch.eye(model.config.num_tags)
     names = [f"{attribute['name']}: {tag}" for attribute in model.config.attributes for tag in attribute["tags"]]
@@ -69,16 +66,14 @@ def tag_embeddings(model: TaggerModel, processor: TaggerProcessor) -> Tensor:
 
 
 def balanced_losses(attributes: list[dict], settings: LossSettings) -> Callable:
-    """(tag counts [T], none counts [A]) -> `TaggingLoss` for rows that come in these frequencies."""
+    """A function (tag counts [T], none counts [A]) -> the mean `TaggingLoss` of logits [B, T + A] and labels [B, T],
+    for rows in which tags have these counts."""
 
     def loss_for(counts: Tensor, nones: Tensor):
-        start, counted = 0, []
-        for attribute, none in zip(attributes, nones.tolist(), strict=True):
-            stop = start + len(attribute["tags"])
-            counted.append({**attribute, "counts": counts[start:stop].tolist(), "none_count": none})
-            start = stop
-        loss = TaggingLoss(counted, settings)
-        return lambda logits, labels: loss(logits[:, :start], logits[:, start:], labels).mean()
+        counted = [{**attribute, "counts": counts[where].tolist(), "none_count": none} for attribute, where, none
+                   in zip(attributes, attribute_slices(attributes), nones.tolist(), strict=True)]
+        loss, tags = TaggingLoss(counted, settings), len(counts)
+        return lambda logits, labels: loss(logits[:, :tags], logits[:, tags:], labels).mean()
 
     return loss_for
 
@@ -91,10 +86,9 @@ def augment_rare_tags(
     """Retrains `model.tag_head` in place.
 
     Args:
-        features: of the training split, with what the towers say now; loss: as in training, but for
-            `logit_adjustment_tau`.
-        folder: where generator, critic, a report of how real the vectors look and their picture go, and, while this
-            runs, the vectors.
+        features: of the training split, from the towers as they are now.
+        loss: as in training, but for `logit_adjustment_tau`, which is the augmentation's own.
+        folder: gets generator and critic, a report of how real the vectors look, and their picture.
 
     Returns a summary for a person and, if wanted, a critic of tag sets. Raises AugmentationStopped, with the tag head
     as it was.
@@ -130,19 +124,16 @@ def augment_rare_tags(
 
 def rare_tags(attributes: list[dict], settings: AugmentationSettings) -> dict[str, int]:
     """{"attribute: tag": column} of the tags with at most `settings.rare` training products, rarest first."""
-    columns, counts, start = {}, {}, 0
-    for attribute in attributes:
-        for offset, (tag, count) in enumerate(zip(attribute["tags"], attribute["counts"], strict=True)):
-            if count <= settings.rare and (not settings.attributes or attribute["name"] in settings.attributes):
-                columns[f"{attribute['name']}: {tag}"] = start + offset
-                counts[f"{attribute['name']}: {tag}"] = count
-        start += len(attribute["tags"])
-    return dict(sorted(columns.items(), key=lambda item: counts[item[0]]))
+    tags = [(attribute["name"], tag, count) for attribute in attributes
+            for tag, count in zip(attribute["tags"], attribute["counts"], strict=True)]
+    found = [(count, f"{name}: {tag}", column) for column, (name, tag, count) in enumerate(tags)
+             if count <= settings.rare and (not settings.attributes or name in settings.attributes)]
+    return {name: column for _, name, column in sorted(found, key=lambda item: item[0])}
 
 
 def save_gan(gan: ConditionalGan | SemiSupervisedGan, data: TaggedVectors, rare: dict[str, int], folder: Path,
              seed: int) -> dict[str, Any]:
-    """Writes the networks as safetensors, and `report.json` and `vectors.png`: how real their vectors look."""
+    """Writes the networks as safetensors; `report.json` and `vectors.png` show how real their vectors look."""
     write_safetensors(folder / "generator.safetensors", gan.generator.state_dict())
     if getattr(gan, "critic", None) is not None:
         write_safetensors(folder / "critic.safetensors", gan.critic.state_dict())
@@ -154,8 +145,8 @@ def save_gan(gan: ConditionalGan | SemiSupervisedGan, data: TaggedVectors, rare:
 
 
 def retrain_for_rare_tags(run: RunContext, training: Training) -> TagSetCritic | None:
-    """The augmentation phase of a run, in place: in the main process, on all rows; the others get the tag head that it
-    ends with. Returns the critic of tag sets, if the settings want one."""
+    """The augmentation phase of a run, in place. The main process retrains the tag head on all products, the others get
+    its weights. Returns the critic of tag sets, if the settings ask for one."""
     settings, model, critic = run.settings.augmentation, training.model, None
     if settings is None:
         return None
@@ -175,31 +166,24 @@ def retrain_for_rare_tags(run: RunContext, training: Training) -> TagSetCritic |
 
 @torch.no_grad()
 def judge_critic(run: RunContext, batches: Batches, critic: TagSetCritic) -> None:
-    """Sets `config.critic`, whether the critic is asked by default: where it raises micro- and macro-F1 on validation.
+    """Sets `config.critic`, whether the critic is used by default: if it raises both micro- and macro-F1 on validation.
     """
     split, model = run.settings.evaluation.validation, batches.model
     if split not in batches.data.catalog.splits:
         return
     with run.log.step("critic") as step:
-        protocol = next(iter(run.settings.evaluation.protocols.values()))
-        found = {name: Predictions(model.config.attributes) for name in ("without", "with")}
-        parts = {name: [] for name in found}
-        critic = critic.to(model.device)
+        protocol = run.settings.evaluation.first_protocol
+        critic, ids, tags, parts = critic.to(model.device), [], [], []
         for batch, outputs in outputs_of(model, batches.evaluation(split, protocol, whole=True), protocol.without):
             scores = model.tag_scores(outputs.tag_logits, outputs.none_logits)
             chosen = model.predicted_tags(scores)
-            for name, kept in (("without", chosen), ("with", critic.keep(outputs.pooled, chosen))):
-                found[name].ids += batch["ids"]
-                found[name].tags += batch["tags"]
-                parts[name].append((scores.cpu().numpy(), kept.cpu().numpy()))
-        summary = {}
-        for name, predictions in found.items():
-            predictions.scores, predictions.chosen = (np.concatenate(arrays)
-                                                      for arrays in zip(*parts[name], strict=True))
-            metrics = predictions.metrics()
-            summary |= {f"{metric} {name}": metrics[metric] for metric in ("micro_f1", "macro_f1")}
-        model.config.critic = all(summary[f"{metric} with"] > summary[f"{metric} without"]
-                                  for metric in ("micro_f1", "macro_f1"))
-        step.details = summary | {"default": model.config.critic}
-        step.result = (f"validation macro-F1 {summary['macro_f1 without']:.3f} without, "
-                       f"{summary['macro_f1 with']:.3f} with: {'on' if model.config.critic else 'off'} by default")
+            ids += batch["ids"]
+            tags += batch["tags"]
+            parts.append([array.cpu().numpy() for array in (scores, chosen, critic.keep(outputs.pooled, chosen))])
+        scores, *chosen = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))
+        without, kept = (Predictions(model.config.attributes, ids, tags, scores, each).metrics() for each in chosen)
+        model.config.critic = all(kept[name] > without[name] for name in ("micro_f1", "macro_f1"))
+        step.details = {f"{name} {when}": metrics[name] for when, metrics in (("without", without), ("with", kept))
+                        for name in ("micro_f1", "macro_f1")} | {"default": model.config.critic}
+        step.result = (f"validation macro-F1 {without['macro_f1']:.3f} without, {kept['macro_f1']:.3f} with: "
+                       f"{'on' if model.config.critic else 'off'} by default")

@@ -1,4 +1,4 @@
-"""Fits all that scores a tag again and again on frozen features: the towers run once, however many fits there are."""
+"""Fits all heads repeatedly on frozen features: the towers run only once."""
 
 import tempfile
 import weakref
@@ -16,12 +16,13 @@ from hf_tagger.model.towers import IMAGE, TEXT, TowerFeatures
 from hf_tagger.training.arguments import PhaseSettings, RunSettings
 from hf_tagger.training.batches import Batches
 from hf_tagger.training.build import set_trainable
+from hf_tagger.training.checkpoint import copied_heads, load_kept
 from hf_tagger.training.context import RunContext
 from hf_tagger.training.data import TrainingData
 from hf_tagger.training.features import FeatureLoader, store_features
 from hf_tagger.training.folds import stratified_folds
 from hf_tagger.training.frozen_heads import fit_kernel_on, fit_lexical_on, parts_of
-from hf_tagger.training.loop import TrainingLoop, kept_tensors, load_kept
+from hf_tagger.training.loop import TrainingLoop
 from hf_tagger.training.losses import TaggingLoss
 from hf_tagger.training.phases import Training
 from hf_tagger.training.starting_model import fit_feature_scales, starting_model
@@ -31,8 +32,8 @@ HEADS = PhaseSettings(name="heads", train=["heads"], cached_views=1, epochs=20, 
 
 
 def heads_only(settings: RunSettings) -> RunSettings:
-    """The run of which only heads are fitted: its first phase on cached features, no adapters, kernel head or decoder.
-    Raises ConfigError for `attention` fusion."""
+    """The same run with heads alone: one phase on cached features, no adapters, kernel head or decoder. Raises
+    ConfigError for `attention` fusion."""
     if settings.model.fusion == "attention":
         raise ConfigError("model.fusion: attention needs token states, which stored features do not keep; "
                           "take another one here: --model.fusion concat")
@@ -63,11 +64,11 @@ class RefittedHeads:
         self.plain, self.masked = store, masked
         self.ids, self.tags, self.tag_labels = store.ids, store.tags, store.tag_labels
         self.split_of = np.array(["train"] * len(store.ids))
-        self._start = {name: tensor.clone() for name, tensor in kept_tensors(self.model, set()).items()}
+        self._start = copied_heads(self.model)
 
     @classmethod
     def of_splits(cls, run: RunContext, data: TrainingData, splits: Sequence[str] = ("train",)) -> "RefittedHeads":
-        """Of a new model, on the products of these splits: its towers look at them now."""
+        """Of a new model, on the products of these splits; runs its towers over them."""
         batches, split_of = Batches(data, *starting_model(run, data)), []
         fit_feature_scales(run, batches)
 
@@ -162,8 +163,8 @@ class RefittedHeads:
 
     @torch.no_grad()
     def source_rows(self, rows: np.ndarray) -> Iterator[tuple[torch.Tensor, torch.Tensor, torch.Tensor]]:
-        """What `fit_logit_fusion` reads, of these rows: as they are, without the words of their tags, without their
-        text, without their photo."""
+        """The rows for `fit_logit_fusion` of these products: as they are, without the words of their tags, without
+        text, without photo."""
         self.model.eval()
         ways = [(self.plain, True), (self.masked, True), (None, True), (self.plain, False)]
         for text, image in ways if self.masked is not None else ways[:1] + ways[2:]:
@@ -197,19 +198,19 @@ class RefittedHeads:
 
 
 def out_of_fold_rows(run: RunContext, training: Training) -> Iterator[tuple[torch.Tensor, ...]]:
-    """What all sources say of training products when they are fitted without them: at most `logit_fusion.max_rows`
-    products, nothing without `logit_fusion.folds`. Leaves the model as it was."""
+    """The rows for `fit_logit_fusion` of at most `logit_fusion.max_rows` training products, from sources fitted on the
+    other folds; none without `logit_fusion.folds`. Leaves the model as it was."""
     settings, model = run.settings.logit_fusion, training.model
     if not settings.folds:
         return
     store = training.features.plain()
-    # Products of one text stay together: their words would know the answer.
+    # Products with the same text stay together: else the lexical head would know the answer.
     texts = [text or product for text, product in zip(store.texts, store.ids, strict=True)]
     tags = (np.flatnonzero(row == 1) for row in store.tag_labels)
     fold = stratified_folds(texts, tags, settings.folds, run.settings.seed)
     chosen = np.zeros(len(fold), bool)
     chosen[np.random.default_rng(run.settings.seed).permutation(len(fold))[:settings.max_rows]] = True
-    fitted = {name: tensor.clone() for name, tensor in kept_tensors(model, set()).items()}
+    fitted = copied_heads(model)
     load_kept(model, training.start)
     masked = training.features.masked() if model.config.text_config is not None else None
     yield from RefittedHeads(run, training.batches, store, masked).out_of_fold_rows(fold, chosen)

@@ -1,4 +1,4 @@
-"""The end of a run: scores made probabilities, and what is reported of the model."""
+"""The end of a run: calibration, and the report on the test split."""
 
 import json
 import shutil
@@ -17,13 +17,13 @@ from hf_tagger.training.written_scores import fit_free_form
 
 
 def calibrate(run: RunContext, batches: Batches) -> None:
-    """Writes temperatures and thresholds into the model's config, from the validation split as the first protocol sees
-    it."""
+    """Fits temperatures and thresholds on the validation split, as the first protocol sees it, and writes them into the
+    model's config."""
     settings, model = run.settings.evaluation, batches.model
     if run.settings.calibration is None or settings.validation not in batches.data.catalog.splits:
         return
     with run.log.step("calibration") as step:
-        protocol = next(iter(settings.protocols.values()))
+        protocol = settings.first_protocol
         with run.accelerator.autocast():
             found = predict(model, batches.evaluation(settings.validation, protocol), protocol.without)
         model.config.attributes, step.details = fit_calibration(found, run.settings.calibration)
@@ -34,13 +34,13 @@ def calibrate(run: RunContext, batches: Batches) -> None:
 
 
 def calibrate_written(run: RunContext, batches: Batches) -> None:
-    """Makes the scores of written tags probabilities, in the model's config, on the validation split seen under every
-    protocol."""
+    """Fits the scores of written tags to be probabilities, on the validation split under every protocol, and writes
+    what was fitted into the model's config."""
     settings = run.settings.evaluation
     if run.settings.model.decoder is None or settings.validation not in batches.data.catalog.splits:
         return
     with run.log.step("scores of written tags") as step:
-        # Every process does all of it: the outcome is the same.
+        # Every process fits on all products: the result is the same.
         views = [(batches.evaluation(settings.validation, protocol, whole=True), protocol.without)
                  for protocol in settings.protocols.values()]
         step.details = fit_free_form(batches.model, batches.processor, views, settings.one_attribute)

@@ -1,4 +1,4 @@
-"""What a run says: a line per step to people, and everything there is to know of it to `run.log`."""
+"""What a run prints, a line per step, and `run.log`, which keeps these lines and the details of each step."""
 
 import json
 import time
@@ -13,17 +13,17 @@ from tqdm import tqdm
 
 @dataclass
 class Step:
-    """What came of a step: `result` for people, `details` (JSON data) for run.log."""
+    """The outcome of a step."""
 
-    result: str = ""
-    details: Any = None
+    result: str = ""  # for people
+    details: Any = None  # JSON data for run.log
 
 
 class RunLog:
     """
     Args:
-        path: run.log. main: whether this is the process that speaks, of several.
-        resume: go on with the file of an earlier run.
+        path: of run.log. main: whether this process, of several, prints and writes. resume: append to the file of an
+            earlier run.
     """
 
     def __init__(self, path: Path, main: bool = True, resume: bool = False):
@@ -46,7 +46,7 @@ class RunLog:
 
     @contextmanager
     def step(self, name: str) -> Iterator[Step]:
-        """Says what a step was, how long it took, and the `result` that is left in it."""
+        """Prints a step's name, time and the `result` that the caller has put into it."""
         step, start = Step(), time.perf_counter()
         yield step
         first, *more = step.result.split("\n")

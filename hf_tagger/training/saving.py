@@ -1,4 +1,4 @@
-"""What a run leaves behind: the model folder, and in it what made the model."""
+"""Writes the model folder of a run, with a record of what the model was made of."""
 
 import json
 import platform
@@ -15,12 +15,13 @@ from hf_tagger.evaluation.machine import describe_machine, package_versions
 from hf_tagger.model.pipeline_tagger import ProductTaggingPipeline
 from hf_tagger.model.reranking import TagSetCritic
 from hf_tagger.training.context import RunContext
-from hf_tagger.training.lora import merge_adapter, save_adapter
+from hf_tagger.training.lora import save_adapter
 from hf_tagger.training.phases import Training
 
 
 def save_run(run: RunContext, training: Training, critic: TagSetCritic | None = None) -> None:
-    """Writes the model folder; merges adapters into the model, in place, and writes them by themselves if so wished."""
+    """Merges adapters into the model, in place, and writes the model folder; with `save_adapter` also the adapter by
+    itself."""
     batches, main = training.batches, run.accelerator.is_main_process
     with run.log.step("saved") as step:
         step.result = str(run.folder)
@@ -30,7 +31,7 @@ def save_run(run: RunContext, training: Training, critic: TagSetCritic | None = 
                 batches.processor.save_pretrained(run.folder / "adapter")
                 store_attributes(run.folder / "adapter", training.model.config.attributes)
                 step.result += f", its adapter alone {size / 2**20:.1f} MiB"
-            merge_adapter(training.adapter)
+            training.adapter.merge_and_unload(safe_merge=True)
             training.adapter = None
         if not main:
             return
@@ -45,7 +46,7 @@ def save_run(run: RunContext, training: Training, critic: TagSetCritic | None = 
 
 
 def provenance(run: RunContext, vocabulary: Vocabulary, history: list[dict[str, float]]) -> dict[str, Any]:
-    """What a model was made of and on; history: of validations."""
+    """Data, code, versions, machine and time that made a model; history: its validations."""
     git = subprocess.run(["git", "rev-parse", "HEAD"], cwd=Path(__file__).parent, capture_output=True, text=True)
     return {
         "data_fingerprint": vocabulary.fingerprint,

@@ -1,4 +1,4 @@
-"""Hyperparameter search and cross-validation: which keys of a run vary how, and what a trial scores.
+"""Hyperparameter search and cross-validation with Optuna: its storage and samplers, and what a trial scores.
 
 Needs optuna: pip install 'hf_tagger[search]'.
 """
@@ -24,29 +24,26 @@ from hf_tagger.training.context import start_run
 from hf_tagger.training.data import read_catalog
 from hf_tagger.training.frozen_heads import fit_kernel_head, fit_lexical_head, fit_logit_fusion
 from hf_tagger.training.loop import Interrupted, NonFiniteLoss
-from hf_tagger.training.phases import start_training, train_phase, validate
+from hf_tagger.training.phases import start_training, train_phases, validate
 from hf_tagger.training.refit import out_of_fold_rows
 from hf_tagger.training.search_settings import SearchSettings, with_values
 from hf_tagger.training.starting_model import fit_feature_scales, starting_model
 
 HELD_OUT = "held out"
 HEARTBEAT, GRACE = 30, 120  # seconds
-with warnings.catch_warnings():
-    # Marked as experimental, like the heartbeats by which trials of a killed process are noticed.
-    warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-    _RETRY = RetryHeartbeatStaleTrialCallback(max_retry=2)
+# Optuna calls the heartbeats experimental that notice trials of a killed process, and the callback that retries them.
+warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+_RETRY = RetryHeartbeatStaleTrialCallback(max_retry=2)
 
 
 def open_storage(path: Path) -> RDBStorage:
     """An SQLite file for studies that several processes share; trials of a killed one are tried again."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-        return RDBStorage(f"sqlite:///{path}", engine_kwargs={"connect_args": {"timeout": 60}},
-                          heartbeat_interval=HEARTBEAT, grace_period=GRACE, heartbeat_stale_trial_callback=_RETRY)
+    return RDBStorage(f"sqlite:///{path}", engine_kwargs={"connect_args": {"timeout": 60}},
+                      heartbeat_interval=HEARTBEAT, grace_period=GRACE, heartbeat_stale_trial_callback=_RETRY)
 
 
 def open_sampler(search: SearchSettings, entropy: list[int]) -> optuna.samplers.BaseSampler:
-    """The sampler of a process that draws from these numbers; all processes walk the same grid."""
+    """The sampler of a process, seeded by `entropy`; a grid by the search alone, for all processes walk the same."""
     if search.sampler == "grid":
         grid = {key: values.grid(key) for key, values in search.space.items()}
         return optuna.samplers.GridSampler(grid, seed=search.seed)
@@ -56,13 +53,9 @@ def open_sampler(search: SearchSettings, entropy: list[int]) -> optuna.samplers.
 
 @dataclass(frozen=True)
 class HeldOutFold:
-    """A catalogue -> the same without the products of a fold in its training split; they are the split `HELD_OUT`.
+    """A function: catalogue -> the catalogue with one fold of its training split moved to the split `HELD_OUT`."""
 
-    Args:
-        fold_of: {id of a training product: its fold}.
-    """
-
-    fold_of: dict[str, int]
+    fold_of: dict[str, int]  # {id of a training product: its fold}
     fold: int
 
     def __call__(self, catalog: Catalog) -> PartialCatalog:
@@ -75,11 +68,10 @@ class HeldOutFold:
 
 def train_and_score(settings: RunSettings, data: dict, fold: HeldOutFold | None = None,
                     validated: Callable[[dict[str, float]], None] | None = None) -> dict[str, float]:
-    """A training of which only the score is wanted: metrics of the fold held out, or without one of the validation
-    split.
+    """Trains and returns the metrics of the fold held out, or without one those of the validation split.
 
     Args:
-        validated: told the validation metrics each time they are measured.
+        validated: is given the validation metrics each time they are measured.
     """
     run = start_run(settings, data)
     catalogue = read_catalog(run, fold)
@@ -94,29 +86,23 @@ def train_and_score(settings: RunSettings, data: dict, fold: HeldOutFold | None 
 
     validates = validated is not None and settings.evaluation.validation in catalogue.catalog.splits
     training = start_training(run, batches, evaluate if validates else None)
-    for index, phase in enumerate(settings.phases):
-        train_phase(run, training, index, phase)
+    train_phases(run, training)
     fit_kernel_head(run, training)
     fit_logit_fusion(run, training, out_of_fold_rows(run, training))
     return validate(run, batches, None if fold is None else HELD_OUT)
 
 
+@dataclass
 class Objective:
-    """What a trial is worth: callable with an `optuna.Trial`.
+    """A function: `optuna.Trial` -> its score, the mean over folds. The trial's user attributes keep "scores" (one per
+    fold) and "std", their standard deviation."""
 
-    Args:
-        data: the run's plain data; catalog: its catalogue, a made-up one already written.
-        folder: for what trials write, deleted as they end.
-        threads: of each trial on a CPU, where they run side by side.
-        fold_of: {product id: fold}, with `search.folds`.
-
-    The trial's user attributes keep "scores" (one per fold) and "std", their standard deviation.
-    """
-
-    def __init__(self, data: dict, catalog: CatalogSettings, search: SearchSettings, folder: Path,
-                 fold_of: dict[str, int] | None = None):
-        self.data, self.catalog, self.search, self.folder, self.fold_of = data, catalog, search, folder, fold_of
-        self.threads: int | None = None
+    data: dict  # the run's plain data
+    catalog: CatalogSettings  # its catalogue, a made-up one already written
+    search: SearchSettings
+    folder: Path  # for what trials write; deleted when they end
+    fold_of: dict[str, int] | None = None  # {product id: fold}, with `search.folds`
+    threads: int | None = None  # of each trial on a CPU, where several run side by side
 
     def __call__(self, trial: optuna.Trial) -> float:
         values = {key: distribution.suggest(trial, key) for key, distribution in self.search.space.items()}
@@ -140,7 +126,7 @@ class Objective:
         except NonFiniteLoss as error:
             raise optuna.TrialPruned(str(error)) from error
         except (Interrupted, KeyboardInterrupt) as error:
-            # For the search that goes on; a grid would otherwise count this point as done.
+            # The search that goes on tries it again; a grid would otherwise count this point as done.
             _RETRY(trial.study, trial.study.trials[trial.number])
             raise Interrupted("interrupted; the same command goes on") from error
         finally:

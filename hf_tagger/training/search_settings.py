@@ -11,17 +11,12 @@ from hf_tagger.training.arguments import RunSettings
 
 @dataclass
 class Range:
-    """Numbers from `low` to `high`, both included: whole ones where both are whole.
-
-    Args:
-        step: distance of neighbouring values, from `low` on.
-        log: drawn evenly on a logarithmic scale.
-    """
+    """Numbers from `low` to `high`, both included: whole ones where both are whole."""
 
     low: int | float
     high: int | float
-    step: int | float | None = None
-    log: bool = False
+    step: int | float | None = None  # distance of neighbouring values, from `low` on
+    log: bool = False  # drawn evenly on a logarithmic scale
 
     def __post_init__(self):
         if not self.low < self.high:
@@ -71,26 +66,17 @@ class Choice:
 
 @dataclass
 class SearchSettings:
-    """What `recipes/search.py` reads from its second YAML file.
+    """What `recipes/search.py` reads from its second YAML file. A trial's score is the run's `training.metric`."""
 
-    Args:
-        space: {key of the run's configuration, dotted: a list of values, or {low, high, step, log}}; empty where one
-            configuration is only to be cross-validated.
-        sampler: tpe (tree-structured Parzen estimator), random, or grid (every combination).
-        trials: trainings (with `folds`: sets of trainings) that are tried; a grid ends with its last combination.
-        folds: 0 scores the validation split of one training; k >= 2 trains k times on the training split without a fold
-            and scores that fold: the trial's score is the mean. Groups of products stay together. What is scored is
-            the run's `training.metric`.
-        prune: stops trials that are worse than the median of earlier ones, after a validation or a fold.
-        seed: of sampler and folds.
-    """
-
+    # {key of the run, dotted: a list of values, or the keys of `Range`}; {} only cross-validates the run as it is.
     space: dict[str, Any]
-    sampler: Literal["tpe", "random", "grid"] = "tpe"
-    trials: int = 20
+    sampler: Literal["tpe", "random", "grid"] = "tpe"  # tree-structured Parzen estimator; grid: every combination
+    trials: int = 20  # trainings (with `folds`: sets of trainings); a grid ends with its last combination
+    # 0 scores the validation split of one training. k >= 2 trains k times, each time without one fold of the training
+    # split, and takes the mean score of the folds left out; groups of products stay together.
     folds: int = 0
-    prune: bool = True
-    seed: int = 0
+    prune: bool = True  # stop trials that are worse than the median of earlier ones, after a validation or a fold
+    seed: int = 0  # of sampler and folds
 
     def __post_init__(self):
         for key, values in self.space.items():

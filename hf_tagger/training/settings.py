@@ -15,20 +15,14 @@ FEATURE_BLOCKS = ("text", "final", "early", "late", "grid", "histogram")
 
 @dataclass
 class LoraSettings:
-    """
-    Args:
-        rank: width of the low-rank update.
-        alpha: the update is scaled by alpha / rank.
-        dropout: on the input of the update, in training.
-        text_targets, vision_targets: the tower's layers to adapt: "auto", or names as the tower has them, their endings
-            being enough (["query", "value"]); [] leaves the tower as it is, frozen.
-    """
+    """Adapters on the towers, see `training.lora`."""
 
     REMOVED: ClassVar[dict[str, str]] = {"use_rslora": "multiply lora.alpha by the square root of lora.rank"}
 
-    rank: int = 8
-    alpha: float = 16.0
-    dropout: float = 0.05
+    rank: int = 8  # width of the low-rank update
+    alpha: float = 16.0  # the update is scaled by alpha / rank
+    dropout: float = 0.05  # on the input of the update, in training
+    # The tower's layers to adapt: "auto", or endings of their names (["query", "value"]); []: the tower stays frozen.
     text_targets: str | list[str] = "auto"
     vision_targets: str | list[str] = "auto"
 
@@ -43,43 +37,31 @@ class LoraSettings:
 
 @dataclass
 class LossSettings:
-    """
-    Args:
-        multi: loss of `multi` attributes, summed over the tags: "asymmetric", "bce", "focal" or
-            "distribution_balanced". That of `single` attributes is the cross-entropy of a softmax over the tags and an
-            explicit none.
-        label_smoothing: share of the target spread evenly over a `single` attribute's tags and none, in [0, 1).
-        logit_adjustment_tau: of `single` attributes, in [0, 1]: tau x log(training products of the tag) is added to
-            each logit while training (logit adjustment, Menon et al. 2021, arXiv 2007.07314; with 1 the balanced
-            softmax of Ren et al. 2020, arXiv 2007.10740). 0 is plain cross-entropy, 1 trains as if every tag were
-            equally frequent: rare tags gain more than accuracy loses. One number, or {attribute: number} with
-            0 for those not named.
-        gamma_negative, gamma_positive, margin: focusing of negatives and positives and the probability margin of
-            the asymmetric loss.
-        focal_gamma, focal_alpha: focusing and weight of positives of the focal loss.
-    """
+    """The loss of `multi` attributes by name, summed over the tags. That of `single` attributes is the cross-entropy of
+    a softmax over the tags and an explicit none."""
 
     RENAMED: ClassVar[dict[str, str]] = {"balance": "logit_adjustment_tau"}
     REMOVED: ClassVar[dict[str, str]] = {"single": "leave it out, it is always cross-entropy"}
 
-    multi: str = "asymmetric"
-    label_smoothing: float = 0.0
-    logit_adjustment_tau: float | dict[str, float] = 1.0
-    gamma_negative: float = 4.0
-    gamma_positive: float = 0.0
-    margin: float = 0.05
-    focal_gamma: float = 2.0
-    focal_alpha: float = 0.25
+    multi: str = "asymmetric"  # one of MULTI_LOSSES
+    label_smoothing: float = 0.0  # share of the target spread over a `single` attribute's tags and none, in [0, 1)
+    # Of `single` attributes: tau x log(training products of the tag) is added to each logit while training (Menon et
+    # al. 2021, arXiv 2007.07314). 0 is plain cross-entropy. 1 trains as if all tags were equally frequent (balanced
+    # softmax, Ren et al. 2020, arXiv 2007.10740): rare tags gain more than accuracy loses.
+    logit_adjustment_tau: float = 1.0
+    gamma_negative: float = 4.0  # of the asymmetric loss: focusing of negatives,
+    gamma_positive: float = 0.0  # of positives,
+    margin: float = 0.05  # and the probability below which a negative counts nothing
+    focal_gamma: float = 2.0  # of the focal loss: focusing,
+    focal_alpha: float = 0.25  # and the weight of positives
 
     def __post_init__(self):
         if self.multi not in MULTI_LOSSES:
             raise ValueError(f"loss.multi: no loss is called {self.multi!r}, choose one of {sorted(MULTI_LOSSES)}")
         if not 0 <= self.label_smoothing < 1:
             raise ValueError(f"loss.label_smoothing must lie in [0, 1), got {self.label_smoothing}")
-        given = self.logit_adjustment_tau
-        for name, tau in given.items() if isinstance(given, dict) else [("", given)]:
-            if not 0 <= tau <= 1:
-                raise ValueError(f"loss.logit_adjustment_tau{'.' * bool(name)}{name} must lie in [0, 1], got {tau}")
+        if not 0 <= self.logit_adjustment_tau <= 1:
+            raise ValueError(f"loss.logit_adjustment_tau must lie in [0, 1], got {self.logit_adjustment_tau}")
         if not 0 <= self.margin < 1:
             raise ValueError(f"loss.margin must lie in [0, 1), got {self.margin}")
         for key in ("gamma_negative", "gamma_positive", "focal_gamma"):
@@ -87,125 +69,82 @@ class LossSettings:
                 # x ** gamma has an infinite slope at 0 there
                 raise ValueError(f"loss.{key} must be 0 or at least 1, got {getattr(self, key)}")
 
-    def tau(self, attribute: str) -> float:
-        """`logit_adjustment_tau` of one attribute."""
-        given = self.logit_adjustment_tau
-        return given.get(attribute, 0.0) if isinstance(given, dict) else given
-
 
 @dataclass
 class OptimizerSettings:
-    """
-    Args:
-        name: adamw (decoupled decay), adam, sgd (with momentum) or adagrad; for the last three, `weight_decay` is an L2
-            term.
-        weight_decay: for matrices only; biases and norms never decay.
-        l1: weight of an L1 term over the same matrices.
-        max_grad_norm: gradients are clipped to this norm; 0 switches it off.
-    """
+    """See `training.optimizer`."""
 
     name: Literal["adamw", "adam", "sgd", "adagrad"] = "adamw"
     betas: tuple[float, float] = (0.9, 0.999)
-    momentum: float = 0.9
-    weight_decay: float = 0.01
-    l1: float = 0.0
-    max_grad_norm: float = 1.0
+    momentum: float = 0.9  # of sgd
+    weight_decay: float = 0.01  # of matrices, never of biases and norms; decoupled for adamw, else an L2 term
+    l1: float = 0.0  # weight of an L1 term over the same matrices
+    max_grad_norm: float = 1.0  # gradients are clipped to this norm; 0: never
 
 
 @dataclass
 class TextAugmentation:
-    """
-    Args:
-        label_masking: all words of the product's own tags are taken out of its text, so that the rest of the text and
-            the photo must do.
-        word_dropout: each word is dropped with this probability.
-        typos: each word suffers one swap, loss or doubling of letters with this probability.
-        field_dropout: of a product with several text columns (title, description), only one random column is kept.
-    """
+    """Probabilities, see `training.augment`."""
 
-    label_masking: float = 0.0
-    word_dropout: float = 0.0
-    typos: float = 0.0
-    field_dropout: float = 0.0
+    label_masking: float = 0.0  # all words of the product's own tags are taken out of its text
+    word_dropout: float = 0.0  # each word is dropped
+    typos: float = 0.0  # two letters of a word are swapped, or one is lost or doubled
+    field_dropout: float = 0.0  # of several text columns (title, description), one at random is kept
 
 
 @dataclass
 class ImageAugmentation:
-    """
-    Args:
-        crop: random resized crop; crop_scale: smallest share of the photo's area that it keeps.
-        flip: horizontal flip.
-        rotation: largest angle in degrees, applied with probability 0.5 (0: never).
-        noise: Gaussian pixel noise of 2 % of the value range.
-        erasing: random erasing (arXiv 1708.04896).
-        colour_jitter: change of brightness, contrast, saturation and hue. Off unless asked for: colour is a tag.
-    """
+    """Probabilities unless it says otherwise, see `training.augment`."""
 
-    crop: float = 0.5
-    crop_scale: float = 0.6
-    flip: float = 0.5
-    rotation: float = 0.0
-    noise: float = 0.0
-    erasing: float = 0.0
-    colour_jitter: float = 0.0
+    crop: float = 0.5  # of a random resized crop
+    crop_scale: float = 0.6  # smallest share of the photo's area that a crop keeps
+    flip: float = 0.5  # horizontal
+    rotation: float = 0.0  # largest angle in degrees, of half the photos; 0: never
+    noise: float = 0.0  # Gaussian, of 2 % of the value range
+    erasing: float = 0.0  # of a rectangle (arXiv 1708.04896)
+    colour_jitter: float = 0.0  # of brightness, contrast, saturation and hue; colour is often a tag, so off
 
 
 @dataclass
 class LexicalSettings:
-    """
-    Args:
-        buckets: size of the hashed feature table; 0: no words and n-grams.
-        char_ngrams: lengths of the letter n-grams; word_ngrams: the longest runs of whole words.
-        name_match: whether tags gain by their names standing in the text.
-        inverse_l2: C, the inverse strength of the L2 term on the table.
-        name_l2: L2 term on the name weights, which all tags of an attribute share.
-        class_weight_power: classes of a `single` attribute weigh count ** -power.
-        max_rows: products it is fitted on at most.
-        iterations: of L-BFGS at most, per attribute.
-    """
+    """The lexical head, see `training.lexical`."""
 
     RENAMED: ClassVar[dict[str, str]] = {"names": "name_match", "balance": "class_weight_power"}
     REMOVED: ClassVar[dict[str, str]] = dict.fromkeys(
         ("masked_view", "masked_balance", "masked_weight"),
         "a second set of weights gained nothing once the kernel head speaks for texts that do not name their tags")
 
-    buckets: int = 2**15
-    char_ngrams: list[int] = field(default_factory=lambda: [3, 4, 5])
-    word_ngrams: int = 1
-    name_match: bool = True
-    inverse_l2: float = 10.0
-    name_l2: float = 3.0
-    class_weight_power: float = 0.5
-    max_rows: int = 100_000
-    iterations: int = 60
+    buckets: int = 2**15  # size of the hashed feature table; 0: no words and n-grams
+    char_ngrams: list[int] = field(default_factory=lambda: [3, 4, 5])  # lengths of letter n-grams
+    word_ngrams: int = 1  # longest run of words
+    name_match: bool = True  # whether tags gain by their names standing in the text
+    inverse_l2: float = 10.0  # C, the inverse strength of the L2 term on the table
+    name_l2: float = 3.0  # L2 term on the name weights, which all tags of an attribute share
+    class_weight_power: float = 0.5  # classes of a `single` attribute weigh count ** -power
+    max_rows: int = 100_000  # products it is fitted on, at most
+    iterations: int = 60  # of L-BFGS per attribute, at most
 
 
 @dataclass
 class KernelSettings:
-    """
-    Args:
-        landmarks: products that others are compared with, at most (0: no kernel head); those with the rarest tags
-            first. Memory grows with their square.
-        dim: width that each block of features is compressed to (principal axes).
-        width: of the kernel, in units of 1 - cosine.
-        ridge: strength of the ridge.
-        class_weight_power: products weigh (their rarest tag's count) ** -power, on average over attributes.
-        logit_adjustment_tau: this times the log of a tag's share of the rows is taken off its logit (arXiv 2007.07314).
-        weights: of the blocks text, final (the photo's pooled vector), early and late (its `vision_stages`), grid and
-            histogram; blocks that the model does not have are left out.
-    """
+    """The kernel head, see `training.kernel`."""
 
     RENAMED: ClassVar[dict[str, str]] = {"balance": "class_weight_power", "prior_adjustment": "logit_adjustment_tau"}
     REMOVED: ClassVar[dict[str, str]] = {
         "count": "write landmarks, half as many: each product counts once, with its text whole and masked",
         "kernels": "write the first of them as weights: more kernels gained nothing"}
 
+    # Products that others are compared with, at most, those with rare tags first (0: no kernel head). Memory of
+    # fitting grows with their square.
     landmarks: int = 0
-    dim: int = 128
-    width: float = 0.8
-    ridge: float = 0.04
-    class_weight_power: float = 0.3
+    dim: int = 128  # width that each block of features is compressed to (principal axes)
+    width: float = 0.8  # of the kernel, in units of 1 - cosine
+    ridge: float = 0.04  # strength of the ridge
+    class_weight_power: float = 0.3  # products weigh (their rarest tag's count) ** -power, on average over attributes
+    # This times the log of a tag's share of the rows is taken off its logit (arXiv 2007.07314).
     logit_adjustment_tau: float = 0.4
+    # Of the blocks text, final (the photo's pooled vector), early and late (its `vision_stages`), grid and histogram;
+    # blocks that the model does not have are left out.
     weights: dict[str, float] = field(default_factory=lambda: {
         "text": 1.0, "final": 1.0, "late": 1.0, "early": 0.5, "grid": 0.7, "histogram": 0.2})
 
@@ -216,26 +155,20 @@ class KernelSettings:
 
 @dataclass
 class LogitFusionSettings:
-    """
-    Args:
-        l2: strength, per product, of the pull towards equal trust in all sources.
-        class_weight_power: classes of a `single` attribute weigh count ** -power.
-        iterations: of L-BFGS at most.
-        folds: where validation is small, add what sources say of training products that they were not fitted on: all
-            are fitted anew on the rest of so many folds (0: validation alone). Needs towers that stay frozen.
-        max_rows: training products that are looked at for it.
-    """
+    """How far each source of scores is trusted, see `training.logit_fusion`."""
 
     RENAMED: ClassVar[dict[str, str]] = {"balance": "class_weight_power"}
     REMOVED: ClassVar[dict[str, str]] = {
         "deference": "giving way for rare tags gained nothing on two catalogues",
         "shared": "every attribute has weights of its own"}
 
-    l2: float = 1e-3
-    class_weight_power: float = 0.5
-    iterations: int = 60
+    l2: float = 1e-3  # strength, per product, of the pull towards equal trust in all sources
+    class_weight_power: float = 0.5  # classes of a `single` attribute weigh count ** -power
+    iterations: int = 60  # of L-BFGS at most
+    # Where validation is small: also learn from training products, as the sources score them when fitted on the other
+    # folds (0: validation alone). Needs towers that stay frozen.
     folds: int = 0
-    max_rows: int = 5000
+    max_rows: int = 5000  # training products used for that, at most
 
     def __post_init__(self):
         if self.folds == 1 or self.folds < 0:
@@ -244,28 +177,19 @@ class LogitFusionSettings:
 
 @dataclass
 class DecoderSettings:
-    """
-    Args:
-        layers, d_model, heads, ffn_dim, dropout: of the decoder.
-        max_length: tokens of what it writes, prompt included.
-        vocab_size: of the tag tokenizer, control tokens included.
-        weight: of the decoder's loss (per token) beside the closed tags' (per attribute).
-        closed_weight: where it writes closed tags only, this times the closed head's log-probabilities join its own.
-        label_smoothing: share of a token's target spread evenly over the tokenizer's vocabulary, in [0, 1).
-        targets: order of the tags and what is asked for, in training.
-    """
+    """The decoder of free-form tags, see `training.decoder`."""
 
     layers: int = 3
     d_model: int = 256
     heads: int = 4
     ffn_dim: int = 1024
     dropout: float = 0.1
-    max_length: int = 64
-    vocab_size: int = 4000
-    weight: float = 1.0
-    closed_weight: float = 0.0
-    label_smoothing: float = 0.1
-    targets: TargetSettings = field(default_factory=TargetSettings)
+    max_length: int = 64  # tokens of what it writes, prompt included
+    vocab_size: int = 4000  # of the tag tokenizer, control tokens included
+    weight: float = 1.0  # of its loss (per token) beside the closed tags' (per attribute)
+    closed_weight: float = 0.0  # of the closed tags' log-probabilities beside its own, where it writes closed tags only
+    label_smoothing: float = 0.1  # share of a token's target spread over the tokenizer's vocabulary, in [0, 1)
+    targets: TargetSettings = field(default_factory=TargetSettings)  # what is asked for in training, in which order
 
     def __post_init__(self):
         if not 0 <= self.label_smoothing < 1:
@@ -278,31 +202,23 @@ class DecoderSettings:
 
 @dataclass
 class DistillationSettings:
-    """
-    Args:
-        teacher: a model folder or Hub id.
-        text_layers: of `model.text_backbone: teacher`, how many of its layers the student starts from, evenly spaced
-            from the first to the last, or which ones (from 0); null: all.
-        temperature: softens both sides' logits.
-        logits: weight of the teacher's closed-tag probabilities, all its sources together (Hinton et al. 2015, arXiv
-            1503.02531).
-        pooled: weight of its fused vector and of its projected text and photo vectors, 1 - cosine.
-        hidden: weight of its text tower's last hidden states, token by token, squared error relative to their size
-            (after TinyBERT, arXiv 1909.10351). Needs the teacher's tokenizer, and a phase that trains the tower.
-        labels: weight of the catalogue's own tags; unknown ones count nothing.
-        views: how many views of each product the teacher is asked about: as it is, then augmented.
-        folder: where its answers are kept (default: `output_dir/teacher`, until the run is done). Students of the same
-            teacher, catalogue and augmentation may share one: the teacher then runs once.
-    """
+    """What a student learns from its teacher, see `training.distill`. logits, pooled, hidden and labels are weights of
+    the parts of its loss."""
 
-    teacher: str
-    text_layers: int | list[int] | None = None
-    temperature: float = 2.0
-    logits: float = 1.0
-    pooled: float = 1.0
+    teacher: str  # a model folder or Hub id
+    # With `text_backbone: teacher`: how many of its layers the student starts from, evenly spaced from the first to the
+    # last; null: all.
+    text_layers: int | None = None
+    temperature: float = 2.0  # softens both sides' logits
+    logits: float = 1.0  # the teacher's closed-tag probabilities (Hinton et al. 2015, arXiv 1503.02531)
+    pooled: float = 1.0  # 1 - cosine of its fused vector, and of its projected text and photo vectors
+    # Squared error of its text tower's last hidden states, token by token, relative to their size (after TinyBERT,
+    # arXiv 1909.10351). Needs the teacher's tokenizer, and a phase that trains the tower.
     hidden: float = 0.0
-    labels: float = 1.0
-    views: int = 2
+    labels: float = 1.0  # the catalogue's own tags; unknown ones count nothing
+    views: int = 2  # of each product that the teacher is asked about: as it is, then augmented
+    # Where the teacher's answers are kept (default: `output_dir/teacher`, until the run is done). Students of the same
+    # teacher, catalogue and augmentation may share one: the teacher then runs once.
     folder: str | None = None
 
     def __post_init__(self):

@@ -1,4 +1,4 @@
-"""The model that a run starts from: new on pretrained towers, or a trained one, with a decoder if one is wanted."""
+"""The model that a run starts from: a new one on pretrained towers, or a trained one; both may get a decoder."""
 
 from accelerate.utils import set_seed
 
@@ -31,8 +31,8 @@ def new_model(run: RunContext, data: TrainingData, **backbones) -> tuple[TaggerM
 
 
 def prepare_model(run: RunContext, data: TrainingData, model: TaggerModel, processor: TaggerProcessor) -> None:
-    """Gives the model a decoder where the settings want one, saves what an adapter will change, and moves the model to
-    its device; in place."""
+    """Adds the decoder that the settings ask for, saves the model that an adapter will change, and moves the model to
+    its device; all in place."""
     settings, decoder = run.settings, run.settings.model.decoder
     if decoder is not None:
         if model.decoder is None:
@@ -48,9 +48,8 @@ def prepare_model(run: RunContext, data: TrainingData, model: TaggerModel, proce
 
 
 def fit_feature_scales(run: RunContext, batches: Batches) -> None:
-    """Sets the scale of the towers' features in a new model, before any training; a resumed run has it in its
-    checkpoint."""
-    # Where sources are fitted again out of fold, these start from the untrained model, in a resumed run, too.
+    """Sets the scale of the towers' features in a new model, before any training. A resumed run has the scale in its
+    checkpoint, but where heads are fitted again out of fold, these start from the untrained model."""
     if run.settings.start_from or run.resumable and not run.settings.logit_fusion.folds:
         return
     sample = batches.data.loader("train", batches.collator(), batches.reader, whole=True, shuffle=True)

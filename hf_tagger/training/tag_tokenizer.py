@@ -1,16 +1,15 @@
 """The tokenizer of what the decoder writes: SentencePiece unigram with byte fallback, trained on a catalogue's tags."""
 
-import io
 import string
 from collections.abc import Iterable, Sequence
 from itertools import islice
 
-import sentencepiece
 from tokenizers import Tokenizer, decoders, models, normalizers
 from transformers import PreTrainedTokenizerFast
 
-# In the order of the ids PAD, UNK, BOS, EOS, SEPARATOR of `configuration_tagger`.
-SPECIAL = ["<pad>", "<unk>", "<s>", "</s>", "<sep>"]
+from hf_tagger.training.unigram_tokenizer import SPECIAL, train_pieces
+
+SEPARATOR = "<sep>"  # its id follows those of SPECIAL: PAD, UNK, BOS, EOS, SEPARATOR of `configuration_tagger`
 SPACE = "▁"
 
 
@@ -29,35 +28,19 @@ def train_tag_tokenizer(
 
     Raises ValueError where there is no tag, or `vocab_size` is too small.
     """
-    trained = io.BytesIO()
-    # Word by word and each word twice: SentencePiece makes no piece of letters that the same thing always follows, such
-    # as the end of the line or the next word of the only tag they stand in.
+    # Each word is a line of its own, written twice: SentencePiece makes no piece of letters that are always followed by
+    # the same thing, such as the end of the line, or the next word of the only tag that they occur in.
     lines = (f"{word} {word}" for tag in islice(tags, max_tags) for word in tag.split())
     controls = [f"<{language}>" for language in languages] + [f"<attribute:{name}>" for name in attributes]
     try:
-        sentencepiece.SentencePieceTrainer.train(
-            sentence_iterator=lines,
-            model_writer=trained,
-            model_type="unigram",
-            vocab_size=vocab_size - len(controls),
-            hard_vocab_limit=False,
-            byte_fallback=True,
+        pieces = train_pieces(
+            lines, vocab_size - len(controls), byte_fallback=True, control_symbols=[SEPARATOR],
             # All that a byte token is spelt with: read letter by letter, no text is mistaken for a byte.
             required_chars=string.digits + string.ascii_letters + "<>",
-            normalization_rule_name="identity",
-            remove_extra_whitespaces=False,
-            max_sentence_length=10_000,
-            num_threads=1,
-            minloglevel=2,
-            pad_id=0, unk_id=1, bos_id=2, eos_id=3,
-            control_symbols=[SPECIAL[4]],
-        )  # fmt: skip
+            remove_extra_whitespaces=False, max_sentence_length=10_000)
     except (RuntimeError, OSError) as error:
         raise ValueError(f"no tag tokenizer of {vocab_size} tokens can be learned from these tags: {error}") from error
-    model = sentencepiece.SentencePieceProcessor(model_proto=trained.getvalue())
-    pieces = [(model.id_to_piece(index).replace(SPACE, " "), model.get_score(index))
-              for index in range(model.get_piece_size())]
-    return _fast_tokenizer(pieces, controls)
+    return _fast_tokenizer([(piece.replace(SPACE, " "), score) for piece, score in pieces], controls)
 
 
 def _fast_tokenizer(pieces: list[tuple[str, float]], controls: list[str]) -> PreTrainedTokenizerFast:
@@ -65,11 +48,9 @@ def _fast_tokenizer(pieces: list[tuple[str, float]], controls: list[str]) -> Pre
     # A byte token must never be cheaper than the letters it is spelt with.
     pieces = [(piece, 100 * lowest if piece.startswith("<0x") else score) for piece, score in pieces]
     tokenizer = Tokenizer(models.Unigram(pieces, unk_id=1, byte_fallback=True))
-    # Words at the start of a tag and further on are the same pieces: each has its space before it.
+    # A space before each word: it is then cut into the same pieces at the start of a tag and further on.
     tokenizer.normalizer = normalizers.Prepend(" ")
     tokenizer.decoder = decoders.Sequence([decoders.ByteFallback(), decoders.Fuse(), decoders.Strip(" ", 1, 0)])
     return PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer,
-        pad_token=SPECIAL[0], unk_token=SPECIAL[1], bos_token=SPECIAL[2], eos_token=SPECIAL[3], sep_token=SPECIAL[4],
-        additional_special_tokens=controls, split_special_tokens=True, clean_up_tokenization_spaces=False,
-    )  # fmt: skip
+        tokenizer_object=tokenizer, **SPECIAL, sep_token=SEPARATOR, additional_special_tokens=controls,
+        split_special_tokens=True, clean_up_tokenization_spaces=False)

@@ -1,4 +1,4 @@
-"""What a teacher says of every product of a catalogue: it runs once, and its answers are kept on disk."""
+"""A teacher's outputs for every product of a catalogue: it runs once, and they are kept on disk."""
 
 import json
 from collections.abc import Iterable, Iterator
@@ -23,13 +23,13 @@ INDEX = "index.json"
 
 
 class ViewCollator(Collator):
-    """Collates products as they look in one view. What augmentation draws depends on the product and the view alone, so
-    that teacher and student see the same words and the same part of each photo, in whatever batch it comes.
+    """Collates products as they look in one view. Augmentation is seeded by the product and the view alone: teacher and
+    student see the same words and the same part of each photo, whatever the batches.
 
     Args:
         view: 0 is the product as it is.
-        size: (height, width) that photos are read and augmented at, the teacher's, before they are shrunk to what
-            `processor` wants; None: the processor's own.
+        size: the teacher's (height, width), at which photos are read and augmented before they are shrunk for
+            `processor`; None: the processor's own.
     """
 
     def __init__(self, processor, attributes, view: int, seed: int, size: tuple[int, int] | None, augment_text,
@@ -83,12 +83,11 @@ class TeacherStore:
 
     def batch(self, ids: list[str], views: list[int]) -> TeacherOutputs:
         """Of these products, each in the view given."""
-        rows = [self.row[product] for product in ids]
-        found = {name: torch.from_numpy(np.stack([self.arrays[view][name][row] for row, view in
-                                                  zip(rows, views, strict=True)])) for name in self.arrays[0]}
+        places = [(view, self.row[product]) for product, view in zip(ids, views, strict=True)]
+        found = {name: torch.from_numpy(np.stack([self.arrays[view][name][row] for view, row in places]))
+                 for name in self.arrays[0]}
         if self.states:
-            found["states"], found["mask"] = pad_rows([self.states[view][row] for row, view in
-                                                   zip(rows, views, strict=True)])
+            found["states"], found["mask"] = pad_rows([self.states[view][row] for view, row in places])
         return TeacherOutputs(**found)
 
     def sample(self, rows: int = 2000) -> TeacherOutputs:
@@ -100,10 +99,10 @@ class TeacherStore:
 @torch.no_grad()
 def store_outputs(model, views: Iterable[Iterator[dict[str, Any]]], folder: Path, key: str, states: bool,
                   autocast=nullcontext) -> None:
-    """Runs a teacher over the batches of every view (the same products in the same order) and keeps what it says.
+    """Runs a teacher over the batches of every view (the same products in the same order) and keeps its outputs.
 
     Args:
-        key: what made it; a folder with another one is written anew.
+        key: of what they depend on, see `is_stored`.
         states: also keep the text tower's token states.
     """
     folder.mkdir(parents=True, exist_ok=True)
@@ -142,13 +141,13 @@ def store_outputs(model, views: Iterable[Iterator[dict[str, Any]]], folder: Path
 
 
 def is_stored(folder: Path, key: str) -> bool:
-    """Whether the folder holds all answers that `store_outputs` would write with this key."""
+    """Whether `store_outputs` has finished with this key in the folder."""
     path = folder / INDEX
     return path.is_file() and json.loads(path.read_text(encoding="utf-8"))["key"] == key
 
 
 def outputs_of_sights(model, batch: dict[str, Any], states: bool = False) -> TeacherOutputs:
-    """What a model in evaluation mode says of a batch under each of `SIGHTS`; its towers run once."""
+    """A model's outputs for a batch under each of `SIGHTS`, in evaluation mode; its towers run once."""
     features = model.encoder.run_towers(**tower_inputs(batch, model.device),
                                         output_states=states or model.config.fusion == "attention")
     inputs = model_inputs(batch, model.device)
@@ -160,20 +159,3 @@ def outputs_of_sights(model, batch: dict[str, Any], states: bool = False) -> Tea
     logits, pooled = (torch.stack(parts, dim=1).float() for parts in zip(*found, strict=True))
     return TeacherOutputs(logits, pooled, model.encoder(features=features).modality_pooled.float(),
                           features.text_states, features.text_mask)
-
-
-class TaughtLoader:
-    """The batches of a loader with what the teacher says of them as `teacher`.
-
-    Args:
-        batches: (epoch, batches to skip) -> batches with `ids` and `views`.
-    """
-
-    def __init__(self, batches, store: TeacherStore):
-        self.batches, self.store = batches, store
-
-    def epoch(self, epoch: int = 0, skip_batches: int = 0) -> Iterator[dict[str, Any]]:
-        for batch in self.batches(epoch, skip_batches):
-            if batch["ids"]:
-                batch["teacher"] = self.store.batch(batch["ids"], batch["views"])
-            yield batch

@@ -44,26 +44,24 @@ def train_unigram_tokenizer(
 
     Raises ValueError where there is no text, or `vocab_size` is too small for the characters that occur.
     """
-    # The tokenizer normalises as it reads; the trainer must see what it will see.
+    # The trainer must see texts as the tokenizer will normalise them.
     normalizer = normalizers.Sequence([normalizers.NFKC(), normalizers.Lowercase()])
     lines = [line for text in islice(texts, max_texts) if (line := normalizer.normalize_str(text).strip())]
     if not lines:
         raise ValueError("a tokenizer is trained on the catalogue's texts, but there are none")
-    trained = io.BytesIO()
     try:
-        sentencepiece.SentencePieceTrainer.train(
-            sentence_iterator=iter(lines),
-            model_writer=trained,
-            model_type="unigram",
-            vocab_size=vocab_size,
-            hard_vocab_limit=False,
-            normalization_rule_name="identity",
-            num_threads=1,
-            minloglevel=2,
-            **{f"{name.removesuffix('_token')}_id": index for index, name in enumerate(SPECIAL)},
-        )
+        return unigram_tokenizer(train_pieces(lines, vocab_size), lowercase=True)
     except RuntimeError as error:
         raise ValueError(f"no {vocab_size} word pieces can be learned from {len(lines)} texts: {error}") from error
+
+
+def train_pieces(lines: Iterable[str], vocab_size: int, **options) -> list[tuple[str, float]]:
+    """(piece, log-probability) of at most `vocab_size` pieces in the order of their ids, those of `SPECIAL` first;
+    deterministic. Options are SentencePiece's. Raises its RuntimeError or OSError where nothing can be learned."""
+    trained = io.BytesIO()
+    sentencepiece.SentencePieceTrainer.train(
+        sentence_iterator=iter(lines), model_writer=trained, model_type="unigram", vocab_size=vocab_size,
+        hard_vocab_limit=False, normalization_rule_name="identity", num_threads=1, minloglevel=2,
+        **{f"{name.removesuffix('_token')}_id": index for index, name in enumerate(SPECIAL)}, **options)
     model = sentencepiece.SentencePieceProcessor(model_proto=trained.getvalue())
-    pieces = [(model.id_to_piece(index), model.get_score(index)) for index in range(model.get_piece_size())]
-    return unigram_tokenizer(pieces, lowercase=True)
+    return [(model.id_to_piece(index), model.get_score(index)) for index in range(model.get_piece_size())]

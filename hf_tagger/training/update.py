@@ -1,36 +1,54 @@
-"""Learning from verdicts: a trained model goes on with corrected products, mixed with others so that it forgets
-nothing (experience replay: Rolnick et al. 2019, arXiv 1811.11682)."""
+"""Learning from reviewers' verdicts: a model is trained further on corrected products, mixed with others so that it
+forgets nothing (experience replay, Rolnick et al. 2019, arXiv 1811.11682)."""
 
 import hashlib
 import shutil
 from collections.abc import Iterator, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from transformers import Pipeline
 
 from hf_tagger.catalog.quarantine import Refusal
 from hf_tagger.catalog.schema import Record
 from hf_tagger.catalog.stream import Catalog
+from hf_tagger.catalog.strict import ConfigError
+from hf_tagger.evaluation.calibration import fit_calibration, store_attributes
+from hf_tagger.evaluation.machine import process_state
 from hf_tagger.evaluation.predict import Predictions
-from hf_tagger.training.arguments import ModelSettings, PhaseSettings, RunSettings
+from hf_tagger.evaluation.protocols import Evaluator
+from hf_tagger.feedback.proposals import proposals
+from hf_tagger.feedback.review_state import decided, settle
+from hf_tagger.feedback.store import FeedbackStore
+from hf_tagger.feedback.verdicts import fingerprint
+from hf_tagger.model.pipeline_tagger import ProductTaggingPipeline
+from hf_tagger.training.arguments import PhaseSettings, RunSettings
+from hf_tagger.training.batches import Batches
+from hf_tagger.training.build import load_model
+from hf_tagger.training.context import start_run
+from hf_tagger.training.data import read_catalog
+from hf_tagger.training.frozen_heads import fit_logit_fusion
+from hf_tagger.training.phases import start_training, train_phases
+from hf_tagger.training.report import calibrate
+from hf_tagger.training.saving import save_run
+from hf_tagger.training.starting_model import starting_model
 
 Holds = Mapping[tuple[str, str], bool]  # {(attribute, tag): whether a product has it}
 HEADS = PhaseSettings(name="heads", train=["heads"], cached_views=1, epochs=10, batch_size=64, learning_rate=3e-4,
                       evaluate_every=0)
 TOWERS = PhaseSettings(name="towers", epochs=2, learning_rate=1e-4, tower_learning_rate=1e-4)
-
-
 LEAST_REPLAYED = 200
+HELD_OUT = 0.2  # of the corrected products
 
 
 def corrected(tags: dict[str, list[str] | None], holds: Holds, kinds: Mapping[str, str]) -> dict[str, list[str] | None]:
-    """A product's tags after what reviewers settled on.
+    """A product's tags with what reviewers settled on.
 
-    A `single` attribute has the tag that holds, and is unknown once the tag that it had does not. To a `multi` one are
-    added what holds and taken away what does not; one of which nothing was known stays unknown, for of its other tags
-    nobody said anything.
+    A `single` attribute gets the tag that holds; it becomes unknown if several hold, or if its tag does not. A `multi`
+    attribute gains the tags that hold and loses those that do not; an unknown one stays unknown, for nobody judged its
+    other tags.
     """
     result = dict(tags)
     for name in {attribute for attribute, _ in holds} & kinds.keys():
@@ -48,15 +66,15 @@ def corrected(tags: dict[str, list[str] | None], holds: Holds, kinds: Mapping[st
 
 
 class CorrectedCatalog(Catalog):
-    """A catalogue of whose training split remain the corrected products and a share of the others, drawn by a hash of
-    the id.
+    """A catalogue whose training split is cut down to the corrected products and a share of the others, chosen by a
+    hash of their ids.
 
     Args:
-        holds: {product: what was settled on of it}; share: of the other products, 0 to 1.
+        holds: {product: verdicts that are settled}; share: of the other products, 0 to 1.
     """
 
     def __init__(self, catalog: Catalog, holds: Mapping[str, Holds], share: float):
-        # Few products remain: a tag that is rare among them is not for that reason out of the vocabulary.
+        # A tag that is rare among the few products left must stay in the vocabulary.
         attributes = {name: replace(settings, min_count=1) for name, settings in catalog.schema.attributes.items()}
         super().__init__(catalog.source, replace(catalog.schema, attributes=attributes), catalog.labels)
         self.holds, self.share = holds, share
@@ -77,15 +95,104 @@ class CorrectedCatalog(Catalog):
 
 
 def draw(product: str) -> float:
-    """A number in [0, 1) that is the product's own."""
+    """A number in [0, 1), from a hash of the product's id."""
     return int.from_bytes(hashlib.blake2b(product.encode(errors="surrogatepass"), digest_size=8).digest()) / 2**64
 
 
-def keep_vocabulary(start_from: str, folder: Path) -> None:
-    """Gives a new version the vocabulary of the whole catalogue, not of what was replayed of it."""
-    whole = Path(start_from) / "vocabulary.json"
-    if whole.is_file():
-        shutil.copyfile(whole, folder / "vocabulary.json")
+@dataclass
+class Feedback:
+    """What reviewers settled on, {product: verdicts}."""
+
+    learned: dict[str, Holds]  # what a new version learns
+    held_out: dict[str, Holds]  # what it is tested on
+    products: int  # of the training split, corrected or not
+    verdicts: int  # that are settled
+    summary: str  # a line for a person
+
+
+def read_feedback(store: FeedbackStore, catalog: Catalog, attributes: list[dict]) -> Feedback:
+    """The verdicts on products of the training split; a fifth of these products, drawn by their ids, is held out."""
+    verdicts = store.verdicts()
+    records = {record["id"]: fingerprint(record) for record in catalog.records("train")
+               if not isinstance(record, Refusal)}
+    settled = settle(decided(verdicts, attributes), records)
+    waiting = [proposal for proposal in proposals(store, attributes) if proposal.ruling is None]
+    holds: dict[bool, dict[str, dict]] = {True: {}, False: {}}
+    for (product, attribute, tag), yes in settled.holds.items():
+        learned = draw(f"held out {product}") >= HELD_OUT
+        holds[learned].setdefault(product, {})[attribute, tag] = yes
+    summary = (f"{len(verdicts)} verdicts: {len(settled.holds)} settled, {len(settled.disputed)} disputed, "
+               f"{len(settled.stale)} stale or not about a product of the training split; "
+               f"{len(waiting)} proposed tags wait for approval")
+    return Feedback(holds[True], holds[False], len(records), len(settled.holds), summary)
+
+
+@dataclass
+class Update:
+    """The step from one version of a model to the next."""
+
+    tagger: Pipeline  # of the version in use
+    parent: Path  # its folder
+    pending: Path  # the next version's folder
+    settings: RunSettings  # of the run that made the first version
+    data: dict  # the plain data of these settings
+    catalog: Catalog
+    feedback: Feedback
+
+    def judge(self, tagger: Pipeline) -> tuple[dict[str, float], Predictions]:
+        """Scores of a version: macro- and micro-F1 on validation, and agreement with held-out verdicts, if there are
+        any; and its predictions on validation."""
+        validation = self._look(tagger, self.catalog, self.settings.evaluation.validation)
+        metrics = validation.metrics()
+        found = {name: round(metrics[name], 4) for name in ("micro_f1", "macro_f1")}
+        if self.feedback.held_out:
+            seen = self._look(tagger, CorrectedCatalog(self.catalog, self.feedback.held_out, 0.0), "train")
+            found["verdict_agreement"] = round(verdict_agreement(seen, self.feedback.held_out), 4)
+        return found, validation
+
+    def recalibrate(self, validation: Predictions) -> None:
+        """Writes a copy of the parent with temperatures and thresholds fitted on validation and on the corrected
+        products."""
+        if self.settings.calibration is None:
+            raise ConfigError("calibration is null in this configuration: give --calibration.objective f1, say")
+        seen = self._look(self.tagger, CorrectedCatalog(self.catalog, self.feedback.learned, 0.0), "train")
+        attributes, _ = fit_calibration(joined(validation, seen), self.settings.calibration)
+        ignored = shutil.ignore_patterns("lineage.json", "README.md")
+        shutil.copytree(self.parent, self.pending, dirs_exist_ok=True, ignore=ignored)
+        store_attributes(self.pending, attributes)
+
+    def fine_tune(self, replay: float, new_tags: dict[str, list[str]], towers: bool) -> None:
+        """Trains heads, and towers if so wished, on the corrected products and `replay` others for each of them; new
+        tags are added first. Raises ConfigError where towers cannot move."""
+        if towers and self.tagger.model.config.kernel_landmarks:
+            raise ConfigError("this model's kernel head compares products as its towers see them: leave these alone, "
+                              "with --how heads")
+        start_from = self.parent
+        if new_tags:
+            model, processor = load_model(str(self.parent))
+            model.add_tags(new_tags, processor)
+            start_from = self.pending / "grown"
+            ProductTaggingPipeline(model, processor=processor).save_pretrained(start_from)
+        learned = self.feedback.learned
+        share = replay_share(len(learned), self.feedback.products, replay)
+        # The kernel head is not fitted anew, for most products are not there: its towers must stay as they are.
+        phases, lora = ([HEADS, TOWERS], self.settings.lora) if towers else ([HEADS], None)
+        run = start_run(self.settings.going_on(start_from, self.pending, phases, lora), self.data)
+        catalogue = read_catalog(run, lambda catalog: CorrectedCatalog(catalog, learned, share))
+        batches = Batches(catalogue, *starting_model(run, catalogue))
+        training = start_training(run, batches)
+        train_phases(run, training)
+        fit_logit_fusion(run, training)
+        calibrate(run, batches)
+        save_run(run, training)
+        if (start_from / "vocabulary.json").is_file():
+            # That of the whole catalogue, not of what was replayed of it.
+            shutil.copyfile(start_from / "vocabulary.json", self.pending / "vocabulary.json")
+
+    def _look(self, tagger: Pipeline, catalog: Catalog, split: str) -> Predictions:
+        settings = self.settings
+        evaluator = Evaluator(tagger, catalog, settings.evaluation, settings.training.loader, process_state())
+        return evaluator.predict(split, settings.evaluation.first_protocol)
 
 
 def replay_share(corrected_products: int, products: int, each: float) -> float:
@@ -95,27 +202,18 @@ def replay_share(corrected_products: int, products: int, each: float) -> float:
     return min(1.0, max(each * corrected_products, LEAST_REPLAYED) / others)
 
 
-def update_settings(settings: RunSettings, start_from: str, output_dir: str, towers: bool) -> RunSettings:
-    """The run that made a model -> the run that goes on from it."""
-    # The kernel head is not fitted anew, for most products are not there: the towers must then stay as they are.
-    phases = [HEADS, TOWERS] if towers else [HEADS]
-    return replace(settings, start_from=start_from, output_dir=output_dir, model=ModelSettings(), phases=phases,
-                   lora=settings.lora if towers else None, augmentation=None, save_adapter=False,
-                   logit_fusion=replace(settings.logit_fusion, folds=0))
-
-
 def joined(one: Predictions, other: Predictions) -> Predictions:
-    """Of the products of both, by the same model."""
-    together = {name: np.concatenate([getattr(one, name), getattr(other, name)]) for name in ("scores", "chosen",
-                                                                                              "logits")}
+    """Predictions of the same model for the products of both."""
+    together = {name: np.concatenate([getattr(one, name), getattr(other, name)])
+                for name in ("scores", "chosen", "logits")}
     return replace(one, ids=one.ids + other.ids, tags=one.tags + other.tags, about=[], written=None, **together)
 
 
 def verdict_agreement(predictions: Predictions, holds: Mapping[str, Holds]) -> float:
-    """Share of the settled verdicts that the model's decisions agree with; a tag that it does not know it never gives.
-    nan where there is none."""
-    column = {(entry["name"], tag): place for place, (entry, tag) in enumerate(
-        (entry, tag) for entry in predictions.attributes for tag in entry["tags"])}
+    """Share of the settled verdicts that the model's decisions agree with, nan where there are none. A tag that the
+    model does not know counts as not given."""
+    known = [(entry["name"], tag) for entry in predictions.attributes for tag in entry["tags"]]
+    column = {item: place for place, item in enumerate(known)}
     agreed = []
     for row, product in enumerate(predictions.ids):
         for item, yes in holds.get(product, {}).items():

@@ -1,4 +1,4 @@
-"""Scores of written tags, made comparable with those of closed tags on validation data."""
+"""Fits the scores of written tags to be probabilities, as those of closed tags are."""
 
 import math
 from collections.abc import Iterable
@@ -34,10 +34,10 @@ def fit_written_scores(parts: Iterable[Written]) -> dict[str, float | list[float
     """Platt scaling (Platt 1999) of the mean log-probability of a tag, and the score from which F1 is highest.
 
     Args:
-        parts: what was written with scores not yet calibrated and no `min_score`.
+        parts: what was written, with scores not yet calibrated and no `min_score`.
 
-    Returns {"calibration": [slope, intercept], "min_score"} for `TaggerConfig.decoder`; {} where all tags or none were
-    right, for then there is nothing to learn.
+    Returns {"calibration": [slope, intercept], "min_score"} for `TaggerConfig.decoder`, or {} where there is nothing to
+    learn from: all tags were right, or none.
     """
     logs, right, true = [], [], 0
     for part in parts:
@@ -49,7 +49,7 @@ def fit_written_scores(parts: Iterable[Written]) -> dict[str, float | list[float
     x, y = torch.tensor(logs, dtype=torch.float64), torch.tensor(right, dtype=torch.float64)
     if not len(y) or y.min() == y.max():
         return {}
-    # Platt's targets: not quite 0 and 1, so that a perfect separation leaves the slope finite.
+    # Platt's targets are not quite 0 and 1: the slope stays finite even if the scores tell right from wrong perfectly.
     positives, negatives = y.sum(), len(y) - y.sum()
     target = torch.where(y > 0, (positives + 1) / (positives + 2), 1 / (negatives + 2))
 

@@ -38,9 +38,9 @@ from hf_tagger.evaluation.predict import Predictions
 from hf_tagger.evaluation.settings import CalibrationSettings
 from hf_tagger.model.heads import LogitFusion
 from hf_tagger.training.arguments import RunSettings
+from hf_tagger.training.checkpoint import copied_heads, load_kept
 from hf_tagger.training.frozen_heads import parts_of
 from hf_tagger.training.logit_fusion import fit_logit_fusion
-from hf_tagger.training.loop import kept_tensors, load_kept
 from hf_tagger.training.refit import RefittedHeads
 from rival import rival
 
@@ -128,7 +128,7 @@ def _call_forked(each):
 
 def speak(bench: Bench, source: str, heads: RefittedHeads, seed: int) -> Said:
     """What one source says of the training products, fitted without them, and of validation and test."""
-    model, start = heads.model, {name: tensor.clone() for name, tensor in kept_tensors(heads.model, set()).items()}
+    model, start = heads.model, copied_heads(heads.model)
     place = model.config.sources.index(source)
 
     def fit(rows: np.ndarray) -> None:

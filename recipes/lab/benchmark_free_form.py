@@ -23,7 +23,7 @@ import torch
 from transformers import LogitsProcessorList
 
 from hf_tagger import cli
-from hf_tagger.evaluation.free_form import SetScores, unique
+from hf_tagger.evaluation.free_form import set_scores, unique
 from hf_tagger.evaluation.machine import process_state
 from hf_tagger.evaluation.protocols import open_tagger
 from hf_tagger.model.decoder import TagLogitsProcessor
@@ -136,7 +136,7 @@ def order_sensitivity(models: Sequence[str], records: Sequence[dict]) -> dict[st
         lists = [[tag["label"] for tag in tags if tag["source"] == "generated"] for tags in
                  tagger([as_product(record) for record in records], free_form=True, threshold=1.0, min_score=least)]
         written.append([set(unique(tags)) for tags in lists])
-        scores.append(SetScores().compute(predictions=lists, references=references)["f1@M"])
+        scores.append(set_scores(lists, references)["f1@M"])
     overlaps = [len(first & second) / len(first | second) if first | second else 1.0
                 for first, second in zip(*written, strict=True)]
     return {"f1_range": max(scores) - min(scores), "agreement": sum(overlaps) / len(overlaps)}

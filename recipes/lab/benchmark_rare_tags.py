@@ -33,7 +33,7 @@ from hf_tagger.catalog.loader import CatalogLoader
 from hf_tagger.catalog.stream import Catalog
 from hf_tagger.catalog.strict import ConfigError, build, did_you_mean
 from hf_tagger.catalog.vocabulary import Vocabulary
-from hf_tagger.evaluation.metrics import count_tags
+from hf_tagger.evaluation.metrics import count_tags, tag_ratios
 from hf_tagger.model.kernel_head import Blocks, feature_blocks
 from hf_tagger.training.arguments import RunSettings, load_run
 from hf_tagger.training.build import build_model
@@ -148,7 +148,7 @@ class Contest:
     @torch.no_grad()
     def _score(self, head: nn.Module, vectors: Tensor, labels: np.ndarray) -> dict[str, float]:
         best = head(vectors)[:, :-1].argmax(1).numpy()
-        f1 = count_tags(labels, np.eye(labels.shape[1], dtype=int)[best]).per_tag()["f1"]
+        f1 = tag_ratios(count_tags(labels, np.eye(labels.shape[1], dtype=int)[best]).tags)["f1"]
         return {group: float(f1[(self.groups == group) | (group == "all")].mean()) for group in GROUPS}
 
 

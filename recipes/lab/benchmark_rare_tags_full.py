@@ -26,7 +26,7 @@ from hf_tagger import cli
 from hf_tagger.augmentation.settings import AugmentationSettings
 from hf_tagger.catalog.strict import ConfigError
 from hf_tagger.evaluation.machine import describe_machine
-from hf_tagger.evaluation.metrics import count_tags
+from hf_tagger.evaluation.metrics import count_tags, tag_ratios
 from hf_tagger.training.arguments import RunSettings, load_run
 from hf_tagger.training.batches import Batches
 from hf_tagger.training.context import start_run
@@ -104,7 +104,7 @@ def encoder_only(settings: RunSettings, seed: int, folder: Path) -> RunSettings:
 def test_features(batches: Batches, folder: Path) -> tuple[FeatureLoader, list[dict]]:
     """Features of the test split, and the tags of its products, those outside the vocabulary included."""
     evaluation = batches.settings.evaluation
-    protocol = next(iter(evaluation.protocols.values()))
+    protocol = evaluation.first_protocol
     features = store_features(batches.model, [batches.evaluation(evaluation.split, protocol)], folder, 256, 0)
     return features, features.tags
 
@@ -122,8 +122,8 @@ def tail_scores(model, test: tuple[FeatureLoader, list[dict]], rare: int) -> dic
     for attribute, where in zip(model.config.attributes, model.config.attribute_slices().values(), strict=True):
         known = np.array([row.get(attribute["name"]) is not None for row in tags])
         given = np.array([[tag in (row.get(attribute["name"]) or ()) for tag in attribute["tags"]] for row in tags])
-        counts = count_tags(given[known].astype(int), chosen[known, where].astype(int))
-        f1, present = counts.per_tag()["f1"], counts.support > 0
+        f1 = tag_ratios(count_tags(given[known].astype(int), chosen[known, where].astype(int)).tags)["f1"]
+        present = given[known].any(0)
         tail = present & (np.array(attribute["counts"]) <= rare)
         found[f"{attribute['name']}/tail"] = float(f1[tail].mean()) if tail.any() else float("nan")
         found[f"{attribute['name']}/all"] = float(f1[present].mean())

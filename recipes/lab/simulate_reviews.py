@@ -38,7 +38,7 @@ def main(arguments: list[str]) -> None:
     tagger = open_tagger(options.model, state.device)
     catalog = open_catalog(settings.catalog, Path(options.model) / "catalog")
     evaluator = Evaluator(tagger, catalog, settings.evaluation, settings.loader, state)
-    seen = evaluator.predict("train", next(iter(settings.evaluation.protocols.values())))
+    seen = evaluator.predict("train", settings.evaluation.first_protocol)
     rows = choose(seen, options.strategy, options.products, options.seed)
     prints = {record["id"]: fingerprint(record) for record in readable(catalog, "train")}
     verdicts = judge(seen, rows, true_tags(**settings.catalog.synthetic), prints, options)

@@ -4,9 +4,9 @@ import pytest
 from sklearn import metrics as sk
 
 from hf_tagger.evaluation.metrics import (
-    AveragePrecision,
-    TagClassification,
+    TagMetrics,
     average_precisions,
+    averaged,
     count_tags,
     score_attributes,
 )
@@ -20,13 +20,13 @@ def padded(array, columns):
 @pytest.mark.parametrize("kind", ["single", "multi"])
 @pytest.mark.parametrize("seed", range(3))
 def test_precision_recall_and_f1_equal_scikit_learn(kind, seed):
-    references, predictions, _ = random_attribute(seed, kind)
+    references, predictions, scores = random_attribute(seed, kind)
     wide = padded(predictions, references.shape[1])
     known = references != -100
     # scikit-learn knows no unknown entries: an unknown one neither given nor predicted counts nowhere
     truth, guess = np.where(known, references, 0), np.where(known, wide, 0)
     present = np.flatnonzero(truth.sum(0))
-    ours = TagClassification().compute(references=references, predictions=predictions)
+    ours = TagMetrics().compute(references=references, predictions=predictions, scores=scores)
     for average in ("micro", "macro"):
         labels = present if average == "macro" else None
         expected = sk.precision_recall_fscore_support(truth, guess, average=average, labels=labels, zero_division=0)
@@ -36,24 +36,24 @@ def test_precision_recall_and_f1_equal_scikit_learn(kind, seed):
 
 @pytest.mark.parametrize("seed", range(3))
 def test_accuracy_of_a_single_attribute_equals_scikit_learn_over_the_known_rows(seed):
-    references, predictions, _ = random_attribute(seed, "single")
+    references, predictions, scores = random_attribute(seed, "single")
     known = references[:, 0] != -100
     truth, guess = references[known], padded(predictions, references.shape[1])[known]
     expected = sk.accuracy_score(truth, guess)
     assert 0.2 < expected < 0.9
-    found = TagClassification().compute(references=references, predictions=predictions)
+    found = TagMetrics().compute(references=references, predictions=predictions, scores=scores)
     assert found["accuracy"] == pytest.approx(expected)
 
 
 def test_accuracy_of_a_multi_attribute_ignores_unknown_entries_within_a_row():
     references = [[1, 0, -100], [1, -100, 0], [-100, -100, -100]]
     predictions = [[1, 0, 1], [1, 0, 1], [1, 1, 1]]
-    assert TagClassification().compute(references=references, predictions=predictions)["accuracy"] == 0.5
+    assert count_tags(references, predictions).accuracy() == 0.5
 
 
 @pytest.mark.parametrize("kind", ["single", "multi"])
 def test_average_precision_equals_scikit_learn_with_ties_and_unknown_rows(kind):
-    references, _, scores = random_attribute(7, kind, never_trained=0)
+    references, predictions, scores = random_attribute(7, kind, never_trained=0)
     ours = average_precisions(references, scores)
     assert np.isnan(ours[3])
     for column in (0, 1, 2, 4, 5):
@@ -61,15 +61,15 @@ def test_average_precision_equals_scikit_learn_with_ties_and_unknown_rows(kind):
         assert ours[column] == pytest.approx(
             sk.average_precision_score(references[known, column], scores[known, column])
         )
-    mean = AveragePrecision().compute(references=references, scores=scores)["average_precision"]
-    assert mean == pytest.approx(np.nanmean(ours))
+    found = TagMetrics().compute(references=references, predictions=predictions, scores=scores)
+    assert found["average_precision"] == pytest.approx(np.nanmean(ours))
 
 
 def test_a_tag_the_model_never_learned_counts_as_missed():
     references, predictions, scores = [[1, 0], [0, 1]], [[1], [0]], [[0.9], [0.1]]
     counts = count_tags(references, predictions)
-    assert counts.false_negatives.tolist() == [0, 1]
-    assert counts.averaged()["macro_recall"] == 0.5
+    assert counts.tags[2].tolist() == [0, 1]
+    assert averaged(counts.tags)["macro_recall"] == 0.5
     assert counts.accuracy() == 0.5
     assert average_precisions(references, scores).tolist() == [1.0, 0.0]
     assert average_precisions(references, [[0.9, -np.inf], [0.1, -np.inf]]).tolist() == [1.0, 0.0]
@@ -77,17 +77,16 @@ def test_a_tag_the_model_never_learned_counts_as_missed():
 
 def test_batches_give_the_scores_of_one_call_and_compute_starts_afresh():
     references, predictions, scores = random_attribute(1, "multi")
-    for metric, name, values in ((TagClassification(), "predictions", predictions),
-                                 (AveragePrecision(), "scores", scores)):
-        assert isinstance(metric, evaluate.Metric)
-        whole = metric.compute(references=references, **{name: values})
-        metric.add(reference=references[0], **{name.removesuffix("s"): values[0]})
-        for start in range(1, len(references), 70):
-            batch = slice(start, start + 70)
-            metric.add_batch(references=references[batch], **{name: values[batch]})
-        assert metric.compute() == pytest.approx(whole)
-        with pytest.raises(ValueError, match="no rows were added"):
-            metric.compute()
+    metric = TagMetrics()
+    assert isinstance(metric, evaluate.Metric)
+    whole = metric.compute(references=references, predictions=predictions, scores=scores)
+    metric.add(reference=references[0], prediction=predictions[0], score=scores[0])
+    for start in range(1, len(references), 70):
+        batch = slice(start, start + 70)
+        metric.add_batch(references=references[batch], predictions=predictions[batch], scores=scores[batch])
+    assert metric.compute() == pytest.approx(whole)
+    with pytest.raises(ValueError, match="no rows were added"):
+        metric.compute()
 
 
 def test_counting_in_row_chunks_changes_nothing(monkeypatch):
@@ -95,7 +94,7 @@ def test_counting_in_row_chunks_changes_nothing(monkeypatch):
     whole = count_tags(references, predictions)
     monkeypatch.setattr("hf_tagger.evaluation.metrics.ROWS_AT_ONCE", 64)
     chunked = count_tags(references, predictions)
-    assert chunked.averaged() == whole.averaged() and chunked.accuracy() == whole.accuracy()
+    assert averaged(chunked.tags) == averaged(whole.tags) and chunked.accuracy() == whole.accuracy()
 
 
 def test_the_catalogue_summary_pools_every_attribute():
@@ -113,7 +112,7 @@ def test_the_catalogue_summary_pools_every_attribute():
     macro = sk.f1_score(truth, guess, average="macro", labels=present, zero_division=0)
     assert summary["macro_f1"] == pytest.approx(macro)
     assert summary["map"] == pytest.approx(np.nanmean(np.concatenate(precisions)))
-    alone = TagClassification().compute(references=colour[0], predictions=colour[1])
+    alone = TagMetrics().compute(**dict(zip(("references", "predictions", "scores"), colour, strict=True)))
     assert {name: summary[f"colour/{name}"] for name in alone} == alone
     assert {"usage/accuracy", "usage/macro_precision", "usage/micro_recall", "usage/average_precision"} <= set(summary)
 

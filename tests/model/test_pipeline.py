@@ -13,7 +13,8 @@ from transformers.pipelines.pt_utils import KeyDataset
 
 from hf_tagger.model import pipeline_tagger
 from hf_tagger.model.pipeline_tagger import ProductError
-from hf_tagger.training.lora import apply_lora, save_adapter
+from hf_tagger.training.build import with_lora
+from hf_tagger.training.lora import save_adapter
 from hf_tagger.training.settings import LoraSettings
 from tests.tiny_tagger import photo, tiny_model, tiny_processor, trained_tagger
 
@@ -308,7 +309,7 @@ def test_bfloat16_autocast_where_the_hardware_has_it(tagger, monkeypatch):
 def test_adapter_folder_opens_as_a_pipeline_with_the_adapter_merged(tagger, folder, tmp_path, monkeypatch):
     # Adapter and merged weights round differently in bfloat16.
     monkeypatch.setattr(pipeline_tagger, "bf16_is_fast", lambda device: False)
-    adapted = apply_lora(AutoModel.from_pretrained(folder), LoraSettings(rank=2))
+    adapted = with_lora(AutoModel.from_pretrained(folder), LoraSettings(rank=2))
     torch.manual_seed(0)
     with torch.no_grad():
         for parameter in adapted.parameters():

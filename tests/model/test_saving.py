@@ -23,8 +23,8 @@ from hf_tagger.model.pipeline_tagger import CRITIC, ProductTaggingPipeline
 from hf_tagger.model.reranking import TagSetCritic
 from hf_tagger.model.saving import FORMAT, FormatError
 from hf_tagger.runtime import ArtefactError, OnnxTagger
-from hf_tagger.training.build import load_model
-from hf_tagger.training.lora import apply_lora, save_adapter
+from hf_tagger.training.build import load_model, with_lora
+from hf_tagger.training.lora import save_adapter
 from hf_tagger.training.settings import LoraSettings
 from tests.fake_hub import FakeHub
 from tests.processes import run_python
@@ -83,7 +83,7 @@ def test_files_can_be_read_by_whom_the_umask_lets(tmp_path):
     try:
         save(tmp_path, "decoder", "critic")
         base = AutoModel.from_pretrained(tmp_path)
-        save_adapter(apply_lora(base, LoraSettings(rank=2)), tmp_path / "adapter", base=tmp_path)
+        save_adapter(with_lora(base, LoraSettings(rank=2)), tmp_path / "adapter", base=tmp_path)
     finally:
         os.umask(old)
     modes = {str(path.relative_to(tmp_path)): stat.S_IMODE(path.stat().st_mode)
@@ -121,7 +121,7 @@ def test_recipes_say_so_as_of_any_wrong_setting(first_edition, opened):
 
 
 def test_so_is_an_adapter_of_it(first_edition, tmp_path):
-    save_adapter(apply_lora(tiny_model(), LoraSettings(rank=2)), tmp_path / "adapter", base=first_edition)
+    save_adapter(with_lora(tiny_model(), LoraSettings(rank=2)), tmp_path / "adapter", base=first_edition)
     with pytest.raises(FormatError, match="train it again"):
         pipeline("product-tagging", model=str(tmp_path / "adapter"))
 

@@ -12,6 +12,7 @@ from hf_tagger.catalog.schema import CatalogSchema
 from hf_tagger.catalog.settings import CatalogSettings, open_catalog
 from hf_tagger.feedback.store import FeedbackStore
 from hf_tagger.feedback.verdicts import Verdict, fingerprint
+from hf_tagger.training.update import Update
 from recipes import finetune, update
 from tests.shops import write_config
 
@@ -82,15 +83,15 @@ def test_a_version_that_is_worse_is_refused_and_says_why(shop, capsys, monkeypat
     model, config, feedback = shop
     versions = model.parent / "model.versions"
 
-    def ruin(tagger, settings, catalog, learned, validation, pending, parent):
-        recalibrate(tagger, settings, catalog, learned, validation, pending, parent)
-        stored = json.loads((pending / "config.json").read_text())
+    def ruin(self, validation):
+        recalibrate(self, validation)
+        stored = json.loads((self.pending / "config.json").read_text())
         for entry in stored["attributes"]:
             entry["thresholds"] = [1.0] * len(entry["tags"])
-        (pending / "config.json").write_text(json.dumps(stored))
+        (self.pending / "config.json").write_text(json.dumps(stored))
 
-    recalibrate = update.recalibrate
-    monkeypatch.setattr(update, "recalibrate", ruin)
+    recalibrate = Update.recalibrate
+    monkeypatch.setattr(Update, "recalibrate", ruin)
     # The model itself is the first version, from the first call on.
     kept = sorted(versions.glob("[0-9]*")) or [versions / "1"]
     assert update.main([str(model), str(config), str(feedback), "--how", "calibrate"]) == 1

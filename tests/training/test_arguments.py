@@ -5,7 +5,7 @@ import pytest
 import yaml
 
 from hf_tagger.catalog.strict import ConfigError, build
-from hf_tagger.training.arguments import RunSettings, load_distillation, load_run
+from hf_tagger.training.arguments import DistillSettings, RunSettings, load_run
 
 CONFIGS = Path(__file__).parents[2] / "recipes" / "configs"
 SHOP = {
@@ -23,7 +23,7 @@ def config(tmp_path):
 
 @pytest.mark.parametrize("path", sorted(CONFIGS.glob("*.yaml")), ids=lambda path: path.stem)
 def test_every_shipped_configuration_loads_and_opens_with_its_command(path):
-    settings, data = (load_distillation if path.stem.startswith("distill_") else load_run)(path, [])
+    settings, data = load_run(path, [], DistillSettings if path.stem.startswith("distill_") else RunSettings)
     assert settings.phases and data["output_dir"] == settings.output_dir
     command = path.read_text(encoding="utf-8").splitlines()[0]
     recipe = re.match(r"# (?:accelerate launch|python) (recipes/\w+\.py)( |$)", command)
@@ -43,12 +43,12 @@ def test_what_is_not_given_has_its_default(config):
 def test_any_key_can_be_overridden(config):
     settings, data = load_run(config, [
         "--training.loader.batch_size", "64", "--lora=null", "--phases.0.learning_rate", "1e-4", "--save_adapter",
-        "--model.image_size", "[224, 168]", "--training.loss.logit_adjustment_tau", "{colour: 0.2}",
+        "--model.image_size", "[224, 168]", "--training.loss.logit_adjustment_tau", "0.2",
         "--phases.1.cached_views=0",
     ])  # fmt: skip
     assert settings.training.loader.batch_size == 64 and settings.lora is None and settings.save_adapter is True
     assert settings.phases[0].learning_rate == 1e-4 and settings.model.image_size == (224, 168)
-    assert settings.training.loss.logit_adjustment_tau == {"colour": 0.2}
+    assert settings.training.loss.logit_adjustment_tau == 0.2
     assert data["training"]["loader"]["batch_size"] == 64, "the resolved configuration is what is saved"
 
 

@@ -5,7 +5,6 @@ from hf_tagger.catalog.collate import tower_inputs
 from hf_tagger.model.towers import Standardise
 from hf_tagger.training.arguments import ModelSettings, PhaseSettings
 from hf_tagger.training.build import build_model, fit_standardise, set_trainable, with_lora
-from hf_tagger.training.lora import merge_adapter
 from hf_tagger.training.settings import KernelSettings, LexicalSettings, LoraSettings
 from tests.tiny_tagger import ATTRIBUTES, photo
 
@@ -120,7 +119,7 @@ def test_with_lora_phases_move_adapters_and_heads_and_merging_changes_nothing(fu
             if "lora_" in name or "modules_to_save" in name:
                 parameter.add_(0.05 * torch.randn_like(parameter))
     expected = logits(model, processor)
-    merged = merge_adapter(adapted)
+    merged = adapted.merge_and_unload(safe_merge=True)
     torch.testing.assert_close(logits(merged, processor), expected, rtol=1e-4, atol=1e-4)
 
 

@@ -17,13 +17,13 @@ from tests.tiny_tagger import ATTRIBUTES, SIZE, photo, tiny_model, tiny_processo
 
 
 @pytest.mark.parametrize("wanted, layers", [
-    (None, list(range(12))), (4, [0, 4, 7, 11]), (3, [0, 6, 11]), (1, [0]), (12, list(range(12))), ([2, 5], [2, 5]),
+    (None, list(range(12))), (4, [0, 4, 7, 11]), (3, [0, 6, 11]), (1, [0]), (12, list(range(12))),
 ])
 def test_layers_are_spaced_evenly_from_the_first_to_the_last(wanted, layers):
     assert spaced_layers(wanted, 12) == layers
 
 
-@pytest.mark.parametrize("wanted", [0, 13, [], [3, 1], [1, 1], [4, 12]])
+@pytest.mark.parametrize("wanted", [0, 13])
 def test_layers_that_are_not_there_are_refused(wanted):
     with pytest.raises(ConfigError, match="distillation.text_layers"):
         spaced_layers(wanted, 12)

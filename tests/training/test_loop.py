@@ -12,8 +12,8 @@ from hf_tagger.catalog.quarantine import Quarantine, Refusal
 from hf_tagger.catalog.strict import ConfigError
 from hf_tagger.training.arguments import PhaseSettings, TrainingSettings
 from hf_tagger.training.build import set_trainable
-from hf_tagger.training.checkpoint import load_checkpoint, newest_checkpoint, save_checkpoint
-from hf_tagger.training.loop import NonFiniteLoss, TrainingLoop, kept_tensors, load_kept
+from hf_tagger.training.checkpoint import kept_tensors, load_checkpoint, load_kept, newest_checkpoint, save_checkpoint
+from hf_tagger.training.loop import NonFiniteLoss, TrainingLoop
 from hf_tagger.training.losses import TaggingLoss
 from hf_tagger.training.settings import LossSettings, OptimizerSettings
 from tests.random_tagger import tagger
@@ -287,7 +287,7 @@ def killed(loop, after_saves, model, loader, **options):
             raise Killed
 
     with pytest.MonkeyPatch.context() as patch, pytest.raises(Killed):
-        patch.setattr("hf_tagger.training.loop.save_checkpoint", counting_save)
+        patch.setattr("hf_tagger.training.checkpoint.save_checkpoint", counting_save)
         train(loop, model, loader, **options)
 
 

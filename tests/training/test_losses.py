@@ -57,8 +57,6 @@ def test_logit_adjustment_weighs_each_tag_by_a_power_of_its_frequency(tau):
     for tag, labels in enumerate([[1, 0, 0], [0, 1, 0], [0, 0, 1], [0, 0, 0]]):
         expected = -math.log(weights[tag] / sum(weights))
         assert single_loss(LossSettings(logit_adjustment_tau=tau), logits, labels) == pytest.approx(expected)
-        of_colour = LossSettings(logit_adjustment_tau={"colour": tau})
-        assert single_loss(of_colour, logits, labels) == pytest.approx(expected)
 
 
 def test_logit_adjustment_holds_down_a_none_that_never_occurs():
@@ -190,7 +188,7 @@ def test_losses_are_float32_under_autocast(multi):
     [
         ({"multi": "asymetric"}, "loss.multi: no loss is called 'asymetric'"),
         ({"label_smoothing": 1.0}, "loss.label_smoothing"),
-        ({"logit_adjustment_tau": {"colour": 1.5}}, "loss.logit_adjustment_tau.colour"),
+        ({"logit_adjustment_tau": 1.5}, "loss.logit_adjustment_tau"),
         ({"focal_gamma": 0.5}, "loss.focal_gamma must be 0 or at least 1"),
         ({"margin": 1.0}, "loss.margin"),
     ],
@@ -200,13 +198,11 @@ def test_settings_out_of_range_are_named(settings, message):
         LossSettings(**settings)
 
 
-def test_balancing_needs_counts_and_known_attributes():
+def test_logit_adjustment_needs_counts():
     without = [{key: COLOUR[key] for key in ("name", "kind", "tags")}]
     TaggingLoss(without, LossSettings(logit_adjustment_tau=0.0))
     with pytest.raises(ValueError, match="'colour' has no training counts"):
         TaggingLoss(without)
-    with pytest.raises(ValueError, match=r"\['size'\].*\['colour'\]"):
-        TaggingLoss(ATTRIBUTES, LossSettings(logit_adjustment_tau={"size": 0.5}))
 
 
 def test_prompts_padding_and_products_without_targets_count_nothing_in_the_decoders_loss():
