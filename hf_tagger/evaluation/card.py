@@ -10,7 +10,7 @@ from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
 from hf_tagger.catalog.strict import ConfigError
 from hf_tagger.evaluation.report import ReportData
-from hf_tagger.evaluation.tables import comparison_table, decimal
+from hf_tagger.evaluation.tables import comparison_table, decimal, interval_of
 
 WEAK, SEEN_OFTEN_ENOUGH, MOST_WEAK = 0.5, 3, 15
 INDEXED = {"micro_f1": "F1 (micro)", "macro_f1": "F1 (macro)", "subset_accuracy": "Accuracy (all attributes)"}
@@ -80,11 +80,7 @@ def _read(path: Path) -> dict[str, Any]:
 
 
 def _score(scores: dict[str, dict], metric: str) -> str:
-    if metric not in scores:
-        return "–"
-    entry = scores[metric]
-    interval = f" [{decimal(entry['low'])}, {decimal(entry['high'])}]" if "low" in entry else ""
-    return decimal(entry["value"]) + interval
+    return decimal(scores[metric]["value"]) + interval_of(scores[metric]) if metric in scores else "–"
 
 
 def _calibration(data: ReportData) -> dict[str, list[str]]:

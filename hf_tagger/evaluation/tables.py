@@ -57,9 +57,12 @@ def _cell(metric: str, own: dict, others: list[dict], interval: bool = False) ->
     best = max(other[metric]["value"] for other in others if metric in other)
     text = decimal(own[metric]["value"])
     text = f"**{text}**" if own[metric]["value"] == best and len(others) > 1 else text
-    if interval and "low" in own[metric]:
-        text += f" [{decimal(own[metric]['low'])}, {decimal(own[metric]['high'])}]"
-    return text
+    return text + interval_of(own[metric]) if interval else text
+
+
+def interval_of(entry: dict) -> str:
+    """" [.812, .871]" of an entry of `Scorer.summary`; "" where it has no interval."""
+    return f" [{decimal(entry['low'])}, {decimal(entry['high'])}]" if "low" in entry else ""
 
 
 def decimal(value: float | None) -> str:
