@@ -13,10 +13,6 @@ from hf_tagger.catalog.collate import UNKNOWN
 from hf_tagger.model.decisions import attribute_slices
 from hf_tagger.training.settings import LossSettings
 
-# Distribution-balanced loss: the paper's values for its larger data set (COCO-MLT).
-WEIGHT_FLOOR, WEIGHT_SLOPE, WEIGHT_CENTRE = 0.1, 10.0, 0.2
-NEGATIVE_SCALE, PRIOR_SHIFT = 2.0, 0.05
-
 
 class LossSum(NamedTuple):
     """A loss as a sum and a number, both scalar tensors. Those of micro-batches and processes add up to those of one
@@ -34,8 +30,8 @@ class TaggingLoss(nn.Module):
     """The loss of every attribute of a model.
 
     Args:
-        attributes: as in `TaggerConfig`: name, kind, tags; `counts` (training rows per tag) where logit adjustment
-            or the distribution-balanced loss needs them, with `none_count` (rows to which no tag applies).
+        attributes: as in `TaggerConfig`: name, kind, tags; for logit adjustment of `single` ones `counts` (training
+            rows per tag) and `none_count` (rows to which no tag applies).
 
     Raises ValueError where needed counts are missing.
     """
@@ -49,16 +45,12 @@ class TaggingLoss(nn.Module):
 
     def _counts(self, attribute: dict) -> Tensor:
         """Training rows of each tag and, last, of none, at least 1; empty where the loss does not look at them."""
-        if attribute["kind"] == "single":
-            needed = self.settings.logit_adjustment_tau > 0
-        else:
-            needed = self.settings.multi == "distribution_balanced"
-        if not needed:
+        if attribute["kind"] == "multi" or not self.settings.logit_adjustment_tau:
             return torch.empty(0)
         if not attribute.get("counts"):
             raise ValueError(
                 f"attribute {attribute['name']!r} has no training counts in the model's config: scan the catalogue's "
-                "vocabulary first, or choose a loss that does not look at frequencies"
+                "vocabulary first, or set logit_adjustment_tau to 0"
             )
         none = attribute.get("none_count") or 0
         return torch.tensor([*attribute["counts"], none], dtype=torch.float32)
@@ -81,10 +73,11 @@ class TaggingLoss(nn.Module):
             return LossSum(total, self.count(tag_labels))
 
     def _attribute_loss(self, index: int, logits: Tensor, labels: Tensor) -> Tensor:
-        attribute, counts, settings = self.attributes[index], self.get_buffer(f"counts_{index}"), self.settings
-        if attribute["kind"] == "single":
+        settings = self.settings
+        if self.attributes[index]["kind"] == "single":
+            counts = self.get_buffer(f"counts_{index}")
             return cross_entropy(logits, labels, counts, settings.logit_adjustment_tau, settings.label_smoothing)
-        return MULTI_LOSSES[settings.multi](logits, labels, counts, settings)
+        return asymmetric(logits, labels, settings)
 
     def count(self, tag_labels: Tensor) -> Tensor:
         """Known (product, attribute) pairs in tag_labels [B, T], as `forward` counts them: a scalar tensor.
@@ -146,15 +139,11 @@ def _rows_of_tag(counts: Tensor) -> Tensor:
     return torch.cat([tags.clamp(min=1), torch.where(none > 0, none, tags.max().clamp(min=1))])
 
 
-def binary_cross_entropy(logits: Tensor, labels: Tensor, counts: Tensor, settings: LossSettings) -> Tensor:
-    """Independent sigmoid cross-entropy of each tag: [B, C] -> [B, C]."""
-    return F.binary_cross_entropy_with_logits(logits, labels, reduction="none")
-
-
-def asymmetric(logits: Tensor, labels: Tensor, counts: Tensor, settings: LossSettings) -> Tensor:
+def asymmetric(logits: Tensor, labels: Tensor, settings: LossSettings) -> Tensor:
     """Asymmetric loss (arXiv 2009.14119): easy negatives, the mass of a long tag list, count little: [B, C] -> [B, C].
 
-    Negatives whose probability is below the margin count nothing; the rest are focused by gamma_negative.
+    Negatives whose probability is below the margin count nothing; the rest are focused by gamma_negative. Without
+    margin and focusing it is the binary cross-entropy of each tag.
     """
     probability = logits.sigmoid()
     shifted = (probability - settings.margin).clamp(min=0)
@@ -163,39 +152,3 @@ def asymmetric(logits: Tensor, labels: Tensor, counts: Tensor, settings: LossSet
     positive = labels * (1 - probability) ** settings.gamma_positive * F.logsigmoid(logits)
     negative = (1 - labels) * shifted**settings.gamma_negative * log_negative
     return -(positive + negative)
-
-
-def focal(logits: Tensor, labels: Tensor, counts: Tensor, settings: LossSettings) -> Tensor:
-    """Focal loss (arXiv 1708.02002): well classified tags count little: [B, C] -> [B, C]."""
-    probability_of_label = torch.where(labels > 0, logits, -logits).sigmoid()
-    weight = torch.where(labels > 0, settings.focal_alpha, 1 - settings.focal_alpha)
-    cross_entropies = F.binary_cross_entropy_with_logits(logits, labels, reduction="none")
-    return weight * (1 - probability_of_label) ** settings.focal_gamma * cross_entropies
-
-
-def distribution_balanced(logits: Tensor, labels: Tensor, counts: Tensor, settings: LossSettings) -> Tensor:
-    """Distribution-balanced loss (arXiv 2007.09654), rebalanced and negative-tolerant: [B, C] -> [B, C].
-
-    A tag's weight compares how often class-balanced sampling would draw the product for this tag with how often for any
-    of its tags. Negatives are softened by NEGATIVE_SCALE, and each logit is shifted by the tag's prior log-odds.
-    """
-    tags = counts[:-1].clamp(min=1)
-    rate = 1 / tags
-    drawn = labels @ rate
-    # A product without tags is drawn for none of them: the ratio grows without bound and its sigmoid is 1.
-    ratio = rate / drawn.clamp(min=1e-12)[:, None]
-    weight = WEIGHT_FLOOR + torch.sigmoid(WEIGHT_SLOPE * (ratio - WEIGHT_CENTRE))
-    # Rows have several tags each: the sum of counts bounds the number of rows from above. PRIOR_SHIFT keeps that small.
-    odds_against = (counts.sum() / tags - 1).clamp(min=1e-3)
-    shifted = logits - PRIOR_SHIFT * odds_against.log()
-    positive = labels * F.softplus(-shifted)
-    negative = (1 - labels) * F.softplus(NEGATIVE_SCALE * shifted) / NEGATIVE_SCALE
-    return weight * (positive + negative)
-
-
-MULTI_LOSSES = {
-    "asymmetric": asymmetric,
-    "bce": binary_cross_entropy,
-    "focal": focal,
-    "distribution_balanced": distribution_balanced,
-}

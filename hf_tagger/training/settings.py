@@ -9,7 +9,6 @@ from typing import ClassVar, Literal
 from hf_tagger.catalog.free_form import TargetSettings
 
 # Named here, computed in `training.losses` and `training.kernel`.
-MULTI_LOSSES = ("asymmetric", "bce", "focal", "distribution_balanced")
 FEATURE_BLOCKS = ("text", "final", "early", "late", "grid", "histogram")
 
 
@@ -37,34 +36,34 @@ class LoraSettings:
 
 @dataclass
 class LossSettings:
-    """The loss of `multi` attributes by name, summed over the tags. That of `single` attributes is the cross-entropy of
-    a softmax over the tags and an explicit none."""
+    """Of `multi` attributes the asymmetric loss (arXiv 2009.14119), summed over the tags; of `single` ones the
+    cross-entropy of a softmax over the tags and an explicit none."""
 
     RENAMED: ClassVar[dict[str, str]] = {"balance": "logit_adjustment_tau"}
-    REMOVED: ClassVar[dict[str, str]] = {"single": "leave it out, it is always cross-entropy"}
+    REMOVED: ClassVar[dict[str, str]] = {
+        "single": "leave it out, it is always cross-entropy",
+        "multi": "leave it out; binary cross-entropy is gamma_negative: 0, margin: 0",
+        **dict.fromkeys(("focal_gamma", "focal_alpha"), "the asymmetric loss has gamma_negative and gamma_positive")}
 
-    multi: str = "asymmetric"  # one of MULTI_LOSSES
     label_smoothing: float = 0.0  # share of the target spread over a `single` attribute's tags and none, in [0, 1)
     # Of `single` attributes: tau x log(training products of the tag) is added to each logit while training (Menon et
     # al. 2021, arXiv 2007.07314). 0 is plain cross-entropy. 1 trains as if all tags were equally frequent (balanced
     # softmax, Ren et al. 2020, arXiv 2007.10740): rare tags gain more than accuracy loses.
     logit_adjustment_tau: float = 1.0
-    gamma_negative: float = 4.0  # of the asymmetric loss: focusing of negatives,
-    gamma_positive: float = 0.0  # of positives,
-    margin: float = 0.05  # and the probability below which a negative counts nothing
-    focal_gamma: float = 2.0  # of the focal loss: focusing,
-    focal_alpha: float = 0.25  # and the weight of positives
+    # Of `multi` attributes: focusing of negatives and of positives, and the probability below which a negative counts
+    # nothing. All 0: binary cross-entropy.
+    gamma_negative: float = 4.0
+    gamma_positive: float = 0.0
+    margin: float = 0.05
 
     def __post_init__(self):
-        if self.multi not in MULTI_LOSSES:
-            raise ValueError(f"loss.multi: no loss is called {self.multi!r}, choose one of {sorted(MULTI_LOSSES)}")
         if not 0 <= self.label_smoothing < 1:
             raise ValueError(f"loss.label_smoothing must lie in [0, 1), got {self.label_smoothing}")
         if not 0 <= self.logit_adjustment_tau <= 1:
             raise ValueError(f"loss.logit_adjustment_tau must lie in [0, 1], got {self.logit_adjustment_tau}")
         if not 0 <= self.margin < 1:
             raise ValueError(f"loss.margin must lie in [0, 1), got {self.margin}")
-        for key in ("gamma_negative", "gamma_positive", "focal_gamma"):
+        for key in ("gamma_negative", "gamma_positive"):
             if 0 < getattr(self, key) < 1 or getattr(self, key) < 0:
                 # x ** gamma has an infinite slope at 0 there
                 raise ValueError(f"loss.{key} must be 0 or at least 1, got {getattr(self, key)}")

@@ -72,7 +72,7 @@ def test_any_key_can_be_overridden(config):
     ("--logit_fusion.balance", "1", '"logit_fusion.balance" is now "logit_fusion.class_weight_power".'),
     ("--logit_fusion.deference", "4", '"logit_fusion.deference" is no longer there: giving way for rare tags'),
     ("--logit_fusion.shared", "1", '"logit_fusion.shared" is no longer there: every attribute has weights of its own'),
-    ("--training.loss.multi", "asymetric", "no loss is called 'asymetric'"),
+    ("--training.loss.multi", "bce", '"training.loss.multi" is no longer there: leave it out; binary cross-entropy is'),
     ("--model.fusion", "sum", "model.fusion"),
     ("--model.fusion", "gated", '"model.fusion: gated" is no longer there: write fusion: concat, the default.'),
     ("--training.loss.balance", "0.5", '"training.loss.balance" is now "training.loss.logit_adjustment_tau".'),

@@ -94,8 +94,7 @@ def test_training_learns(tmp_path):
     assert loop.progress.step == 40 and loop.progress.phase == 1
 
 
-@pytest.mark.parametrize("multi", ["asymmetric", "bce"])
-def test_accumulated_batches_equal_one_large_batch(multi, tmp_path):
+def test_accumulated_batches_equal_one_large_batch(tmp_path):
     """Whatever their sizes, and although some labels are unknown: every known label weighs the same."""
     ends = []
     for number, (accumulation, batches) in enumerate([
@@ -105,7 +104,7 @@ def test_accumulated_batches_equal_one_large_batch(multi, tmp_path):
     ]):  # fmt: skip
         folder = tmp_path / str(number)
         folder.mkdir()
-        loop = start(folder, loss=LossSettings(multi=multi), gradient_accumulation=accumulation)
+        loop = start(folder, loss=LossSettings(), gradient_accumulation=accumulation)
         ends.append(train(loop, reader(), Batches(*batches)))
         assert loop.progress.step == 4
     assert differ(ends[0], weights(reader()))

@@ -4,9 +4,8 @@ import pytest
 import torch
 from timm.loss import AsymmetricLossMultiLabel
 from torch.nn.functional import binary_cross_entropy_with_logits, log_softmax
-from torchvision.ops import sigmoid_focal_loss
 
-from hf_tagger.training.losses import MULTI_LOSSES, SequenceLoss, TaggingLoss
+from hf_tagger.training.losses import SequenceLoss, TaggingLoss
 from hf_tagger.training.settings import LossSettings
 
 COLOUR = {"name": "colour", "kind": "single", "tags": ["Black", "White", "Red"], "counts": [90, 9, 1], "none_count": 10}
@@ -85,40 +84,8 @@ def test_asymmetric_loss_without_focusing_or_margin_is_bce_even_far_out():
     assert logits.grad.isfinite().all() and logits.grad[0, 0] == pytest.approx(1.0)
 
 
-def test_bce_and_focal_equal_their_reference_implementations():
-    logits, _, labels = random_batch()
-    logits, labels = logits[:, 3:], labels[:, 3:]
-    bce = binary_cross_entropy_with_logits(logits, labels, reduction="sum")
-    assert multi_loss(LossSettings(multi="bce"), logits, labels).item() == pytest.approx(bce.item())
-    focal = sigmoid_focal_loss(logits, labels, alpha=0.25, gamma=2, reduction="sum")
-    assert multi_loss(LossSettings(multi="focal"), logits, labels).item() == pytest.approx(focal.item())
-
-
-def test_distribution_balanced_loss_follows_the_paper_term_by_term():
-    logits, _, labels = random_batch()
-    logits, labels = logits[:, 3:], labels[:, 3:]
-    counts, expected = USAGE["counts"], 0.0
-    for z, y in zip(logits.tolist(), labels.tolist(), strict=True):
-        drawn = sum(1 / n for n, given in zip(counts, y, strict=True) if given)
-        for n, z_tag, given in zip(counts, z, y, strict=True):
-            ratio = (1 / n) / drawn if drawn else math.inf
-            weight = 0.1 + (1 / (1 + math.exp(-10 * (ratio - 0.2))) if ratio < math.inf else 1)
-            shifted = z_tag - 0.05 * math.log(sum(counts) / n - 1)
-            term = math.log1p(math.exp(-shifted)) if given else math.log1p(math.exp(2 * shifted)) / 2
-            expected += weight * term
-    loss = multi_loss(LossSettings(multi="distribution_balanced"), logits, labels)
-    assert loss.item() == pytest.approx(expected, rel=1e-5)
-
-
-def test_distribution_balanced_loss_favours_the_rare_tag_of_a_product():
-    logits = torch.zeros(1, 4, requires_grad=True)
-    multi_loss(LossSettings(multi="distribution_balanced"), logits, torch.tensor([[1.0, 0, 0, 1]])).backward()
-    assert logits.grad[0, 3].abs() > 3 * logits.grad[0, 0].abs()
-
-
-@pytest.mark.parametrize("multi", MULTI_LOSSES)
-def test_unknown_labels_have_no_loss_and_exactly_no_gradient(multi):
-    loss = TaggingLoss(ATTRIBUTES, LossSettings(multi=multi, logit_adjustment_tau=0.5, label_smoothing=0.1))
+def test_unknown_labels_have_no_loss_and_exactly_no_gradient():
+    loss = TaggingLoss(ATTRIBUTES, LossSettings(logit_adjustment_tau=0.5, label_smoothing=0.1))
     tag_logits, none_logits, labels = random_batch()
     labels[0, :3] = -100  # colour unknown
     labels[3, 3:] = -100  # usage unknown
@@ -144,16 +111,15 @@ def test_unknown_labels_have_no_loss_and_exactly_no_gradient(multi):
 
 def test_one_unknown_tag_of_a_multi_attribute_leaves_the_others():
     logits, labels = torch.randn(1, 4, requires_grad=True), torch.tensor([[1.0, -100, 0, 0]])
-    loss = TaggingLoss([USAGE], LossSettings(multi="bce"))(logits, torch.zeros(1, 1), labels)
+    loss = TaggingLoss([USAGE], LossSettings(gamma_negative=0, margin=0.0))(logits, torch.zeros(1, 1), labels)
     loss.total.backward()
     assert loss.count == 1
     assert logits.grad[0, 1] == 0 and (logits.grad[0, [0, 2, 3]] != 0).all()
 
 
-@pytest.mark.parametrize("multi", MULTI_LOSSES)
-def test_a_batch_with_nothing_known_gives_zero_with_a_graph(multi):
+def test_a_batch_with_nothing_known_gives_zero_with_a_graph():
     tag_logits, none_logits, labels = random_batch()
-    result = TaggingLoss(ATTRIBUTES, LossSettings(multi=multi))(tag_logits, none_logits, torch.full_like(labels, -100))
+    result = TaggingLoss(ATTRIBUTES, LossSettings())(tag_logits, none_logits, torch.full_like(labels, -100))
     result.mean().backward()
     assert result.mean() == 0 and result.count == 0
     assert (tag_logits.grad == 0).all() and (none_logits.grad == 0).all()
@@ -172,9 +138,8 @@ def test_micro_batches_add_up_to_the_large_batch():
     assert sum(loss.count(labels[part]) for part in parts) == normaliser
 
 
-@pytest.mark.parametrize("multi", MULTI_LOSSES)
-def test_losses_are_float32_under_autocast(multi):
-    loss = TaggingLoss(ATTRIBUTES, LossSettings(multi=multi, logit_adjustment_tau=0.5))
+def test_losses_are_float32_under_autocast():
+    loss = TaggingLoss(ATTRIBUTES, LossSettings(logit_adjustment_tau=0.5))
     tag_logits, none_logits, labels = random_batch()
     tag_logits, none_logits = tag_logits.detach().bfloat16(), none_logits.detach().bfloat16()
     with torch.autocast("cpu", dtype=torch.bfloat16):
@@ -186,10 +151,9 @@ def test_losses_are_float32_under_autocast(multi):
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"multi": "asymetric"}, "loss.multi: no loss is called 'asymetric'"),
         ({"label_smoothing": 1.0}, "loss.label_smoothing"),
         ({"logit_adjustment_tau": 1.5}, "loss.logit_adjustment_tau"),
-        ({"focal_gamma": 0.5}, "loss.focal_gamma must be 0 or at least 1"),
+        ({"gamma_positive": 0.5}, "loss.gamma_positive must be 0 or at least 1"),
         ({"margin": 1.0}, "loss.margin"),
     ],
 )
