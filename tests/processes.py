@@ -1,15 +1,23 @@
 """Processes that tests start. What these need of the environment is set in tests/conftest.py."""
 
+import importlib
 import json
+import multiprocessing
 import os
+import socket
 import subprocess
 import sys
+import tempfile
+from multiprocessing import forkserver
 from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).parents[1]
 # As `accelerate launch --num_processes 2` starts them, without what that imports first.
 TWO_PROCESSES = (sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2")
+# What takes seconds to import.
+HEAVY = ["pytest", "hf_tagger.evaluation.inference", "hf_tagger.evaluation.protocols", "hf_tagger.training.phases",
+         "hf_tagger.training.rare_tags", "hf_tagger.training.report", "hf_tagger.training.starting_model"]
 
 
 def run_python(code: str, *arguments: object, **environment: str) -> Any:
@@ -18,3 +26,44 @@ def run_python(code: str, *arguments: object, **environment: str) -> Any:
     result = subprocess.run(command, env=os.environ | environment, capture_output=True, text=True, timeout=300)
     assert result.returncode == 0, result.stderr
     return json.loads(result.stdout.splitlines()[-1])
+
+
+def forks():
+    """The context of processes that are forked from one that has imported what is `HEAVY`, but done nothing."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(HEAVY)
+    forkserver.ensure_running()
+    return context
+
+
+def run_recipe(name: str, *arguments: object, cwd: Path = ROOT, processes: int = 1) -> str:
+    """What recipes/{name}.py prints, run in `forks` that share the work as those of `TWO_PROCESSES` do."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+    with tempfile.TemporaryDirectory() as folder:
+        output, started = Path(folder, "output"), []
+        for rank in range(processes):
+            environment = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "RANK": rank, "LOCAL_RANK": rank,
+                           "WORLD_SIZE": processes, "LOCAL_WORLD_SIZE": processes} if processes > 1 else {}
+            started.append(forks().Process(target=_run, args=(name, [*map(str, arguments)], cwd, output, environment)))
+            started[-1].start()
+        for process in started:
+            process.join(300)
+        errors = output.with_suffix(".err").read_text(encoding="utf-8")
+        assert [process.exitcode for process in started] == [0] * processes, errors[-3000:]
+        return output.read_text(encoding="utf-8")
+
+
+def _run(name: str, arguments: list[str], cwd: Path, output: Path, environment: dict) -> None:
+    as_started_by_hand(output)
+    os.environ |= {key: str(value) for key, value in environment.items()}
+    os.chdir(cwd)
+    sys.exit(importlib.import_module(f"recipes.{name}").main(arguments))
+
+
+def as_started_by_hand(output: Path) -> None:
+    """What this process prints goes to files; a loader's workers are forked, where one of `forks` would ask its
+    server for them."""
+    for number, path in ((1, output), (2, output.with_suffix(".err"))):
+        os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND), number)
+    multiprocessing.set_start_method("fork", force=True)

@@ -11,6 +11,7 @@ SCHEMA = {
     "id": "sku", "text": ["title"], "images": ["image"], "language_column": "language",
     "attributes": {"colour": {}, "category": {}, "features": {"kind": "multi", "format": "list"}},
 }  # fmt: skip
+LOADER = {"batch_size": 8, "shuffle_buffer": 40, "bucket_batches": 2, "num_workers": 0}
 
 
 def shop_rows(start, stop):
@@ -34,7 +35,7 @@ def write_config(path: Path, catalog: dict, **changes) -> Path:
     data = {"catalog": catalog, "seed": 3, "lora": None}
     data["model"] = {"text_backbone": "scratch:lstm", "vision_backbone": "scratch:test_resnet", "image_size": [32, 32],
                      "hidden_size": 32, "max_length": 24, "lexical": {"buckets": 512}}  # fmt: skip
-    data["training"] = {"loader": {"batch_size": 8, "shuffle_buffer": 40, "bucket_batches": 2}, "metric": "micro_f1",
+    data["training"] = {"loader": LOADER, "metric": "micro_f1",
                         "text_augmentation": {"word_dropout": 0.1, "label_masking": 0.3}, "gradient_accumulation": 2,
                         "checkpoint_steps": 3}  # fmt: skip
     for name, value in changes.items():

@@ -33,7 +33,8 @@ class ExportError(UserError, ValueError):
 
 class TaggerGraph(nn.Module):
     """`TaggerModel.forward` in evaluation mode as tensors in, logits out: which rows have which modality comes as row
-    numbers, where the model looks for itself."""
+    numbers, where the model looks for itself. What the model calls takes sizes from `shape`: to tracing, `len` is a
+    constant, and torch would have to start again in its slower, strict way."""
 
     def __init__(self, model: TaggerModel):
         super().__init__()

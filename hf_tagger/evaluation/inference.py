@@ -41,10 +41,11 @@ def time_in_turns(taggers: dict[str, str | Path], products: Sequence[dict], roun
     """
     sizes = [size for size in BATCH_SIZES if len(products) >= size]
     seconds: dict[str, dict[str, list[float]]] = {f"batch {size}": {name: [] for name in taggers} for size in sizes}
-    spawn = multiprocessing.get_context("spawn")
+    forks = multiprocessing.get_context("forkserver")
+    forks.set_forkserver_preload([__name__])  # one process imports torch, and the others come from it
     with ExitStack() as stack:
         processes = {name: stack.enter_context(ProcessPoolExecutor(
-            1, spawn, initializer=_open, initargs=(source, list(products), options, torch.get_num_threads())))
+            1, forks, initializer=_open, initargs=(source, list(products), options, torch.get_num_threads())))
             for name, source in taggers.items()}
         for size in sizes:
             for _ in range(rounds):

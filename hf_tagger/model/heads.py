@@ -127,11 +127,11 @@ class LexicalHead(nn.Module):
             logits = self.table(lexical_ids, per_sample_weights=values.to(self.table.weight.dtype)).float()
             logits = logits + self.bias.weight[:, 0]
             tag_attribute = candidate_attribute[:-self.attributes]
-            features = logits.new_zeros(len(logits), len(tag_attribute) * NAME_FEATURES)
+            features = logits.new_zeros(logits.shape[0], len(tag_attribute) * NAME_FEATURES)
             features = features.scatter_add(1, name_ids, name_weights.float()).unflatten(1, (-1, NAME_FEATURES))
             names = (features * self.name_weight.weight[tag_attribute]).sum(-1)
             logits = logits + functional.pad(names, (0, self.attributes))
-            found = features.new_zeros(len(features), self.attributes)
+            found = features.new_zeros(features.shape[0], self.attributes)
             found = found.index_add(1, tag_attribute, features[..., 0] + features[..., 4])
             # Of `multi` attributes nothing is said: there a tag added later must not change how others are weighed.
             return logits * has_text[:, None], (found > 0) & self.exclusive & has_text[:, None]
@@ -181,8 +181,9 @@ class LogitFusion(nn.Module):
         """[N, C] -> log-probabilities within each `single` attribute, "none" included; logits of `multi` ones as they
         are. A row of zeros, of a source with nothing to go by, stays as it is."""
         logits = logits.float()
-        index = candidate_attribute.repeat(len(logits), 1)
-        highest = logits.new_full((len(logits), self.attributes), -torch.inf).scatter_reduce(1, index, logits, "amax")
+        rows = logits.shape[0]
+        index = candidate_attribute.repeat(rows, 1)
+        highest = logits.new_full((rows, self.attributes), -torch.inf).scatter_reduce(1, index, logits, "amax")
         powers = (logits - highest.gather(1, index)).exp()
         total = torch.zeros_like(highest).scatter_add(1, index, powers).log() + highest
         normalised = logits - torch.where(self.single, total, 0.0).gather(1, index)

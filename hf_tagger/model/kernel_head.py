@@ -129,7 +129,7 @@ class KernelHead(nn.Module):
         with torch.autocast(present.device.type, enabled=False):
             similarities = {name: self.query(name, features[name]) @ getattr(self, f"keys_{name}").float().T
                             for name, square in self.squares.items() if square and features[name] is not None}
-            logits = torch.zeros(len(present), len(self.offset), device=present.device)
+            logits = torch.zeros(present.shape[0], len(self.offset), device=present.device)
             for mode in self.modes:
                 if any(has and features is None for has, features in zip(MODES[mode], (text, image), strict=True)):
                     continue

@@ -268,7 +268,7 @@ class TaggerModel(PreTrainedModel, GenerationMixin):
         Returns logits [B, C], those of each source [B, S, C], and the fusion's features [B, A, F].
         """
         sources = [encoder_logits.float()]
-        named = encoded.present.new_zeros(len(encoder_logits), len(self.config.attributes))
+        named = encoded.present.new_zeros(encoder_logits.shape[0], len(self.config.attributes))
         if self.lexical_head is not None and lexical[0] is None:
             sources.append(torch.zeros_like(sources[0]))
         elif self.lexical_head is not None:

@@ -204,7 +204,7 @@ class TaggerEncoder(nn.Module):
         present = features.present
         vectors = []
         for modality, vector, projection in ((TEXT, features.text, "text"), (IMAGE, features.image, "image")):
-            proxy = self.proxies.weight[modality].expand(len(present), -1)
+            proxy = self.proxies.weight[modality].expand(present.shape[0], -1)
             if vector is None:
                 vectors.append(proxy)
             else:

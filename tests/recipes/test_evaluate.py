@@ -1,12 +1,8 @@
-"""The recipe on a tiny trained tagger: within the test where only files matter, as real processes where these do."""
+"""The recipe on a tiny trained tagger: within the test where only files matter, in other processes where these do."""
 
 import csv
 import json
-import os
 import shutil
-import subprocess
-import sys
-from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
@@ -18,10 +14,11 @@ from transformers import pipeline
 from hf_tagger.model.pipeline_tagger import ProductTaggingPipeline
 from recipes import evaluate_tagger
 from tests.catalog.files import write_parquet
+from tests.processes import run_recipe
 from tests.shops import SCHEMA, shop_rows
 from tests.tiny_tagger import trained_tagger
 
-ROOT = Path(__file__).parents[2]
+
 @pytest.fixture(scope="module")
 def shop(tmp_path_factory):
     """A folder with a model, its training configuration and a catalogue of two splits."""
@@ -54,18 +51,10 @@ def run_here(shop, capsys):
 
 @pytest.fixture(scope="module")
 def evaluated(shop):
-    """What the recipe wrote, as a real process started in another folder."""
-    run_process(shop, "model", "model/training_config.yaml", "--slices", "brand", "--resamples", "100",
-                "--card", "card.md")  # fmt: skip
+    """What the recipe wrote, as a process started in another folder."""
+    run_recipe("evaluate_tagger", "model", "model/training_config.yaml", "--slices", "brand", "--resamples", 100,
+               "--card", "card.md", cwd=shop)  # fmt: skip
     return shop / "model" / "evaluation"
-
-
-def run_process(shop, model, *arguments, launcher=(sys.executable,)):
-    environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
-    command = [*launcher, str(ROOT / "recipes" / "evaluate_tagger.py"), model, *arguments]
-    result = subprocess.run(command, cwd=shop, env=environment, capture_output=True, text=True, timeout=300)
-    assert result.returncode == 0, result.stderr[-3000:]
-    return result.stdout
 
 
 def test_the_standard_protocols_come_under_the_configurations_names_where_it_has_them(evaluated):
@@ -125,9 +114,8 @@ def test_predictions_tell_what_was_given_and_what_the_pipeline_would_say(shop, e
 
 
 def test_two_processes_count_every_product_once(shop, evaluated, tmp_path):
-    launcher = (sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2")
-    run_process(shop, "model", "model/training_config.yaml", "--resamples", "0", "--output_dir", str(tmp_path),
-                launcher=launcher)  # fmt: skip
+    run_recipe("evaluate_tagger", "model", "model/training_config.yaml", "--resamples", 0, "--output_dir", tmp_path,
+               cwd=shop, processes=2)  # fmt: skip
     one, two = (pq.read_table(folder / "predictions.parquet").to_pylist() for folder in (evaluated, tmp_path))
     one, two = ({(row["id"], row["protocol"]): row for row in rows} for rows in (one, two))
     assert len(one) == len(two) and one.keys() == two.keys()

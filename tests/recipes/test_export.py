@@ -13,14 +13,15 @@ from hf_tagger.model.pipeline_tagger import ProductTaggingPipeline
 from recipes import export
 from recipes.lab import benchmark_bulk, benchmark_inference, load_test
 from tests.catalog.files import write_parquet
-from tests.deployment.test_export import bert_tagger
+from tests.deployment.test_export import SMALL, bert_tagger
+from tests.processes import forks
 from tests.shops import SCHEMA, shop_rows
 
 
 @pytest.fixture(scope="module")
 def shop(tmp_path_factory):
     folder = tmp_path_factory.mktemp("shop")
-    model, processor = bert_tagger()
+    model, processor = bert_tagger(**SMALL)
     ProductTaggingPipeline(model, processor=processor).save_pretrained(folder / "model")
     for split, (start, stop) in {"train": (0, 20), "validation": (20, 80), "test": (80, 140)}.items():
         write_parquet(folder / f"{split}.parquet", shop_rows(start, stop))
@@ -33,6 +34,7 @@ def shop(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def exported(shop):
+    forks()  # those in which taggers are timed
     arguments = [str(shop / "model"), str(shop / "shop.yaml"), "--products", "32", "--calibration_batches", "2"]
     return shop, export.main(arguments)
 
@@ -68,8 +70,9 @@ def test_int8_fails_by_what_it_loses():
     assert "loses 0.60 points" in parity.failure("int8", report | {"macro_f1_drop": 0.006})
 
 
-def test_the_benchmark_compares_with_eager_float32(exported, capsys):
+def test_the_benchmark_compares_with_eager_float32(exported, capsys, monkeypatch):
     shop, _ = exported
+    monkeypatch.setattr(inference, "PAUSE_SECONDS", 0)
     arguments = [str(shop / "model"), str(shop / "shop.yaml"), "--products", "32", "--rounds", "1"]
     assert benchmark_inference.main([*arguments, "--catalog.source.files.test", str(shop / "*.parquet")]) == 0
     found = json.loads(capsys.readouterr().out)

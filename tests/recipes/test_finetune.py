@@ -1,7 +1,6 @@
 """The main job as real processes on tiny catalogues: finished, killed and resumed, interrupted, and shared by two."""
 
 import json
-import multiprocessing
 import os
 import signal
 import subprocess
@@ -27,9 +26,9 @@ from hf_tagger.training.loop import TrainingLoop
 from recipes import finetune
 from tests.catalog.files import catalog, write_parquet
 from tests.csv_shop import write_csv_shop
-from tests.shops import write_config
+from tests.processes import ROOT, TWO_PROCESSES, as_started_by_hand, forks, run_recipe
+from tests.shops import LOADER, write_config
 
-ROOT = Path(__file__).parents[2]
 ENVIRONMENT = {"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
 SHOP = {"rows": 120, "picture_size": 32, "languages": ["en"], "missing_modality": 0.2}
 DECODER = {"layers": 2, "d_model": 16, "heads": 2, "ffn_dim": 32, "vocab_size": 500}
@@ -40,20 +39,13 @@ def command(config, output_dir, *arguments, launcher=(sys.executable,)):
     return [*launcher, str(ROOT / "recipes" / "finetune.py"), str(config), "--output_dir", str(output_dir), *arguments]
 
 
-def run(*arguments, **options):
-    environment = os.environ | ENVIRONMENT
-    result = subprocess.run(command(*arguments, **options), env=environment, capture_output=True, text=True)
-    assert result.returncode == 0, result.stderr[-3000:]
-    return result.stdout
-
-
-def killed_at(point, arguments):
+def killed_at(point, arguments, output):
     """In a process of its own: the recipe, killed at the point {"step": n}, {"writing": n} or {"fusion": 1}."""
 
     def die(*_):
         os.kill(os.getpid(), signal.SIGKILL)
 
-    multiprocessing.set_start_method("fork", force=True)
+    as_started_by_hand(output)
     loop, writer = TrainingLoop, checkpoint
     step, write, save_checkpoint = loop._step, writer.write_safetensors, writer.save_checkpoint
     now = {"step": 0}
@@ -77,11 +69,9 @@ def killed_at(point, arguments):
 
 
 def in_a_process(point, config, output_dir, *arguments):
-    """Exit code of `killed_at` in a process forked from one that has imported all there is, but done nothing."""
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["recipes.finetune", "tests.recipes.test_finetune"])
+    """Exit code of `killed_at`."""
     arguments = [str(config), "--output_dir", str(output_dir), *arguments]
-    process = context.Process(target=killed_at, args=(point, arguments))
+    process = forks().Process(target=killed_at, args=(point, arguments, Path(f"{output_dir}.log")))
     process.start()
     process.join(240)
     return process.exitcode
@@ -109,6 +99,7 @@ def adapters(tmp_path_factory):
                "decoder": DECODER},
         lora={"rank": 2},
         save_adapter=True,
+        training={"loader": LOADER | {"num_workers": 1}},
         phases=[
             {"name": "heads", "train": ["heads", "decoder"], "cached_views": 2, "epochs": 2, "batch_size": 24},
             {"name": "adapters", "train": ["heads", "text", "vision", "decoder"], "epochs": 2, "evaluate_every": 2,
@@ -119,7 +110,7 @@ def adapters(tmp_path_factory):
                       "gan": {"steps": 8, "check_every": 4, "hidden": 8, "min_diversity": 0}},
         evaluation={"protocols": {"both": {}, "photo only": {"without": ["text"]}}},
     )  # fmt: skip
-    return config, folder / "whole", run(config, folder / "whole")
+    return config, folder / "whole", run_recipe("finetune", config, "--output_dir", folder / "whole")
 
 
 def test_the_recipe_writes_a_folder_that_the_pipeline_opens(adapters):
@@ -217,7 +208,8 @@ def classic(tmp_path_factory):
         phases=[{"epochs": 3}],
         training={"log_with": ["tensorboard"], "log_every": 2},
     )
-    whole = run(config, folder / "whole", "--training.checkpoint_steps", "0", "--calibration", "null")
+    whole = run_recipe("finetune", config, "--output_dir", folder / "whole", "--training.checkpoint_steps", 0,
+                       "--calibration", "null")
     return config, folder / "whole", whole
 
 
@@ -264,8 +256,8 @@ def test_two_processes_with_uneven_shards_finish_and_count_every_row_once(tmp_pa
                           phases=[{"train": ["heads", "text", "vision", "decoder"], "epochs": 2}],
                           # In bfloat16 a product's scores depend a little on the batch it comes in.
                           training={"mixed_precision": "no"})  # fmt: skip
-    launcher = (sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2")
-    run(config, tmp_path / "out", launcher=launcher)
+    result = subprocess.run(command(config, tmp_path / "out", launcher=TWO_PROCESSES), capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr[-3000:]
     scores = json.loads((tmp_path / "out" / "metrics.json").read_text())["test"]["all"]
     model = TaggerModel.from_pretrained(tmp_path / "out")
     collator = Collator(AutoProcessor.from_pretrained(tmp_path / "out"), model.config.attributes)

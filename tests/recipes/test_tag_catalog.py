@@ -22,7 +22,7 @@ from hf_tagger.deployment.bulk import _rows, opened_fingerprint, tag_rows
 from hf_tagger.model.pipeline_tagger import ProductTaggingPipeline
 from recipes import tag_catalog
 from tests.catalog.files import write_parquet
-from tests.processes import ROOT, TWO_PROCESSES
+from tests.processes import ROOT, TWO_PROCESSES, run_recipe
 from tests.shops import SCHEMA, shop_rows
 from tests.tiny_tagger import trained_tagger
 
@@ -126,10 +126,9 @@ def test_a_run_killed_amid_its_work_loses_no_row_and_repeats_none(shop, tmp_path
 def test_two_processes_killed_amid_their_work_lose_no_row_and_repeat_none(shop, tmp_path, monkeypatch):
     monkeypatch.setenv("ACCELERATE_USE_CPU", "true")
     out = tmp_path / "out"
-    command = [*TWO_PROCESSES, "recipes/tag_catalog.py", str(shop / "model"), str(shop / "shop.yaml"),
-               "--output_dir", str(out),
-               "--shard_rows", "2", "--batch_size", "1"]
-    with started(command, tmp_path) as run:
+    arguments = [str(shop / "model"), str(shop / "shop.yaml"), "--output_dir", str(out), "--shard_rows", "2",
+                 "--batch_size", "1"]
+    with started([*TWO_PROCESSES, "recipes/tag_catalog.py", *arguments], tmp_path) as run:
         wait_until(lambda: all(list(out.glob(f"part-00{rank}-*.parquet")) for rank in (0, 1)), run, tmp_path)
         for process in [psutil.Process(run.pid), *psutil.Process(run.pid).children(recursive=True)]:
             process.kill()
@@ -138,8 +137,7 @@ def test_two_processes_killed_amid_their_work_lose_no_row_and_repeat_none(shop, 
     before = {path.name: path.stat().st_mtime_ns for path in out.glob("part-*.parquet")}
     assert {name[:8] for name in before} == {"part-000", "part-001"}
     assert len(before) < len(ids) / 2, "killed too late to tell anything"
-    done = subprocess.run([*command, "--resume"], cwd=ROOT, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
+    run_recipe("tag_catalog", *arguments, "--resume", processes=2)
     assert sorted(row["id"] for row in read(out)) == sorted(ids)
     assert all((out / name).stat().st_mtime_ns == stamp for name, stamp in before.items())
     assert json.loads((out / "summary.json").read_text())["rows"] == len(ids)

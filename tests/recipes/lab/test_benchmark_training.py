@@ -1,12 +1,10 @@
-"""The stopwatch, what makes the plain loop plain, and the whole program as the command line starts it."""
+"""The stopwatch, what makes the plain loop plain, and the whole program with the processes that it starts."""
 
 import io
 import json
 import os
-import subprocess
-import sys
 import time
-from pathlib import Path
+from contextlib import redirect_stdout
 
 import numpy as np
 import pytest
@@ -34,7 +32,6 @@ from recipes.lab.benchmark_training import (
 )
 from tests.tiny_tagger import SIZE, tiny_processor
 
-ROOT = Path(__file__).parents[3]
 CONFIG = """
 catalog: {synthetic: {rows: 200, picture_size: 48}}
 model: {text_backbone: "scratch:bert-tiny", vision_backbone: "scratch:test_convnext", image_size: [32, 32],
@@ -131,12 +128,11 @@ def test_both_sides_train_the_same_rows_and_parameters(settings, tmp_path):
 def process(tmp_path_factory):
     folder = tmp_path_factory.mktemp("benchmark")
     (folder / "tiny.yaml").write_text(CONFIG)
-    environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
-    command = [sys.executable, ROOT / "recipes" / "lab" / "benchmark_training.py", "tiny.yaml", "--steps", "3",
-               "--repeats", "1", "--training.loader.shuffle_buffer", "50"]
-    run = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=600)
-    assert run.returncode == 0, run.stderr
-    return json.loads(run.stdout)
+    arguments = ["tiny.yaml", "--steps", "3", "--repeats", "1", "--training.loader.shuffle_buffer", "50"]
+    with pytest.MonkeyPatch.context() as patch, redirect_stdout(io.StringIO()) as printed:
+        patch.chdir(folder)
+        assert benchmark_training.main(arguments) == 0
+    return json.loads(printed.getvalue())
 
 
 def test_the_report_names_machine_versions_and_data(process):
