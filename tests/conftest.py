@@ -12,6 +12,17 @@ HF_HOME = tempfile.mkdtemp(prefix="hf-home-")
 os.environ |= {"OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false", "HF_HUB_OFFLINE": "1", "HF_HOME": HF_HOME,
                "PYTHONPATH": str(Path(__file__).parents[1])}  # fmt: skip
 
+# Files that take longest, longest first: they start first, so that no process is left with one at the end.
+LONGEST = ("recipes/test_finetune", "deployment/test_export_decoder", "recipes/test_export", "deployment/test_export",
+           "recipes/test_distill", "recipes/test_search", "recipes/lab/test_benchmark_training", "model/test_saving",
+           "recipes/test_tag_catalog", "recipes/test_evaluate", "recipes/lab/test_ablate", "test_cli")
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items):
+    places = {Path(__file__).parent / f"{name}.py": place for place, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: places.get(item.path, len(places)))
+
 
 def pytest_unconfigure():
     shutil.rmtree(HF_HOME, ignore_errors=True)

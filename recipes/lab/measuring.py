@@ -66,15 +66,15 @@ def resident_mb() -> float:
 
 
 def in_fresh_process(function, *arguments, **keywords):
-    """`function` in a process of its own: nothing measured finds memory or settings that an earlier measurement left.
-    What it prints goes to stderr."""
+    """`function` in a process of its own, forked from one that has only imported: nothing measured finds memory or
+    settings that an earlier measurement left. What it prints goes to stderr."""
     own = multiprocessing.get_start_method()
-    spawn = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(1, spawn, initializer=_as_if_started_by_hand, initargs=(own,)) as pool:
+    forks = multiprocessing.get_context("forkserver")
+    with ProcessPoolExecutor(1, forks, initializer=_as_if_started_by_hand, initargs=(own,)) as pool:
         return pool.submit(function, *arguments, **keywords).result()
 
 
 def _as_if_started_by_hand(start_method: str) -> None:
     os.dup2(2, 1)
-    # A spawned process would also spawn its loader's workers, where training forks them.
+    # Such a process would also ask the server for its loader's workers, where training forks them.
     multiprocessing.set_start_method(start_method, force=True)

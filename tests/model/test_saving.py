@@ -1,4 +1,7 @@
-"""What a saved folder carries, and how it opens: by hf_tagger, or by its own code where hf_tagger is not installed."""
+"""What a saved folder carries, and how it opens: by hf_tagger, or by its own code where hf_tagger is not installed,
+from disk and from the Hub.
+
+Two processes do all of the latter, for what takes long is importing torch and transformers."""
 
 import json
 import os
@@ -28,8 +31,8 @@ from hf_tagger.training.lora import save_adapter
 from hf_tagger.training.settings import LoraSettings
 from tests.fake_hub import FakeHub
 from tests.processes import run_python
-from tests.tiny_tagger import tiny_model, tiny_processor
-from tests.tiny_writer import add_tiny_decoder
+from tests.tiny_tagger import photo, tiny_model, tiny_processor, trained_tagger
+from tests.tiny_writer import add_tiny_decoder, writing_tagger
 
 ROOT = Path(__file__).parents[2]
 MOST_FILES = 18
@@ -141,8 +144,9 @@ def test_a_folder_of_a_later_format_asks_for_a_newer_hf_tagger(tmp_path):
         AutoModel.from_pretrained(tmp_path)
 
 
-# The model and its processor are pushed each by itself, in the order in which the one could undo the other's code.
-PUSH_APART = """
+# The first two, models and processors, are pushed each by itself, in the order in which the one could undo the other's
+# code.
+PUSH = """
 import json, sys
 from transformers import AutoModel, AutoProcessor, pipeline
 import hf_tagger
@@ -150,9 +154,12 @@ import hf_tagger
 for name, repository in zip(sys.argv[1:3], ("shop/plain", "shop/writer")):
     AutoModel.from_pretrained(name).push_to_hub(repository)
     AutoProcessor.from_pretrained(name).push_to_hub(repository)
-AutoModel.from_pretrained(sys.argv[1]).save_pretrained(sys.argv[3], push_to_hub=True, repo_id="shop/both")
-pipeline("product-tagging", model=sys.argv[2]).push_to_hub("shop/whole")
-print(json.dumps(hf_tagger.__version__))
+AutoModel.from_pretrained(sys.argv[1]).save_pretrained(sys.argv[5], push_to_hub=True, repo_id="shop/both")
+whole, trained, taught = (pipeline("product-tagging", model=folder) for folder in sys.argv[2:5])
+whole.push_to_hub("shop/whole")
+trained.push_to_hub("shop/trained", handler=True)
+taught.push_to_hub("shop/taught")
+print(json.dumps(pipeline("product-tagging", model="shop/trained")("red mug")))
 """
 
 WITHOUT_THE_PACKAGE = """
@@ -170,7 +177,7 @@ def refusal(call, *arguments, **options):
     except (ImportError, ValueError) as error:
         return str(error)
 
-plain, whole, again = sys.argv[1:4]
+plain, whole, trained, _, again, photo = sys.argv[1:]
 found = {"scores": [], "written": []}
 for name in (plain, whole, "shop/plain", "shop/writer", "shop/both"):
     model, processor = open_parts(name) if name != "shop/both" else (
@@ -200,30 +207,48 @@ found["refused"] = {
     "url": refusal(tagger, {"image": "https://example.org/a.jpg"}, allow_urls=True),
     "decoder": refusal(tagger.model.add_decoder, {"vocab_size": 100}, None),
 }
+
+found["trained"] = []
+for name in (trained, "shop/trained"):
+    tagger = pipeline("product-tagging", model=name, trust_remote_code=True)
+    found["trained"].append(tagger(["red mug", {"image": photo}, {}], on_error="skip"))
+writer = pipeline("product-tagging", model="shop/taught", trust_remote_code=True)
+found["taught"] = writer("red mug", free_form=True, language="de")
 print(json.dumps(found))
 """
 
 
 @pytest.fixture(scope="module")
 def folders(tmp_path_factory):
-    """Of a model without any part, and of one with all."""
+    """Of an untrained model without any part, of one with all, of a trained tagger, and of one that writes."""
     folder = tmp_path_factory.mktemp("saved")
-    return save(folder / "plain"), save(folder / "whole", *PARTS)
+    for name, tagger in (("trained", trained_tagger()), ("taught", writing_tagger())):
+        ProductTaggingPipeline(tagger[0], processor=tagger[1]).save_pretrained(folder / name)
+    return save(folder / "plain"), save(folder / "whole", *PARTS), folder / "trained", folder / "taught"
 
 
 @pytest.fixture(scope="module")
 def hub(folders, tmp_path_factory):
-    """Holds both models, pushed with hf_tagger."""
+    """Holds these models, pushed with hf_tagger."""
     home = tmp_path_factory.mktemp("home")
     with FakeHub() as hub:
-        run_python(PUSH_APART, *folders, home / "both", **hub.env, HF_HOME=str(home), PYTHONPATH=os.getcwd())
+        pushed = run_python(PUSH, *folders, home / "both", **hub.env, HF_HOME=str(home), PYTHONPATH=os.getcwd())
+        assert scores(pushed) == scores(pipeline("product-tagging", model=str(folders[2]))("red mug"))
         assert {"handler.py", CRITIC, "tag_tokenizer/tokenizer.json"} <= set(hub.repos["shop/whole"])
+        wanted = {"config.json", "model.safetensors", "pipeline_tagger.py", "handler.py", "README.md"}
+        assert wanted <= set(hub.repos["shop/trained"])
+        assert "tag_tokenizer/tokenizer.json" in hub.repos["shop/taught"]
         yield hub
+
+
+def scores(tags):
+    return {tag["label"]: pytest.approx(tag["score"], abs=1e-5) for tag in tags}
 
 
 def check_without_the_package(folders, hub, tmp_path, **environment):
     environment = {**hub.env, "HF_HOME": str(tmp_path), **environment}
-    found = run_python(WITHOUT_THE_PACKAGE, *folders, tmp_path / "again", **environment)
+    photo("Blue", "Dress").save(tmp_path / "dress.png")
+    found = run_python(WITHOUT_THE_PACKAGE, *folders, tmp_path / "again", tmp_path / "dress.png", **environment)
     for folder, places in ((folders[0], (0, 2, 4)), (folders[1], (1, 3))):
         model = AutoModel.from_pretrained(folder)
         output = model(**AutoProcessor.from_pretrained(folder)(text=["red mug"]))
@@ -240,6 +265,14 @@ def check_without_the_package(folders, hub, tmp_path, **environment):
     assert code(tmp_path / "again") == code(folders[1])
     assert "this model has no decoder" in found["refused"].pop("free_form")
     assert all("pip install hf_tagger" in message for message in found["refused"].values()), found["refused"]
+    trained, writer = (pipeline("product-tagging", model=str(folder)) for folder in folders[2:])
+    expected = trained(["red mug", {"image": photo("Blue", "Dress")}])
+    for result in found["trained"]:
+        assert [scores(tags) for tags in result[:2]] == [scores(tags) for tags in expected]
+        assert result[2]["error"].startswith("item 2: neither text nor a photo")
+    expected = writer("red mug", free_form=True, language="de")
+    assert [tag["label"] for tag in found["taught"]] == [tag["label"] for tag in expected]
+    assert {tag["label"] for tag in found["taught"] if tag["source"] == "generated"} == {"rot", "Becher"}
 
 
 def test_without_hf_tagger_a_folder_and_a_repository_do_all_that_their_model_has(folders, hub, tmp_path):

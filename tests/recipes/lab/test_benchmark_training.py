@@ -30,6 +30,7 @@ from recipes.lab.benchmark_training import (
     timed_settings,
     train_plainly,
 )
+from tests.processes import forks
 from tests.tiny_tagger import SIZE, tiny_processor
 
 CONFIG = """
@@ -127,6 +128,7 @@ def test_both_sides_train_the_same_rows_and_parameters(settings, tmp_path):
 @pytest.fixture(scope="module")
 def process(tmp_path_factory):
     folder = tmp_path_factory.mktemp("benchmark")
+    forks()  # those in which training is timed
     (folder / "tiny.yaml").write_text(CONFIG)
     arguments = ["tiny.yaml", "--steps", "3", "--repeats", "1", "--training.loader.shuffle_buffer", "50"]
     with pytest.MonkeyPatch.context() as patch, redirect_stdout(io.StringIO()) as printed:
