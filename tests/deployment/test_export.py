@@ -239,7 +239,7 @@ def test_a_part_without_a_graph_is_named(tmp_path):
 def test_photos_are_normalised_as_by_the_processor(saved):
     processor, tagger = tiny_processor(), OnnxTagger(saved / "onnx")
     noise = np.random.default_rng(0).integers(0, 256, (SIZE * 2, SIZE * 3, 3), dtype=np.uint8)
-    pixels = tagger._pixels(noise)
+    [pixels] = tagger.preprocess({"image": noise})["photos"]
     np.testing.assert_array_equal(pixels, processor.pixels(noise))
     wanted = processor.collate([None, None], [[pixels], []])
     got = tagger.collate([{"text": None, "photos": [pixels]}, {"text": None, "photos": []}])
