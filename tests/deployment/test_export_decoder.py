@@ -19,7 +19,7 @@ from hf_tagger.model.modeling_tagger import TaggerModel
 from hf_tagger.model.processing_tagger import TaggerProcessor
 from hf_tagger.model.saving import EOS
 from hf_tagger.runtime import ArtefactError, OnnxTagger, model_fingerprint
-from tests.deployment.test_export import ATTRIBUTES, PRODUCTS, SMALL, batch_of, bert_tagger
+from tests.deployment.test_export import ATTRIBUTES, PRODUCTS, batch_of, bert_tagger
 from tests.tiny_tagger import photo
 from tests.tiny_writer import add_tiny_decoder, teach_to_write
 
@@ -38,7 +38,7 @@ OPTIONS = [
 def saved(tmp_path_factory):
     """The folder of a model that has learned to write, with its exports."""
     folder = tmp_path_factory.mktemp("writer")
-    model, processor = bert_tagger("test_efficientnet", **SMALL)
+    model, processor = bert_tagger("test_efficientnet")
     add_tiny_decoder(model, processor, calibration=[0.5, 1.0], min_score=0.0, closed_weight=0.5)
     teach_to_write(model, processor, steps=120)
     pipeline("product-tagging", model=model, processor=processor, device="cpu").save_pretrained(folder)
