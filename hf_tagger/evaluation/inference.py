@@ -41,8 +41,11 @@ def time_in_turns(taggers: dict[str, str | Path], products: Sequence[dict], roun
     """
     sizes = [size for size in BATCH_SIZES if len(products) >= size]
     seconds: dict[str, dict[str, list[float]]] = {f"batch {size}": {name: [] for name in taggers} for size in sizes}
-    forks = multiprocessing.get_context("forkserver")
-    forks.set_forkserver_preload([__name__])  # one process imports torch, and the others come from it
+    # Where there is a fork server, one process imports torch, and the others come from it.
+    served = "forkserver" in multiprocessing.get_all_start_methods()
+    forks = multiprocessing.get_context("forkserver" if served else "spawn")
+    if served:
+        forks.set_forkserver_preload([__name__])
     with ExitStack() as stack:
         processes = {name: stack.enter_context(ProcessPoolExecutor(
             1, forks, initializer=_open, initargs=(source, list(products), options, torch.get_num_threads())))
