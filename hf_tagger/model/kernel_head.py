@@ -133,8 +133,10 @@ class KernelHead(nn.Module):
             for mode in self.modes:
                 if any(has and features is None for has, features in zip(MODES[mode], (text, image), strict=True)):
                     continue
-                answer = self.kernel(similarities, mode) @ getattr(self, f"coefficients_{mode}").float()
-                logits = torch.where(in_mode(present, mode)[:, None], LOGIT_SCALE * (answer + self.offset), logits)
+                rows = in_mode(present, mode).nonzero()[:, 0]
+                kernel = self.kernel({name: found[rows] for name, found in similarities.items()}, mode)
+                answer = kernel @ getattr(self, f"coefficients_{mode}").float()
+                logits = logits.index_copy(0, rows, LOGIT_SCALE * (answer + self.offset))
             return logits
 
     @torch.no_grad()
