@@ -5,7 +5,6 @@ import copy
 import json
 from pathlib import Path
 
-import onnx
 import torch
 from torch import nn
 
@@ -160,14 +159,6 @@ def write_description(folder: Path, description: dict) -> None:
 def size_mb(folder: Path) -> float:
     """Megabytes (10^6 bytes) of an exported tagger."""
     return sum(path.stat().st_size for path in Path(folder).iterdir()) / 1e6
-
-
-def operators(folder: Path) -> dict[str, int]:
-    """How often the graph has each operator."""
-    counts: dict[str, int] = {}
-    for node in onnx.load(Path(folder) / MODEL, load_external_data=False).graph.node:
-        counts[node.op_type] = counts.get(node.op_type, 0) + 1
-    return counts
 
 
 def _check(model: TaggerModel) -> None:

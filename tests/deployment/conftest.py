@@ -7,7 +7,7 @@ import pytest
 from transformers import pipeline
 
 from hf_tagger.deployment.export import export_tagger
-from hf_tagger.deployment.quantize import quantize_tagger
+from hf_tagger.deployment.quantize import Quantizer
 from hf_tagger.runtime import TAGGER, OnnxTagger, model_fingerprint
 from tests.deployment.test_export import PRODUCTS, batch_of, bert_tagger
 
@@ -31,5 +31,5 @@ def saved(exported):
     """A model's folder with its export in float32 and in int8."""
     tagger = OnnxTagger(exported, threads=1)
     feeds = [tagger.feed(**batch_of(tagger, PRODUCTS))]
-    quantize_tagger(exported, exported.with_name("onnx_int8"), feeds, ["text", "vision"])
+    Quantizer(exported, feeds).write(exported.with_name("onnx_int8"))
     return exported.parent

@@ -11,7 +11,7 @@ from transformers import pipeline
 
 import hf_tagger  # noqa: F401 (registers the pipeline)
 from hf_tagger.deployment.export import export_tagger
-from hf_tagger.deployment.quantize import quantize_tagger
+from hf_tagger.deployment.quantize import Quantizer
 from hf_tagger.evaluation.parity import failure, written_parity
 from hf_tagger.model.configuration_tagger import TaggerConfig
 from hf_tagger.model.decoder import FreeFormTagger
@@ -44,7 +44,7 @@ def saved(tmp_path_factory):
     pipeline("product-tagging", model=model, processor=processor, device="cpu").save_pretrained(folder)
     export_tagger(model, processor, folder / "onnx", model_fingerprint(folder))
     exported = OnnxTagger(folder / "onnx", threads=1)
-    quantize_tagger(folder / "onnx", folder / "onnx_int8", [exported.feed(**batch_of(exported, PRODUCTS))])
+    Quantizer(folder / "onnx", [exported.feed(**batch_of(exported, PRODUCTS))]).write(folder / "onnx_int8")
     return folder
 
 
