@@ -9,11 +9,13 @@ model was trained by will do), or the path of a catalogue that is written like t
 Written: OUT/onnx and OUT/onnx_int8 (OUT: the output folder). Each has `parity.json`: the largest difference of logits
 on the validation split, macro-F1 of the model and of the export, products per second, p50 and p95 in milliseconds at
 batch 1 and 32, and size; where the model has a decoder, which is exported with it, also how often the same free-form
-tags are written, and the times with them. The vision tower computes in int8 only where it is quicker so.
-Layers that int8 harms are found on the validation split and left in float32, until at most --int8_changes of the
-decisions differ; the decoder always stays in float32. Fails where float32 logits differ by more than 1e-4 and by more
-than the model's own do between batches, where in float32 over 1 % of the products get other free-form tags, or where
-another precision loses more than 0.5 points of macro-F1. Then
+tags are written, and the times with them. Products that cannot be read are passed over, and counted. The vision tower
+computes in int8 only where that is quicker. Layers that int8 harms are found on the validation split and left in
+float32, until at most --int8_changes of the decisions differ; the decoder and the heads always stay in float32.
+
+A folder gets its name when all of it has been written and compared. One that must not be used gets none, and the status
+is 1: where float32 logits differ by more than 1e-4 and by more than the model's own do between batches, where in
+float32 over 1 % of the products get other free-form tags, or where int8 loses more than 0.5 points of macro-F1. Then
 `pipeline("product-tagging", model=OUT, backend="onnx_int8")`, or, without torch,
 `hf_tagger.runtime.OnnxTagger("OUT/onnx_int8")`.
 """
@@ -21,15 +23,19 @@ another precision loses more than 0.5 points of macro-F1. Then
 import argparse
 import json
 import sys
+from collections.abc import Iterable, Iterator
 from itertools import islice
 from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import numpy as np
 
 from hf_tagger import cli
 from hf_tagger.catalog.quarantine import Refusal
 from hf_tagger.catalog.settings import open_catalog
 from hf_tagger.evaluation.settings import EvaluateSettings, load_checked_evaluation
 
-PARTS = ("text", "vision", "kernel_head")  # that `deployment.quantize` knows how to bring to int8
+PARTS = ("text", "vision")  # that `deployment.quantize` knows how to bring to int8
 JUDGED_BATCHES, WRITTEN_PRODUCTS = 16, 300
 
 
@@ -43,20 +49,23 @@ def main(arguments: list[str]) -> int:
     from hf_tagger.evaluation.protocols import open_tagger
 
     tagger = open_tagger(options.model, torch.device("cpu"))
-    catalog = open_catalog(settings.catalog, Path(options.output_dir or options.model, "onnx", "catalog"))
-    folders, exported = export(tagger, catalog, settings, options)
-    cli.say(f"comparing on {settings.evaluation.validation}")
-    split = batches(tagger, catalog, settings, settings.evaluation.validation)
-    (reference, *found), noise = both_predictions(tagger, list(exported.values()), split)
-    tagger.autocast = lambda: torch.autocast("cpu", enabled=False)  # the comparison is with eager float32
-    written = {}
-    if tagger.model.decoder is not None:
-        cli.say("comparing free-form tags")
-        written = written_parity(tagger, exported, first_products(catalog, settings, WRITTEN_PRODUCTS))
-    timed = speed(options.model, folders, first_products(catalog, settings, options.products),
-                  tagger.model.decoder is not None)
-    predictions = dict(zip(folders, found, strict=True))
-    return report(options.model, folders, exported, reference, predictions, noise, written, timed)
+    out = Path(options.output_dir or options.model)
+    out.mkdir(parents=True, exist_ok=True)
+    with TemporaryDirectory(prefix=".export-", dir=out) as work:
+        catalog = open_catalog(settings.catalog, Path(work, "catalog"))
+        folders, exported = export(tagger, catalog, settings, options, Path(work))
+        cli.say(f"comparing on {settings.evaluation.validation}")
+        split = batches(tagger, catalog, settings, settings.evaluation.validation)
+        (reference, *found), noise = both_predictions(tagger, list(exported.values()), split)
+        tagger.autocast = lambda: torch.autocast("cpu", enabled=False)  # the comparison is with eager float32
+        written, writes = {}, tagger.model.decoder is not None
+        products = first_products(tagger, catalog, settings, max(options.products, WRITTEN_PRODUCTS * writes))
+        if writes:
+            cli.say("comparing free-form tags")
+            written = written_parity(tagger, exported, products[:WRITTEN_PRODUCTS])
+        timed = speed(options.model, folders, products[:options.products], writes)
+        predictions = dict(zip(folders, found, strict=True))
+        return report(options.model, out, folders, exported, reference, predictions, noise, written, timed)
 
 
 def parse(arguments: list[str]) -> tuple[argparse.Namespace, list[str]]:
@@ -72,37 +81,36 @@ def parse(arguments: list[str]) -> tuple[argparse.Namespace, list[str]]:
     return parser.parse_known_args(arguments)
 
 
-def export(tagger, catalog, settings: EvaluateSettings, options: argparse.Namespace) -> tuple[dict, dict]:
-    """{name: folder} and {name: tagger} of what is exported: onnx, and onnx_int8 unless --int8 names no part."""
+def export(tagger, catalog, settings: EvaluateSettings, options: argparse.Namespace, work: Path) -> tuple[dict, dict]:
+    """{name: folder in `work`} and {name: tagger} of what is exported: onnx, and onnx_int8 unless --int8 names no
+    part."""
     import torch
 
-    from hf_tagger.catalog.collate import INPUTS
     from hf_tagger.deployment.export import export_tagger
     from hf_tagger.deployment.quantize import parts_that_gain, quantize_within
     from hf_tagger.runtime import OnnxTagger, model_fingerprint
 
     cli.say("exporting in float32")
-    out = Path(options.output_dir or options.model)
     fingerprint = model_fingerprint(tagger.model.name_or_path)
-    folders = {"onnx": export_tagger(tagger.model, tagger.processor, out / "onnx", fingerprint)}
+    folders = {"onnx": export_tagger(tagger.model, tagger.processor, work / "onnx", fingerprint)}
     exported = {"onnx": OnnxTagger(folders["onnx"], threads=torch.get_num_threads())}
     if options.int8 != []:
-        scaled, judged = (
-            [exported["onnx"].feed(**{name: batch[name].numpy() for name in INPUTS if name in batch})
-             for batch in islice(batches(tagger, catalog, settings, split), count)]
-            for split, count in (("train", options.calibration_batches),
-                                 (settings.evaluation.validation, JUDGED_BATCHES)))
-        parts = options.int8 or parts_that_gain(folders["onnx"], scaled, judged[0], cli.say)
+        wanted = {"train": options.calibration_batches, settings.evaluation.validation: JUDGED_BATCHES}
+        read = {split: arrays(batches(tagger, catalog, settings, split)) for split in wanted}
+        scaled, judged = ([exported["onnx"].feed(**batch) for batch in islice(read[split], count)]
+                          for split, count in wanted.items())
+        parts = options.int8 or parts_that_gain(folders["onnx"])
         cli.say(f"int8: {', '.join(parts)}")
-        folders["onnx_int8"] = quantize_within(folders["onnx"], out / "onnx_int8", scaled, judged, parts,
+        folders["onnx_int8"] = quantize_within(folders["onnx"], work / "onnx_int8", scaled, judged, parts,
                                                options.int8_changes, cli.say)
         exported["onnx_int8"] = OnnxTagger(folders["onnx_int8"], threads=torch.get_num_threads())
     return folders, exported
 
 
-def report(model: str, folders: dict[str, Path], exported: dict, reference, predictions: dict, noise, written: dict,
-           timed: dict) -> int:
-    """Writes parity.json of every exported folder. Returns 1 where one must not be used."""
+def report(model: str, out: Path, folders: dict[str, Path], exported: dict, reference, predictions: dict, noise,
+           written: dict, timed: dict) -> int:
+    """Writes parity.json of every exported folder, and moves it to `out` if it may be used. Returns 1 where one must
+    not."""
     from hf_tagger.deployment.export import size_mb
     from hf_tagger.evaluation.machine import describe_machine
     from hf_tagger.evaluation.parity import failure, parity
@@ -122,8 +130,12 @@ def report(model: str, folders: dict[str, Path], exported: dict, reference, pred
         shown[name] |= {f"ms a product, {size}": rows[name]["p50_ms"] for size, rows in timed.items()}
         reason = failure(exported[name].description["precision"], found)
         if reason is not None:
-            cli.say(f"{folder} must not be used: {reason}")
+            cli.say(f"{out / name} is not written, for it must not be used: {reason}")
             status = 1
+            continue
+        if (out / name).exists():
+            (out / name).rename(folder.with_name(f"{name}_before"))
+        folder.rename(out / name)
     print(text_table(shown))
     return status
 
@@ -136,10 +148,29 @@ def batches(tagger, catalog, settings: EvaluateSettings, split: str):
     return CatalogLoader(catalog, split, collator, settings.loader).epoch()
 
 
-def first_products(catalog, settings: EvaluateSettings, count: int) -> list[dict]:
-    """The first products of the validation split, as the pipeline takes them."""
-    records = (record for record in catalog.records(settings.evaluation.validation) if not isinstance(record, Refusal))
-    return [{name: record[name] for name in ("text", "images", "language")} for record in islice(records, count)]
+def arrays(batches: Iterable[dict]) -> Iterator[dict[str, np.ndarray]]:
+    """What the model reads of each batch; those without a product are passed over."""
+    from hf_tagger.catalog.collate import model_inputs
+
+    for batch in batches:
+        if batch["ids"] and (inputs := model_inputs(batch, "cpu")):
+            yield {name: tensor.numpy() for name, tensor in inputs.items()}
+
+
+def first_products(tagger, catalog, settings: EvaluateSettings, count: int) -> list[dict]:
+    """The first products of the validation split that can be read, as the pipeline takes them."""
+    products, unreadable = [], 0
+    for record in catalog.records(settings.evaluation.validation):
+        if len(products) == count:
+            break
+        product = {} if isinstance(record, Refusal) else {name: record[name] for name in ("text", "images", "language")}
+        if not product or "error" in tagger.preprocess(product, on_error="skip"):
+            unreadable += 1
+        else:
+            products.append(product)
+    if unreadable:
+        cli.say(f"passed over {unreadable} products that cannot be read")
+    return products
 
 
 def speed(model: str, folders: dict[str, Path], products: list[dict], writes: bool) -> dict[str, dict]:

@@ -1,6 +1,7 @@
 """The recipe on a tiny model: what it writes, what it reports, and when it fails. The benchmark then finds it."""
 
 import json
+import shutil
 import time
 
 import pytest
@@ -55,13 +56,56 @@ def test_the_parts_that_may_compute_in_int8_are_those_that_can():
     assert tuple(PARTS) == export.PARTS
 
 
-def test_fails_where_the_export_says_something_else(exported, capsys, monkeypatch):
+def exported_before(shop, monkeypatch):
+    """Lets the recipe take the export of the fixture for what it writes itself."""
+    monkeypatch.setattr("hf_tagger.deployment.export.export_tagger", lambda model, processor, folder, fingerprint:
+                        shutil.copytree(shop / "model" / "onnx", folder))
+
+
+def test_an_export_that_says_something_else_gets_no_name(exported, tmp_path, capsys, monkeypatch):
     shop, _ = exported
     of_the_model = parity._logits
     monkeypatch.setattr(parity, "_logits", lambda model, tensors: of_the_model(model, tensors) + 0.01)
-    monkeypatch.setattr("hf_tagger.deployment.export.export_tagger", lambda *arguments: shop / "model" / "onnx")
-    assert export.main([str(shop / "model"), str(shop / "shop.yaml"), "--int8", "--products", "0"]) == 1
+    exported_before(shop, monkeypatch)
+    assert export.main([str(shop / "model"), str(shop / "shop.yaml"), "--int8", "--products", "0",
+                        "--output_dir", str(tmp_path)]) == 1
     assert "must not be used: float32 logits differ by 0.01" in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_run_that_dies_leaves_what_was_there(exported, tmp_path, monkeypatch):
+    shop, _ = exported
+    (tmp_path / "onnx").mkdir()
+    (tmp_path / "onnx" / "of_before").touch()
+    exported_before(shop, monkeypatch)
+
+    def die(*arguments):
+        raise KeyboardInterrupt
+
+    arguments = [str(shop / "model"), str(shop / "shop.yaml"), "--int8", "--products", "0",
+                 "--output_dir", str(tmp_path)]
+    with monkeypatch.context() as dying:
+        dying.setattr(export, "speed", die)
+        with pytest.raises(KeyboardInterrupt):
+            export.main(arguments)
+    assert [path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*")] == ["onnx", "onnx/of_before"]
+    assert export.main(arguments) == 0
+    assert [path.name for path in tmp_path.iterdir()] == ["onnx"]
+    assert not (tmp_path / "onnx" / "of_before").exists() and (tmp_path / "onnx" / "parity.json").exists()
+
+
+def test_products_that_cannot_be_read_are_passed_over_and_counted(exported, tmp_path, capsys, monkeypatch):
+    shop, _ = exported
+    rows = shop_rows(20, 80)
+    for row in rows[::10]:
+        row["image"] = b"no photo"
+    write_parquet(tmp_path / "validation.parquet", rows)
+    exported_before(shop, monkeypatch)
+    assert export.main([str(shop / "model"), str(shop / "shop.yaml"), "--int8", "--products", "32", "--output_dir",
+                        str(tmp_path), "--catalog.source.files.validation",
+                        str(tmp_path / "validation.parquet")]) == 0
+    assert "passed over 4 products that cannot be read" in capsys.readouterr().err
+    assert "batch 32" in json.loads((tmp_path / "onnx" / "parity.json").read_text())["speed"]
 
 
 def test_int8_fails_by_what_it_loses():
