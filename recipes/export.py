@@ -73,7 +73,7 @@ def parse(arguments: list[str]) -> tuple[argparse.Namespace, list[str]]:
     parser.add_argument("--output_dir", help="folder for what is written (default: MODEL)")
     parser.add_argument("--int8", nargs="*", choices=list(PARTS),
                         help="parts that compute in int8, the others stay float32 (none: no int8 export; "
-                             "default: text, and vision where it is quicker so)")
+                             "default: text, and vision where it gains)")
     parser.add_argument("--int8_changes", type=float, default=0.005, metavar="SHARE",
                         help="decisions, one per product and attribute, that int8 may change (1: all; default: 0.005)")
     parser.add_argument("--calibration_batches", type=int, default=4, help="batches that int8 scales are measured on")

@@ -6,7 +6,7 @@ residual sums between them (twice the speed; inputs are scaled by ranges measure
 
 It says the same on every machine. x86 processors without VNNI multiply neighbours in pairs and cut the sum of the two
 products to 16 bits (vpmaddubsw); `paired_scales` rounds weights so that no pair gets there. Weights of 7 bits, the
-usual remedy, changed two to three times as many decisions.
+usual remedy, changed twice as many decisions.
 """
 
 import json
@@ -184,10 +184,10 @@ def layers_of(model: onnx.ModelProto, parts: Sequence[str]) -> dict[str, list[on
     layers: dict[str, list[onnx.NodeProto]] = {}
     for part in parts:
         for node in model.graph.node:
-            scopes = _scopes(node)
-            if (node.op_type in (("Conv",) if part == "vision" else LINEAR)
-                    and any(name in weights for name in node.input) and PARTS[part] in scopes):
-                layers.setdefault(_layer(scopes, PARTS[part]), []).append(node)
+            modules = re.findall(rf"{re.escape(PARTS[part])}[\w.]*", _scopes(node))
+            if (modules and node.op_type in (("Conv",) if part == "vision" else LINEAR)
+                    and not weights.isdisjoint(node.input)):
+                layers.setdefault(_layer(modules), []).append(node)
     return layers
 
 
@@ -220,8 +220,7 @@ def _scopes(node: onnx.NodeProto) -> str:
     return properties.get("pkg.torch.onnx.name_scopes", "") + " " + " ".join(node.input)
 
 
-def _layer(scopes: str, prefix: str) -> str:
-    """The numbered module ("layer.3", "blocks.0") that the scopes go through first, or else the module itself."""
-    modules = re.findall(rf"{re.escape(prefix)}[\w.]*", scopes)
+def _layer(modules: list[str]) -> str:
+    """The numbered module ("layer.3", "blocks.0") that these go through first, or else the outermost."""
     numbered = re.match(r".*?\.\d+(?=\.|$)", max(modules, key=len))
     return numbered.group() if numbered else modules[0]
