@@ -16,6 +16,7 @@ from urllib.parse import quote, urljoin, urlsplit, urlunsplit
 
 MAX_REDIRECTS = 5
 
+_GLOBAL_UNICAST = ipaddress.ip_network("2000::/3")
 _NAT64 = ipaddress.ip_network("64:ff9b::/96")
 
 
@@ -131,7 +132,8 @@ def _is_public(address):
         if ip in _NAT64:
             inner = ipaddress.IPv4Address(int(ip) & 0xFFFFFFFF)
         ip = inner or ip
-    return ip.is_global and not ip.is_multicast and not ip.is_reserved
+    # Of IPv6 only what is assigned as global unicast: fec0::/10 and local NAT64 pass for global in `ipaddress`.
+    return ip.is_global and not ip.is_multicast and not ip.is_reserved and (ip.version == 4 or ip in _GLOBAL_UNICAST)
 
 
 @functools.lru_cache(maxsize=1)

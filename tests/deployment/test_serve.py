@@ -120,6 +120,25 @@ def test_a_request_that_is_still_being_sent_when_it_is_told_to_stop_is_answered(
     assert process.wait(15) == 0
 
 
+@pytest.mark.parametrize("thread", ["read", "run"])
+def test_told_to_stop_it_waits_for_nobody_longer_than_it_was_told(serve, thread):
+    slow = {"read": "engines.OnnxTagger.preprocess", "run": "engines.OnnxTagger.tag_batch"}[thread]
+    code = f"import sys, time; from hf_tagger.deployment import engines; {slow} = lambda *_, **__: time.sleep(120); " \
+           "from hf_tagger.cli import main; sys.exit(main())"
+    process, port = serve("--max_stop_seconds", "2", command=[sys.executable, "-c", code, "serve"])
+    connections = [http.client.HTTPConnection("127.0.0.1", port, timeout=30) for _ in range(2)]
+    connections[0].request("POST", "/tags", BODY, {"Content-Type": "application/json"})
+    connections[1].putrequest("POST", "/tags")
+    connections[1].putheader("Content-Type", "application/json")
+    connections[1].putheader("Content-Length", "100")
+    connections[1].endheaders(b"{")  # and nothing more
+    time.sleep(0.5)
+    start = time.monotonic()
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(15) == 0
+    assert 2 <= time.monotonic() - start < 8
+
+
 def test_an_exported_folder_is_served_without_torch(serve):
     code = "import sys; from hf_tagger.cli import main; status = main(); assert 'torch' not in sys.modules; " \
            "assert 'transformers' not in sys.modules; sys.exit(status)"
@@ -136,9 +155,13 @@ def test_an_exported_folder_is_served_without_torch(serve):
     (["sreve"], 2, "no command 'sreve'"),
     (["serve", "nothing/here"], 2, "serve: "),
     (["serve", "{exported}", "--host", "no.such.host.invalid"], 2, "serve: "),
+    (["serve", "{exported}", "--host", "0.0.0.0"], 2, "give --token FILE, or say --open_to_all"),
+    (["serve", "{exported}", "--host", "0.0.0.0", "--token", "{exported}/short.txt"], 2, "short.txt holds no token"),
+    (["serve", "{exported}", "--token", "nothing/here"], 2, "serve: "),
 ])
 def test_says_what_is_wrong_with_a_command(exported, monkeypatch, capsys, arguments, status, message):
     monkeypatch.setattr(sys, "argv", ["hf_tagger", *(argument.format(exported=exported) for argument in arguments)])
+    (exported / "short.txt").write_text("secret")
     before = signal.getsignal(signal.SIGTERM)
     assert cli.main() == status
     signal.signal(signal.SIGTERM, before)

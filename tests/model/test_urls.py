@@ -98,7 +98,8 @@ def test_urls_are_fetched_and_redirects_followed(server):
     "host",
     ["127.0.0.1", "localhost", "0.0.0.0", "2130706433", "0x7f.1", "[::1]", "[::ffff:127.0.0.1]", "[2002:7f00:1::]"]
     + ["[64:ff9b::7f00:1]", "10.0.0.1", "172.16.0.1", "192.168.1.1", "169.254.169.254", "100.64.0.1", "224.0.0.1"]
-    + ["[fe80::1]", "[fc00::1]", "[::]", "240.0.0.1"],
+    + ["[fe80::1]", "[fc00::1]", "[::]", "240.0.0.1"]
+    + ["[fec0::1]", "[64:ff9b:1::a00:1]", "[5f00::1]"],
 )
 def test_addresses_that_are_not_public_are_refused(server, host):
     before = len(server.requests)
