@@ -122,16 +122,16 @@ def read_pixels(source, size, **options):
 
 
 def stack_photos(photos, size, mean, std):
-    """Photos uint8 [H, W, 3] of `size` (height, width), any number per product -> `pixel_values` float32
-    [B, I, 3, H, W], normalised by `mean` and `std` of each channel (in units of 255), and `pixel_mask` bool [B, I]."""
-    count = max(1, *map(len, photos))
-    mask = np.array([[column < len(row) for column in range(count)] for row in photos])
-    values = np.zeros((len(photos), count, 3, *size), np.float32)
+    """Photos uint8 [H, W, 3] of `size` (height, width), any number per product -> `pixel_values` float32 [N, 3, H, W],
+    product after product, normalised by `mean` and `std` of each channel (in units of 255), and `pixel_mask` bool
+    [B, I], how many each product has. Products with few photos cost nothing where one has many."""
+    counts = np.array([len(row) for row in photos])
+    values = np.empty((counts.sum(), 3, *size), np.float32)
     mean, std = (255 * np.asarray(each, np.float32)[:, None, None] for each in (mean, std))
-    for row, column in zip(*mask.nonzero(), strict=True):
-        np.subtract(photos[row][column].transpose(2, 0, 1), mean, out=values[row, column])
-        values[row, column] /= std
-    return {"pixel_values": values, "pixel_mask": mask}
+    for value, photo in zip(values, (photo for row in photos for photo in row), strict=True):
+        np.subtract(photo.transpose(2, 0, 1), mean, out=value)
+        value /= std
+    return {"pixel_values": values, "pixel_mask": np.arange(max(1, counts.max())) < counts[:, None]}
 
 
 def _fetch(url, *options):
