@@ -7,6 +7,7 @@ import functools
 import http.client
 import io
 import ipaddress
+import re
 import socket
 import ssl
 import threading
@@ -20,11 +21,21 @@ _GLOBAL_UNICAST = ipaddress.ip_network("2000::/3")
 _NAT64 = ipaddress.ip_network("64:ff9b::/96")
 
 
+_USER = re.compile(r"""://[^\s/?#'"]*@""")
+_SECRET = re.compile(
+    r"""([?&;][^\s=&;'"]*(?:pass|pwd|secret|token|key|sig|cred|auth)[^\s=&;'"]*=)[^\s&;'"]*""", re.IGNORECASE)
+
+
+def without_credentials(text):
+    """`text` with the users, passwords, keys and tokens of the URLs in it hidden: for messages, cards, manifests."""
+    return _SECRET.sub(r"\1***", _USER.sub("://***@", text))
+
+
 class FetchError(ValueError):
     """A URL that was not fetched. `reason` is "url_refused", "too_large" or "fetch_failed"."""
 
     def __init__(self, reason, message):
-        super().__init__(message)
+        super().__init__(without_credentials(message))
         self.reason = reason
 
 

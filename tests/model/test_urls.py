@@ -8,6 +8,7 @@ import pytest
 from PIL import Image
 
 from hf_tagger.model.images import ImageError, load_image
+from hf_tagger.model.urls import FetchError, without_credentials
 
 
 def encoded_photo():
@@ -202,3 +203,19 @@ def test_failed_downloads_say_so(server):
     assert reason(loop * 9, allow_urls=True, allow_private_addresses=True) == "fetch_failed"
     assert reason("http://exa mple/\r\nX: y", allow_urls=True) == "fetch_failed"
     unused.close()
+
+
+@pytest.mark.parametrize(("text", "told"), [
+    ("postgresql://ana:s3cret@host/db", "postgresql://***@host/db"),
+    ("s3://key:s3/cret@bucket/a.csv", "s3://key:s3/cret@bucket/a.csv"),  # no URL: a slash ends the user's part
+    ("{'path': 's3://key:s3cret@bucket/a@b.csv'}", "{'path': 's3://***@bucket/a@b.csv'}"),
+    ("https://t0ken@host/a.csv?size=2&access_token=s3cret&x=1", "https://***@host/a.csv?size=2&access_token=***&x=1"),
+    ("https://host/a?X-Amz-Signature=s3cret&X-Amz-Credential=s3cret", "https://host/a?X-Amz-Signature=***&"
+                                                                      "X-Amz-Credential=***"),
+    ("ask ana@shop.example about photos/a?b", "ask ana@shop.example about photos/a?b"),
+])
+def test_credentials_are_hidden(text, told):
+    assert without_credentials(text) == told
+    with pytest.raises(FetchError) as caught:
+        raise FetchError("fetch_failed", text)
+    assert str(caught.value) == told
