@@ -5,7 +5,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
-from numbers import Real
+from numbers import Integral, Real
 from typing import Any
 
 import numpy as np
@@ -65,7 +65,8 @@ def _read(product, reads_text: bool, reads_photos: bool,
     for key in product:
         if key not in PRODUCT_KEYS:
             raise ProductError(f"unknown key {key!r:.80}.{did_you_mean(key, PRODUCT_KEYS)} Leave out or rename what is "
-                               "not known (of a dataset: select_columns, rename_column)")
+                               "not known (of a dataset: select_columns; of a DataFrame: df[[\"title\", \"image\"]])")
+    product = {key: value for key, value in product.items() if not _is_missing(value)}
     for key in ("text", "title", "description", "language"):
         if not isinstance(product.get(key), str | None):
             raise ProductError(f"{key} must be a str, got {type(product[key]).__name__}; convert or leave it out")
@@ -160,7 +161,7 @@ def wanted_attributes(options: Mapping[str, Any]) -> Sequence[str]:
 
 def check_count(name: str, value: Any) -> None:
     """Raises ValueError for an option that is neither None nor a whole number from 1."""
-    if value is not None and (not isinstance(value, int) or isinstance(value, bool) or value < 1):
+    if value is not None and (not isinstance(value, Integral) or isinstance(value, bool) or value < 1):
         raise ValueError(f"{name} must be a whole number from 1, got {value!r:.80}")
 
 
@@ -205,13 +206,32 @@ def tag_stream(inputs, prepare: Callable, tag: Callable, num_workers: int, batch
 
 
 def tag_inputs(inputs, prepare: Callable, tag: Callable, num_workers: int, batch_size: int):
-    """As `tag_stream`, what a tagger's call gives: a list or tuple of products a list, a stream an iterator, a single
-    product its tags."""
+    """As `tag_stream`, what a tagger's call gives: a list or tuple of products, or a table of them, a list; a stream an
+    iterator; a single product its tags."""
+    inputs = _plain(inputs)
     if isinstance(inputs, list | tuple):
         return list(tag_stream(inputs, prepare, tag, num_workers, batch_size))
     if _is_stream(inputs):
         return tag_stream(inputs, prepare, tag, num_workers, batch_size)
     return next(tag_stream([inputs], prepare, tag, 0, 1))
+
+
+def _plain(inputs):
+    """Rows of a table as a list of products, and a row of one as a product: of pandas, polars and pyarrow, none of
+    which is imported for it."""
+    library = type(inputs).__module__.partition(".")[0]
+    if library == "pandas" and hasattr(inputs, "columns"):
+        return inputs.to_dict("records")
+    if library == "pandas" and hasattr(inputs, "index"):  # a column, or a row
+        return inputs.to_dict() if any(name in PRODUCT_KEYS for name in inputs.index) else list(inputs)
+    if library == "polars" and hasattr(inputs, "to_dicts"):
+        return inputs.to_dicts()
+    return inputs.to_pylist() if library == "pyarrow" and hasattr(inputs, "to_pylist") else inputs
+
+
+def _is_missing(value) -> bool:
+    """Whether it is what a table has where there is nothing."""
+    return isinstance(value, float) and value != value or type(value).__name__ in ("NAType", "NaTType")
 
 
 def _is_stream(inputs) -> bool:

@@ -67,13 +67,17 @@ def build_page(desk: ReviewDesk, reviewer: str = "", speech: str | None = None) 
         views, quick = [bar, look, card, session, memory], {"show_progress": "hidden", "api_visibility": "private"}
         shown = partial(_shown, desk)
 
+        def reviewer_of(request: gr.Request, name: str | None) -> str:
+            return (request.username or name or "").strip()[:MAX_TAG]
+
         def start(kept: dict, request: gr.Request):
-            known = request.username
-            opened = Session(reviewer=(known or kept["reviewer"] or "").strip()[:MAX_TAG], logged_in=bool(known))
+            opened = Session(reviewer=reviewer_of(request, kept["reviewer"]))
             desk.open(opened, kept["product"])
-            return *shown(opened, None), gr.Textbox(opened.reviewer, interactive=not known)
+            return *shown(opened, None), gr.Textbox(opened.reviewer, interactive=not request.username)
 
         def tick(opened: Session):
+            if opened.step == 0:  # `start` is still at work: what it gives must not be overwritten
+                return [gr.skip()] * (len(views) + 2)
             finished, before = desk.predictions.finished, opened.row
             if before is None:
                 desk.open(opened)
@@ -94,11 +98,11 @@ def build_page(desk: ReviewDesk, reviewer: str = "", speech: str | None = None) 
                 {"next": desk.next, "back": desk.back, "undo": desk.undo}[data["do"]](opened)
             return shown(opened, before)
 
-        def choose(opened: Session, name: str, *chosen: str):
+        def choose(opened: Session, name: str, request: gr.Request, *chosen: str):
             filters = Filters(*(None if value == ANY and field in ("attribute", "language") else value
                                 for field, value in zip(vars(opened.filters), chosen, strict=True)))
             stays = desk.product(opened) if filters == opened.filters else None
-            opened.reviewer, opened.filters = opened.reviewer if opened.logged_in else name.strip()[:MAX_TAG], filters
+            opened.reviewer, opened.filters = reviewer_of(request, name), filters
             desk.open(opened, stays and stays.id)
             return shown(opened, None)
 

@@ -27,7 +27,6 @@ class Session:
     """Of one browser tab.
 
     Args:
-        logged_in: the reviewer's name is that of the log-in.
         trail, place: rows of the products shown so far, and the position of the one in view among them.
         shown: fingerprint of the product in view, as it was shown.
         step: number of actions so far.
@@ -36,7 +35,6 @@ class Session:
     """
 
     reviewer: str = ""
-    logged_in: bool = False
     filters: Filters = field(default_factory=Filters)
     trail: list[int] = field(default_factory=list)
     place: int = -1

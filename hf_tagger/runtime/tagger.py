@@ -81,6 +81,9 @@ class OnnxTagger:
         self.folder, self.threads = folder, threads
         self.session = self._open_session(folder / MODEL)
 
+    def __reduce__(self):
+        return type(self), (self.folder, self.threads)  # a copy opens the folder itself
+
     def _open_session(self, path: Path) -> "onnxruntime.InferenceSession":
         options = onnxruntime.SessionOptions()
         if self.threads is not None:
