@@ -36,7 +36,8 @@ class _Item:
 
 
 class Batcher:
-    """Threads read and decode products; one thread runs the model on up to `batch_size` of those that are ready.
+    """Threads read and decode products; one thread runs the model on up to `batch_size` of those that are ready, on
+    fewer where they have more than two photos each.
 
     A batch starts with what is ready. Only while further products are being read does it wait for them, and then no
     longer than WAIT_SECONDS: a lone client is answered at once.
@@ -130,9 +131,11 @@ class Batcher:
         item = self._ready.get()
         until = time.monotonic() + WAIT_SECONDS
         batch: list[_Item] = []
+        photos = 0
         while item is not None:
             batch.append(item)
-            if len(batch) == self.batch_size:
+            photos += len(item.product["photos"])
+            if len(batch) == self.batch_size or photos >= 2 * self.batch_size:
                 return batch
             try:
                 item = self._ready.get(timeout=max(0.0, until - time.monotonic()) if self._reading > 0 else 0)

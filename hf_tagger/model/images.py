@@ -4,6 +4,7 @@ Ships with the model: standard library, Pillow and numpy only.
 """
 
 import io
+import math
 import os
 import re
 import stat
@@ -203,11 +204,12 @@ def _to_rgb(image, min_size, max_pixels, name, budget):
     width, height = image.size
     if width * height == 0:
         raise ImageError("empty", f"{name} has no pixels")
-    if width * height > max_pixels:
-        raise ImageError("too_large", f"{name} has {width} x {height} pixels, more than max_pixels={max_pixels}; "
-                                      "shrink the photo")
+    pixels = max(width * height, _tile_pixels(image))
+    if pixels > max_pixels:
+        raise ImageError("too_large", f"{name} has {width} x {height} pixels, or larger tiles, more than "
+                                      f"max_pixels={max_pixels}; shrink the photo")
     scans = _scans(image)
-    work = int(width * height * max(1, scans / USUAL_SCANS))
+    work = int(pixels * max(1, scans / USUAL_SCANS))
     if work > max_pixels:
         raise ImageError("too_large", f"{name} has {scans:.0f} scans of {width} x {height} pixels, more than "
                                       f"max_pixels={max_pixels} allows; save it as a plain (baseline) JPEG")
@@ -230,6 +232,12 @@ def _to_rgb(image, min_size, max_pixels, name, budget):
         image = image.transpose(transpose)
         image.info = {}  # holds the orientation, which must not be applied twice
     return image
+
+
+def _tile_pixels(image):
+    """Of a TIFF stored in tiles, which may say that they are larger than the photo: one is decoded whole."""
+    sides = [image.tag_v2.get(tag, 0) for tag in (322, 323)] if image.format == "TIFF" else [0]
+    return math.prod(sides) if all(isinstance(side, int) for side in sides) else math.inf
 
 
 def _scans(image):

@@ -2,15 +2,22 @@
 
 import http.client
 import json
+import random
+import re
+import resource
 import signal
+import socket
 import subprocess
 import sys
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
 
 from hf_tagger import cli
+from tests.deployment import hostile
 from tests.processes import ROOT
 
 SERVE = [sys.executable, "-m", "hf_tagger.cli", "serve"]
@@ -167,3 +174,38 @@ def test_says_what_is_wrong_with_a_command(exported, monkeypatch, capsys, argume
     signal.signal(signal.SIGTERM, before)
     printed = capsys.readouterr()
     assert message in (printed.err if status else printed.out)
+
+
+def test_500_hostile_requests_fit_into_two_gibibytes(serve):
+    process, port = serve("--num_workers", "2")
+    resource.prlimit(process.pid, resource.RLIMIT_DATA, (2 * 2**30, 2 * 2**30))
+    draw = random.Random(0)
+    large, small = [], []
+    for request in hostile.cheap():
+        (large if len(request[0]) > 2**20 else small).append(request)
+    requests = [*hostile.dear(), *draw.choices(large, k=40)]
+    requests += draw.choices(small, k=500 - len(requests))
+    draw.shuffle(requests)
+    half_open = [socket.create_connection(("127.0.0.1", port)) for _ in range(100)]
+    for client in half_open:
+        client.sendall(b"POST /tags HTTP/1.1\r\nContent-Type: application/json\r\nContent-Length: 8000000\r\n\r\n[")
+
+    def send(request):
+        body, kind = request
+        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=120)
+        try:
+            connection.request("POST", "/tags", body, {"Content-Type": kind})
+            response = connection.getresponse()
+            return response.status, len(response.read())
+        except ConnectionError:  # answered and closed before all was sent
+            return 413, 0
+
+    with ThreadPoolExecutor(8) as pool:
+        answers = list(pool.map(send, requests))
+    assert {status for status, _ in answers} <= {200, 400, 413, 422, 503} and len(answers) == 500
+    assert max(length for _, length in answers) < 200_000
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
+    connection.request("POST", "/tags", BODY, {"Content-Type": "application/json"})
+    assert connection.getresponse().status == 200
+    status = Path(f"/proc/{process.pid}/status").read_text()
+    assert int(re.search(r"VmHWM:\s+(\d+) kB", status)[1]) < 2 * 2**20

@@ -191,6 +191,22 @@ def test_errors_survive_the_way_home_from_a_loader_worker():
     assert error.reason == "empty" and str(error) == "no bytes"
 
 
+def tiled_tiff(side, tile):
+    """A deflated grey TIFF of one tile."""
+    pixels = zlib.compress(bytes(tile * tile if tile < 100 else 1000))
+    tags = [(256, side), (257, side), (258, 8), (259, 8), (262, 1), (277, 1), (322, tile), (323, tile), (324, 134),
+            (325, len(pixels))]
+    entries = b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in tags)
+    return b"II*\0" + struct.pack("<IH", 8, len(tags)) + entries + bytes(4) + pixels
+
+
+def test_a_tiff_whose_tiles_are_larger_than_itself_counts_as_its_tiles():
+    assert load_image(tiled_tiff(10, 16)).size == (10, 10)
+    start = time.perf_counter()
+    assert reason(tiled_tiff(10, 46_000)) == "too_large"  # 2 GB otherwise
+    assert time.perf_counter() - start < 1
+
+
 def progressive(size, scans):
     """A progressive JPEG whose last scan is repeated, `scans` times."""
     data = encode(Image.new("RGB", size, RED), "JPEG", progressive=True)
