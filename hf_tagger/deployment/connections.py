@@ -35,7 +35,7 @@ class _GuardedProtocol(HttpToolsProtocol):
             self._headers = self.loop.call_later(self.limits.seconds, self._close, 408)
         self._header_bytes += len(data)
         super().data_received(data)
-        if self._in_headers and self._header_bytes > self.limits.header_bytes:
+        if self._in_headers and self._header_bytes > self.limits.header_kb * 1024:
             self._close(431)
 
     def on_message_begin(self) -> None:
@@ -47,7 +47,7 @@ class _GuardedProtocol(HttpToolsProtocol):
         if self._headers is not None:
             self._headers.cancel()
             self._headers = None
-        if len(self.url) + sum(len(name) + len(value) for name, value in self.headers) > self.limits.header_bytes:
+        if len(self.url) + sum(len(name) + len(value) for name, value in self.headers) > self.limits.header_kb * 1024:
             self._too_long = True
             raise ValueError("headers too long")  # the parser then has `send_400_response` called
         super().on_headers_complete()

@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass, field
 
+from hf_tagger.model.handler import MAX_PHOTOS
+
 
 def _limit(default: float, help: str):
     return field(default=default, metadata={"help": help})
@@ -12,7 +14,7 @@ class Limits:
     """Each is an option of the command, `--max_NAME`; what exceeds it gets the status that its help names."""
 
     products: int = _limit(128, "products of a request (413)")
-    photos: int = _limit(8, "photos of a product (422)")
+    photos: int = _limit(MAX_PHOTOS, "photos of a product (422)")
     photo_megapixels: float = _limit(64, "of a photo; a JPEG of many scans counts several times (422)")
     request_megapixels: float = _limit(128, "of all photos of a request (422)")
     body_mb: float = _limit(8, "MiB of a request (413)")
@@ -23,16 +25,3 @@ class Limits:
     stop_seconds: float = _limit(20, "from SIGTERM until what is not answered yet is dropped")
     connections: int = _limit(1000, "clients at once; further ones are turned away")
     waiting_mb: float = _limit(256, "MiB of requests under way; further ones get 503 and are told to try again")
-
-    @property
-    def body_bytes(self) -> int:
-        return int(self.body_mb * 2**20)
-
-    @property
-    def header_bytes(self) -> int:
-        return int(self.header_kb * 2**10)
-
-    @property
-    def json_values(self) -> int:
-        """What a request of the most products, each with all that it can have, has of keys and values."""
-        return self.products * (self.photos + 16) + 256

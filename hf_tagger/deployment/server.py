@@ -110,7 +110,7 @@ async def answer(request: Request, batcher: Batcher, limits: Limits) -> list:
                                              "request: send fewer at a time")
                 batcher.engine.check(options)
                 options["top_k"] = min(options.get("top_k") or limits.tags, limits.tags)
-                results = [_result(result) for result in await batcher.tag(products, options, place)]
+                results = await batcher.tag(products, options, place)
     except TimeoutError as error:
         if body is None:
             raise HTTPException(408, f"the request took longer than {limits.seconds:g} seconds to come") from error
@@ -122,19 +122,15 @@ async def answer(request: Request, batcher: Batcher, limits: Limits) -> list:
         raise HTTPException(503, "too much is waiting: try again", {"Retry-After": "1"}) from error
     except (RequestError, TypeError, ValueError) as error:
         raise HTTPException(422, str(error)) from error
-    failed = next((result["status"] for result in results if "status" in result), None)
-    if single and failed:
-        raise HTTPException(failed, results[0]["error"])
-    answers = [result["tags"] if "tags" in result else {"error": result["error"]} for result in results]
+    answers = [result if isinstance(result, list) else _failure(result) for result in results]
+    if single and isinstance(results[0], Exception):
+        raise HTTPException(422 if isinstance(results[0], ProductError) else 500, answers[0]["error"])
     return answers[0] if single else answers
 
 
-def _result(result: list[dict] | Exception) -> dict[str, Any]:
-    if isinstance(result, list):
-        return {"tags": result}
-    if isinstance(result, ProductError):
-        return {"status": 422, "error": str(result)[:MESSAGE]}
-    return {"status": 500, "error": f"tagging it failed: {type(result).__name__}"}
+def _failure(error: Exception) -> dict[str, str]:
+    message = str(error)[:MESSAGE] if isinstance(error, ProductError) else f"tagging it failed: {type(error).__name__}"
+    return {"error": message}
 
 
 async def read_body(request: Request, limits: Limits, take: Callable[[int], None]) -> Any:
@@ -145,9 +141,10 @@ async def read_body(request: Request, limits: Limits, take: Callable[[int], None
 
     Raises HTTPException: 400, 413, 415; and what `take` raises.
     """
-    if int(request.headers.get("content-length") or 0) > limits.body_bytes:
-        raise _too_large(limits.body_bytes)
-    request = Request(request.scope, _bounded(request.receive, limits.body_bytes, take))
+    most = int(limits.body_mb * 2**20)
+    if int(request.headers.get("content-length") or 0) > most:
+        raise _too_large(most)
+    request = Request(request.scope, _bounded(request.receive, most, take))
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if kind == "application/json":
         body = await request.body()
@@ -167,8 +164,9 @@ def parse_json(body: bytes, limits: Limits) -> Any:
     steps = np.isin(letters, list(b"[{")).astype(np.int8) - np.isin(letters, list(b"]}"))
     if np.cumsum(steps, dtype=np.int32).max(initial=0) > limits.depth:
         raise HTTPException(400, f"the body nests deeper than {limits.depth} lists and objects")
-    if (letters == ord(",")).sum() > limits.json_values:
-        raise HTTPException(413, f"the body has more than {limits.json_values} values: send fewer products")
+    most = limits.products * (limits.photos + 16) + 256  # products with all that they can have, and options
+    if (letters == ord(",")).sum() > most:
+        raise HTTPException(413, f"the body has more than {most} values: send fewer products")
     try:
         return json.loads(body.decode("utf-8-sig"))
     except (ValueError, RecursionError) as error:

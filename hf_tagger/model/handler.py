@@ -21,6 +21,7 @@ REQUEST_KEYS = ("text", "title", "description", "language", "image", "images")
 CLOSED_PARAMETERS = ("top_k", "threshold", "attributes")
 # Not among them: what a stranger must not decide (URLs), and what takes unbounded time (options of `generate`).
 PARAMETERS = (*CLOSED_PARAMETERS, "critic", "free_form", "language", "constrained", "max_tags", "min_score")
+MAX_PHOTOS = 8  # of a product
 MAX_CHARACTERS = 50_000  # of a text: tokenizing one takes time in proportion
 
 
@@ -59,7 +60,7 @@ def count_photos(product: Any) -> int:
     return (product.get("image") is not None) + (len(images) if isinstance(images, list) else 0)
 
 
-def decode_product(product: Any, allow_urls: bool = False, max_photos: int | None = None) -> Any:
+def decode_product(product: Any, allow_urls: bool = False, max_photos: int = MAX_PHOTOS) -> Any:
     """A product of a request -> one for the pipeline: photos are bytes, or URLs where these are allowed.
 
     Raises ProductError for a photo that is neither, more than `max_photos`, an overlong text, and a key that requests
@@ -74,7 +75,7 @@ def decode_product(product: Any, allow_urls: bool = False, max_photos: int | Non
             raise ProductError(f"unknown key {name!r:.80}.{did_you_mean(name, REQUEST_KEYS)}")
         if isinstance(value, str) and not name.startswith("image") and len(value) > MAX_CHARACTERS:
             raise ProductError(f"{name} has {len(value)} characters, more than {MAX_CHARACTERS}; shorten it")
-    if max_photos is not None and (count := count_photos(product)) > max_photos:
+    if (count := count_photos(product)) > max_photos:
         raise ProductError(f"{count} photos are more than the {max_photos} that a product may have; send the best ones")
     decoded = dict(product)
     if product.get("image") is not None:
