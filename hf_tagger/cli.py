@@ -51,6 +51,7 @@ def main() -> int:
         print(f"hf_tagger: there is no command {name!r}; hf_tagger --help lists them", file=sys.stderr)
         return 2
     if "." in programs[command]:
+        _print_anything()
         return importlib.import_module(programs[command]).main(arguments)
     # As `python recipes/NAME.py` runs it: processes that a recipe starts find its functions, too.
     sys.argv[1:] = arguments
@@ -100,14 +101,13 @@ def config_names() -> list[str]:
 
 def recipe(main: Callable[[list[str]], int | None], name: str | None = None) -> Callable[[list[str]], int]:
     """Decorates a recipe's `main`, which then returns an exit status: 0 (or its own), 2 for a `UserError`, 130 for an
-    interruption. Either is told in one line on stderr. What it prints appears at once, in a file or pipe, too."""
+    interruption. Either is told in one line on stderr."""
     file = Path(main.__code__.co_filename).stem
     name = name or _command(file) or file
 
     @functools.wraps(main)
     def ended(arguments: list[str]) -> int:
-        if isinstance(sys.stdout, io.TextIOWrapper):
-            sys.stdout.reconfigure(line_buffering=True)
+        _print_anything()
         try:
             return main(arguments) or 0
         except UserError as error:
@@ -118,6 +118,12 @@ def recipe(main: Callable[[list[str]], int | None], name: str | None = None) -> 
             return 130
 
     return ended
+
+
+def _print_anything() -> None:
+    """Output appears at once, in a file or pipe, too, with "?" for what a console's encoding (cp1252) does not have."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(line_buffering=True, errors="replace")
 
 
 def parser(description: str, *positional: str, prog: str | None = None) -> argparse.ArgumentParser:

@@ -156,3 +156,11 @@ def test_a_configuration_is_copied_once(tmp_path):
     assert (tmp_path / "new" / "space.yaml").read_text() == (cli.CONFIGS / "search" / "quickstart.yaml").read_text()
     missing = copy("fasion.yaml")
     assert missing.returncode == 2 and "there is no fasion.yaml. Did you mean \"fashion.yaml\"?" in missing.stderr
+
+
+def test_a_console_that_cannot_print_a_tag_prints_something_else():
+    code = "from hf_tagger import cli\n@cli.recipe\ndef main(arguments):\n    print('tags:', 'シャツ, Größe')\n" \
+           "raise SystemExit(main([]))"
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, cwd=ROOT,
+                         env=os.environ | {"PYTHONIOENCODING": "cp1252", "PYTHONPATH": str(ROOT)})
+    assert (run.returncode, run.stdout.decode("cp1252").strip()) == (0, "tags: ???, Größe"), run.stderr

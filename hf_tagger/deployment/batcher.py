@@ -6,21 +6,23 @@ import queue
 import threading
 import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
 from hf_tagger.deployment.engines import Engine
-from hf_tagger.model.handler import decode_product
+from hf_tagger.deployment.limits import Limits
+from hf_tagger.model.handler import count_photos, decode_product
+from hf_tagger.model.images import PixelBudget
 from hf_tagger.model.products import ProductError
 
 WAIT_SECONDS = 0.005
+REQUEST_BYTES, PRODUCT_BYTES = 16 * 2**10, 4 * 2**10  # that one holds beside its body and photos, about
 
 logger = logging.getLogger(__name__)
 
 
 class Overloaded(RuntimeError):
-    """More products wait than may."""
+    """What waits would fill more memory than it may."""
 
 
 @dataclass
@@ -29,78 +31,111 @@ class _Item:
 
     product: Any
     options: dict[str, Any]
+    reading: dict[str, Any]
     tagged: asyncio.Future
-    prepared: dict[str, Any] | None = None
 
 
 class Batcher:
-    """Threads read and decode products; one thread runs the model on up to `batch_size` of those that are ready.
+    """Threads read and decode products; one thread runs the model on up to `batch_size` of those that are ready, on
+    fewer where they have more than two photos each.
 
-    A batch starts with what is ready. Only while further requests are being read does it wait for them, and then no
+    A batch starts with what is ready. Only while further products are being read does it wait for them, and then no
     longer than WAIT_SECONDS: a lone client is answered at once.
 
     Args:
-        max_waiting: products that may be under way at once; more are refused.
+        num_workers: threads that read photos.
         observe: called with the size of each batch and the seconds it took.
     """
 
-    def __init__(self, engine: Engine, batch_size: int = 32, max_waiting: int = 128, num_workers: int = 2,
+    def __init__(self, engine: Engine, limits: Limits, batch_size: int = 32, num_workers: int = 2,
                  allow_urls: bool = False, observe: Callable[[int, float], None] = lambda size, seconds: None):
-        self.engine, self.batch_size, self.max_waiting = engine, batch_size, max_waiting
+        self.engine, self.limits, self.batch_size = engine, limits, batch_size
         self.allow_urls, self.observe = allow_urls, observe
-        self.waiting = 0  # products of admitted requests, on the event loop's thread
-        self._reading = 0  # of these, the ones that are not ready yet
+        self.products = self.bytes = 0  # under way, on the event loop's thread
+        self._reading = 0  # products that are not ready yet
         self._lock = threading.Lock()
+        self._unread: queue.SimpleQueue[_Item] = queue.SimpleQueue()
         self._ready: queue.SimpleQueue[_Item | None] = queue.SimpleQueue()
-        self._pool = ThreadPoolExecutor(num_workers, thread_name_prefix="read")
+        # Daemons: a photo in hand keeps no process from ending.
+        self._readers = [threading.Thread(target=self._read, name="read", daemon=True) for _ in range(num_workers)]
         self._thread = threading.Thread(target=self._run, name="tag", daemon=True)
         self._loop: asyncio.AbstractEventLoop | None = None
 
     def start(self) -> None:
-        """To be called on the event loop that `submit` is called on."""
+        """To be called on the event loop that `tag` is called on."""
         self._loop = asyncio.get_running_loop()
-        self._thread.start()
+        for thread in (*self._readers, self._thread):
+            thread.start()
 
-    async def stop(self) -> None:
-        """Ends the threads, after what is ready was tagged."""
+    async def stop(self) -> bool:
+        """Ends the model's thread, after what is ready was tagged. Returns whether it did within a second."""
         self._ready.put(None)
-        await asyncio.to_thread(self._thread.join)
-        self._pool.shutdown(wait=False, cancel_futures=True)
+        await asyncio.to_thread(self._thread.join, 1.0)
+        return not self._thread.is_alive()
+
+    async def tag(self, products: Sequence[Any], options: dict[str, Any],
+                  place: "Place") -> list[list[dict] | Exception]:
+        """Products of a request -> the tags of each, or what is wrong with it: ProductError, or any other exception
+        that tagging it raised.
+
+        Raises Overloaded.
+        """
+        photos = sum(min(count_photos(product), self.limits.photos) for product in products)
+        place.take(len(products) * PRODUCT_BYTES + photos * self.engine.photo_bytes)
+        reading = {"allow_urls": self.allow_urls, "max_pixels": int(self.limits.photo_megapixels * 1e6),
+                   "budget": PixelBudget(int(self.limits.request_megapixels * 1e6))}
+        items = [_Item(product, options, reading, self._loop.create_future()) for product in products]
+        self.products += len(items)
+        self._now_reading(len(items))
+        try:
+            for item in items:
+                self._unread.put(item)
+            return await asyncio.gather(*(item.tagged for item in items))
+        finally:
+            self.products -= len(items)
 
     def _now_reading(self, change: int) -> None:
         with self._lock:
             self._reading += change
 
-    def _prepare(self, item: _Item) -> None:
-        error = None
+    def _read(self) -> None:
+        while True:
+            item = self._unread.get()
+            error = None if item.tagged.cancelled() else self._prepare(item)
+            self._now_reading(-1)  # before it is ready, or the model would wait for what it has
+            if error is not None:
+                self._deliver([(item, error)])
+            elif not item.tagged.cancelled():
+                self._ready.put(item)
+
+    def _prepare(self, item: _Item) -> Exception | None:
         try:
-            product = decode_product(item.product, self.allow_urls)
-            item.prepared = self.engine.preprocess(product, allow_urls=self.allow_urls)
-        except ProductError as found:
-            error = found
-        except Exception as found:
-            logger.error("a product could not be read", exc_info=found)
-            error = found
-        self._now_reading(-1)  # before it is ready, or the model would wait for what it has
-        if error is None:
-            self._ready.put(item)
-        else:
-            self._deliver([(item, error)])
+            product = decode_product(item.product, self.allow_urls, self.limits.photos)
+            item.product = self.engine.preprocess(product, **item.reading)
+        except ProductError as error:
+            return error
+        except Exception as error:
+            logger.error("a product could not be read", exc_info=error)
+            return error
 
     def _run(self) -> None:
         while batch := self._next_batch():
-            start = time.perf_counter()
-            results = self._tag(batch)
-            self.observe(len(batch), time.perf_counter() - start)
-            self._deliver(list(zip(batch, results, strict=True)))
+            wanted = [item for item in batch if not item.tagged.cancelled()]
+            if wanted:
+                start = time.perf_counter()
+                results = self._tag(wanted)
+                self.observe(len(wanted), time.perf_counter() - start)
+                self._deliver(list(zip(wanted, results, strict=True)))
 
     def _next_batch(self) -> list[_Item]:
         item = self._ready.get()
         until = time.monotonic() + WAIT_SECONDS
         batch: list[_Item] = []
+        photos = 0
         while item is not None:
             batch.append(item)
-            if len(batch) == self.batch_size:
+            photos += len(item.product["photos"])
+            if len(batch) == self.batch_size or photos >= 2 * self.batch_size:
                 return batch
             try:
                 item = self._ready.get(timeout=max(0.0, until - time.monotonic()) if self._reading > 0 else 0)
@@ -112,7 +147,7 @@ class Batcher:
 
     def _tag(self, batch: Sequence[_Item]) -> list:
         try:
-            return self.engine.tag([item.prepared for item in batch], [item.options for item in batch])
+            return self.engine.tag([item.product for item in batch], [item.options for item in batch])
         except Exception as error:
             if len(batch) > 1:  # one product must not spoil it for the others: each is tried by itself
                 return [self._tag([item])[0] for item in batch]
@@ -131,44 +166,24 @@ class Batcher:
                 item.tagged.set_result(result)
 
 
-class Ticket:
-    """A place for a request, whose products are not known yet, until it is answered: a context manager.
+class Place:
+    """The memory that a request takes until it is answered, in bytes: a context manager.
 
-    Raises Overloaded where there is none.
+    Raises Overloaded where all requests together would take more than may wait.
     """
 
     def __init__(self, batcher: Batcher):
-        self.batcher, self.count, self.unread = batcher, 0, 0
-        self._take(1)
-        self.unread = 1
-        batcher._now_reading(1)
+        self.batcher, self.bytes = batcher, 0
 
-    def _take(self, count: int) -> None:
-        if self.batcher.waiting + count > self.batcher.max_waiting:
+    def take(self, count: int) -> None:
+        if self.batcher.bytes + count > self.batcher.limits.waiting_mb * 2**20:
             raise Overloaded
-        self.batcher.waiting += count
-        self.count += count
+        self.batcher.bytes += count
+        self.bytes += count
 
-    async def tag(self, products: Sequence[Any], options: dict[str, Any]) -> list[list[dict] | Exception]:
-        """Products of a request -> the tags of each, or what is wrong with it: ProductError, or any other exception
-        that tagging it raised.
-
-        Raises Overloaded.
-        """
-        if not products:
-            return []
-        batcher, loop = self.batcher, asyncio.get_running_loop()
-        self._take(len(products) - 1)
-        batcher._now_reading(len(products) - self.unread)
-        self.unread = 0
-        items = [_Item(product, options, loop.create_future()) for product in products]
-        for item in items:
-            batcher._pool.submit(batcher._prepare, item)
-        return await asyncio.gather(*(item.tagged for item in items))
-
-    def __enter__(self) -> "Ticket":
+    def __enter__(self) -> "Place":
+        self.take(REQUEST_BYTES)
         return self
 
     def __exit__(self, *_) -> None:
-        self.batcher.waiting -= self.count
-        self.batcher._now_reading(-self.unread)
+        self.batcher.bytes -= self.bytes

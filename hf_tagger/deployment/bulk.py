@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 
 from hf_tagger.catalog.quarantine import Refusal
 from hf_tagger.catalog.strict import ConfigError
+from hf_tagger.model.urls import without_credentials
 from hf_tagger.runtime import model_fingerprint
 
 MANIFEST = "manifest.json"
@@ -24,13 +25,14 @@ SCHEMA = pa.schema([
 
 
 def open_output(folder: str | Path, manifest: dict[str, Any], resume: bool) -> Path:
-    """The folder of the shards, with a manifest of what made them.
+    """The folder of the shards, with a manifest of what made them, without credentials.
 
     Raises ConfigError where there are shards and `resume` is not wanted, or where they were made by something else.
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / MANIFEST
+    manifest = {key: without_credentials(value) if isinstance(value, str) else value for key, value in manifest.items()}
     if path.exists():
         earlier = json.loads(path.read_text(encoding="utf-8"))
         if not resume:

@@ -1,6 +1,7 @@
 """What answers requests: an exported tagger through onnxruntime, or a model folder through torch, used alike."""
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,10 +16,12 @@ class Engine:
     Args:
         tagger: an `OnnxTagger` or a `ProductTaggingPipeline`.
         parameters: the options that a request may have.
+        image_size: (height, width) in pixels that photos are resized to; None where none are read.
     """
 
-    def __init__(self, tagger, parameters: tuple[str, ...]):
+    def __init__(self, tagger, parameters: tuple[str, ...], image_size: Sequence[int] | None):
         self.tagger, self.parameters = tagger, parameters
+        self.photo_bytes = 3 * math.prod(image_size) if image_size else 0
         self.check, self.preprocess = tagger.check, tagger.preprocess
 
     def tag(self, products: Sequence[dict[str, Any]], options: Sequence[Mapping[str, Any]]) -> list[list[dict]]:
@@ -51,11 +54,13 @@ def open_engine(model: str | Path, threads: int | None = None) -> Engine:
     if Path(model, TAGGER).exists():
         tagger = OnnxTagger(model, threads)
         writes = tagger.description.get("decoder") is not None
-        return Engine(tagger, tuple(name for name in PARAMETERS if name != "critic") if writes else CLOSED_PARAMETERS)
+        parameters = tuple(name for name in PARAMETERS if name != "critic") if writes else CLOSED_PARAMETERS
+        return Engine(tagger, parameters, tagger.image and tagger.image["size"])
     import torch
     from transformers import pipeline
 
     if threads is not None:
         torch.set_num_threads(threads)
     device = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else torch.device("cpu")
-    return Engine(pipeline("product-tagging", model=str(model), device=device), PARAMETERS)
+    tagger = pipeline("product-tagging", model=str(model), device=device)
+    return Engine(tagger, PARAMETERS, tagger.processor.image_size if tagger.processor.reads_images else None)

@@ -11,6 +11,7 @@ from huggingface_hub import EvalResult, ModelCard, ModelCardData
 from hf_tagger.catalog.strict import ConfigError
 from hf_tagger.evaluation.report import ReportData
 from hf_tagger.evaluation.tables import comparison_table, decimal, interval_of
+from hf_tagger.model.urls import without_credentials
 
 WEAK, SEEN_OFTEN_ENOUGH, MOST_WEAK = 0.5, 3, 15
 INDEXED = {"micro_f1": "F1 (micro)", "macro_f1": "F1 (macro)", "subset_accuracy": "Accuracy (all attributes)"}
@@ -115,12 +116,14 @@ def _describe(config: dict) -> str:
 
 
 def _without_folders(value: Any) -> Any:
-    """Plain data with absolute paths cut to their last part: a card is read on other machines."""
+    """Plain data with absolute paths cut to their last part, and no credentials: a card is read by others."""
     if isinstance(value, dict):
         return {key: _without_folders(item) for key, item in value.items()}
     if isinstance(value, list):
         return [_without_folders(item) for item in value]
-    return Path(value).name if isinstance(value, str) and Path(value).is_absolute() else value
+    if not isinstance(value, str):
+        return value
+    return Path(value).name if Path(value).is_absolute() else without_credentials(value)
 
 
 def _listed(values: dict[str, Any]) -> str:

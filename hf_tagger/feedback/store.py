@@ -1,5 +1,6 @@
 """The feedback store: verdicts in SQLite or PostgreSQL, durable, with several writers at once."""
 
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, fields
@@ -8,14 +9,16 @@ from pathlib import Path
 
 from sqlalchemy import Engine, create_engine, event, make_url, select, text
 from sqlalchemy.dialects import postgresql, sqlite
-from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError
+from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
 from hf_tagger import UserError
 from hf_tagger.catalog.strict import did_you_mean
 from hf_tagger.feedback.tables import RULINGS, metadata, rulings, verdicts
 from hf_tagger.feedback.verdicts import UNDECIDED, Verdict
+from hf_tagger.model.urls import without_credentials
 
 _AT_ONCE = 500
+_SCHEME = re.compile(r"(sqlite|postgres\w*|mysql|mariadb|oracle|mssql)[+\w]*:", re.IGNORECASE)
 _INSERT = {"sqlite": sqlite.insert, "postgresql": postgresql.insert}
 _READ = [verdicts.c[field.name] for field in fields(Verdict)]
 
@@ -44,11 +47,14 @@ class FeedbackStore:
     def __init__(self, url: str | Path, attributes: Sequence[dict] | None = None, patience: float = 30.0):
         self.attributes = attributes
         self.engine = _open(str(url), patience)
-        self.url = self.engine.url.render_as_string(hide_password=True)
-        with self._errors("could not be opened"):
+        self.url = without_credentials(str(self.engine.url))
+        try:
             # In one transaction, because two processes may create the tables at once.
-            with self._writing() as connection:
+            with self._errors("could not be opened"), self._writing() as connection:
                 metadata.create_all(connection)
+        except (AttributeError, KeyError, OSError, SQLAlchemyError, TypeError, ValueError) as error:  # odd options
+            raise FeedbackError(f"the feedback store {self.url} could not be opened: {type(error).__name__}: "
+                                f"{without_credentials(str(error))}. Check the options of its URL.") from None
 
     def add(self, new: Verdict | Iterable[Verdict]) -> None:
         """Stores one verdict or several, all of them or none.
@@ -129,6 +135,8 @@ class FeedbackStore:
 
 def _open(url: str, patience: float) -> Engine:
     if "://" not in url:
+        if _SCHEME.match(url):
+            raise FeedbackError(f"a feedback URL begins with {_SCHEME.match(url)[1]}://, and this one does not")
         try:
             Path(url).parent.mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -140,12 +148,15 @@ def _open(url: str, patience: float) -> Engine:
             parsed = parsed.set(drivername="postgresql+pg8000")
         if parsed.get_backend_name() not in _INSERT:
             raise FeedbackError(f"feedback is kept in SQLite or PostgreSQL, not in {parsed.get_backend_name()}")
+        if parsed.get_backend_name() == "sqlite" and (parsed.database or ":memory:") == ":memory:":
+            raise FeedbackError("feedback is kept in a file, not in memory: give its path")
         options = {"timeout": patience} if parsed.get_backend_name() == "sqlite" else {}
         engine = create_engine(parsed, connect_args=options, pool_pre_ping=not options)
-    except (ArgumentError, NoSuchModuleError) as error:
-        raise FeedbackError(f"{url!r} is neither a path nor a database URL: {error}") from error
     except ModuleNotFoundError as error:
         raise FeedbackError(f"the driver {error.name} is missing: pip install 'hf_tagger[postgresql]'") from error
+    except (SQLAlchemyError, TypeError, ValueError):  # what cannot be parsed cannot be told from a password
+        raise FeedbackError(f"what begins with {url.partition('://')[0]}:// is no database URL: write "
+                            "postgresql://user@host/database, or the path of a file") from None
     if engine.dialect.name == "sqlite":
         event.listen(engine, "connect", _prepare_sqlite)
         event.listen(engine, "begin", _begin_sqlite)

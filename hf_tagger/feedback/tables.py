@@ -66,8 +66,22 @@ _REFUSE = sa.DDL(
 event.listen(metadata, "before_create", _REFUSE.execute_if(dialect="postgresql"))
 for _table in (verdicts, rulings):
     for _change in ("UPDATE", "DELETE"):
-        _name = f"CREATE TRIGGER {_table.name}_no_{_change.lower()} BEFORE {_change} ON {_table.name}"
+        _name = f"{_table.name}_no_{_change.lower()} BEFORE {_change} ON {_table.name}"
+        event.listen(metadata, "after_create", sa.DDL(
+            f"CREATE TRIGGER IF NOT EXISTS {_name} BEGIN SELECT RAISE(ABORT, 'feedback is append-only'); END"
+        ).execute_if(dialect="sqlite"))
         event.listen(_table, "after_create", sa.DDL(
-            f"{_name} BEGIN SELECT RAISE(ABORT, 'feedback is append-only'); END").execute_if(dialect="sqlite"))
-        event.listen(_table, "after_create", sa.DDL(
-            f"{_name} FOR EACH ROW EXECUTE FUNCTION refuse_change()").execute_if(dialect="postgresql"))
+            f"CREATE TRIGGER {_name} FOR EACH ROW EXECUTE FUNCTION refuse_change()").execute_if(dialect="postgresql"))
+    # What INSERT OR REPLACE takes away fires no trigger of DELETE, and TRUNCATE none of a row.
+    event.listen(metadata, "after_create", sa.DDL(
+        f"CREATE TRIGGER IF NOT EXISTS {_table.name}_no_replace BEFORE INSERT ON {_table.name} "
+        f"WHEN EXISTS (SELECT 1 FROM {_table.name} WHERE number = NEW.number) "
+        "BEGIN SELECT RAISE(ABORT, 'feedback is append-only'); END").execute_if(dialect="sqlite"))
+    event.listen(_table, "after_create", sa.DDL(
+        f"CREATE TRIGGER {_table.name}_no_truncate BEFORE TRUNCATE ON {_table.name} "
+        "FOR EACH STATEMENT EXECUTE FUNCTION refuse_change()").execute_if(dialect="postgresql"))
+# A verdict that is there already is passed over, as `FeedbackStore.add` wants it, whatever is said to do on conflict.
+event.listen(metadata, "after_create", sa.DDL(
+    "CREATE TRIGGER IF NOT EXISTS verdicts_no_second_key BEFORE INSERT ON verdicts "
+    "WHEN EXISTS (SELECT 1 FROM verdicts WHERE key = NEW.key) BEGIN SELECT RAISE(IGNORE); END"
+).execute_if(dialect="sqlite"))

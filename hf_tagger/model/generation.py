@@ -261,7 +261,7 @@ class TagWriter:
 
         Returns per product its tags, best first: {"label", "score", "attribute", "source": "generated"}, none twice.
         """
-        asked = [attributes or (None,)] * len(languages) if asked is None else asked
+        asked = [list(dict.fromkeys(attributes or (None,)))] * len(languages) if asked is None else asked
         if generation.get("num_return_sequences", 1) != 1:
             raise ValueError("num_return_sequences must be 1: a product has one set of tags; use model.generate")
         min_score = self.decoder["min_score"] if min_score is None else min_score

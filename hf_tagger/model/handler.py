@@ -21,6 +21,7 @@ REQUEST_KEYS = ("text", "title", "description", "language", "image", "images")
 CLOSED_PARAMETERS = ("top_k", "threshold", "attributes")
 # Not among them: what a stranger must not decide (URLs), and what takes unbounded time (options of `generate`).
 PARAMETERS = (*CLOSED_PARAMETERS, "critic", "free_form", "language", "constrained", "max_tags", "min_score")
+MAX_PHOTOS = 8  # of a product
 MAX_CHARACTERS = 50_000  # of a text: tokenizing one takes time in proportion
 
 
@@ -40,21 +41,30 @@ def read_request(body: Any, parameters: tuple[str, ...] = PARAMETERS) -> tuple[l
         raise RequestError('the body must be {"inputs": a product or a list of products, "parameters": {options}}')
     for key in body:
         if key not in BODY_KEYS:
-            raise RequestError(f"unknown key {key!r}.{did_you_mean(key, BODY_KEYS)}")
+            raise RequestError(f"unknown key {key!r:.80}.{did_you_mean(key, BODY_KEYS)}")
     options = body.get("parameters") or {}
     if not isinstance(options, Mapping):
         raise RequestError(f"parameters must be an object, got {type(options).__name__}")
     for name in options:
         if name not in parameters:
-            raise RequestError(f"unknown parameter {name!r}.{did_you_mean(name, parameters)}")
+            raise RequestError(f"unknown parameter {name!r:.80}.{did_you_mean(name, parameters)}")
     inputs = body["inputs"]
     return (inputs, False, dict(options)) if isinstance(inputs, list) else ([inputs], True, dict(options))
 
 
-def decode_product(product: Any, allow_urls: bool = False) -> Any:
+def count_photos(product: Any) -> int:
+    """How many a product of a request has, whether or not they can be read."""
+    if not isinstance(product, Mapping):
+        return 0
+    images = product.get("images")
+    return (product.get("image") is not None) + (len(images) if isinstance(images, list) else 0)
+
+
+def decode_product(product: Any, allow_urls: bool = False, max_photos: int = MAX_PHOTOS) -> Any:
     """A product of a request -> one for the pipeline: photos are bytes, or URLs where these are allowed.
 
-    Raises ProductError for a photo that is neither, an overlong text, and a key that requests do not have.
+    Raises ProductError for a photo that is neither, more than `max_photos`, an overlong text, and a key that requests
+    do not have.
     """
     if isinstance(product, str):
         product = {"text": product}
@@ -62,9 +72,11 @@ def decode_product(product: Any, allow_urls: bool = False) -> Any:
         return product  # `read_product` says what is wrong with it
     for name, value in product.items():
         if name not in REQUEST_KEYS:
-            raise ProductError(f"unknown key {name!r}.{did_you_mean(name, REQUEST_KEYS)}")
+            raise ProductError(f"unknown key {name!r:.80}.{did_you_mean(name, REQUEST_KEYS)}")
         if isinstance(value, str) and not name.startswith("image") and len(value) > MAX_CHARACTERS:
             raise ProductError(f"{name} has {len(value)} characters, more than {MAX_CHARACTERS}; shorten it")
+    if (count := count_photos(product)) > max_photos:
+        raise ProductError(f"{count} photos are more than the {max_photos} that a product may have; send the best ones")
     decoded = dict(product)
     if product.get("image") is not None:
         decoded["image"] = _photo(product["image"], "image", allow_urls)

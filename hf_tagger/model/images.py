@@ -4,9 +4,11 @@ Ships with the model: standard library, Pillow and numpy only.
 """
 
 import io
+import math
 import os
 import re
 import stat
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -26,6 +28,10 @@ _TRANSPOSE = dict(enumerate(map(Image.Transpose.__getitem__, (
 _SIDEWAYS = (5, 6, 7, 8)
 
 
+# A JPEG is decoded scan by scan; usual progressive ones have 10 or 12, a hostile one thousands, of a few bytes each.
+USUAL_SCANS = 16
+
+
 class ImageError(ValueError):
     """A photo that cannot be used. `reason` is one of "empty", "unreadable", "truncated", "too_large", "not_found",
     "wrong_type", "url_refused", "fetch_failed"; the message says what to do."""
@@ -38,8 +44,24 @@ class ImageError(ValueError):
         return type(self), (self.reason, str(self))
 
 
+class PixelBudget:
+    """Pixels that the photos of one request may have together, whichever threads read them; None: any number."""
+
+    def __init__(self, pixels=None):
+        self.pixels = self.left = pixels
+        self._lock = threading.Lock()
+
+    def spend(self, pixels, name):
+        """Raises ImageError where so many are not left."""
+        with self._lock:
+            if self.left is not None and pixels > self.left:
+                raise ImageError("too_large", f"{name}: photos of a request may have {self.pixels} pixels together; "
+                                              "send fewer or smaller ones")
+            self.left = None if self.left is None else self.left - pixels
+
+
 def load_image(source, *, min_size=None, allow_urls=False, allow_private_addresses=False,
-               max_bytes=20 * 2**20, max_pixels=64_000_000, timeout=10.0):
+               max_bytes=20 * 2**20, max_pixels=64_000_000, timeout=10.0, budget=None):
     """Return `source` as a PIL image of mode "RGB".
 
     EXIF orientation is applied, transparency is laid on white, 16-bit and CMYK are brought to 8-bit RGB, and the first
@@ -53,8 +75,10 @@ def load_image(source, *, min_size=None, allow_urls=False, allow_private_address
         allow_urls: fetch URLs; otherwise they are refused.
         allow_private_addresses: let a URL reach loopback, private and other non-public addresses.
         max_bytes: largest download, in bytes.
-        max_pixels: largest image, in pixels, that is decoded.
+        max_pixels: largest image, in pixels, that is decoded. The pixels of a JPEG of more than USUAL_SCANS scans
+            count as often more.
         timeout: seconds for the whole download, redirects included.
+        budget: a `PixelBudget` that the photo is taken from.
 
     Raises:
         ImageError: the photo cannot be used.
@@ -62,9 +86,9 @@ def load_image(source, *, min_size=None, allow_urls=False, allow_private_address
     if isinstance(source, dict):
         source = _undecoded(source)
     if isinstance(source, Image.Image):
-        return _to_rgb(source, None, max_pixels, "a PIL image")
+        return _to_rgb(source, None, max_pixels, "a PIL image", budget)
     if isinstance(source, np.ndarray):
-        return _to_rgb(_from_array(source), None, max_pixels, "an array")
+        return _to_rgb(_from_array(source), None, max_pixels, "an array", budget)
 
     if isinstance(source, str) and _URL.match(source):
         name = repr(source)
@@ -82,7 +106,7 @@ def load_image(source, *, min_size=None, allow_urls=False, allow_private_address
         raise ImageError("wrong_type", f"{type(source).__name__} is not an image; pass a PIL image, a path, bytes, a "
                                        "binary file or a uint8 array")
     try:
-        return _to_rgb(_identify(file, name), min_size, max_pixels, name)
+        return _to_rgb(_identify(file, name), min_size, max_pixels, name, budget)
     finally:
         if file is not source:
             file.close()
@@ -99,16 +123,16 @@ def read_pixels(source, size, **options):
 
 
 def stack_photos(photos, size, mean, std):
-    """Photos uint8 [H, W, 3] of `size` (height, width), any number per product -> `pixel_values` float32
-    [B, I, 3, H, W], normalised by `mean` and `std` of each channel (in units of 255), and `pixel_mask` bool [B, I]."""
-    count = max(1, *map(len, photos))
-    mask = np.array([[column < len(row) for column in range(count)] for row in photos])
-    values = np.zeros((len(photos), count, 3, *size), np.float32)
+    """Photos uint8 [H, W, 3] of `size` (height, width), any number per product -> `pixel_values` float32 [N, 3, H, W],
+    product after product, normalised by `mean` and `std` of each channel (in units of 255), and `pixel_mask` bool
+    [B, I], how many each product has. Products with few photos cost nothing where one has many."""
+    counts = np.array([len(row) for row in photos])
+    values = np.empty((counts.sum(), 3, *size), np.float32)
     mean, std = (255 * np.asarray(each, np.float32)[:, None, None] for each in (mean, std))
-    for row, column in zip(*mask.nonzero(), strict=True):
-        np.subtract(photos[row][column].transpose(2, 0, 1), mean, out=values[row, column])
-        values[row, column] /= std
-    return {"pixel_values": values, "pixel_mask": mask}
+    for value, photo in zip(values, (photo for row in photos for photo in row), strict=True):
+        np.subtract(photo.transpose(2, 0, 1), mean, out=value)
+        value /= std
+    return {"pixel_values": values, "pixel_mask": np.arange(max(1, counts.max())) < counts[:, None]}
 
 
 def _fetch(url, *options):
@@ -176,13 +200,21 @@ def _is_empty(file):
         return False
 
 
-def _to_rgb(image, min_size, max_pixels, name):
+def _to_rgb(image, min_size, max_pixels, name, budget):
     width, height = image.size
     if width * height == 0:
         raise ImageError("empty", f"{name} has no pixels")
-    if width * height > max_pixels:
-        raise ImageError("too_large", f"{name} has {width} x {height} pixels, more than max_pixels={max_pixels}; "
-                                      "shrink the photo")
+    pixels = max(width * height, _tile_pixels(image))
+    if pixels > max_pixels:
+        raise ImageError("too_large", f"{name} has {width} x {height} pixels, or larger tiles, more than "
+                                      f"max_pixels={max_pixels}; shrink the photo")
+    scans = _scans(image)
+    work = int(pixels * max(1, scans / USUAL_SCANS))
+    if work > max_pixels:
+        raise ImageError("too_large", f"{name} has {scans:.0f} scans of {width} x {height} pixels, more than "
+                                      f"max_pixels={max_pixels} allows; save it as a plain (baseline) JPEG")
+    if budget is not None:
+        budget.spend(work, name)
     try:
         if min_size is not None and image.format in ("JPEG", "MPO"):
             height, width = min_size
@@ -202,6 +234,30 @@ def _to_rgb(image, min_size, max_pixels, name):
     return image
 
 
+def _tile_pixels(image):
+    """Of a TIFF stored in tiles, which may say that they are larger than the photo: one is decoded whole."""
+    sides = [image.tag_v2.get(tag, 0) for tag in (322, 323)] if image.format == "TIFF" else [0]
+    return math.prod(sides) if all(isinstance(side, int) for side in sides) else math.inf
+
+
+def _scans(image):
+    """How often the pixels of a JPEG that is still to be decoded are gone over, at most: markers in thumbnails count,
+    too. A TIFF of compression "jpeg" is one JPEG per strip or tile."""
+    parts = 1
+    if image.format == "TIFF" and "jpeg" in image.info.get("compression", ""):
+        parts = len(image.tag_v2.get(273) or image.tag_v2.get(324) or (0,))
+    elif image.format not in ("JPEG", "MPO"):
+        return 1
+    try:
+        place = image.fp.tell()
+        image.fp.seek(0)
+        found = sum(chunk.count(b"\xff\xda") for chunk in iter(lambda: image.fp.read(2**20), b""))
+        image.fp.seek(place)
+    except (AttributeError, OSError, ValueError):  # decoded already, or its file was closed
+        return 1
+    return found / parts
+
+
 def _orientation(image):
     # A photo with a damaged EXIF block is still a photo.
     try:
@@ -214,7 +270,7 @@ def _eight_bit_rgb(image):
     if image.mode.startswith("I") or image.mode == "F":
         image = _eight_bit_grey(image)
     if image.has_transparency_data:
-        layer = image.convert("RGBA")
+        layer = image if image.mode == "RGBA" else image.convert("RGBA")
         white = Image.new("RGB", image.size, "white")
         white.paste(layer, mask=layer.getchannel("A"))
         return white
@@ -223,10 +279,10 @@ def _eight_bit_rgb(image):
 
 def _eight_bit_grey(image):
     """Pillow clips deep greys to 255 where it should scale them."""
-    pixels = np.asarray(image).astype(np.float32)
+    pixels = np.array(image, np.float32)  # all in place from here on: a photo may have 64 million pixels
     peak = pixels.max()
     if image.mode == "F" and peak <= 1:
         pixels *= 255
     elif image.mode.startswith("I;16") or peak > 255:
         pixels /= 257
-    return Image.fromarray(np.rint(pixels).clip(0, 255).astype(np.uint8))
+    return Image.fromarray(np.rint(pixels, out=pixels).clip(0, 255, out=pixels).astype(np.uint8))

@@ -136,7 +136,8 @@ class TaggerModel(PreTrainedModel, GenerationMixin):
         """
         Args:
             input_ids, attention_mask: int64 [B, L]; a row that attends to nothing has no text.
-            pixel_values: float [B, I, 3, H, W]; pixel_mask: bool [B, I], True = a real photo.
+            pixel_values: float [N, 3, H, W], the photos of product after product; pixel_mask: bool [B, I], True for
+                each photo of a product, N in all.
             lexical_ids, lexical_weights, name_ids, name_weights: what the processor read of the text for the lexical
                 head, see `LexicalFeatures`.
             features: what `encoder.run_towers` returned earlier; the towers then stay idle.

@@ -121,8 +121,9 @@ class TaggerProcessor(ProcessorMixin):
 
         Returns:
             `input_ids`, `attention_mask` int64 [B, L] (all-zero mask where there is no text), what the lexical head
-            reads of the whole text (see `LexicalFeatures`), and `pixel_values` float32 [B, I, 3, H, W], `pixel_mask`
-            bool [B, I]; what the model has no tower for, or no product has, is left out.
+            reads of the whole text (see `LexicalFeatures`), and `pixel_values` float32 [N, 3, H, W] of all photos,
+            `pixel_mask` bool [B, I], which of them are whose (see `stack_photos`); what the model has no tower for, or
+            no product has, is left out.
 
         Raises:
             ValueError: neither text nor images given, or their lengths differ.

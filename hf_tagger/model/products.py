@@ -5,7 +5,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
-from numbers import Real
+from numbers import Integral, Real
 from typing import Any
 
 import numpy as np
@@ -20,6 +20,7 @@ NO_RECOGNIZER = (
     'audio needs a speech recogniser: give the pipeline speech="openai/whisper-small", say (a folder or Hub id of any '
     "checkpoint for automatic speech recognition), or name one under `speech` in the model's config.json"
 )
+FLAGS = ("free_form", "constrained", "critic", "allow_urls", "allow_private_addresses")
 FREE_FORM_OPTIONS = ("free_form", "language", "constrained", "max_tags", "min_score")
 
 
@@ -28,11 +29,11 @@ class ProductError(ValueError):
 
 
 def read_product(product, reads_text: bool, reads_photos: bool, pixels: Callable, position: int | None = None,
-                 allow_urls: bool = False, allow_private_addresses: bool = False, on_error: str = "raise",
-                 transcribe: Callable[[Any], str] | None = None) -> dict[str, Any]:
+                 on_error: str = "raise", transcribe: Callable[[Any], str] | None = None, **reading) -> dict[str, Any]:
     """One product -> {"text": str | None, "photos": [uint8 [H, W, 3], ...], "language": str | None}, or, to be
-    skipped, {"error": str}. `pixels` opens and resizes a photo (see `images.read_pixels`); `transcribe` says
-    what is said in a spoken description, and raises ProductError where it cannot. Messages name the `position`.
+    skipped, {"error": str}. `pixels` opens and resizes a photo (see `images.read_pixels`, whose options `reading`
+    holds); `transcribe` says what is said in a spoken description, and raises ProductError where it cannot. Messages
+    name the `position`.
 
     Raises ProductError as the pipeline's `preprocess` says.
     """
@@ -41,7 +42,7 @@ def read_product(product, reads_text: bool, reads_photos: bool, pixels: Callable
         photos = []
         for number, source in enumerate(sources):
             try:
-                photos.append(pixels(source, allow_urls=allow_urls, allow_private_addresses=allow_private_addresses))
+                photos.append(pixels(source, **reading))
             except ImageError as error:
                 raise ProductError(f"image {number}: {error}") from error
         language = product.get("language") if isinstance(product, Mapping) else None
@@ -63,10 +64,9 @@ def _read(product, reads_text: bool, reads_photos: bool,
         )
     for key in product:
         if key not in PRODUCT_KEYS:
-            raise ProductError(
-                f"unknown key {key!r}.{did_you_mean(key, PRODUCT_KEYS)} Leave out or rename what is not known (of a "
-                "dataset: select_columns, rename_column)"
-            )
+            raise ProductError(f"unknown key {key!r:.80}.{did_you_mean(key, PRODUCT_KEYS)} Leave out or rename what is "
+                               "not known (of a dataset: select_columns; of a DataFrame: df[[\"title\", \"image\"]])")
+    product = {key: value for key, value in product.items() if not _is_missing(value)}
     for key in ("text", "title", "description", "language"):
         if not isinstance(product.get(key), str | None):
             raise ProductError(f"{key} must be a str, got {type(product[key]).__name__}; convert or leave it out")
@@ -126,14 +126,17 @@ def check_options(options: Mapping[str, Any], allowed: Iterable[str], attributes
     that the model does not have."""
     for name in options:
         if name not in allowed:
-            raise TypeError(f"product-tagging has no option {name!r}.{did_you_mean(name, allowed)}")
+            raise TypeError(f"product-tagging has no option {name!r:.80}.{did_you_mean(name, allowed)}")
     check_count("top_k", options.get("top_k"))
     check_score("threshold", options.get("threshold"))
+    for name in FLAGS:
+        if options.get(name) not in (None, True, False):
+            raise ValueError(f"{name} is true or false, got {options[name]!r:.80}")
     for name in wanted_attributes(options):
         if name not in attributes:
-            raise ValueError(f"the model has no attribute {name!r}.{did_you_mean(name, attributes)}")
+            raise ValueError(f"the model has no attribute {name!r:.80}.{did_you_mean(name, attributes)}")
     if options.get("on_error", "raise") not in ("raise", "skip"):
-        raise ValueError(f'on_error must be "raise" or "skip", got {options["on_error"]!r}')
+        raise ValueError(f'on_error must be "raise" or "skip", got {options["on_error"]!r:.80}')
 
 
 def check_free_form(options: Mapping[str, Any], decoder: dict[str, Any]) -> None:
@@ -158,13 +161,13 @@ def wanted_attributes(options: Mapping[str, Any]) -> Sequence[str]:
 
 def check_count(name: str, value: Any) -> None:
     """Raises ValueError for an option that is neither None nor a whole number from 1."""
-    if value is not None and (not isinstance(value, int) or value < 1):
+    if value is not None and (not isinstance(value, Integral) or isinstance(value, bool) or value < 1):
         raise ValueError(f"{name} must be a whole number from 1, got {value!r:.80}")
 
 
 def check_score(name: str, value: Any) -> None:
     """Raises ValueError for an option that is neither None nor a number between 0 and 1."""
-    if value is not None and (not isinstance(value, Real) or not 0 <= value <= 1):
+    if value is not None and (not isinstance(value, Real) or isinstance(value, bool) or not 0 <= value <= 1):
         raise ValueError(f"{name} is a score between 0 and 1, got {value!r:.80}")
 
 
@@ -203,13 +206,32 @@ def tag_stream(inputs, prepare: Callable, tag: Callable, num_workers: int, batch
 
 
 def tag_inputs(inputs, prepare: Callable, tag: Callable, num_workers: int, batch_size: int):
-    """As `tag_stream`, what a tagger's call gives: a list or tuple of products a list, a stream an iterator, a single
-    product its tags."""
+    """As `tag_stream`, what a tagger's call gives: a list or tuple of products, or a table of them, a list; a stream an
+    iterator; a single product its tags."""
+    inputs = _plain(inputs)
     if isinstance(inputs, list | tuple):
         return list(tag_stream(inputs, prepare, tag, num_workers, batch_size))
     if _is_stream(inputs):
         return tag_stream(inputs, prepare, tag, num_workers, batch_size)
     return next(tag_stream([inputs], prepare, tag, 0, 1))
+
+
+def _plain(inputs):
+    """Rows of a table as a list of products, and a row of one as a product: of pandas, polars and pyarrow, none of
+    which is imported for it."""
+    library = type(inputs).__module__.partition(".")[0]
+    if library == "pandas" and hasattr(inputs, "columns"):
+        return inputs.to_dict("records")
+    if library == "pandas" and hasattr(inputs, "index"):  # a column, or a row
+        return inputs.to_dict() if any(name in PRODUCT_KEYS for name in inputs.index) else list(inputs)
+    if library == "polars" and hasattr(inputs, "to_dicts"):
+        return inputs.to_dicts()
+    return inputs.to_pylist() if library == "pyarrow" and hasattr(inputs, "to_pylist") else inputs
+
+
+def _is_missing(value) -> bool:
+    """Whether it is what a table has where there is nothing."""
+    return isinstance(value, float) and value != value or type(value).__name__ in ("NAType", "NaTType")
 
 
 def _is_stream(inputs) -> bool:

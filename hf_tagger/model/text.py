@@ -76,7 +76,7 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
     """' Did you mean "x"?' for the known name nearest to `name`, else a list of what is known."""
     known = [str(candidate) for candidate in known]
     by_lower = {candidate.lower(): candidate for candidate in known}
-    close = difflib.get_close_matches(str(name).lower(), by_lower, n=1, cutoff=0.5)
+    close = difflib.get_close_matches(str(name)[:100].lower(), by_lower, n=1, cutoff=0.5)
     if close:
         return f' Did you mean "{by_lower[close[0]]}"?'
     return f" Known: {', '.join(known)}." if known else ""

@@ -190,7 +190,8 @@ class TaggerEncoder(nn.Module):
         """
         Args:
             input_ids, attention_mask: int64 [B, L]; a row without any attended token has no text.
-            pixel_values: [B, I, 3, H, W]; pixel_mask: bool [B, I], True = a real image.
+            pixel_values: [N, 3, H, W], the photos of product after product; pixel_mask: bool [B, I], True for each
+                photo of a product, N in all.
             features: what `run_towers` returned earlier for these products; the towers then stay idle.
             output_sequence: also return the fused sequence (attention fusion computes it in any case).
         """
@@ -221,14 +222,12 @@ class TaggerEncoder(nn.Module):
     def run_towers(self, input_ids=None, attention_mask=None, pixel_values=None, pixel_mask=None,
                    output_states: bool = False) -> TowerFeatures:
         """Runs each tower on the rows that have something for it (arguments as in `forward`)."""
-        reference = input_ids if input_ids is not None else pixel_values
-        if reference is None:
-            raise ValueError("a product needs text or a photo: pass input_ids, pixel_values or both")
+        reference = input_ids if input_ids is not None else pixel_mask
+        if reference is None or (pixel_values is None) != (pixel_mask is None):
+            raise ValueError("a product needs text or a photo: pass input_ids, pixel_values with pixel_mask, or both")
         batch, device = reference.shape[0], reference.device
         if input_ids is not None and attention_mask is None:
             attention_mask = torch.ones_like(input_ids)
-        if pixel_values is not None and pixel_mask is None:
-            pixel_mask = torch.ones(pixel_values.shape[:2], dtype=torch.bool, device=device)
         has = [_rows_with(attention_mask, self.config.text_config, batch, device),
                _rows_with(pixel_mask, self.config.vision_config, batch, device)]
         features = TowerFeatures(present=torch.stack(has, dim=1))
@@ -241,9 +240,8 @@ class TaggerEncoder(nn.Module):
                 features.text_states = _scatter_rows(states, rows, batch)
                 features.text_mask = attention_mask.bool() & has_text[:, None]
         if bool(has_image.any()):
-            # Only real photos of products that keep them go through the tower, whatever the padding of the batch.
-            mask = pixel_mask & has_image[:, None]
-            pixels = pixel_values[mask].contiguous(memory_format=torch.channels_last)
+            mask = pixel_mask & has_image[:, None]  # without those that a product has lost to modality dropout
+            pixels = pixel_values[mask[pixel_mask]].contiguous(memory_format=torch.channels_last)
             features.image, states = self.read_photos(pixels, mask.nonzero()[:, 0], batch, output_states)
             if output_states:
                 spread = states.new_zeros(*mask.shape, *states.shape[1:])

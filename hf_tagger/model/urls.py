@@ -7,6 +7,7 @@ import functools
 import http.client
 import io
 import ipaddress
+import re
 import socket
 import ssl
 import threading
@@ -16,14 +17,25 @@ from urllib.parse import quote, urljoin, urlsplit, urlunsplit
 
 MAX_REDIRECTS = 5
 
+_GLOBAL_UNICAST = ipaddress.ip_network("2000::/3")
 _NAT64 = ipaddress.ip_network("64:ff9b::/96")
+
+
+_USER = re.compile(r"""://[^\s/?#'"]*@""")
+_SECRET = re.compile(
+    r"""([?&;][^\s=&;'"]*(?:pass|pwd|secret|token|key|sig|cred|auth)[^\s=&;'"]*=)[^\s&;'"]*""", re.IGNORECASE)
+
+
+def without_credentials(text):
+    """`text` with the users, passwords, keys and tokens of the URLs in it hidden: for messages, cards, manifests."""
+    return _SECRET.sub(r"\1***", _USER.sub("://***@", text))
 
 
 class FetchError(ValueError):
     """A URL that was not fetched. `reason` is "url_refused", "too_large" or "fetch_failed"."""
 
     def __init__(self, reason, message):
-        super().__init__(message)
+        super().__init__(without_credentials(message))
         self.reason = reason
 
 
@@ -131,7 +143,8 @@ def _is_public(address):
         if ip in _NAT64:
             inner = ipaddress.IPv4Address(int(ip) & 0xFFFFFFFF)
         ip = inner or ip
-    return ip.is_global and not ip.is_multicast and not ip.is_reserved
+    # Of IPv6 only what is assigned as global unicast: fec0::/10 and local NAT64 pass for global in `ipaddress`.
+    return ip.is_global and not ip.is_multicast and not ip.is_reserved and (ip.version == 4 or ip in _GLOBAL_UNICAST)
 
 
 @functools.lru_cache(maxsize=1)

@@ -3,11 +3,13 @@
     hf_tagger review runs/my-shop my.yaml
     hf_tagger review runs/my-shop my.yaml --split test --predictions runs/my-shop/evaluation/predictions.parquet
     hf_tagger review my-shop/tagger my.yaml --space my-space
+    hf_tagger review runs/my-shop my.yaml --host 0.0.0.0 --auth people.txt
 
 MODEL is a model folder, adapter folder or Hub id. CATALOGUE is a YAML file with source and schema, such as the training
 configuration, or the path of a catalogue with the columns of the training one; keys of `catalog` can be overridden as
-`--key.sub value`. The page is served to this machine only, unless --host is given. Verdicts go into the feedback store;
-`hf_tagger update` trains the model on them.
+`--key.sub value`. The page is served to this machine only, unless --host is given; others have to log in then, with a
+NAME:PASSWORD of --auth, and their verdicts carry that name. Verdicts go into the feedback store; `hf_tagger update`
+trains the model on them.
 """
 
 import argparse
@@ -18,8 +20,10 @@ from pathlib import Path
 from hf_tagger import UserError
 from hf_tagger.catalog.settings import open_catalog
 from hf_tagger.catalog.strict import ConfigError
+from hf_tagger.deployment.protection import check_listening
 from hf_tagger.evaluation.settings import load_checked_evaluation
 from hf_tagger.feedback.versions import LINEAGE
+from hf_tagger.model.urls import without_credentials
 
 # Before gradio is imported: otherwise it sends usage data to its makers.
 os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
@@ -37,6 +41,8 @@ def main(arguments: list[str]) -> int:
             write_space(options.space, options.model, options.catalogue, options.split, options.speech)
             print(f"written to {options.space}: fill in what README.md says, and push it to a Space")
             return 0
+        people = read_people(options.auth) if options.auth else None
+        check_listening(options.host, people is not None, options.open_to_all, "--auth FILE")
         app = build_app(options.model, options.catalogue, options.feedback, split=options.split,
                         predictions=options.predictions, most=options.products, reviewer=options.reviewer,
                         speech=options.speech, overrides=overrides)
@@ -45,8 +51,8 @@ def main(arguments: list[str]) -> int:
         return 2
     from hf_tagger.review.page import launch
 
-    print(f"verdicts go to {options.feedback}; stop with Ctrl-C", flush=True)
-    launch(app, options.host, options.port)
+    print(f"verdicts go to {without_credentials(options.feedback)}; stop with Ctrl-C", flush=True)
+    launch(app, options.host, options.port, people)
     return 0
 
 
@@ -64,8 +70,30 @@ def parse(arguments: list[str]) -> tuple[argparse.Namespace, list[str]]:
     parser.add_argument("--speech", help="checkpoint of a speech recogniser, for a microphone in the try-it tab")
     parser.add_argument("--host", default="127.0.0.1", help="whom the page answers (0.0.0.0: whoever reaches it)")
     parser.add_argument("--port", type=int, help="default: the first free one from 7860")
+    parser.add_argument("--auth", metavar="FILE", help="who may log in: a line NAME:PASSWORD for each")
+    parser.add_argument("--open_to_all", action="store_true", help="ask nobody to log in, whomever the page answers")
     parser.add_argument("--space", metavar="FOLDER", help="write a Space that runs this page into FOLDER, and end")
     return parser.parse_known_args(arguments)
+
+
+def read_people(path: str) -> list[tuple[str, str]]:
+    """(name, password) of those who may log in. Raises ConfigError for a file that does not say so, and where."""
+    try:
+        lines = Path(path).read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path} cannot be read: {error}") from error
+    people = {}
+    for number, line in enumerate(lines, 1):
+        name, separator, password = line.strip().partition(":")
+        if not line.strip():
+            continue
+        if not separator or not name or len(password) < 8 or name in people:
+            raise ConfigError(f"{path}, line {number}: write NAME:PASSWORD, each name once, with at least 8 letters "
+                              "for a password")
+        people[name] = password
+    if not people:
+        raise ConfigError(f"{path} names nobody: write a line NAME:PASSWORD for each reviewer")
+    return list(people.items())
 
 
 def build_app(model: str, catalogue: str, feedback: str = "feedback.db", *, split: str | None = None,

@@ -4,16 +4,22 @@ from functools import partial
 from pathlib import Path
 
 import gradio as gr
+from starlette.middleware import Middleware
 
-from hf_tagger.feedback.store import FeedbackError
+from hf_tagger import UserError
+from hf_tagger.deployment.protection import Protection, is_loopback
 from hf_tagger.review.queue import CONFIDENCE, SHOW, Filters
-from hf_tagger.review.session import ReviewDesk, Session
+from hf_tagger.review.session import MAX_TAG, ReviewDesk, Session, check_length
 from hf_tagger.review.try_it import try_it_tab
 from hf_tagger.review.views import bar_view, card_view, product_view, progress_view, proposals_view
 
 HERE = Path(__file__).parent
 TITLE = "Review tags"
 ANY = "any"
+# What browsers may do with the page; Gradio's own scripts stand in it, and are made of strings.
+POLICY = ("default-src 'self'; script-src 'self' 'unsafe-inline' 'unsafe-eval'; style-src 'self' 'unsafe-inline'; "
+          "img-src 'self' data: blob:; media-src 'self' data: blob:; font-src 'self' data:; worker-src 'self' blob:; "
+          "object-src 'none'; base-uri 'self'; form-action 'self'; frame-ancestors ")
 STRATEGIES = {
     "margin": "closest calls", "entropy": "most undecided", "label_cost": "most corrections expected",
     "rare_tags": "rare tags", "mix": "close calls and rare tags", "critic_disagreement": "model and critic differ",
@@ -61,12 +67,17 @@ def build_page(desk: ReviewDesk, reviewer: str = "", speech: str | None = None) 
         views, quick = [bar, look, card, session, memory], {"show_progress": "hidden", "api_visibility": "private"}
         shown = partial(_shown, desk)
 
+        def reviewer_of(request: gr.Request, name: str | None) -> str:
+            return (request.username or name or "").strip()[:MAX_TAG]
+
         def start(kept: dict, request: gr.Request):
-            opened = Session(reviewer=(request.username or kept["reviewer"] or "").strip())
+            opened = Session(reviewer=reviewer_of(request, kept["reviewer"]))
             desk.open(opened, kept["product"])
-            return *shown(opened, None), opened.reviewer
+            return *shown(opened, None), gr.Textbox(opened.reviewer, interactive=not request.username)
 
         def tick(opened: Session):
+            if opened.step == 0:  # `start` is still at work: what it gives must not be overwritten
+                return [gr.skip()] * (len(views) + 2)
             finished, before = desk.predictions.finished, opened.row
             if before is None:
                 desk.open(opened)
@@ -87,11 +98,11 @@ def build_page(desk: ReviewDesk, reviewer: str = "", speech: str | None = None) 
                 {"next": desk.next, "back": desk.back, "undo": desk.undo}[data["do"]](opened)
             return shown(opened, before)
 
-        def choose(opened: Session, name: str, *chosen: str):
+        def choose(opened: Session, name: str, request: gr.Request, *chosen: str):
             filters = Filters(*(None if value == ANY and field in ("attribute", "language") else value
                                 for field, value in zip(vars(opened.filters), chosen, strict=True)))
             stays = desk.product(opened) if filters == opened.filters else None
-            opened.reviewer, opened.filters = name.strip(), filters
+            opened.reviewer, opened.filters = reviewer_of(request, name), filters
             desk.open(opened, stays and stays.id)
             return shown(opened, None)
 
@@ -99,8 +110,9 @@ def build_page(desk: ReviewDesk, reviewer: str = "", speech: str | None = None) 
             if not opened.reviewer:
                 return proposals_view(desk, "Say who you are first: type your name under “Review”.")
             try:
+                check_length(event.tag)
                 desk.store.rule(event.attribute, event.tag, event.ruling, opened.reviewer)
-            except (ValueError, FeedbackError) as error:
+            except (ValueError, UserError) as error:
                 return proposals_view(desk, str(error))
             return proposals_view(desk)
 
@@ -118,17 +130,23 @@ def build_page(desk: ReviewDesk, reviewer: str = "", speech: str | None = None) 
     return app
 
 
-def launch(app: gr.Blocks, host: str | None = "127.0.0.1", port: int | None = None, block: bool = True,
-           quiet: bool = False) -> str:
+def launch(app: gr.Blocks, host: str | None = "127.0.0.1", port: int | None = None,
+           people: list[tuple[str, str]] | None = None, block: bool = True, quiet: bool = False) -> str:
     """Serves the page until it is stopped, or returns its address at once if not `block`.
 
     Args:
         host: address to listen on; None: that of the environment (in a Space).
         port: None: the first free one from 7860.
+        people: (name, password) of those who may log in; None: whoever reaches the page may use it. One that answers
+            this machine alone then takes no request that is addressed to another name.
     """
+    local = people is None and host is not None and is_loopback(host)
+    protection = Middleware(Protection, policy=POLICY + ("'self' https://huggingface.co" if host is None else "'none'"),
+                            hosts=("localhost", "127.0.0.1", "[::1]", host) if local else None)
     theme = gr.themes.Base(font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"])
-    app.launch(server_name=host, server_port=port, share=False, theme=theme, css_paths=HERE / "page.css",
-               footer_links=[], ssr_mode=False, pwa=False, quiet=quiet, max_file_size="20mb", prevent_thread_lock=True)
+    app.launch(server_name=host, server_port=port, share=False, theme=theme, css_paths=HERE / "page.css", auth=people,
+               footer_links=[], ssr_mode=False, pwa=False, quiet=quiet, max_file_size="20mb", prevent_thread_lock=True,
+               app_kwargs={"middleware": [protection]})
     if block:
         app.block_thread()
     return app.local_url

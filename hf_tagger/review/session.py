@@ -49,6 +49,12 @@ class Session:
         return self.trail[self.place] if self.trail else None
 
 
+def check_length(tag: str | None) -> None:
+    """Raises ReviewError for nothing, and for what is too long to be a tag."""
+    if not tag or len(tag) > MAX_TAG:
+        raise ReviewError(f"Type a tag of at most {MAX_TAG} letters.")
+
+
 def _action(method: Callable) -> Callable:
     """What a reviewer does: new verdicts are read first, and an error becomes the session's `trouble`."""
     @wraps(method)
@@ -107,6 +113,8 @@ class ReviewDesk:
     def judge(self, session: Session, product: str, attribute: str, tag: str, decision: str) -> None:
         """decision: accept, reject or unsure; the same one again withdraws it. product: id of the one in view."""
         self._check(session, product)
+        if (attribute, tag) not in self._columns:
+            check_length(tag)
         mine = self._mine(session, attribute, tag)
         score = self._score(session, attribute, tag)
         predicted = self._predicted(session, attribute, tag)
@@ -121,8 +129,7 @@ class ReviewDesk:
         attribute has is a proposed one, its attribute `UNDECIDED` unless given."""
         self._check(session, product)
         label = clean_tag(tag or "")
-        if not label or len(label) > MAX_TAG:
-            raise ReviewError(f"Type a tag of at most {MAX_TAG} letters.")
+        check_length(label)
         owners = [(name, known) for name, known in self._folded.get(fold(label), ())
                   if attribute in (None, UNDECIDED, name)]
         if len(owners) > 1 and attribute is None:

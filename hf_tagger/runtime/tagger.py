@@ -81,6 +81,9 @@ class OnnxTagger:
         self.folder, self.threads = folder, threads
         self.session = self._open_session(folder / MODEL)
 
+    def __reduce__(self):
+        return type(self), (self.folder, self.threads)  # a copy opens the folder itself
+
     def _open_session(self, path: Path) -> "onnxruntime.InferenceSession":
         options = onnxruntime.SessionOptions()
         if self.threads is not None:
@@ -184,7 +187,7 @@ class OnnxTagger:
     def feed(self, input_ids=None, attention_mask=None, pixel_values=None, pixel_mask=None,
              **lexical: np.ndarray) -> dict[str, np.ndarray]:
         """Inputs of the graph: towers see only the rows that have something for them."""
-        size = len(input_ids if input_ids is not None else pixel_values)
+        size = len(input_ids if input_ids is not None else pixel_mask)
         present = np.zeros((size, 2), bool)
         feed = {}
         if self.text:
@@ -202,7 +205,7 @@ class OnnxTagger:
                 rows, feed["pixel_values"] = np.zeros(0, np.int64), np.zeros((0, 3, *self.image["size"]), np.float32)
             else:
                 present[:, 1] = pixel_mask.any(1)
-                rows, feed["pixel_values"] = pixel_mask.nonzero()[0], pixel_values[pixel_mask]
+                rows, feed["pixel_values"] = pixel_mask.nonzero()[0], pixel_values
             feed["photo_rows"] = rows
         feed["present"] = present
         if self.lexical_features is not None:

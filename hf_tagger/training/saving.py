@@ -14,6 +14,7 @@ from hf_tagger.evaluation.calibration import store_attributes
 from hf_tagger.evaluation.machine import describe_machine, package_versions
 from hf_tagger.model.pipeline_tagger import ProductTaggingPipeline
 from hf_tagger.model.reranking import TagSetCritic
+from hf_tagger.model.urls import without_credentials
 from hf_tagger.training.context import RunContext
 from hf_tagger.training.lora import save_adapter
 from hf_tagger.training.phases import Training
@@ -38,7 +39,7 @@ def save_run(run: RunContext, training: Training, critic: TagSetCritic | None = 
         # Through the pipeline: the folder then also opens where hf_tagger is not installed.
         ProductTaggingPipeline(training.model, processor=batches.processor).save_pretrained(run.folder, critic=critic)
         (run.folder / "training_config.yaml").write_text(
-            yaml.safe_dump(run.data, sort_keys=False, allow_unicode=True), encoding="utf-8")
+            without_credentials(yaml.safe_dump(run.data, sort_keys=False, allow_unicode=True)), encoding="utf-8")
         vocabulary = batches.data.vocabulary
         vocabulary.save(run.folder / "vocabulary.json")
         text = json.dumps(provenance(run, vocabulary, training.loop.progress.history), indent=1)

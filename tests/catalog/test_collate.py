@@ -41,7 +41,7 @@ def test_a_batch_holds_what_the_model_reads_and_what_the_metrics_need():
     batch = collate(record("a", "red mug", [photo("red")], colour=["Red"]), record("b", "blue", category=["Teapot"]))
     assert batch["ids"] == ["a", "b"] and batch["refusals"] == []
     assert batch["input_ids"].shape == batch["attention_mask"].shape == (2, 2)
-    assert batch["pixel_values"].shape == (2, 1, 3, SIZE, SIZE)
+    assert batch["pixel_values"].shape == (1, 3, SIZE, SIZE)
     assert batch["pixel_mask"].tolist() == [[True], [False]]
     assert batch["tag_labels"].shape == (2, 6) and batch["tag_labels"].dtype == torch.float32
     assert [tags["category"] for tags in batch["tags"]] == [None, ["Teapot"]]
@@ -113,5 +113,5 @@ def test_a_batch_whose_texts_augmentation_emptied_falls_back_on_the_texts():
 def test_photos_decode_to_the_right_colours():
     buffer = io.BytesIO()
     Image.new("RGBA", (64, 48), (0, 0, 255, 255)).save(buffer, "PNG")
-    values = collate(record(images=[buffer.getvalue()]))["pixel_values"][0, 0]
+    values = collate(record(images=[buffer.getvalue()]))["pixel_values"][0]
     torch.testing.assert_close(values.mean((1, 2)), torch.tensor([-1.0, -1.0, 1.0]))

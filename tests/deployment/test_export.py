@@ -1,6 +1,8 @@
 """What is exported says what the model says, whatever a product has, and nothing else is taken for it."""
 
+import copy
 import json
+import pickle
 import re
 import shutil
 import subprocess
@@ -277,3 +279,9 @@ def test_photos_are_normalised_as_by_the_processor(saved):
     got = tagger.collate([{"text": None, "photos": [pixels]}, {"text": None, "photos": []}])
     np.testing.assert_array_equal(got["pixel_values"], wanted["pixel_values"].numpy())
     np.testing.assert_array_equal(got["pixel_mask"], wanted["pixel_mask"].numpy())
+
+
+def test_a_copy_opens_the_folder_itself(saved):
+    tagger = OnnxTagger(saved / "onnx", threads=1)
+    for again in (pickle.loads(pickle.dumps(tagger)), copy.deepcopy(tagger)):
+        assert again("red mug", threshold=0) == tagger("red mug", threshold=0)

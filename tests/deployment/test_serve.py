@@ -2,15 +2,22 @@
 
 import http.client
 import json
+import random
+import re
+import resource
 import signal
+import socket
 import subprocess
 import sys
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
 
 from hf_tagger import cli
+from tests.deployment import hostile
 from tests.processes import ROOT
 
 SERVE = [sys.executable, "-m", "hf_tagger.cli", "serve"]
@@ -120,6 +127,25 @@ def test_a_request_that_is_still_being_sent_when_it_is_told_to_stop_is_answered(
     assert process.wait(15) == 0
 
 
+@pytest.mark.parametrize("thread", ["read", "run"])
+def test_told_to_stop_it_waits_for_nobody_longer_than_it_was_told(serve, thread):
+    slow = {"read": "engines.OnnxTagger.preprocess", "run": "engines.OnnxTagger.tag_batch"}[thread]
+    code = f"import sys, time; from hf_tagger.deployment import engines; {slow} = lambda *_, **__: time.sleep(120); " \
+           "from hf_tagger.cli import main; sys.exit(main())"
+    process, port = serve("--max_stop_seconds", "2", command=[sys.executable, "-c", code, "serve"])
+    connections = [http.client.HTTPConnection("127.0.0.1", port, timeout=30) for _ in range(2)]
+    connections[0].request("POST", "/tags", BODY, {"Content-Type": "application/json"})
+    connections[1].putrequest("POST", "/tags")
+    connections[1].putheader("Content-Type", "application/json")
+    connections[1].putheader("Content-Length", "100")
+    connections[1].endheaders(b"{")  # and nothing more
+    time.sleep(0.5)
+    start = time.monotonic()
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(15) == 0
+    assert 2 <= time.monotonic() - start < 8
+
+
 def test_an_exported_folder_is_served_without_torch(serve):
     code = "import sys; from hf_tagger.cli import main; status = main(); assert 'torch' not in sys.modules; " \
            "assert 'transformers' not in sys.modules; sys.exit(status)"
@@ -136,11 +162,50 @@ def test_an_exported_folder_is_served_without_torch(serve):
     (["sreve"], 2, "no command 'sreve'"),
     (["serve", "nothing/here"], 2, "serve: "),
     (["serve", "{exported}", "--host", "no.such.host.invalid"], 2, "serve: "),
+    (["serve", "{exported}", "--host", "0.0.0.0"], 2, "give --token FILE, or say --open_to_all"),
+    (["serve", "{exported}", "--host", "0.0.0.0", "--token", "{exported}/short.txt"], 2, "short.txt holds no token"),
+    (["serve", "{exported}", "--token", "nothing/here"], 2, "serve: "),
 ])
 def test_says_what_is_wrong_with_a_command(exported, monkeypatch, capsys, arguments, status, message):
     monkeypatch.setattr(sys, "argv", ["hf_tagger", *(argument.format(exported=exported) for argument in arguments)])
+    (exported / "short.txt").write_text("secret")
     before = signal.getsignal(signal.SIGTERM)
     assert cli.main() == status
     signal.signal(signal.SIGTERM, before)
     printed = capsys.readouterr()
     assert message in (printed.err if status else printed.out)
+
+
+def test_500_hostile_requests_fit_into_two_gibibytes(serve):
+    process, port = serve("--num_workers", "2")
+    resource.prlimit(process.pid, resource.RLIMIT_DATA, (2 * 2**30, 2 * 2**30))
+    draw = random.Random(0)
+    large, small = [], []
+    for request in hostile.cheap():
+        (large if len(request[0]) > 2**20 else small).append(request)
+    requests = [*hostile.dear(), *draw.choices(large, k=40)]
+    requests += draw.choices(small, k=500 - len(requests))
+    draw.shuffle(requests)
+    half_open = [socket.create_connection(("127.0.0.1", port)) for _ in range(100)]
+    for client in half_open:
+        client.sendall(b"POST /tags HTTP/1.1\r\nContent-Type: application/json\r\nContent-Length: 8000000\r\n\r\n[")
+
+    def send(request):
+        body, kind = request
+        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=120)
+        try:
+            connection.request("POST", "/tags", body, {"Content-Type": kind})
+            response = connection.getresponse()
+            return response.status, len(response.read())
+        except ConnectionError:  # answered and closed before all was sent
+            return 413, 0
+
+    with ThreadPoolExecutor(8) as pool:
+        answers = list(pool.map(send, requests))
+    assert {status for status, _ in answers} <= {200, 400, 413, 422, 503} and len(answers) == 500
+    assert max(length for _, length in answers) < 200_000
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
+    connection.request("POST", "/tags", BODY, {"Content-Type": "application/json"})
+    assert connection.getresponse().status == 200
+    status = Path(f"/proc/{process.pid}/status").read_text()
+    assert int(re.search(r"VmHWM:\s+(\d+) kB", status)[1]) < 2 * 2**20

@@ -4,6 +4,7 @@ import base64
 import http.client
 import io
 import json
+import re
 import socket
 import threading
 import time
@@ -11,10 +12,13 @@ from contextlib import contextmanager
 
 import pytest
 import uvicorn
+from PIL import Image
 from transformers import pipeline
 
 import hf_tagger  # noqa: F401 (registers the pipeline)
+from hf_tagger.deployment.connections import guarded
 from hf_tagger.deployment.engines import open_engine
+from hf_tagger.deployment.limits import Limits
 from hf_tagger.deployment.server import create_app
 from hf_tagger.model.handler import PARAMETERS, REQUEST_KEYS
 from hf_tagger.runtime import OnnxTagger
@@ -35,7 +39,9 @@ def base64_jpeg(*arguments, **options):
 @contextmanager
 def serving(engine, **options):
     """The port of a server in a thread of this process."""
-    server = uvicorn.Server(uvicorn.Config(create_app(engine, **options), port=0, log_level="error"))
+    limits = Limits(**{name: options.pop(name) for name in list(options) if name in vars(Limits())})
+    config = uvicorn.Config(create_app(engine, limits, **options), http=guarded(limits), port=0, log_level="error")
+    server = uvicorn.Server(config)
     thread = threading.Thread(target=server.run)
     thread.start()
     while not server.started:
@@ -50,7 +56,7 @@ def serving(engine, **options):
 
 @pytest.fixture(scope="module")
 def port(exported):
-    with serving(open_engine(exported, threads=1), max_waiting=16, max_body_bytes=100_000) as port:
+    with serving(open_engine(exported, threads=1), products=16, body_mb=0.1) as port:
         yield port
 
 
@@ -169,7 +175,7 @@ def test_what_cannot_be_understood_is_said_with_422(port, inputs, parameters, me
     (*form([("text", b"mug")]), 422),
     (*form([("text", "mug"), ("text", "dress")]), 422),
     (*form([("text", "mug"), ("parameters", "{")]), 400),
-    (b" " * 100_001, "application/json", 413),
+    (b" " * 105_000, "application/json", 413),
     (iter([b" " * 60_000] * 2), "application/json", 413),  # chunked: no length is told
     (json.dumps({"inputs": ["mug"] * 17}), "application/json", 413),
 ])
@@ -204,9 +210,9 @@ def test_a_client_that_goes_away_while_it_sends_leaves_nothing_behind(port):
         head = "POST /tags HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 99\r\n\r\n"
         client.sendall(head.encode() + b"{")
         until = time.monotonic() + 10
-        while "hf_tagger_waiting_products 1.0" not in send(port, None, None, "GET", "/metrics")[1]:
+        while "hf_tagger_waiting_bytes 16385.0" not in send(port, None, None, "GET", "/metrics")[1]:
             assert time.monotonic() < until
-    while "hf_tagger_waiting_products 0.0" not in send(port, None, None, "GET", "/metrics")[1]:
+    while "hf_tagger_waiting_bytes 0.0" not in send(port, None, None, "GET", "/metrics")[1]:
         assert time.monotonic() < until
 
 
@@ -229,7 +235,7 @@ def gated_engine(exported):
 def test_a_full_queue_says_503_and_when_to_try_again_then_batches_what_waited(exported):
     engine = gated_engine(exported)
     answers = []
-    with serving(engine, max_waiting=6, batch_size=4) as port:
+    with serving(engine, waiting_mb=0.125, batch_size=4) as port:  # six requests of one product
         threads = [threading.Thread(target=lambda: answers.append(ask(port, "mug"))) for _ in range(6)]
         for thread in threads:
             thread.start()
@@ -299,3 +305,158 @@ def test_a_torch_model_writes_tags_too(tmp_path):
     prepared = [engine.preprocess(given) for _ in range(3)]
     engine.tag(prepared, [{"top_k": 1}, {"free_form": True}, {"threshold": 0.2}])
     assert len(runs) == 2  # closed tags of whatever options share a run
+
+
+def png(width, height):
+    file = io.BytesIO()
+    Image.new("L", (width, height)).save(file, "PNG")
+    return base64.b64encode(file.getvalue()).decode()
+
+
+@pytest.fixture(scope="module")
+def strict(exported):
+    limits = {"products": 3, "photos": 2, "photo_megapixels": 0.01, "request_megapixels": 0.015, "body_mb": 2,
+              "header_kb": 4, "depth": 4, "tags": 2, "seconds": 2, "connections": 40}
+    with serving(open_engine(exported, threads=1), **limits) as port:
+        yield port
+
+
+def test_photos_and_pixels_are_counted_before_they_cost_anything(strict):
+    assert ask(strict, {"images": [png(8, 8)] * 2})[0] == 200
+    status, answer, _ = ask(strict, {"images": [png(8, 8)] * 3})
+    assert status == 422 and "more than the 2 that a product may have" in answer["error"]
+    assert send(strict, *form([("image", jpeg())] * 3))[0] == 400
+    status, answer, _ = ask(strict, {"image": png(101, 100)})
+    assert status == 422 and "more than max_pixels=10000" in answer["error"]
+    status, answers, _ = ask(strict, [{"title": "mug", "image": png(90, 90)}] * 3)
+    assert status == 200 and sorted(isinstance(answer, list) for answer in answers) == [False, False, True]
+    assert "together" in next(answer["error"] for answer in answers if isinstance(answer, dict))
+    assert ask(strict, ["mug"] * 4)[0] == 413
+    assert len(ask(strict, "mug", threshold=0)[1]) == len(ask(strict, "mug", threshold=0, top_k=9)[1]) == 2
+
+
+@pytest.mark.parametrize(("body", "status"), [
+    (b'{"inputs": [[["["]]]}', 200),  # a bracket in a string is none
+    (b'{"inputs": [[[[]]]]}', 400),
+    (b'{"inputs": [' + b"{}," * 5000 + b"{}]}", 413),
+    (b'"' + b'\\"' * 900_000, 400),
+    (b'{"' + b"inpust" * 200_000 + b'": "mug"}', 422),
+    (b'{"inputs": {"' + b"title" * 200_000 + b'": "mug"}}', 422),
+    (b'{"inputs": "mug", "parameters": {"attributes": ["' + b"x" * 1_000_000 + b'"]}}', 422),
+    (b'{"inputs": "mug", "parameters": {"' + b"top_k" * 200_000 + b'": 1}}', 422),
+    (b'{"inputs": "mug", "parameters": {"top_k": ' + b"9" * 4000 + b"}}", 200),
+    (b'{"inputs": "mug", "parameters": {"top_k": ' + b"9" * 5000 + b"}}", 400),
+    (b'{"inputs": "mug", "parameters": {"attributes": 0}}', 422),
+    (b'{"inputs": "mug", "parameters": {"attributes": {"colour": 1}}}', 422),
+    (b'{"inputs": "mug", "parameters": {"attributes": ["colour", 1]}}', 422),
+    (b'{"inputs": "mug", "parameters": {"threshold": "0.5"}}', 422),
+    (b'{"inputs": "mug", "parameters": {"threshold": true}}', 422),
+    (b'{"inputs": "mug", "parameters": {"top_k": true}}', 422),
+])
+def test_odd_json_is_answered_soon_and_in_few_words(strict, body, status):
+    start = time.perf_counter()
+    found, answer, _ = send(strict, body)
+    assert found == status, answer
+    assert len(json.dumps(answer)) < 700 and time.perf_counter() - start < 1.5
+
+
+def test_attributes_named_again_and_again_count_once(tmp_path):
+    model, processor = tiny_model().eval(), tiny_processor()
+    add_tiny_decoder(model, processor)
+    pipeline("product-tagging", model=model, processor=processor, device="cpu").save_pretrained(tmp_path)
+    engine = open_engine(tmp_path)
+    with serving(engine) as port:
+        name = engine.tagger.model.config.decoder["attributes"][0]
+        status, once, _ = ask(port, "red mug", free_form=True, attributes=[name])
+        assert status == 200
+        asked, write = [], engine.tagger.tag_batch
+        engine.tagger.tag_batch = lambda batch, *given, **options: asked.append(options) or write(
+            batch, *given, **options)
+        start = time.perf_counter()
+        same(ask(port, "red mug", free_form=True, attributes=[name] * 2000)[1], once)
+        assert time.perf_counter() - start < 5 and len(asked) == 1
+        assert ask(port, "red mug", free_form="no")[0] == 422
+
+
+def connect(port):
+    return socket.create_connection(("127.0.0.1", port), timeout=10)
+
+
+def rest_of(client):
+    """All that a server sends until it closes the connection."""
+    return b"".join(iter(lambda: client.recv(10_000), b""))
+
+
+HEAD = b"POST /tags HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 999\r\n"
+
+
+def test_slow_clients_are_dropped_and_hold_up_nobody(strict):
+    start = time.monotonic()
+    slow = [connect(strict) for _ in range(30)]
+    for number, client in enumerate(slow):
+        client.sendall((HEAD + b"\r\n{", HEAD, b"POS")[number % 3])
+    assert ask(strict, "mug")[0] == 200
+    assert all(rest_of(client).startswith(b"HTTP/1.1 408 ") for client in slow)
+    assert 1.5 < time.monotonic() - start < 6
+
+
+def test_clients_that_were_answered_and_send_on_are_dropped(strict):
+    for rest in (b"\r\n", b"GET /health HT"):
+        with connect(strict) as client:
+            client.sendall(b"GET /health HTTP/1.1\r\nHost: x\r\n\r\n")
+            assert client.recv(1000).startswith(b"HTTP/1.1 200 ")
+            client.sendall(rest)
+            assert b"HTTP/1.1 408 " in rest_of(client)
+    with connect(strict) as client:  # refused before its body came
+        client.sendall(HEAD.replace(b"999", b"99999999") + b"\r\n{")
+        assert rest_of(client).startswith(b"HTTP/1.1 413 ")
+
+
+def test_a_client_that_takes_no_answer_is_dropped(strict):
+    with connect(strict) as client:
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        with pytest.raises(OSError):  # reset, not timed out
+            while True:
+                client.sendall(b"GET /openapi.json HTTP/1.1\r\nHost: x\r\n\r\n" * 100)
+    assert ask(strict, "mug")[0] == 200
+
+
+def test_headers_are_bounded(strict):
+    for letters in (b"x: " + b"y" * 5000, b"\r\n".join(b"x%d: y" % number for number in range(1000))):
+        with connect(strict) as client:
+            client.sendall(HEAD + letters + b"\r\n\r\n{")
+            assert client.recv(1000).startswith(b"HTTP/1.1 431 ")
+    with connect(strict) as client, pytest.raises(OSError):
+        client.sendall(HEAD + b"x: ")
+        for _ in range(1000):  # without an end: cut off, not kept
+            client.sendall(b"y" * 100_000)
+
+
+def test_more_clients_than_may_be_are_turned_away(strict):
+    clients = [connect(strict) for _ in range(45)]
+    assert any(client.recv(1000).startswith(b"HTTP/1.1 503 ") for client in clients[-3:])
+    for client in clients:
+        client.close()
+    assert ask(strict, "mug")[0] == 200
+
+
+def test_a_token_is_asked_for_everywhere_but_at_health(exported):
+    with serving(open_engine(exported, threads=1), token="a-token-of-some-length") as port:
+        for method, path in (("POST", "/tags"), ("GET", "/metrics"), ("GET", "/openapi.json"), ("GET", "/docs")):
+            for given in ({}, {"Authorization": "Bearer a-token"}, {"Authorization": "a-token-of-some-length"}):
+                connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
+                connection.request(method, path, '{"inputs": "mug"}', {"Content-Type": "application/json", **given})
+                response = connection.getresponse()
+                assert response.status == 401 and response.headers["WWW-Authenticate"] == "Bearer"
+        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
+        connection.request("POST", "/tags", '{"inputs": "mug"}', {
+            "Content-Type": "application/json", "Authorization": "Bearer a-token-of-some-length"})
+        response = connection.getresponse()
+        assert response.status == 200 and response.headers["X-Content-Type-Options"] == "nosniff"
+        assert send(port, None, None, "GET", "/health")[0] == 200
+
+
+def test_the_page_about_requests_needs_nothing_from_elsewhere(port):
+    status, page, headers = send(port, None, None, "GET", "/docs")
+    assert status == 200 and "curl" in page and not re.search(r"(src|href)=.(https?:)?//", page)
+    assert "default-src 'none'" in headers["Content-Security-Policy"]

@@ -95,3 +95,12 @@ def test_a_version_tells_its_lineage(written, tmp_path):
     assert "Version 3, made from version 1 by learning from 70 settled verdicts" in text
     assert "| | version 1 | this version |\n|---|---|---|\n| macro_f1 | 0.5 | 0.625 |\n" in text
     assert "Tags added to colour: Teal." in text and "\n\n\n" not in text
+
+
+def test_a_card_tells_no_credentials(written, tmp_path):
+    folder, _, data = written
+    config = {"catalog": {"source": {"path": "s3://key:s3cret@shop/products.parquet?token=s3cret"}}}
+    (tmp_path / "training_config.yaml").write_text(yaml.safe_dump(config))
+    command = ["evaluate.py", "--catalog.source.path", "s3://key:s3cret@shop/products.parquet"]
+    text = write_card(TEMPLATE, tmp_path / "README.md", data, str(tmp_path), command, folder / "evaluation").text
+    assert "s3://***@shop/products.parquet" in text and "s3cret" not in text

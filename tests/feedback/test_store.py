@@ -131,6 +131,57 @@ def test_a_database_that_cannot_be_opened_says_so(tmp_path):
         FeedbackStore("mysql://somewhere/feedback")
 
 
+REPLACEMENTS = [
+    "INSERT OR REPLACE INTO verdicts SELECT number, key, product, fingerprint, attribute, 'Blue', decision, reviewer, "
+    "model_version, score, at FROM verdicts",
+    "INSERT OR REPLACE INTO verdicts SELECT number + 1, key, product, fingerprint, attribute, 'Blue', decision, "
+    "reviewer, model_version, score, at FROM verdicts",
+    "INSERT OR REPLACE INTO rulings SELECT number, attribute, 'Blue', ruling, reviewer, at FROM rulings",
+]
+
+
+@pytest.mark.parametrize("made_before", [False, True])
+def test_nothing_is_replaced_either(store, say, made_before):
+    store.add(say())
+    store.rule("colour", "Teal", "approve", "ana")
+    before = store.verdicts_after(0), store.rulings()
+    other = sqlite3.connect(store.engine.url.database)  # without what this program sets for its own connections
+    if made_before:
+        for name in ("verdicts_no_replace", "verdicts_no_second_key", "rulings_no_replace"):
+            other.execute(f"DROP TRIGGER {name}")
+        FeedbackStore(store.engine.url.database)
+    for change in REPLACEMENTS:
+        try:
+            with other:
+                other.execute(change)
+        except sqlite3.IntegrityError as error:
+            assert "append-only" in str(error)
+    other.close()
+    assert (store.verdicts_after(0), store.rulings()) == before
+    store.add(say("P2"))
+    assert len(store.verdicts()) == 2
+
+
+@pytest.mark.parametrize("url", [
+    "postgresql://ana:s3cret@localhost:port/db", "postgresql://ana:s3cret@[::1/db", "postgresql:ana:s3cret@host/db",
+    "nothing://ana:s3cret@host/db", "mysql://ana:s3cret@host/db", "postgresql://ana:s3cret@127.0.0.1:1/db",
+    "postgresql://127.0.0.1:1/db?user=ana&password=s3cret", "postgresql://ana:s3cret@127.0.0.1:1/db?odd=1",
+    "postgresql+asyncpg://ana:s3cret@127.0.0.1:1/db", "sqlite:///{folder}/a.db?timeout=long",
+    "sqlite:///{folder}/a.db?odd=1", "sqlite:///{folder}/a.db?isolation_level=odd", "sqlite:feedback.db",
+    "sqlite://", "sqlite:///:memory:", "sqlite:////no/such/folder/s3cret.db?mode=ro&uri=true",
+])
+def test_odd_urls_are_answered_with_an_error_that_tells_no_secret(tmp_path, monkeypatch, url):
+    monkeypatch.chdir(tmp_path)
+    try:
+        store = FeedbackStore(url.format(folder=tmp_path), patience=0.2)
+    except FeedbackError as error:
+        assert "s3cret@" not in str(error) and "=s3cret" not in str(error)
+    else:
+        store.add(Verdict("P1", "f", "colour", "Red", "accept", "ana", "1"))
+        assert "s3cret" not in store.url and len(store.verdicts()) == 1
+    assert not [path for path in tmp_path.rglob("*") if "s3cret" in path.name]
+
+
 def test_bad_verdicts_are_refused(store, say):
     with pytest.raises(ValueError, match='Did you mean "accept"'):
         say(decision="acept")

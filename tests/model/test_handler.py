@@ -76,3 +76,9 @@ def test_a_saved_folder_answers_requests_with_its_own_code(tagger, product, tmp_
 def test_what_cannot_be_answered_is_refused(tagger, request_, error):
     with pytest.raises(error):
         tagger.answer(request_)
+
+
+def test_photos_of_a_product_are_counted_before_any_is_read(tagger, product):
+    assert tagger.answer({"inputs": {"images": [product["image"]] * 8}})
+    with pytest.raises(ProductError, match="9 photos are more than the 8"):
+        tagger.answer({"inputs": {"images": [product["image"]] * 9}})

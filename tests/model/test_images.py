@@ -1,13 +1,14 @@
 import io
 import pickle
 import struct
+import time
 import zlib
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from hf_tagger.model.images import ImageError, load_image
+from hf_tagger.model.images import ImageError, PixelBudget, load_image
 
 RED, GREEN, BLUE, WHITE = (255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 255)
 
@@ -188,3 +189,45 @@ def test_other_files_are_refused(tmp_path):
 def test_errors_survive_the_way_home_from_a_loader_worker():
     error = pickle.loads(pickle.dumps(ImageError("empty", "no bytes")))
     assert error.reason == "empty" and str(error) == "no bytes"
+
+
+def tiled_tiff(side, tile):
+    """A deflated grey TIFF of one tile."""
+    pixels = zlib.compress(bytes(tile * tile if tile < 100 else 1000))
+    tags = [(256, side), (257, side), (258, 8), (259, 8), (262, 1), (277, 1), (322, tile), (323, tile), (324, 134),
+            (325, len(pixels))]
+    entries = b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in tags)
+    return b"II*\0" + struct.pack("<IH", 8, len(tags)) + entries + bytes(4) + pixels
+
+
+def test_a_tiff_whose_tiles_are_larger_than_itself_counts_as_its_tiles():
+    assert load_image(tiled_tiff(10, 16)).size == (10, 10)
+    start = time.perf_counter()
+    assert reason(tiled_tiff(10, 46_000)) == "too_large"  # 2 GB otherwise
+    assert time.perf_counter() - start < 1
+
+
+def progressive(size, scans):
+    """A progressive JPEG whose last scan is repeated, `scans` times."""
+    data = encode(Image.new("RGB", size, RED), "JPEG", progressive=True)
+    last, end = data.rindex(b"\xff\xda"), data.rindex(b"\xff\xd9")
+    return data[:end] + scans * data[last:end] + b"\xff\xd9"
+
+
+def test_a_jpeg_of_many_scans_counts_as_the_work_that_it_is():
+    assert near(load_image(progressive((800, 800), 0), max_pixels=800 * 800).getpixel((0, 0)), RED)
+    assert load_image(progressive((800, 800), 100)).size == (800, 800)
+    hostile = progressive((6000, 6000), 3900)  # 55 kB, and minutes of work
+    for source in (hostile, io.BytesIO(hostile), Image.open(io.BytesIO(hostile))):
+        start = time.perf_counter()
+        assert reason(source) == "too_large"
+        assert time.perf_counter() - start < 1
+    tiff = Image.open(io.BytesIO(encode(halves(800, 800), "TIFF", compression="jpeg")))
+    assert len(tiff.tag_v2[273]) > 1 and load_image(tiff, max_pixels=800 * 800).size == (800, 800)
+
+
+def test_photos_of_one_request_share_a_budget_of_pixels():
+    budget, photo = PixelBudget(5000), encode(halves(64, 32), "PNG")
+    assert [load_image(photo, budget=budget).size for _ in range(2)] == [(64, 32)] * 2
+    assert reason(photo, budget=budget) == "too_large"
+    assert load_image(encode(halves(16, 16), "PNG"), budget=budget).size == (16, 16)

@@ -148,9 +148,9 @@ def test_a_tower_runs_only_for_the_rows_that_have_something_for_it():
 def test_what_an_absent_modality_is_filled_with_does_not_matter():
     model, inputs = tagger(), batch()
     expected = outputs(model, inputs)
-    no_text, no_photo = ~inputs["attention_mask"].bool(), ~inputs["pixel_mask"]
+    no_text, places = ~inputs["attention_mask"].bool(), inputs["pixel_mask"]
     inputs["input_ids"] = inputs["input_ids"].masked_fill(no_text, 3)
-    inputs["pixel_values"] = inputs["pixel_values"].masked_fill(no_photo[..., None, None, None], 7.0)
+    inputs["pixel_mask"] = torch.cat([places, torch.zeros_like(places)], dim=1)
     assert_same(outputs(model, inputs), expected)
 
 

@@ -1,11 +1,15 @@
+import copy
 import io
 import itertools
+import pickle
 import threading
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 
 import datasets
 import numpy as np
+import pandas
+import pyarrow
 import pytest
 import torch
 from transformers import AutoModel, pipeline
@@ -324,3 +328,24 @@ def test_adapter_folder_opens_as_a_pipeline_with_the_adapter_merged(tagger, fold
     merged.save_pretrained(tmp_path / "merged")
     again = pipeline("product-tagging", model=str(tmp_path / "merged"))
     assert scores(again(PRODUCTS, threshold=0)) == scores(expected)
+
+
+@pytest.mark.parametrize("table", ["pandas", "pyarrow"])
+def test_a_table_is_its_rows(tagger, table):
+    rows = [{"title": "red mug", "description": "stoneware"}, {"title": "blue dress", "description": None}]
+    wanted = tagger([{key: value for key, value in row.items() if value} for row in rows])
+    if table == "pyarrow":
+        assert tagger(pyarrow.Table.from_pylist(rows)) == wanted
+        return
+    frame = pandas.DataFrame(rows)
+    assert tagger(frame) == tagger(frame.to_dict("records")) == wanted
+    assert tagger(pandas.DataFrame({"title": ["red mug"], "description": [float("nan")]})) == tagger(["red mug"])
+    assert tagger(frame.iloc[0]) == wanted[0] and tagger(frame["title"]) == tagger(["red mug", "blue dress"])
+    assert tagger(frame, top_k=np.int64(1)) == [tags[:1] for tags in wanted]
+    with pytest.raises(ProductError, match="item 0: unknown key 'sku'.*of a DataFrame"):
+        tagger(frame.assign(sku="1"))
+
+
+@pytest.mark.parametrize("copied", [copy.deepcopy, lambda each: pickle.loads(pickle.dumps(each))])
+def test_a_copy_tags_as_the_original(tagger, copied):
+    assert copied(tagger)("red mug", threshold=0) == tagger("red mug", threshold=0)

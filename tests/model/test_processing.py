@@ -21,14 +21,22 @@ def test_texts_and_photos_become_the_models_tensors(processor):
     assert set(batch) == set(processor.model_input_names)
     assert batch["input_ids"].shape == batch["attention_mask"].shape == (3, 2)
     assert batch["attention_mask"].tolist() == [[1, 1], [0, 0], [0, 0]]
-    assert batch["pixel_values"].shape == (3, 2, 3, SIZE, SIZE) and batch["pixel_values"].dtype == torch.float32
+    assert batch["pixel_values"].shape == (3, 3, SIZE, SIZE) and batch["pixel_values"].dtype == torch.float32
     assert batch["pixel_mask"].tolist() == [[True, True], [False, False], [True, False]]
-    assert not batch["pixel_values"][1].any()
+    each = [processor(images=[[image]])["pixel_values"][0] for image in (photo(), photo("Blue"), photo())]
+    assert torch.equal(batch["pixel_values"], torch.stack(each))
+
+
+def test_a_product_of_many_photos_makes_no_other_larger(processor):
+    pixels = processor.pixels(photo())
+    batch = processor.collate([None] * 32, [[pixels] * 400] + [[pixels]] * 31)
+    assert batch["pixel_values"].shape == (431, 3, SIZE, SIZE)
+    assert batch["pixel_mask"].sum(1).tolist() == [400] + [1] * 31
 
 
 def test_pixels_are_normalised_as_the_image_processor_says(processor):
     processor.image_processor.image_mean, processor.image_processor.image_std = [0.5, 0.25, 0.0], [0.5, 0.25, 0.1]
-    values = processor(images=[[Image.new("RGB", (7, 90), (255, 0, 51))]])["pixel_values"][0, 0]
+    values = processor(images=[[Image.new("RGB", (7, 90), (255, 0, 51))]])["pixel_values"][0]
     torch.testing.assert_close(values.mean((1, 2)), torch.tensor([1.0, -1.0, 2.0]))
 
 

@@ -8,6 +8,7 @@ import pytest
 from PIL import Image
 
 from hf_tagger.model.images import ImageError, load_image
+from hf_tagger.model.urls import FetchError, without_credentials
 
 
 def encoded_photo():
@@ -98,7 +99,8 @@ def test_urls_are_fetched_and_redirects_followed(server):
     "host",
     ["127.0.0.1", "localhost", "0.0.0.0", "2130706433", "0x7f.1", "[::1]", "[::ffff:127.0.0.1]", "[2002:7f00:1::]"]
     + ["[64:ff9b::7f00:1]", "10.0.0.1", "172.16.0.1", "192.168.1.1", "169.254.169.254", "100.64.0.1", "224.0.0.1"]
-    + ["[fe80::1]", "[fc00::1]", "[::]", "240.0.0.1"],
+    + ["[fe80::1]", "[fc00::1]", "[::]", "240.0.0.1"]
+    + ["[fec0::1]", "[64:ff9b:1::a00:1]", "[5f00::1]"],
 )
 def test_addresses_that_are_not_public_are_refused(server, host):
     before = len(server.requests)
@@ -201,3 +203,19 @@ def test_failed_downloads_say_so(server):
     assert reason(loop * 9, allow_urls=True, allow_private_addresses=True) == "fetch_failed"
     assert reason("http://exa mple/\r\nX: y", allow_urls=True) == "fetch_failed"
     unused.close()
+
+
+@pytest.mark.parametrize(("text", "told"), [
+    ("postgresql://ana:s3cret@host/db", "postgresql://***@host/db"),
+    ("s3://key:s3/cret@bucket/a.csv", "s3://key:s3/cret@bucket/a.csv"),  # no URL: a slash ends the user's part
+    ("{'path': 's3://key:s3cret@bucket/a@b.csv'}", "{'path': 's3://***@bucket/a@b.csv'}"),
+    ("https://t0ken@host/a.csv?size=2&access_token=s3cret&x=1", "https://***@host/a.csv?size=2&access_token=***&x=1"),
+    ("https://host/a?X-Amz-Signature=s3cret&X-Amz-Credential=s3cret", "https://host/a?X-Amz-Signature=***&"
+                                                                      "X-Amz-Credential=***"),
+    ("ask ana@shop.example about photos/a?b", "ask ana@shop.example about photos/a?b"),
+])
+def test_credentials_are_hidden(text, told):
+    assert without_credentials(text) == told
+    with pytest.raises(FetchError) as caught:
+        raise FetchError("fetch_failed", text)
+    assert str(caught.value) == told

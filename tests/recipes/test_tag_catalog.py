@@ -18,7 +18,7 @@ from safetensors.torch import load_file, save_file
 from transformers import pipeline
 
 from hf_tagger.catalog.quarantine import Refusal
-from hf_tagger.deployment.bulk import _rows, opened_fingerprint, tag_rows
+from hf_tagger.deployment.bulk import _rows, open_output, opened_fingerprint, tag_rows
 from hf_tagger.model.pipeline_tagger import ProductTaggingPipeline
 from recipes import tag_catalog
 from tests.catalog.files import write_parquet
@@ -183,3 +183,10 @@ def test_parts_refused_while_reading_are_told_with_their_row():
     found = tag_rows(list(_rows(records)), lambda products: [[] for _ in products])
     assert [(row["id"], row["error"]) for row in found] == [
         ("a", "image: truncated: cut off"), ("shop.csv:2", "row: empty: nothing")]
+
+
+def test_the_manifest_tells_no_credentials_and_the_run_goes_on_all_the_same(tmp_path):
+    manifest = {"model": "m", "catalogue": "SourceConfig(path='s3://key:s3cret@shop/a.parquet')", "shard_rows": 2}
+    open_output(tmp_path, manifest, resume=False)
+    assert "s3cret" not in (tmp_path / "manifest.json").read_text()
+    assert open_output(tmp_path, manifest, resume=True) == tmp_path

@@ -37,6 +37,33 @@ def test_what_does_not_fit_is_told_in_one_line(shop, tmp_path, monkeypatch, caps
     assert error.startswith("hf_tagger review:") and message in error
 
 
+@pytest.mark.parametrize(("people", "arguments", "message"), [
+    (None, ["--host", "0.0.0.0"], "give --auth FILE, or say --open_to_all"),
+    (None, ["--host", "192.0.2.1"], "give --auth FILE, or say --open_to_all"),
+    ("", [], "names nobody"),
+    ("ana:long enough\nben", [], "people.txt, line 2: write NAME:PASSWORD"),
+    ("ana:short", [], "people.txt, line 1: "),
+    ("ana:long enough\nana:long enough", [], "people.txt, line 2: "),
+])
+def test_who_may_log_in_is_said_before_anything_starts(shop, tmp_path, capsys, people, arguments, message):
+    if people is not None:
+        (tmp_path / "people.txt").write_text(people)
+        arguments = ["--host", "0.0.0.0", "--auth", str(tmp_path / "people.txt")]
+    assert command.main([str(shop / "model"), str(shop / "shop.yaml"), *arguments]) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_the_stores_password_is_not_printed(shop, monkeypatch, capsys):
+    launched = []
+    monkeypatch.setattr(command, "build_app", lambda *_, **__: None)
+    monkeypatch.setattr(page, "launch", lambda *given: launched.append(given))
+    url = "postgresql://ana:s3cret@127.0.0.1/feedback"
+    assert command.main([str(shop / "model"), str(shop / "shop.yaml"), "--feedback", url]) == 0
+    printed = capsys.readouterr()
+    assert "127.0.0.1/feedback" in printed.out and "s3cret" not in printed.out + printed.err
+    assert launched == [(None, "127.0.0.1", None, None)]
+
+
 def test_verdicts_name_the_version_of_the_model(shop, tagger, tmp_path):
     name = command.model_version(str(shop / "model"), tagger)
     assert name.startswith("model@") and len(name) == len("model@") + 12

@@ -1,5 +1,6 @@
 """The page in a real browser, as a reviewer uses it."""
 
+import http.client
 import re
 import shutil
 import sqlite3
@@ -193,3 +194,45 @@ def test_a_text_and_a_spoken_description_are_tried(page, tmp_path):
     page.click("#try-button")
     expect(page.locator("#try-result")).to_contain_text("Heard: “red mug”")
     expect(page.locator("#try-result")).to_contain_text("Mug")
+
+
+def get(address, path="/", **headers):
+    url = urlparse(address)
+    connection = http.client.HTTPConnection(url.hostname, url.port, timeout=60)
+    connection.request("GET", path, headers=headers)
+    return connection.getresponse()
+
+
+def test_the_page_answers_to_its_own_names_alone_and_says_what_browsers_may_do(address):
+    port = urlparse(address).port
+    for name in (f"localhost:{port}", f"127.0.0.1:{port}", "localhost"):
+        response = get(address, Host=name)
+        assert response.status == 200
+    assert "frame-ancestors 'none'" in response.headers["Content-Security-Policy"]
+    assert response.headers["X-Content-Type-Options"] == "nosniff"
+    for name in (f"attacker.example:{port}", "127.0.0.1.attacker.example", "", "localhost:x"):
+        for path in ("/", "/config", "/gradio_api/queue/join"):
+            assert get(address, path, Host=name).status == 421
+
+
+def test_reviewers_log_in_and_their_verdicts_carry_that_name(browser, shop, tmp_path):
+    app = command.build_app(str(shop / "model"), str(shop / "shop.yaml"), str(tmp_path / "feedback.db"))
+    address = launch(app, people=[("ben", "a long password")], block=False, quiet=True)
+    try:
+        assert get(address, "/config").status == 401
+        page = browser.new_context().new_page()
+        page.set_default_timeout(PATIENCE)
+        page.goto(address)
+        page.locator("input[type=password]").fill("a long password")
+        page.locator("input:not([type=password]), textarea").first.fill("ben")
+        page.get_by_role("button", name="Login").click()
+        expect(page.locator(".bar")).to_contain_text("of 4 judged")
+        expect(page.locator("#reviewer textarea, #reviewer input")).to_be_disabled()
+        expect(page.locator("#reviewer textarea, #reviewer input")).to_have_value("ben")
+        open_product(page, "P2")
+        chip(page, "Blue").locator(".label").click()
+        page.keyboard.press("a")
+        expect(page.locator(".bar")).to_contain_text("1 of 4 judged")
+        assert {name for name, in stored(tmp_path, "reviewer")} == {"ben"}
+    finally:
+        app.close()

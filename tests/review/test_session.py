@@ -198,3 +198,10 @@ def test_a_score_close_to_another_is_told_as_the_reason(desk, session):
     scores[:2] = 0.48, 0.45
     assert "close call: Red 0.48, Blue 0.45" in card_view(desk, session)
     assert np.isfinite(desk.queue.confidence(0, None))
+
+
+def test_a_tag_that_nobody_could_have_meant_is_not_stored(desk, session):
+    for act in (lambda: desk.judge(session, "P1", "colour", "x" * 10**6, "accept"),
+                lambda: desk.add(session, "P1", "x" * 10**6, "colour")):
+        act()
+        assert "at most 200 letters" in session.trouble and desk.store.verdicts() == []

@@ -44,7 +44,8 @@ def batch(rows=4, size=32):
     return {
         "input_ids": torch.randint(1, 50, (rows, 6), generator=generator),
         "attention_mask": torch.ones(rows, 6, dtype=torch.long),
-        "pixel_values": torch.randn(rows, 1, 3, size, size, generator=generator),
+        "pixel_values": torch.randn(rows, 3, size, size, generator=generator),
+        "pixel_mask": torch.ones(rows, 1, dtype=torch.bool),
     }
 
 
