@@ -79,17 +79,19 @@ def judge(predict: Predict, settings: RunSettings, reads_photos: bool, resamples
     """Thresholds from validation, scores of the test split under every protocol that shows the method something."""
     from hf_tagger.evaluation.calibration import fit_calibration
     from hf_tagger.evaluation.protocols import standard_protocols
-    from hf_tagger.evaluation.results import ProtocolResult, rounded
+    from hf_tagger.evaluation.results import ProtocolResult, measurable, rounded
 
     evaluation = settings.evaluation
     validation = predict(evaluation.validation, evaluation.first_protocol)
     attributes, _ = fit_calibration(validation, settings.calibration)
-    results = {}
-    for name, protocol in standard_protocols(evaluation.protocols).items():
-        if reads_photos or "text" not in protocol.without:
-            found = predict(evaluation.split, protocol).decided(attributes)
-            results[name] = rounded(ProtocolResult.of(name, found, resamples=resamples).plain())
-    return results
+    found, left_out = measurable({
+        name: predict(evaluation.split, protocol).decided(attributes)
+        for name, protocol in standard_protocols(evaluation.protocols).items()
+        if reads_photos or "text" not in protocol.without})
+    for line in left_out:
+        cli.say(f"note: {line}")
+    return {name: rounded(ProtocolResult.of(name, predictions, resamples=resamples).plain())
+            for name, predictions in found.items()}
 
 
 def rules(catalog, attributes: list[dict], *_) -> tuple[Predict, bool]:

@@ -107,15 +107,17 @@ def calibrate(evaluator, settings: EvaluateSettings, model: str) -> dict:
 
 def evaluate(evaluator, options: argparse.Namespace) -> list:
     """Scores the split under every protocol; the main process returns the results."""
-    from hf_tagger.evaluation.results import ProtocolResult
+    from hf_tagger.evaluation.results import ProtocolResult, measurable
 
     start = time.perf_counter()
-    found = evaluator.predict_each(evaluator.settings.split, evaluator.protocols)
+    found, left_out = measurable(evaluator.predict_each(evaluator.settings.split, evaluator.protocols))
     looks = sum(len(predictions.ids) for predictions in found.values())
     if not evaluator.state.is_main_process:
         return []
     seconds = time.perf_counter() - start
     print(f"{looks} looks at products under {len(found)} protocols, {looks / seconds:.1f} a second")
+    for line in left_out:
+        print(f"note: {line}")
     return [ProtocolResult.of(name, predictions, options.slices, options.resamples)
             for name, predictions in found.items()]
 

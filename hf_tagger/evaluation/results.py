@@ -19,6 +19,25 @@ from hf_tagger.evaluation.slices import product_slices
 SLICE_METRICS = ("micro_f1", "macro_f1", "subset_accuracy")
 
 
+def measurable(found: dict[str, Predictions], needed: bool = True) -> tuple[dict[str, Predictions], list[str]]:
+    """The protocols under which there is something to measure, and for each of the others a line that says why it is
+    left out.
+
+    Raises ConfigError where none is left, but one is `needed`.
+    """
+    left_out = {}
+    for name, predictions in found.items():
+        names = [entry["name"] for entry in predictions.attributes]
+        if not predictions.ids:
+            left_out[name] = f'"{name}" is left out: no product of the split has what it looks at'
+        elif not any(tags.get(attribute) is not None for tags in predictions.tags for attribute in names):
+            left_out[name] = (f'"{name}" is left out: no product of the split has a label of any attribute of the '
+                              f"model ({', '.join(names)}); give the schema the columns that hold them")
+    if needed and len(left_out) == len(found):
+        raise ConfigError("there is nothing to measure. " + ". ".join(left_out.values()))
+    return {name: found[name] for name in found if name not in left_out}, list(left_out.values())
+
+
 @dataclass
 class ProtocolResult:
     """One protocol's predictions and every score of them."""
@@ -32,17 +51,8 @@ class ProtocolResult:
 
     @classmethod
     def of(cls, name: str, predictions: Predictions, columns: Iterable[str] = (), resamples: int = 1000):
-        """Scores the predictions; columns as of `product_slices`. Raises ConfigError where there is no product, or none
-        has a label of any attribute of the model."""
+        """Scores predictions that are `measurable`; columns as of `product_slices`."""
         scorer = Scorer(predictions)
-        if not predictions.ids:
-            raise ConfigError(f'"{name}": the split has no product that can be looked at in this way.')
-        labelled = [entry["name"] for entry in predictions.attributes
-                    if any(tags.get(entry["name"]) is not None for tags in predictions.tags)]
-        if not labelled:
-            names = ", ".join(entry["name"] for entry in predictions.attributes)
-            raise ConfigError(f'"{name}": no product of the split has a label of any attribute of the model ({names}). '
-                              "There is nothing to measure: give the schema the columns that hold them.")
         summary = scorer.summary(resamples)
         slices = {family: {value: _slice(scorer.subset(rows), resamples) for value, rows in values.items()}
                   for family, values in product_slices(predictions, columns).items()}

@@ -9,6 +9,7 @@ import numpy as np
 from hf_tagger.evaluation.calibration import fit_calibration
 from hf_tagger.evaluation.predict import predict
 from hf_tagger.evaluation.protocols import predict_protocols
+from hf_tagger.evaluation.results import measurable
 from hf_tagger.evaluation.tables import score_table
 from hf_tagger.evaluation.writing import free_form_table, score_written
 from hf_tagger.training.batches import Batches
@@ -57,13 +58,16 @@ def report(run: RunContext, batches: Batches) -> dict[str, dict[str, float]]:
         with run.log.step(f"scores on {settings.split}") as step:
             with run.accelerator.autocast():
                 found = predict_protocols(model, settings.protocols, partial(batches.evaluation, settings.split))
+            found, left_out = measurable(found, needed=False)
             results = {name: predictions.metrics() for name, predictions in found.items()}
-            for name, protocol in settings.protocols.items() if run.settings.model.decoder is not None else ():
+            for name in results if run.settings.model.decoder is not None else ():
+                protocol = settings.protocols[name]
                 written[name] = score_written(model, batches.processor, batches.evaluation(settings.split, protocol),
                                               protocol.without, settings.one_attribute)
                 results[name] |= {f"free_form/{metric}": value for metric, value in written[name].items()}
-            first = next(iter(results))
-            step.result, step.details = f"macro-F1 {results[first]['macro_f1']:.3f} ({first})", results
+            best = [f"macro-F1 {scores['macro_f1']:.3f} ({name})" for name, scores in results.items()][:1]
+            step.result = "\n".join([*best, *left_out])
+            step.details = results
     if not run.accelerator.is_main_process:
         return results
     (run.folder / "metrics.json").write_text(json.dumps({settings.split: results}, indent=1) + "\n")

@@ -157,6 +157,19 @@ def test_a_path_is_read_by_the_models_own_schema(shop, run_here, tmp_path):
     assert metrics["protocols"]["everything"]["products"] == len(shop_rows(60, 140))
 
 
+@pytest.mark.parametrize("missing", ["image", "title"])
+def test_where_a_modality_is_absent_its_protocol_is_left_out_and_said_so(run_here, tmp_path, missing):
+    rows = [row | {missing: None} for row in shop_rows(60, 140) if row["title"] and row["image"]]
+    test = write_parquet(tmp_path / "test.parquet", rows)
+    status, printed, message = run_here("model", test, "--output_dir", str(tmp_path), "--card", str(tmp_path / "c.md"))
+    assert status == 0, message
+    scored = json.loads((tmp_path / "metrics.json").read_text())["protocols"]
+    gone = {"image": ["half blind"], "title": ["text only"]}[missing]
+    assert list(scored) == [name for name in ("everything", "text only", "half blind") if name not in gone]
+    assert f'note: "{gone[0]}" is left out: no product of the split has what it looks at' in printed
+    assert scored["everything"]["products"] == len(rows)
+
+
 def test_what_the_scores_leave_out_is_said(shop, run_here, tmp_path):
     attributes = ("{colour: {}, features: {kind: multi, format: list}, brand: {}, "
                   "category: {unknown_values: [Mug, Dress]}}")  # fmt: skip
