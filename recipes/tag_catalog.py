@@ -5,8 +5,9 @@
 
 MODEL is a folder that `hf_tagger export` wrote (the fastest on a CPU), a model folder, an adapter folder or a Hub id.
 CATALOGUE is a YAML file with source and schema, or, for a model folder, the path of a catalogue that is written like
-the training one. Keys of `catalog` can be overridden as `--key.sub value`. Several processes share the work under
-`accelerate launch` (on CPUs: `python -m torch.distributed.run --nproc_per_node 2`).
+the training one. Columns of tags are not read and need not be there. Keys of `catalog` can be overridden as
+`--key.sub value`. Several processes share the work under `accelerate launch` (on CPUs:
+`python -m torch.distributed.run --nproc_per_node 2`).
 
 Written to the output folder: part-RANK-NUMBER.parquet with the columns id, tags, scores, attribute, source and error,
 one row per row of the catalogue; manifest.json; summary.json. A shard is renamed to its name when it is complete. A run
@@ -45,7 +46,8 @@ def main(arguments: list[str]) -> None:
     manifest = {"model": fingerprint, "catalogue": repr(settings.catalog.source), "split": options.split,
                 "processes": state.num_processes, "shard_rows": options.shard_rows}
     with state.main_process_first():
-        catalog = open_catalog(settings.catalog, Path(options.output_dir, "catalog"), write=state.is_main_process)
+        catalog = open_catalog(settings.catalog, Path(options.output_dir, "catalog"),
+                               write=state.is_main_process).without_tags()
         if options.split not in catalog.splits:
             raise ConfigError(f"there is no split {options.split!r}; the catalogue has {', '.join(catalog.splits)}")
         folder = open_output(options.output_dir, manifest, options.resume or not state.is_main_process)

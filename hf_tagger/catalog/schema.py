@@ -1,5 +1,6 @@
 """Maps a shop's columns onto product records."""
 
+import copy
 import os
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -87,6 +88,13 @@ class CatalogSchema:
                                       "free_form.attributes.")
                 spec.column = spec.column or name
                 self._free_form_readers[name] = TagReader(name, spec)
+
+    def without_tags(self) -> "CatalogSchema":
+        """For products that nobody has tagged yet: reads id, text, language and photos alone."""
+        schema = copy.copy(self)
+        schema.attributes, schema.pairs, schema.free_form, schema.keep = {}, None, None, []
+        schema._readers, schema._free_form_readers = {}, {}
+        return schema
 
     def columns(self) -> dict[str, str]:
         """{column that the schema reads: the schema's key that names it}."""

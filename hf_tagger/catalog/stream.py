@@ -56,6 +56,12 @@ class Catalog:
         """The same catalogue with these columns as its text."""
         return Catalog(self.source, replace(self.schema, text=columns), self.labels)
 
+    def without_tags(self) -> "Catalog":
+        """The same products, of which nobody may know the tags yet: the columns of tags need not be there."""
+        schema = self.schema.without_tags()
+        schema.group = self.schema.group if self.source.fractions else None
+        return Catalog(self.source, schema)
+
     def records(self, split: str, *, epoch: int = 0, seed: int = 0, shuffle_buffer: int = 0, rank: int = 0,
                 world_size: int = 1, drop_duplicates: bool = False) -> Iterator[Record | Refusal]:
         """Product records of a split, with refusals in between (those of a row's parts before its record).

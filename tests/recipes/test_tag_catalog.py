@@ -85,6 +85,21 @@ def test_rows_come_in_order_with_the_tags_that_the_pipeline_gives(shop, run_here
     assert summary["attributes"]["colour"] == {"tags": named, "abstentions": len(ids) - named}
 
 
+def test_products_that_nobody_has_tagged_are_tagged(shop, tmp_path, capsys):
+    AcceleratorState._reset_state(True)
+    schema = SCHEMA | {"keep": ["brand"], "group": "brand"}
+    config = {"catalog": {"source": {"path": "train.parquet"}, "schema": schema}}
+    (shop / "model" / "training_config.yaml").write_text(yaml.safe_dump(config))
+    new = tmp_path / "new.csv"
+    new.write_text("sku,title,image,language\n900,Red mug,,\n901,Blue dress,,en\n902,,,\n")
+    assert tag_catalog.main([str(shop / "model"), str(new), "--output_dir", str(tmp_path / "out")]) == 0
+    found = {row["id"]: row for row in read(tmp_path / "out")}
+    assert {"Red", "Mug"} <= set(found["900"]["tags"]) and "Dress" in found["901"]["tags"]
+    assert found["902"]["error"] == "row: no_content: neither text nor photo (looked in title, image)"
+    assert capsys.readouterr().out.splitlines()[-1].startswith("3 rows, 1 with an error")
+    AcceleratorState._reset_state(True)
+
+
 @contextmanager
 def started(command, tmp_path):
     """A process of the recipe; what it has to say goes to a file, for a full pipe would stop it."""
