@@ -101,7 +101,8 @@ class Collator:
             if not readable and not faults:
                 reasons = [("empty", "nothing that this model reads")]
             refusals += [Refusal(record.get("number"), record["id"], "images", reason, detail, fatal=not readable,
-                                 file=record.get("file", "")) for reason, detail in reasons]
+                                 file=record.get("file", ""), photos_lost=bool(faults) and not pixels)
+                         for reason, detail in reasons]
             if readable:
                 kept.append(record)
                 photos.append(pixels)

@@ -2,7 +2,7 @@
 
 import json
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from hf_tagger import UserError
@@ -19,7 +19,7 @@ class RowError(ValueError):
 
 
 class TooManyBadRows(UserError):
-    """More rows were refused than `max_bad_fraction` allows."""
+    """More rows were refused, or more products lost their photos, than `max_bad_fraction` allows."""
 
 
 @dataclass(frozen=True)
@@ -29,6 +29,7 @@ class Refusal:
         number: row number in its file, from 1 (the first product is 1; a header line is not counted).
         fatal: the row is lost. False: only a part of it is (a photo, while there is a text).
         file: the file that holds the row.
+        photos_lost: no photo of the product can be used, though the row names some.
     """
 
     number: int
@@ -38,26 +39,29 @@ class Refusal:
     detail: str
     fatal: bool = True
     file: str = ""
+    photos_lost: bool = False
 
 
 class Quarantine:
-    """Collects refusals. The same one, added again in another epoch or by another worker, counts once.
+    """Collects refusals. The same one, added again in another epoch or by another worker, counts once, and so does a
+    row with several.
 
     Args:
-        path: quarantine.jsonl to write, one {row, id, file, column, reason, detail, fatal} per line (None: only count).
-        max_bad_fraction: share of lost rows from which `check` raises; refused photos do not count.
-        resume: continue the file of an interrupted run; `saw` must then be called with the number of rows which that
-            run had read.
+        path: quarantine.jsonl to write, one {row, id, file, column, reason, detail, fatal, photos_lost} per line (None:
+            only count).
+        max_bad_fraction: share of lost rows, or of products with photos that lost them all, from which `check` raises.
+        resume: continue the file of an interrupted run; `saw` must then be called with what that run had read.
     """
 
     def __init__(self, path: str | Path | None, max_bad_fraction: float = 0.05, resume: bool = False):
         self.path = Path(path) if path is not None else None
         self.max_bad_fraction = max_bad_fraction
         self.counts: Counter[str] = Counter()
-        self.rows_seen = 0
-        self.rows_lost = 0
-        self._examples: dict[str, Refusal] = {}
+        self.seen = {"rows": 0, "photos": 0}
+        # 64-bit hashes: a catalogue with a million bad rows stays within tens of megabytes.
+        self._lost: dict[str, set[int]] = {"rows": set(), "photos": set()}
         self._known: set[int] = set()
+        self._examples: dict[str, Refusal] = {}
         if self.path is None:
             return
         self.path.parent.mkdir(parents=True, exist_ok=True)
@@ -67,44 +71,58 @@ class Quarantine:
             self.path.write_text(whole + "\n" if whole else "", encoding="utf-8")
             for line in whole.split("\n") if whole else ():
                 data = json.loads(line)
-                refusal = Refusal(number=data.pop("row"), **data)
-                self.rows_lost += self._count(refusal) and refusal.fatal
+                self._count(Refusal(number=data.pop("row"), **data))
         else:
             self.path.write_text("")
 
-    def saw(self, rows: int = 1) -> None:
-        """Counts rows that were read, refused or not; in a second epoch again, as `add` counts lost rows."""
-        self.rows_seen += rows
+    @property
+    def rows_lost(self) -> int:
+        return len(self._lost["rows"])
+
+    @property
+    def photos_lost(self) -> int:
+        """Products that lost all their photos."""
+        return len(self._lost["photos"])
+
+    def saw(self, rows: int = 0, photos: int = 0) -> None:
+        """Counts rows of the catalogue, refused or not, and those that name photos; each of them once."""
+        self.seen["rows"] += rows
+        self.seen["photos"] += photos
 
     def add(self, refusal: Refusal) -> None:
-        self.rows_lost += refusal.fatal
         if self._count(refusal) and self.path is not None:
-            line = {"row": refusal.number, "id": refusal.id, "file": refusal.file, "column": refusal.column,
-                    "reason": refusal.reason, "detail": refusal.detail, "fatal": refusal.fatal}  # fmt: skip
+            line = asdict(refusal)
+            line = {"row": line.pop("number")} | line
             with self.path.open("a", encoding="utf-8") as file:
                 file.write(json.dumps(line, ensure_ascii=False) + "\n")
 
     def check(self, final: bool = False) -> None:
-        """Raises TooManyBadRows, with the three commonest reasons, if more than `max_bad_fraction` of the rows read are
-        lost. Needs at least 100 rows, except at the end of the catalogue (`final`)."""
-        if self.rows_seen < (1 if final else MIN_ROWS_TO_JUDGE):
-            return
-        if self.rows_lost > self.max_bad_fraction * self.rows_seen:
-            where = f" All of them: {self.path}." if self.path else ""
-            raise TooManyBadRows(
-                f"{self.rows_lost} of {self.rows_seen} rows cannot be used (max_bad_fraction: {self.max_bad_fraction})."
-                f" Commonest reasons:\n{self._reasons(3, fatal_only=True)}\nRepair these rows or the schema, or raise"
-                f" max_bad_fraction.{where}"
-            )
+        """Raises TooManyBadRows, with the three commonest reasons, if more than `max_bad_fraction` of the rows, or of
+        the products with photos, are lost. Needs at least 100 of them, except at the end of the catalogue (`final`)."""
+        for what, lost in self._lost.items():
+            seen = self.seen[what]
+            if seen >= (1 if final else MIN_ROWS_TO_JUDGE) and len(lost) > self.max_bad_fraction * seen:
+                where = f" All of them: {self.path}." if self.path else ""
+                said = "rows cannot be used" if what == "rows" else "products with photos lost them all"
+                raise TooManyBadRows(
+                    f"{len(lost)} of {seen} {said} (max_bad_fraction: {self.max_bad_fraction}). Commonest reasons:\n"
+                    f"{self._reasons(3, what)}\nRepair them or the schema, or raise max_bad_fraction.{where}")
+
+    def totals(self) -> str:
+        """One line: every row is used or set aside."""
+        rows = self.seen["rows"]
+        line = f"{rows:,} rows: {rows - self.rows_lost:,} used, {self.rows_lost:,} set aside"
+        return line + (f", {self.photos_lost:,} lost their photos" if self.photos_lost else "")
 
     def summary(self) -> str:
-        """Counts per reason, commonest first, with an example of each."""
-        if not self.counts:
-            return "No row was refused."
-        return f"{self.counts.total()} refusals, {self.rows_lost} rows lost of {self.rows_seen}:\n{self._reasons(None)}"
+        """The totals, and counts per reason, commonest first, with an example of each."""
+        return self.totals() + (f":\n{self._reasons(None)}" if self.counts else "")
 
-    def _reasons(self, most: int | None, fatal_only: bool = False) -> str:
-        counts = Counter({r: n for r, n in self.counts.items() if self._examples[r].fatal or not fatal_only})
+    def _reasons(self, most: int | None, lost: str | None = None) -> str:
+        counts = self.counts
+        if lost is not None:
+            counts = Counter({reason: count for reason, count in counts.items()
+                              if getattr(self._examples[reason], "fatal" if lost == "rows" else "photos_lost")})
         lines = []
         for reason, count in counts.most_common(most):
             example = self._examples[reason]
@@ -113,13 +131,16 @@ class Quarantine:
         return "\n".join(lines)
 
     def _count(self, refusal: Refusal) -> bool:
-        # A 64-bit hash per refusal: a catalogue with a million bad photos stays within tens of megabytes.
-        key = hash((refusal.file, refusal.number, refusal.id, refusal.column, refusal.reason))
+        row = hash((refusal.file, refusal.number))
+        for what, lost in (("rows", refusal.fatal), ("photos", refusal.photos_lost)):
+            if lost:
+                self._lost[what].add(row)
+        key = hash((row, refusal.id, refusal.column, refusal.reason))
         if key in self._known:
             return False
         self._known.add(key)
         self.counts[refusal.reason] += 1
         example = self._examples.get(refusal.reason)
-        if example is None or (refusal.fatal and not example.fatal):
+        if example is None or (refusal.fatal, refusal.photos_lost) > (example.fatal, example.photos_lost):
             self._examples[refusal.reason] = refusal
         return True

@@ -1,7 +1,6 @@
 """Maps a shop's columns onto product records."""
 
 import copy
-import os
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
@@ -9,8 +8,8 @@ from typing import Any
 from hf_tagger.catalog.attributes import AttributeSpec, TagReader, cell_text, is_missing
 from hf_tagger.catalog.cleaning import clean_tag, clean_text
 from hf_tagger.catalog.free_form import FreeFormSpec
+from hf_tagger.catalog.photos import open_photo
 from hf_tagger.catalog.quarantine import RowError
-from hf_tagger.catalog.remote import RemoteFile
 from hf_tagger.catalog.strict import ConfigError, did_you_mean
 
 Record = dict[str, Any]
@@ -47,6 +46,7 @@ class CatalogSchema:
         free_form: where the tags that a decoder learns to write are read from.
         keep: columns that are kept unchanged in the records, for reports and slices.
         max_chars: each text column is cut to so many characters.
+        max_images: so many photos of a product are read, its first ones.
     """
 
     id: str | None = None
@@ -63,6 +63,7 @@ class CatalogSchema:
     free_form: FreeFormSpec | None = None
     keep: list[str] = field(default_factory=list)
     max_chars: int = 2000
+    max_images: int = 8
 
     def __post_init__(self):
         self.text = [self.text] if isinstance(self.text, str) else list(self.text)
@@ -145,7 +146,8 @@ class CatalogSchema:
         images = self._images(row, self.image_root or image_root, notes) if self.images else []
         if not texts and not images:
             columns = ", ".join([*self.text, *self.images])
-            raise RowError(None, "no_content", f"neither text nor photo (looked in {columns})")
+            why = "".join(f"; {note}" for note in notes[:1])
+            raise RowError(None, "no_content", f"neither text nor photo (looked in {columns}){why}")
         tags = self._tags(row)
         language = row.get(self.language_column) if self.language_column else self.language
         free_form = {} if self.free_form is None else {"free_form": self._free_form_tags(row, tags)}
@@ -189,34 +191,19 @@ class CatalogSchema:
             values = row.get(column)
             if isinstance(values, str) and self.image_delimiter:
                 values = values.split(self.image_delimiter)
-            for value in values if isinstance(values, list) else [values]:
-                if is_missing(value) or (isinstance(value, dict) and not (value.get("bytes") or value.get("path"))):
-                    continue
+            values = values if isinstance(values, list) else [values]
+            values = [value for value in values if not is_missing(value) and not (
+                isinstance(value, dict) and not (value.get("bytes") or value.get("path")))]
+            for value in values:
+                if len(images) == self.max_images:
+                    notes.append(RowError(column, "many_photos", f"{len(values)} photos; the product's first "
+                                                                 f"{self.max_images} are read (schema.max_images)"))
+                    break
                 try:
-                    images.append(self._image(value, column, root))
+                    images.append(open_photo(value, column, root, self.allow_urls))
                 except RowError as refused:
                     notes.append(refused)
         return images
-
-    def _image(self, value: Any, column: str, root: str) -> Any:
-        if isinstance(value, dict):
-            if value.get("bytes"):
-                return value
-            value = value["path"]
-        if isinstance(value, bytes):
-            return value
-        if not isinstance(value, str):
-            raise RowError(column, "wrong_type", f"wanted a path, bytes or an image, got {type(value).__name__}")
-        value = value.strip()
-        if value[:7].lower() == "http://" or value[:8].lower() == "https://":
-            if not self.allow_urls:
-                raise RowError(column, "url_refused", f"{value}: set allow_urls: true in the schema to fetch photos")
-            return value
-        if "://" not in value and not os.path.isabs(value):
-            if ".." in value and os.path.normpath(value).startswith(".."):
-                raise RowError(column, "outside_root", f"{value} leads out of the photo folder")
-            value = os.path.join(root, value)
-        return RemoteFile(value) if "://" in value else value
 
     def _tags(self, row: dict) -> dict[str, list[str] | None]:
         tags = {name: None if name in self._paired else self._readers[name].read(row.get(spec.column))

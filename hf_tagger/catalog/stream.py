@@ -121,8 +121,12 @@ class Catalog:
         return self._shards[split]
 
     def _record(self, file: str, number: int, image_root: str, values: dict | None, error: RowError | None):
+        def refusal(error: RowError, fatal: bool, photos_lost: bool = False) -> Refusal:
+            row_id = None if values is None else self.schema.row_id(values, number, file)
+            return Refusal(number, row_id, error.column, error.reason, error.detail, fatal, file, photos_lost)
+
         if values is None:
-            yield _refusal(file, number, None, error, fatal=True)
+            yield refusal(error, fatal=True)
             return
         notes = [] if error is None else [error]
         try:
@@ -130,14 +134,11 @@ class Catalog:
             if self.labels is not None:
                 self.labels.apply(record)
         except RowError as refused:
-            record = _refusal(file, number, self.schema.row_id(values, number, file), refused, fatal=True)
+            record = refusal(refused, fatal=True)
+        photos = not isinstance(record, Refusal) and record["images"]
         for note in notes:
-            yield _refusal(file, number, self.schema.row_id(values, number, file), note, fatal=False)
+            yield refusal(note, fatal=False, photos_lost=not photos and note.column in self.schema.images)
         yield record
-
-
-def _refusal(file: str, number: int, row_id: str | None, error: RowError, fatal: bool) -> Refusal:
-    return Refusal(number, row_id, error.column, error.reason, error.detail, fatal, file)
 
 
 def _shards(source: SourceConfig, schema: CatalogSchema, split: str) -> list[_Shard]:

@@ -2,13 +2,13 @@
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
 from hf_tagger.augmentation.checks import check_augmentation
 from hf_tagger.catalog.collate import Collator
 from hf_tagger.catalog.loader import CatalogLoader
+from hf_tagger.catalog.photos import missing_photos
 from hf_tagger.catalog.quarantine import Quarantine, Refusal
 from hf_tagger.catalog.schema import Record
 from hf_tagger.catalog.settings import CatalogSettings, LoaderSettings, made_up, open_catalog
@@ -99,32 +99,43 @@ def read_catalog(run: RunContext, part: Callable[[Catalog], Catalog] | None = No
         if main and not counted:
             records = progress_bar(catalog.records("train", drop_duplicates=settings.drop_duplicates),
                                    desc="counting tags", unit="row", leave=False)
-            vocabulary = Vocabulary.scan(_checked(records, quarantine), catalog.schema)
+            looks = run.settings.start_from is not None or run.settings.model.vision_backbone is not None
+            vocabulary = Vocabulary.scan(_checked(records, quarantine, looks), catalog.schema)
             quarantine.check(final=True)
             if catalog.labels is not None:
                 corrections = catalog.labels.check(vocabulary, catalog.schema)
             vocabulary.save(path)
         accelerator.wait_for_everyone()
         data = TrainingData(run, settings, catalog, Vocabulary.load(path), quarantine)
-        if counted:
-            # The quarantine brings the rows lost so far: out of these, not of the few that are read from here on.
-            quarantine.saw(data.vocabulary.rows["total"] // (1 if main else accelerator.num_processes))
-        step.result = "\n".join(filter(None, [data.vocabulary.summary(), corrections]))
+        if counted or not main:
+            rows, share = data.vocabulary.rows, 1 if main else accelerator.num_processes
+            photos = rows["text_and_image"] + rows["image_only"] + quarantine.photos_lost
+            quarantine.saw(rows["total"] // share, photos // share)
+        refused = quarantine.summary() if quarantine.counts else None
+        step.result = "\n".join(filter(None, [data.vocabulary.summary(), corrections, refused]))
     if adopt is not None:
         data.vocabulary.attributes = adopt(data.vocabulary.attributes)
     _check_evaluation(run.settings, data)
     return data
 
 
-def _checked(records: Iterable[Record | Refusal], quarantine: Quarantine) -> Iterator[Any]:
-    for record in records:
-        if isinstance(record, Refusal):
-            quarantine.add(record)
-            quarantine.saw(int(record.fatal))
+def _checked(records: Iterable[Record | Refusal], quarantine: Quarantine, looks: bool) -> Iterator[Record | Refusal]:
+    """Counts rows and refusals, and for a model that looks at photos sets those aside whose files are not there."""
+    before = None
+    for item in records:
+        refused = [item] if isinstance(item, Refusal) else missing_photos(item) if looks else []
+        for refusal in refused:
+            quarantine.add(refusal)
+        item = refused[0] if refused and refused[0].fatal else item
+        lost = isinstance(item, Refusal)
+        names_photos = any(refusal.photos_lost for refusal in refused) or (not lost and bool(item["images"]))
+        # What is refused of a row comes one by one: its photos are counted once.
+        row = (refused[0].file, refused[0].number) if refused else None
+        quarantine.saw(rows=not lost or item.fatal, photos=looks and names_photos and (row is None or row != before))
+        before = row
+        if refused:
             quarantine.check()
-        else:
-            quarantine.saw()
-        yield record
+        yield item
 
 
 def _check_evaluation(run: RunSettings, data: TrainingData) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from peft import PeftModel
 
+from hf_tagger.catalog.quarantine import Refusal
 from hf_tagger.training.arguments import PhaseSettings
 from hf_tagger.training.batches import Batches
 from hf_tagger.training.context import RunContext
@@ -64,7 +65,15 @@ class FeatureCache:
         untouched = self.adapter is not None and not any(tower_of(name) for name in self.loop.changed)
         # An adapter that has not been trained adds nothing but time.
         with self.adapter.disable_adapter() if untouched else nullcontext(), self.run.accelerator.autocast():
-            return store_features(self.batches.model, views, folder, batch_size, self.run.settings.seed, **options)
+            stored = store_features(self.batches.model, views, folder, batch_size, self.run.settings.seed,
+                                    refuse=self._refuse, **options)
+        self.batches.data.quarantine.check(final=True)
+        return stored
+
+    def _refuse(self, refusals: list[Refusal]) -> None:
+        for refusal in refusals:
+            self.batches.data.quarantine.add(refusal)
+        self.batches.data.quarantine.check()
 
 
 def _texts_alone(batches: Iterator[dict[str, Any]]) -> Iterator[dict[str, Any]]:

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 
 from hf_tagger.catalog.collate import padded, tower_inputs
+from hf_tagger.catalog.quarantine import Refusal
 from hf_tagger.catalog.targets import FreeForm, TargetEncoder
 from hf_tagger.evaluation.progress import progress_bar
 from hf_tagger.model.towers import TowerFeatures
@@ -143,10 +144,11 @@ def pad_rows(rows: list[np.ndarray]) -> tuple[torch.Tensor, torch.Tensor]:
 def store_features(
     model, views: Iterable[Iterator[dict[str, Any]]], folder: Path, batch_size: int, seed: int,
     repeat_factor: Callable[[dict], float] = lambda tags: 1.0, towers: tuple[str, ...] = ("text", "image"),
-    encode_targets: TargetEncoder | None = None,
+    encode_targets: TargetEncoder | None = None, refuse: Callable[[list[Refusal]], None] = lambda refusals: None,
 ) -> FeatureLoader:
     """Runs the towers of a `TaggerModel` over the batches of every view (which must hold the same products in the same
-    order) and keeps the features of `towers` in `folder`; with `encode_targets` the token states too."""
+    order) and keeps the features of `towers` in `folder`; with `encode_targets` the token states too. `refuse` gets
+    what could not be read of each batch."""
     folder.mkdir(parents=True, exist_ok=True)
     loader = FeatureLoader(batch_size, seed, encode_targets=encode_targets)
     model.eval()
@@ -159,6 +161,7 @@ def store_features(
         sequences = {} if encode_targets is None else _open_sequences(model, folder, view)
         with open(paths["text"], "wb") as text_file, open(paths["image"], "wb") as image_file:
             for batch in progress_bar(batches, desc=f"features, view {view + 1}", unit="batch", leave=False):
+                refuse(batch.get("refusals", []))
                 if not batch["ids"]:
                     continue
                 inputs = tower_inputs(batch, model.device)

@@ -208,7 +208,6 @@ class TrainingLoop:
         for batch in taken:
             for refusal in batch["refusals"]:
                 self.quarantine.add(refusal)
-            self.quarantine.saw(len(batch["ids"]) + sum(refusal.fatal for refusal in batch["refusals"]))
             self.quarantine.check()
             if batch["ids"]:
                 window.append(batch)

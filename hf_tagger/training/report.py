@@ -74,10 +74,12 @@ def report(run: RunContext, batches: Batches) -> dict[str, dict[str, float]]:
     run.log.say(score_table(results, [entry["name"] for entry in model.config.attributes]))
     if written:
         run.log.say(free_form_table(written))
-    run.log.say(batches.data.quarantine.summary())
+    if batches.data.quarantine.counts:
+        run.log.say(batches.data.quarantine.summary())
     for features in run.checkpoints.glob("features.rank*"):
         shutil.rmtree(features)
     run.log.say(f"model folder: {run.folder}")
     run.log.say(f'python -c "import hf_tagger; from transformers import pipeline; '
                 f"print(pipeline('product-tagging', model='{run.folder}')('Red cotton dress'))\"")
+    run.log.say(batches.data.quarantine.totals())
     return results

@@ -2,8 +2,8 @@
 
 import pytest
 
+from hf_tagger.catalog.photos import RemoteFile
 from hf_tagger.catalog.quarantine import RowError
-from hf_tagger.catalog.remote import RemoteFile
 from hf_tagger.catalog.schema import CatalogSchema
 from hf_tagger.catalog.strict import ConfigError, build
 

@@ -24,7 +24,7 @@ from hf_tagger.model.modeling_tagger import TaggerModel
 from hf_tagger.training import checkpoint, frozen_heads
 from hf_tagger.training.loop import TrainingLoop
 from recipes import finetune
-from tests.catalog.files import catalog, write_parquet
+from tests.catalog.files import catalog, photo, write_parquet
 from tests.csv_shop import write_csv_shop
 from tests.processes import ROOT, TWO_PROCESSES, as_started_by_hand, forks, run_recipe
 from tests.shops import LOADER, write_config
@@ -117,7 +117,8 @@ def test_the_recipe_writes_a_folder_that_the_pipeline_opens(adapters):
     _, folder, printed = adapters
     lines = printed.splitlines()
     assert "photo only" in printed and any(line.startswith("colour ") for line in lines)
-    assert f"model folder: {folder}" in lines and f"model='{folder}'" in lines[-1]
+    assert f"model folder: {folder}" in lines and f"model='{folder}'" in lines[-2]
+    assert lines[-1] == "96 rows: 96 used, 0 set aside"
     tags = pipeline("product-tagging", model=str(folder))(PRODUCTS[0], threshold=0)
     assert {tag["attribute"] for tag in tags} == {"category", "colour", "pattern", "features"}
     scores = json.loads((folder / "metrics.json").read_text())["test"]
@@ -273,6 +274,20 @@ def test_two_processes_with_uneven_shards_finish_and_count_every_row_once(tmp_pa
         {name: expected[name] for name in ranked}, abs=0.02, nan_ok=True)
     assert "free_form/f1@M" in scores
     assert json.loads((tmp_path / "out" / "provenance.json").read_text())["processes"] == 2
+
+
+@pytest.mark.parametrize("cached_views", [0, 1])
+def test_damaged_photos_stop_a_run_with_cached_features_as_one_without(tmp_path, capsys, cached_views):
+    rows = [{"id": str(n), "title": f"Shirt {n}" if n % 4 else None, "colour": ["Red", "Blue"][n % 2],
+             "photo": {"bytes": b"no photo" if n % 8 == 0 else photo(), "path": None}} for n in range(120)]
+    schema = {"id": "id", "text": "title", "images": "photo", "attributes": {"colour": {}}}
+    source = {"path": str(write_parquet(tmp_path / "shop.parquet", rows))}
+    config = write_config(tmp_path / "config.yaml", {"source": source, "schema": schema},
+                          phases=[{"train": ["heads"], "cached_views": cached_views, "epochs": 1}])  # fmt: skip
+    assert finetune.main([str(config), "--output_dir", str(tmp_path / "out")]) == 2
+    message = capsys.readouterr().err
+    assert "of 120 rows cannot be used (max_bad_fraction: 0.05)" in message and "× unreadable" in message
+    assert (tmp_path / "out" / "quarantine.jsonl").read_text()
 
 
 def test_an_unknown_key_names_the_nearest_and_nothing_starts(tmp_path, capsys):

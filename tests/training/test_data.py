@@ -10,7 +10,7 @@ from hf_tagger.catalog.strict import ConfigError, build
 from hf_tagger.training.arguments import RunSettings
 from hf_tagger.training.context import start_run
 from hf_tagger.training.data import read_catalog
-from tests.catalog.files import products, write_jsonl
+from tests.catalog.files import photo, products, write_jsonl
 
 pytestmark = pytest.mark.usefixtures("fresh_accelerate")
 
@@ -75,8 +75,31 @@ def test_a_resumed_run_judges_bad_rows_by_all_rows_and_not_by_those_read_since(s
     write_jsonl(shop / "train.jsonl", rows)
     read_catalog(a_run(shop))
     again = read_catalog(a_run(shop, resume=True))
-    assert (again.quarantine.rows_lost, again.quarantine.rows_seen) == (8, 180)
+    assert (again.quarantine.rows_lost, again.quarantine.seen["rows"]) == (8, 180)
     again.quarantine.check()
+
+
+@pytest.mark.parametrize("good", [0, 95])
+def test_photos_that_are_not_there_are_counted_said_and_limited(shop, capsys, good):
+    (shop / "photo.png").write_bytes(photo())
+    rows = [row | {"photo": "photo.png" if number < good else f"lost/{number}.png"}
+            for number, row in enumerate(products(0, 100))]
+    rows += [{"id": "x", "title": None, "photo": "lost/x.png", "colour": "Red"}, *products(101, 110)]
+    write_jsonl(shop / "train.jsonl", rows)
+    files = {split: str(shop / f"{split}.jsonl") for split in ("train", "validation", "test")}
+    for split in ("validation", "test"):
+        write_jsonl(shop / f"{split}.jsonl", [row | {"photo": None} for row in products(200, 220)])
+    settings = {"source": {"files": files}, "schema": SHIRTS | {"images": "photo"}, "max_bad_fraction": 0.06}
+    run = a_run(shop, catalog=settings)
+    if not good:
+        with pytest.raises(TooManyBadRows, match="100 of 100 products with photos lost them all"):
+            read_catalog(run)
+        return
+    data = read_catalog(run)
+    assert "110 rows: 95 with text and photo, 14 text only, 0 photo only, 1 refused" in capsys.readouterr().out
+    assert data.quarantine.totals() == "110 rows: 109 used, 1 set aside, 6 lost their photos"
+    resumed = read_catalog(a_run(shop, resume=True, catalog=settings))
+    assert resumed.quarantine.totals() == data.quarantine.totals()
 
 
 def test_too_many_bad_rows_stop_the_run(shop):

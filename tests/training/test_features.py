@@ -48,6 +48,13 @@ def test_stored_features_are_the_towers_own(tmp_path):
     torch.testing.assert_close(found, outputs(model, inputs)["encoder_logits"], rtol=0.02, atol=0.02)  # float16
 
 
+def test_what_could_not_be_read_is_told(tmp_path):
+    refused = []
+    batches = [batch | {"refusals": [place]} for place, batch in enumerate(view())]
+    stored(tmp_path, views=[batches], refuse=refused.extend)
+    assert refused == [0, 1, 2]
+
+
 def test_texts_are_kept_as_the_first_view_shows_them(tmp_path):
     assert stored(tmp_path).texts == TEXTS[:4]
 
