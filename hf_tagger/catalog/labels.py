@@ -15,16 +15,12 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
-import pyarrow.csv as pa_csv
-import pyarrow.json as pa_json
-import pyarrow.parquet as pq
-
 from hf_tagger.catalog.attributes import cell_text, is_missing
 from hf_tagger.catalog.cleaning import clean_tag
+from hf_tagger.catalog.readers import read_rows
 from hf_tagger.catalog.schema import CatalogSchema, Record
+from hf_tagger.catalog.source import CsvDialect, format_of
 from hf_tagger.catalog.strict import ConfigError, did_you_mean
-from hf_tagger.catalog.tables import read_columns
 from hf_tagger.catalog.vocabulary import Vocabulary
 
 COLUMNS = ("id", "attribute", "tags")
@@ -46,8 +42,15 @@ class Labels:
         self.tags: dict[str, dict[str, list[str] | None]] = {}
         # (product, attribute): the catalogue's own tags and the corrected ones, for records that were read.
         self._moves: dict[tuple[str, str], tuple] = {}
-        for number, row in enumerate(_read(Path(path)), 1):
+        format = format_of(self.path)
+        if format not in ("parquet", "csv", "jsonl"):
+            raise ConfigError(f"{path}: labels come as .parquet, .csv or .jsonl.")
+        if "://" not in self.path and not Path(path).exists():
+            raise ConfigError(f"there is no file {path}")
+        for number, row, refused in read_rows(self.path, format, {name: "labels" for name in COLUMNS}, CsvDialect()):
             where = f"{path}, row {number}"
+            if row is None:
+                raise ConfigError(f"{where}: {refused}")
             if is_missing(row["id"]) or is_missing(row["attribute"]):
                 raise ConfigError(f"{where}: id and attribute must be given, got {row['id']!r}, {row['attribute']!r}.")
             product, attribute = cell_text(row["id"]).strip(), cell_text(row["attribute"]).strip()
@@ -118,16 +121,3 @@ def _tags(cell: Any) -> list[str] | None:
     if None in tags:
         raise ValueError(f"an empty tag in {cell}")
     return list(dict.fromkeys(tags))
-
-
-def _read(path: Path) -> list[dict]:
-    readers = {".parquet": pq.read_table, ".csv": _read_csv, ".jsonl": pa_json.read_json}
-    if path.suffix not in readers:
-        raise ConfigError(f"{path}: labels come as {', '.join(readers)}.")
-    return read_columns(path, COLUMNS, readers[path.suffix]).to_pylist()
-
-
-def _read_csv(path: Path) -> pa.Table:
-    # As text: an id such as 007 is not a number.
-    options = pa_csv.ConvertOptions(column_types=dict.fromkeys(COLUMNS, pa.string()))
-    return pa_csv.read_csv(path, convert_options=options)

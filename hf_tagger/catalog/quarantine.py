@@ -14,6 +14,8 @@ class RowError(ValueError):
     """A row that cannot be used: its `column` (None: the whole row), a `reason` to count by, and `detail`."""
 
     def __init__(self, column: str | None, reason: str, detail: str):
+        # A cell may hold megabytes, and characters that no file takes.
+        detail = detail[:300].encode(errors="backslashreplace").decode()
         super().__init__(f"{column}: {detail}" if column else detail)
         self.column, self.reason, self.detail = column, reason, detail
 

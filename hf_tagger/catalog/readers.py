@@ -4,20 +4,17 @@
 disappears), stop at the first bad line, and require every product to have every field. A shop's export needs cells as
 they were typed, one refusal per bad line, and products without a photo. So these readers feed
 `datasets.IterableDataset.from_generator` instead; columns that the schema does not use are not read.
-
-Every reader yields (row number from 1, values | None, RowError | None): values alone for a good row, an error alone for
-a lost one, both for a row of which a part is missing.
 """
 
-import csv
 import itertools
 import json
 import lzma
 import posixpath
-import re
 import tarfile
+import zipfile
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import datasets
@@ -26,169 +23,116 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from hf_tagger import UserError
+from hf_tagger.catalog.photos import MAX_BYTES
 from hf_tagger.catalog.quarantine import RowError
-from hf_tagger.catalog.schema import CatalogSchema
 from hf_tagger.catalog.source import CsvDialect
-from hf_tagger.catalog.strict import ConfigError
+from hf_tagger.catalog.tables import RawRow, check_columns, imagefolder_name, stored_name, with_imagefolder_names
+from hf_tagger.catalog.text_files import read_csv, read_json_lines
 
-RawRow = tuple[int, dict[str, Any] | None, RowError | None]
-
-_UNREADABLE = (OSError, EOFError, zlib.error, lzma.LZMAError, tarfile.TarError, pa.ArrowException)
+_UNREADABLE = (OSError, EOFError, zlib.error, lzma.LZMAError, zipfile.BadZipFile, tarfile.TarError, pa.ArrowException)
 _SAMPLE_ROWS = 1000
-_MAX_CELL_CHARS = 1 << 20
+# Few: a page of a few bytes may hold very long cells.
+_ROWS_AT_ONCE = 64
 _PAGE_BUFFER_BYTES = 1 << 20
-_MAX_MEMBER_BYTES = 64 << 20
-_UNDECODABLE = re.compile("[\udc80-\udcff]")
-# `datasets`' imagefolder calls the photo of the metadata column `file_name` `image`.
-_IMAGEFOLDER_NAMES = {"image": "file_name", "images": "file_names"}
 
 
 class CatalogError(UserError):
     """A catalogue file cannot be read: the message names the file and where in it."""
 
 
-def read_rows(file: str, format: str, schema: CatalogSchema, dialect: CsvDialect) -> Iterator[RawRow]:
-    """Rows of `file`, with the columns that `schema` reads.
+def read_rows(file: str, format: str, columns: dict[str, str], dialect: CsvDialect) -> Iterator[RawRow]:
+    """Rows of `file` with these columns {name: the key that names it}.
 
-    Raises CatalogError if the file cannot be read to its end, ConfigError if it lacks a column of the schema.
+    Raises CatalogError if the file cannot be read to its end, ConfigError if it lacks a column.
     """
-    columns = list(schema.columns())
-    try:
+    with _named(file, format):
         if format == "parquet":
-            yield from _read_parquet(file, schema)
+            yield from _read_parquet(file, columns)
         elif format in ("csv", "tsv"):
-            yield from _read_csv(file, schema, dialect, tabs=format == "tsv")
+            yield from read_csv(file, columns, dialect, tabs=format == "tsv")
         else:
-            rows = _read_json_lines(file, dialect) if format == "jsonl" else _read_tar(file, columns)
+            rows = read_json_lines(file, dialect.encoding) if format == "jsonl" else _read_tar(file, list(columns))
             for number, values, error in rows:
                 yield number, None if values is None else _pick(values, columns), error
-    except _UNREADABLE as error:
-        raise CatalogError(f"{file} cannot be read as {format}: {error}") from error
 
 
-def check_first_file(file: str, format: str, schema: CatalogSchema, dialect: CsvDialect) -> None:
-    """Raises ConfigError if the file lacks a column of the schema. In formats without a header, a column is lacking if
-    none of the first thousand rows has it."""
+def check_first_file(file: str, format: str, columns: dict[str, str], dialect: CsvDialect) -> None:
+    """Raises ConfigError if the file lacks a column. In formats without a header, a column is lacking if none of the
+    first thousand rows has it."""
     if format in ("parquet", "csv", "tsv"):
-        next(read_rows(file, format, schema, dialect), None)
+        next(read_rows(file, format, columns, dialect), None)
         return
-    wanted, seen, number = set(schema.columns()), {}, 0
-    rows = _read_json_lines(file, dialect) if format == "jsonl" else _read_tar(file, None)
-    try:
+    seen, number = {}, 0
+    with _named(file, format):
+        rows = read_json_lines(file, dialect.encoding) if format == "jsonl" else _read_tar(file, None)
         for number, values, _ in itertools.islice(rows, _SAMPLE_ROWS):  # noqa: B007
             seen |= dict.fromkeys(values or ())
-            if wanted <= set(_with_imagefolder_names(seen)):
+            if set(columns) <= set(with_imagefolder_names(seen)):
                 return
+    if seen:
+        check_columns(columns, with_imagefolder_names(seen), f"{file} (rows 1 to {number})")
+
+
+@contextmanager
+def _named(file: str, format: str) -> Iterator[None]:
+    try:
+        yield
     except _UNREADABLE as error:
         raise CatalogError(f"{file} cannot be read as {format}: {error}") from error
-    if seen:
-        schema.check_columns(_with_imagefolder_names(seen), f"{file} (rows 1 to {number})")
 
 
-def _read_csv(file: str, schema: CatalogSchema, dialect: CsvDialect, tabs: bool) -> Iterator[RawRow]:
-    csv.field_size_limit(_MAX_CELL_CHARS)
-    with fsspec.open(
-        file, "rt", compression="infer", encoding=dialect.encoding, errors="surrogateescape", newline=""
-    ) as lines:
-        first = next(lines, "")
-        delimiter = dialect.delimiter or ("\t" if tabs else _find_delimiter(first, list(schema.columns())))
-        reader = csv.reader(itertools.chain([first], lines), delimiter=delimiter, strict=True)
-        header = [name.strip() for name in next(reader, [])]
-        twice = sorted({name for name in header if name and header.count(name) > 1} & set(schema.columns()))
-        if twice:
-            raise ConfigError(f'{file}: the header has several columns "{twice[0]}".')
-        schema.check_columns(_with_imagefolder_names(header), file)
-        wanted = [(column, header.index(_stored_name(column, header))) for column in schema.columns()]
-        for number in itertools.count(1):
-            start = reader.line_num + 1
-            try:
-                cells = next(reader)
-                while not cells:
-                    cells = next(reader)
-            except StopIteration:
-                return
-            except csv.Error as error:
-                detail = f"lines {start} to {reader.line_num}: {error} (check the quotes)"
-                yield number, None, RowError(None, "malformed", detail)
-                continue
-            if len(cells) != len(header):
-                detail = f"line {reader.line_num}: {len(cells)} cells under {len(header)} columns"
-                if any(cells[len(header) :]):
-                    yield number, None, RowError(None, "malformed", f"{detail} (a {delimiter!r} without quotes?)")
-                    continue
-            values = {column: cells[index] if index < len(cells) else None for column, index in wanted}
-            if any(cell and not cell.isascii() and _UNDECODABLE.search(cell) for cell in values.values()):
-                detail = f"line {reader.line_num} is not {dialect.encoding}: set encoding in the source, such as cp1252"
-                yield number, None, RowError(None, "encoding", detail)
-            else:
-                yield number, values, RowError(None, "short_row", detail) if len(cells) < len(header) else None
-
-
-def _find_delimiter(header: str, wanted: list[str]) -> str:
-    """The delimiter with which the header has most of the wanted columns, then most columns."""
-
-    def score(delimiter: str) -> tuple[int, int]:
-        names = [name.strip() for name in next(csv.reader([header], delimiter=delimiter), [])]
-        return sum(column in names for column in wanted), len(names)
-
-    return max(",;\t|", key=score)
-
-
-def _read_json_lines(file: str, dialect: CsvDialect) -> Iterator[RawRow]:
-    encoding = "utf-8" if dialect.encoding == "utf-8-sig" else dialect.encoding
-    with fsspec.open(file, "rb", compression="infer") as lines:
-        number = 0
-        for line in lines:
-            if number == 0:
-                line = line.removeprefix(b"\xef\xbb\xbf")
-                if line.lstrip().startswith(b"["):
-                    raise ConfigError(f"{file} is one JSON array: write one object per line (jq -c '.[]').")
-            line = line.strip()
-            if not line:
-                continue
-            number += 1
-            try:
-                values = json.loads(line.decode(encoding))
-            except (ValueError, RecursionError) as error:
-                yield number, None, RowError(None, "malformed", f"not a JSON object: {error}")
-                continue
-            if isinstance(values, dict):
-                yield number, values, None
-            else:
-                yield number, None, RowError(None, "malformed", f"wanted a JSON object, got {type(values).__name__}")
-
-
-def _read_parquet(file: str, schema: CatalogSchema) -> Iterator[RawRow]:
+def _read_parquet(file: str, columns: dict[str, str]) -> Iterator[RawRow]:
     remote = "://" in file
     with fsspec.open(file, "rb") if remote else pa.OSFile(file) as handle:
         # Local files are read page by page, because a row group of photos may fill the memory; over a network, the
         # columns of a row group are fetched in one request.
         parquet = pq.ParquetFile(handle, pre_buffer=remote, buffer_size=0 if remote else _PAGE_BUFFER_BYTES)
         stored = parquet.schema_arrow.names
-        schema.check_columns(_with_imagefolder_names(stored), file)
-        names = {_stored_name(column, stored): column for column in schema.columns()}
+        check_columns(columns, with_imagefolder_names(stored), file)
+        names = {stored_name(column, stored): column for column in columns}
         class_names = class_labels(parquet.schema_arrow)
-        rows_at_once = 32 if schema.images else 512
         number = 0
-        for batch in parquet.iter_batches(rows_at_once, columns=list(names), use_threads=False):
-            columns = {names[name]: batch.column(name).to_pylist() for name in names}
-            for column in class_names.keys() & columns.keys():
-                columns[column] = [class_name(value, class_names[column]) for value in columns[column]]
-            for values in zip(*columns.values(), strict=True):
+        for batch in parquet.iter_batches(_ROWS_AT_ONCE, columns=list(names), use_threads=False):
+            cells = [_cells(name, batch.column(name), class_names.get(name)) for name in names]
+            for values in zip(*cells, strict=True):
                 number += 1
-                yield number, dict(zip(columns, values, strict=True)), None
+                error = next((value for value in values if isinstance(value, RowError)), None)
+                yield number, dict(zip(names.values(), values, strict=True)) if error is None else None, error
+
+
+def _cells(name: str, column: pa.Array, class_names: list[str] | None) -> list:
+    """Python values, or a RowError where there is none (text that is not UTF-8, a date beyond the year 9999)."""
+    try:
+        values = column.to_pylist()
+    except (ValueError, OverflowError, pa.ArrowException):
+        values = [_cell(name, scalar) for scalar in column]
+    return values if class_names is None else [class_name(value, class_names) for value in values]
+
+
+def _cell(name: str, scalar: pa.Scalar) -> Any:
+    try:
+        return scalar.as_py()
+    except (ValueError, OverflowError, pa.ArrowException) as error:
+        return RowError(name, "encoding" if isinstance(error, UnicodeError) else "malformed", str(error))
 
 
 def class_labels(schema: pa.Schema) -> dict[str, list[str]]:
-    """{column: names} of the columns that `datasets` stored as class numbers."""
+    """{column: names} of the columns that `datasets` stored as class numbers, or as lists of these."""
     if b"huggingface" not in (schema.metadata or {}):
         return {}
-    features = datasets.Features.from_arrow_schema(schema)
-    return {name: feature.names for name, feature in features.items() if isinstance(feature, datasets.ClassLabel)}
+    return names_of_classes(datasets.Features.from_arrow_schema(schema))
 
 
-def class_name(value: int | None, names: list[str]) -> str | None:
-    return names[value] if value is not None and value >= 0 else None
+def names_of_classes(features: datasets.Features) -> dict[str, list[str]]:
+    items = {name: getattr(feature, "feature", feature) for name, feature in features.items()}
+    return {name: item.names for name, item in items.items() if isinstance(item, datasets.ClassLabel)}
+
+
+def class_name(value: int | list | None, names: list[str]) -> str | list | None:
+    """The name of a class number, or of each in a list; None where it has none (-1: not labelled)."""
+    if isinstance(value, list):
+        return [class_name(item, names) for item in value]
+    return names[value] if isinstance(value, int) and 0 <= value < len(names) else value if value != -1 else None
 
 
 def _read_tar(file: str, columns: list[str] | None) -> Iterator[RawRow]:
@@ -203,7 +147,7 @@ def _read_tar(file: str, columns: list[str] | None) -> Iterator[RawRow]:
             for _, suffix, member in members:
                 if wanted is not None and suffix not in wanted:
                     continue
-                if member.size > _MAX_MEMBER_BYTES:
+                if member.size > MAX_BYTES:
                     error = RowError(suffix, "too_large", f"{member.name} has {member.size} bytes")
                     continue
                 data = archive.extractfile(member).read()
@@ -225,13 +169,5 @@ def _key_and_suffix(name: str) -> tuple[str, str]:
     return posixpath.join(folder, stem) if stem else "", suffix.lower()
 
 
-def _pick(values: dict, columns: list[str]) -> dict:
-    return {column: values.get(column, values.get(_IMAGEFOLDER_NAMES.get(column))) for column in columns}
-
-
-def _stored_name(column: str, stored: Iterable[str]) -> str:
-    return column if column in stored else _IMAGEFOLDER_NAMES.get(column, column)
-
-
-def _with_imagefolder_names(stored: Iterable[str]) -> list[str]:
-    return [*stored, *(name for name, file_name in _IMAGEFOLDER_NAMES.items() if file_name in stored)]
+def _pick(values: dict, columns: dict[str, str]) -> dict:
+    return {column: values.get(column, values.get(imagefolder_name(column))) for column in columns}

@@ -11,8 +11,10 @@ from hf_tagger.catalog.free_form import FreeFormSpec
 from hf_tagger.catalog.photos import open_photo
 from hf_tagger.catalog.quarantine import RowError
 from hf_tagger.catalog.strict import ConfigError, did_you_mean
+from hf_tagger.catalog.tables import check_columns
 
 Record = dict[str, Any]
+MAX_CELL = 1 << 17
 
 
 @dataclass
@@ -98,7 +100,7 @@ class CatalogSchema:
         return schema
 
     def columns(self) -> dict[str, str]:
-        """{column that the schema reads: the schema's key that names it}."""
+        """{column that the schema reads: the key that names it}."""
         named = [(self.id, "id"), (self.language_column, "language_column"), (self.group, "group")]
         named += [(column, "text") for column in self.text]
         named += [(column, "images") for column in self.images]
@@ -110,15 +112,12 @@ class CatalogSchema:
         columns: dict[str, str] = {}
         for column, key in named:
             if column is not None:
-                columns.setdefault(column, key)
+                columns.setdefault(column, f"schema: {key}")
         return columns
 
     def check_columns(self, columns: Iterable[str], where: str = "the catalogue") -> None:
         """Raises ConfigError, naming the nearest column, if the catalogue lacks one that the schema reads."""
-        columns = list(columns)
-        for column, key in self.columns().items():
-            if column not in columns:
-                raise ConfigError(f'{where} has no column "{column}" (schema: {key}).{did_you_mean(column, columns)}')
+        check_columns(self.columns(), columns, where)
 
     def attribute(self, name: str) -> AttributeSpec:
         """The specification of an attribute, declared or discovered."""
@@ -164,6 +163,25 @@ class CatalogSchema:
             "kept": {column: row.get(column) for column in self.keep},
             **free_form,
         }
+
+    def fit(self, row: dict) -> RowError | None:
+        """Cuts a row to what is read of it, in place, so that many can wait in memory: the beginning of a text, and no
+        cell beyond `MAX_CELL`, whose refusal is returned.
+
+        Raises RowError ("encoding") for text that cannot be written anywhere.
+        """
+        refused = None
+        for column, value in row.items():
+            try:
+                if isinstance(value, str) and column in self.text:
+                    row[column] = value = value[:20 * self.max_chars]
+                if _weight(value) > max(MAX_CELL, 20 * self.max_chars):
+                    row[column], refused = None, RowError(column, "too_large", f"more than {MAX_CELL} characters")
+            except UnicodeError as error:
+                raise RowError(column, "encoding", f"holds half a character ({error})") from error
+            except RecursionError as error:
+                raise RowError(column, "wrong_type", "lists within lists without end") from error
+        return refused
 
     def row_id(self, row: dict, number: int, file: str = "") -> str:
         """The row's id; without one, its file and number."""
@@ -229,3 +247,14 @@ class CatalogSchema:
             if name := clean_tag(cell_text(name)):
                 pairs.setdefault(name, []).extend(value if isinstance(value, list) else [value])
         return pairs
+
+
+def _weight(value: Any) -> int:
+    """Characters and items of a cell. Raises UnicodeError for a lone surrogate."""
+    if isinstance(value, str):
+        if not value.isascii():
+            value.encode()
+        return len(value)
+    if isinstance(value, dict):
+        value = [*value, *value.values()]
+    return len(value) + sum(map(_weight, value)) if isinstance(value, list | tuple) else 0

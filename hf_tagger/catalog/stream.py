@@ -15,10 +15,11 @@ from datasets.distributed import split_dataset_by_node
 from hf_tagger.catalog.duplicates import find_duplicates
 from hf_tagger.catalog.labels import Labels
 from hf_tagger.catalog.quarantine import Refusal, RowError
-from hf_tagger.catalog.readers import CatalogError, RawRow, check_first_file, class_name, read_rows
+from hf_tagger.catalog.readers import CatalogError, check_first_file, class_name, names_of_classes, read_rows
 from hf_tagger.catalog.schema import CatalogSchema, Record
 from hf_tagger.catalog.source import SourceConfig, catalogue_files
 from hf_tagger.catalog.strict import ConfigError
+from hf_tagger.catalog.tables import RawRow
 
 _ROWS_AT_ONCE = 64
 _FILES_AT_ONCE = 4
@@ -149,7 +150,7 @@ def _shards(source: SourceConfig, schema: CatalogSchema, split: str) -> list[_Sh
         schema.check_columns(columns, f'The split "{stored}" of {path}')
         return [_Shard(path, "hub", f"{path}/{stored}/{index}", index=index) for index in range(rows.num_shards)]
     files = catalogue_files(source, split)
-    check_first_file(*files[0], schema, source.dialect)
+    check_first_file(*files[0], schema.columns(), source.dialect)
     common = os.path.commonpath([os.path.dirname(file) for file, _ in files])
     shards = []
     for file, format in files:
@@ -184,9 +185,14 @@ def _read_shard(source: SourceConfig, schema: CatalogSchema, split: str, shard: 
     if shard.format == "hub":
         rows = _read_hub(source, schema, split, shard)
     else:
-        rows = read_rows(shard.file, shard.format, schema, source.dialect)
+        rows = read_rows(shard.file, shard.format, schema.columns(), source.dialect)
     file, image_root, is_cut = shard.label, shard.image_root, source.is_cut(split)
     for number, values, error in rows:
+        if values is not None:
+            try:
+                error = schema.fit(values) or error
+            except RowError as refused:
+                values, error = None, refused
         if not is_cut or _belongs(source, schema, split, values, number, file):
             yield {"file": file, "number": number, "image_root": image_root, "values": values, "error": error}
 
@@ -219,8 +225,7 @@ def _open_hub(path: str, name: str | None, revision: str | None, split: str):
         elif isinstance(feature, datasets.List) and isinstance(feature.feature, datasets.Image):
             rows = rows.cast_column(column, datasets.List(datasets.Image(decode=False)))
     columns = list(features) or list(next(rows.iter(batch_size=1), {}))
-    names = {column: f.names for column, f in features.items() if isinstance(f, datasets.ClassLabel)}
-    return rows, columns, names
+    return rows, columns, names_of_classes(features)
 
 
 def _read_hub(source: SourceConfig, schema: CatalogSchema, split: str, shard: _Shard) -> Iterator[RawRow]:
