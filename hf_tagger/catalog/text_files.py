@@ -159,8 +159,8 @@ class _Records:
 
     def _looks_like_records(self, taken: list[str]) -> bool:
         """Whether the lines of one record would be records by themselves: a stray quote has swallowed them."""
-        whole = sum(len(self._split(line)) == self.width for line in taken)
-        return whole > len(taken) / 2 if self.width > 2 else whole == len(taken) > 3
+        whole = [len(self._split(line)) == self.width for line in taken]
+        return whole[0] and whole[-1] and sum(whole) > (len(taken) / 2 if self.width > 2 else max(3, len(taken) - 1))
 
 
 def _lines(text: io.TextIOWrapper) -> Iterator[str]:
