@@ -5,9 +5,9 @@ import math
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from hf_tagger.catalog.cleaning import clean_tag
 from hf_tagger.catalog.quarantine import RowError
 from hf_tagger.catalog.strict import ConfigError
+from hf_tagger.model.text import clean_tag
 
 _CACHED_CELLS = 100_000
 
@@ -45,6 +45,12 @@ class AttributeSpec:
     tags: list[str] | None = None
 
     def __post_init__(self):
+        # As cells are: a spelling with a curly quote is met with a straight one.
+        self.aliases = {_cleaned(spelling): _cleaned(tag) for spelling, tag in self.aliases.items()}
+        if self.tags is not None:
+            self.tags = list(map(_cleaned, self.tags))
+            if len(set(self.tags)) < len(self.tags):
+                raise ConfigError(f"tags lists {max(self.tags, key=self.tags.count)!r} twice.")
         if self.delimiter is None and self.format in ("delimited", "path"):
             self.delimiter = "," if self.format == "delimited" else ">"
         if self.delimiter is not None and (not self.delimiter or self.format in ("column", "list")):
@@ -91,8 +97,11 @@ class TagReader:
         cells = self._split(value)
         if cells == []:
             return []
-        tags, said_none, said_unknown = [], False, False
+        tags, said_none, said_unknown = {}, False, False
         for cell in cells or ():
+            if isinstance(cell, dict | list | tuple | bytes):
+                raise self._refusal("wrong_type", f"wants plain values, got {type(cell).__name__} inside a list: write "
+                                                  "the values themselves")
             tag = clean_tag(cell_text(cell))
             if tag is None:
                 continue
@@ -101,14 +110,13 @@ class TagReader:
             said_unknown |= folded in self._unknown
             if folded not in self._none and folded not in self._unknown:
                 tag = self._aliases.get(self._key(tag)) or (tag.lower() if self.spec.fold_case else tag)
-                if tag not in tags:
-                    tags.append(tag)
+                tags[tag] = None
         if not tags:
             return [] if said_none or (not said_unknown and self.spec.when_missing == "none") else None
         if self.spec.kind == "single" and len(tags) > 1:
             raise self._refusal("several_values", f"is single, but the row says {', '.join(tags)} (declare it kind: "
                                                   "multi, or add aliases)")
-        return tags
+        return list(tags)
 
     def _split(self, value: Any) -> list | None:
         """The cell's items; None where the cell is empty, [] where it states an empty list."""
@@ -124,7 +132,7 @@ class TagReader:
                 raise self._refusal("several_values", f"takes one path per product, got {value!r}")
             value = value[0]
         if isinstance(value, dict | bytes):
-            raise self._refusal("wrong_type", f"wants text, got {type(value).__name__}")
+            raise self._refusal("wrong_type", f"wants text, got {type(value).__name__}: write the value itself")
         if spec.delimiter is None:
             return [value]
         pieces = [piece.strip() for piece in str(value).split(spec.delimiter)]
@@ -137,10 +145,11 @@ class TagReader:
     def _json_list(self, value: str) -> list:
         try:
             items = json.loads(value)
-        except json.JSONDecodeError:
+        except (ValueError, RecursionError):
             items = None
         if not isinstance(items, list):
-            raise self._refusal("wrong_type", f"wants a list, got {value!r} (tags in one string: format: delimited)")
+            raise self._refusal("wrong_type", f"wants a list, got {value[:100]!r} (tags in one string: format: "
+                                              "delimited)")
         return items
 
     def _refusal(self, reason: str, detail: str) -> RowError:
@@ -162,6 +171,13 @@ def cell_text(value: Any) -> str:
     if value is None:
         return ""
     return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)
+
+
+def _cleaned(tag: str) -> str:
+    name = clean_tag(tag)
+    if name is None:
+        raise ConfigError(f"{tag!r} is not a tag.")
+    return name
 
 
 def _fold(tag: str) -> str:

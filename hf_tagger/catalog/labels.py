@@ -16,12 +16,12 @@ from pathlib import Path
 from typing import Any
 
 from hf_tagger.catalog.attributes import cell_text, is_missing
-from hf_tagger.catalog.cleaning import clean_tag
 from hf_tagger.catalog.readers import read_rows
 from hf_tagger.catalog.schema import CatalogSchema, Record
 from hf_tagger.catalog.source import CsvDialect, format_of
 from hf_tagger.catalog.strict import ConfigError, did_you_mean
 from hf_tagger.catalog.vocabulary import Vocabulary
+from hf_tagger.model.text import clean_tag
 
 COLUMNS = ("id", "attribute", "tags")
 
@@ -113,7 +113,7 @@ def _tags(cell: Any) -> list[str] | None:
     if isinstance(cell, str):
         try:
             cell = json.loads(cell)
-        except json.JSONDecodeError:
+        except (ValueError, RecursionError):
             cell = None
     if not isinstance(cell, list):
         raise ValueError('tags must be a list such as ["Red"], or empty where they are not known')

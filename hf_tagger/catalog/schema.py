@@ -6,12 +6,12 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from hf_tagger.catalog.attributes import AttributeSpec, TagReader, cell_text, is_missing
-from hf_tagger.catalog.cleaning import clean_tag, clean_text
 from hf_tagger.catalog.free_form import FreeFormSpec
 from hf_tagger.catalog.photos import open_photo
 from hf_tagger.catalog.quarantine import RowError
 from hf_tagger.catalog.strict import ConfigError, did_you_mean
 from hf_tagger.catalog.tables import check_columns
+from hf_tagger.model.text import clean_tag, clean_text
 
 Record = dict[str, Any]
 MAX_CELL = 1 << 17
@@ -76,6 +76,8 @@ class CatalogSchema:
             raise ConfigError("give language (one for all products) or language_column, not both.")
         if not self.attributes and not (self.pairs and self.pairs.discover):
             raise ConfigError("a schema needs attributes: {name: {kind: single}, …}, or pairs with discover.")
+        if not all(map(str.strip, self.attributes)):
+            raise ConfigError("attributes: an attribute has no name.")
         self._paired = {name for name, spec in self.attributes.items() if self.pairs and spec.column is None}
         for name, spec in self.attributes.items():
             if spec.column is None and name not in self._paired:
@@ -194,11 +196,12 @@ class CatalogSchema:
         return self.row_id(row, number, file) if is_missing(value) else cell_text(value).strip()
 
     def _text(self, value: Any, column: str, notes: list[RowError]) -> str | None:
-        if isinstance(value, list):
-            value = ". ".join(cell_text(item) for item in value if isinstance(item, str | int | float))
+        items = value if isinstance(value, list | tuple) else [value]
+        nested = [item for item in items if isinstance(item, dict | list | tuple | bytes)]
+        value = nested[0] if nested else ". ".join(filter(None, map(cell_text, items))) if items is value else value
         if is_missing(value):
             return None
-        if isinstance(value, dict | bytes):
+        if nested:
             notes.append(RowError(column, "wrong_type", f"wanted text, got {type(value).__name__}"))
             return None
         return clean_text(cell_text(value), self.max_chars)

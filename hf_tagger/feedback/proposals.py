@@ -3,10 +3,10 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from hf_tagger.catalog.cleaning import clean_tag
 from hf_tagger.feedback.review_state import settle
 from hf_tagger.feedback.store import FeedbackStore
 from hf_tagger.feedback.verdicts import UNDECIDED
+from hf_tagger.model.text import clean_tag
 
 
 @dataclass(frozen=True)

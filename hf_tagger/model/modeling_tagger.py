@@ -18,6 +18,7 @@ from .heads import LexicalHead, LogitFusion, NameHead, candidate_attributes
 from .kernel_head import KernelHead, feature_blocks
 from .lexical_features import ID_KEYS, WEIGHT_KEYS
 from .saving import carry, let_others_read, part
+from .text import clean_tag
 from .towers import (
     IMAGE,
     TEXT,
@@ -337,31 +338,39 @@ class TaggerModel(PreTrainedModel, GenerationMixin):
             processor: the model's `TaggerProcessor`.
 
         Raises:
-            ValueError: an unknown attribute, a tag that is there already, or a model that does not know tags by name.
+            ValueError: an unknown attribute, what is no list of names, a tag that is there already, or a model that
+                does not know tags by name. The model then stays as it was.
         """
         if self.config.text_config is None:
             raise ValueError("add_tags needs a text tower: this model knows tags by index only")
         attributes = {attribute["name"]: attribute for attribute in self.config.attributes}
+        added = {}
         for name, new in tags.items():
             if name not in attributes:
                 raise ValueError(f"unknown attribute {name!r}; this model knows: {', '.join(attributes)}")
-            repeated = [tag for tag in new if list(new).count(tag) > 1 or tag in attributes[name]["tags"]]
-            if repeated:
-                raise ValueError(f"attribute {name!r} has the tag {repeated[0]!r} already")
+            if isinstance(new, str):
+                raise ValueError(f"the tags of {name!r} are a list of names: write [{new!r}]")
+            added[name] = [clean_tag(tag) if isinstance(tag, str) else None for tag in new]
+            for tag, clean in zip(new, added[name], strict=True):
+                if clean is None:
+                    raise ValueError(f"{tag!r} is no name of a tag of {name!r}")
+                if added[name].count(clean) > 1 or clean in attributes[name]["tags"]:
+                    raise ValueError(f"attribute {name!r} has the tag {clean!r} already")
         old_tags, order, names, entries = self.config.num_tags, [], [], []
         for attribute, where in zip(self.config.attributes, self.config.attribute_slices().values(), strict=True):
-            new = list(tags.get(attribute["name"], ()))
+            new = added.get(attribute["name"], [])
             order += list(range(where.start, where.stop)) + [-1] * len(new)
             names += [f"{attribute['name']}: {tag}" for tag in new]
             entries.append(grown(attribute, new))
         if not names:
             return
+        encoded = self.encode_names(names, processor)
         order += range(old_tags, old_tags + len(self.config.attributes))
         old_attribute = self.candidate_attribute
         self.config.attributes = entries
         self.candidate_attribute = candidate_attributes(self.config).to(old_attribute.device)
         order = torch.tensor(order, device=old_attribute.device)
-        self.tag_head.grow(order, old_attribute, self.candidate_attribute, self.encode_names(names, processor))
+        self.tag_head.grow(order, old_attribute, self.candidate_attribute, encoded)
         if self.lexical_head is not None:
             self.lexical_head.grow(order, old_attribute, self.candidate_attribute)
             processor.set_lexical(self.config.lexical_features)

@@ -9,6 +9,7 @@ import html
 import re
 import unicodedata
 from collections.abc import Iterable
+from functools import lru_cache
 
 try:
     import ftfy
@@ -32,6 +33,8 @@ _INVISIBLE = re.compile(
 )
 # Joiners are part of the spelling of Arabic-script and Indic words; anywhere else they only keep words from matching.
 _STRAY_JOINER = re.compile("(?<![\u0600-\u0dff])[\u200c\u200d]|[\u200c\u200d](?![\u0600-\u0dff])")
+_FRACTION = re.compile("(?<=[0-9])(?=[\u00bc-\u00be\u2150-\u215e])")
+_TRADE_MARKS = dict.fromkeys(map(ord, "™℠"), "")
 _INLINE_ELEMENTS = {"a", "abbr", "b", "em", "font", "i", "mark", "s", "small", "span", "strong", "sub", "sup", "u"}
 
 
@@ -53,10 +56,20 @@ def repair(text: str) -> str:
     return text if ftfy is None else ftfy.fix_text(text)
 
 
-def normalise(text: str) -> str:
-    """NFKC, without control and invisible characters, single spaces."""
+@lru_cache(maxsize=65536)
+def clean_tag(tag: str) -> str | None:
+    """A tag's name, repaired like a text as far as that changes no meaning: of HTML only entities are decoded, and ½
+    and ™ stay. None if empty."""
+    return normalise(html.unescape(repair(tag)), "NFC") or None
+
+
+def normalise(text: str, form: str = "NFKC") -> str:
+    """In this Unicode form, without control and invisible characters, single spaces."""
     if not text.isascii():
-        text = unicodedata.normalize("NFKC", text)
+        if form == "NFKC":
+            # Which would make 101⁄2 of 10½, and a word of its own of Nike™.
+            text = _FRACTION.sub(" ", text).translate(_TRADE_MARKS)
+        text = unicodedata.normalize(form, text)
         text = _STRAY_JOINER.sub("", _INVISIBLE.sub("", text))
     if not text.isprintable():
         text = _CONTROL.sub(" ", text)

@@ -6,11 +6,11 @@ from datetime import UTC, datetime
 from functools import wraps
 
 from hf_tagger import UserError
-from hf_tagger.catalog.cleaning import clean_tag
 from hf_tagger.feedback.log import VerdictLog
 from hf_tagger.feedback.store import FeedbackStore
 from hf_tagger.feedback.verdicts import UNDECIDED, Verdict
 from hf_tagger.model.decisions import fold
+from hf_tagger.model.text import clean_tag
 from hf_tagger.review.predictions import CatalogPredictions, Product
 from hf_tagger.review.queue import Filters, ReviewQueue
 

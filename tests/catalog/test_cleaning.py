@@ -4,7 +4,7 @@ import time
 
 import pytest
 
-from hf_tagger.catalog.cleaning import clean_tag, clean_text
+from hf_tagger.model.text import clean_tag, clean_text
 
 
 @pytest.mark.parametrize(
@@ -61,3 +61,12 @@ def test_tags_keep_what_looks_like_markup():
     assert clean_tag("Size <M>") == "Size <M>"
     assert clean_tag("3/4\u00a0Sleeve") == "3/4 Sleeve"
     assert clean_tag(" \u200b ") is None
+
+
+@pytest.mark.parametrize(("tag", "clean", "text"), [
+    ("10½", "10½", "10 1⁄2"), ("Nike™", "Nike™", "Nike"), ("m²", "m²", "m2"), ("½", "½", "1⁄2"), ("№ 5", "№ 5", "No 5"),
+    ("Ｗｏｍｅｎ", "Women", "Women"), ("Women’s", "Women's", "Women's"), ("Cafe\u0301", "Café", "Café"),
+    ("Levi’s®", "Levi's®", "Levi's®"), ("SchÃ¶n", "Schön", "Schön"),
+])  # fmt: skip
+def test_repair_changes_no_meaning(tag, clean, text):
+    assert clean_tag(tag) == clean == clean_tag(clean) and clean_text(tag) == text

@@ -1,5 +1,7 @@
 """A shop's columns onto one product record."""
 
+import time
+
 import pytest
 
 from hf_tagger.catalog.photos import RemoteFile
@@ -134,6 +136,46 @@ def test_urls_pass_where_the_schema_allows_them():
 def test_tags_given_none_and_unknown(spec, value, expected):
     assert tags(spec, value) == expected
     assert tags(spec, value) == expected
+
+
+def test_spellings_in_the_schema_are_cleaned_as_cells_are():
+    dept = {"aliases": {"Women’s": "Women", "Ｍｅｎ": "Men’s"}, "tags": ["Women", "Men's", "Nike™", "10½"]}
+    shop = schema(attributes={"dept": dept})
+    for cell, tag in (("Women's", "Women"), ("Women’s", "Women"), ("Men", "Men's"), ("Nike™", "Nike™"), ("10½", "10½")):
+        assert shop.record({"title": "x", "dept": cell}, 1)["tags"]["dept"] == [tag]
+    assert shop.attributes["dept"].tags == ["Women", "Men's", "Nike™", "10½"]
+    for wrong in ({"tags": ["Women’s", "Women's"]}, {"tags": [" "]}, {"aliases": {"x": ""}}):
+        with pytest.raises(ConfigError, match="twice|is not a tag"):
+            schema(attributes={"dept": wrong})
+    with pytest.raises(ConfigError, match="an attribute has no name"):
+        schema(attributes={" ": {"column": "dept"}})
+
+
+@pytest.mark.parametrize("value", [
+    [["Red"]], [{"name": "colour", "value": "Red"}], [("colour", "Red")], {"value": "Red"}, b"Red", ["Red", ["Blue"]]])
+def test_a_nested_value_is_refused_with_the_remedy_and_as_text_left_out(value):
+    shop = schema(attributes={"colour": {"kind": "multi", "format": "list"}})
+    with pytest.raises(RowError, match="write the value") as refused:
+        shop.record({"title": "Shirt", "colour": value}, 1)
+    assert refused.value.reason == "wrong_type"
+    notes = []
+    with pytest.raises(RowError):
+        shop.record({"title": value}, 1, notes=notes)
+    assert [note.reason for note in notes] == ["wrong_type"]
+
+
+@pytest.mark.parametrize("cell", ["[" * 100_000, "[" + "9" * 5000 + "]", '{"a": ' * 50_000])
+def test_a_list_cell_that_nothing_can_read_is_refused(cell):
+    with pytest.raises(RowError, match="wants a list") as refused:
+        schema(attributes={"colour": {"kind": "multi", "format": "list"}}).record({"title": "x", "colour": cell}, 1)
+    assert len(refused.value.detail) <= 300
+
+
+def test_many_tags_cost_no_more_than_their_number():
+    shop = schema(attributes={"colour": {"kind": "multi", "format": "delimited"}})
+    start = time.perf_counter()
+    record = shop.record({"title": "x", "colour": ",".join(f"tag {n}" for n in range(40_000))}, 1)
+    assert len(record["tags"]["colour"]) == 40_000 and time.perf_counter() - start < 5
 
 
 def test_reading_a_cell_twice_gives_two_lists():

@@ -41,6 +41,30 @@ def trained():
     return train()
 
 
+@pytest.mark.parametrize(("tags", "message"), [
+    ({"colour": "Olive"}, r"a list of names: write \['Olive'\]"), ({"colour": ["Olive", 42]}, "42 is no name"),
+    ({"usage": ["Travel"], "colour": ["Olive", None]}, "None is no name"), ({"colour": [" \u200b"]}, "is no name"),
+    ({"colour": ["Navy ", "Navy"]}, "has the tag 'Navy' already"),
+    ({"colour": ["Ｒｅｄ"]}, "has the tag 'Red' already"),
+    ({"colour": ["Olive"], "shade": ["x"]}, "unknown attribute 'shade'"),
+])  # fmt: skip
+def test_what_is_no_list_of_new_names_changes_nothing(trained, tags, message):
+    model, processor = copy.deepcopy(trained)
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    config = model.config.to_json_string()
+    with pytest.raises(ValueError, match=message):
+        model.add_tags(tags, processor)
+    assert model.config.to_json_string() == config
+    assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
+    model(**processor(text=TEXTS))
+
+
+def test_a_new_tag_is_cleaned_as_the_catalogue_cleans_it(trained):
+    model, processor = copy.deepcopy(trained)
+    model.add_tags({"colour": [" Olive ", "Navy’s"]}, processor)
+    assert model.config.attributes[0]["tags"][-2:] == ["Olive", "Navy's"]
+
+
 @pytest.fixture(scope="module")
 def compared():
     """The same with a kernel head."""
