@@ -23,10 +23,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from hf_tagger import UserError
+from hf_tagger.catalog.columns import RawRow, check_columns, imagefolder_name, stored_name, with_imagefolder_names
 from hf_tagger.catalog.photos import MAX_BYTES
 from hf_tagger.catalog.quarantine import RowError
 from hf_tagger.catalog.source import CsvDialect
-from hf_tagger.catalog.tables import RawRow, check_columns, imagefolder_name, stored_name, with_imagefolder_names
 from hf_tagger.catalog.text_files import read_csv, read_json_lines
 
 _UNREADABLE = (OSError, EOFError, zlib.error, lzma.LZMAError, zipfile.BadZipFile, tarfile.TarError, pa.ArrowException)

@@ -6,11 +6,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from hf_tagger.catalog.attributes import AttributeSpec, TagReader, cell_text, is_missing
+from hf_tagger.catalog.columns import check_columns
 from hf_tagger.catalog.free_form import FreeFormSpec
 from hf_tagger.catalog.photos import open_photo
 from hf_tagger.catalog.quarantine import RowError
 from hf_tagger.catalog.strict import ConfigError, did_you_mean
-from hf_tagger.catalog.tables import check_columns
 from hf_tagger.model.text import clean_tag, clean_text
 
 Record = dict[str, Any]

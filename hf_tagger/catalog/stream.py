@@ -12,6 +12,7 @@ import datasets
 import pyarrow.parquet as pq
 from datasets.distributed import split_dataset_by_node
 
+from hf_tagger.catalog.columns import RawRow
 from hf_tagger.catalog.duplicates import find_duplicates
 from hf_tagger.catalog.labels import Labels
 from hf_tagger.catalog.quarantine import Refusal, RowError
@@ -19,7 +20,6 @@ from hf_tagger.catalog.readers import CatalogError, check_first_file, class_name
 from hf_tagger.catalog.schema import CatalogSchema, Record
 from hf_tagger.catalog.source import SourceConfig, catalogue_files
 from hf_tagger.catalog.strict import ConfigError
-from hf_tagger.catalog.tables import RawRow
 
 _ROWS_AT_ONCE = 64
 _FILES_AT_ONCE = 4

@@ -2,6 +2,7 @@
 
 import copy
 import dataclasses
+import re
 import types
 import typing
 from functools import cache
@@ -61,7 +62,7 @@ def build(cls: type, data: Any, where: str = "") -> Any:
 def read_yaml(path: str | Path) -> dict:
     """The keys and values of a YAML file, {} if it is empty. Raises ConfigError if it is missing or not valid."""
     try:
-        data = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+        data = yaml.load(Path(path).read_text(encoding="utf-8"), _Loader)
     except FileNotFoundError:
         raise ConfigError(f"there is no configuration file {path}") from None
     except yaml.YAMLError as error:
@@ -120,22 +121,50 @@ def _index(node: dict | list, part: str, key: str) -> str | int:
 
 def _parse_value(text: str, key: str) -> Any:
     try:
-        value = yaml.safe_load(text)
+        return yaml.load(text, _Loader)
     except yaml.YAMLError as error:
         raise ConfigError(f'"--{key}": {text!r} is not valid YAML ({error}). Quote it.') from error
-    return _exponent_floats(value)
 
 
-def _exponent_floats(value: Any) -> Any:
-    # YAML 1.1 reads 1e-4 (no dot) as a string.
-    if isinstance(value, list):
-        return [_exponent_floats(item) for item in value]
-    if isinstance(value, str) and value[:1] in "0123456789+-." and "e" in value.lower():
-        try:
-            return float(value)
-        except ValueError:
+class _WrittenInt(int):
+    """A number that keeps how it was written, for where text is wanted: the tag 010."""
+
+
+class _WrittenFloat(float):
+    """1.50, 1e3."""
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML 1.2: `no`, `1:18` and dates are text, `1e-4` is a number."""
+
+    yaml_implicit_resolvers = {}
+
+    def number(self, node: yaml.ScalarNode) -> int | float:
+        text, whole = node.value, node.tag.endswith("int")
+        value = int(text, 0 if text[:2] in ("0o", "0x") else 10) if whole else float(text.replace(".inf", "inf")
+                                                                                    .replace(".nan", "nan"))
+        if str(value) == text:
             return value
-    return value
+        written = (_WrittenInt if whole else _WrittenFloat)(value)
+        written.text = text
+        return written
+
+
+for _tag, _pattern, _first in (
+    ("null", "~|null|Null|NULL|", "~nN"), ("bool", "true|True|TRUE|false|False|FALSE", "tTfF"), ("merge", "<<", "<"),
+    ("int", "[-+]?[0-9]+|0o[0-7]+|0x[0-9a-fA-F]+", "-+0123456789"),
+    ("float", r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?|[-+]?\.inf|\.nan", "-+.0123456789"),
+):
+    _Loader.add_implicit_resolver(f"tag:yaml.org,2002:{_tag}", re.compile(f"(?:{_pattern})$"),
+                                  [*_first, *([""] if _tag == "null" else [])])
+    if _tag in ("int", "float"):
+        _Loader.add_constructor(f"tag:yaml.org,2002:{_tag}", _Loader.number)
+# PyYAML would write an exponent without a dot as "!!float '1e-4'".
+yaml.SafeDumper.add_implicit_resolver("tag:yaml.org,2002:float", re.compile(r"[-+]?[0-9]+[eE][-+]?[0-9]+$"),
+                                      list("-+0123456789"))
+for _class, _tag in ((_WrittenInt, "int"), (_WrittenFloat, "float")):
+    yaml.SafeDumper.add_representer(_class, lambda dumper, value, tag=_tag: dumper.represent_scalar(
+        f"tag:yaml.org,2002:{tag}", value.text))
 
 
 def _convert(hint: Any, value: Any, where: str) -> Any:
@@ -170,12 +199,26 @@ def _check_leaf(hint: Any, value: Any, where: str) -> Any:
     if isinstance(value, bool) and hint in (int, float, int | None, float | None):
         raise ConfigError(f"{where}: expected a number, got {value!r}.")
     try:
-        return _adapter(hint).validate_python(value)
+        return _adapter(hint).validate_python(_as_written(hint, value))
     except ValidationError as error:
         first = error.errors()[0]
         place = ".".join([where, *(str(part) for part in first["loc"] if not str(part).startswith("function"))])
-        remedy = " Quote it: YAML reads yes, no, on, off as true or false." if isinstance(first["input"], bool) else ""
+        remedy = " Quote it: it is true or false in YAML." if isinstance(first["input"], bool) else ""
         raise ConfigError(f"{place}: {first['msg']}, got {first['input']!r}.{remedy}") from error
+
+
+def _as_written(hint: Any, value: Any) -> Any:
+    """The value with numbers as they were written, where the hint wants text."""
+    arguments = typing.get_args(hint)
+    if isinstance(value, list):
+        inner = next((typing.get_args(arm)[0] for arm in (hint, *arguments) if typing.get_origin(arm) is list), None)
+        return value if inner is None else [_as_written(inner, item) for item in value]
+    if isinstance(value, dict):
+        inner = next((typing.get_args(arm) for arm in (hint, *arguments) if typing.get_origin(arm) is dict), None)
+        return value if inner is None else {_as_written(inner[0], key): _as_written(inner[1], item)
+                                            for key, item in value.items()}
+    wants_text = hint is str or (str in arguments and not {int, float} & set(arguments))
+    return value.text if wants_text and isinstance(value, _WrittenInt | _WrittenFloat) else value
 
 
 def _holds_dataclass(hint: Any) -> bool:

@@ -12,10 +12,10 @@ from itertools import islice
 
 import fsspec
 
+from hf_tagger.catalog.columns import RawRow, check_columns, stored_name, with_imagefolder_names
 from hf_tagger.catalog.quarantine import RowError
 from hf_tagger.catalog.source import CsvDialect
 from hf_tagger.catalog.strict import ConfigError
-from hf_tagger.catalog.tables import RawRow, check_columns, stored_name, with_imagefolder_names
 
 MAX_LINE = 8 << 20  # characters; a compressed file may hold lines of any length
 # A cell may go on over several lines. What goes on over more is a quote that nobody closed.

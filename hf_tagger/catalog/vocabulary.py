@@ -150,7 +150,9 @@ class _Counts:
         if not kept:
             if name not in self.schema.attributes:
                 return
-            seen = f"its commonest, {ranked[0][0]!r}, has {ranked[0][1]}" if ranked else "no row has any in the training split"
+            seen = "no row has any in the training split"
+            if ranked:
+                seen = f"its commonest, {ranked[0][0]!r}, has {ranked[0][1]}"
             raise ConfigError(f"attributes.{name}: no tag is on min_count={spec.min_count} products ({seen}).")
         unknown = self.rows["total"] - self.rows["refused"] - self.given[name] - self.none[name]
         attribute = {"name": name, "kind": spec.kind, "tags": list(kept), "counts": list(kept.values()),

@@ -6,7 +6,8 @@ from typing import ClassVar, Literal
 import pytest
 import yaml
 
-from hf_tagger.catalog.strict import ConfigError, build, override
+from hf_tagger.catalog import strict
+from hf_tagger.catalog.strict import ConfigError, build, override, read_yaml
 
 
 @dataclass
@@ -116,6 +117,27 @@ def test_override_spellings():
 def test_override_mistakes(arguments):
     with pytest.raises(ConfigError):
         override({"seed": 1, "phases": []}, arguments)
+
+
+def test_text_is_read_as_it_is_written(tmp_path):
+    @dataclass
+    class Spec:
+        tags: list[str] | None = None
+        aliases: dict[str, str] = field(default_factory=dict)
+        text: str | list[str] = ""
+        seed: int = 0
+        rate: float = 0.0
+
+    path = tmp_path / "a.yaml"
+    path.write_text("tags: [010, 1.50, 1:18, no, NO, on, 2024-01-31, 1e3, 0x1F, +5, 1_000, 12, .5]\n"
+                    "aliases: {1:18: 010, 07: yes, 38.0: '38'}\ntext: 007\nseed: 010\nrate: 1e-4\n")  # fmt: skip
+    for data in (read_yaml(path), yaml.load(yaml.safe_dump(read_yaml(path)), strict._Loader)):
+        spec = build(Spec, data)
+        assert spec.tags == "010 1.50 1:18 no NO on 2024-01-31 1e3 0x1F +5 1_000 12 .5".split()
+        assert spec.aliases == {"1:18": "010", "07": "yes", "38.0": "38"} and spec.text == "007"
+        assert (spec.seed, spec.rate) == (10, 1e-4)
+    assert build(Spec, override({}, ["--tags", "[010, no]", "--seed", "3"])).tags == ["010", "no"]
+    assert "rate: 1e-4" in yaml.safe_dump(read_yaml(path))
 
 
 def test_override_then_build_reads_yaml_exponents():
