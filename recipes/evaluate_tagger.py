@@ -42,8 +42,13 @@ def main(arguments: list[str]) -> None:
     if options.calibrate:
         about["calibration"] = calibrate(evaluator, settings, options.model)
     results = evaluate(evaluator, options)
+    rows = every_process(evaluator.refused[settings.evaluation.split])
     if results:
+        about["rows"] = rows.summary()
+        if rows.counts:
+            print(rows.summary())
         write(folder, about, results, evaluator, baselines, options, arguments)
+        print(rows.totals())
 
 
 def parse(arguments: list[str]) -> tuple[argparse.Namespace, list[str]]:
@@ -120,6 +125,16 @@ def evaluate(evaluator, options: argparse.Namespace) -> list:
         print(f"note: {line}")
     return [ProtocolResult.of(name, predictions, options.slices, options.resamples)
             for name, predictions in found.items()]
+
+
+def every_process(rows):
+    """A `Quarantine` of all processes' rows."""
+    from accelerate.utils import gather_object
+
+    first, *others = gather_object([rows])
+    for other in others:
+        first.merge(other)
+    return first
 
 
 def write(folder: Path, about: dict, results: list, evaluator, baselines: dict, options: argparse.Namespace,

@@ -98,6 +98,14 @@ class Quarantine:
             with self.path.open("a", encoding="utf-8") as file:
                 file.write(json.dumps(line, ensure_ascii=False) + "\n")
 
+    def merge(self, other: "Quarantine") -> None:
+        """Adds what another process has counted of other rows."""
+        self.counts += other.counts
+        for what in self.seen:
+            self.seen[what] += other.seen[what]
+            self._lost[what] |= other._lost[what]
+        self._examples = other._examples | self._examples
+
     def check(self, final: bool = False) -> None:
         """Raises TooManyBadRows, with the three commonest reasons, if more than `max_bad_fraction` of the rows, or of
         the products with photos, are lost. Needs at least 100 of them, except at the end of the catalogue (`final`)."""

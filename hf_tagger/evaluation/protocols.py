@@ -1,7 +1,7 @@
 """Evaluation protocols, and a tagger that is evaluated under them; each product is read once."""
 
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
@@ -12,6 +12,7 @@ from transformers import Pipeline, pipeline
 import hf_tagger  # noqa: F401 (registers the pipeline)
 from hf_tagger.catalog.collate import Collator
 from hf_tagger.catalog.loader import CatalogLoader
+from hf_tagger.catalog.quarantine import Quarantine
 from hf_tagger.catalog.settings import LoaderSettings
 from hf_tagger.catalog.stream import Catalog
 from hf_tagger.catalog.strict import ConfigError
@@ -72,6 +73,7 @@ class Evaluator:
     loader: LoaderSettings  # how batches are read; their size is `settings.batch_size`
     state: PartialState  # this process among the others
     drop_duplicates: bool = False
+    refused: dict[str, Quarantine] = field(default_factory=dict)  # {split: rows of its first reading by this process}
 
     @property
     def protocols(self) -> dict[str, Protocol]:
@@ -100,7 +102,20 @@ class Evaluator:
             seen_through(self.catalog, protocol), split, collator,
             replace(self.loader, batch_size=self.settings.batch_size), rank=self.state.process_index,
             world_size=self.state.num_processes, drop_duplicates=self.drop_duplicates)
-        return progress_bar(loader.epoch(), desc=split, unit="batch", disable=not self.state.is_main_process)
+        batches = progress_bar(loader.epoch(), desc=split, unit="batch", disable=not self.state.is_main_process)
+        if split in self.refused:
+            return batches
+        self.refused[split] = Quarantine(None)
+        return _counted(batches, self.refused[split])
+
+
+def _counted(batches: Iterable[dict[str, Any]], quarantine: Quarantine) -> Iterator[dict[str, Any]]:
+    for batch in batches:
+        for refusal in batch["refusals"]:
+            quarantine.add(refusal)
+        quarantine.saw(len(batch["ids"]))
+        yield batch
+    quarantine.saw(quarantine.rows_lost)
 
 
 def open_tagger(model: str, device: torch.device) -> Pipeline:

@@ -170,6 +170,22 @@ def test_where_a_modality_is_absent_its_protocol_is_left_out_and_said_so(run_her
     assert scored["everything"]["products"] == len(rows)
 
 
+def test_encoding_and_delimiter_are_the_trainings_and_refused_rows_are_said_first(shop, run_here, tmp_path):
+    shutil.copytree(shop / "model", tmp_path / "model")
+    schema = {"id": "sku", "text": ["title"], "attributes": {"colour": {}, "category": {}}}
+    source = {"path": "shop.csv", "encoding": "cp1252", "delimiter": "¦"}
+    (tmp_path / "model" / "training_config.yaml").write_text(yaml.safe_dump({"catalog": {"source": source,
+                                                                                         "schema": schema}}))
+    lines = ["sku¦title¦colour¦category", *(f"{n}¦Tasse für {n}¦Red¦Mug" for n in range(20)), "20¦¦Red¦Mug", "21¦a"]
+    (tmp_path / "new.csv").write_bytes("\n".join(lines).encode("cp1252"))
+    status, printed, message = run_here(tmp_path / "model", tmp_path / "new.csv", "--output_dir", str(tmp_path / "out"))
+    assert status == 0, message
+    assert printed.splitlines()[-1] == "22 rows: 21 used, 1 set aside"
+    page = (tmp_path / "out" / "report.html").read_text()
+    assert "<p>22 rows: 21 used, 1 set aside:\n  1 × no_content" in page and "1 × short_row" in page
+    assert json.loads((tmp_path / "out" / "metrics.json").read_text())["protocols"]["all"]["products"] == 21
+
+
 def test_what_the_scores_leave_out_is_said(shop, run_here, tmp_path):
     attributes = ("{colour: {}, features: {kind: multi, format: list}, brand: {}, "
                   "category: {unknown_values: [Mug, Dress]}}")  # fmt: skip
