@@ -29,6 +29,7 @@ class Vocabulary:
             "duplicates" (of these: same text and photos as an earlier row).
         rows_per_language: {language: rows}.
         fingerprint: of the ids, texts, numbers of photos and tags of all rows, in any order.
+        repeated_ids: rows with the id of an earlier one.
     """
 
     attributes: list[dict] = field(default_factory=list)
@@ -38,10 +39,11 @@ class Vocabulary:
     rows: dict[str, int] = field(default_factory=dict)
     rows_per_language: dict[str, int] = field(default_factory=dict)
     fingerprint: str = ""
+    repeated_ids: int = 0
 
     @classmethod
     def scan(cls, records: Iterable[Record | Refusal], schema: CatalogSchema) -> "Vocabulary":
-        """Counts the records of `Catalog.records`. Memory: the different tags, and 8 bytes per row.
+        """Counts the records of `Catalog.records`. Memory: the different tags, and 16 bytes per row.
 
         Raises ConfigError for a declared attribute without any tag on `min_count` products.
         """
@@ -58,6 +60,18 @@ class Vocabulary:
     def load(cls, path: str | Path) -> "Vocabulary":
         return cls(**json.loads(Path(path).read_text(encoding="utf-8")))
 
+    def changes(self, before: "Vocabulary") -> str | None:
+        """What has changed in a catalogue since it was counted as `before`; None if nothing has."""
+        was, now = ({entry["name"]: set(entry["tags"]) for entry in found.attributes} for found in (before, self))
+        found = [f"{name}: {verb} {', '.join(sorted(tags)[:3])}{', …' * (len(tags) > 3)}" for name in was | now
+                 for verb, tags in (("new", now.get(name, set()) - was.get(name, set())),
+                                    ("gone", was.get(name, set()) - now.get(name, set()))) if tags]
+        if before.rows["total"] != self.rows["total"]:
+            found.insert(0, f"{before.rows['total']} rows are now {self.rows['total']}")
+        elif before.fingerprint != self.fingerprint and not found:
+            found.append("ids, texts, photos or tags of some rows differ")
+        return "; ".join(found) or None
+
     def summary(self) -> str:
         """A line per attribute for a person: how many tags, how many rows, what was left out."""
         rows = self.rows
@@ -65,6 +79,8 @@ class Vocabulary:
             f"{rows['total']} rows: {rows['text_and_image']} with text and photo, {rows['text_only']} text only,"
             f" {rows['image_only']} photo only, {rows['refused']} refused, {rows['duplicates']} exact duplicates"
         ]
+        if self.repeated_ids:
+            lines[0] += f"; {self.repeated_ids} rows repeat the id of an earlier one"
         for attribute in self.attributes:
             name, tags = attribute["name"], attribute["tags"]
             line = f"{name} ({attribute['kind']}): {len(tags)} tags"
@@ -90,7 +106,7 @@ class _Counts:
         self.parents: dict[str, dict[str, str | None]] = defaultdict(dict)
         self.rows = dict.fromkeys(["total", "refused", "text_only", "image_only", "text_and_image", "duplicates"], 0)
         self.rows_per_language: Counter[str] = Counter()
-        self.contents = array("Q")
+        self.contents, self.ids = array("Q"), array("Q")
         self.row_digests = 0
 
     def add(self, item: Record | Refusal) -> None:
@@ -103,8 +119,9 @@ class _Counts:
         self.rows[_modalities(item)] += 1
         self.rows_per_language[language] += 1
         self.contents.append(content_digest(item))
+        self.ids.append(_digest(item["id"]))
         # A sum, because it does not depend on the order of the rows.
-        self.row_digests += _row_digest(item)
+        self.row_digests += _digest([item["id"], item["text"], len(item["images"]), item["tags"]])
         for name, tags in item["tags"].items():
             if tags is None:
                 continue
@@ -124,7 +141,7 @@ class _Counts:
 
     def vocabulary(self) -> Vocabulary:
         found = Vocabulary(
-            rows=self.rows | {"duplicates": count_repeats(self.contents)},
+            rows=self.rows | {"duplicates": count_repeats(self.contents)}, repeated_ids=count_repeats(self.ids),
             rows_per_language=dict(self.rows_per_language.most_common()),
             fingerprint=f"{self.rows['total'] - self.rows['refused']}:{self.row_digests % 2**64:016x}",
         )
@@ -169,7 +186,6 @@ def _modalities(record: Record) -> str:
     return "text_only" if record["text"] else "image_only"
 
 
-def _row_digest(record: Record) -> int:
-    content = [record["id"], record["text"], len(record["images"]), record["tags"]]
+def _digest(content) -> int:
     data = json.dumps(content, sort_keys=True).encode()
     return int.from_bytes(hashlib.blake2b(data, digest_size=8).digest(), "big")

@@ -1,7 +1,9 @@
 """The catalogue that a run learns from: opened, counted in one pass, and read."""
 
+import json
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from typing import Any
 
 import numpy as np
 
@@ -76,11 +78,14 @@ def read_catalog(run: RunContext, part: Callable[[Catalog], Catalog] | None = No
         part: the catalogue -> the one to learn from: with corrections, without a fold.
         adopt: the catalogue's attributes -> those of the model, where these come from elsewhere.
 
-    Raises ConfigError for what evaluation would only find out after the training.
+    Raises ConfigError for what evaluation would only find out after the training, and where a resumed run would go on
+    with another configuration or catalogue than it began with.
     """
     accelerator, main = run.accelerator, run.accelerator.is_main_process
     path = run.checkpoints / "vocabulary.json"
     counted = run.resume and path.exists()
+    if main:
+        _check_settings(run)
     accelerator.wait_for_everyone()
     settings, folder = run.settings.catalog, run.folder / "catalog"
     if settings.synthetic is not None and main and not counted:
@@ -96,7 +101,7 @@ def read_catalog(run: RunContext, part: Callable[[Catalog], Catalog] | None = No
         name = "quarantine.jsonl" if main else f"quarantine.rank{accelerator.process_index}.jsonl"
         quarantine = Quarantine(run.folder / name, settings.max_bad_fraction, resume=counted)
         corrections = None
-        if main and not counted:
+        if main and (run.resumable or not counted):
             records = progress_bar(catalog.records("train", drop_duplicates=settings.drop_duplicates),
                                    desc="counting tags", unit="row", leave=False)
             looks = run.settings.start_from is not None or run.settings.model.vision_backbone is not None
@@ -104,10 +109,13 @@ def read_catalog(run: RunContext, part: Callable[[Catalog], Catalog] | None = No
             quarantine.check(final=True)
             if catalog.labels is not None:
                 corrections = catalog.labels.check(vocabulary, catalog.schema)
+            if counted and (changes := vocabulary.changes(Vocabulary.load(path))):
+                raise ConfigError(f"--resume: the catalogue is no longer the one that this run began with: {changes}. "
+                                  "Put it back, or start anew without --resume")
             vocabulary.save(path)
         accelerator.wait_for_everyone()
         data = TrainingData(run, settings, catalog, Vocabulary.load(path), quarantine)
-        if counted or not main:
+        if not main or (counted and not run.resumable):
             rows, share = data.vocabulary.rows, 1 if main else accelerator.num_processes
             photos = rows["text_and_image"] + rows["image_only"] + quarantine.photos_lost
             quarantine.saw(rows["total"] // share, photos // share)
@@ -117,6 +125,32 @@ def read_catalog(run: RunContext, part: Callable[[Catalog], Catalog] | None = No
         data.vocabulary.attributes = adopt(data.vocabulary.attributes)
     _check_evaluation(run.settings, data)
     return data
+
+
+# What may differ between a run and its continuation. Of phases also `epochs`: a run may go on for longer.
+_FREE_KEYS = ("output_dir", "save_adapter", "training.threads", "training.log_with", "training.log_every",
+              "training.checkpoint_steps", "training.keep_freed_memory", "training.loader.num_workers")
+
+
+def _check_settings(run: RunContext) -> None:
+    path = run.checkpoints / "settings.json"
+    settings = json.loads(json.dumps(asdict(run.settings), default=str))
+    if not (run.resumable and path.exists()):
+        path.write_text(json.dumps(settings, indent=1) + "\n", encoding="utf-8")
+        return
+    before, now = (_flat(data) for data in (json.loads(path.read_text(encoding="utf-8")), settings))
+    changed = [f"{key} was {before.get(key)!r} and is {now.get(key)!r}" for key in before | now
+               if before.get(key) != now.get(key) and key not in _FREE_KEYS and not key.endswith(".epochs")]
+    if changed:
+        raise ConfigError(f"--resume: {'; '.join(changed)}. Set it back, or start anew without --resume")
+
+
+def _flat(data: Any, key: str = "") -> dict[str, Any]:
+    """{dotted key: value}."""
+    if not isinstance(data, dict | list) or not data:
+        return {key: data}
+    items = data.items() if isinstance(data, dict) else enumerate(data)
+    return {name: value for part, item in items for name, value in _flat(item, f"{key}.{part}".strip(".")).items()}
 
 
 def _checked(records: Iterable[Record | Refusal], quarantine: Quarantine, looks: bool) -> Iterator[Record | Refusal]:

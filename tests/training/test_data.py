@@ -8,6 +8,7 @@ import torch
 from hf_tagger.catalog.quarantine import TooManyBadRows
 from hf_tagger.catalog.strict import ConfigError, build
 from hf_tagger.training.arguments import RunSettings
+from hf_tagger.training.checkpoint import save_checkpoint
 from hf_tagger.training.context import start_run
 from hf_tagger.training.data import read_catalog
 from tests.catalog.files import photo, products, write_jsonl
@@ -66,6 +67,37 @@ def test_the_catalogue_is_counted_once_and_refused_rows_are_written_down(shop, c
     write_jsonl(shop / "train.jsonl", products(0, 90))
     again = read_catalog(a_run(shop, resume=True))
     assert again.vocabulary.rows["total"] == 180, "a resumed run must keep the tags it has learned"
+
+
+@pytest.mark.parametrize(("change", "message"), [
+    ({"model": {"hidden_size": 128}}, r"model.hidden_size was \d+ and is 128"),
+    ({"phases": [{"epochs": 3, "learning_rate": 0.5}]}, r"phases.0.learning_rate was .* and is 0.5"),
+    ({"training": {"threads": 2, "checkpoint_steps": 7}, "phases": [{"epochs": 99}]}, None),
+    ("fewer rows", "180 rows are now 90"), ("other tags", "colour: new Crimson; colour: gone Red"),
+    ("another text", "ids, texts, photos or tags of some rows differ"), ({}, None),
+])  # fmt: skip
+def test_a_resumed_run_names_what_has_changed_before_anything_else(shop, change, message):
+    settings = {"phases": [{"epochs": 3}]}
+    run = a_run(shop, **settings)
+    vocabulary = read_catalog(run).vocabulary
+    save_checkpoint(run.checkpoints, 1, {"x": torch.zeros(1)}, {})
+    rows = products(0, 90 if change == "fewer rows" else 180)
+    if change == "other tags":
+        rows = [row | {"colour": row["colour"].replace("Red", "Crimson")} for row in rows]
+    rows[7] |= {"title": "Another shirt"} if change == "another text" else {}
+    write_jsonl(shop / "train.jsonl", rows)
+    again = a_run(shop, resume=True, **settings | (change if isinstance(change, dict) else {}))
+    if message is None:
+        assert read_catalog(again).vocabulary == vocabulary
+    else:
+        with pytest.raises(ConfigError, match=f"^--resume: .*{message}.* without --resume"):
+            read_catalog(again)
+
+
+def test_repeated_ids_are_said_at_the_start(shop, capsys):
+    write_jsonl(shop / "train.jsonl", [*products(0, 100), *products(90, 110)])
+    read_catalog(a_run(shop))
+    assert "; 10 rows repeat the id of an earlier one" in capsys.readouterr().out
 
 
 def test_a_resumed_run_judges_bad_rows_by_all_rows_and_not_by_those_read_since(shop):
