@@ -17,6 +17,7 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
+from hf_tagger import UserError
 from hf_tagger.catalog.collate import Collator
 from hf_tagger.catalog.quarantine import Refusal
 from hf_tagger.catalog.settings import LoaderSettings
@@ -52,7 +53,7 @@ class CatalogLoader:
         # Its own generator: starting an epoch must not advance the global one, which a resumed run has restored.
         loader = DataLoader(dataset, batch_size=None, num_workers=workers, prefetch_factor=4 if workers else None,
                             generator=torch.Generator())
-        return iter(loader)
+        return _raising(iter(loader))
 
     def batches(self, epoch: int) -> Iterator[tuple[list[dict], list[Refusal]]]:
         """Uncollated batches, each with the rows that were refused while it was read."""
@@ -108,6 +109,13 @@ class _Batches(IterableDataset):
             torch.set_num_threads(1)
             # The training process handles Ctrl-C, and still needs its last batches.
             signal.signal(signal.SIGINT, signal.SIG_IGN)
+        try:
+            yield from self._share(share, shares)
+        except UserError as error:
+            # A worker's error would arrive as a traceback.
+            yield error
+
+    def _share(self, share: int, shares: int) -> Iterator[dict[str, Any]]:
         for index, (records, stream_refusals) in enumerate(self.loader.batches(self.epoch)):
             if index < self.skip_batches or (index - self.skip_batches) % shares != share:
                 continue
@@ -115,6 +123,13 @@ class _Batches(IterableDataset):
                 batch = self.loader.collator(records)
             batch["refusals"] = stream_refusals + batch["refusals"]
             yield batch
+
+
+def _raising(batches: Iterator[dict[str, Any] | UserError]) -> Iterator[dict[str, Any]]:
+    for batch in batches:
+        if isinstance(batch, UserError):
+            raise batch
+        yield batch
 
 
 @contextmanager

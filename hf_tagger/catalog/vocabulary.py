@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 from array import array
 from collections import Counter, defaultdict
 from collections.abc import Iterable
@@ -53,8 +54,10 @@ class Vocabulary:
         return counts.vocabulary()
 
     def save(self, path: str | Path) -> None:
-        text = json.dumps(asdict(self), ensure_ascii=False, indent=1)
-        Path(path).write_text(text + "\n", encoding="utf-8")
+        """Writes the file whole, or not at all."""
+        waiting = Path(f"{path}.incomplete")
+        waiting.write_text(json.dumps(asdict(self), ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
+        os.replace(waiting, path)
 
     @classmethod
     def load(cls, path: str | Path) -> "Vocabulary":

@@ -136,7 +136,9 @@ def _check_settings(run: RunContext) -> None:
     path = run.checkpoints / "settings.json"
     settings = json.loads(json.dumps(asdict(run.settings), default=str))
     if not (run.resumable and path.exists()):
-        path.write_text(json.dumps(settings, indent=1) + "\n", encoding="utf-8")
+        waiting = path.with_suffix(".incomplete")
+        waiting.write_text(json.dumps(settings, indent=1) + "\n", encoding="utf-8")
+        waiting.replace(path)
         return
     before, now = (_flat(data) for data in (json.loads(path.read_text(encoding="utf-8")), settings))
     changed = [f"{key} was {before.get(key)!r} and is {now.get(key)!r}" for key in before | now

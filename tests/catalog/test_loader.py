@@ -1,5 +1,6 @@
 """Batches of a streamed catalogue. Its rows are read from real files; photos and texts go through a real processor."""
 
+import gzip
 from collections import Counter
 
 import pytest
@@ -7,6 +8,7 @@ import torch
 
 from hf_tagger.catalog.collate import Collator
 from hf_tagger.catalog.loader import CatalogLoader
+from hf_tagger.catalog.readers import CatalogError
 from hf_tagger.catalog.settings import LoaderSettings
 from hf_tagger.training.augment import image_augmenter, text_augmenter
 from hf_tagger.training.settings import ImageAugmentation, TextAugmentation
@@ -159,3 +161,12 @@ def test_duplicates_are_left_out_on_request(tmp_path):
     rows = [{"id": str(n), "title": f"red {n // 2}", "colour": "Red", "image": None} for n in range(10)]
     path = write_jsonl(tmp_path / "shirts.jsonl", rows)
     assert sorted(flat(loader(path, drop_duplicates=True, num_workers=1).epoch())) == ["0", "2", "4", "6", "8"]
+
+
+@pytest.mark.parametrize("num_workers", [0, 2])
+def test_a_file_that_cannot_be_read_to_its_end_is_one_line_from_a_worker_too(tmp_path, num_workers):
+    rows = "".join(f'{{"id": "{n}", "title": "red shirt", "colour": "Red", "image": null}}\n' for n in range(2000))
+    (tmp_path / "half.jsonl.gz").write_bytes(gzip.compress(rows.encode())[:-500])
+    with pytest.raises(CatalogError) as error:
+        list(loader(tmp_path / "half.jsonl.gz", num_workers=num_workers).epoch())
+    assert "\n" not in str(error.value) and "half.jsonl.gz cannot be read as jsonl" in str(error.value)

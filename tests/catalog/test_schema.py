@@ -171,6 +171,18 @@ def test_a_list_cell_that_nothing_can_read_is_refused(cell):
     assert len(refused.value.detail) <= 300
 
 
+def test_of_many_photos_the_first_are_read_and_it_is_said():
+    notes = []
+    record = schema(images="photo", max_images=3).record({"title": "x", "photo": [b"x"] * 300}, 1, notes=notes)
+    assert record["images"] == [b"x"] * 3 and [note.reason for note in notes] == ["many_photos"]
+    assert "300 photos; the product's first 3 are read" in notes[0].detail
+    assert len(schema(images="photo").record({"title": "x", "photo": [b"x"] * 300}, 1)["images"]) == 8
+    notes.clear()
+    shop = schema(images="photo", image_delimiter="|")
+    record = shop.record({"title": "x", "photo": "|".join(["a.png"] * 8)}, 1, notes=notes)
+    assert len(record["images"]) == 8 and not notes
+
+
 def test_many_tags_cost_no_more_than_their_number():
     shop = schema(attributes={"colour": {"kind": "multi", "format": "delimited"}})
     start = time.perf_counter()
