@@ -105,7 +105,7 @@ class TagReader:
             tag = clean_tag(cell_text(cell))
             if tag is None:
                 continue
-            folded = _fold(tag)
+            folded = tag.casefold()
             said_none |= folded in self._none
             said_unknown |= folded in self._unknown
             if folded not in self._none and folded not in self._unknown:

@@ -60,7 +60,9 @@ def repair(text: str) -> str:
 def clean_tag(tag: str) -> str | None:
     """A tag's name, repaired like a text as far as that changes no meaning: of HTML only entities are decoded, and ½
     and ™ stay. None if empty."""
-    return normalise(html.unescape(repair(tag)), "NFC") or None
+    if not tag.isascii() or "&" in tag:
+        tag = html.unescape(repair(tag))
+    return normalise(tag, "NFC") or None
 
 
 def normalise(text: str, form: str = "NFKC") -> str:

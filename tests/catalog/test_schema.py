@@ -184,10 +184,13 @@ def test_of_many_photos_the_first_are_read_and_it_is_said():
 
 
 def test_many_tags_cost_no_more_than_their_number():
-    shop = schema(attributes={"colour": {"kind": "multi", "format": "delimited"}})
-    start = time.perf_counter()
-    record = shop.record({"title": "x", "colour": ",".join(f"tag {n}" for n in range(40_000))}, 1)
-    assert len(record["tags"]["colour"]) == 40_000 and time.perf_counter() - start < 5
+    shop, seconds = schema(attributes={"colour": {"kind": "multi", "format": "delimited"}}), []
+    for count in (5_000, 40_000):
+        start = time.process_time()
+        record = shop.record({"title": "x", "colour": ",".join(f"{count} {n}" for n in range(count))}, 1)
+        seconds.append(time.process_time() - start)
+        assert len(record["tags"]["colour"]) == count
+    assert seconds[1] < 24 * seconds[0], "eight times as many tags"
 
 
 def test_reading_a_cell_twice_gives_two_lists():
