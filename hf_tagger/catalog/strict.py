@@ -126,12 +126,21 @@ def _parse_value(text: str, key: str) -> Any:
         raise ConfigError(f'"--{key}": {text!r} is not valid YAML ({error}). Quote it.') from error
 
 
-class _WrittenInt(int):
-    """A number that keeps how it was written, for where text is wanted: the tag 010."""
+class _Written:
+    """A number that keeps how it was written, for where text is wanted: the tags 010, 1.50 and 1e3."""
+
+    text: str
+
+    def __str__(self) -> str:
+        return self.text
 
 
-class _WrittenFloat(float):
-    """1.50, 1e3."""
+class _WrittenInt(_Written, int):
+    pass
+
+
+class _WrittenFloat(_Written, float):
+    pass
 
 
 class _Loader(yaml.SafeLoader):
@@ -199,26 +208,12 @@ def _check_leaf(hint: Any, value: Any, where: str) -> Any:
     if isinstance(value, bool) and hint in (int, float, int | None, float | None):
         raise ConfigError(f"{where}: expected a number, got {value!r}.")
     try:
-        return _adapter(hint).validate_python(_as_written(hint, value))
+        return _adapter(hint).validate_python(value)
     except ValidationError as error:
         first = error.errors()[0]
         place = ".".join([where, *(str(part) for part in first["loc"] if not str(part).startswith("function"))])
         remedy = " Quote it: it is true or false in YAML." if isinstance(first["input"], bool) else ""
         raise ConfigError(f"{place}: {first['msg']}, got {first['input']!r}.{remedy}") from error
-
-
-def _as_written(hint: Any, value: Any) -> Any:
-    """The value with numbers as they were written, where the hint wants text."""
-    arguments = typing.get_args(hint)
-    if isinstance(value, list):
-        inner = next((typing.get_args(arm)[0] for arm in (hint, *arguments) if typing.get_origin(arm) is list), None)
-        return value if inner is None else [_as_written(inner, item) for item in value]
-    if isinstance(value, dict):
-        inner = next((typing.get_args(arm) for arm in (hint, *arguments) if typing.get_origin(arm) is dict), None)
-        return value if inner is None else {_as_written(inner[0], key): _as_written(inner[1], item)
-                                            for key, item in value.items()}
-    wants_text = hint is str or (str in arguments and not {int, float} & set(arguments))
-    return value.text if wants_text and isinstance(value, _WrittenInt | _WrittenFloat) else value
 
 
 def _holds_dataclass(hint: Any) -> bool:
