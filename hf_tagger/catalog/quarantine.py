@@ -3,7 +3,9 @@
 import json
 from collections import Counter
 from dataclasses import asdict, dataclass
+from hashlib import blake2b
 from pathlib import Path
+from typing import Any
 
 from hf_tagger import UserError
 
@@ -26,22 +28,16 @@ class TooManyBadRows(UserError):
 
 @dataclass(frozen=True)
 class Refusal:
-    """
-    Args:
-        number: row number in its file, from 1 (the first product is 1; a header line is not counted).
-        fatal: the row is lost. False: only a part of it is (a photo, while there is a text).
-        file: the file that holds the row.
-        photos_lost: no photo of the product can be used, though the row names some.
-    """
+    """A row, or a part of one, that cannot be used."""
 
-    number: int
+    number: int  # of the row in its file, from 1 (the first product is 1; a header line is not counted)
     id: str | None
     column: str | None
     reason: str
     detail: str
-    fatal: bool = True
+    fatal: bool = True  # the row is lost; False: only a part of it is (a photo, while there is a text)
     file: str = ""
-    photos_lost: bool = False
+    photos_lost: bool = False  # no photo of the product can be used, though the row names some
 
 
 class Quarantine:
@@ -60,8 +56,8 @@ class Quarantine:
         self.max_bad_fraction = max_bad_fraction
         self.counts: Counter[str] = Counter()
         self.seen = {"rows": 0, "photos": 0}
-        # 64-bit hashes: a catalogue with a million bad rows stays within tens of megabytes.
-        self._lost: dict[str, set[int]] = {"rows": set(), "photos": set()}
+        # Hashes of 64 bits: a catalogue with a million bad rows stays within tens of megabytes.
+        self.lost: dict[str, set[int]] = {"rows": set(), "photos": set()}
         self._known: set[int] = set()
         self._examples: dict[str, Refusal] = {}
         if self.path is None:
@@ -79,12 +75,12 @@ class Quarantine:
 
     @property
     def rows_lost(self) -> int:
-        return len(self._lost["rows"])
+        return len(self.lost["rows"])
 
     @property
     def photos_lost(self) -> int:
         """Products that lost all their photos."""
-        return len(self._lost["photos"])
+        return len(self.lost["photos"])
 
     def saw(self, rows: int = 0, photos: int = 0) -> None:
         """Counts rows of the catalogue, refused or not, and those that name photos; each of them once."""
@@ -101,15 +97,19 @@ class Quarantine:
     def merge(self, other: "Quarantine") -> None:
         """Adds what another process has counted of other rows."""
         self.counts += other.counts
-        for what in self.seen:
-            self.seen[what] += other.seen[what]
-            self._lost[what] |= other._lost[what]
+        self.saw(**other.seen)
+        self.add_lost(other.lost)
         self._examples = other._examples | self._examples
+
+    def add_lost(self, lost: dict[str, set[int]]) -> None:
+        """Adds what another process has lost of the same rows."""
+        for what, rows in lost.items():
+            self.lost[what] |= rows
 
     def check(self, final: bool = False) -> None:
         """Raises TooManyBadRows, with the three commonest reasons, if more than `max_bad_fraction` of the rows, or of
         the products with photos, are lost. Needs at least 100 of them, except at the end of the catalogue (`final`)."""
-        for what, lost in self._lost.items():
+        for what, lost in self.lost.items():
             seen = self.seen[what]
             if seen >= (1 if final else MIN_ROWS_TO_JUDGE) and len(lost) > self.max_bad_fraction * seen:
                 where = f" All of them: {self.path}." if self.path else ""
@@ -141,11 +141,11 @@ class Quarantine:
         return "\n".join(lines)
 
     def _count(self, refusal: Refusal) -> bool:
-        row = hash((refusal.file, refusal.number))
+        row = _key(refusal.file, refusal.number)
         for what, lost in (("rows", refusal.fatal), ("photos", refusal.photos_lost)):
             if lost:
-                self._lost[what].add(row)
-        key = hash((row, refusal.id, refusal.column, refusal.reason))
+                self.lost[what].add(row)
+        key = _key(row, refusal.id, refusal.column, refusal.reason)
         if key in self._known:
             return False
         self._known.add(key)
@@ -154,3 +154,8 @@ class Quarantine:
         if example is None or (refusal.fatal, refusal.photos_lost) > (example.fatal, example.photos_lost):
             self._examples[refusal.reason] = refusal
         return True
+
+
+def _key(*parts: Any) -> int:
+    """The same in every process, as Python's own hash is not."""
+    return int.from_bytes(blake2b(repr(parts).encode(), digest_size=8).digest(), "big")

@@ -116,9 +116,8 @@ def read_catalog(run: RunContext, part: Callable[[Catalog], Catalog] | None = No
         accelerator.wait_for_everyone()
         data = TrainingData(run, settings, catalog, Vocabulary.load(path), quarantine)
         if not main or (counted and not run.resumable):
-            rows, share = data.vocabulary.rows, 1 if main else accelerator.num_processes
-            photos = rows["text_and_image"] + rows["image_only"] + quarantine.photos_lost
-            quarantine.saw(rows["total"] // share, photos // share)
+            rows = data.vocabulary.rows
+            quarantine.saw(rows["total"], rows["text_and_image"] + rows["image_only"] + quarantine.photos_lost)
         refused = quarantine.summary() if quarantine.counts else None
         step.result = "\n".join(filter(None, [data.vocabulary.summary(), corrections, refused]))
     if adopt is not None:

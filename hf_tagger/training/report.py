@@ -5,6 +5,7 @@ import shutil
 from functools import partial
 
 import numpy as np
+from accelerate.utils import gather_object
 
 from hf_tagger.evaluation.calibration import fit_calibration
 from hf_tagger.evaluation.predict import predict
@@ -68,18 +69,21 @@ def report(run: RunContext, batches: Batches) -> dict[str, dict[str, float]]:
             best = [f"macro-F1 {scores['macro_f1']:.3f} ({name})" for name, scores in results.items()][:1]
             step.result = "\n".join([*best, *left_out])
             step.details = results
+    quarantine = batches.data.quarantine
+    for other in gather_object([quarantine.lost]):
+        quarantine.add_lost(other)
     if not run.accelerator.is_main_process:
         return results
     (run.folder / "metrics.json").write_text(json.dumps({settings.split: results}, indent=1) + "\n")
     run.log.say(score_table(results, [entry["name"] for entry in model.config.attributes]))
     if written:
         run.log.say(free_form_table(written))
-    if batches.data.quarantine.counts:
-        run.log.say(batches.data.quarantine.summary())
+    if quarantine.counts:
+        run.log.say(quarantine.summary())
     for features in run.checkpoints.glob("features.rank*"):
         shutil.rmtree(features)
     run.log.say(f"model folder: {run.folder}")
     run.log.say(f'python -c "import hf_tagger; from transformers import pipeline; '
                 f"print(pipeline('product-tagging', model='{run.folder}')('Red cotton dress'))\"")
-    run.log.say(batches.data.quarantine.totals())
+    run.log.say(quarantine.totals())
     return results
