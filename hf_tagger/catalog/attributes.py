@@ -14,35 +14,24 @@ _CACHED_CELLS = 100_000
 
 @dataclass
 class AttributeSpec:
-    """One attribute (colour, material, season …) as the schema declares it.
+    """How the schema declares one attribute (colour, material, season …)."""
 
-    Args:
-        column: the catalogue's column (default: the attribute's own name).
-        kind: `single`: a product has one of the tags or none; `multi`: any number of them.
-        format: `column`: the cell is the tag; `list`: a list (in a CSV: a JSON list); `delimited`: tags with
-            `delimiter` between them; `path`: "Apparel > Topwear > Tshirts", of which `level` picks one node (0: the
-            first, -1: the last); without `level` every node is a tag, with its parent known.
-        delimiter: what stands between the tags (default "," for delimited, ">" for path).
-        min_count: tags of fewer products than this in the training split are reported and left out.
-        when_missing: what an empty cell means: `unknown` (nobody looked) or `none` (no tag applies).
-        none_values, unknown_values: cell values that mean the same in words ("No pattern"; "n/a").
-        aliases: {other spelling: tag}.
-        fold_case: spellings that differ by case only are one tag, spelt as in `tags` or `aliases`, else in lower case.
-        tags: a fixed list of tags, in this order (default: the tags found).
-    """
-
-    column: str | None = None
-    kind: Literal["single", "multi"] = "single"
+    column: str | None = None  # the catalogue's column; default: the attribute's own name
+    kind: Literal["single", "multi"] = "single"  # single: a product has one of the tags or none
+    # column: the cell is the tag. list: a list (in a CSV: a JSON list). delimited: tags with `delimiter` between them.
+    # path: "Apparel > Topwear > Tshirts", of which `level` picks one node (0: the first, -1: the last); without `level`
+    # every node is a tag, with its parent known.
     format: Literal["column", "list", "delimited", "path"] = "column"
-    delimiter: str | None = None
+    delimiter: str | None = None  # between tags; default: "," for delimited, ">" for path
     level: int | None = None
-    min_count: int = 1
-    when_missing: Literal["unknown", "none"] = "unknown"
-    none_values: list[str] = field(default_factory=list)
-    unknown_values: list[str] = field(default_factory=list)
-    aliases: dict[str, str] = field(default_factory=dict)
+    min_count: int = 1  # tags of fewer products in the training split are reported and left out
+    when_missing: Literal["unknown", "none"] = "unknown"  # an empty cell: nobody looked, or no tag applies
+    none_values: list[str] = field(default_factory=list)  # cells that mean the same in words ("No pattern")
+    unknown_values: list[str] = field(default_factory=list)  # ("n/a")
+    aliases: dict[str, str] = field(default_factory=dict)  # {other spelling: tag}
+    # Spellings that differ by case only are one tag, spelt as in `tags` or `aliases`, else in lower case.
     fold_case: bool = False
-    tags: list[str] | None = None
+    tags: list[str] | None = None  # a fixed list of tags, in this order; default: the tags found
 
     def __post_init__(self):
         # As cells are: a spelling with a curly quote is met with a straight one.

@@ -9,14 +9,10 @@ from hf_tagger.catalog.strict import ConfigError
 
 @dataclass
 class FreeFormSpec:
-    """Sources of free-form tags. The decoder can be asked for one of them by its name, like for an attribute.
+    """Sources of free-form tags. The decoder can be asked for one of them by its name, like for an attribute."""
 
-    Args:
-        columns: {name: how its tags are written}, as for attributes; always a set of tags.
-        attributes: closed attributes whose tags are free-form tags too: "all", or their names.
-    """
-
-    columns: dict[str, AttributeSpec] = field(default_factory=dict)
+    columns: dict[str, AttributeSpec] = field(default_factory=dict)  # {name: how its tags are written}: sets of tags
+    # Closed attributes whose tags are free-form tags too: "all", or their names.
     attributes: str | list[str] = field(default_factory=list)
 
     def __post_init__(self):
@@ -34,16 +30,9 @@ class FreeFormSpec:
 
 @dataclass
 class TargetSettings:
-    """
-    Args:
-        order: `random`: tags in a new order each time a product is seen; `sorted`: in alphabetical order.
-        attribute_prompt: share of products with a prompt for one attribute.
-        language_dropout: share of products without a language in the prompt.
-    """
-
-    order: Literal["random", "sorted"] = "random"
-    attribute_prompt: float = 0.3
-    language_dropout: float = 0.1
+    order: Literal["random", "sorted"] = "random"  # random: tags in a new order each time a product is seen
+    attribute_prompt: float = 0.3  # share of products with a prompt for one attribute
+    language_dropout: float = 0.1  # share of products without a language in the prompt
 
     def __post_init__(self):
         for name in ("attribute_prompt", "language_dropout"):

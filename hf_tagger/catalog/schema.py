@@ -19,53 +19,30 @@ MAX_CELL = 1 << 17
 
 @dataclass
 class PairsSpec:
-    """Tags as pairs: each row names its known attributes; all others are unknown.
+    """Tags as pairs: each row names its known attributes; all others are unknown."""
 
-    Args:
-        names, values: list columns of equal length: the attributes' names and their values.
-        discover: specification of attributes that are not declared (default: such an attribute is an error).
-    """
-
-    names: str
-    values: str
-    discover: AttributeSpec | None = None
+    names: str  # list column of the attributes' names
+    values: str  # and of their values, of the same length
+    discover: AttributeSpec | None = None  # of attributes that are not declared; default: such an attribute is an error
 
 
 @dataclass
 class CatalogSchema:
-    """
-    Args:
-        id: column of the product's id (default: the file's name and the row's number).
-        text: columns of text, joined in this order.
-        language_column, language: the column with each product's language, or the language of all products.
-        images: columns of photos: paths, bytes, `datasets` images, or lists of these.
-        image_root: folder that paths start from (default: the folder of the catalogue file).
-        image_delimiter: what stands between several paths in one cell.
-        allow_urls: photos may be http(s) URLs.
-        group: column whose rows stay in one split (default: the id).
-        attributes: {name: how its tags are written}.
-        pairs: tags written as attribute-value pairs; attributes without a `column` are then read from these.
-        free_form: where the tags that a decoder learns to write are read from.
-        keep: columns that are kept unchanged in the records, for reports and slices.
-        max_chars: each text column is cut to so many characters.
-        max_images: so many photos of a product are read, its first ones.
-    """
-
-    id: str | None = None
-    text: str | list[str] = field(default_factory=list)
-    language_column: str | None = None
-    language: str | None = None
-    images: str | list[str] = field(default_factory=list)
-    image_root: str | None = None
-    image_delimiter: str | None = None
-    allow_urls: bool = False
-    group: str | None = None
-    attributes: dict[str, AttributeSpec] = field(default_factory=dict)
-    pairs: PairsSpec | None = None
-    free_form: FreeFormSpec | None = None
-    keep: list[str] = field(default_factory=list)
-    max_chars: int = 2000
-    max_images: int = 8
+    id: str | None = None  # column of the product's id; default: the file's name and the row's number
+    text: str | list[str] = field(default_factory=list)  # columns of text, joined in this order
+    language_column: str | None = None  # with each product's language
+    language: str | None = None  # of all products
+    images: str | list[str] = field(default_factory=list)  # of paths, bytes, `datasets` images, or lists of these
+    image_root: str | None = None  # folder that paths start from; default: the folder of the catalogue file
+    image_delimiter: str | None = None  # between several paths in one cell
+    allow_urls: bool = False  # photos may be http(s) URLs
+    group: str | None = None  # column whose rows stay in one split; default: the id
+    attributes: dict[str, AttributeSpec] = field(default_factory=dict)  # {name: how its tags are written}
+    pairs: PairsSpec | None = None  # attributes without a `column` are then read from these
+    free_form: FreeFormSpec | None = None  # where the tags that a decoder learns to write are read from
+    keep: list[str] = field(default_factory=list)  # columns kept unchanged in the records, for reports and slices
+    max_chars: int = 2000  # each text column is cut to so many characters
+    max_images: int = 8  # so many photos of a product are read, its first ones
 
     def __post_init__(self):
         self.text = [self.text] if isinstance(self.text, str) else list(self.text)

@@ -15,21 +15,13 @@ if TYPE_CHECKING:
 
 @dataclass
 class CatalogSettings:
-    """
-    Args:
-        source: where the catalogue is; schema: what its columns mean.
-        synthetic: in place of both, options of `catalog.synthetic.write_catalog`, for a made-up catalogue.
-        labels: file of corrected tags that replace the catalogue's own (`catalog.labels`).
-        max_bad_fraction: share of refused rows from which the run stops.
-        drop_duplicates: leave out products with the text and photos of an earlier one.
-    """
-
-    source: SourceConfig | None = None
-    schema: CatalogSchema | None = None
+    source: SourceConfig | None = None  # where the catalogue is
+    schema: CatalogSchema | None = None  # what its columns mean
+    # In place of both, options of `catalog.synthetic.write_catalog`, for a made-up catalogue.
     synthetic: dict[str, Any] | None = None
-    labels: str | None = None
-    max_bad_fraction: float = 0.05
-    drop_duplicates: bool = False
+    labels: str | None = None  # file of corrected tags that replace the catalogue's own (`catalog.labels`)
+    max_bad_fraction: float = 0.05  # of refused rows, or of products that lost their photos: more stop the run
+    drop_duplicates: bool = False  # leave out products with the text and photos of an earlier one
 
     def __post_init__(self):
         if (self.synthetic is None) == (self.source is None or self.schema is None):
@@ -50,19 +42,11 @@ class CatalogSettings:
 
 @dataclass
 class LoaderSettings:
-    """
-    Args:
-        batch_size: products per batch and process.
-        shuffle_buffer: rows held to draw from (0: catalogue order). Rows carry their undecoded photos: a thousand rows
-            of 300 kB photos hold 300 MB.
-        bucket_batches: batches sorted together by text length before they are cut (1: no length buckets).
-        num_workers: processes that decode and tokenize ahead of the training step (0: in the main process).
-    """
-
-    batch_size: int = 32
+    batch_size: int = 32  # products per batch and process
+    # Rows held to draw from (0: catalogue order), with their undecoded photos: a thousand of 300 kB hold 300 MB.
     shuffle_buffer: int = 2000
-    bucket_batches: int = 8
-    num_workers: int = 1
+    bucket_batches: int = 8  # batches sorted together by text length before they are cut (1: no length buckets)
+    num_workers: int = 1  # processes that decode and tokenize ahead of the training step (0: in the main process)
 
 
 def made_up(settings: CatalogSettings, folder: Path, write: bool = True) -> CatalogSettings:

@@ -42,29 +42,19 @@ def format_of(file: str) -> str | None:
 
 @dataclass
 class SourceConfig:
-    """
-    Args:
-        path: files of the split "train": a path, a glob, a folder, an hf:// or s3:// address, or a list of these; or
-            the id of a dataset on the Hub with its own splits. (The types of its CSV and JSON files are guessed, and
-            reading stops at the first bad row; "hf://datasets/<id>/*.csv" reads cells as they were typed.)
-        files: {split: the same} for splits with their own files.
-        fractions: {split: share} cut from "train" by a hash of the group (or id) column: rows of one group are in one
-            split, and stay in it when the catalogue grows.
-        split_seed: another seed gives other splits.
-        format: default: by the files' names.
-        delimiter: of csv files (default: found in the header line).
-        encoding: of csv, tsv and jsonl files.
-        name, revision: configuration and revision of a Hub dataset.
-    """
-
+    # Files of the split "train": a path, a glob, a folder, an hf:// or s3:// address, or a list of these; or the id of
+    # a dataset on the Hub with its own splits. (The types of its CSV and JSON files are guessed, and reading stops at
+    # the first bad row; "hf://datasets/<id>/*.csv" reads cells as they were typed.)
     path: str | list[str] | None = None
-    files: dict[str, str | list[str]] = field(default_factory=dict)
+    files: dict[str, str | list[str]] = field(default_factory=dict)  # {split: the same}
+    # {split: share} cut from "train" by a hash of the group (or id) column: rows of one group are in one split, and
+    # stay in it when the catalogue grows.
     fractions: dict[str, float] = field(default_factory=dict)
-    split_seed: int = 0
+    split_seed: int = 0  # another seed gives other splits
     format: Literal["parquet", "csv", "tsv", "jsonl", "imagefolder", "webdataset", "hub"] | None = None
-    delimiter: str | None = None
-    encoding: str = "utf-8-sig"
-    name: str | None = None
+    delimiter: str | None = None  # of csv files; default: found in the header line
+    encoding: str = "utf-8-sig"  # of csv, tsv and jsonl files
+    name: str | None = None  # configuration of a Hub dataset
     revision: str | None = None
 
     def __post_init__(self):

@@ -34,32 +34,17 @@ _VARIANTS = ((0, 0), (1, 0), (1, 1), (2, 0), (2, 1), (2, 2))
 
 @dataclass(frozen=True)
 class SyntheticOptions:
-    """
-    Args:
-        rows: products in all three splits together, at least 20.
-        languages: of the texts, keys of `synthetic_words.LANGUAGES`.
-        long_tail: exponent of the tags' frequencies: tag number k occurs in proportion to 1 / k ** long_tail.
-        label_noise: rate of wrong tags per attribute, in the train and validation splits; the test split has none.
-        missing_modality: rate of rows that lack their photo or, as often, their text.
-        unknown: rate of attributes about which a row says nothing.
-        unsaid: rate of tags that the text does not mention; a row without a photo mentions all of them.
-        junk: rate of descriptions with HTML and of titles in capitals, with emoji or broken characters.
-        typos: rate of titles with a typing error.
-        picture_size: pixels of each side of the photos; 0 for a catalogue without photos.
-        seed: another seed, another catalogue.
-    """
-
-    rows: int = 2000
-    languages: tuple[str, ...] = tuple(LANGUAGES)
-    long_tail: float = 0.8
-    label_noise: float = 0.02
-    missing_modality: float = 0.1
-    unknown: float = 0.05
-    unsaid: float = 0.4
-    junk: float = 0.2
-    typos: float = 0.1
-    picture_size: int = 128
-    seed: int = 0
+    rows: int = 2000  # products in all three splits together, at least 20
+    languages: tuple[str, ...] = tuple(LANGUAGES)  # of the texts
+    long_tail: float = 0.8  # tag number k occurs in proportion to 1 / k ** long_tail
+    label_noise: float = 0.02  # rate of wrong tags per attribute, in train and validation; test has none
+    missing_modality: float = 0.1  # rate of rows that lack their photo or, as often, their text
+    unknown: float = 0.05  # rate of attributes about which a row says nothing
+    unsaid: float = 0.4  # rate of tags that the text does not mention; a row without a photo mentions all of them
+    junk: float = 0.2  # rate of descriptions with HTML and of titles in capitals, with emoji or broken characters
+    typos: float = 0.1  # rate of titles with a typing error
+    picture_size: int = 128  # pixels of each side of the photos; 0 for a catalogue without photos
+    seed: int = 0  # another seed, another catalogue
 
     def __post_init__(self):
         if self.rows < 20:

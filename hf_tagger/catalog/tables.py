@@ -1,6 +1,6 @@
-"""Small table files that a shop writes: corrected tags, verdicts, interactions."""
+"""Small table files that a shop writes: verdicts, interactions."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import pyarrow as pa
@@ -9,14 +9,13 @@ import pyarrow.parquet as pq
 from hf_tagger.catalog.strict import ConfigError, did_you_mean
 
 
-def read_columns(path: str | Path, columns: Sequence[str],
-                 read: Callable[[str | Path], pa.Table] = pq.read_table) -> pa.Table:
-    """These columns of a file; others are left out. `read`: of the file's format.
+def read_columns(path: str | Path, columns: Sequence[str]) -> pa.Table:
+    """These columns of a parquet file; others are left out.
 
     Raises ConfigError, naming the file, if there is none, if it cannot be read, or if it lacks a column.
     """
     try:
-        table = read(path)
+        table = pq.read_table(path)
     except FileNotFoundError:
         raise ConfigError(f"there is no file {path}") from None
     except (OSError, pa.ArrowInvalid) as error:

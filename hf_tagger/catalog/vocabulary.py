@@ -17,30 +17,22 @@ from hf_tagger.catalog.strict import ConfigError
 
 @dataclass
 class Vocabulary:
-    """Tags and counts of the training rows, as plain data that `save` writes as JSON.
+    """Tags and counts of the training rows, as plain data that `save` writes as JSON."""
 
-    Args:
-        attributes: as in the model's config: [{"name", "kind", "tags", "counts" (products per tag), "none_count"
-            (products to which no tag applies), "unknown_count", "parents" ({tag: parent}, of paths only)}]. Tags by
-            falling count, then by name; a fixed list in its own order.
-        below_min_count: {attribute: {tag: count}} of the tags left out for `min_count`.
-        not_listed: {attribute: {tag: count}} of the tags that are not in the schema's fixed list.
-        languages: {attribute: {language: {tag: count}}} ("": products of unknown language).
-        rows: counts of rows: "total" (refused ones included), "refused", "text_only", "image_only", "text_and_image",
-            "duplicates" (of these: same text and photos as an earlier row).
-        rows_per_language: {language: rows}.
-        fingerprint: of the ids, texts, numbers of photos and tags of all rows, in any order.
-        repeated_ids: rows with the id of an earlier one.
-    """
-
+    # As in the model's config: [{"name", "kind", "tags", "counts" (products per tag), "none_count" (products to which
+    # no tag applies), "unknown_count", "parents" ({tag: parent}, of paths only)}]. Tags by falling count, then by name;
+    # a fixed list in its own order.
     attributes: list[dict] = field(default_factory=list)
-    below_min_count: dict[str, dict[str, int]] = field(default_factory=dict)
-    not_listed: dict[str, dict[str, int]] = field(default_factory=dict)
+    below_min_count: dict[str, dict[str, int]] = field(default_factory=dict)  # {attribute: {tag left out: count}}
+    not_listed: dict[str, dict[str, int]] = field(default_factory=dict)  # the same, not in the schema's fixed list
+    # {attribute: {language: {tag: count}}} ("": products of unknown language)
     languages: dict[str, dict[str, dict[str, int]]] = field(default_factory=dict)
+    # Counts of rows: "total" (refused ones included), "refused", "text_only", "image_only", "text_and_image",
+    # "duplicates" (of these: same text and photos as an earlier row).
     rows: dict[str, int] = field(default_factory=dict)
     rows_per_language: dict[str, int] = field(default_factory=dict)
-    fingerprint: str = ""
-    repeated_ids: int = 0
+    fingerprint: str = ""  # of the ids, texts, numbers of photos and tags of all rows, in any order
+    repeated_ids: int = 0  # rows with the id of an earlier one
 
     @classmethod
     def scan(cls, records: Iterable[Record | Refusal], schema: CatalogSchema) -> "Vocabulary":

@@ -18,28 +18,21 @@ from hf_tagger.model.towers import TowerFeatures
 
 @dataclass
 class FeatureLoader:
-    """Batches of stored tower features: the `epoch` of a `CatalogLoader` without the towers' work.
-
-    Args:
-        text, image: one float16 array [N, F] per view, memory-mapped; empty where the model has no such tower.
-        present: bool [N, 2] per view.
-        texts: what was read of view 0, None for a product without text.
-        tag_labels: float [N, T]; ids: N product ids; tags: as in their records.
-        repeats: how often each product is drawn per epoch, on average [N].
-        sequences: for a decoder, token states of text and photos and the text's token ids, per view.
-        free_form, encode_targets: what its targets are, drawn anew each epoch.
-    """
+    """Batches of stored tower features: the `epoch` of a `CatalogLoader` without the towers' work."""
 
     batch_size: int
     seed: int
+    # One float16 array [N, F] per view, memory-mapped; empty where the model has no such tower.
     text: list[np.ndarray] = field(default_factory=list)
     image: list[np.ndarray] = field(default_factory=list)
-    present: list[np.ndarray] = field(default_factory=list)
-    texts: list[str | None] = field(default_factory=list)
-    tag_labels: np.ndarray | None = None
+    present: list[np.ndarray] = field(default_factory=list)  # bool [N, 2] per view
+    texts: list[str | None] = field(default_factory=list)  # as read in view 0, None for a product without text
+    tag_labels: np.ndarray | None = None  # float [N, T]
     ids: list[str] = field(default_factory=list)
-    tags: list[dict] = field(default_factory=list)
-    repeats: list[float] = field(default_factory=list)
+    tags: list[dict] = field(default_factory=list)  # as in the records
+    repeats: list[float] = field(default_factory=list)  # how often each product is drawn per epoch, on average [N]
+    # For a decoder, token states of text and photos and the text's token ids, per view; and what its targets are, drawn
+    # anew each epoch.
     sequences: list[dict[str, "Ragged"]] = field(default_factory=list)
     free_form: list[tuple[FreeForm, str | None]] = field(default_factory=list)
     encode_targets: TargetEncoder | None = None
