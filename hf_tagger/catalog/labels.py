@@ -18,7 +18,7 @@ from typing import Any
 from hf_tagger.catalog.attributes import cell_text, is_missing
 from hf_tagger.catalog.readers import read_rows
 from hf_tagger.catalog.schema import CatalogSchema, Record
-from hf_tagger.catalog.source import CsvDialect, format_of
+from hf_tagger.catalog.source import format_of
 from hf_tagger.catalog.strict import ConfigError, did_you_mean
 from hf_tagger.catalog.vocabulary import Vocabulary
 from hf_tagger.model.text import clean_tag
@@ -47,7 +47,7 @@ class Labels:
             raise ConfigError(f"{path}: labels come as .parquet, .csv or .jsonl.")
         if "://" not in self.path and not Path(path).exists():
             raise ConfigError(f"there is no file {path}")
-        for number, row, refused in read_rows(self.path, format, {name: "labels" for name in COLUMNS}, CsvDialect()):
+        for number, row, refused in read_rows(self.path, format, dict.fromkeys(COLUMNS, "labels")):
             where = f"{path}, row {number}"
             if row is None:
                 raise ConfigError(f"{where}: {refused}")

@@ -26,7 +26,6 @@ from hf_tagger import UserError
 from hf_tagger.catalog.columns import RawRow, check_columns, imagefolder_name, stored_name, with_imagefolder_names
 from hf_tagger.catalog.photos import MAX_BYTES
 from hf_tagger.catalog.quarantine import RowError
-from hf_tagger.catalog.source import CsvDialect
 from hf_tagger.catalog.text_files import read_csv, read_json_lines
 
 _UNREADABLE = (OSError, EOFError, zlib.error, lzma.LZMAError, zipfile.BadZipFile, tarfile.TarError, pa.ArrowException)
@@ -40,8 +39,10 @@ class CatalogError(UserError):
     """A catalogue file cannot be read: the message names the file and where in it."""
 
 
-def read_rows(file: str, format: str, columns: dict[str, str], dialect: CsvDialect) -> Iterator[RawRow]:
-    """Rows of `file` with these columns {name: the key that names it}.
+def read_rows(file: str, format: str, columns: dict[str, str], delimiter: str | None = None,
+              encoding: str = "utf-8-sig") -> Iterator[RawRow]:
+    """Rows of `file` with these columns {name: the key that names it}. `delimiter` of csv files (None: found in the
+    header line), `encoding` of csv, tsv and jsonl files.
 
     Raises CatalogError if the file cannot be read to its end, ConfigError if it lacks a column.
     """
@@ -49,22 +50,22 @@ def read_rows(file: str, format: str, columns: dict[str, str], dialect: CsvDiale
         if format == "parquet":
             yield from _read_parquet(file, columns)
         elif format in ("csv", "tsv"):
-            yield from read_csv(file, columns, dialect, tabs=format == "tsv")
+            yield from read_csv(file, columns, delimiter or ("\t" if format == "tsv" else None), encoding)
         else:
-            rows = read_json_lines(file, dialect.encoding) if format == "jsonl" else _read_tar(file, list(columns))
+            rows = read_json_lines(file, encoding) if format == "jsonl" else _read_tar(file, list(columns))
             for number, values, error in rows:
                 yield number, None if values is None else _pick(values, columns), error
 
 
-def check_first_file(file: str, format: str, columns: dict[str, str], dialect: CsvDialect) -> None:
+def check_first_file(file: str, format: str, columns: dict[str, str], delimiter: str | None, encoding: str) -> None:
     """Raises ConfigError if the file lacks a column. In formats without a header, a column is lacking if none of the
     first thousand rows has it."""
     if format in ("parquet", "csv", "tsv"):
-        next(read_rows(file, format, columns, dialect), None)
+        next(read_rows(file, format, columns, delimiter, encoding), None)
         return
     seen, number = {}, 0
     with _named(file, format):
-        rows = read_json_lines(file, dialect.encoding) if format == "jsonl" else _read_tar(file, None)
+        rows = read_json_lines(file, encoding) if format == "jsonl" else _read_tar(file, None)
         for number, values, _ in itertools.islice(rows, _SAMPLE_ROWS):  # noqa: B007
             seen |= dict.fromkeys(values or ())
             if set(columns) <= set(with_imagefolder_names(seen)):

@@ -24,14 +24,6 @@ _HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
 _METADATA_FILES = ("metadata.csv", "metadata.jsonl", "metadata.parquet")
 
 
-@dataclass(frozen=True)
-class CsvDialect:
-    """`delimiter`: None finds it in the header line. `encoding`: of csv, tsv and jsonl files."""
-
-    delimiter: str | None = None
-    encoding: str = "utf-8-sig"
-
-
 def format_of(file: str) -> str | None:
     """The format of a file by its name, without compression suffixes; None for an unknown one."""
     name = file.lower()
@@ -79,10 +71,6 @@ class SourceConfig:
         """Names of the splits that this source declares (a Hub dataset may have more)."""
         train = ["train"] if self.path or "train" in self.files else []
         return train + [split for split in [*self.files, *self.fractions] if split != "train"]
-
-    @property
-    def dialect(self) -> CsvDialect:
-        return CsvDialect(self.delimiter, self.encoding)
 
     def hub_id(self, split: str) -> str | None:
         """The Hub dataset of the split; None if it is in files."""

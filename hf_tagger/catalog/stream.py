@@ -150,7 +150,7 @@ def _shards(source: SourceConfig, schema: CatalogSchema, split: str) -> list[_Sh
         schema.check_columns(columns, f'The split "{stored}" of {path}')
         return [_Shard(path, "hub", f"{path}/{stored}/{index}", index=index) for index in range(rows.num_shards)]
     files = catalogue_files(source, split)
-    check_first_file(*files[0], schema.columns(), source.dialect)
+    check_first_file(*files[0], schema.columns(), source.delimiter, source.encoding)
     common = os.path.commonpath([os.path.dirname(file) for file, _ in files])
     shards = []
     for file, format in files:
@@ -185,7 +185,7 @@ def _read_shard(source: SourceConfig, schema: CatalogSchema, split: str, shard: 
     if shard.format == "hub":
         rows = _read_hub(source, schema, split, shard)
     else:
-        rows = read_rows(shard.file, shard.format, schema.columns(), source.dialect)
+        rows = read_rows(shard.file, shard.format, schema.columns(), source.delimiter, source.encoding)
     file, image_root, is_cut = shard.label, shard.image_root, source.is_cut(split)
     for number, values, error in rows:
         if values is not None:

@@ -14,7 +14,6 @@ import fsspec
 
 from hf_tagger.catalog.columns import RawRow, check_columns, stored_name, with_imagefolder_names
 from hf_tagger.catalog.quarantine import RowError
-from hf_tagger.catalog.source import CsvDialect
 from hf_tagger.catalog.strict import ConfigError
 
 MAX_LINE = 8 << 20  # characters; a compressed file may hold lines of any length
@@ -38,19 +37,19 @@ def open_lines(file: str, encoding: str) -> Iterator[Iterator[str]]:
             yield _lines(text)
 
 
-def read_csv(file: str, columns: dict[str, str], dialect: CsvDialect, tabs: bool) -> Iterator[RawRow]:
+def read_csv(file: str, columns: dict[str, str], delimiter: str | None, encoding: str) -> Iterator[RawRow]:
     """As `readers.read_rows`. Lines above the header are passed over."""
     csv.field_size_limit(MAX_LINE)
-    with open_lines(file, dialect.encoding) as lines:
+    with open_lines(file, encoding) as lines:
         head, left = [], MAX_LINE
         for line in islice(lines, _HEAD_LINES):
             head.append(line)
             left -= len(line)
             if left < 0:
                 break
-        delimiter, header, above = _header(head, columns, dialect.delimiter or ("\t" if tabs else None))
+        delimiter, header, above = _header(head, columns, delimiter)
         if any(_UNDECODABLE in name for name in header):
-            raise ConfigError(f"{file} is not {dialect.encoding}: set encoding in the source, such as cp1252.")
+            raise ConfigError(f"{file} is not {encoding}: set encoding in the source, such as cp1252.")
         twice = sorted({name for name in header if name and header.count(name) > 1} & set(columns))
         if twice:
             raise ConfigError(f'{file}: the header has several columns "{twice[0]}".')
@@ -66,7 +65,7 @@ def read_csv(file: str, columns: dict[str, str], dialect: CsvDialect, tabs: bool
             values = {column: cells[index] if index < len(cells) else None for column, index in wanted}
             error = None
             if any(cell and _UNDECODABLE in cell for cell in values.values()):
-                detail = f"line {line} is not {dialect.encoding}: set encoding in the source, such as cp1252"
+                detail = f"line {line} is not {encoding}: set encoding in the source, such as cp1252"
                 values, error = None, RowError(None, "encoding", detail)
             elif len(cells) < len(header):
                 error = RowError(None, "short_row", f"line {line}: {len(cells)} cells under {len(header)} columns")
@@ -190,18 +189,14 @@ def _header(head: list[str], columns: dict[str, str], delimiter: str | None) -> 
         if separator := _SEPARATOR_LINE.fullmatch(line):
             delimiter = separator[1]
         elif line.strip():
-            by = delimiter or max(",;\t|", key=lambda by, place=place: _score(_names(head[place:], by)[0], columns))
-            names, lines = _names(head[place:], by)
-            first = first or (by, names, place + lines)
-            if set(columns) <= set(with_imagefolder_names(names)):
-                return by, names, place + lines
+            found = max((_names(head, place, by) for by in delimiter or ",;\t|"), key=lambda found: (
+                sum(column in found[1] for column in columns), len(found[1])))
+            if set(columns) <= set(with_imagefolder_names(found[1])):
+                return found
+            first = first or found
     return first or (delimiter or ",", [], 0)
 
 
-def _names(lines: list[str], delimiter: str) -> tuple[list[str], int]:
-    reader = csv.reader(lines, delimiter=delimiter)
-    return [name.strip() for name in next(reader, [])], reader.line_num
-
-
-def _score(names: list[str], columns: dict[str, str]) -> tuple[int, int]:
-    return sum(column in names for column in columns), len(names)
+def _names(head: list[str], place: int, delimiter: str) -> tuple[str, list[str], int]:
+    reader = csv.reader(head[place:], delimiter=delimiter)
+    return delimiter, [name.strip() for name in next(reader, [])], place + reader.line_num

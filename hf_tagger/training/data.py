@@ -143,7 +143,7 @@ def _check_settings(run: RunContext) -> None:
     changed = [f"{key} was {before.get(key)!r} and is {now.get(key)!r}" for key in before | now
                if before.get(key) != now.get(key) and key not in _FREE_KEYS and not key.endswith(".epochs")]
     if changed:
-        raise ConfigError(f"--resume: {'; '.join(changed)}. Set it back, or start anew without --resume")
+        raise ConfigError(f"--resume: {'; '.join(changed[:5])}. Set it back, or start anew without --resume")
 
 
 def _flat(data: Any, key: str = "") -> dict[str, Any]:

@@ -8,7 +8,6 @@ import datasets
 import pytest
 
 from hf_tagger.catalog.readers import CatalogError, read_rows
-from hf_tagger.catalog.source import CsvDialect
 from hf_tagger.catalog.strict import ConfigError
 from hf_tagger.model.images import load_image
 from tests.catalog.files import catalog, photo, records, refusals, shirts_schema, write_parquet, write_tar
@@ -183,7 +182,7 @@ def test_a_second_parquet_file_without_a_column_is_named(tmp_path):
 
 def test_parquet_reads_only_the_columns_of_the_schema(tmp_path):
     path = write_parquet(tmp_path / "shop.parquet", [row | {"blob": b"x" * 100} for row in SHIRTS])
-    rows = read_rows(str(path), "parquet", shirts_schema().columns(), CsvDialect())
+    rows = read_rows(str(path), "parquet", shirts_schema().columns())
     ((_, values, error),) = itertools.islice(rows, 1)
     assert (values, error) == (SHIRTS[0], None)
 
