@@ -19,21 +19,14 @@ from hf_tagger.model.decisions import attribute_slices, tag_scores
 
 @dataclass
 class Problem:
-    """What all methods start from.
-
-    Args:
-        data: vectors and labels.
-        attributes: name, kind, tags and counts (training products), in the order of the labels.
-        tag_embeddings: [T, E], of the tags' names.
-        settled: vectors [B, H] -> logits [B, T + A] of a head trained on the real vectors; it is not changed.
-        loss: (tag counts [T], none counts [A]) -> the loss of (logits [B, T + A], tag_labels [B, T]) for vectors that
-            come in these frequencies.
-    """
+    """What all methods start from."""
 
     data: TaggedVectors
-    attributes: list[dict]
-    tag_embeddings: Tensor
-    settled: Callable[[Tensor], Tensor]
+    attributes: list[dict]  # name, kind, tags and counts (training products), in the order of the labels
+    tag_embeddings: Tensor  # [T, E], of the tags' names
+    settled: Callable[[Tensor], Tensor]  # vectors [B, H] -> logits [B, T + A] of a head trained on the real vectors
+    # (tag counts [T], none counts [A]) -> the loss of (logits [B, T + A], tag_labels [B, T]) for vectors that come in
+    # these frequencies.
     loss: Callable[[Tensor, Tensor], Loss]
 
     @property

@@ -11,17 +11,10 @@ from hf_tagger.catalog.collate import UNKNOWN
 
 
 class Drawn(NamedTuple):
-    """
-    Args:
-        columns: the drawn tags [B].
-        rows: a product that has each [B]; others: another one that has it [B], the same if there is only one.
-        tag_labels: the tag sets to make vectors for, float [B, T] in {0, 1, -100}.
-    """
-
-    columns: np.ndarray
-    rows: np.ndarray
-    others: np.ndarray
-    tag_labels: Tensor
+    columns: np.ndarray  # the drawn tags [B]
+    rows: np.ndarray  # a product that has each [B]
+    others: np.ndarray  # another one that has it [B], the same if there is only one
+    tag_labels: Tensor  # the tag sets to make vectors for, float [B, T] in {0, 1, -100}
 
 
 class TagSetSampler:

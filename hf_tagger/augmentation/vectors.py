@@ -13,14 +13,8 @@ from hf_tagger.catalog.collate import UNKNOWN
 
 @dataclass
 class TaggedVectors:
-    """
-    Args:
-        vectors: float [N, H], in memory or memory-mapped.
-        tag_labels: int8 [N, T] in {0, 1, -100}, as `catalog.collate` gives them.
-    """
-
-    vectors: np.ndarray
-    tag_labels: np.ndarray
+    vectors: np.ndarray  # float [N, H], in memory or memory-mapped
+    tag_labels: np.ndarray  # int8 [N, T] in {0, 1, -100}, as `catalog.collate` gives them
 
     def __post_init__(self):
         if len(self.vectors) != len(self.tag_labels):

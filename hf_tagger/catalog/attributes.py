@@ -9,7 +9,7 @@ from hf_tagger.catalog.quarantine import RowError
 from hf_tagger.catalog.strict import ConfigError
 from hf_tagger.model.text import clean_tag
 
-_CACHED_CELLS = 100_000
+_CACHED_CELLS, _LONGEST_CACHED = 100_000, 200
 
 
 @dataclass
@@ -75,7 +75,7 @@ class TagReader:
 
         Raises RowError ("several_values", "wrong_type") for a cell that this attribute cannot have.
         """
-        if type(value) is not str:
+        if type(value) is not str or len(value) > _LONGEST_CACHED:
             return self._read(value)
         if value not in self._cache and len(self._cache) < _CACHED_CELLS:
             self._cache[value] = self._read(value)

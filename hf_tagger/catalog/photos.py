@@ -88,11 +88,13 @@ def missing_photos(record: dict[str, Any]) -> list[Refusal]:
 def _file(value: str, column: str, root: str, alone: bool) -> str:
     """The file of a path as it stands or, where there is none, as other systems write it: with a leading slash
     (Magento), backslashes, %20, or accents composed otherwise (macOS)."""
-    spellings = [value] if alone and os.path.isabs(value) else [_inside(value, column)]
-    for spelling in (value, value.replace("\\", "/"), unquote(value.replace("\\", "/"))):
-        spellings += [unicodedata.normalize(form, _inside(spelling, column)) for form in ("NFC", "NFD")]
-    paths = [os.path.join(root, spelling) for spelling in spellings]
-    return next(filter(os.path.exists, paths), paths[0])
+    stands = os.path.join(root, value if alone and os.path.isabs(value) else _inside(value, column))
+    if os.path.exists(stands):
+        return stands
+    slashes = value.replace("\\", "/")
+    spellings = [_inside(spelling, column) for spelling in (value, slashes, unquote(slashes))]
+    paths = [os.path.join(root, unicodedata.normalize(form, path)) for path in spellings for form in ("NFC", "NFD")]
+    return next(filter(os.path.exists, paths), stands)
 
 
 def _inside(path: str, column: str) -> str:

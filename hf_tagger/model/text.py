@@ -56,10 +56,14 @@ def repair(text: str) -> str:
     return text if ftfy is None else ftfy.fix_text(text)
 
 
-@lru_cache(maxsize=65536)
 def clean_tag(tag: str) -> str | None:
     """A tag's name, repaired like a text as far as that changes no meaning: of HTML only entities are decoded, and ½
     and ™ stay. None if empty."""
+    return (_clean_tag if len(tag) < 200 else _clean_tag.__wrapped__)(tag)
+
+
+@lru_cache(maxsize=65536)
+def _clean_tag(tag: str) -> str | None:
     if not tag.isascii() or "&" in tag:
         tag = html.unescape(repair(tag))
     return normalise(tag, "NFC") or None

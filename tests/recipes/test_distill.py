@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 import torch
-import yaml
 from transformers import pipeline
 
+from hf_tagger.catalog.strict import read_yaml
 from hf_tagger.model.modeling_tagger import TaggerModel
 from hf_tagger.training import distill as training_distill
 from hf_tagger.training.arguments import DistillSettings, load_run
@@ -122,5 +122,5 @@ def test_the_configurations_are_read():
     assert len(configs) >= 2
     for config in configs:
         settings, data = load_run(config, [], DistillSettings)
-        assert settings.distillation.teacher and yaml.safe_load(config.read_text()) == data
+        assert settings.distillation.teacher and read_yaml(config) == data
         assert config.read_text().startswith(f"# accelerate launch recipes/distill.py recipes/configs/{config.name}")
