@@ -26,18 +26,14 @@ from hf_tagger.catalog.stream import Catalog
 
 @dataclass
 class CatalogLoader:
-    """
-    Args:
-        repeat_factors: {attribute: {tag: r}}: a row is repeated r times on average, with the largest r of its tags
-            (repeat-factor sampling, arXiv 1908.03195).
-    """
-
     catalog: Catalog
     split: str
     collator: Collator
     settings: LoaderSettings
     seed: int = 0
     shuffle: bool = False
+    # {attribute: {tag: r}}: a row is repeated r times on average, with the largest r of its tags (repeat-factor
+    # sampling, arXiv 1908.03195).
     repeat_factors: dict[str, dict[str, float]] = field(default_factory=dict)
     rank: int = 0
     world_size: int = 1

@@ -18,16 +18,10 @@ from hf_tagger.training.data import TrainingData
 
 @dataclass
 class Batches:
-    """
-    Args:
-        model, processor: whose batches these are.
-        collate_view: how products look in view 0, 1, ... of the training split (default: as they are in view 0,
-            augmented in the others).
-    """
-
     data: TrainingData
     model: TaggerModel
     processor: TaggerProcessor
+    # How products look in view 0, 1, ... of the training split; default: as they are in view 0, augmented in the others.
     collate_view: Callable[[int], Collator] | None = None
 
     @property

@@ -27,14 +27,10 @@ from hf_tagger.training.context import RunContext
 
 @dataclass
 class TrainingData:
-    """A run's catalogue, the tags of its training split, and the rows set aside.
-
-    Args:
-        settings: of the catalogue; of a made-up one, how what was written is read.
-    """
+    """A run's catalogue, the tags of its training split, and the rows set aside."""
 
     run: RunContext
-    settings: CatalogSettings
+    settings: CatalogSettings  # of a made-up catalogue: how what was written is read
     catalog: Catalog
     vocabulary: Vocabulary
     quarantine: Quarantine
@@ -102,11 +98,7 @@ def read_catalog(run: RunContext, part: Callable[[Catalog], Catalog] | None = No
         quarantine = Quarantine(run.folder / name, settings.max_bad_fraction, resume=counted)
         corrections = None
         if main and (run.resumable or not counted):
-            records = progress_bar(catalog.records("train", drop_duplicates=settings.drop_duplicates),
-                                   desc="counting tags", unit="row", leave=False)
-            looks = run.settings.start_from is not None or run.settings.model.vision_backbone is not None
-            vocabulary = Vocabulary.scan(_checked(records, quarantine, looks), catalog.schema)
-            quarantine.check(final=True)
+            vocabulary = _count(run, catalog, quarantine)
             if catalog.labels is not None:
                 corrections = catalog.labels.check(vocabulary, catalog.schema)
             if counted and (changes := vocabulary.changes(Vocabulary.load(path))):
@@ -152,6 +144,15 @@ def _flat(data: Any, key: str = "") -> dict[str, Any]:
         return {key: data}
     items = data.items() if isinstance(data, dict) else enumerate(data)
     return {name: value for part, item in items for name, value in _flat(item, f"{key}.{part}".strip(".")).items()}
+
+
+def _count(run: RunContext, catalog: Catalog, quarantine: Quarantine) -> Vocabulary:
+    records = progress_bar(catalog.records("train", drop_duplicates=run.settings.catalog.drop_duplicates),
+                           desc="counting tags", unit="row", leave=False)
+    looks = run.settings.start_from is not None or run.settings.model.vision_backbone is not None
+    vocabulary = Vocabulary.scan(_checked(records, quarantine, looks), catalog.schema)
+    quarantine.check(final=True)
+    return vocabulary
 
 
 def _checked(records: Iterable[Record | Refusal], quarantine: Quarantine, looks: bool) -> Iterator[Record | Refusal]:
