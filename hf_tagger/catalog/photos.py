@@ -4,6 +4,7 @@ import io
 import os
 import re
 import unicodedata
+from functools import lru_cache
 from typing import Any
 from urllib.parse import unquote
 
@@ -87,14 +88,33 @@ def missing_photos(record: dict[str, Any]) -> list[Refusal]:
 
 def _file(value: str, column: str, root: str, alone: bool) -> str:
     """The file of a path as it stands or, where there is none, as other systems write it: with a leading slash
-    (Magento), backslashes, %20, or accents composed otherwise (macOS)."""
+    (Magento), backslashes, %20, accents composed otherwise (macOS), or in another case (Windows)."""
     stands = os.path.join(root, value if alone and os.path.isabs(value) else _inside(value, column))
     if os.path.exists(stands):
         return stands
     slashes = value.replace("\\", "/")
-    spellings = [_inside(spelling, column) for spelling in (value, slashes, unquote(slashes))]
-    paths = [os.path.join(root, unicodedata.normalize(form, path)) for path in spellings for form in ("NFC", "NFD")]
-    return next(filter(os.path.exists, paths), stands)
+    for spelling in (value, slashes, unquote(slashes)):
+        path = root
+        for part in _inside(spelling, column).split("/"):
+            path = os.path.join(path, part if os.path.exists(os.path.join(path, part)) else
+                                _names(path).get(_folded(part), part))
+        if os.path.exists(path):
+            return path
+    return stands
+
+
+@lru_cache(maxsize=8)
+def _names(folder: str) -> dict[str, str]:
+    """What a folder holds, {name without regard to case and Unicode form: name}; nothing of a very large one."""
+    try:
+        names = os.listdir(folder)
+    except (OSError, ValueError):
+        return {}
+    return {_folded(name): name for name in names} if len(names) < 100_000 else {}
+
+
+def _folded(name: str) -> str:
+    return unicodedata.normalize("NFC", name.casefold())
 
 
 def _inside(path: str, column: str) -> str:

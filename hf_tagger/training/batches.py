@@ -21,7 +21,7 @@ class Batches:
     data: TrainingData
     model: TaggerModel
     processor: TaggerProcessor
-    # How products look in view 0, 1, ... of the training split; default: as they are in view 0, augmented in the others.
+    # How products look in view 0, 1, ... of the training split; default: as they are, augmented from view 1 on.
     collate_view: Callable[[int], Collator] | None = None
 
     @property

@@ -22,7 +22,7 @@ def opened(value, root, allow_urls=False):
     lambda path: "\\" + path.replace("/", "\\"), lambda path: path.replace(" ", "%20"),
     lambda path: "/" + path.replace(" ", "%20").replace("/", "\\"), lambda path: unicodedata.normalize("NFD", path),
     lambda path: unicodedata.normalize("NFC", path), lambda path: "/" + path.replace("é", "%C3%A9"),
-    lambda path: path + " ",
+    lambda path: path + " ", str.upper, lambda path: unicodedata.normalize("NFD", path.replace("/", "\\")).title(),
 ])  # fmt: skip
 def test_a_path_is_found_as_other_systems_write_it(tmp_path, stored, write):
     path = unicodedata.normalize(stored, "m/b/Chemise été 1.jpg")
