@@ -1,6 +1,7 @@
 """Product records -> batches for the model: decoded photos, token ids and three-valued tag labels."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -66,16 +67,9 @@ def padded(rows: Sequence[list[int] | None]) -> torch.Tensor:
     return labels
 
 
+@dataclass
 class Collator:
     """Turns records into one batch.
-
-    Args:
-        processor: supplies tokens and pixels.
-        attributes: the `attributes` of the model's config.
-        augment_text: record -> text, another one at every call (training only).
-        augment_image: uint8 [H, W, 3] -> the same (training only).
-        allow_urls: photos may be http(s) URLs.
-        encode_targets: free-form tags and language -> token ids for the decoder, None where nothing is known.
 
     Returns a dict: the processor's tensors, `tag_labels` float [B, T], with `encode_targets` `labels` int64 [B, S]
     (-100 padded), `ids` (list of str), `tags` and `free_form` (the records' own tags, for metrics that count tags
@@ -84,13 +78,16 @@ class Collator:
     without anything else). A batch whose rows were all refused has empty `ids` and no tensors.
     """
 
-    def __init__(self, processor: TaggerProcessor, attributes: Sequence[dict],
-                 augment_text: Callable[[dict], str | None] | None = None,
-                 augment_image: Callable[[np.ndarray], np.ndarray] | None = None, allow_urls: bool = False,
-                 encode_targets: TargetFunction | None = None):
-        self.processor, self.encode_tags = processor, TagEncoder(attributes)
-        self.augment_text, self.augment_image = augment_text, augment_image
-        self.allow_urls, self.encode_targets = allow_urls, encode_targets
+    processor: TaggerProcessor
+    attributes: Sequence[dict]  # the `attributes` of the model's config
+    augment_text: Callable[[dict], str | None] | None = None  # record -> text, another one each time (training only)
+    augment_image: Callable[[np.ndarray], np.ndarray] | None = None  # uint8 [H, W, 3] -> the same (training only)
+    allow_urls: bool = False  # photos may be http(s) URLs
+    # Free-form tags and language -> token ids for the decoder, None where nothing is known.
+    encode_targets: TargetFunction | None = None
+
+    def __post_init__(self):
+        self.encode_tags = TagEncoder(self.attributes)
 
     def __call__(self, records: Sequence[dict]) -> dict[str, Any]:
         kept, photos, refusals = [], [], []
