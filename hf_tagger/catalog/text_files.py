@@ -22,6 +22,8 @@ _MAX_RECORD_LINES, _MAX_RECORD_CHARS = 500, 1 << 20
 _HEAD_LINES, _PREAMBLE_LINES = 1000, 20
 _UNDECODABLE = "\udc80"
 codecs.register_error("hf_tagger.mark", lambda error: (_UNDECODABLE, error.end))
+# What Windows writes under these names.
+_SUPERSETS = {"shift_jis": "cp932", "gb2312": "gb18030", "euc_kr": "cp949", "big5": "cp950"}
 _SEPARATOR_LINE = re.compile(r'"?sep=(.)"?\s*', re.IGNORECASE)
 
 
@@ -32,7 +34,7 @@ def open_lines(file: str, encoding: str) -> Iterator[Iterator[str]]:
     """
     with fsspec.open(file, "rb", compression="infer") as handle:
         buffered = io.BufferedReader(handle)
-        encoding = _marked_encoding(buffered.peek(4)[:4]) or encoding
+        encoding = _marked_encoding(buffered.peek(4)[:4]) or _SUPERSETS.get(codecs.lookup(encoding).name, encoding)
         with io.TextIOWrapper(buffered, encoding, errors="hf_tagger.mark", newline="") as text:
             yield _lines(text)
 

@@ -8,6 +8,7 @@ import pytest
 from hf_tagger.catalog import text_files
 from hf_tagger.catalog.readers import CatalogError
 from hf_tagger.catalog.strict import ConfigError
+from hf_tagger.model.text import clean_text
 from tests.catalog.files import catalog, products, records, refusals, write_jsonl, write_parquet
 
 ROWS = [("1", "Grüne Bluse", ["Grün"]), ("2", "Linen shirt", ["Red"])]
@@ -26,6 +27,14 @@ def test_a_byte_order_mark_and_the_zeros_of_utf_16_say_the_encoding(tmp_path, de
     data = content.encode(encoding)
     (tmp_path / name).write_bytes(gzip.compress(data) if name.endswith("gz") else data)
     assert rows(tmp_path / name, **declared) == ROWS
+
+
+@pytest.mark.parametrize(("declared", "written", "text"), [
+    ("shift_jis", "cp932", "①綿シャツ"), ("Shift-JIS", "cp932", "髙島屋"), ("gb2312", "gb18030", "朱镕基杯"),
+    ("euc-kr", "cp949", "똠방각하"), ("big5", "cp950", "碁盤裏")])
+def test_what_windows_writes_under_the_name_of_an_older_encoding(tmp_path, declared, written, text):
+    (tmp_path / "a.csv").write_bytes(f"id,title,colour\n1,{text},Red\n".encode(written))
+    assert rows(tmp_path / "a.csv", encoding=declared)[0][1] == clean_text(text)
 
 
 @pytest.mark.parametrize("above", [
