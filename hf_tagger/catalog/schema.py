@@ -14,7 +14,7 @@ from hf_tagger.catalog.strict import ConfigError, did_you_mean
 from hf_tagger.model.text import clean_tag, clean_text
 
 Record = dict[str, Any]
-MAX_CELL = 1 << 17
+MAX_CELL = 1 << 17  # characters of a cell that is no text, and items of a list
 
 
 @dataclass
@@ -175,15 +175,12 @@ class CatalogSchema:
         return self.row_id(row, number, file) if is_missing(value) else cell_text(value).strip()
 
     def _text(self, value: Any, column: str, notes: list[RowError]) -> str | None:
-        items = value if isinstance(value, list | tuple) else [value]
-        nested = [item for item in items if isinstance(item, dict | list | tuple | bytes)]
-        value = nested[0] if nested else ". ".join(filter(None, map(cell_text, items))) if items is value else value
-        if is_missing(value):
+        items = [item for item in (value if isinstance(value, list | tuple) else [value]) if not is_missing(item)]
+        nested = next((item for item in items if isinstance(item, dict | list | tuple | bytes)), None)
+        if nested is not None:
+            notes.append(RowError(column, "wrong_type", f"wanted text, got {type(nested).__name__}"))
             return None
-        if nested:
-            notes.append(RowError(column, "wrong_type", f"wanted text, got {type(value).__name__}"))
-            return None
-        return clean_text(cell_text(value), self.max_chars)
+        return clean_text(". ".join(map(cell_text, items)), self.max_chars)
 
     def _images(self, row: dict, root: str, notes: list[RowError]) -> list:
         images = []
@@ -192,6 +189,7 @@ class CatalogSchema:
             if isinstance(values, str) and self.image_delimiter:
                 values = values.split(self.image_delimiter)
             values = values if isinstance(values, list) else [values]
+            # `datasets` stores a photo that is not there as {"bytes": None, "path": None}.
             values = [value for value in values if not is_missing(value) and not (
                 isinstance(value, dict) and not (value.get("bytes") or value.get("path")))]
             for value in values:
