@@ -17,7 +17,6 @@ photo cannot be read, the text is tagged and `error` says why; rows that cannot 
 
 import argparse
 import json
-import re
 import sys
 import time
 from pathlib import Path
@@ -44,9 +43,7 @@ def main(arguments: list[str]) -> None:
 
     state = process_state()
     tagger, attributes, fingerprint = open_model(options.model, state.device)
-    # Without the password of a URL: the manifest is shared with what was tagged.
-    catalogue = re.sub(r"(?<=://)[^/@\s]*@", "", repr(settings.catalog.source))
-    manifest = {"model": fingerprint, "catalogue": catalogue, "split": options.split,
+    manifest = {"model": fingerprint, "catalogue": repr(settings.catalog.source), "split": options.split,
                 "processes": state.num_processes, "shard_rows": options.shard_rows}
     with state.main_process_first():
         catalog = open_catalog(settings.catalog, Path(options.output_dir, "catalog"),

@@ -107,7 +107,8 @@ def _hide(batch: dict[str, Any], without: Iterable[str]) -> dict[str, Any]:
         return batch
     rows = there.nonzero().flatten()
     kept = {key: [value[row] for row in rows] for key, value in batch.items() if key in PER_PRODUCT}
-    kept |= {key: value[rows] for key, value in batch.items() if isinstance(value, torch.Tensor)}
+    kept |= {key: value[rows] for key, value in batch.items()
+             if isinstance(value, torch.Tensor) and key != "pixel_values"}
     if "pixel_mask" in batch:  # photos of all products lie one after the other
         kept["pixel_values"] = batch["pixel_values"][there[batch["pixel_mask"].nonzero()[:, 0]]]
     return batch | kept
