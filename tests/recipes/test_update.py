@@ -104,6 +104,6 @@ def test_what_cannot_be_done_is_an_error(shop, capsys, tmp_path):
     assert update.main([str(model)]) == 2
     assert update.main([str(model), str(config), str(tmp_path / "nothing.db")]) == 2
     assert "there is no feedback store" in capsys.readouterr().err
-    FeedbackStore(tmp_path / "empty.db").close()
+    FeedbackStore(tmp_path / "empty.db")
     assert update.main([str(model), str(config), str(tmp_path / "empty.db")]) == 1
     assert "nothing to learn" in capsys.readouterr().out
