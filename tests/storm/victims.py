@@ -80,6 +80,7 @@ def _pipe(path: Path) -> io.FileIO:
 
 def _live(target, arguments, folder, log, changes, change, delay, file_bytes, environment):
     as_started_by_hand(log, log)
+    sys.stdout = open(1, "w", closefd=False)  # that of before knows a file in which one can seek
     os.environ |= environment
     os.chdir(ROOT)
     if isinstance(target, str):
