@@ -52,7 +52,7 @@ class Storm:
         room = int(largest ** self.random.random())
         return {"change": self.random.randint(1, changes), "file_bytes": room}
 
-    def other_ended(self, other: Victim) -> None:
+    def ends(self, other: Victim) -> None:
         """Where one of two processes was killed, the other ends with an error, within a minute."""
         killed = time.monotonic()
         assert other.end(60) not in (0, *KILLED), other.errors

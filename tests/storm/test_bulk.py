@@ -10,7 +10,7 @@ import yaml
 from hf_tagger.model.pipeline_tagger import ProductTaggingPipeline
 from tests.catalog.files import write_parquet
 from tests.shops import SCHEMA, shop_rows
-from tests.storm.victims import KILLED, Victim, pair
+from tests.storm.victims import KILLED, Victim, kill_one, pair
 from tests.tiny_tagger import tiny_model, tiny_processor
 
 
@@ -88,10 +88,9 @@ def test_on_a_full_disk_it_ends_in_one_line_and_goes_on_when_there_is_room(whole
 def test_where_one_of_two_processes_dies_the_other_ends_with_an_error(whole, storm, tmp_path):
     arguments, rows, changes = whole
     for number in range(storm.rounds(1, 6)):
-        folder, dying = tmp_path / str(number), storm.random.randrange(2)
-        runs = pair("tag_catalog", *arguments, "--output_dir", folder, "--resume", folder=folder, dying=dying,
-                    change=storm.random.randint(1, changes // 3))
+        folder = tmp_path / str(number)
+        runs = pair("tag_catalog", *arguments, "--output_dir", folder, "--resume", folder=folder)
         with storm.trial("tagging a catalogue by two processes, one killed"):
-            assert runs[dying].end() == -signal.SIGKILL, runs[dying].errors
-            storm.other_ended(runs[1 - dying])
+            other = kill_one(runs, storm.random.randint(1, changes // 3), 1 - number % 2)
+            storm.ends(other)
             resumed(storm, arguments, folder, rows, pair)

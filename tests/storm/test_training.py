@@ -1,12 +1,10 @@
 """Training that is killed and resumed, runs out of disk, or loses one of its processes."""
 
-import signal
-
 import pytest
 
 from tests.csv_shop import write_csv_shop
 from tests.shops import write_config
-from tests.storm.victims import KILLED, Victim, files_of, pair
+from tests.storm.victims import KILLED, Victim, files_of, kill_one, pair
 
 SHOP = {"rows": 120, "picture_size": 32, "languages": ["en"], "missing_modality": 0.2}
 # What says when and where, and what is no result.
@@ -25,7 +23,7 @@ def config_of(folder):
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory):
-    """(configuration, folder, how often a file was changed, log) of a run that nothing befell."""
+    """(configuration, folder, how often a file was changed) of a run that nothing befell."""
     folder = tmp_path_factory.mktemp("training")
     config = config_of(folder)
     run = Victim("finetune", config, "--output_dir", folder / "whole", folder=folder / "whole")
@@ -80,14 +78,10 @@ def test_on_a_full_disk_it_ends_in_one_line_and_goes_on_when_there_is_room(whole
 def test_where_one_of_two_processes_dies_the_other_ends_with_an_error(whole, storm, tmp_path):
     config, _, changes = whole
     for number in range(storm.rounds(1, 6)):
-        folder, dying = tmp_path / str(number), storm.random.randrange(2)
+        folder = tmp_path / str(number)
         given = ("finetune", config, "--output_dir", folder)
-        # The second process writes little.
-        moment = {"change": storm.random.randint(1, changes // 2)} if dying == 0 else {
-            "seconds": storm.random.uniform(0.5, 4)}
-        runs = pair(*given, folder=folder, dying=dying, **moment)
         with storm.trial("training by two processes, one killed"):
-            assert runs[dying].end() == -signal.SIGKILL, runs[dying].errors
-            storm.other_ended(runs[1 - dying])
+            other = kill_one(pair(*given, folder=folder), storm.random.randint(1, changes // 2), number % 2)
+            storm.ends(other)
             if storm.long:
                 assert [run.end() for run in pair(*given, "--resume", folder=folder)] == [0, 0]

@@ -7,6 +7,7 @@ import os
 import resource
 import signal
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -62,11 +63,19 @@ class Victim:
         return self.process.exitcode
 
 
-def pair(*given, folder: Path, dying: int | None = None, **moment) -> list[Victim]:
-    """Two processes that share a recipe's work; the one of rank `dying` is killed."""
+def pair(*given, folder: Path) -> list[Victim]:
+    """Two processes that share a recipe's work."""
     port = free_port()
-    return [Victim(*given, folder=folder, environment=as_rank(rank, 2, port), **(moment if rank == dying else {}))
-            for rank in (0, 1)]
+    return [Victim(*given, folder=folder, environment=as_rank(rank, 2, port)) for rank in (0, 1)]
+
+
+def kill_one(runs: list[Victim], change: int, rank: int) -> Victim:
+    """Kills one of a `pair` when the first has changed files so many times; returns the other."""
+    while runs[0].changes < change and runs[0].process.is_alive():
+        time.sleep(0.002)
+    runs[rank].process.kill()
+    assert runs[rank].end() == -signal.SIGKILL, runs[rank].errors
+    return runs[1 - rank]
 
 
 def _pipe(path: Path) -> io.FileIO:
