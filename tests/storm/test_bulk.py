@@ -20,7 +20,7 @@ def whole(tmp_path_factory):
     empty."""
     folder = tmp_path_factory.mktemp("bulk")
     ProductTaggingPipeline(tiny_model().eval(), processor=tiny_processor()).save_pretrained(folder / "model")
-    rows = shop_rows(0, 90)
+    rows = shop_rows(0, 48)
     rows[5] |= {"title": "red mug", "image": b"no photo"}
     rows[7] |= {"title": None, "image": None}
     write_parquet(folder / "test.parquet", rows)
