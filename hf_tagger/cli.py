@@ -5,9 +5,11 @@ seconds inside its functions: what is misspelt is answered at once.
 """
 
 import argparse
+import errno
 import functools
 import importlib
 import io
+import os
 import runpy
 import shutil
 import sys
@@ -36,6 +38,8 @@ ARGUMENTS = {
     "model": "model folder, adapter folder or Hub id",
     "catalogue": "YAML file, or the path of a catalogue written like the training one",
 }
+# What errors of Python, Rust, C++ and torch all repeat where there is no room to write.
+NO_ROOM = [os.strerror(number) for number in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)]
 
 
 def main() -> int:
@@ -116,6 +120,12 @@ def recipe(main: Callable[[list[str]], int | None], name: str | None = None) -> 
         except KeyboardInterrupt:
             print(f"{name}: interrupted", file=sys.stderr)
             return 130
+        except Exception as error:
+            if not any(words in str(error) for words in NO_ROOM):
+                raise
+            print(f"{name}: the disk is full ({error}): make room, and start it again, with --resume where it has that "
+                  "option", file=sys.stderr)
+            return 2
 
     return ended
 

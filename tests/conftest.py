@@ -14,8 +14,10 @@ os.environ |= {"OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false", "HF_HU
 
 # Files that take longest, longest first: they start first, so that no process is left with one at the end.
 LONGEST = ("recipes/test_finetune", "deployment/test_export_decoder", "recipes/test_export", "deployment/test_export",
-           "recipes/test_distill", "recipes/test_search", "recipes/lab/test_benchmark_training", "model/test_saving",
-           "recipes/test_tag_catalog", "recipes/test_evaluate", "recipes/lab/test_ablate", "test_cli")
+           "recipes/test_distill", "storm/test_training", "storm/test_export", "recipes/test_search",
+           "recipes/lab/test_benchmark_training", "model/test_saving", "recipes/test_tag_catalog",
+           "recipes/test_evaluate", "recipes/lab/test_ablate", "storm/test_bulk", "storm/test_update",
+           "storm/test_serve", "test_cli")
 
 
 @pytest.hookimpl(tryfirst=True)

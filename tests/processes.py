@@ -38,13 +38,11 @@ def forks():
 
 def run_recipe(name: str, *arguments: object, cwd: Path = ROOT, processes: int = 1) -> str:
     """What recipes/{name}.py prints, run in `forks` that share the work as those of `TWO_PROCESSES` do."""
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        port = server.getsockname()[1]
+    port = free_port()
     with tempfile.TemporaryDirectory() as folder:
         output, started = Path(folder, "output"), []
         for rank in range(processes):
-            environment = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "RANK": rank, "LOCAL_RANK": rank,
-                           "WORLD_SIZE": processes, "LOCAL_WORLD_SIZE": processes} if processes > 1 else {}
+            environment = as_rank(rank, processes, port) if processes > 1 else {}
             started.append(forks().Process(target=_run, args=(name, [*map(str, arguments)], cwd, output, environment)))
             started[-1].start()
         for process in started:
@@ -54,16 +52,27 @@ def run_recipe(name: str, *arguments: object, cwd: Path = ROOT, processes: int =
         return output.read_text(encoding="utf-8")
 
 
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        return server.getsockname()[1]
+
+
+def as_rank(rank: int, processes: int, port: int) -> dict[str, str]:
+    """The environment of one of several processes that share a recipe's work."""
+    return {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "RANK": str(rank), "LOCAL_RANK": str(rank),
+            "WORLD_SIZE": str(processes), "LOCAL_WORLD_SIZE": str(processes)}
+
+
 def _run(name: str, arguments: list[str], cwd: Path, output: Path, environment: dict) -> None:
     as_started_by_hand(output)
-    os.environ |= {key: str(value) for key, value in environment.items()}
+    os.environ |= environment
     os.chdir(cwd)
     sys.exit(importlib.import_module(f"recipes.{name}").main(arguments))
 
 
-def as_started_by_hand(output: Path) -> None:
-    """What this process prints goes to files; a loader's workers are forked, where one of `forks` would ask its
-    server for them."""
-    for number, path in ((1, output), (2, output.with_suffix(".err"))):
+def as_started_by_hand(output: Path, errors: Path | None = None) -> None:
+    """What this process prints goes to files, what is wrong to `errors` (default: one beside `output`); a loader's
+    workers are forked, where one of `forks` would ask its server for them."""
+    for number, path in ((1, output), (2, errors or output.with_suffix(".err"))):
         os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND), number)
     multiprocessing.set_start_method("fork", force=True)

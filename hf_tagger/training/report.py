@@ -15,6 +15,7 @@ from hf_tagger.evaluation.tables import score_table
 from hf_tagger.evaluation.writing import free_form_table, score_written
 from hf_tagger.training.batches import Batches
 from hf_tagger.training.context import RunContext
+from hf_tagger.training.saving import written_whole
 from hf_tagger.training.written_scores import fit_free_form
 
 
@@ -74,7 +75,8 @@ def report(run: RunContext, batches: Batches) -> dict[str, dict[str, float]]:
         quarantine.add_lost(other)
     if not run.accelerator.is_main_process:
         return results
-    (run.folder / "metrics.json").write_text(json.dumps({settings.split: results}, indent=1) + "\n")
+    with written_whole(run.folder) as folder:
+        (folder / "metrics.json").write_text(json.dumps({settings.split: results}, indent=1) + "\n")
     run.log.say(score_table(results, [entry["name"] for entry in model.config.attributes]))
     if written:
         run.log.say(free_form_table(written))

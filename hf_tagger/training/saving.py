@@ -1,9 +1,13 @@
 """Writes the model folder of a run, with a record of what the model was made of."""
 
 import json
+import os
 import platform
+import shutil
 import subprocess
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -36,14 +40,28 @@ def save_run(run: RunContext, training: Training, critic: TagSetCritic | None = 
             training.adapter = None
         if not main:
             return
-        # Through the pipeline: the folder then also opens where hf_tagger is not installed.
-        ProductTaggingPipeline(training.model, processor=batches.processor).save_pretrained(run.folder, critic=critic)
-        (run.folder / "training_config.yaml").write_text(
-            without_credentials(yaml.safe_dump(run.data, sort_keys=False, allow_unicode=True)), encoding="utf-8")
-        vocabulary = batches.data.vocabulary
-        vocabulary.save(run.folder / "vocabulary.json")
-        text = json.dumps(provenance(run, vocabulary, training.loop.progress.history), indent=1)
-        (run.folder / "provenance.json").write_text(text + "\n", encoding="utf-8")
+        with written_whole(run.folder) as folder:
+            # Through the pipeline: the folder then also opens where hf_tagger is not installed.
+            ProductTaggingPipeline(training.model, processor=batches.processor).save_pretrained(folder, critic=critic)
+            (folder / "training_config.yaml").write_text(
+                without_credentials(yaml.safe_dump(run.data, sort_keys=False, allow_unicode=True)), encoding="utf-8")
+            vocabulary = batches.data.vocabulary
+            vocabulary.save(folder / "vocabulary.json")
+            text = json.dumps(provenance(run, vocabulary, training.loop.progress.history), indent=1)
+            (folder / "provenance.json").write_text(text + "\n", encoding="utf-8")
+
+
+@contextmanager
+def written_whole(folder: Path) -> Iterator[Path]:
+    """A place to write files to, which come into `folder` when all of them are complete: a kill or a full disk leaves
+    none of them half-written there."""
+    aside = folder / "saving.incomplete"
+    shutil.rmtree(aside, ignore_errors=True)
+    aside.mkdir(parents=True)
+    yield aside
+    for path in sorted(aside.iterdir()):
+        os.replace(path, folder / path.name)
+    aside.rmdir()
 
 
 def provenance(run: RunContext, vocabulary: Vocabulary, history: list[dict[str, float]]) -> dict[str, Any]:

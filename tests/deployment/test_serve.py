@@ -9,7 +9,6 @@ import signal
 import socket
 import subprocess
 import sys
-import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -41,47 +40,6 @@ def serve(exported):
     for process in started:
         process.kill()
         process.wait()
-
-
-class Client(threading.Thread):
-    """Asks again and again on one connection, until the server says that it closes it; notes every answer or error."""
-
-    def __init__(self, port):
-        super().__init__()
-        self.port, self.answers, self.closed = port, [], False
-
-    def run(self):
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=30)
-        while not self.closed:
-            try:
-                connection.request("POST", "/tags", BODY, {"Content-Type": "application/json"})
-                response = connection.getresponse()
-                self.answers.append((response.status, len(json.loads(response.read()))))
-                self.closed = response.headers["Connection"] == "close"
-            except (OSError, http.client.HTTPException) as error:
-                self.answers.append(repr(error))
-                return
-
-
-@pytest.mark.parametrize("stop", [signal.SIGTERM, signal.SIGINT])
-def test_told_to_stop_it_answers_all_that_it_took_in_and_ends_well(serve, stop):
-    process, port = serve()
-    clients = [Client(port) for _ in range(12)]
-    for client in clients:
-        client.start()
-    while not all(len(client.answers) > 3 for client in clients):
-        time.sleep(0.01)
-    before = sum(len(client.answers) for client in clients)
-    process.send_signal(stop)
-    for client in clients:
-        client.join(30)
-    assert all(answer == (200, 2) for client in clients for answer in client.answers)
-    assert all(client.closed for client in clients)
-    assert sum(len(client.answers) for client in clients) >= before + len(clients) - 1  # the requests of the moment
-    assert process.wait(15) == 0
-    assert "Traceback" not in process.stderr.read()
-    with pytest.raises(ConnectionRefusedError):
-        http.client.HTTPConnection("127.0.0.1", port, timeout=5).connect()
 
 
 def test_an_answer_does_not_wait_for_its_headers_to_be_acknowledged(serve):

@@ -5,7 +5,6 @@ import sqlite3
 import subprocess
 import tempfile
 from collections import Counter
-from multiprocessing import get_context
 
 import pytest
 from sqlalchemy import text
@@ -13,25 +12,7 @@ from sqlalchemy.exc import DBAPIError
 
 from hf_tagger.feedback.store import FeedbackError, FeedbackStore
 from hf_tagger.feedback.verdicts import Verdict, fingerprint
-
-
-def write(url, reviewer, count, acknowledgements):
-    """Stores verdicts one after the other, and says so after each."""
-    store = FeedbackStore(url)
-    for number in range(count):
-        store.add(Verdict(f"P{number}", "f", "colour", "Red", "accept", reviewer, "1"))
-        os.write(acknowledgements, f"{reviewer} P{number}\n".encode())
-
-
-class Writer:
-    """A process that writes. Forked: importing everything anew would take most of the test's time."""
-
-    def __init__(self, url, reviewer, count):
-        reading, writing = os.pipe()
-        self.process = get_context("fork").Process(target=write, args=(url, reviewer, count, writing))
-        self.process.start()
-        os.close(writing)
-        self.lines = os.fdopen(reading)
+from tests.feedback.writers import Writer
 
 
 def test_what_is_stored_comes_back_whole_and_in_order(store, say):
@@ -75,27 +56,6 @@ def test_the_database_itself_refuses_changes(store, say, change):
     with pytest.raises(DBAPIError, match="append-only"), store.engine.begin() as connection:
         connection.execute(text(change))
     assert len(store.verdicts()) == 1
-
-
-def test_an_acknowledged_verdict_outlives_its_writer_and_other_writers_go_on(tmp_path):
-    url = tmp_path / "feedback.db"
-    killed = Writer(url, "killed", 10**6)
-    whole = Writer(url, "whole", 200)
-    acknowledged = [tuple(killed.lines.readline().split()) for _ in range(100)]
-    killed.process.kill()
-    acknowledged += [tuple(line.split()) for line in (*killed.lines, *whole.lines)]
-    killed.process.join()
-    whole.process.join()
-    assert (killed.process.exitcode, whole.process.exitcode) == (-signal.SIGKILL, 0)
-    with FeedbackStore(url) as store:
-        kept = Counter((verdict.reviewer, verdict.product) for verdict in store.verdicts())
-        with store.engine.connect() as connection:
-            assert connection.execute(text("PRAGMA integrity_check")).scalar() == "ok"
-    assert set(acknowledged) <= kept.keys()
-    assert max(kept.values()) == 1
-    # One more than was acknowledged at most: the one that was on its way.
-    assert len(acknowledged) <= len(kept) <= len(acknowledged) + 1
-    assert sum(reviewer == "whole" for reviewer, _ in kept) == 200
 
 
 def test_a_locked_database_says_so_and_keeps_what_it_has(store, say):

@@ -1,14 +1,8 @@
-"""Every row of the catalogue is tagged once, whatever happens on the way."""
+"""Every row of the catalogue is tagged once. Runs that are killed: tests/storm/test_bulk.py."""
 
 import json
 import shutil
-import signal
-import subprocess
-import sys
-import time
-from contextlib import contextmanager
 
-import psutil
 import pyarrow.parquet as pq
 import pytest
 import torch
@@ -22,7 +16,6 @@ from hf_tagger.deployment.bulk import _rows, open_output, opened_fingerprint, ta
 from hf_tagger.model.pipeline_tagger import ProductTaggingPipeline
 from recipes import tag_catalog
 from tests.catalog.files import write_parquet
-from tests.processes import ROOT, TWO_PROCESSES, run_recipe
 from tests.shops import SCHEMA, shop_rows
 from tests.tiny_tagger import trained_tagger
 
@@ -98,64 +91,6 @@ def test_products_that_nobody_has_tagged_are_tagged(shop, tmp_path, capsys):
     assert found["902"]["error"] == "row: no_content: neither text nor photo (looked in title, image)"
     assert capsys.readouterr().out.splitlines()[-1].startswith("3 rows, 1 with an error")
     AcceleratorState._reset_state(True)
-
-
-@contextmanager
-def started(command, tmp_path):
-    """A process of the recipe; what it has to say goes to a file, for a full pipe would stop it."""
-    with open(tmp_path / "errors", "w") as errors:
-        run = subprocess.Popen(command, cwd=ROOT, stderr=errors)
-        try:
-            yield run
-        finally:
-            run.kill()
-            run.wait()
-
-
-def wait_until(there, run, tmp_path):
-    until = time.monotonic() + 120
-    while not there():
-        assert run.poll() is None and time.monotonic() < until, (tmp_path / "errors").read_text()[-3000:]
-        time.sleep(0.005)
-
-
-def test_a_run_killed_amid_its_work_loses_no_row_and_repeats_none(shop, tmp_path, run_here):
-    out = tmp_path / "out"
-    command = [sys.executable, "recipes/tag_catalog.py", str(shop / "model"), str(shop / "shop.yaml"),
-               "--output_dir", str(out), "--shard_rows", "2", "--batch_size", "1"]
-    with started(command, tmp_path) as run:
-        wait_until(lambda: len(list(out.glob("part-*.parquet"))) >= 3, run, tmp_path)
-        run.send_signal(signal.SIGKILL)
-        run.wait()
-    ids = json.loads((shop / "ids.json").read_text())
-    before = {path.name: path.stat().st_mtime_ns for path in out.glob("part-*.parquet")}
-    assert 0 < len(before) < len(ids) / 2, "killed too late to tell anything"
-    assert run_here("--shard_rows", "2")[0] == 2  # not without --resume
-    assert run_here("--shard_rows", "3", "--resume")[0] == 2  # nor with other shards
-    status, _ = run_here("--shard_rows", "2", "--resume")
-    assert status == 0
-    assert [row["id"] for row in read(out)] == ids
-    assert all((out / name).stat().st_mtime_ns == stamp for name, stamp in before.items())
-
-
-def test_two_processes_killed_amid_their_work_lose_no_row_and_repeat_none(shop, tmp_path, monkeypatch):
-    monkeypatch.setenv("ACCELERATE_USE_CPU", "true")
-    out = tmp_path / "out"
-    arguments = [str(shop / "model"), str(shop / "shop.yaml"), "--output_dir", str(out), "--shard_rows", "2",
-                 "--batch_size", "1"]
-    with started([*TWO_PROCESSES, "recipes/tag_catalog.py", *arguments], tmp_path) as run:
-        wait_until(lambda: all(list(out.glob(f"part-00{rank}-*.parquet")) for rank in (0, 1)), run, tmp_path)
-        for process in [psutil.Process(run.pid), *psutil.Process(run.pid).children(recursive=True)]:
-            process.kill()
-        run.wait()
-    ids = json.loads((shop / "ids.json").read_text())
-    before = {path.name: path.stat().st_mtime_ns for path in out.glob("part-*.parquet")}
-    assert {name[:8] for name in before} == {"part-000", "part-001"}
-    assert len(before) < len(ids) / 2, "killed too late to tell anything"
-    run_recipe("tag_catalog", *arguments, "--resume", processes=2)
-    assert sorted(row["id"] for row in read(out)) == sorted(ids)
-    assert all((out / name).stat().st_mtime_ns == stamp for name, stamp in before.items())
-    assert json.loads((out / "summary.json").read_text())["rows"] == len(ids)
 
 
 def test_a_run_goes_on_with_the_same_model_wherever_it_lies_and_with_no_other(shop, tmp_path, run_here, capsys):
