@@ -77,7 +77,7 @@ def predicted_tags(attributes: Sequence[dict], scores: np.ndarray) -> np.ndarray
     chosen = np.zeros(scores.shape, bool)
     for attribute, where in zip(attributes, attribute_slices(attributes), strict=True):
         part, thresholds = scores[:, where], attribute.get("thresholds")
-        thresholds = None if thresholds is None else np.float32(thresholds)
+        thresholds = None if thresholds is None else np.asarray(thresholds, np.float32)
         if attribute["kind"] == "single":
             best = part.argmax(1)
             least = 1 - part.sum(1) if thresholds is None else thresholds[best]

@@ -137,8 +137,8 @@ class ProductTaggingPipeline(Pipeline):
     def save_code(self, folder: str | os.PathLike, handler: bool = False) -> None:
         """Saves the pipeline's own code for what the model in `folder` has: decoder, critic, shoppers, speech."""
         config, handler = self.model.config, handler or self._push_handler
-        own = None if handler else self._file_beside(HANDLER)
-        own = Path(own).read_bytes() if own else None
+        beside = None if handler else self._file_beside(HANDLER)
+        own = Path(beside).read_bytes() if beside else None
         used = {"decoder": config.decoder, "reranking": config.personalization or Path(folder, CRITIC).exists(),
                 "speech": config.speech, "handler": handler or own}
         carry(self, folder, [name for name, wanted in used.items() if wanted])

@@ -2,7 +2,7 @@
 
 import os
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
 from numbers import Integral, Real
@@ -150,7 +150,7 @@ def check_free_form(options: Mapping[str, Any], decoder: dict[str, Any]) -> None
     check_score("min_score", options.get("min_score"))
 
 
-def wanted_attributes(options: Mapping[str, Any]) -> Sequence[str]:
+def wanted_attributes(options: Mapping[str, Any]) -> Collection[str]:
     """The option `attributes`. Raises ValueError for anything but a list of names."""
     wanted = options.get("attributes")
     wanted = () if wanted is None else wanted
@@ -167,7 +167,7 @@ def check_count(name: str, value: Any) -> None:
 
 def check_score(name: str, value: Any) -> None:
     """Raises ValueError for an option that is neither None nor a number between 0 and 1."""
-    if value is not None and (not isinstance(value, Real) or isinstance(value, bool) or not 0 <= value <= 1):
+    if value is not None and (not isinstance(value, Real) or isinstance(value, bool) or not 0 <= float(value) <= 1):
         raise ValueError(f"{name} is a score between 0 and 1, got {value!r:.80}")
 
 

@@ -202,11 +202,10 @@ class OnnxTagger:
             feed["text_rows"] = rows
         if self.image:
             if pixel_mask is None:
-                rows, feed["pixel_values"] = np.zeros(0, np.int64), np.zeros((0, 3, *self.image["size"]), np.float32)
-            else:
-                present[:, 1] = pixel_mask.any(1)
-                rows, feed["pixel_values"] = pixel_mask.nonzero()[0], pixel_values
-            feed["photo_rows"] = rows
+                pixel_mask = np.zeros((size, 0), bool)
+                pixel_values = np.zeros((0, 3, *self.image["size"]), np.float32)
+            present[:, 1] = pixel_mask.any(1)
+            feed |= {"pixel_values": pixel_values, "photo_rows": pixel_mask.nonzero()[0]}
         feed["present"] = present
         if self.lexical_features is not None:
             feed |= lexical or self.lexical_features([None] * size)
