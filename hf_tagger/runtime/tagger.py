@@ -189,7 +189,7 @@ class OnnxTagger:
         """Inputs of the graph: towers see only the rows that have something for them."""
         size = len(input_ids if input_ids is not None else pixel_mask)
         present = np.zeros((size, 2), bool)
-        feed = {}
+        feed: dict[str, np.ndarray] = {}
         if self.text:
             if input_ids is not None:
                 present[:, 0] = attention_mask.any(1)
