@@ -125,7 +125,7 @@ def test_told_to_stop_under_load_it_answers_all_that_it_took_in_and_ends_well(se
         for client in clients:
             client.join(30)
         answers = [answer for client in clients for answer in client.answers]
-        with storm.trial("servers told to stop under load"), storm.trial("their requests", len(answers)):
+        with storm.trial("servers told to stop under load"), storm.trial("requests to these servers", len(answers)):
             assert all(answer == (200, 2) for answer in answers)
             assert all(client.closed for client in clients)
             assert len(answers) >= before + len(clients) - 1  # the requests of the moment
