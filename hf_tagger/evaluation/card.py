@@ -1,5 +1,6 @@
 """The model card of an evaluated tagger, with its results as the Hub's model index."""
 
+import html
 import json
 from datetime import date
 from pathlib import Path
@@ -41,21 +42,21 @@ def write_card(template: Path, path: Path, data: ReportData, model: str, command
                       library_name="transformers", tags=["product-tagging", "hf_tagger", "multimodal"],
                       model_name=name, eval_results=eval_results(data, plain, provenance)),
         template_path=str(template), model_name=name, repository=model if not Path(model).is_dir() else name,
-        attributes=[entry["name"] for entry in entries], tags=sum(len(entry["tags"]) for entry in entries),
+        attributes=_shown([entry["name"] for entry in entries]), tags=sum(len(entry["tags"]) for entry in entries),
         calibrated=data.uncalibrated is not None, split=data.about["split"], products=len(first.scorer),
-        date=date.today().isoformat(), command=" ".join(_without_folders(command)), protocols=plain, score=_score,
-        baselines=comparison_table({name: plain} | data.baselines) if data.baselines else "",
-        calibration=_calibration(data), figures=_figures(evaluation, path),
+        date=date.today().isoformat(), command=" ".join(_without_folders(command)), protocols=_shown(plain), score=_score,
+        baselines=comparison_table(_shown({name: plain} | data.baselines)) if data.baselines else "",
+        calibration=_shown(_calibration(data)), figures=_figures(evaluation, path),
         untested=sum(not row["support"] for row in tested),
-        weak=[row | {"f1": decimal(row["f1"])} for row in sorted(tested, key=lambda row: row["f1"])
+        weak=[_shown(row) | {"f1": decimal(row["f1"])} for row in sorted(tested, key=lambda row: row["f1"])
               if row["support"] >= SEEN_OFTEN_ENOUGH and row["f1"] < WEAK][:MOST_WEAK],
-        remarks=plain[first.name]["remarks"], single_language=len(languages) == 1,
+        remarks=_shown(plain[first.name]["remarks"]), single_language=len(languages) == 1,
         data={"description": _describe(config), "fingerprint": provenance.get("data_fingerprint", "not recorded"),
-              "rows": _listed(provenance.get("rows", {})),
-              "languages": _listed(vocabulary.get("rows_per_language", {})) if languages else "not recorded"},
+              "rows": _shown(_listed(provenance.get("rows", {}))),
+              "languages": _shown(_listed(vocabulary.get("rows_per_language", {}))) if languages else "not recorded"},
         training={"git_revision": provenance.get("git_revision"), "versions": _listed(provenance.get("versions", {})),
                   "config": yaml.safe_dump(_without_folders(config), sort_keys=False, allow_unicode=True).strip()},
-        cost=_cost(provenance), lineage=_read(Path(model) / "lineage.json"),
+        cost=_cost(provenance), lineage=_shown(_read(Path(model) / "lineage.json")),
     )
     path.parent.mkdir(parents=True, exist_ok=True)
     card.save(path)
@@ -124,6 +125,15 @@ def _without_folders(value: Any) -> Any:
     if not isinstance(value, str):
         return value
     return Path(value).name if Path(value).is_absolute() else without_credentials(value)
+
+
+def _shown(value: Any) -> Any:
+    """Plain data with what a shop wrote as Markdown shows it: no HTML, no further column, no further line."""
+    if isinstance(value, dict):
+        return {_shown(key): _shown(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_shown(item) for item in value]
+    return " ".join(html.escape(value, quote=False).replace("|", "\\|").split()) if isinstance(value, str) else value
 
 
 def _listed(values: dict[str, Any]) -> str:

@@ -113,8 +113,14 @@ def write_results(folder: Path, results: list[ProtocolResult], about: dict[str, 
     with open(folder / "per_tag.csv", "w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, list(rows[0]))
         writer.writeheader()
-        writer.writerows(rounded(rows))
+        writer.writerows({key: _as_text(value) for key, value in row.items()} for row in rounded(rows))
     _write_predictions(folder / "predictions.parquet", results)
+
+
+def _as_text(value: Any) -> Any:
+    """A string that a spreadsheet would take for a formula, with the apostrophe that tells it not to (OWASP, CSV
+    injection)."""
+    return f"'{value}" if isinstance(value, str) and value.startswith(("=", "+", "-", "@", "\t", "\r")) else value
 
 
 def rounded(value: Any) -> Any:

@@ -1,4 +1,6 @@
+import csv
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -8,8 +10,9 @@ from huggingface_hub import ModelCard
 from hf_tagger.catalog.strict import ConfigError
 from hf_tagger.evaluation.calibration import fit_calibration
 from hf_tagger.evaluation.card import write_card
+from hf_tagger.evaluation.predict import Predictions
 from hf_tagger.evaluation.report import ReportData, write_report
-from hf_tagger.evaluation.results import ProtocolResult
+from hf_tagger.evaluation.results import ProtocolResult, write_results
 from hf_tagger.evaluation.settings import CalibrationSettings
 from tests.evaluation.splits import a_split
 
@@ -104,3 +107,31 @@ def test_a_card_tells_no_credentials(written, tmp_path):
     command = ["evaluate.py", "--catalog.source.path", "s3://key:s3cret@shop/products.parquet"]
     text = write_card(TEMPLATE, tmp_path / "README.md", data, str(tmp_path), command, folder / "evaluation").text
     assert "s3://***@shop/products.parquet" in text and "s3cret" not in text
+
+
+def shop_split(tags, attribute="colour"):
+    """A split whose first attribute and its tags have these names."""
+    attributes = [{"name": attribute, "kind": "single", "tags": tags},
+                  {"name": "uses", "kind": "multi", "tags": ["u", "v", "rare"]}]
+    split = a_split(60, 3)
+    named = [{attribute: [tags["abc".index(tag)] for tag in given["colour"]], "uses": given["uses"]}
+             for given in split.tags]
+    split = Predictions(attributes, split.ids, named, logits=split.logits).decided(attributes)
+    split.about = [{"text": "t", "language": "de", "photos": 1, "kept": {}} for _ in range(60)]
+    return split
+
+
+def test_what_shops_write_is_no_html_and_no_table_of_the_card(tmp_path):
+    result = ProtocolResult.of("<script>", shop_split(["x", "<b>Red", "c"], "<img src=x> | colour"), resamples=0)
+    about = {"split": "test", "dataset": "shop", "model": "m", "catalogue": "c"}
+    data = ReportData.of("x", about, [result], None, {"<i>rules": {"<script>": result.plain()}})
+    write_card(TEMPLATE, tmp_path / "README.md", data, "shop/tagger", ["hf_tagger evaluate"], tmp_path)
+    body = (tmp_path / "README.md").read_text(encoding="utf-8").split("---\n", 2)[2]
+    assert re.findall(r"<\w+", body.replace("<details", "").replace("<summary", "")) == []
+    assert r"| &lt;img src=x&gt; \| colour | " in body and "&lt;i&gt;rules" in body
+
+
+def test_a_tag_that_a_spreadsheet_would_compute_is_text(tmp_path):
+    write_results(tmp_path, [ProtocolResult.of("all", shop_split(["=1+1", "+b", "c"]), resamples=0)], {})
+    with open(tmp_path / "per_tag.csv", newline="", encoding="utf-8") as file:
+        assert [row["tag"] for row in csv.DictReader(file)][:3] == ["'=1+1", "'+b", "c"]

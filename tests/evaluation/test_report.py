@@ -69,6 +69,7 @@ def test_the_page_is_whole_and_needs_nothing_from_elsewhere(page):
     for tag, attributes in parsed.tags:
         source = attributes.get("src") or attributes.get("href") or attributes.get("xlink:href") or ""
         assert source.startswith(("data:", "#")) or not source, (tag, source)
+    assert "default-src 'none'" in text
     assert "@import" not in text and not re.search(r"url\((?!#)", text)
     ids = {attributes["id"] for _, attributes in parsed.tags if "id" in attributes}
     links = {attributes["href"][1:] for tag, attributes in parsed.tags if tag == "a"}
