@@ -2,11 +2,10 @@
 
 Two kinds of layers become integer, for different reasons: linear layers and embedding tables of the text tower (a
 quarter of the size; inputs are scaled as they come) and convolutions of the vision tower with the activations and
-residual sums between them (twice the speed; inputs are scaled by ranges measured on a few photos).
+residual sums between them (for speed; inputs are scaled by ranges measured on a few photos).
 
 It says the same on every machine. x86 processors without VNNI multiply neighbours in pairs and cut the sum of the two
-products to 16 bits (vpmaddubsw); `paired_scales` rounds weights so that no pair gets there. Weights of 7 bits, the
-usual remedy, changed twice as many decisions.
+products to 16 bits (vpmaddubsw); `paired_scales` rounds weights so that no pair gets there.
 """
 
 import json

@@ -71,8 +71,8 @@ class KernelHead(nn.Module):
             rows = count if mode == "image" else self.VIEWS * count
             self.register_buffer(f"coefficients_{mode}", torch.zeros(rows, candidates))
         self.register_buffer("offset", torch.zeros(candidates))
-        key_widths = {"text": 0, "image": 0}
-        self.squares = {"text": 0.0, "image": 0.0}
+        key_widths: dict[str, int] = {}
+        self.squares: dict[str, float] = {}  # summed weights^2 of each modality that has a block
         for name, weight in self.weights.items():
             modality, columns = blocks[name]
             features = columns.stop - columns.start
@@ -80,12 +80,11 @@ class KernelHead(nn.Module):
             self.register_buffer(f"mean_{name}", torch.zeros(features))
             self.register_buffer(f"std_{name}", torch.ones(features))
             self.register_buffer(f"axes_{name}", torch.zeros(features, size))
-            key_widths[modality] += size
-            self.squares[modality] += weight**2
+            key_widths[modality] = key_widths.get(modality, 0) + size
+            self.squares[modality] = self.squares.get(modality, 0.0) + weight**2
         for modality, key_width in key_widths.items():
-            if key_width:
-                rows = count if modality == "image" else self.VIEWS * count
-                self.register_buffer(f"keys_{modality}", torch.zeros(rows, key_width))
+            rows = count if modality == "image" else self.VIEWS * count
+            self.register_buffer(f"keys_{modality}", torch.zeros(rows, key_width))
 
     @torch.no_grad()
     def reset(self) -> None:
@@ -128,7 +127,7 @@ class KernelHead(nn.Module):
         features = {"text": text, "image": image}
         with torch.autocast(present.device.type, enabled=False):
             similarities = {name: self.query(name, features[name]) @ getattr(self, f"keys_{name}").float().T
-                            for name, square in self.squares.items() if square and features[name] is not None}
+                            for name in self.squares if features[name] is not None}
             logits = torch.zeros(present.shape[0], len(self.offset), device=present.device)
             for mode in self.modes:
                 if any(has and features is None for has, features in zip(MODES[mode], (text, image), strict=True)):

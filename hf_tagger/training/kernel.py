@@ -67,7 +67,7 @@ def set_keys(head: KernelHead, rows: KernelRows, chosen: Tensor, count: int) -> 
         getattr(head, f"std_{name}").copy_(part.std(0, correction=0).clamp(min=1e-4))
         block, axes = head.standardised(name, features[modality][0]), getattr(head, f"axes_{name}")
         axes.copy_(torch.linalg.eigh(block.T @ block)[1][:, -axes.shape[1]:])
-    for modality in (name for name, square in head.squares.items() if square):
+    for modality in head.squares:
         for view, of_view in enumerate(features[modality]):
             getattr(head, f"keys_{modality}")[view * count: view * count + len(chosen)] = head.query(
                 modality, of_view[chosen])
@@ -85,7 +85,7 @@ def _rows_of(mode: str, rows: KernelRows, chosen: Tensor, count: int) -> tuple[T
 def gram_of(head: KernelHead, mode: str, place: Tensor, product: Tensor) -> Tensor:
     """The kernel of landmarks [n] (see `_rows_of`) with each other [n, n]."""
     similarities = {}
-    for modality in (name for name, square in head.squares.items() if square):
+    for modality in head.squares:
         keys = getattr(head, f"keys_{modality}")
         similarities[modality] = keys[product if modality == "image" else place] @ keys.T
     return head.kernel(similarities, mode)[:, place]
