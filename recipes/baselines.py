@@ -1,4 +1,4 @@
-"""Score what a tagger has to beat: rules, a bag of words, nearest neighbours, LSTM + CNN.
+"""Score what a tagger has to beat: the majority, rules, a bag of words, frozen features, neighbours, LSTM + CNN.
 
     hf_tagger baselines recipes/configs/fashion.yaml --output_dir runs/baselines
     hf_tagger baselines recipes/configs/fashion.yaml --models runs/fashion --only rules tfidf
@@ -8,8 +8,9 @@ CONFIG is a YAML file of `hf_tagger finetune`; its keys can be overridden as `--
 from the training split, fits its thresholds on validation and is scored on test as `hf_tagger evaluate` scores taggers.
 Written to the output folder: baselines.md (one table) and baselines.json.
 
-rules: names and aliases of tags found in the text. tfidf: TF-IDF and logistic regression (needs the extra `baselines`).
-knn: nearest neighbours on the frozen pretrained towers of the configuration. lstm_cnn: the model and training of
+majority: how often each tag occurs. rules: names and aliases of tags found in the text. tfidf: TF-IDF and logistic
+regression (needs the extra `baselines`). regression: the same on TF-IDF and the features of the configuration's frozen
+pretrained towers. knn: nearest neighbours by these features. lstm_cnn: the model and training of
 recipes/configs/lstm_resnet50.yaml.
 """
 
@@ -39,14 +40,19 @@ def main(arguments: list[str]) -> None:
     settings.check_paths()
     for model in options.models:
         check_model(model)
+    from hf_tagger.catalog.quarantine import Quarantine
     from hf_tagger.catalog.vocabulary import Vocabulary
     from hf_tagger.evaluation.machine import describe_machine
     from hf_tagger.evaluation.tables import comparison_table
+    from hf_tagger.training.data import TrainingData
+    from hf_tagger.training.defaults import choose, settled
 
     catalog = open_catalog(settings.catalog, folder / "catalog")
     opened = replace(settings.catalog, source=catalog.source, schema=catalog.schema, synthetic=None)
     settings = replace(settings, catalog=opened)
     vocabulary = Vocabulary.scan(catalog.records("train"), catalog.schema)
+    data = TrainingData(None, opened, catalog, vocabulary, Quarantine(None))
+    settings = settled(settings, choose(settings, data))
     attributes = [entry for entry in vocabulary.attributes if entry["tags"]]
     about = {"catalogue": options.config, "split": settings.evaluation.split, "machine": describe_machine(),
              "data_fingerprint": vocabulary.fingerprint, "methods": {}}
@@ -94,6 +100,12 @@ def judge(predict: Predict, settings: RunSettings, reads_photos: bool, resamples
             for name, predictions in found.items()}
 
 
+def majority(catalog, attributes: list[dict], *_) -> tuple[Predict, bool]:
+    from hf_tagger.evaluation.baselines import MajorityBaseline, Products
+
+    return on_texts(catalog, MajorityBaseline(attributes, Products.read(catalog.records("train")))), False
+
+
 def rules(catalog, attributes: list[dict], *_) -> tuple[Predict, bool]:
     from hf_tagger.evaluation.baselines import RuleBaseline
 
@@ -115,10 +127,30 @@ def on_texts(catalog, fitted) -> Predict:
         Products.read(seen_through(catalog, protocol).records(split), protocol.without))
 
 
+def regression(catalog, attributes: list[dict], settings: RunSettings, *_) -> tuple[Predict, bool]:
+    from hf_tagger.evaluation.baselines import BagOfWordsBaseline
+
+    embedded, train = embedding(catalog, attributes, settings)
+    fitted = BagOfWordsBaseline(attributes, *train)
+    return lambda split, protocol: fitted.predict(*embedded(split, protocol)), True
+
+
 def knn(catalog, attributes: list[dict], settings: RunSettings, *_) -> tuple[Predict, bool]:
+    from hf_tagger.evaluation.baselines import best_neighbours
+
+    embedded, train = embedding(catalog, attributes, settings)
+    evaluation = settings.evaluation
+    fitted = best_neighbours(attributes, train, embedded(evaluation.validation, evaluation.first_protocol))
+    print(f"{fitted.neighbours} neighbours, by macro-F1 on validation")
+    return lambda split, protocol: fitted.predict(*embedded(split, protocol)), True
+
+
+def embedding(catalog, attributes: list[dict], settings: RunSettings) -> tuple[Callable, tuple]:
+    """A function (split, protocol) -> (products, their vectors by the configuration's frozen towers), and what it gives
+    of the training split."""
     from hf_tagger.catalog.collate import Collator
     from hf_tagger.catalog.loader import CatalogLoader
-    from hf_tagger.evaluation.baselines import EmbeddingSpace, Products, best_neighbours
+    from hf_tagger.evaluation.baselines import EmbeddingSpace, Products
     from hf_tagger.evaluation.machine import process_state
     from hf_tagger.evaluation.predict import embeddings_of
     from hf_tagger.evaluation.protocols import seen_through
@@ -133,7 +165,10 @@ def knn(catalog, attributes: list[dict], settings: RunSettings, *_) -> tuple[Pre
         collator = Collator(processor, attributes, allow_urls=catalog.schema.allow_urls)
         loader = CatalogLoader(seen_through(catalog, protocol), split, collator, reader)
         batches, features, present = zip(*embeddings_of(model, loader.epoch(), protocol.without), strict=True)
-        products = Products(*([item for batch in batches for item in batch[key]] for key in ("ids", "tags", "about")))
+        products = Products(*([item for batch in batches for item in batch[key]]
+                              for key in ("ids", "tags", "about", "texts")))
+        if "text" in protocol.without:
+            products.texts = [None] * len(products.ids)
         return products, joined(features), joined(present)
 
     train, features, present = look("train", Protocol())
@@ -143,10 +178,7 @@ def knn(catalog, attributes: list[dict], settings: RunSettings, *_) -> tuple[Pre
         products, *seen = look(split, protocol)
         return products, space(*seen)
 
-    validation = embedded(settings.evaluation.validation, settings.evaluation.first_protocol)
-    fitted = best_neighbours(attributes, (train, space(features, present)), validation)
-    print(f"{fitted.neighbours} neighbours, by macro-F1 on validation")
-    return lambda split, protocol: fitted.predict(*embedded(split, protocol)), True
+    return embedded, (train, space(features, present))
 
 
 def joined(parts: tuple[dict[str, np.ndarray], ...]) -> dict[str, np.ndarray]:
@@ -180,7 +212,8 @@ def tagger(catalog, model: str, settings: RunSettings) -> Predict:
     return Evaluator(opened, catalog, settings.evaluation, settings.training.loader, state).predict
 
 
-METHODS = {"rules": rules, "tfidf": tfidf, "knn": knn, "lstm_cnn": lstm_cnn}
+METHODS = {"majority": majority, "rules": rules, "tfidf": tfidf, "regression": regression, "knn": knn,
+           "lstm_cnn": lstm_cnn}
 
 if __name__ == "__main__":
     sys.exit(main(sys.argv[1:]))

@@ -13,6 +13,9 @@ if TYPE_CHECKING:
     from hf_tagger.catalog.stream import Catalog
 
 
+HELD_OUT = 0.1  # share of the rows of each split that is cut from a catalogue unasked
+
+
 @dataclass
 class CatalogSettings:
     source: SourceConfig | None = None  # where the catalogue is
@@ -26,6 +29,8 @@ class CatalogSettings:
     def __post_init__(self):
         if (self.synthetic is None) == (self.source is None or self.schema is None):
             raise ValueError("give source and schema (your catalogue), or synthetic (a made-up one)")
+        if self.source is not None:
+            self.source = with_held_out_splits(self.source)
 
     def check_paths(self) -> None:
         """Raises ConfigError where a local file is not there, or a made-up catalogue has no such option, within a
@@ -47,6 +52,14 @@ class LoaderSettings:
     shuffle_buffer: int = 2000
     bucket_batches: int = 8  # batches sorted together by text length before they are cut (1: no length buckets)
     num_workers: int = 1  # processes that decode and tokenize ahead of the training step (0: in the main process)
+
+
+def with_held_out_splits(source: SourceConfig) -> SourceConfig:
+    """A source that is given as one catalogue, or without validation, with splits cut from it."""
+    if "train" not in source.splits or "validation" in source.splits or source.hub_id("train"):
+        return source
+    cut = ["validation"] if len(source.splits) > 1 else ["validation", "test"]
+    return replace(source, fractions=source.fractions | dict.fromkeys(cut, HELD_OUT))
 
 
 def made_up(settings: CatalogSettings, folder: Path, write: bool = True) -> CatalogSettings:

@@ -48,7 +48,7 @@ def build(cls: type, data: Any, where: str = "") -> Any:
         if key not in fields:
             raise ConfigError(f'Unknown key "{_join(where, key)}".{did_you_mean(key, fields)}')
     hints = _type_hints(cls)
-    values = {key: _convert(hints[key], value, _join(where, key)) for key, value in data.items()}
+    values = {key: convert(hints[key], value, _join(where, key)) for key, value in data.items()}
     for name, field in fields.items():
         no_default = field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
         if no_default and name not in values:
@@ -176,7 +176,8 @@ for _class, _tag in ((_WrittenInt, "int"), (_WrittenFloat, "float")):
         f"tag:yaml.org,2002:{tag}", value.text))
 
 
-def _convert(hint: Any, value: Any, where: str) -> Any:
+def convert(hint: Any, value: Any, where: str) -> Any:
+    """Plain data as a value of this type; errors as of `build`."""
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
     if dataclasses.is_dataclass(hint):
         return build(hint, value, where)
@@ -188,17 +189,17 @@ def _convert(hint: Any, value: Any, where: str) -> Any:
         arms = [arm for arm in arguments if _holds_dataclass(arm)]
         plain = [arm for arm in arguments if arm not in arms and arm is not type(None)]
         if isinstance(value, dict | list) or not plain:
-            return _convert(arms[0], value, where)
+            return convert(arms[0], value, where)
         return _check_leaf(typing.Union[tuple(plain)], value, where)  # noqa: UP007
     if origin is list:
         if not isinstance(value, list):
             raise ConfigError(f"{where}: expected a list, got {value!r}.")
-        return [_convert(arguments[0], item, f"{where}.{index}") for index, item in enumerate(value)]
+        return [convert(arguments[0], item, f"{where}.{index}") for index, item in enumerate(value)]
     if origin is dict:
         if not isinstance(value, dict):
             raise ConfigError(f"{where}: expected keys and values, got {value!r}.")
         return {
-            _check_leaf(arguments[0], key, where): _convert(arguments[1], item, _join(where, key))
+            _check_leaf(arguments[0], key, where): convert(arguments[1], item, _join(where, key))
             for key, item in value.items()
         }
     raise TypeError(f"{where}: strict.build does not know the type {hint}")

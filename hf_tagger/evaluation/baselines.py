@@ -62,6 +62,21 @@ class Products:
         return Predictions(attributes, self.ids, self.tags, about=self.about, **arrays).decided(attributes)
 
 
+class MajorityBaseline:
+    """Every product gets the commonest tags of the training products: of a `multi` attribute those that at least half
+    of them have."""
+
+    def __init__(self, attributes: list[dict], products: Products):
+        self.attributes, blocks = attributes, []
+        for attribute in attributes:
+            share = products.targets(attribute)[1].mean(0, keepdims=True).clip(1e-9, 1 - 1e-9)
+            blocks.append(np.log(share) if attribute["kind"] == "single" else np.log(share / (1 - share)))
+        self.logits = _nones_last(blocks)
+
+    def predict(self, products: Products) -> Predictions:
+        return products.predictions(self.attributes, np.repeat(self.logits, len(products.ids), axis=0))
+
+
 class RuleBaseline:
     """A tag is given where its name, or an alias of it, stands in the text as whole words, in singular or plural.
 
@@ -99,9 +114,13 @@ def _stemmed(text: str) -> str:
 
 class BagOfWordsBaseline:
     """TF-IDF of words, word pairs and letter n-grams, and a logistic regression per attribute (per tag of a `multi`
-    one), classes weighted by the inverse of their frequency. Needs scikit-learn (the extra `baselines`)."""
+    one), classes weighted by the inverse of their frequency. Needs scikit-learn (the extra `baselines`).
 
-    def __init__(self, attributes: list[dict], products: Products):
+    Args:
+        vectors: further features of the products [N, F]; those of products predicted later have to be given, too.
+    """
+
+    def __init__(self, attributes: list[dict], products: Products, vectors: np.ndarray | None = None):
         from sklearn.feature_extraction.text import TfidfVectorizer
         from sklearn.pipeline import make_union
 
@@ -109,7 +128,7 @@ class BagOfWordsBaseline:
         self.vectorizer = make_union(
             TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True, token_pattern=r"(?u)\b\w+\b"),
             TfidfVectorizer(analyzer="char_wb", ngram_range=(2, 5), sublinear_tf=True, min_df=2))
-        features = self.vectorizer.fit_transform([text or "" for text in products.texts])
+        features = _beside(self.vectorizer.fit_transform([text or "" for text in products.texts]), vectors)
         self.models = [self._fit(attribute, features, products) for attribute in attributes]
 
     def _fit(self, attribute: dict, features, products: Products):
@@ -119,8 +138,8 @@ class BagOfWordsBaseline:
             return _logistic(features[known[learned]], targets[learned].argmax(1))
         return [_logistic(features[known], chosen) for chosen in targets.T[:-1] > 0]
 
-    def predict(self, products: Products) -> Predictions:
-        features = self.vectorizer.transform([text or "" for text in products.texts])
+    def predict(self, products: Products, vectors: np.ndarray | None = None) -> Predictions:
+        features = _beside(self.vectorizer.transform([text or "" for text in products.texts]), vectors)
         blocks = []
         for attribute, model in zip(self.attributes, self.models, strict=True):
             logits = np.full((len(products.ids), len(attribute["tags"]) + 1), NEVER)
@@ -131,6 +150,12 @@ class BagOfWordsBaseline:
                     logits[:, column] = of_tag.decision_function(features) if of_tag else NEVER
             blocks.append(logits)
         return products.predictions(self.attributes, _nones_last(blocks))
+
+
+def _beside(features, vectors: np.ndarray | None):
+    from scipy.sparse import csr_matrix, hstack
+
+    return features if vectors is None else hstack([features, csr_matrix(vectors)], format="csr")
 
 
 def _nones_last(blocks: list[np.ndarray]) -> np.ndarray:

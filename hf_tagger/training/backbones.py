@@ -146,7 +146,7 @@ def load_vision_backbone(spec: str, weights: str | Path | None = None) -> Vision
         raise ConfigError(f"vision_weights belong to a timm: backbone, not to {spec!r}")
     if kind == "installed":
         (file,) = _installed_files(name, (EFFICIENTNET,))
-        name, state = "tf_efficientnet_lite0", _lite0_state(file)
+        name, state = architecture_of(spec), _lite0_state(file)
     elif kind not in ("timm", "scratch"):
         raise ConfigError(f"vision_backbone {spec!r} starts with none of timm:, installed: and scratch:")
     elif not timm.is_model(name):
@@ -159,6 +159,12 @@ def load_vision_backbone(spec: str, weights: str | Path | None = None) -> Vision
     if state is not None:
         state = _fitting(state, net, spec if weights is None else str(weights))
     return VisionBackbone(name, state, tuple(net.pretrained_cfg["mean"]), tuple(net.pretrained_cfg["std"]))
+
+
+def architecture_of(spec: str) -> str | None:
+    """The timm network of a `vision_backbone`, if it is one."""
+    name = "tf_efficientnet_lite0" if spec == f"installed:{EFFICIENTNET}" else spec.partition(":")[2]
+    return name if timm.is_model(name) else None
 
 
 def _pretrained(name: str, file: str | Path | None) -> dict[str, torch.Tensor]:

@@ -107,9 +107,14 @@ def fit_standardise(model: TaggerModel, settings: ModelSettings, batches: Iterab
         seen += len(batch["ids"])
         if seen >= rows:
             break
+    set_scales(model, settings, {name: np.concatenate(parts) for name, parts in found.items() if parts})
+
+
+def set_scales(model: TaggerModel, settings: ModelSettings, features: dict[str, np.ndarray]) -> None:
+    """Sets mean and deviation of "text" and "image" features, each [N, F], where the tower is pretrained."""
     for name, backbone in (("text", settings.text_backbone), ("image", settings.vision_backbone)):
-        if any(map(len, found[name])) and not backbone.startswith("scratch:"):
-            vectors = torch.from_numpy(np.concatenate(found[name])).to(model.device)
+        if len(features.get(name, ())) and not backbone.startswith("scratch:"):
+            vectors = torch.from_numpy(features[name].astype(np.float32)).to(model.device)
             getattr(model.encoder, f"{name}_projection")[0].fit(vectors)
 
 

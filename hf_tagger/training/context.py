@@ -52,7 +52,7 @@ def start_run(settings: RunSettings, data: dict, resume: bool = False) -> RunCon
     accelerator = Accelerator(
         cpu=device.type == "cpu", mixed_precision=precision, log_with=settings.training.log_with or None,
         project_dir=settings.output_dir, kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=True)])
-    if settings.logit_fusion.folds and accelerator.num_processes > 1:
+    if settings.logit_fusion.folds not in (0, "auto") and accelerator.num_processes > 1:
         raise ConfigError("logit_fusion.folds: sources are refitted by one process; start one, or set it to 0")
     computer = device.type
     if computer == "cpu":

@@ -23,6 +23,7 @@ from hf_tagger.evaluation.protocols import seen_through
 from hf_tagger.evaluation.settings import Protocol
 from hf_tagger.training.arguments import RunSettings
 from hf_tagger.training.context import RunContext
+from hf_tagger.training.defaults import settle
 
 
 @dataclass
@@ -114,6 +115,7 @@ def read_catalog(run: RunContext, part: Callable[[Catalog], Catalog] | None = No
         step.result = "\n".join(filter(None, [data.vocabulary.summary(), corrections, refused]))
     if adopt is not None:
         data.vocabulary.attributes = adopt(data.vocabulary.attributes)
+    settle(run, data)
     _check_evaluation(run.settings, data)
     return data
 

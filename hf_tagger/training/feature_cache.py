@@ -11,10 +11,13 @@ from peft import PeftModel
 from hf_tagger.catalog.quarantine import Refusal
 from hf_tagger.training.arguments import PhaseSettings
 from hf_tagger.training.batches import Batches
+from hf_tagger.training.build import set_scales
 from hf_tagger.training.context import RunContext
 from hf_tagger.training.features import FeatureLoader, store_features
 from hf_tagger.training.loop import TrainingLoop
 from hf_tagger.training.optimizer import tower_of
+from hf_tagger.training.settings import TextAugmentation
+from hf_tagger.training.starting_model import scales_are_stored
 
 
 class FeatureCache:
@@ -37,10 +40,13 @@ class FeatureCache:
         views = (self.batches.view(view, whole=whole) for view in range(phase.cached_views))
         plain = self.batches.collator()
         factors = data.loader("train", plain, loader, repeat_factors=data.repeat_factors())
-        name, options = "plain", {"repeat_factor": factors.repeat_factor}
+        same_text = self.run.settings.training.text_augmentation == TextAugmentation()
+        name, options = "plain", {"repeat_factor": factors.repeat_factor, "same_text": same_text}
         if "decoder" in phase.train:
             name, options["encode_targets"] = "decoder", plain.encode_targets
         self._stored[name] = self._store(name, views, phase.batch_size or loader.batch_size, **options)
+        if phase is self.run.settings.phases[0] and scales_are_stored(self.run):
+            set_scales(self.batches.model, self.run.settings.model, self._stored[name].sample())
         return self._stored[name]
 
     def plain(self) -> FeatureLoader:

@@ -13,7 +13,7 @@ from hf_tagger.catalog.collate import padded, tower_inputs
 from hf_tagger.catalog.quarantine import Refusal
 from hf_tagger.catalog.targets import FreeForm, TargetEncoder
 from hf_tagger.evaluation.progress import progress_bar
-from hf_tagger.model.towers import TowerFeatures
+from hf_tagger.model.towers import TEXT, TowerFeatures
 
 
 @dataclass
@@ -77,6 +77,11 @@ class FeatureLoader:
                 batch |= {"input_ids": ids[..., 0].long(), "attention_mask": mask.long()}
         return batch
 
+    def sample(self, rows: int = 1000) -> dict[str, np.ndarray]:
+        """{"text" | "image": features [n, F]} of the first products that have each, as they are."""
+        return {name: stored[0][np.flatnonzero(self.present[0][:, column])[:rows]]
+                for column, (name, stored) in enumerate((("text", self.text), ("image", self.image))) if stored}
+
     def all_views(self, batch_size: int = 256) -> Iterator[dict[str, Any]]:
         """Batches of every product in every view, in the catalogue's order."""
         for view in range(len(self.present)):
@@ -138,10 +143,12 @@ def store_features(
     model, views: Iterable[Iterator[dict[str, Any]]], folder: Path, batch_size: int, seed: int,
     repeat_factor: Callable[[dict], float] = lambda tags: 1.0, towers: tuple[str, ...] = ("text", "image"),
     encode_targets: TargetEncoder | None = None, refuse: Callable[[list[Refusal]], None] = lambda refusals: None,
+    same_text: bool = False,
 ) -> FeatureLoader:
     """Runs the towers of a `TaggerModel` over the batches of every view (which must hold the same products in the same
     order) and keeps the features of `towers` in `folder`; with `encode_targets` the token states too. `refuse` gets
-    what could not be read of each batch."""
+    what could not be read of each batch. With `same_text` the text tower reads the first view alone: texts are alike
+    in all."""
     folder.mkdir(parents=True, exist_ok=True)
     loader = FeatureLoader(batch_size, seed, encode_targets=encode_targets)
     model.eval()
@@ -150,6 +157,7 @@ def store_features(
         ids: list[str] = []
         present: list[np.ndarray] = []
         widths: dict[str, int] = {}
+        again = bool(view and same_text and loader.text and encode_targets is None)
         paths = {name: folder / f"{name}.{view}.f16" for name in ("text", "image")}
         sequences = {} if encode_targets is None else _open_sequences(model, folder, view)
         with open(paths["text"], "wb") as text_file, open(paths["image"], "wb") as image_file:
@@ -158,12 +166,16 @@ def store_features(
                 if not batch["ids"]:
                     continue
                 inputs = tower_inputs(batch, model.device)
-                features = model.encoder.run_towers(**inputs, output_states=bool(sequences))
+                if again:
+                    inputs = {name: inputs[name] for name in ("pixel_values", "pixel_mask") if name in inputs}
+                features = TowerFeatures(torch.zeros(len(batch["ids"]), 2, dtype=torch.bool))
+                if inputs:
+                    features = model.encoder.run_towers(**inputs, output_states=bool(sequences))
                 _append_sequences(sequences, features, inputs, len(batch["ids"]))
                 for name, file in (("text", text_file), ("image", image_file)):
                     vectors = getattr(features, name)
                     width = model.encoder.feature_widths[name]
-                    if width and name in towers:
+                    if width and name in towers and not (again and name == "text"):
                         widths[name] = width
                         vectors = torch.zeros(len(batch["ids"]), width) if vectors is None else vectors
                         file.write(vectors.to("cpu", torch.float16).numpy().tobytes())
@@ -182,6 +194,9 @@ def store_features(
         if sequences:
             loader.sequences.append({name: ragged.finish() for name, ragged in sequences.items()})
         loader.present.append(np.concatenate(present))
+        if again:
+            loader.text.append(loader.text[0])
+            loader.present[view][:, TEXT] = loader.present[0][:, TEXT]
         for name, width in widths.items():
             array = np.memmap(paths[name], np.float16, "r", shape=(len(ids), width))
             getattr(loader, name).append(array)

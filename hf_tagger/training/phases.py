@@ -50,7 +50,8 @@ def start_training(
     settings, model, decoder = run.settings, batches.model, run.settings.model.decoder
     # What a run draws from here on must not depend on what it drew before: a resumed run skips some of that.
     set_seed(settings.seed)
-    adapts = settings.lora is not None and settings.moves_closed_tags
+    adapts = settings.lora is not None and settings.moves_closed_tags and (
+        settings.save_adapter or any(phase.moves_towers for phase in settings.phases))
     adapter = with_lora(model, settings.lora) if adapts else None
     if not adapts and not (settings.model.vision_backbone or "scratch:").startswith("scratch:"):
         freeze_batch_norm(model)

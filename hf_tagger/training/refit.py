@@ -15,7 +15,7 @@ from hf_tagger.catalog.strict import ConfigError
 from hf_tagger.model.towers import IMAGE, TEXT, TowerFeatures
 from hf_tagger.training.arguments import PhaseSettings, RunSettings
 from hf_tagger.training.batches import Batches
-from hf_tagger.training.build import set_trainable
+from hf_tagger.training.build import set_scales, set_trainable
 from hf_tagger.training.checkpoint import copied_heads, load_kept
 from hf_tagger.training.context import RunContext
 from hf_tagger.training.data import TrainingData
@@ -25,7 +25,7 @@ from hf_tagger.training.frozen_heads import fit_kernel_on, fit_lexical_on, parts
 from hf_tagger.training.loop import TrainingLoop
 from hf_tagger.training.losses import TaggingLoss
 from hf_tagger.training.phases import Training
-from hf_tagger.training.starting_model import fit_feature_scales, starting_model
+from hf_tagger.training.starting_model import starting_model
 
 # Where a configuration has no phase on cached features.
 HEADS = PhaseSettings(name="heads", train=["heads"], cached_views=1, epochs=20, batch_size=128)
@@ -70,7 +70,6 @@ class RefittedHeads:
     def of_splits(cls, run: RunContext, data: TrainingData, splits: Sequence[str] = ("train",)) -> "RefittedHeads":
         """Of a new model, on the products of these splits; runs its towers over them."""
         batches, split_of = Batches(data, *starting_model(run, data)), []
-        fit_feature_scales(run, batches)
 
         def look(view: int):
             for split in splits:
@@ -89,6 +88,7 @@ class RefittedHeads:
     def fit(self, rows: np.ndarray) -> None:
         """Fits all heads anew, from where they started, on these rows (int [n])."""
         load_kept(self.model, self._start)
+        set_scales(self.model, self.run.settings.model, self.plain.sample())
         set_seed(self.run.settings.seed)
         self.fit_lexical_head(rows)
         self.fit_tag_head(rows)

@@ -45,7 +45,7 @@ class LossSettings:
         "multi": "leave it out; binary cross-entropy is gamma_negative: 0, margin: 0",
         **dict.fromkeys(("focal_gamma", "focal_alpha"), "the asymmetric loss has gamma_negative and gamma_positive")}
 
-    label_smoothing: float = 0.0  # share of the target spread over a `single` attribute's tags and none, in [0, 1)
+    label_smoothing: float = 0.05  # share of the target spread over a `single` attribute's tags and none, in [0, 1)
     # Of `single` attributes: tau x log(training products of the tag) is added to each logit while training (Menon et
     # al. 2021, arXiv 2007.07314). 0 is plain cross-entropy. 1 trains as if all tags were equally frequent (balanced
     # softmax, Ren et al. 2020, arXiv 2007.10740): rare tags gain more than accuracy loses.
@@ -95,8 +95,8 @@ class TextAugmentation:
 class ImageAugmentation:
     """Probabilities unless it says otherwise, see `training.augment`."""
 
-    crop: float = 0.5  # of a random resized crop
-    crop_scale: float = 0.6  # smallest share of the photo's area that a crop keeps
+    crop: float = 0.8  # of a random resized crop
+    crop_scale: float = 0.7  # smallest share of the photo's area that a crop keeps
     flip: float = 0.5  # horizontal
     rotation: float = 0.0  # largest angle in degrees, of half the photos; 0: never
     noise: float = 0.0  # Gaussian, of 2 % of the value range
@@ -135,7 +135,7 @@ class KernelSettings:
 
     # Products that others are compared with, at most, those with rare tags first (0: no kernel head). Memory of
     # fitting grows with their square.
-    landmarks: int = 0
+    landmarks: int | Literal["auto"] = "auto"
     dim: int = 128  # width that each block of features is compressed to (principal axes)
     width: float = 0.8  # of the kernel, in units of 1 - cosine
     ridge: float = 0.04  # strength of the ridge
@@ -166,11 +166,11 @@ class LogitFusionSettings:
     iterations: int = 60  # of L-BFGS at most
     # Where validation is small: also learn from training products, as the sources score them when fitted on the other
     # folds (0: validation alone). Needs towers that stay frozen.
-    folds: int = 0
+    folds: int | Literal["auto"] = "auto"
     max_rows: int = 5000  # training products used for that, at most
 
     def __post_init__(self):
-        if self.folds == 1 or self.folds < 0:
+        if self.folds != "auto" and (self.folds == 1 or self.folds < 0):
             raise ValueError(f"logit_fusion.folds takes 0 or at least 2, got {self.folds}")
 
 

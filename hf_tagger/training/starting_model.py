@@ -47,10 +47,16 @@ def prepare_model(run: RunContext, data: TrainingData, model: TaggerModel, proce
     model.requires_grad_(True)
 
 
+def scales_are_stored(run: RunContext) -> bool:
+    """Whether the features that the first phase stores are those of all products, and not yet looked at."""
+    settings = run.settings
+    return bool(not settings.start_from and settings.phases[0].cached_views and run.accelerator.num_processes == 1)
+
+
 def fit_feature_scales(run: RunContext, batches: Batches) -> None:
     """Sets the scale of the towers' features in a new model, before any training. A resumed run has the scale in its
-    checkpoint, but where heads are fitted again out of fold, these start from the untrained model."""
-    if run.settings.start_from or run.resumable and not run.settings.logit_fusion.folds:
+    checkpoint; one whose first phase stores features gets it from these."""
+    if run.settings.start_from or run.resumable or scales_are_stored(run):
         return
     sample = batches.data.loader("train", batches.collator(), batches.reader, whole=True, shuffle=True)
     with run.accelerator.autocast():

@@ -51,7 +51,7 @@ METHODS = {
 def main(arguments: list[str]) -> None:
     options, overrides = parse(arguments)
     settings, data = load_run(options.config, overrides)
-    if len(settings.phases) != 1 or not settings.phases[0].cached_views:
+    if settings.phases and (len(settings.phases) != 1 or not settings.phases[0].cached_views):
         raise ConfigError("phases: this benchmark trains heads on frozen towers: one phase with cached_views")
     results, spent, test, features = [], [], None, None
     for seed in range(options.seeds):
@@ -62,8 +62,9 @@ def main(arguments: list[str]) -> None:
         training, model = start_training(run, batches), batches.model
         start = time.perf_counter()
         # The towers are the same for every seed.
-        features = replace(features or training.features.of_phase(settings.phases[0]), seed=seed)
-        train_phase(run, training, 0, settings.phases[0], lambda _, features=features: features)
+        phase = run.settings.phases[0]
+        features = replace(features or training.features.of_phase(phase), seed=seed)
+        train_phase(run, training, 0, phase, lambda _, features=features: features)
         seconds = {"features and heads": round(time.perf_counter() - start, 1)}
         test = test or test_features(batches, options.output_dir / "test")
         head, results_of_seed = copy.deepcopy(model.tag_head.state_dict()), {}

@@ -10,13 +10,14 @@ import torch
 from hf_tagger.catalog.strict import ConfigError
 from hf_tagger.training.arguments import RunSettings, load_run
 from hf_tagger.training.batches import Batches
+from hf_tagger.training.build import set_scales
 from hf_tagger.training.context import RunContext, start_run
 from hf_tagger.training.data import TrainingData, read_catalog
 from hf_tagger.training.features import FeatureLoader, store_features
 from hf_tagger.training.folds import stratified_folds
 from hf_tagger.training.refit import RefittedHeads
 from hf_tagger.training.settings import LexicalSettings
-from hf_tagger.training.starting_model import fit_feature_scales, new_model, prepare_model
+from hf_tagger.training.starting_model import new_model, prepare_model
 
 SPLITS = ("train", "validation", "test")
 FOLDS = 3
@@ -77,17 +78,16 @@ class Bench:
 def look(config: str, overrides: list[str], folder: Path) -> Bench:
     """Runs the towers over a catalogue, once."""
     settings, data = load_run(config, overrides)
-    phase = next((phase for phase in settings.phases if phase.cached_views), None)
-    if phase is None or settings.lora is not None:
-        raise ConfigError(f"{config}: ablations need frozen towers: lora: null, and a phase with cached_views")
-    settings = replace(settings, phases=[replace(phase, train=["heads"], evaluate_every=0)],
-                       model=replace(settings.model, decoder=None))
-    run = start_run(settings, data)
+    run = start_run(replace(settings, model=replace(settings.model, decoder=None)), data)
     catalogue = read_catalog(run)
+    settings = run.settings
+    if any(phase.moves_towers for phase in settings.phases):
+        raise ConfigError(f"{config}: ablations need frozen towers: phases with cached_views alone")
+    phase = replace(settings.phases[0], train=["heads"], evaluate_every=0)
+    run.settings = settings = replace(settings, phases=[phase])
     model, processor = new_model(run, catalogue)
     prepare_model(run, catalogue, model, processor)
     batches = Batches(catalogue, model, processor)
-    fit_feature_scales(run, batches)
     split_of: list[str] = []
 
     def view(number: int):
@@ -107,6 +107,7 @@ def look(config: str, overrides: list[str], folder: Path) -> Bench:
         # Where a text has nothing left, there is only the photo to look at, which is passed over here.
         without = store_features(model, [masked()], folder / "masked", 1, settings.seed, towers=("text",))
     rows = {split: np.flatnonzero(np.array(split_of) == split) for split in SPLITS}
+    set_scales(model, settings.model, plain.sample())
     scales = {name: tensor for name, tensor in model.state_dict().items() if "_projection.0." in name}
     return Bench(run, catalogue, plain, without, rows, scales)
 

@@ -11,7 +11,8 @@ from tests.tiny_tagger import ATTRIBUTES, photo
 TEXTS = ["red mug", "blue dress", "handmade blue mug", "waterproof dress in red", "new mug", "new dress"] * 5
 SETTINGS = {
     "text_backbone": "scratch:bert-tiny", "vision_backbone": "scratch:test_efficientnet", "image_size": (48, 32),
-    "hidden_size": 16, "max_length": 12, "lexical": LexicalSettings(buckets=64),
+    "hidden_size": 16, "max_length": 12, "lexical": LexicalSettings(buckets=64), "text_prefix": "",
+    "vision_stages": [], "vision_grid": [], "colour_histogram": False, "kernel": KernelSettings(landmarks=0),
 }  # fmt: skip
 
 
