@@ -59,6 +59,15 @@ def test_texts_are_kept_as_the_first_view_shows_them(tmp_path):
     assert stored(tmp_path).texts == TEXTS[:4]
 
 
+def test_texts_that_are_alike_in_all_views_are_read_once(tmp_path):
+    model, others = tagger(), [[photo(seed=9)] if shown else [] for shown in PHOTOS[:4]]
+    twice, once = (stored(tmp_path / str(same), model, [view(), view(photos=others)], same_text=same)
+                   for same in (False, True))
+    for loader in (twice, once):
+        assert [list(view) for view in loader.text[1]] == [list(view) for view in loader.text[0]]
+    assert all((a == b).all() for a, b in zip(twice.present + twice.image, once.present + once.image, strict=True))
+
+
 def test_each_product_is_drawn_in_every_view(tmp_path):
     loader = stored(tmp_path, batch_size=8)
     first, seen = stored(tmp_path / "first", views=[view()], batch_size=8), set()
