@@ -67,11 +67,12 @@ def finetune(settings: RunSettings, data: dict, resume: bool = False) -> None:
     # Heads fitted on what the towers say now that they no longer move.
     critic = retrain_for_rare_tags(run, training)
     fit_kernel_head(run, training)
-    fit_logit_fusion(run, training, out_of_fold_rows(run, training))
+    out_of_fold = out_of_fold_rows(run, training)
+    fit_logit_fusion(run, training, out_of_fold)
 
     # Scores become probabilities, and get thresholds.
     calibrate_written(run, batches)
-    calibrate(run, batches)
+    calibrate(run, batches, out_of_fold)
     if critic is not None:
         judge_critic(run, batches, critic)
 
