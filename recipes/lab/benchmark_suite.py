@@ -43,7 +43,7 @@ def main(arguments: list[str]) -> None:
     catalogues = found.setdefault("catalogues", {})
     for config in options.configs:
         results = catalogues.setdefault(Path(config).stem, {})
-        for name in [*BASELINES, *(f"{DEFAULTS} {seed}" for seed in options.seeds)]:
+        for name in [*options.baselines, *(f"{DEFAULTS} {seed}" for seed in options.seeds)]:
             if name not in results:
                 cli.say(f"{Path(config).stem}, {name} ...")
                 score = score_defaults if name.startswith(DEFAULTS) else score_baseline
@@ -57,6 +57,7 @@ def parse(arguments: list[str]) -> tuple[argparse.Namespace, list[str]]:
     parser = cli.parser(__doc__)
     parser.add_argument("configs", nargs="+", help="YAML files of `hf_tagger finetune`")
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
+    parser.add_argument("--baselines", nargs="*", choices=BASELINES, default=BASELINES, help="these alone")
     parser.add_argument("--output_dir", default="runs/suite")
     return parser.parse_known_args(arguments)
 
