@@ -8,8 +8,8 @@
 MODEL is a model folder, adapter folder or Hub id. CATALOGUE is a YAML file with source and schema, such as the training
 configuration, or the path of a catalogue with the columns of the training one; keys of `catalog` can be overridden as
 `--key.sub value`. The page is served to this machine only, unless --host is given; others have to log in then, with a
-NAME:PASSWORD of --auth, and their verdicts carry that name. Verdicts go into the feedback store; `hf_tagger update`
-trains the model on them.
+NAME:PASSWORD of --auth, and their verdicts carry that name; they stay logged in when the page is started again.
+Verdicts go into the feedback store; `hf_tagger update` trains the model on them.
 """
 
 import argparse
@@ -21,6 +21,7 @@ from hf_tagger import UserError
 from hf_tagger.catalog.settings import open_catalog
 from hf_tagger.catalog.strict import ConfigError
 from hf_tagger.deployment.protection import check_listening
+from hf_tagger.deployment.rate_limit import PROXY_HELP, proxy_addresses
 from hf_tagger.evaluation.settings import load_checked_evaluation
 from hf_tagger.feedback.versions import LINEAGE
 from hf_tagger.model.urls import without_credentials
@@ -52,7 +53,7 @@ def main(arguments: list[str]) -> int:
     from hf_tagger.review.page import launch
 
     print(f"verdicts go to {without_credentials(options.feedback)}; stop with Ctrl-C", flush=True)
-    launch(app, options.host, options.port, people)
+    launch(app, options.host, options.port, people, options.auth, options.trusted_proxy)
     return 0
 
 
@@ -72,6 +73,7 @@ def parse(arguments: list[str]) -> tuple[argparse.Namespace, list[str]]:
     parser.add_argument("--port", type=int, help="default: the first free one from 7860")
     parser.add_argument("--auth", metavar="FILE", help="who may log in: a line NAME:PASSWORD for each")
     parser.add_argument("--open_to_all", action="store_true", help="ask nobody to log in, whomever the page answers")
+    parser.add_argument("--trusted_proxy", type=proxy_addresses, default="", metavar="ADDRESS", help=PROXY_HELP)
     parser.add_argument("--space", metavar="FOLDER", help="write a Space that runs this page into FOLDER, and end")
     return parser.parse_known_args(arguments)
 

@@ -61,7 +61,7 @@ def test_the_stores_password_is_not_printed(shop, monkeypatch, capsys):
     assert command.main([str(shop / "model"), str(shop / "shop.yaml"), "--feedback", url]) == 0
     printed = capsys.readouterr()
     assert "127.0.0.1/feedback" in printed.out and "s3cret" not in printed.out + printed.err
-    assert launched == [(None, "127.0.0.1", None, None)]
+    assert launched == [(None, "127.0.0.1", None, None, None, "")]
 
 
 def test_verdicts_name_the_version_of_the_model(shop, tagger, tmp_path):
