@@ -247,6 +247,7 @@ def test_reviewers_log_in_and_their_verdicts_carry_that_name(browser, shop, tmp_
         app, _ = start(app.server_port)  # the page that is open goes on
         while "P2" not in predictions[-1].row_of:
             page.wait_for_timeout(50)
+        chip(page, "Blue").locator(".label").click()
         page.keyboard.press("u")
         expect(chip(page, "Blue")).to_have_class(re.compile("unsure"))
         expect(page.locator(".product")).to_have_attribute("data-product", "P2")
