@@ -39,6 +39,7 @@ def main(arguments: list[str]) -> None:
     from hf_tagger.catalog.loader import CatalogLoader
     from hf_tagger.model.pipeline_tagger import ProductTaggingPipeline
     from hf_tagger.training.build import load_model
+    from hf_tagger.training.whole import written_whole
 
     model, processor = load_model(options.model)
     out = options.output_dir
@@ -48,7 +49,8 @@ def main(arguments: list[str]) -> None:
     whole, _ = load_model(options.model)
     cut(model, options, CatalogLoader(catalog, "train", collator, settings.training.loader, shuffle=True), settings)
     found["pruned"] = described(model, collator, catalog, settings)
-    ProductTaggingPipeline(model, processor=processor).save_pretrained(out)
+    with written_whole(out) as folder:
+        ProductTaggingPipeline(model, processor=processor).save_pretrained(folder)
     if options.epochs:
         recover(settings, data, out, options)
         model, _ = load_model(out)
