@@ -58,6 +58,7 @@ def main(arguments: list[str]) -> None:
     found["text_tower_ms"] = text_tower_ms({"before": whole, "pruned": model})
     Path(out, "pruning.json").write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
     print(table(found))
+    print(catalog.totals())
 
 
 def parse(arguments: list[str]) -> tuple[argparse.Namespace, list[str]]:

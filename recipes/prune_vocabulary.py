@@ -33,7 +33,7 @@ def main(arguments: list[str]) -> None:
     from hf_tagger.training.whole import written_whole
 
     tagger = open_tagger(options.model, torch.device("cpu"))
-    catalog = open_catalog(settings.catalog, Path(options.output_dir, "catalog"))
+    catalog = open_catalog(settings.catalog, Path(options.output_dir, "catalog")).without_tags()
     model, processor = tagger.model, tagger.processor
     names = [f"{entry['name']}: {tag}" for entry in model.config.attributes for tag in entry["tags"]]
     counts = options.min_count * count_pieces(names, processor)
@@ -53,6 +53,7 @@ def main(arguments: list[str]) -> None:
     print(f"{found['kept']:,} of {found['pieces']:,} word pieces kept; parameters: {found['parameters']:,} before, "
           f"{found['parameters_left']:,} now; of {len(held_out)} texts of validation, {found['texts_cut_alike']} are "
           "cut into the same pieces")
+    print(catalog.totals())
 
 
 def parse(arguments: list[str]) -> tuple[argparse.Namespace, list[str]]:

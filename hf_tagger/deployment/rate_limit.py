@@ -48,7 +48,7 @@ def client_of(scope: dict) -> str:
 
 def proxy_addresses(given: str) -> str:
     """Checks a list of addresses and networks, as uvicorn takes it (`forwarded_allow_ips`), where anything else would
-    silently match nobody. An `argparse` type: raises ValueError."""
-    for part in given.split(","):
+    silently match nobody; "": none. An `argparse` type: raises ValueError."""
+    for part in given.split(",") if given else ():
         ipaddress.ip_network(part.strip())
     return given

@@ -15,6 +15,7 @@ Verdicts go into the feedback store; `hf_tagger update` trains the model on them
 import argparse
 import os
 import sys
+from functools import partial
 from pathlib import Path
 
 from hf_tagger import UserError
@@ -127,14 +128,23 @@ def build_app(model: str, catalogue: str, feedback: str = "feedback.db", *, spli
     folder = Path(model) if Path(model).is_dir() else Path(feedback).parent
     catalog = open_catalog(settings.catalog, folder / "catalog")
     split = choose_split(catalog, split)
+    catalog = catalog.with_tags_if_any(split)
     known = read_predictions(predictions, attributes) if predictions else {}
-    found = CatalogPredictions(tagger, lambda: catalog.records(split), catalog.schema.allow_urls, known, most)
+    found = CatalogPredictions(tagger, partial(_told, catalog, split), catalog.schema.allow_urls, known, most)
     log = VerdictLog(store, attributes)
     queue = ReviewQueue(found, log, has_vectors=not known, has_critic=tagger.has_critic and not known)
     desk = ReviewDesk(found, store, queue, log, model_version(model, tagger))
     page = build_page(desk, reviewer, speech)
     found.start()
     return page
+
+
+def _told(catalog, split: str):
+    """The records of a split; when they have been read, it is said how many rows were."""
+    try:
+        yield from catalog.records(split)
+    finally:
+        print(catalog.totals(), flush=True)
 
 
 def choose_split(catalog, wanted: str | None) -> str:
