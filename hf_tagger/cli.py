@@ -38,8 +38,8 @@ ARGUMENTS = {
     "model": "model folder, adapter folder or Hub id",
     "catalogue": "YAML file, or the path of a catalogue written like the training one",
 }
-# What errors of Python, Rust, C++ and torch all repeat where there is no room to write.
-NO_ROOM = [os.strerror(number) for number in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)]
+# What errors of Python, Rust, C++ and torch repeat where there is no room to write; the last is all that numpy says.
+NO_ROOM = [*map(os.strerror, (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)), " requested and "]
 
 
 def main() -> int:
