@@ -40,9 +40,9 @@ class CatalogError(UserError):
 
 
 def read_rows(file: str, format: str, columns: dict[str, str], delimiter: str | None = None,
-              encoding: str = "utf-8-sig") -> Iterator[RawRow]:
+              encoding: str | None = None) -> Iterator[RawRow]:
     """Rows of `file` with these columns {name: the key that names it}. `delimiter` of csv files (None: found in the
-    header line), `encoding` of csv, tsv and jsonl files.
+    header line), `encoding` of csv, tsv and jsonl files (None: found).
 
     Raises CatalogError if the file cannot be read to its end, ConfigError if it lacks a column.
     """
@@ -57,7 +57,8 @@ def read_rows(file: str, format: str, columns: dict[str, str], delimiter: str | 
                 yield number, None if values is None else _pick(values, columns), error
 
 
-def check_first_file(file: str, format: str, columns: dict[str, str], delimiter: str | None, encoding: str) -> None:
+def check_first_file(file: str, format: str, columns: dict[str, str], delimiter: str | None,
+                     encoding: str | None) -> None:
     """Raises ConfigError if the file lacks a column. In formats without a header, a column is lacking if none of the
     first thousand rows has it."""
     if format in ("parquet", "csv", "tsv"):

@@ -109,8 +109,8 @@ class CatalogSchema:
     def record(self, row: dict, number: int, *, file: str = "", image_root: str = "",
                notes: list[RowError] | None = None) -> Record:
         """A row of the catalogue -> product record: {"id", "group", "number", "file", "text", "texts", "language",
-        "images", "tags", "kept"}, and with `free_form` in the schema "free_form": the tags of each of its sources (None
-        unknown).
+        "images", "tags", "kept"}, with several paths in a cell "paths": {attribute: its paths}, and with `free_form` in
+        the schema "free_form": the tags of each of its sources (None unknown).
 
         `tags` has every declared attribute (its tags, [] none applies, None unknown) and, with `pairs.discover`, those
         that the row names. `image_root` is used if the schema has none. Refused parts of a usable row are appended to
@@ -129,6 +129,8 @@ class CatalogSchema:
         tags = self._tags(row)
         language = row.get(self.language_column) if self.language_column else self.language
         free_form = {} if self.free_form is None else {"free_form": self._free_form_tags(row, tags)}
+        paths = {name: self._readers[name].paths(row.get(spec.column)) for name, spec in self.attributes.items()
+                 if spec.is_tree and spec.paths and tags[name]}
         return {
             "id": self.row_id(row, number, file),
             "group": self.group_key(row, number, file),
@@ -140,6 +142,7 @@ class CatalogSchema:
             "images": images,
             "tags": tags,
             "kept": {column: row.get(column) for column in self.keep},
+            **({"paths": paths} if paths else {}),
             **free_form,
         }
 

@@ -45,7 +45,7 @@ class SourceConfig:
     split_seed: int = 0  # another seed gives other splits
     format: Literal["parquet", "csv", "tsv", "jsonl", "imagefolder", "webdataset", "hub"] | None = None
     delimiter: str | None = None  # of csv files; default: found in the header line
-    encoding: str = "utf-8-sig"  # of csv, tsv and jsonl files
+    encoding: str | None = None  # of csv, tsv and jsonl files; default: found
     name: str | None = None  # configuration of a Hub dataset
     revision: str | None = None
 
@@ -62,7 +62,7 @@ class SourceConfig:
         if self.delimiter is not None and len(self.delimiter) != 1:
             raise ConfigError(f"delimiter must be one character, got {self.delimiter!r}.")
         try:
-            codecs.lookup(self.encoding)
+            codecs.lookup(self.encoding or "utf-8")
         except LookupError:
             raise ConfigError(f"encoding: {self.encoding!r} is not known; try utf-8 or cp1252.") from None
 

@@ -124,7 +124,10 @@ class _Counts:
                 self.given[name] += 1
                 self.tags.setdefault(name, defaultdict(Counter))[language].update(tags)
                 if len(tags) > 1 and self.schema.attribute(name).is_tree:
-                    self._add_path(name, tags)
+                    paths = item.get("paths", {}).get(name, ())
+                    # Corrected tags are one path: the record's own paths are no longer theirs.
+                    for path in paths if set().union(*paths) == set(tags) else [tags]:
+                        self._add_path(name, path)
             else:
                 self.none[name] += 1
 

@@ -206,7 +206,8 @@ def test_reading_a_cell_twice_gives_two_lists():
         ({"format": "delimited"}, "Red,Blue", "several_values"),
         ({"format": "list"}, ["Red", "Blue"], "several_values"),
         ({"format": "list"}, "Red", "wrong_type"),
-        ({"format": "path", "kind": "multi"}, ["A > B", "A > C"], "several_values"),
+        ({"format": "path", "level": 0}, ["A > B", "C > D"], "several_values"),
+        ({"format": "path", "kind": "multi"}, [["A", "B"]], "wrong_type"),
         ({}, {"a": 1}, "wrong_type"),
     ],
 )

@@ -1,0 +1,143 @@
+"""Several values in one cell, as each system writes them: split and joined in one place, so that what is written back
+reads as what was read."""
+
+import csv
+import json
+import re
+from dataclasses import dataclass
+from typing import Any
+
+_PAIR = re.compile(r'(\w+)="((?:[^"]|"")*)"(?=,|\Z),?')
+
+
+class CellError(ValueError):
+    """A list cannot be written so that the system reads it back as it is: the message names the value."""
+
+
+@dataclass(frozen=True)
+class CellSyntax:
+    """
+    Args:
+        delimiter: what stands between two values (None: the cell is one value).
+        escape: stands before a delimiter that is part of a value (WooCommerce: a backslash).
+        quote: stands around a value with a delimiter in it, doubled inside (Google's TSV).
+        glue: what is written between two values (default: the delimiter, a space after a comma or semicolon).
+        json: the cell is a JSON list.
+    """
+
+    delimiter: str | None = None
+    escape: str | None = None
+    quote: str | None = None
+    glue: str | None = None
+    json: bool = False
+
+    def __post_init__(self):
+        if self.delimiter == "":
+            raise ValueError("an empty delimiter separates nothing")
+        if self.glue is not None and self.glue.strip() != (self.delimiter or "").strip():
+            raise ValueError(f"glue {self.glue!r} is not the delimiter {self.delimiter!r} with spaces around it")
+
+
+def split(cell: str, syntax: CellSyntax) -> list[str]:
+    """The values of a cell, without spaces around them; empty ones are left out. A JSON list is one in every syntax.
+
+    Raises CellError where the syntax is `json` and the cell is not such a list.
+    """
+    listed = json_list(cell)
+    if not cell.strip():
+        return []
+    if listed is not None:
+        return [text for item in listed if (text := str(item).strip())]
+    if syntax.json:
+        raise CellError(f"wants a list, got {cell[:100]!r}")
+    if syntax.delimiter is None:
+        values = [cell]
+    elif syntax.quote and syntax.quote in cell:
+        values = _quoted(cell, syntax)
+    elif syntax.escape and syntax.escape in cell:
+        stands = re.escape(syntax.escape + syntax.delimiter)
+        pieces = re.split(rf"({stands})|{re.escape(syntax.delimiter)}", cell)
+        values = [""]
+        for index, piece in enumerate(pieces):
+            if index % 2 == 0:
+                values[-1] += piece
+            elif piece is None:
+                values.append("")
+            else:
+                values[-1] += syntax.delimiter
+    else:
+        values = cell.split(syntax.delimiter)
+    return [value for value in map(str.strip, values) if value]
+
+
+def join(values: list[str], syntax: CellSyntax) -> str:
+    """The inverse of `split`. Raises CellError, naming the value, where the syntax has no way to write it."""
+    if syntax.json:
+        cell = json.dumps(values, ensure_ascii=False) if values else ""
+    else:
+        delimiter = syntax.delimiter
+        glue = syntax.glue or (f"{delimiter} " if delimiter in (",", ";") and not syntax.quote else delimiter or "")
+        cell = glue.join(_written(value, syntax) for value in values)
+    if split(cell, syntax) != values:
+        wrong = next((value for value in values if split(_written(value, syntax), syntax) != [value]), None)
+        said = f"{wrong!r} cannot be written" if wrong is not None else f"{values} cannot be written together"
+        raise CellError(f"{said} with {syntax.delimiter!r} between values")
+    return cell
+
+
+def json_list(cell: Any) -> list | None:
+    """The items of a cell that is a JSON list; None of any other."""
+    if not isinstance(cell, str) or not cell.lstrip().startswith("["):
+        return None
+    try:
+        items = json.loads(cell)
+    except (ValueError, RecursionError):
+        return None
+    return items if isinstance(items, list) else None
+
+
+def split_pairs(cell: str) -> dict[str, str]:
+    """Magento's `code=value,code2=value` -> {code: value}. As its importer has it, a piece without "=" belongs to the
+    value before (a comma inside it), and values may all stand in quotes."""
+    quoted = _PAIR.findall(cell)
+    if quoted and sum(len(code) + len(value) + 3 for code, value in quoted) + len(quoted) - 1 == len(cell.rstrip(",")):
+        return {code: value.replace('""', '"') for code, value in quoted}
+    pairs: dict[str, str] = {}
+    code = None
+    for piece in cell.split(","):
+        name, equals, value = piece.partition("=")
+        if equals:
+            code = name.strip()
+            pairs[code] = value
+        elif code is not None:
+            pairs[code] += f",{piece}"
+    return pairs
+
+
+def join_pairs(pairs: dict[str, str]) -> str:
+    """The inverse of `split_pairs`. Raises CellError, naming the code, for a value that would read as another pair."""
+    cell = ",".join(f"{code}={value}" for code, value in pairs.items())
+    if split_pairs(cell) != pairs:
+        quoted = ",".join('{}="{}"'.format(code, value.replace('"', '""')) for code, value in pairs.items())
+        if split_pairs(quoted) != pairs:
+            wrong = [code for code, value in pairs.items() if split_pairs(f"{code}={value}") != {code: value}] or pairs
+            raise CellError(f"{', '.join(wrong)}: a value cannot be written as code=value")
+        raise CellError(f"a value with ',' and '=' in it needs every value of the file in quotes: {cell[:200]}")
+    return cell
+
+
+def _written(value: str, syntax: CellSyntax) -> str:
+    delimiter = syntax.delimiter
+    if delimiter and syntax.quote and (delimiter in value or syntax.quote in value):
+        return syntax.quote + value.replace(syntax.quote, syntax.quote * 2) + syntax.quote
+    if delimiter and syntax.escape:
+        return value.replace(delimiter, syntax.escape + delimiter)
+    return value
+
+
+def _quoted(cell: str, syntax: CellSyntax) -> list[str]:
+    try:
+        return next(csv.reader([cell], delimiter=syntax.delimiter, quotechar=syntax.quote, skipinitialspace=True,
+                               strict=True), [])
+    except csv.Error:
+        return cell.split(syntax.delimiter)

@@ -1,0 +1,86 @@
+"""Several values in one cell: every system's own way of writing them."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from hf_tagger.catalog.cells import CellError, CellSyntax, join, join_pairs, split, split_pairs
+
+WOO = CellSyntax(",", escape="\\")
+GOOGLE = CellSyntax(",", quote='"')
+BAR = CellSyntax("|")
+PATH = CellSyntax(">", glue=" > ")
+JSON = CellSyntax(json=True)
+CODES = st.from_regex(r"[a-z][a-z0-9_]{0,8}", fullmatch=True)
+SYNTAXES = [CellSyntax(), CellSyntax(","), CellSyntax(";"), WOO, GOOGLE, BAR, PATH, JSON]
+VALUES = st.text(st.sampled_from('ab ,;|>"\\=[]é\n'), max_size=6)
+
+
+@pytest.mark.parametrize(("syntax", "cell", "values"), [
+    (CellSyntax(","), "summer, linen,,", ["summer", "linen"]),
+    (WOO, r"Perfume\, Cologne, Gifts", ["Perfume, Cologne", "Gifts"]),
+    (GOOGLE, 'Red, "Blue, dark", "24"" wide"', ["Red", "Blue, dark", '24" wide']),
+    (GOOGLE, '24" wide, Red', ['24" wide', "Red"]),
+    (BAR, "S|M", ["S", "M"]),
+    (PATH, "Clothing > Shirts", ["Clothing", "Shirts"]),
+    (CellSyntax("/", escape="\\"), r"Root/Bits \/ Pieces", ["Root", "Bits / Pieces"]),
+    (JSON, '["Red", "Blue, dark"]', ["Red", "Blue, dark"]),
+    (CellSyntax(","), '["Red", "Blue, dark"]', ["Red", "Blue, dark"]),
+    (CellSyntax(), "Red, Blue", ["Red, Blue"]),
+    (CellSyntax(","), "[new, old]", ["[new", "old]"]),
+])  # fmt: skip
+def test_split(syntax, cell, values):
+    assert split(cell, syntax) == values
+
+
+@pytest.mark.parametrize(("syntax", "values", "cell"), [
+    (CellSyntax(","), ["summer", "linen"], "summer, linen"),
+    (WOO, ["Perfume, Cologne", "Gifts"], r"Perfume\, Cologne, Gifts"),
+    (GOOGLE, ["Red", "Blue, dark", '24" wide'], 'Red,"Blue, dark","24"" wide"'),
+    (CellSyntax("/"), ["Blue", "Green"], "Blue/Green"),
+    (PATH, ["Clothing", "Shirts"], "Clothing > Shirts"),
+    (JSON, ["Red"], '["Red"]'),
+    (JSON, [], ""),
+])  # fmt: skip
+def test_join(syntax, values, cell):
+    assert join(values, syntax) == cell
+
+
+@given(st.lists(VALUES), st.sampled_from(SYNTAXES))
+def test_what_is_joined_splits_into_the_same_values_or_is_refused(values, syntax):
+    try:
+        cell = join(values, syntax)
+    except CellError:
+        return
+    assert split(cell, syntax) == values
+
+
+@given(st.lists(VALUES.map(str.strip).filter(bool)), st.sampled_from([JSON, GOOGLE]))
+def test_json_lists_and_quotes_can_write_any_value(values, syntax):
+    values = [value.replace("\n", "") for value in values if value.replace("\n", "").strip() == value]
+    if syntax is JSON or not values or not values[0].startswith("["):
+        assert split(join(values, syntax), syntax) == values
+
+
+def test_what_cannot_be_written_is_named():
+    with pytest.raises(CellError, match=r"'Blue, dark' cannot be written with ','"):
+        join(["Red", "Blue, dark"], CellSyntax(","))
+
+
+@pytest.mark.parametrize(("cell", "pairs"), [
+    ("color=Blue,size=S|M", {"color": "Blue", "size": "S|M"}),
+    ("care=Wash cold, hang,color=Blue", {"care": "Wash cold, hang", "color": "Blue"}),
+    ('care="Wash, a=b",size="24"" wide"', {"care": "Wash, a=b", "size": '24" wide'}),
+    ("", {}),
+])  # fmt: skip
+def test_pairs_of_code_and_value(cell, pairs):
+    assert split_pairs(cell) == pairs
+
+
+@given(st.dictionaries(CODES, VALUES))
+def test_pairs_are_read_back_as_they_are_written_or_refused(pairs):
+    try:
+        cell = join_pairs(pairs)
+    except CellError:
+        return
+    assert split_pairs(cell) == pairs

@@ -1,0 +1,69 @@
+"""Recognising the system that wrote an export."""
+
+import pytest
+
+from hf_tagger.catalog.profiles import FOLDER, pattern_regex, profile, recognise
+from hf_tagger.catalog.strict import ConfigError
+
+HEADERS = {
+    "shopify": ["Handle", "Title", "Body (HTML)", "Vendor", "Type", "Tags", "Option1 Name", "Option1 Value",
+                "Image Src"],  # fmt: skip
+    "woocommerce": ["ID", "Type", "SKU", "Name", "Published", "Description", "Categories", "Tags", "Images", "Parent"],
+    "google": ["id", "title", "description", "link", "image_link", "product_type", "color", "item_group_id"],
+    "magento": ["sku", "store_view_code", "attribute_set_code", "product_type", "categories", "name", "description"],
+}
+NAMES = sorted(path.stem for path in FOLDER.glob("*.yaml"))
+
+
+@pytest.mark.parametrize("name", HEADERS)
+def test_a_system_is_recognised_by_its_columns(name):
+    found, columns = recognise(HEADERS[name])
+    assert found.name == name
+    assert set(columns.values()) <= set(HEADERS[name]) and columns[found.id] in HEADERS[name]
+
+
+def test_both_generations_of_shopify_headers_and_another_case():
+    assert recognise(["Title", "URL handle", "Description", "Product image URL"])[1]["image"] == "Product image URL"
+    assert recognise(["handle", "title", "body (html)"])[1] == {
+        "id": "handle", "title": "title", "description": "body (html)"}  # fmt: skip
+
+
+@pytest.mark.parametrize("header", [[], ["id", "title", "colour"], ["Handle", "Price"], ["sku", "name", "categories"]])
+def test_other_files_are_not_taken_for_an_export(header):
+    assert recognise(header) is None
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_name_that_a_profile_uses_is_a_column_of_each_generation(name):
+    made = profile(name)
+    assert made.name == name
+    used = {made.id, *made.text, *made.images, *made.attributes, *filter(None, [made.language, made.group])}
+    used |= {write.column for write in made.write.values() if write.how != "column"}
+    used |= set(filter(None, vars(made.rows).values()))
+    known = set().union(*(generation.names for generation in made.generations))
+    assert used <= known
+    for generation in made.generations:
+        assert set(generation.required) <= set(generation.names.values()) | {"link"}
+        assert {made.id, made.text[0]} <= set(generation.names)
+
+
+def test_an_unknown_profile_names_the_nearest(tmp_path):
+    with pytest.raises(ConfigError, match='Did you mean "shopify"'):
+        profile("shopfy")
+
+
+def test_a_profile_may_be_a_file_of_the_shop(tmp_path):
+    file = tmp_path / "mine.yaml"
+    file.write_text("name: mine\ntitle: My shop\nid: id\ntext: [name]\n"
+                    "generations: [{required: [no], names: {id: no, name: what}}]\n")
+    assert profile(str(file)).columns(["no", "what"]) == {"id": "no", "name": "what"}
+
+
+@pytest.mark.parametrize(("template", "column", "groups"), [
+    ("Option{n} Name", "Option2 name", {"n": "2"}),
+    ("Attribute {n} value(s)", "Attribute 10 value(s)", {"n": "10"}),
+    ("{name} (product.metafields.{key})", "Color (product.metafields.shopify.color-pattern)",
+     {"name": "Color", "key": "shopify.color-pattern"}),
+])  # fmt: skip
+def test_patterns(template, column, groups):
+    assert pattern_regex(template).fullmatch(column).groupdict() == groups
