@@ -1,6 +1,7 @@
 """Reads the tags of a product from the cells of a catalogue, attribute by attribute."""
 
 import math
+import re
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -158,11 +159,20 @@ class TagReader:
             listed = json_list(value)
             if listed is not None:
                 return listed
+            if self.spec.format == "path" and self.spec.paths is None:
+                return self._same_root(value)
             try:
                 return split(value, self.spec.syntax)
             except CellError as error:
                 raise self._refusal("wrong_type", f"{error} (tags in one string: format: delimited)") from error
         return list(value) if isinstance(value, list | tuple) else [] if is_missing(value) else [value]
+
+    def _same_root(self, cell: str) -> list[str]:
+        """Of a cell whose paths nobody said how to tell apart: "A > B, A > C" is two, for both begin with A."""
+        root, delimiter, _ = cell.partition(self.spec.delimiter)
+        root = re.escape(root.strip())
+        return re.split(rf"[,;|]\s*(?={root}\s*(?:{re.escape(self.spec.delimiter)}|[,;|]|\Z))",
+                        cell) if delimiter and root else [cell]
 
     def _refusal(self, reason: str, detail: str) -> RowError:
         return RowError(self.spec.column or self.name, reason, f"{self.name} {detail}")

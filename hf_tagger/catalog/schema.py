@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from hf_tagger.catalog.attributes import AttributeSpec, TagReader, cell_text, is_missing
+from hf_tagger.catalog.cells import CellSyntax, json_list, split
 from hf_tagger.catalog.columns import check_columns
 from hf_tagger.catalog.free_form import FreeFormSpec
 from hf_tagger.catalog.photos import open_photo
@@ -129,8 +130,8 @@ class CatalogSchema:
         tags = self._tags(row)
         language = row.get(self.language_column) if self.language_column else self.language
         free_form = {} if self.free_form is None else {"free_form": self._free_form_tags(row, tags)}
-        paths = {name: self._readers[name].paths(row.get(spec.column)) for name, spec in self.attributes.items()
-                 if spec.is_tree and spec.paths and tags[name]}
+        paths = {name: found for name, spec in self.attributes.items() if spec.is_tree and tags[name] and len(
+            found := self._readers[name].paths(row.get(spec.column))) > 1}
         return {
             "id": self.row_id(row, number, file),
             "group": self.group_key(row, number, file),
@@ -189,8 +190,9 @@ class CatalogSchema:
         images = []
         for column in self.images:
             values = row.get(column)
-            if isinstance(values, str) and self.image_delimiter:
-                values = values.split(self.image_delimiter)
+            if isinstance(values, str):
+                listed = json_list(values)
+                values = listed if listed is not None else split(values, CellSyntax(self.image_delimiter))
             values = values if isinstance(values, list) else [values]
             # `datasets` stores a photo that is not there as {"bytes": None, "path": None}.
             values = [value for value in values if not is_missing(value) and not (

@@ -9,13 +9,16 @@ from typing import Literal
 
 import fsspec
 
+from hf_tagger.catalog.profiles import profile as load_profile
 from hf_tagger.catalog.strict import ConfigError, did_you_mean
 
 FORMATS = {
     "parquet": (".parquet", ".pq"),
     "csv": (".csv",),
     "tsv": (".tsv", ".tab"),
-    "jsonl": (".jsonl", ".ndjson", ".json"),
+    "jsonl": (".jsonl", ".ndjson", ".json", ".jsonld"),
+    "xml": (".xml", ".rss", ".atom"),
+    "xlsx": (".xlsx", ".xlsm", ".xls", ".ods"),
     "webdataset": (".tar", ".tgz"),
 }
 COMPRESSIONS = (".gz", ".bz2", ".xz", ".zst", ".zip")
@@ -43,7 +46,10 @@ class SourceConfig:
     # stay in it when the catalogue grows.
     fractions: dict[str, float] = field(default_factory=dict)
     split_seed: int = 0  # another seed gives other splits
-    format: Literal["parquet", "csv", "tsv", "jsonl", "imagefolder", "webdataset", "hub"] | None = None
+    format: Literal["parquet", "csv", "tsv", "jsonl", "xml", "xlsx", "imagefolder", "webdataset", "hub"] | None = None
+    # Of the shop system that wrote the export (shopify, woocommerce …, or a file like those in catalog/profiles), whose
+    # rows of variants make one product; default: the one whose columns the file has; "none": every row is a product.
+    profile: str | None = None
     delimiter: str | None = None  # of csv files; default: found in the header line
     encoding: str | None = None  # of csv, tsv and jsonl files; default: found
     name: str | None = None  # configuration of a Hub dataset
@@ -61,6 +67,8 @@ class SourceConfig:
             raise ConfigError(f"fractions must be above 0 and leave some rows for train, got {self.fractions}.")
         if self.delimiter is not None and len(self.delimiter) != 1:
             raise ConfigError(f"delimiter must be one character, got {self.delimiter!r}.")
+        if self.profile not in (None, "none"):
+            load_profile(self.profile)
         try:
             codecs.lookup(self.encoding or "utf-8")
         except LookupError:

@@ -150,7 +150,8 @@ def _shards(source: SourceConfig, schema: CatalogSchema, split: str) -> list[_Sh
         schema.check_columns(columns, f'The split "{stored}" of {path}')
         return [_Shard(path, "hub", f"{path}/{stored}/{index}", index=index) for index in range(rows.num_shards)]
     files = catalogue_files(source, split)
-    check_first_file(*files[0], schema.columns(), source.delimiter, source.encoding)
+    check_first_file(*files[0], schema.columns(), source.delimiter, source.encoding,
+                     source.profile)
     common = os.path.commonpath([os.path.dirname(file) for file, _ in files])
     shards = []
     for file, format in files:
@@ -185,7 +186,8 @@ def _read_shard(source: SourceConfig, schema: CatalogSchema, split: str, shard: 
     if shard.format == "hub":
         rows = _read_hub(source, schema, split, shard)
     else:
-        rows = read_rows(shard.file, shard.format, schema.columns(), source.delimiter, source.encoding)
+        rows = read_rows(shard.file, shard.format, schema.columns(), source.delimiter, source.encoding,
+                     source.profile)
     file, image_root, is_cut = shard.label, shard.image_root, source.is_cut(split)
     for number, values, error in rows:
         if values is not None:

@@ -4,6 +4,7 @@ import csv
 import json
 from collections import deque
 from collections.abc import Iterator
+from itertools import chain, islice
 
 from hf_tagger.catalog.columns import RawRow, check_columns, stored_name, with_imagefolder_names
 from hf_tagger.catalog.dialect import MAX_LINE, UNDECODABLE, Dialect, open_lines, read_dialect
@@ -50,10 +51,6 @@ def read_json_lines(file: str, encoding: str | None) -> Iterator[RawRow]:
         number = 0
         for line in filter(None, map(str.strip, lines)):
             number += 1
-            if number == 1 and (line[0] == "[" or line == "{"):
-                path = ".[]" if line[0] == "[" else ".products[]"
-                raise ConfigError(f"{file} is one JSON {'array' if path == '.[]' else 'object'}: write one object per "
-                                  f"line (jq -c '{path}').")
             try:
                 if len(line) >= MAX_LINE:
                     raise ValueError(f"more than {MAX_LINE} characters")
@@ -66,6 +63,20 @@ def read_json_lines(file: str, encoding: str | None) -> Iterator[RawRow]:
                 yield number, None, RowError(None, "malformed", f"not a JSON object: {error}")
             else:
                 yield number, values, None
+
+
+def is_json_document(file: str) -> bool:
+    """Whether a JSON file is one document, rather than an object in each line."""
+    with open_lines(file, "utf-8") as lines:
+        first, second = islice(chain(filter(None, map(str.strip, lines)), ("", "")), 2)
+    if first[:1] == "[":
+        return True
+    try:
+        json.loads(first)
+    except (ValueError, RecursionError):
+        # The first lines of a pretty-printed object; or one bad line among others.
+        return first[:1] == "{" and second[:1] != "{"
+    return not second
 
 
 class Records:

@@ -22,10 +22,11 @@ def test_a_system_is_recognised_by_its_columns(name):
     assert set(columns.values()) <= set(HEADERS[name]) and columns[found.id] in HEADERS[name]
 
 
-def test_both_generations_of_shopify_headers_and_another_case():
+def test_both_generations_of_shopify_headers_and_another_case_where_it_is_declared():
     assert recognise(["Title", "URL handle", "Description", "Product image URL"])[1]["image"] == "Product image URL"
-    assert recognise(["handle", "title", "body (html)"])[1] == {
-        "id": "handle", "title": "title", "description": "body (html)"}  # fmt: skip
+    lower = ["handle", "title", "body (html)"]
+    assert recognise(lower) is None
+    assert profile("shopify").columns(lower) == dict(zip(("id", "title", "description"), lower, strict=True))
 
 
 @pytest.mark.parametrize("header", [[], ["id", "title", "colour"], ["Handle", "Price"], ["sku", "name", "categories"]])

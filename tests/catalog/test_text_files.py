@@ -105,15 +105,6 @@ def test_a_line_of_json_that_nothing_can_hold_is_set_aside(tmp_path, row):
     json.dumps([items[2].id, items[2].detail], ensure_ascii=False).encode()
 
 
-@pytest.mark.parametrize(("content", "message"), [
-    ('{"products": [', "a.jsonl (rows 1 to 1) has no column"), ('{\n"products": [\n', "is one JSON object: write one")])
-def test_one_json_document_is_told_so(tmp_path, content, message):
-    (tmp_path / "a.jsonl").write_text(content + JSONL.strip().replace("\n", ",") + "]}\n")
-    with pytest.raises(ConfigError) as error:
-        rows(tmp_path / "a.jsonl")
-    assert message in str(error.value)
-
-
 @pytest.mark.parametrize("write", [write_jsonl, write_parquet])
 def test_a_cell_too_large_to_keep_is_left_out_and_a_long_text_cut(tmp_path, write):
     rows = products(0, 3)

@@ -17,7 +17,7 @@ FOLDER = Path(__file__).parent
 class Generation:
     """Column names of one version, or language, of a system's export."""
 
-    required: list[str]  # by these columns it is recognised, without regard to case
+    required: list[str]  # by these columns it is recognised
     names: dict[str, str]  # {the profile's name of a column: the column}
 
 
@@ -26,24 +26,28 @@ class Rows:
     """How a product spans rows; values are names of the profile. Nothing: each row is a product."""
 
     continuation: str | None = None  # rows that follow with the same value here belong to the product of the first
+    starts: dict[str, list[str]] = field(default_factory=dict)  # {name: values of a product's first row}
     parent: str | None = None  # a row that names another one here (its id, "id:<id>" or sku) is a variant of that
     sku: str | None = None  # what `parent` may name in place of the id
-    store_view: str | None = None  # as `continuation`, in rows that name a store view here: translations
+    store_view: str | None = None  # names the store view of a row that translates another one
     group: str | None = None  # rows with the same value here are variants: each a product, all in one split
 
 
 @dataclass(frozen=True)
 class Pattern:
-    """Columns that repeat: "{n}" is a number, "{name}" the attribute's name. `name` and `value` are a pair of columns,
-    `column` stands alone, and `pairs` is a column of code=value pairs.
+    """Attributes that name themselves: "{n}" in a column is a number, "{name}" the attribute's name.
+
+    `name` and `value` are pairs of columns (in each language of the system); `items` is a column of {name, value}
+    objects, with `name` and `value` their keys; `pairs` is a column of `code=value` texts; `column` is one column each.
 
     A product's values under the name Color are read from the column "KEY:Color", KEY being the pattern's own key in the
     profile; a `column` is read as it stands."""
 
-    name: str | None = None
-    value: str | None = None
-    column: str | None = None
+    name: list[str] = field(default_factory=list)
+    value: list[str] = field(default_factory=list)
+    items: str | None = None
     pairs: str | None = None
+    column: str | None = None
     skip: list[str] = field(default_factory=list)  # values that say nothing (Shopify's "Default Title")
     attribute: AttributeSpec = field(default_factory=AttributeSpec)
 
@@ -85,10 +89,17 @@ class Profile:
     empty_value: str | None = None  # what clears a cell
     notes: str = ""
 
-    def columns(self, header: Iterable[str]) -> dict[str, str] | None:
-        """{name: its column, as this header spells it} of the generation that fits; None where none does."""
-        spelt = {column.strip().casefold(): column for column in reversed(list(header))}
+    def columns(self, header: Iterable[str], exact: bool = False) -> dict[str, str] | None:
+        """{name: its column, as this header spells it} of the generation that fits; None where none does.
+
+        Args:
+            exact: the required columns in the same case, too.
+        """
+        header = list(header)
+        spelt = {column.strip().casefold(): column for column in reversed(header)}
         for generation in self.generations:
+            if exact and not set(generation.required) <= set(header):
+                continue
             if all(column.casefold() in spelt for column in generation.required):
                 return {name: spelt[column.casefold()] for name, column in generation.names.items()
                         if column.casefold() in spelt}
@@ -105,12 +116,11 @@ def profile(name: str) -> Profile:
 
 
 def recognise(header: Iterable[str]) -> tuple[Profile, dict[str, str]] | None:
-    """The system whose export has these columns, the one of most required columns first, and its `columns`."""
+    """The system whose export has these columns, of several the one that knows most of them, and its `columns`."""
     header = list(header)
-    found = [(max(len(generation.required) for generation in one.generations), one, columns)
-             for one in map(profile, sorted(path.stem for path in FOLDER.glob("*.yaml")))
-             if (columns := one.columns(header)) is not None]
-    return max(found, key=lambda item: len(item[2]))[1:] if found else None
+    found = [(one, columns) for one in map(profile, sorted(path.stem for path in FOLDER.glob("*.yaml")))
+             if (columns := one.columns(header, exact=True)) is not None]
+    return max(found, key=lambda item: len(item[1]), default=None)
 
 
 def pattern_regex(template: str) -> re.Pattern:

@@ -1,0 +1,235 @@
+"""Products from the rows of a shop system's export: variants, further photos and translations stand in rows of their
+own. What joins them is in the system's profile."""
+
+from collections import OrderedDict
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
+
+from hf_tagger.catalog.attributes import cell_text, is_missing
+from hf_tagger.catalog.cells import CellSyntax, json_list, split, split_pairs
+from hf_tagger.catalog.columns import RawRow, check_columns
+from hf_tagger.catalog.profiles import Pattern, Profile, pattern_regex, profile, recognise
+from hf_tagger.catalog.strict import ConfigError
+
+# Products that wait for variants which name them. A variant that comes later than that is a product of its own.
+WAITING = 2000
+_NAMES = ("names",)  # where a product in the making keeps what its variants leave out; no column is called so
+_FORMULA = ("'=", "'+", "'-", "'@")
+
+
+class Layout:
+    """How the rows of one file make products.
+
+    Args:
+        system: the file's profile.
+        header: the file's columns.
+        wanted: {column that is read: the key that names it}, among them "option:Color" and the like
+            (`profiles.Pattern`).
+
+    Raises ConfigError if the header is not of this system, or lacks a column that is wanted.
+    """
+
+    def __init__(self, system: Profile, header: Iterable[str], wanted: dict[str, str], where: str = "the catalogue"):
+        header = list(header)
+        names = system.columns(header)
+        if names is None:
+            lacks = [column for column in system.generations[0].required if column not in header]
+            raise ConfigError(f"{where} is no {system.title}: it has no column {', '.join(lacks)} (source.profile).")
+        self.system, self.names = system, names
+        # {"option:Color": its pattern and the name to look for}
+        self.named: dict[str, tuple[str, str]] = {}
+        for column in wanted:
+            key, colon, name = column.partition(":")
+            if colon and column not in header and key in system.patterns:
+                self.named[column] = (key, name.strip().casefold())
+        check_columns({column: key for column, key in wanted.items() if column not in self.named}, header, where)
+        self.wanted = list(wanted)
+        self.pairs = {key: pair_columns(system.patterns[key], header) for key in dict.fromkeys(
+            key for key, _ in self.named.values())}
+        rows = system.rows
+        joined = [rows.continuation, rows.parent, rows.sku, *rows.starts, system.id, *system.text[:1]]
+        found = [names[name] for name in joined if name in names]
+        found += [column for pairs in self.pairs.values() for pair in pairs for column in pair]
+        found += [names.get(system.patterns[key].pairs or system.patterns[key].items) for key in self.pairs]
+        self.columns = wanted_only(wanted, self.named) | dict.fromkeys(filter(None, found), "source.profile")
+        self.images = {names[name] for name in system.images if name in names}
+        self.texts = {names[name] for name in system.text if name in names}
+        # Lists of tags are split as the system writes them, whatever the schema says of them.
+        self.lists = {names[name]: spec.syntax for name, spec in system.attributes.items()
+                      if name in names and spec.syntax.delimiter and "attributes." in wanted.get(names[name], "")}
+        # Values of variants that are read by the column itself ("Option1 Value").
+        values = [pattern_regex(template) for pattern in system.patterns.values() for template in pattern.value]
+        self.collected = {column for column in wanted if any(value.fullmatch(column) for value in values)}
+        self.skipped = {value for pattern in system.patterns.values() for value in pattern.skip}
+
+    def products(self, rows: Iterator[RawRow]) -> Iterator[RawRow]:
+        """The rows of the file -> its products, each with the number of its first row. Rows that cannot be read are
+        passed on."""
+        rules = self.system.rows
+        if rules.parent in self.names:
+            return self._with_variants(rows)
+        if rules.starts:
+            (name, values), = rules.starts.items()
+            firsts = {value.casefold() for value in values}
+            column = self.names.get(name)
+            return self._runs(rows, lambda held, row: cell_text(row.get(column)).strip().casefold() not in firsts)
+        if rules.continuation:
+            column, text = self.names[rules.continuation], self.names.get(self.system.text[0])
+
+            def goes_on(held: dict, row: dict) -> bool:
+                if is_missing(row[column]):
+                    return is_missing(row.get(text))
+                return row[column] == held[column]
+
+            return self._runs(rows, goes_on)
+        return ((number, values and self._finished(self._product(values)), error) for number, values, error in rows)
+
+    def _runs(self, rows: Iterator[RawRow], goes_on: Callable[[dict, dict], bool]) -> Iterator[RawRow]:
+        """Products whose rows stand together."""
+        held = None
+        for number, row, error in rows:
+            if row is None:
+                yield number, None, error
+            elif held is not None and goes_on(held[1], row):
+                self._add(held[2], row)
+                held = (*held[:3], held[3] or error)
+            else:
+                if held is not None:
+                    yield held[0], self._finished(held[2]), held[3]
+                held = number, row, self._product(row), error
+        if held is not None:
+            yield held[0], self._finished(held[2]), held[3]
+
+    def _with_variants(self, rows: Iterator[RawRow]) -> Iterator[RawRow]:
+        """Products whose variants name them, and need not stand beside them."""
+        parent, id, sku = (self.names.get(name) for name in (self.system.rows.parent, self.system.id,
+                                                             self.system.rows.sku))
+        waiting: OrderedDict[int, tuple[dict, Any, list[str]]] = OrderedDict()
+        known: dict[str, int] = {}
+
+        def leave() -> RawRow:
+            number, (product, error, keys) = waiting.popitem(last=False)
+            for key in keys:
+                if known.get(key) == number:
+                    del known[key]
+            return number, self._finished(product), error
+
+        for number, row, error in rows:
+            if row is None:
+                yield number, None, error
+                continue
+            above = known.get(cell_text(row.get(parent)).strip()) if not is_missing(row.get(parent)) else None
+            if above is not None:
+                self._add(waiting[above][0], row)
+                continue
+            keys = [f"id:{cell_text(row[id]).strip()}"] + [cell_text(row[column]).strip() for column in (sku, id)
+                                                           if column and not is_missing(row[column])]
+            waiting[number] = self._product(row), error, keys
+            known.update({key: number for key in reversed(keys) if key not in known})
+            if len(waiting) > WAITING:
+                yield leave()
+        while waiting:
+            yield leave()
+
+    def _product(self, row: dict) -> dict:
+        product: dict[str, Any] = {column: [] for column in self.named} | {_NAMES: {}}
+        product |= dict.fromkeys([column for column in self.wanted if column not in self.named])
+        self._add(product, row)
+        return product
+
+    def _add(self, product: dict, row: dict) -> None:
+        """The first cell that is filled, of photos and variants' values all of them."""
+        for column in self.wanted:
+            if column in self.named:
+                continue
+            value = self._cell(column, row.get(column))
+            if is_missing(value):
+                continue
+            if column in self.images or column in self.collected:
+                values = self._photos(value) if column in self.images else [value]
+                held = product[column] = product[column] or []
+                held += [item for item in values if item not in held and item not in self.skipped]
+            elif is_missing(product[column]):
+                product[column] = value
+        for name, _ in (pair for pairs in self.pairs.values() for pair in pairs):
+            # Variants leave the names of their options to the first row.
+            if is_missing(row.get(name)):
+                row[name] = product[_NAMES].get(name)
+            product[_NAMES].setdefault(name, row[name])
+        named = {key: list(self._values(key, row)) for key in self.pairs}
+        for column, (key, wanted) in self.named.items():
+            product[column] += [value for name, value in named[key] if name.strip().casefold() == wanted
+                                and value not in product[column]]
+
+    def _values(self, key: str, row: dict) -> Iterator[tuple[str, str]]:
+        """(attribute's name, one value) of a row, under one pattern."""
+        pattern = self.system.patterns[key]
+        return named_values(pattern, self.pairs[key], row, self.names, lambda cell: self._cell(None, cell))
+
+    def _cell(self, column: str | None, value: Any) -> Any:
+        if isinstance(value, str):
+            if self.system.formula_escape and value.startswith(_FORMULA):
+                value = value[1:]
+            if value == self.system.empty_value:
+                return None
+            if column in self.texts:
+                for written, meant in self.system.escapes.items():
+                    value = value.replace(written, meant)
+            if column in self.lists:
+                return split(value, self.lists[column])
+        return value
+
+    def _photos(self, value: Any) -> list:
+        if isinstance(value, str):
+            return json_list(value) or split(value, CellSyntax(self.system.image_delimiter))
+        return value if isinstance(value, list) else [value]
+
+    def _finished(self, product: dict) -> dict:
+        return {column: product[column] if product[column] != [] else None for column in self.wanted}
+
+
+def named_values(pattern: Pattern, pairs: list[tuple[str, str]], row: dict, names: dict[str, str],
+                 cell: Callable[[Any], Any] = lambda cell: cell) -> Iterator[tuple[str, str]]:
+    """(attribute's name, one value) of each that a row names under a pattern. `pairs`: as `pair_columns` has them."""
+    found = [(row.get(name), row.get(value)) for name, value in pairs]
+    if pattern.pairs:
+        found += split_pairs(cell_text(row.get(names.get(pattern.pairs)))).items()
+    if pattern.items:
+        items = row.get(names.get(pattern.items))
+        items = items if isinstance(items, list) else [items]
+        found += [(item.get(pattern.name[0]), item.get(pattern.value[0])) for item in items if isinstance(item, dict)]
+    for name, value in found:
+        name, value = cell(name), cell(value)
+        if is_missing(name) or is_missing(value):
+            continue
+        values = value if isinstance(value, list) else split(cell_text(value), pattern.attribute.syntax)
+        yield from ((cell_text(name), text) for item in values if (text := cell_text(item)) not in pattern.skip)
+
+
+def pair_columns(pattern: Pattern, header: Iterable[str]) -> list[tuple[str, str]]:
+    """(column of a name, column of its value) for each pair that the header has, in the order of their numbers."""
+    header = list(header)
+    pairs = []
+    for name, value in zip(pattern.name, pattern.value, strict=True):
+        found: list[dict[str, str]] = []
+        for template in (name, value):
+            regex = pattern_regex(template)
+            found.append({match["n"]: column for column in header if (match := regex.fullmatch(column))
+                          and "n" in match.groupdict()})
+        pairs += [(found[0][n], found[1][n]) for n in sorted(found[0], key=int) if n in found[1]]
+    return pairs
+
+
+def wanted_only(wanted: dict[str, str], named: dict) -> dict[str, str]:
+    return {column: key for column, key in wanted.items() if column not in named}
+
+
+def find_layout(header: Iterable[str], wanted: dict[str, str], declared: str | None, where: str) -> Layout | None:
+    """The layout of a file by `source.profile`: a name, a file, "none", or None for the system whose columns it has."""
+    if declared == "none":
+        return None
+    header = list(header)
+    if declared is not None:
+        return Layout(profile(declared), header, wanted, where)
+    found = recognise(header)
+    return Layout(found[0], header, wanted, where) if found else None
