@@ -25,6 +25,7 @@ RECIPES = _IN_WHEEL if _IN_WHEEL.is_dir() else Path(__file__).parents[1] / "reci
 CONFIGS = RECIPES / "configs"
 # {group: {command: its recipe, or its module, whose main(arguments) gives the exit status}}
 COMMANDS = {
+    "Start": {"init": "init", "example": "example"},
     "Train": {"finetune": "finetune", "search": "search", "update": "update",
               "fit-personalization": "fit_personalization"},
     "Judge": {"evaluate": "evaluate_tagger", "baselines": "baselines", "cross-lingual": "cross_lingual",

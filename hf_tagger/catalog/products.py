@@ -13,6 +13,7 @@ from hf_tagger.catalog.strict import ConfigError
 
 # Products that wait for variants which name them. A variant that comes later than that is a product of its own.
 WAITING = 2000
+_MAX_NAMES = 1000
 _NAMES = ("names",)  # where a product in the making keeps what its variants leave out; no column is called so
 _FORMULA = ("'=", "'+", "'-", "'@")
 
@@ -25,33 +26,37 @@ class Layout:
         header: the file's columns.
         wanted: {column that is read: the key that names it}, among them "option:Color" and the like
             (`profiles.Pattern`).
+        discover: give each product all that it has under the system's patterns, wanted or not.
 
     Raises ConfigError if the header is not of this system, or lacks a column that is wanted.
     """
 
-    def __init__(self, system: Profile, header: Iterable[str], wanted: dict[str, str], where: str = "the catalogue"):
+    def __init__(self, system: Profile, header: Iterable[str], wanted: dict[str, str], where: str = "the catalogue",
+                 discover: bool = False):
         header = list(header)
         names = system.columns(header)
         if names is None:
             lacks = [column for column in system.generations[0].required if column not in header]
             raise ConfigError(f"{where} is no {system.title}: it has no column {', '.join(lacks)} (source.profile).")
         self.system, self.names = system, names
-        # {"option:Color": its pattern and the name to look for}
-        self.named: dict[str, tuple[str, str]] = {}
+        # {(pattern, name to look for): "option:Color"}
+        self.named: dict[tuple[str, str], str] = {}
         for column in wanted:
             key, colon, name = column.partition(":")
             if colon and column not in header and key in system.patterns:
-                self.named[column] = (key, name.strip().casefold())
-        check_columns({column: key for column, key in wanted.items() if column not in self.named}, header, where)
-        self.wanted = list(wanted)
-        self.pairs = {key: pair_columns(system.patterns[key], header) for key in dict.fromkeys(
-            key for key, _ in self.named.values())}
+                self.named[key, name.strip().casefold()] = column
+        self.plain = [column for column in wanted if column not in self.named.values()]
+        self.discover = discover
+        check_columns({column: wanted[column] for column in self.plain}, header, where)
+        keys = system.patterns if discover else dict.fromkeys(key for key, _ in self.named)
+        self.pairs = {key: pair_columns(system.patterns[key], header) for key in keys}
         rows = system.rows
         joined = [rows.continuation, rows.parent, rows.sku, *rows.starts, system.id, *system.text[:1]]
         found = [names[name] for name in joined if name in names]
         found += [column for pairs in self.pairs.values() for pair in pairs for column in pair]
         found += [names.get(system.patterns[key].pairs or system.patterns[key].items) for key in self.pairs]
-        self.columns = wanted_only(wanted, self.named) | dict.fromkeys(filter(None, found), "source.profile")
+        self.columns = dict.fromkeys(filter(None, found), "source.profile") | {
+            column: wanted[column] for column in self.plain}
         self.images = {names[name] for name in system.images if name in names}
         self.texts = {names[name] for name in system.text if name in names}
         # Lists of tags are split as the system writes them, whatever the schema says of them.
@@ -132,23 +137,23 @@ class Layout:
             yield leave()
 
     def _product(self, row: dict) -> dict:
-        product: dict[str, Any] = {column: [] for column in self.named} | {_NAMES: {}}
-        product |= dict.fromkeys([column for column in self.wanted if column not in self.named])
+        product: dict[Any, Any] = dict.fromkeys([*self.plain, *self.named.values()]) | {_NAMES: {}}
         self._add(product, row)
         return product
 
     def _add(self, product: dict, row: dict) -> None:
         """The first cell that is filled, of photos and variants' values all of them."""
-        for column in self.wanted:
-            if column in self.named:
-                continue
-            value = self._cell(column, row.get(column))
+        for column in self.plain:
+            value = self._cell(row.get(column), column)
             if is_missing(value):
                 continue
             if column in self.images or column in self.collected:
                 values = self._photos(value) if column in self.images else [value]
-                held = product[column] = product[column] or []
-                held += [item for item in values if item not in held and item not in self.skipped]
+                # A variant's photo stands among the product's own, too.
+                known = [item for other in self.plain if other in self.images for item in product[other] or ()] if (
+                    column in self.images) else product[column] or []
+                product[column] = (product[column] or []) + [item for item in dict.fromkeys(values)
+                                                             if item not in known and item not in self.skipped]
             elif is_missing(product[column]):
                 product[column] = value
         for name, _ in (pair for pairs in self.pairs.values() for pair in pairs):
@@ -156,17 +161,16 @@ class Layout:
             if is_missing(row.get(name)):
                 row[name] = product[_NAMES].get(name)
             product[_NAMES].setdefault(name, row[name])
-        named = {key: list(self._values(key, row)) for key in self.pairs}
-        for column, (key, wanted) in self.named.items():
-            product[column] += [value for name, value in named[key] if name.strip().casefold() == wanted
-                                and value not in product[column]]
+        for key, pairs in self.pairs.items():
+            for name, value in named_values(self.system.patterns[key], pairs, row, self.names, self._cell):
+                column = self.named.get((key, name.strip().casefold()))
+                if column is None and self.discover and len(self.named) < _MAX_NAMES:
+                    column = self.named[key, name.strip().casefold()] = f"{key}:{name.strip()}"
+                if column is not None:
+                    held = product[column] = product.get(column) or []
+                    held += [value] if value not in held else []
 
-    def _values(self, key: str, row: dict) -> Iterator[tuple[str, str]]:
-        """(attribute's name, one value) of a row, under one pattern."""
-        pattern = self.system.patterns[key]
-        return named_values(pattern, self.pairs[key], row, self.names, lambda cell: self._cell(None, cell))
-
-    def _cell(self, column: str | None, value: Any) -> Any:
+    def _cell(self, value: Any, column: str | None = None) -> Any:
         if isinstance(value, str):
             if self.system.formula_escape and value.startswith(_FORMULA):
                 value = value[1:]
@@ -185,7 +189,8 @@ class Layout:
         return value if isinstance(value, list) else [value]
 
     def _finished(self, product: dict) -> dict:
-        return {column: product[column] if product[column] != [] else None for column in self.wanted}
+        del product[_NAMES]
+        return product
 
 
 def named_values(pattern: Pattern, pairs: list[tuple[str, str]], row: dict, names: dict[str, str],
@@ -218,10 +223,6 @@ def pair_columns(pattern: Pattern, header: Iterable[str]) -> list[tuple[str, str
                           and "n" in match.groupdict()})
         pairs += [(found[0][n], found[1][n]) for n in sorted(found[0], key=int) if n in found[1]]
     return pairs
-
-
-def wanted_only(wanted: dict[str, str], named: dict) -> dict[str, str]:
-    return {column: key for column, key in wanted.items() if column not in named}
 
 
 def find_layout(header: Iterable[str], wanted: dict[str, str], declared: str | None, where: str) -> Layout | None:

@@ -53,9 +53,9 @@ def read_rows(file: str, format: str, columns: dict[str, str], delimiter: str | 
     with _named(file, format):
         layout = _layout(file, format, columns, delimiter, encoding, profile)
         if layout is not None:
-            yield from layout.products(_read_raw(file, format, layout.columns, delimiter, encoding))
+            yield from layout.products(read_raw(file, format, layout.columns, delimiter, encoding))
         else:
-            yield from _read_raw(file, format, columns, delimiter, encoding)
+            yield from read_raw(file, format, columns, delimiter, encoding)
 
 
 def check_first_file(file: str, format: str, columns: dict[str, str], delimiter: str | None, encoding: str | None,
@@ -112,7 +112,7 @@ def _layout(file: str, format: str, columns: dict[str, str], delimiter: str | No
     return find_layout(file_columns(file, format, delimiter, encoding, plain), columns, profile, file)
 
 
-def _read_raw(file: str, format: str, columns: dict[str, str], delimiter: str | None,
+def read_raw(file: str, format: str, columns: dict[str, str], delimiter: str | None,
               encoding: str | None) -> Iterator[RawRow]:
     if format == "parquet":
         yield from _read_parquet(file, columns)

@@ -1,0 +1,212 @@
+"""A catalogue that nobody has described -> the `catalog` section of a YAML file, with what was seen in comments."""
+
+import json
+import os
+import re
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import Any
+
+import yaml
+
+from hf_tagger.catalog.column_stats import ALL_UP_TO, THEN_EVERY, Survey
+from hf_tagger.catalog.dialect import Dialect, detect
+from hf_tagger.catalog.guess import Guess, guess_columns
+from hf_tagger.catalog.languages import count_languages
+from hf_tagger.catalog.products import Layout
+from hf_tagger.catalog.profiles import Profile, recognise
+from hf_tagger.catalog.readers import file_columns, read_objects, read_raw
+from hf_tagger.catalog.source import SourceConfig, catalogue_files
+from hf_tagger.catalog.strict import ConfigError
+
+_PERSONAL = re.compile(r"[\w.+-]+@[\w-]+\.\w+|\+\d[\d\s()./-]{7,}\d")
+_FOLDERS = 200
+
+
+@dataclass
+class Draft:
+    """What was found out about a catalogue."""
+
+    path: str
+    survey: Survey
+    guesses: list[Guess]
+    system: Profile | None = None
+    dialect: Dialect | None = None
+    languages: Counter[str | None] = field(default_factory=Counter)
+    image_root: str | None = None
+    warnings: list[str] = field(default_factory=list)
+
+    def columns(self, role: str) -> list[Guess]:
+        return [guess for guess in self.guesses if guess.role == role]
+
+
+def draft_catalog(path: str) -> Draft:
+    """Looks through a catalogue: a file, a folder or glob of them.
+
+    Raises ConfigError where there is none, or nothing in it that could be tagged.
+    """
+    files = catalogue_files(SourceConfig(path=path), "train")
+    file, format = files[0]
+    columns = file_columns(file, format, None, None)
+    found = recognise(columns) if format != "parquet" else None
+    survey, layout = Survey(), None
+    if found is not None:
+        layout = Layout(found[0], columns, dict.fromkeys(columns, "init"), file, discover=True)
+    for file, format in files:
+        wanted = dict.fromkeys(columns, "init") if layout is None else layout.columns
+        tables = ("csv", "tsv", "parquet")
+        rows = read_raw(file, format, wanted, None, None) if format in tables else read_objects(file, format, None)
+        for _, values, error in layout.products(rows) if layout else rows:
+            if values is None:
+                survey.refused += 1
+                survey.refusal = survey.refusal or f"{os.path.basename(file)}: {error}"
+            else:
+                survey.add(values)
+    if not survey.products:
+        raise ConfigError(f"{path}: no product in it{': ' + survey.refusal if survey.refusal else ''}")
+    system, names = found or (None, {})
+    file, format = files[0]
+    draft = Draft(path, survey, guess_columns(survey, system, names), system,
+                  detect(file) if format in ("csv", "tsv") else None)
+    if not draft.columns("text") and not draft.columns("photo"):
+        raise ConfigError(f"{path}: no column looks like a text or a photo. It has {', '.join(survey.columns)}.")
+    _look_at_texts(draft)
+    _look_at_photos(draft, os.path.dirname(file if os.path.isabs(path) or "://" in file else os.path.relpath(file)))
+    if survey.refused:
+        draft.warnings.append(f"{survey.refused:,} rows cannot be read, such as {survey.refusal}")
+    return draft
+
+
+def _look_at_texts(draft: Draft) -> None:
+    stats = [draft.survey.columns[guess.column] for guess in draft.columns("text")]
+    texts = [text for column in stats for text in column.texts]
+    longest = max(stats, key=lambda column: column.mean_words * column.filled, default=None)
+    draft.languages = count_languages(longest.texts if longest else [])
+    personal = sum(_PERSONAL.search(text) is not None for text in texts)
+    if personal:
+        draft.warnings.append(f"{personal / len(texts):.1%} of the texts hold an e-mail address or phone number")
+
+
+def _look_at_photos(draft: Draft, folder: str) -> None:
+    """The folder in which the photos lie, if they are files; how many products have one."""
+    columns = draft.columns("photo")
+    if not columns:
+        draft.warnings.append("no photos")
+        return
+    without = 1 - max(guess.coverage for guess in columns)
+    if without > 0.1:
+        draft.warnings.append(f"{without:.0%} of the products without photo")
+    names = [name for guess in columns for name in draft.survey.columns[guess.column].photos if "://" not in name]
+    if not names or "://" in folder:
+        return
+    folders = [folder or ".", *sorted(entry.path for entry in os.scandir(folder or ".") if entry.is_dir())[:_FOLDERS]]
+    there = {one: sum(os.path.isfile(os.path.join(one, name.lstrip("/\\"))) for name in names) for one in folders}
+    best = max(there, key=there.get)
+    if there[best] < len(names):
+        draft.warnings.append(f"{len(names) - there[best]:,} of {len(names):,} photos looked for are not there (in "
+                              f"{best}): set image_root")
+    if there[best] and best != folders[0]:
+        draft.image_root = best
+
+
+def as_yaml(draft: Draft, output_dir: str) -> str:
+    """The file that finetune takes."""
+    survey, dialect = draft.survey, draft.dialect
+    seen = f"{survey.products:,} products"
+    if survey.sampled:
+        seen += f"; counts are of {survey.looked_at:,} of them: the first {ALL_UP_TO:,}, then every {THEN_EVERY}th"
+    lines = [f"# hf_tagger finetune THIS_FILE. Guessed from {draft.path} ({seen}).",
+             "# Read it through: a guess may be wrong."]
+    lines += [f"# ! {_line(warning)}" for warning in draft.warnings]
+    lines += [f"output_dir: {_value(output_dir)}", "catalog:", "  source:", f"    path: {_value(draft.path)}"]
+    if draft.system is not None:
+        lines.append(f"    profile: {draft.system.name}  # {draft.system.title}, by its columns")
+    if dialect is not None:
+        lines.append(f"    # {dialect.encoding}, {dialect.delimiter!r} between cells: found again when it is read")
+        if not dialect.encoding.startswith("utf"):
+            lines.append(f"    encoding: {dialect.encoding}  # by its letters")
+    lines.append("    fractions: {validation: 0.1, test: 0.1}  # by a hash of the id, or group: products stay there")
+    lines += ["  schema:"]
+    for role, key, many in (("id", "id", False), ("group", "group", False), ("text", "text", True),
+                            ("photo", "images", True), ("language", "language_column", False)):
+        guesses = draft.columns(role) if many else draft.columns(role)[:1]
+        if guesses and many:
+            lines.append(f"    {key}:")
+            lines += [_commented(f"      - {_value(guess.column)}", guess) for guess in guesses]
+        lines += [_commented(f"    {key}: {_value(guess.column)}", guess) for guess in guesses if not many]
+    photos = [photo for guess in draft.columns("photo") for photo in survey.columns[guess.column].photos]
+    if draft.image_root:
+        lines.append(f"    image_root: {_value(draft.image_root)}  # where the photos lie")
+    if any(photo.startswith(("http://", "https://")) for photo in photos):
+        lines.append("    allow_urls: true  # photos are fetched from where they are")
+    delimited = [guess.column for guess in draft.columns("photo") if _joined(survey.columns[guess.column])]
+    if delimited and draft.system is None:
+        lines.append(f'    image_delimiter: ","  # several photos in a cell of {delimited[0]}')
+    lines += _language_lines(draft)
+    lines.append("    attributes:")
+    for guess in draft.columns("attribute"):
+        lines += _attribute_lines(guess)
+    if not draft.columns("attribute"):
+        raise ConfigError(f"{draft.path}: no column looks like tags. It has {', '.join(survey.columns)}.")
+    left_out = [guess for guess in draft.guesses if guess.role in ("", "personal")]
+    if left_out:
+        lines.append("# Not read:")
+        lines += [f"#   {_line(guess.column)}: {_line(guess.why)}" for guess in left_out]
+    return "\n".join(lines) + "\n"
+
+
+def _attribute_lines(guess: Guess) -> list[str]:
+    spec = ({"column": guess.column} if guess.column != guess.name else {}) | guess.spec
+    aliases = spec.pop("aliases", {})
+    lines = [_commented(f"      {_value(guess.name)}:", guess)]
+    lines += [f"        {key}: {_value(value)}" for key, value in spec.items()]
+    if guess.coverage < 0.995:
+        empty = f"{1 - guess.coverage:.0%} empty"
+        lines.append(f"        when_missing: unknown  # {empty}: nobody looked. Write none if that says: no tag fits")
+    if aliases:
+        lines.append("        aliases:  # {other spelling: tag}")
+        lines += [f"          {_value(merge.spelling)}: {_value(merge.tag)}  # {merge.count:,} and {merge.tag_count:,}"
+                  for merge in guess.merges]
+    return lines or ["        {}"]
+
+
+def _language_lines(draft: Draft) -> list[str]:
+    found = draft.languages
+    told = {language: count for language, count in found.items() if language}
+    if draft.columns("language") or not told:
+        return []
+    shares = ", ".join(f"{language} {count / found.total():.0%}" for language, count in found.most_common(5)
+                       if language)
+    lines = [f"    # Languages, by small words and scripts: {shares}, undetermined {found[None] / found.total():.0%}"]
+    first = max(told, key=told.get)
+    if told[first] > 0.95 * sum(told.values()) and told[first] > 0.5 * found.total():
+        lines.append(f"    language: {_value(first)}")
+    return lines
+
+
+def _joined(column: Any) -> bool:
+    return column.split_cells[","] > 0.02 * column.filled and any("," in value for value in column.values) and (
+        not column.lists)
+
+
+def _commented(line: str, guess: Guess) -> str:
+    said = "; ".join([guess.why, *(f"! {warning}" for warning in guess.warnings)])
+    return f"{line}  # {_line(said)}"
+
+
+def _value(value: Any) -> str:
+    """On one line, as YAML has it."""
+    if isinstance(value, str):
+        plain = yaml.safe_dump(value, allow_unicode=True, width=10**9).removesuffix("\n").removesuffix("\n...")
+        return json.dumps(value, ensure_ascii=False) if "\n" in plain else plain
+    if isinstance(value, list):
+        return f"[{', '.join(map(_quoted, value))}]"
+    return json.dumps(value)
+
+
+def _quoted(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False)
+
+
+def _line(text: str) -> str:
+    return " ".join(text.split())
