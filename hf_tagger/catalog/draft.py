@@ -32,6 +32,7 @@ class Draft:
     guesses: list[Guess]
     system: Profile | None = None
     dialect: Dialect | None = None
+    splits: dict[str, str] = field(default_factory=dict)  # {split: its file}, where the export has them apart
     languages: Counter[str | None] = field(default_factory=Counter)
     image_root: str | None = None
     warnings: list[str] = field(default_factory=list)
@@ -45,36 +46,69 @@ def draft_catalog(path: str) -> Draft:
 
     Raises ConfigError where there is none, or nothing in it that could be tagged.
     """
-    files = catalogue_files(SourceConfig(path=path), "train")
-    file, format = files[0]
-    columns = file_columns(file, format, None, None)
-    found = recognise(columns) if format != "parquet" else None
-    survey, layout = Survey(), None
-    if found is not None:
-        layout = Layout(found[0], columns, dict.fromkeys(columns, "init"), file, discover=True)
-    for file, format in files:
-        wanted = dict.fromkeys(columns, "init") if layout is None else layout.columns
-        tables = ("csv", "tsv", "parquet")
-        rows = read_raw(file, format, wanted, None, None) if format in tables else read_objects(file, format, None)
-        for _, values, error in layout.products(rows) if layout else rows:
-            if values is None:
-                survey.refused += 1
-                survey.refusal = survey.refusal or f"{os.path.basename(file)}: {error}"
-            else:
-                survey.add(values)
+    source, survey = SourceConfig(path=path), Survey()
+    if source.hub_id("train") is not None:
+        _survey_hub(source, survey)
+        found, file, dialect, splits = None, "hf://", None, {}
+    else:
+        files = catalogue_files(source, "train")
+        (file, format), found = files[0], _survey_files(files, survey)
+        dialect = detect(file) if format in ("csv", "tsv") else None
+        splits = _splits(path)
     if not survey.products:
         raise ConfigError(f"{path}: no product in it{': ' + survey.refusal if survey.refusal else ''}")
     system, names = found or (None, {})
-    file, format = files[0]
-    draft = Draft(path, survey, guess_columns(survey, system, names), system,
-                  detect(file) if format in ("csv", "tsv") else None)
+    draft = Draft(path, survey, guess_columns(survey, system, names), system, dialect, splits)
     if not draft.columns("text") and not draft.columns("photo"):
         raise ConfigError(f"{path}: no column looks like a text or a photo. It has {', '.join(survey.columns)}.")
     _look_at_texts(draft)
     _look_at_photos(draft, os.path.dirname(file if os.path.isabs(path) or "://" in file else os.path.relpath(file)))
+    if survey.left_out:
+        draft.warnings.append(f"several columns have one name, and none of them is read: {', '.join(survey.left_out)}")
     if survey.refused:
         draft.warnings.append(f"{survey.refused:,} rows cannot be read, such as {survey.refusal}")
     return draft
+
+
+def _survey_files(files: list[tuple[str, str]], survey: Survey) -> tuple[Profile, dict[str, str]] | None:
+    """The system whose export they are, and its columns."""
+    file, format = files[0]
+    columns = file_columns(file, format, None, None)
+    found = recognise(columns) if format != "parquet" else None
+    twice = {column for column in columns if columns.count(column) > 1}
+    columns = [column for column in columns if column.strip() and column not in twice]
+    survey.left_out += sorted(filter(str.strip, twice))
+    wanted, layout = dict.fromkeys(columns, "init"), None
+    if found is not None:
+        layout = Layout(found[0], columns, wanted, file, discover=True)
+        wanted = layout.columns
+    for file, format in files:
+        read = read_raw(file, format, wanted, None, None) if format in ("csv", "tsv", "parquet") else (
+            read_objects(file, format, None))
+        for _, values, error in layout.products(read) if layout else read:
+            if values is not None:
+                survey.add(values)
+            else:
+                survey.refused += 1
+                survey.refusal = survey.refusal or f"{os.path.basename(file)}: {error}"
+    return found
+
+
+def _survey_hub(source: SourceConfig, survey: Survey) -> None:
+    from hf_tagger.catalog.stream import open_hub, read_hub
+
+    _, columns, _ = open_hub(source.path, None, None, "train")
+    for _, values, _ in read_hub(source, "train", columns):
+        survey.add(values)
+
+
+def _splits(path: str) -> dict[str, str]:
+    """Of a file train.csv, those that stand beside it: validation.csv, test.csv."""
+    folder, name = os.path.split(path)
+    if not name.startswith("train.") or "://" in path:
+        return {}
+    beside = {split: os.path.join(folder, name.replace("train", split, 1)) for split in ("validation", "test")}
+    return {"train": path} | {split: file for split, file in beside.items() if os.path.isfile(file)}
 
 
 def _look_at_texts(draft: Draft) -> None:
@@ -97,7 +131,7 @@ def _look_at_photos(draft: Draft, folder: str) -> None:
     if without > 0.1:
         draft.warnings.append(f"{without:.0%} of the products without photo")
     names = [name for guess in columns for name in draft.survey.columns[guess.column].photos if "://" not in name]
-    if not names or "://" in folder:
+    if not names or "://" in folder or folder == "hf:":
         return
     folders = [folder or ".", *sorted(entry.path for entry in os.scandir(folder or ".") if entry.is_dir())[:_FOLDERS]]
     there = {one: sum(os.path.isfile(os.path.join(one, name.lstrip("/\\"))) for name in names) for one in folders}
@@ -118,14 +152,20 @@ def as_yaml(draft: Draft, output_dir: str) -> str:
     lines = [f"# hf_tagger finetune THIS_FILE. Guessed from {draft.path} ({seen}).",
              "# Read it through: a guess may be wrong."]
     lines += [f"# ! {_line(warning)}" for warning in draft.warnings]
-    lines += [f"output_dir: {_value(output_dir)}", "catalog:", "  source:", f"    path: {_value(draft.path)}"]
+    lines += [f"output_dir: {_value(output_dir)}", "catalog:", "  source:"]
+    if len(draft.splits) > 1:
+        lines += ["    files:", *(f"      {split}: {_value(file)}" for split, file in draft.splits.items())]
+    else:
+        lines.append(f"    path: {_value(draft.path)}")
     if draft.system is not None:
         lines.append(f"    profile: {draft.system.name}  # {draft.system.title}, by its columns")
     if dialect is not None:
         lines.append(f"    # {dialect.encoding}, {dialect.delimiter!r} between cells: found again when it is read")
         if not dialect.encoding.startswith("utf"):
             lines.append(f"    encoding: {dialect.encoding}  # by its letters")
-    lines.append("    fractions: {validation: 0.1, test: 0.1}  # by a hash of the id, or group: products stay there")
+    cut = ", ".join(f"{split}: 0.1" for split in ("validation", "test") if split not in draft.splits)
+    if cut:
+        lines.append(f"    fractions: {{{cut}}}  # by a hash of the id, or group: products stay there")
     lines += ["  schema:"]
     for role, key, many in (("id", "id", False), ("group", "group", False), ("text", "text", True),
                             ("photo", "images", True), ("language", "language_column", False)):

@@ -13,7 +13,8 @@ from hf_tagger.catalog.strict import ConfigError
 
 # Products that wait for variants which name them. A variant that comes later than that is a product of its own.
 WAITING = 2000
-_MAX_NAMES = 1000
+# Of one product, and attributes' names of one catalogue: a column that is no id joins all rows to one.
+_MAX_VALUES, _MAX_NAMES = 1000, 1000
 _NAMES = ("names",)  # where a product in the making keeps what its variants leave out; no column is called so
 _FORMULA = ("'=", "'+", "'-", "'@")
 
@@ -144,18 +145,23 @@ class Layout:
     def _add(self, product: dict, row: dict) -> None:
         """The first cell that is filled, of photos and variants' values all of them."""
         for column in self.plain:
-            value = self._cell(row.get(column), column)
+            value = row.get(column)
+            joined = column in self.images or column in self.collected
+            if value is None or value == "" or (not joined and product[column] is not None):
+                continue  # most cells, for speed
+            value = self._cell(value, column)
             if is_missing(value):
                 continue
-            if column in self.images or column in self.collected:
-                values = self._photos(value) if column in self.images else [value]
-                # A variant's photo stands among the product's own, too.
-                known = [item for other in self.plain if other in self.images for item in product[other] or ()] if (
-                    column in self.images) else product[column] or []
+            if not joined:
+                product[column] = value
+                continue
+            values = self._photos(value) if column in self.images else [value]
+            # A variant's photo stands among the product's own, too.
+            known = [item for other in self.plain if other in self.images for item in product[other] or ()] if (
+                column in self.images) else product[column] or []
+            if len(known) < _MAX_VALUES:
                 product[column] = (product[column] or []) + [item for item in dict.fromkeys(values)
                                                              if item not in known and item not in self.skipped]
-            elif is_missing(product[column]):
-                product[column] = value
         for name, _ in (pair for pairs in self.pairs.values() for pair in pairs):
             # Variants leave the names of their options to the first row.
             if is_missing(row.get(name)):
@@ -168,7 +174,7 @@ class Layout:
                     column = self.named[key, name.strip().casefold()] = f"{key}:{name.strip()}"
                 if column is not None:
                     held = product[column] = product.get(column) or []
-                    held += [value] if value not in held else []
+                    held += [value] if value not in held and len(held) < _MAX_VALUES else []
 
     def _cell(self, value: Any, column: str | None = None) -> Any:
         if isinstance(value, str):
