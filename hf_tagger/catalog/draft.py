@@ -13,13 +13,16 @@ from hf_tagger.catalog.column_stats import ALL_UP_TO, THEN_EVERY, Survey
 from hf_tagger.catalog.dialect import Dialect, detect
 from hf_tagger.catalog.guess import Guess, guess_columns
 from hf_tagger.catalog.languages import count_languages
+from hf_tagger.catalog.option_labels import labels_of, read_labels
 from hf_tagger.catalog.products import Layout
 from hf_tagger.catalog.profiles import Profile, recognise
 from hf_tagger.catalog.readers import file_columns, read_objects, read_raw
 from hf_tagger.catalog.source import SourceConfig, catalogue_files
+from hf_tagger.catalog.spellings import Merge
 from hf_tagger.catalog.strict import ConfigError
 
 _PERSONAL = re.compile(r"[\w.+-]+@[\w-]+\.\w+|\+\d[\d\s()./-]{7,}\d")
+_LOCALE = re.compile(r"-(?P<locale>[a-z]{2}_[A-Z]{2})")
 _FOLDERS = 200
 
 
@@ -41,8 +44,11 @@ class Draft:
         return [guess for guess in self.guesses if guess.role == role]
 
 
-def draft_catalog(path: str) -> Draft:
-    """Looks through a catalogue: a file, a folder or glob of them.
+def draft_catalog(path: str, label_files: list[str] = ()) -> Draft:
+    """Looks through a catalogue: a file, a folder or glob of them, or a dataset on the Hub.
+
+    Args:
+        label_files: what the codes in its cells mean (`option_labels`).
 
     Raises ConfigError where there is none, or nothing in it that could be tagged.
     """
@@ -61,6 +67,7 @@ def draft_catalog(path: str) -> Draft:
     draft = Draft(path, survey, guess_columns(survey, system, names), system, dialect, splits)
     if not draft.columns("text") and not draft.columns("photo"):
         raise ConfigError(f"{path}: no column looks like a text or a photo. It has {', '.join(survey.columns)}.")
+    _name_codes(draft, label_files)
     _look_at_texts(draft)
     _look_at_photos(draft, os.path.dirname(file if os.path.isabs(path) or "://" in file else os.path.relpath(file)))
     if survey.left_out:
@@ -80,7 +87,7 @@ def _survey_files(files: list[tuple[str, str]], survey: Survey) -> tuple[Profile
     survey.left_out += sorted(filter(str.strip, twice))
     wanted, layout = dict.fromkeys(columns, "init"), None
     if found is not None:
-        layout = Layout(found[0], columns, wanted, file, discover=True)
+        layout = Layout(found[0], columns, wanted, file, discover=True, repeats=format in ("xml", "jsonl"))
         wanted = layout.columns
     for file, format in files:
         read = read_raw(file, format, wanted, None, None) if format in ("csv", "tsv", "parquet") else (
@@ -109,6 +116,21 @@ def _splits(path: str) -> dict[str, str]:
         return {}
     beside = {split: os.path.join(folder, name.replace("train", split, 1)) for split in ("validation", "test")}
     return {"train": path} | {split: file for split, file in beside.items() if os.path.isfile(file)}
+
+
+def _name_codes(draft: Draft, label_files: list[str]) -> None:
+    """Tags that are codes get their labels as names, in the locale of the first text column that has one."""
+    locales = [match["locale"] for guess in draft.columns("text") if (match := _LOCALE.search(guess.column))]
+    for file in label_files:
+        for attribute, labels in read_labels(file, next(iter(locales), None)).items():
+            for guess in draft.columns("attribute"):
+                if guess.column == attribute or (not attribute and guess.column == "categories"):
+                    named = labels_of(guess.tags, labels)
+                    guess.merges = [Merge(code, label, guess.tags[code], guess.tags[code])
+                                    for code, label in named.items()]
+                    guess.spec["aliases"] = named
+                    guess.tags = Counter({named.get(tag, tag): count for tag, count in guess.tags.items()})
+                    guess.why = f"{guess.why}; {len(named):,} labels of {os.path.basename(file)}"
 
 
 def _look_at_texts(draft: Draft) -> None:

@@ -115,7 +115,8 @@ def _layout(file: str, format: str, columns: dict[str, str], delimiter: str | No
         return None
     if format not in ("csv", "tsv", "xlsx"):  # a key may be absent from the first rows
         header = file_columns(file, format, delimiter, encoding, plain)
-    return find_layout([*header, *(column for column in plain if _inside(column, header))], columns, profile, file)
+    nested = [column for column in plain if _inside(column, header)]
+    return find_layout([*header, *nested], columns, profile, file, repeats=format in ("xml", "jsonl"))
 
 
 def read_raw(file: str, format: str, columns: dict[str, str], delimiter: str | None,

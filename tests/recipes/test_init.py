@@ -115,6 +115,24 @@ def test_every_column_of_other_systems_exports(system, tmp_path, capsys):
         row["colour"].lower() if system == "akeneo" else row["colour"] for row in written.values())
 
 
+def test_codes_get_their_labels(tmp_path, capsys):
+    path = shop_exports.akeneo(tmp_path / "export.csv")
+    (tmp_path / "options.csv").write_text(
+        "code;attribute;label-de_DE;label-en_US;sort_order\nblue;color;Blau;Deep blue;1\nred;color;Rot;Fire red;2\n"
+        "grey;color;Grau;Deep blue;3\nstriped;print;Gestreift;Striped print;1\nnever;color;Nie;Never;4\n")
+    (tmp_path / "categories.csv").write_text("code;parent;label-en_US\nshop;;The shop\nmug;shop;Mugs & cups\n")
+    found, catalog = started(capsys, path, tmp_path / "my.yaml", "--labels", str(tmp_path / "options.csv"), "--labels",
+                             str(tmp_path / "categories.csv"))
+    aliases = {column["column"]: column["spec"].get("aliases") for column in found["columns"]}
+    assert set(aliases["color"]) == {"blue", "red", "grey"} and aliases["color"]["red"] == "Fire red"
+    assert {aliases["color"]["blue"], aliases["color"]["grey"]} in (
+        {"Deep blue", "Deep blue (grey)"}, {"Deep blue", "Deep blue (blue)"})
+    tags = {tag for record in catalog.records("train") for tag in record["tags"]["category"]}
+    assert {"The shop", "Mugs & cups"} < tags and "shop" not in tags and "dress" in tags
+    assert init.main([str(path), "--output", str(tmp_path / "b.yaml"), "--labels", str(path)]) == 2
+    assert "labels need a column code" in capsys.readouterr().err
+
+
 def test_the_table_says_what_each_column_is(example_export, tmp_path, capsys):
     _, (file, *_) = example_export
     assert init.main([str(file), "--output", str(tmp_path / "a.yaml")]) == 0
