@@ -27,6 +27,7 @@ _SEARCHED, _ENOUGH = 256 << 20, 256 << 10
 # What Windows writes under these names.
 _SUPERSETS = {"shift_jis": "cp932", "gb2312": "gb18030", "euc_kr": "cp949", "big5": "cp950"}
 _SEPARATOR_LINE = re.compile(r'"?sep=(.)"?\s*', re.IGNORECASE)
+_FIELD_NAME = re.compile(r"[a-z][a-z0-9_#:.-]*")
 _MARKS = ((codecs.BOM_UTF8, "utf-8-sig"), (codecs.BOM_UTF32_LE, "utf-32"), (codecs.BOM_UTF32_BE, "utf-32"),
           (codecs.BOM_UTF16_LE, "utf-16"), (codecs.BOM_UTF16_BE, "utf-16"))
 # Eastern encodings, with the first bytes of their common characters: of a text in one of them nearly all are these.
@@ -232,6 +233,9 @@ def _header(head: list[str], columns: list[str], delimiter: str | None) -> tuple
         return delimiter or ",", [], 0
     if columns:
         return found[0]
+    first = found[0][1]
+    if "=" in first[0] and len(found) > 2 and all(_FIELD_NAME.fullmatch(name) for name in found[2][1] if name):
+        return found[2]  # Amazon: what the template is, labels for people, names of fields
     # Titles above a header have fewer names than it, or empty or numeric ones.
     widest = max(sum(1 for name in names if name and not name.isnumeric()) for _, names, _ in found)
     return next(one for one in found if sum(1 for name in one[1] if name and not name.isnumeric()) > widest / 2)

@@ -16,6 +16,7 @@ WAITING = 2000
 # Of one product, and attributes' names of one catalogue: a column that is no id joins all rows to one.
 _MAX_VALUES, _MAX_NAMES = 200, 1000
 _NAMES = ("names",)  # where a product in the making keeps what its variants leave out; no column is called so
+_ADDRESSES = ("src", "url", "contentUrl")  # of a photo that is an object
 _FORMULA = ("'=", "'+", "'-", "'@")
 
 
@@ -161,8 +162,9 @@ class Layout:
             known = [item for other in self.plain if other in self.images for item in product[other] or ()] if (
                 column in self.images) else product[column] or []
             if len(known) < _MAX_VALUES:
-                product[column] = (product[column] or []) + [item for item in dict.fromkeys(values)
-                                                             if item not in known and item not in self.skipped]
+                product[column] = (product[column] or []) + [
+                    item for place, item in enumerate(values)
+                    if item not in known and item not in values[:place] and item not in self.skipped]
         for name, _ in (pair for pairs in self.pairs.values() for pair in pairs):
             # Variants leave the names of their options to the first row.
             if is_missing(row.get(name)):
@@ -195,7 +197,9 @@ class Layout:
         if isinstance(value, str):
             delimiter = None if self.repeats else self.system.image_delimiter
             return json_list(value) or split(value, CellSyntax(delimiter))
-        return value if isinstance(value, list) else [value]
+        values = value if isinstance(value, list) else [value]
+        return [next((item[key] for key in _ADDRESSES if item.get(key)), item) if isinstance(item, dict) else item
+                for item in values]
 
     def _finished(self, product: dict) -> dict:
         del product[_NAMES]
