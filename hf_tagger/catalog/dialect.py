@@ -6,11 +6,13 @@ Nothing here is guessed twice: readers, `hf_tagger init` and what writes tags ba
 import codecs
 import csv
 import io
+import os
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import islice
 
 import fsspec
@@ -129,6 +131,15 @@ def open_lines(file: str, encoding: str | None) -> Iterator[TextLines]:
 
 
 def find_encoding(file: str) -> str:
+    """As `_find_encoding`, once for each state of a local file, and once for another."""
+    if "://" in file:
+        return _find_encoding(file, 0, 0)
+    stat = os.stat(file)
+    return _find_encoding(file, stat.st_mtime_ns, stat.st_size)
+
+
+@lru_cache(maxsize=4096)
+def _find_encoding(file: str, modified: int, size: int) -> str:
     """The encoding of a text file without a byte order mark: UTF-8 if what is not ASCII in it is, else the likeliest.
 
     Asks each line; looks through the first 256 MB of a local file, the first 8 MB of another."""
