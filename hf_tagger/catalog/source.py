@@ -21,6 +21,8 @@ FORMATS = {
 COMPRESSIONS = (".gz", ".bz2", ".xz", ".zst", ".zip")
 
 _HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
+# Dialects of SQLAlchemy, with or without the name of a driver.
+_DATABASE = re.compile(r"(sqlite|postgres(ql)?|mysql|mariadb|oracle|mssql|duckdb|snowflake|redshift)(\+\w+)?://", re.I)
 _METADATA_FILES = ("metadata.csv", "metadata.jsonl", "metadata.parquet")
 
 
@@ -34,8 +36,8 @@ def format_of(file: str) -> str | None:
 
 @dataclass
 class SourceConfig:
-    # Files of the split "train": a path, a glob, a folder, an hf:// or s3:// address, or a list of these; or the id of
-    # a dataset on the Hub with its own splits. (The types of its CSV and JSON files are guessed, and reading stops at
+    # Files of the split "train": a path, a glob, a folder, an hf:// or s3:// address, or a list of these; or a database
+    # (postgresql://…, sqlite:///…); or the id of a dataset on the Hub with its own splits. (The types of its CSV and JSON files are guessed, and reading stops at
     # the first bad row; "hf://datasets/<id>/*.csv" reads cells as they were typed.)
     path: str | list[str] | None = None
     files: dict[str, str | list[str]] = field(default_factory=dict)  # {split: the same}
@@ -46,6 +48,11 @@ class SourceConfig:
     format: Literal["parquet", "csv", "tsv", "jsonl", "imagefolder", "webdataset", "hub"] | None = None
     delimiter: str | None = None  # of csv files; default: found in the header line
     encoding: str = "utf-8-sig"  # of csv, tsv and jsonl files
+    # Of a database: a table (`name` or `schema.name`) or a SELECT, and the column by which rows are told apart, in whose
+    # order they are read; default: the schema's id.
+    table: str | None = None
+    query: str | None = None
+    key: str | None = None
     name: str | None = None  # configuration of a Hub dataset
     revision: str | None = None
 
@@ -66,6 +73,14 @@ class SourceConfig:
         except LookupError:
             raise ConfigError(f"encoding: {self.encoding!r} is not known; try utf-8 or cp1252.") from None
 
+        databases = [url for split in self.splits if split not in self.fractions and (url := self.database(split))]
+        if databases and (self.table is None) == (self.query is None):
+            raise ConfigError("a database needs table: NAME, or query: SELECT …")
+        if len(set(databases)) < len(databases):
+            raise ConfigError("several splits have the same rows of a database: cut them from path with fractions.")
+        if (self.table or self.query or self.key) and not databases:
+            raise ConfigError("table, query and key are for a database: path: postgresql://… or sqlite:///…")
+
     @property
     def splits(self) -> list[str]:
         """Names of the splits that this source declares (a Hub dataset may have more)."""
@@ -79,6 +94,16 @@ class SourceConfig:
             return None
         looks_like_one = _HUB_ID.fullmatch(path) and not os.path.exists(path) and format_of(path) is None
         return path if self.format == "hub" or looks_like_one else None
+
+    def database(self, split: str) -> str | None:
+        """The URL of the database that holds the split; None if it is in files."""
+        patterns = self.patterns(split)
+        return patterns[0] if len(patterns) == 1 and _DATABASE.match(patterns[0]) else None
+
+    @property
+    def rows_name(self) -> str:
+        """What a database is asked for, for messages."""
+        return "the query" if self.query else f'the table "{self.table}"'
 
     def stored_split(self, split: str) -> str:
         """The split in which the rows of `split` are stored: "train" for one that is cut from it."""
@@ -119,6 +144,10 @@ def catalogue_files(source: SourceConfig, split: str) -> list[tuple[str, str]]:
 def check_files(source: SourceConfig) -> None:
     """Raises ConfigError, as `catalogue_files` does, for the splits that are read from local files."""
     for split in dict.fromkeys(map(source.stored_split, source.splits)):
+        url = source.database(split) or ""
+        file = os.path.expandvars(url.removeprefix("sqlite:///").partition("?")[0])
+        if url.startswith("sqlite:///") and not os.path.isfile(file):
+            raise ConfigError(f"there is no database {file} (looked from {os.getcwd()}).")
         remote = any("://" in pattern for pattern in source.patterns(split))
         if not remote and source.hub_id(split) is None:
             catalogue_files(source, split)

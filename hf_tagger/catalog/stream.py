@@ -19,6 +19,7 @@ from hf_tagger.catalog.quarantine import Refusal, RowError
 from hf_tagger.catalog.readers import CatalogError, check_first_file, class_name, names_of_classes, read_rows
 from hf_tagger.catalog.schema import CatalogSchema, Record
 from hf_tagger.catalog.source import SourceConfig, catalogue_files
+from hf_tagger.catalog.sql import check_table, read_sql
 from hf_tagger.catalog.strict import ConfigError
 
 _ROWS_AT_ONCE = 64
@@ -27,7 +28,7 @@ _FILES_AT_ONCE = 4
 
 @dataclass(frozen=True)
 class _Shard:
-    """One file, or one shard (`index`) of a Hub dataset. `label`: its name in refusals and ids. `size`: in bytes, or 1
+    """One file, a database, or one shard (`index`) of a Hub dataset. `label`: its name in refusals and ids. `size`: in bytes, or 1
     where it is not known."""
 
     file: str
@@ -149,6 +150,12 @@ def _shards(source: SourceConfig, schema: CatalogSchema, split: str) -> list[_Sh
         rows, columns, _ = _open_hub(path, source.name, source.revision, stored)
         schema.check_columns(columns, f'The split "{stored}" of {path}')
         return [_Shard(path, "hub", f"{path}/{stored}/{index}", index=index) for index in range(rows.num_shards)]
+    if url := source.database(split):
+        if schema.id is None:
+            raise ConfigError("rows of a database are known by their id: set schema.id.")
+        check_table(url, source, schema.columns())
+        folder = os.path.dirname(url.removeprefix("sqlite:///")) if url.startswith("sqlite:") else ""
+        return [_Shard(url, "sql", source.table or "query", image_root=folder)]
     files = catalogue_files(source, split)
     check_first_file(*files[0], schema.columns(), source.delimiter, source.encoding)
     common = os.path.commonpath([os.path.dirname(file) for file, _ in files])
@@ -184,6 +191,8 @@ def _generate(source: SourceConfig, schema: CatalogSchema, split: str, shards: t
 def _read_shard(source: SourceConfig, schema: CatalogSchema, split: str, shard: _Shard) -> Iterator[dict]:
     if shard.format == "hub":
         rows = _read_hub(source, schema, split, shard)
+    elif shard.format == "sql":
+        rows = read_sql(shard.file, source, schema.columns(), source.key or schema.id)
     else:
         rows = read_rows(shard.file, shard.format, schema.columns(), source.delimiter, source.encoding)
     file, image_root, is_cut = shard.label, shard.image_root, source.is_cut(split)
