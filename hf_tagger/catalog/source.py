@@ -144,13 +144,18 @@ def catalogue_files(source: SourceConfig, split: str) -> list[tuple[str, str]]:
 def check_files(source: SourceConfig) -> None:
     """Raises ConfigError, as `catalogue_files` does, for the splits that are read from local files."""
     for split in dict.fromkeys(map(source.stored_split, source.splits)):
-        url = source.database(split) or ""
-        file = os.path.expandvars(url.removeprefix("sqlite:///").partition("?")[0])
-        if url.startswith("sqlite:///") and not os.path.isfile(file):
-            raise ConfigError(f"there is no database {file} (looked from {os.getcwd()}).")
+        if url := source.database(split):
+            check_database(url)
         remote = any("://" in pattern for pattern in source.patterns(split))
         if not remote and source.hub_id(split) is None:
             catalogue_files(source, split)
+
+
+def check_database(url: str) -> None:
+    """Raises ConfigError for a file of SQLite that is not there: it would be made."""
+    file = os.path.expandvars(url.removeprefix("sqlite:///").partition("?")[0])
+    if url.startswith("sqlite:///") and not os.path.isfile(file):
+        raise ConfigError(f"there is no database {file} (looked from {os.getcwd()}).")
 
 
 def _files_at(pattern: str) -> list[str]:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from hf_tagger import UserError
 from hf_tagger.catalog.columns import RawRow
 from hf_tagger.catalog.quarantine import RowError
-from hf_tagger.catalog.source import SourceConfig
+from hf_tagger.catalog.source import SourceConfig, check_database
 from hf_tagger.catalog.strict import ConfigError, did_you_mean
 from hf_tagger.model.urls import without_credentials
 
@@ -62,6 +62,7 @@ def open_database(url: str, **options) -> "Engine":
 def check_table(url: str, source: SourceConfig, columns: dict[str, str]) -> None:
     """Raises ConfigError where the table or query lacks one of the columns {name: the key that names it}, DatabaseError
     where it cannot be read."""
+    check_database(url)
     with _Rows(url, source) as rows:
         found = rows.columns()
     for column, key in {**columns, **({source.key: "source: key"} if source.key else {})}.items():
@@ -153,7 +154,7 @@ class _Rows:
             if cut:
                 # Where the page ends, others may have the same key, by the database's own notion of what is the same.
                 after = cast(page[-1][0])
-                same, more = self._page(query.where(column == after))
+                same, more = self._page(query.where(column == after), most_bytes=None)
                 if more:
                     raise DatabaseError(f"{self.source.rows_name}: {self.key} is {page[-1][0]!r} in thousands of "
                                         "rows: name a column that tells rows apart in source.key")
@@ -163,15 +164,15 @@ class _Rows:
             if not cut:
                 return
 
-    def _page(self, query) -> tuple[list[Sequence], bool]:
-        """Rows of a query, up to a number of bytes, and whether there may be more."""
+    def _page(self, query, most_bytes: int | None = _PAGE_BYTES) -> tuple[list[Sequence], bool]:
+        """Rows of a query, the first ones by their bytes, and whether there may be more."""
         rows, weight = [], 0
         with self._reading() as connection:
             found = connection.execution_options(stream_results=True, yield_per=_FETCHED_AT_ONCE).execute(query)
             for row in found:
                 rows.append(row)
                 weight += sum(len(cell) for cell in row if isinstance(cell, str | bytes))
-                if weight > _PAGE_BYTES:
+                if most_bytes is not None and weight > most_bytes:
                     return rows, True
         return rows, len(rows) == _PAGE_ROWS
 
@@ -179,15 +180,11 @@ class _Rows:
         """What makes a value of the key one of the database's own type: citext is not ordered as text is."""
         if self.engine.dialect.name != "postgresql":
             return self._sqlite_key if self.sqlite else lambda value: value
-        column = self.table.c[self.key]
+        # "bpchar" and not "character", which is one of one letter.
+        oid = self.sa.func.pg_typeof(self.table.c[self.key]).op("::")(self.sa.text("oid"))
         with self._reading() as connection:
-            name = connection.scalar(self.sa.select(self.sa.func.pg_typeof(column).cast(self.sa.Text)).limit(1))
-
-        class KeyType(self.sa.types.UserDefinedType):
-            def get_col_spec(self, **options) -> str:
-                return name
-
-        return lambda value: self.sa.cast(value, KeyType())
+            name = connection.scalar(self.sa.select(self.sa.func.format_type(oid, -1)).limit(1))
+        return lambda value: self.sa.literal(value).op("::")(self.sa.text(name))
 
     def _sqlite_key(self, value: Any) -> Any:
         if isinstance(value, str) and not value.isascii():  # which may hold what is not UTF-8
@@ -200,9 +197,10 @@ class _Rows:
         try:
             with self.engine.connect().execution_options(**options) as connection:
                 yield connection
-        except ConfigError:
+        except UserError:
             raise
-        except (self.sa.exc.SQLAlchemyError, OSError, OverflowError, ValueError) as error:
+        except (self.sa.exc.SQLAlchemyError, AttributeError, KeyError, OSError, OverflowError, TypeError,
+                ValueError) as error:  # the last ones: options of the URL that the driver does not have
             raise DatabaseError(f"{self.source.rows_name} of {self.name} cannot be read: {_said(error)}") from None
 
 
