@@ -34,11 +34,17 @@ def format_of(file: str) -> str | None:
     return next((format for format, suffixes in FORMATS.items() if name.endswith(suffixes)), None)
 
 
+def is_database(path: str) -> bool:
+    """Whether the path of a catalogue is an URL of SQLAlchemy's."""
+    return _DATABASE.match(path) is not None
+
+
 @dataclass
 class SourceConfig:
     # Files of the split "train": a path, a glob, a folder, an hf:// or s3:// address, or a list of these; or a database
-    # (postgresql://…, sqlite:///…); or the id of a dataset on the Hub with its own splits. (The types of its CSV and JSON files are guessed, and reading stops at
-    # the first bad row; "hf://datasets/<id>/*.csv" reads cells as they were typed.)
+    # (postgresql://…, sqlite:///…); or the id of a dataset on the Hub with its own splits. (The types of its CSV and
+    # JSON files are guessed, and reading stops at the first bad row; "hf://datasets/<id>/*.csv" reads cells as they
+    # were typed.)
     path: str | list[str] | None = None
     files: dict[str, str | list[str]] = field(default_factory=dict)  # {split: the same}
     # {split: share} cut from "train" by a hash of the group (or id) column: rows of one group are in one split, and
@@ -48,8 +54,8 @@ class SourceConfig:
     format: Literal["parquet", "csv", "tsv", "jsonl", "imagefolder", "webdataset", "hub"] | None = None
     delimiter: str | None = None  # of csv files; default: found in the header line
     encoding: str = "utf-8-sig"  # of csv, tsv and jsonl files
-    # Of a database: a table (`name` or `schema.name`) or a SELECT, and the column by which rows are told apart, in whose
-    # order they are read; default: the schema's id.
+    # Of a database: a table (`name` or `schema.name`) or a SELECT, and the column that tells rows apart, in whose order
+    # they are read; default: the schema's id.
     table: str | None = None
     query: str | None = None
     key: str | None = None
@@ -98,7 +104,7 @@ class SourceConfig:
     def database(self, split: str) -> str | None:
         """The URL of the database that holds the split; None if it is in files."""
         patterns = self.patterns(split)
-        return patterns[0] if len(patterns) == 1 and _DATABASE.match(patterns[0]) else None
+        return patterns[0] if len(patterns) == 1 and is_database(patterns[0]) else None
 
     @property
     def rows_name(self) -> str:
@@ -153,9 +159,15 @@ def check_files(source: SourceConfig) -> None:
 
 def check_database(url: str) -> None:
     """Raises ConfigError for a file of SQLite that is not there: it would be made."""
-    file = os.path.expandvars(url.removeprefix("sqlite:///").partition("?")[0])
-    if url.startswith("sqlite:///") and not os.path.isfile(file):
+    file = sqlite_file(url)
+    if file and not file.startswith("file:") and not os.path.isfile(file):
         raise ConfigError(f"there is no database {file} (looked from {os.getcwd()}).")
+
+
+def sqlite_file(url: str) -> str | None:
+    """The file of a database; None of one on a server."""
+    path = re.match(r"sqlite(?:\+\w+)?:///([^?]*)", os.path.expandvars(url))
+    return path and path[1]
 
 
 def _files_at(pattern: str) -> list[str]:

@@ -22,7 +22,7 @@ from hf_tagger.catalog.strict import ConfigError, did_you_mean
 from hf_tagger.model.urls import without_credentials
 
 if TYPE_CHECKING:
-    from sqlalchemy import Engine
+    from sqlalchemy import URL, Engine
 
 _PAGE_ROWS, _PAGE_BYTES, _FETCHED_AT_ONCE = 4096, 16 << 20, 64
 _PLAIN = (str, int, float, bytes, bool, type(None))
@@ -34,29 +34,36 @@ class DatabaseError(UserError):
     """A database cannot be opened or read: the message says why, without the credentials of its URL."""
 
 
-def open_database(url: str, **options) -> "Engine":
-    """An engine for an URL of SQLAlchemy's. `${NAME}` in it stands for an environment variable. `options`: of
-    `create_engine`.
-
-    Raises DatabaseError for an URL that is none, and where the driver is not installed.
-    """
-    scheme = url.partition("://")[0]
+def database_url(url: str) -> "URL":
+    """An URL of SQLAlchemy's, with environment variables in place of `${NAME}`. Raises DatabaseError for any other."""
     try:
-        from sqlalchemy import create_engine, make_url
-        from sqlalchemy.exc import SQLAlchemyError
+        from sqlalchemy import make_url
+        from sqlalchemy.exc import ArgumentError
     except ModuleNotFoundError as error:
         raise DatabaseError("a database is read through SQLAlchemy: pip install 'hf_tagger[sql]'") from error
     try:
         parsed = make_url(os.path.expandvars(url))
-        if parsed.drivername in ("postgresql", "postgres"):
-            parsed = parsed.set(drivername="postgresql+pg8000")
-        return create_engine(parsed, **options)
-    except ModuleNotFoundError as error:
-        extra = " (pip install 'hf_tagger[postgresql]')" if scheme.startswith("postgres") else ""
-        raise DatabaseError(f"the driver {error.name} of {scheme}:// is not installed{extra}") from error
-    except (SQLAlchemyError, TypeError, ValueError):  # what cannot be parsed cannot be told from a password
-        raise DatabaseError(f"what begins with {scheme}:// is no database URL: write postgresql://user@host/database "
-                            "or sqlite:///file.db") from None
+    except (ArgumentError, ValueError):  # what cannot be parsed cannot be told from a password
+        raise DatabaseError(f"what begins with {url.partition('://')[0]}:// is no database URL: write "
+                            "postgresql://user@host/database or sqlite:///file.db") from None
+    if parsed.username == "***":
+        raise DatabaseError(f"{url}: name and password were left out where this was saved. Give --catalog.source.path; "
+                            "a password that is the ${NAME} of an environment variable is kept")
+    return parsed.set(drivername="postgresql+pg8000") if parsed.drivername in ("postgresql", "postgres") else parsed
+
+
+def open_database(url: "URL", **options) -> "Engine":
+    """An engine for `database_url`; options of `create_engine`. Raises DatabaseError where its driver is not installed.
+    """
+    from sqlalchemy import create_engine
+    from sqlalchemy.exc import SQLAlchemyError
+
+    try:
+        return create_engine(url, **options)
+    except (ModuleNotFoundError, SQLAlchemyError, TypeError, ValueError) as error:
+        name = url.get_backend_name()
+        remedy = "pip install 'hf_tagger[postgresql]'" if name == "postgresql" else "install it, or name another"
+        raise DatabaseError(f"the driver of {url.drivername}:// cannot be used ({error}): {remedy}") from error
 
 
 def check_table(url: str, source: SourceConfig, columns: dict[str, str]) -> None:
@@ -93,7 +100,8 @@ def read_sql(url: str, source: SourceConfig, columns: Iterable[str], key: str) -
             if key not in columns:
                 del values[key]
             yield number, values, error
-        for number in range(number + 1, number + 1 + rows.without_key()):
+        for _ in range(rows.without_key()):
+            number += 1
             yield number, None, RowError(key, "no_key", "is empty, and rows are read in its order: name another column "
                                                         "in source.key")
 
@@ -103,7 +111,7 @@ class _Rows:
 
     def __init__(self, url: str, source: SourceConfig, columns: Sequence[str] = ()):
         self.source, self.key = source, next(iter(columns), None)
-        self.engine = open_database(url, pool_pre_ping=True)
+        self.engine = open_database(database_url(url), pool_pre_ping=True)
         import sqlalchemy
 
         self.sa, self.name = sqlalchemy, without_credentials(self.engine.url.render_as_string())

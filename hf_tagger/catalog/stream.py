@@ -18,7 +18,7 @@ from hf_tagger.catalog.labels import Labels
 from hf_tagger.catalog.quarantine import Refusal, RowError
 from hf_tagger.catalog.readers import CatalogError, check_first_file, class_name, names_of_classes, read_rows
 from hf_tagger.catalog.schema import CatalogSchema, Record
-from hf_tagger.catalog.source import SourceConfig, catalogue_files
+from hf_tagger.catalog.source import SourceConfig, catalogue_files, sqlite_file
 from hf_tagger.catalog.sql import check_table, read_sql
 from hf_tagger.catalog.strict import ConfigError
 
@@ -28,8 +28,8 @@ _FILES_AT_ONCE = 4
 
 @dataclass(frozen=True)
 class _Shard:
-    """One file, a database, or one shard (`index`) of a Hub dataset. `label`: its name in refusals and ids. `size`: in bytes, or 1
-    where it is not known."""
+    """One file, a database, or one shard (`index`) of a Hub dataset. `label`: its name in refusals and ids. `size`: in
+    bytes, or 1 where it is not known."""
 
     file: str
     format: str
@@ -154,8 +154,7 @@ def _shards(source: SourceConfig, schema: CatalogSchema, split: str) -> list[_Sh
         if schema.id is None:
             raise ConfigError("rows of a database are known by their id: set schema.id.")
         check_table(url, source, schema.columns())
-        folder = os.path.dirname(url.removeprefix("sqlite:///")) if url.startswith("sqlite:") else ""
-        return [_Shard(url, "sql", source.table or "query", image_root=folder)]
+        return [_Shard(url, "sql", source.table or "query", image_root=os.path.dirname(sqlite_file(url) or ""))]
     files = catalogue_files(source, split)
     check_first_file(*files[0], schema.columns(), source.delimiter, source.encoding)
     common = os.path.commonpath([os.path.dirname(file) for file, _ in files])

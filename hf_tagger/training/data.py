@@ -21,6 +21,7 @@ from hf_tagger.evaluation.predict import Predictions
 from hf_tagger.evaluation.progress import progress_bar
 from hf_tagger.evaluation.protocols import seen_through
 from hf_tagger.evaluation.settings import Protocol
+from hf_tagger.model.urls import without_credentials
 from hf_tagger.training.arguments import RunSettings
 from hf_tagger.training.context import RunContext
 from hf_tagger.training.defaults import settle
@@ -127,7 +128,7 @@ _FREE_KEYS = ("output_dir", "save_adapter", "training.threads", "training.log_wi
 
 def _check_settings(run: RunContext) -> None:
     path = run.checkpoints / "settings.json"
-    settings = json.loads(json.dumps(asdict(run.settings), default=str))
+    settings = json.loads(without_credentials(json.dumps(asdict(run.settings), default=str)))
     if not (run.resumable and path.exists()):
         waiting = path.with_suffix(".incomplete")
         waiting.write_text(json.dumps(settings, indent=1) + "\n", encoding="utf-8")
