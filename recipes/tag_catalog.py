@@ -34,6 +34,7 @@ def main(arguments: list[str]) -> None:
     if not Path(options.model, TAGGER).exists():
         check_model(options.model)
     settings = load_evaluation(options.catalogue, options.model, overrides)
+    settings.catalog.labels, settings.catalog.taxonomy = None, []  # what tags are called is not read
     settings.catalog.check_paths()
     from tqdm import tqdm
 

@@ -4,6 +4,7 @@ import re
 import unicodedata
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping
+from functools import lru_cache
 from itertools import combinations
 from typing import NamedTuple
 
@@ -57,23 +58,32 @@ def propose_merges(counts: Mapping[str, int], known: Iterable[str] = (),
     return sorted(merges, key=lambda merge: (-merge.tag_count, merge.tag, -merge.count, merge.spelling))
 
 
+def one_spelling_each(tags: Iterable[str]) -> list[str]:
+    """The tags of a product without those that are another one for certain, the first spelling of each."""
+    first: dict[str, str] = {}
+    for tag in tags:
+        first.setdefault(strict_key(tag), tag)
+    return list(first.values())
+
+
 def lookalikes(tags: Iterable[str]) -> Iterator[frozenset[str]]:
-    """The pairs among the tags of one product that could be taken for one tag if they did not stand together."""
+    """The pairs among the tags of a product (`one_spelling_each`) that might be one tag if they did not stand
+    together."""
     alike: dict[str, list[str]] = defaultdict(list)
     for tag in tags:
         alike[loose_key(tag)].append(tag)
     for spellings in alike.values():
-        for pair in combinations(spellings, 2):
-            if strict_key(pair[0]) != strict_key(pair[1]):
-                yield frozenset(pair)
+        yield from map(frozenset, combinations(spellings, 2))
 
 
+@lru_cache(maxsize=65536)
 def strict_key(tag: str) -> str:
     """What spellings share that are one tag for certain."""
     text = unicodedata.normalize("NFKC", _SIGNS.sub("", tag)).replace("’", "'")
     return "".join(text.lower().split()) or tag  # casefold would make one word of "Maße" and "Masse"
 
 
+@lru_cache(maxsize=65536)
 def loose_key(tag: str) -> str:
     """What spellings share that may be one tag, and some that are not: "Cap" and "Cape"."""
     return "".join(map(stem, _words(tag))) or tag

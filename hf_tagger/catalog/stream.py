@@ -21,6 +21,7 @@ from hf_tagger.catalog.schema import CatalogSchema, Record
 from hf_tagger.catalog.source import SourceConfig, catalogue_files, sqlite_file
 from hf_tagger.catalog.sql import check_table, read_sql
 from hf_tagger.catalog.strict import ConfigError
+from hf_tagger.catalog.tag_names import TagNames
 
 _ROWS_AT_ONCE = 64
 _FILES_AT_ONCE = 4
@@ -40,13 +41,15 @@ class _Shard:
 
 
 class Catalog:
-    """A source read through a schema, with corrected tags (`labels`) in place of its own.
+    """A source read through a schema, with corrected tags (`labels`) in place of its own, called by their `names`.
 
     `records` may be iterated in any process any number of times: its result depends on its arguments alone.
     """
 
-    def __init__(self, source: SourceConfig, schema: CatalogSchema, labels: Labels | None = None):
+    def __init__(self, source: SourceConfig, schema: CatalogSchema, labels: Labels | None = None,
+                 names: TagNames | None = None):
         self.source, self.schema, self.labels = source, schema, labels
+        self.names = names or TagNames(schema)
         self._shards: dict[str, list[_Shard]] = {}
         self._duplicates: dict[str, frozenset[tuple[str, int]]] = {}
 
@@ -56,7 +59,7 @@ class Catalog:
 
     def with_text(self, columns: list[str]) -> "Catalog":
         """The same catalogue with these columns as its text."""
-        return Catalog(self.source, replace(self.schema, text=columns), self.labels)
+        return Catalog(self.source, replace(self.schema, text=columns), self.labels, self.names)
 
     def without_tags(self) -> "Catalog":
         """The same products, of which nobody may know the tags yet: the columns of tags need not be there."""
@@ -135,6 +138,7 @@ class Catalog:
             record = self.schema.record(values, number, file=file, image_root=image_root, notes=notes)
             if self.labels is not None:
                 self.labels.apply(record)
+            notes += self.names.apply(record)
         except RowError as refused:
             record = refusal(refused, fatal=True)
         photos = not isinstance(record, Refusal) and record["images"]

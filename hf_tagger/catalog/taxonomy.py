@@ -1,4 +1,4 @@
-"""Standard taxonomies: Shopify's `categories.txt` and `attributes.json` of any locale, and Google's, with ids or without.
+"""Standard taxonomies: Shopify's `categories.txt` and `attributes.json` of any locale, Google's with or without ids.
 
     # Shopify Product Taxonomy - Categories: 2026-05             # Google_Product_Taxonomy_Version: 2021-09-21
     gid://shopify/TaxonomyCategory/zz-1 : Garden > Chairs        17 - Garden > Chairs
@@ -13,9 +13,9 @@ from functools import lru_cache
 from typing import Any
 
 from hf_tagger.catalog.quarantine import RowError
+from hf_tagger.catalog.spellings import strict_key
 from hf_tagger.catalog.strict import ConfigError, did_you_mean
 from hf_tagger.catalog.text_files import open_lines
-from hf_tagger.model.decisions import fold
 from hf_tagger.model.text import clean_tag
 
 CATEGORIES = "categories"  # what an attribute names to have the tree of categories; else a list of attributes.json
@@ -57,23 +57,23 @@ class Taxonomy:
                     self.nodes.append(above)
         self._of_leaf: dict[str, list[Node]] = defaultdict(list)
         for node in self.nodes:
-            self._of_leaf[fold(node.names[-1])].append(node)
+            self._of_leaf[strict_key(node.names[-1])].append(node)
         for group in self._of_leaf.values():
             _name(group)
         self._of_id = {key: node for node in self.nodes if node.id for key in (node.id, node.id.rpartition("/")[2])}
-        self._of_tag = {fold(node.tag): node for node in self.nodes}
+        self._of_tag = {strict_key(node.tag): node for node in self.nodes}
 
     def find(self, cell: str) -> Node:
         """The node that a cell names: by its path or the end of it (names without regard to case), GID or number.
 
         Raises RowError ("not_in_taxonomy", "ambiguous").
         """
-        names = [fold(name) for name in cell.split(">")]
-        node = self._of_tag.get(" > ".join(names)) or self._of_id.get(cell.strip())
+        node = self._of_tag.get(strict_key(cell)) or self._of_id.get(cell.strip())
         if node is not None:
             return node
+        names = [strict_key(name) for name in cell.split(">")]
         found = [node for node in self._of_leaf.get(names[-1], ())
-                 if [fold(name) for name in node.names[-len(names):]] == names]
+                 if list(map(strict_key, node.names[-len(names):])) == names]
         whole = [node for node in found if len(node.names) == len(names)] or found
         if len(whole) == 1:
             return whole[0]
@@ -92,14 +92,14 @@ class Taxonomy:
 
     def describe(self, tags: Iterable[str]) -> dict[str, Any]:
         """What a model's config keeps of these tags, as plain data; `node_of` reads it."""
-        nodes = {tag: self._of_tag[fold(tag)] for tag in tags}
+        nodes = {tag: self._of_tag[strict_key(tag)] for tag in tags}
         return {"name": self.name, "of": self.of, "version": self.version,
                 "ids": {tag: node.id for tag, node in nodes.items() if node.id},
                 "paths": {tag: node.path for tag, node in nodes.items() if node.path != tag}}
 
     def parents(self, tags: Iterable[str]) -> dict[str, str]:
         """{tag: the tag above it}"""
-        lines = {tag: self.line(self._of_tag[fold(tag)]) for tag in tags}
+        lines = {tag: self.line(self._of_tag[strict_key(tag)]) for tag in tags}
         return {tag: line[-2] for tag, line in lines.items() if len(line) > 1}
 
 
@@ -121,6 +121,8 @@ def read_taxonomy(files: Sequence[str], of: str) -> Taxonomy:
 
 @lru_cache(maxsize=64)
 def _read(files: tuple[str, ...], of: str) -> Taxonomy:
+    if not files:
+        raise ConfigError(f"taxonomy: {of}: name its file in catalog.taxonomy")
     known = []
     for file in files:
         found = _file(file)
@@ -131,7 +133,7 @@ def _read(files: tuple[str, ...], of: str) -> Taxonomy:
             continue
         for attribute in found["attributes"]:
             known.append(attribute["name"])
-            if of in (attribute["id"], attribute["handle"]) or fold(of) == fold(attribute["name"]):
+            if of in (attribute["id"], attribute["handle"]) or strict_key(of) == strict_key(attribute["name"]):
                 nodes = [Node(value["id"], (clean_tag(value["name"]),)) for value in attribute["values"]]
                 return Taxonomy("Shopify", attribute["name"], found.get("version"), nodes)
     shown = did_you_mean(of, known) if len(known) < 20 or _near(of, known) else f" It has {len(known)} attributes."
@@ -154,7 +156,7 @@ def _file(file: str) -> Taxonomy | dict:
         return _attributes(file, "".join(lines))
     version = next((match[1] for line in lines if (match := _VERSION.match(line))), None)
     content = [(number, line.strip()) for number, line in enumerate(lines, 1) if line.strip() and line[0] != "#"]
-    shopify = any(_SHOPIFY.match(line) for _, line in content[:1])
+    shopify = any(line.startswith("gid://shopify/TaxonomyCategory/") for _, line in content)
     numbered = any(_GOOGLE.match(line) for _, line in content[:1])
     if not content or not (shopify or numbered or version):
         raise ConfigError(f"taxonomy: {file} is neither Shopify's categories.txt or attributes.json, nor Google's "
@@ -191,12 +193,12 @@ def _name(alike: list[Node]) -> None:
     length, left = 1, alike
     while left:
         tags = [" > ".join(node.names[-length:]) for node in left]
-        counts, longer = Counter(map(fold, tags)), []
-        whole = Counter(fold(tag) for node, tag in zip(left, tags, strict=True) if len(node.names) == length)
+        counts, longer = Counter(map(strict_key, tags)), []
+        whole = Counter(strict_key(tag) for node, tag in zip(left, tags, strict=True) if len(node.names) == length)
         for node, tag in zip(left, tags, strict=True):
             node.tag = tag
-            if counts[fold(tag)] > 1 and length < len(node.names):
+            if counts[strict_key(tag)] > 1 and length < len(node.names):
                 longer.append(node)
-            elif whole[fold(tag)] > 1:
+            elif whole[strict_key(tag)] > 1:
                 node.tag += f" ({node.id.rpartition('/')[2]})"
         length, left = length + 1, longer

@@ -76,7 +76,8 @@ class CorrectedCatalog(Catalog):
     def __init__(self, catalog: Catalog, holds: Mapping[str, Holds], share: float):
         # A tag that is rare among the few products left must stay in the vocabulary.
         attributes = {name: replace(settings, min_count=1) for name, settings in catalog.schema.attributes.items()}
-        super().__init__(catalog.source, replace(catalog.schema, attributes=attributes), catalog.labels)
+        super().__init__(catalog.source, replace(catalog.schema, attributes=attributes), catalog.labels,
+                         catalog.names)
         self.holds, self.share = holds, share
 
     def with_text(self, columns: list[str]) -> "CorrectedCatalog":
