@@ -44,6 +44,8 @@ class Labels:
         self.tags: dict[str, dict[str, list[str] | None]] = {}
         # (product, attribute): the catalogue's own tags and the corrected ones, for records that were read.
         self._moves: dict[tuple[str, str], tuple] = {}
+        self._row: dict[str, tuple[str, int]] = {}
+        self.repeated: set[str] = set()  # corrected ids that were met on several rows
         format = format_of(self.path)
         if format not in ("parquet", "csv", "jsonl"):
             raise ConfigError(f"{path}: labels come as .parquet, .csv or .jsonl.")
@@ -75,6 +77,10 @@ class Labels:
 
     def apply(self, record: Record) -> None:
         """Puts corrected tags in place of the record's own."""
+        if record["id"] in self.tags:
+            row = record["file"], record["number"]
+            if self._row.setdefault(record["id"], row) != row:
+                self.repeated.add(record["id"])
         for name, tags in self.tags.get(record["id"], {}).items():
             self._moves[record["id"], name] = (record["tags"].get(name) or (), tags or ())
             record["tags"][name] = None if tags is None else list(tags)
@@ -114,8 +120,10 @@ class Labels:
         met = {product for product, _ in self._moves}
         strangers = [product for product in self.tags if product not in met]
         line = f"labels: {len(self)} corrections of {len(self.tags)} products, {len(met)} of them in the training split"
-        shown = ", ".join(strangers[:3]) + ", …" * (len(strangers) > 3)
-        return f"{line} (not there: {shown})" if strangers else line
+        for ids, what in ((strangers, "not there"), (sorted(self.repeated), "on several rows, all of them corrected")):
+            if ids:
+                line += f" ({what}: {', '.join(ids[:3])}{', …' * (len(ids) > 3)})"
+        return line
 
 
 def _tags(cell: Any) -> list[str] | None:
