@@ -169,6 +169,9 @@ def test_postgresql_keeps_the_same_promises(postgres_url, say):
         assert len(writer.lines.readlines()) == 50
         assert Counter(found.reviewer for found in store.verdicts())["other"] == 50
         assert store.verdicts().count(verdict) == 1
+        with store.engine.begin() as connection:  # as a store was made once
+            connection.execute(text("DROP TRIGGER verdicts_no_truncate ON verdicts"))
+    with FeedbackStore(postgres_url) as store:
         store.rule("colour", "Teal", "approve", "ana")
         kept = store.verdicts(), store.rulings()
         for change in ("DELETE FROM verdicts", "UPDATE verdicts SET tag = 'Blue'", "TRUNCATE verdicts",
@@ -176,3 +179,15 @@ def test_postgresql_keeps_the_same_promises(postgres_url, say):
             with pytest.raises(DBAPIError, match="append-only"), store.engine.begin() as connection:
                 connection.execute(text(change))
         assert (store.verdicts(), store.rulings()) == kept and kept[1] == {("colour", "Teal"): "approve"}
+
+
+def test_a_writer_need_not_own_the_postgresql_store(postgres_url, say):
+    with FeedbackStore(postgres_url) as store, store.engine.begin() as connection:
+        for statement in ("CREATE ROLE ben LOGIN", "GRANT SELECT, INSERT ON verdicts, rulings TO ben",
+                          "GRANT USAGE ON ALL SEQUENCES IN SCHEMA public TO ben"):
+            connection.execute(text(statement))
+    with FeedbackStore(postgres_url.replace("ana@", "ben@")) as store:
+        store.add(say())
+        assert len(store.verdicts()) == 1
+        with pytest.raises(DBAPIError, match="denied"), store.engine.begin() as connection:
+            connection.execute(text("TRUNCATE verdicts"))
