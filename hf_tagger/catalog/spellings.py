@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 from hf_tagger.model.text import WORD, stem
 
+_MOST_FORMS = 20  # of a word, by accents and plurals: more are noise, and every two of them are compared
 _SIGNS = re.compile("[®™℠©]")
 
 
@@ -47,7 +48,8 @@ def propose_merges(counts: Mapping[str, int], known: Iterable[str] = (),
         alike[loose_key(spellings[0])].append(key)
     merges = []
     for keys in alike.values():
-        for linked in _linked(keys, {key: same[key][0] for key in keys}):
+        forms = {key: same[key][0] for key in keys}
+        for linked in _linked(keys, forms) if len(keys) <= _MOST_FORMS else [[key] for key in keys]:
             spellings = [tag for key in linked for tag in same[key]]
             told_apart = len(known.intersection(spellings)) > 1 or any(
                 frozenset(pair) in apart or _accents_differ(*pair) for pair in combinations(linked, 2))
@@ -73,7 +75,7 @@ def lookalikes(tags: Iterable[str]) -> Iterator[frozenset[str]]:
     for tag in tags:
         alike[loose_key(tag)].append(tag)
     for spellings in alike.values():
-        yield from map(frozenset, combinations(spellings, 2))
+        yield from map(frozenset, combinations(spellings[:_MOST_FORMS + 1], 2))
 
 
 @lru_cache(maxsize=65536)

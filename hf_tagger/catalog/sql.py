@@ -66,12 +66,18 @@ def open_database(url: "URL", **options) -> "Engine":
         raise DatabaseError(f"the driver of {url.drivername}:// cannot be used ({error}): {remedy}") from error
 
 
+def columns_of(url: str, source: SourceConfig) -> list[str]:
+    """The columns of the table or query. Raises ConfigError for a table that is not there, DatabaseError where it
+    cannot be read."""
+    check_database(url)
+    with _Rows(url, source) as rows:
+        return rows.columns()
+
+
 def check_table(url: str, source: SourceConfig, columns: dict[str, str]) -> None:
     """Raises ConfigError where the table or query lacks one of the columns {name: the key that names it}, DatabaseError
     where it cannot be read."""
-    check_database(url)
-    with _Rows(url, source) as rows:
-        found = rows.columns()
+    found = columns_of(url, source)
     for column, key in {**columns, **({source.key: "source: key"} if source.key else {})}.items():
         if column not in found:
             raise ConfigError(f'{source.rows_name} has no column "{column}" ({key}).{did_you_mean(column, found)}')
@@ -88,18 +94,17 @@ def read_sql(url: str, source: SourceConfig, columns: Iterable[str], key: str) -
         names = [column.name for column in rows.table.c]
         for row in rows:
             number += 1
-            values, error = dict(zip(names, row, strict=True)), None
+            values, odd = dict(zip(names, row, strict=True)), {}
+            if key not in columns:
+                del values[key]
             for column, value in values.items():
                 if type(value) not in _PLAIN:
                     try:
                         values[column] = _plain(value)
                     except TypeError as wrong:
-                        values[column] = None
-                        error = RowError(column, "wrong_type", f"holds {wrong}: cast it in a query, such as "
-                                                               f"CAST({column} AS text)")
-            if key not in columns:
-                del values[key]
-            yield number, values, error
+                        values[column], odd[column] = None, f"{column} is {wrong}"
+            yield number, values, None if not odd else RowError(next(iter(odd)), "wrong_type", (
+                f"{', '.join(odd.values())}: cast it in a query, such as CAST({next(iter(odd))} AS text)"))
         for _ in range(rows.without_key()):
             number += 1
             yield number, None, RowError(key, "no_key", "is empty, and rows are read in its order: name another column "
@@ -120,7 +125,7 @@ class _Rows:
             sqlalchemy.event.listen(self.engine, "connect", _prepare_sqlite)
         if source.query:
             # A colon is no parameter of ours, wherever it stands.
-            text = re.sub(r"(?<!:):(?=\w)", r"\\:", source.query.strip().rstrip(";"))
+            text = re.sub(r"(?<!:):(?=\w)", r"\\:", source.query.strip().rstrip(";")) + "\n"  # after a comment
             self.table = sqlalchemy.text(text).columns(*map(sqlalchemy.column, columns)).subquery("catalogue")
         else:
             schema, _, name = source.table.rpartition(".")

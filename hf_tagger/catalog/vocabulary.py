@@ -137,15 +137,10 @@ class _Counts:
             if tags is None:
                 continue
             if tags:
-                if len(tags) > 1:
-                    spec = self.schema.attribute(name)
-                    if self._merges(spec):
-                        tags = one_spelling_each(tags)
-                        self.together[name].update(lookalikes(tags))
-                    if spec.is_tree and spec.taxonomy is None:
-                        self._add_path(name, tags)
                 self.given[name] += 1
-                self.tags.setdefault(name, defaultdict(Counter))[language].update(tags)
+                self.tags.setdefault(name, defaultdict(Counter))[language].update(self._spelt_once(name, tags))
+                if len(tags) > 1 and self.schema.attribute(name).is_tree:
+                    self._add_path(name, tags)
             else:
                 self.none[name] += 1
 
@@ -174,6 +169,13 @@ class _Counts:
         for name in [*self.schema.attributes, *discovered]:
             self._add_attribute(found, name, totals[name])
         return found
+
+    def _spelt_once(self, name: str, tags: list[str]) -> list[str]:
+        """The tags of a product, of which those that are the same for certain count once."""
+        if len(tags) > 1 and self._merges(self.schema.attribute(name)):
+            tags = one_spelling_each(tags)
+            self.together[name].update(lookalikes(tags))
+        return tags
 
     def _merges(self, spec: AttributeSpec) -> bool:
         return self.names is not None and spec.merge_spellings and spec.taxonomy is None

@@ -1,6 +1,8 @@
 """Spellings of one tag: which are merged, which stay apart, and that every reader knows of it."""
 
+import itertools
 import json
+import time
 from pathlib import Path
 
 import pytest
@@ -51,6 +53,15 @@ def test_declared_tags_win_and_are_never_merged():
     assert merged({"Navy": 2, "NAVY": 90}, known=["Navy"]) == {"NAVY": "Navy"}
     assert merged({"navies": 9}, known=["Navy"]) == {"navies": "Navy"}
     assert merged({"Shirt": 2, "Shirts": 90, "shirts": 5}, known=["Shirt", "Shirts"]) == {"shirts": "Shirts"}
+
+
+def test_thousands_of_forms_of_a_word_cost_no_more_than_their_number():
+    accents = "aàáâãäåāăą"
+    words = ["".join(letters) for letters in itertools.product(accents, repeat=4)]
+    start = time.process_time()
+    assert merged(dict.fromkeys([*words, *map(str.upper, words)], 1), together=lookalikes(words)) == {
+        word: word.upper() for word in words}
+    assert time.process_time() - start < 10
 
 
 def shop(tmp_path: Path, colours: list, labels=None, **spec):

@@ -170,6 +170,16 @@ def test_a_database_gives_the_figures_of_the_file_that_it_was_made_of(shop, eval
     assert status == 2 and "table, query and key are for a database" in message
 
 
+def test_tags_in_another_spelling_are_the_models_own(shop, evaluated, run_here, tmp_path):
+    rows = [row | {"colour": row["colour"].upper(), "category": (row["category"] or "").lower() or None}
+            for row in shop_rows(60, 140)]  # fmt: skip
+    path = write_parquet(tmp_path / "test.parquet", rows)
+    assert run_here("model", path, "--output_dir", str(tmp_path))[0] == 0
+    metrics, expected = (json.loads((folder / "metrics.json").read_text())["protocols"]["everything"]
+                         for folder in (tmp_path, evaluated))
+    assert metrics["overall"]["micro_f1"]["value"] == pytest.approx(expected["overall"]["micro_f1"]["value"])
+
+
 @pytest.mark.parametrize("missing", ["image", "title"])
 def test_where_a_modality_is_absent_its_protocol_is_left_out_and_said_so(run_here, tmp_path, missing):
     rows = [row | {missing: None} for row in shop_rows(60, 140) if row["title"] and row["image"]]
