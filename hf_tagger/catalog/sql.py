@@ -193,7 +193,8 @@ class _Rows:
             found = connection.execution_options(stream_results=True, yield_per=_FETCHED_AT_ONCE).execute(query)
             for row in found:
                 rows.append(row)
-                weight += sum(len(cell) for cell in row if isinstance(cell, str | bytes))
+                weight += sum(len(cell if isinstance(cell, str | bytes) else repr(cell)) for cell in row
+                              if isinstance(cell, str | bytes | list | dict))
                 if most_bytes is not None and weight > most_bytes:
                     return rows, True
         return rows, len(rows) == _PAGE_ROWS
