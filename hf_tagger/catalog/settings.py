@@ -42,9 +42,9 @@ class CatalogSettings:
         if self.source is not None:
             self.source = with_held_out_splits(self.source)
 
-    def check_paths(self) -> None:
+    def check_paths(self, tags: bool = True) -> None:
         """Raises ConfigError where a local file is not there, or a made-up catalogue has no such option, within a
-        second: before what takes seconds to import."""
+        second: before what takes seconds to import. `tags`: whether they are read."""
         if self.synthetic is not None:
             from hf_tagger.catalog.synthetic import check_options
 
@@ -52,7 +52,7 @@ class CatalogSettings:
         else:
             check_files(self.source)
         for key, files in (("labels", [self.labels] if self.labels else []), ("taxonomy", self.taxonomy)):
-            for file in files:
+            for file in files if tags else ():
                 if "://" not in file and not Path(file).exists():
                     raise ConfigError(f"catalog.{key}: there is no file {file}")
 

@@ -152,3 +152,9 @@ def test_rows_of_a_database_are_tagged_as_those_of_a_file(shop, run_here, tmp_pa
     ids = json.loads((shop / "ids.json").read_text())
     assert [row["id"] for row in tagged] == ids
     assert run_here("--catalog.source", source, "--resume")[0] == 0 and read(tmp_path / "out") == tagged
+
+
+def test_what_tags_are_called_need_not_be_there(shop, run_here):
+    status, printed = run_here("--catalog.labels", "gone.csv", "--catalog.taxonomy", "gone.txt",
+                               "--catalog.schema.attributes.category", "{taxonomy: categories, kind: multi}")
+    assert status == 0, printed.err
