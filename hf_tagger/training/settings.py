@@ -145,7 +145,7 @@ class KernelSettings:
     # Of the blocks text, final (the photo's pooled vector), early and late (its `vision_stages`), grid and histogram;
     # blocks that the model does not have are left out.
     weights: dict[str, float] = field(default_factory=lambda: {
-        "text": 1.0, "final": 1.0, "late": 1.0, "early": 0.7, "grid": 0.7, "histogram": 0.6})
+        "text": 2.0, "final": 1.0, "late": 1.0, "early": 0.7, "grid": 0.7, "histogram": 0.6})
 
     def __post_init__(self):
         if unknown := set(self.weights) - set(FEATURE_BLOCKS):
