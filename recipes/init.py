@@ -32,10 +32,11 @@ def main(arguments: list[str]) -> None:
     output = Path(options.output or f"{name_of(options.export)}.yaml")
     if output.exists():
         raise UserError(f"{output} is there already, and is not written over: name another --output")
-    check_files(SourceConfig(path=options.export))
+    database = {"table": options.table, "query": options.query, "key": options.key}
+    check_files(SourceConfig(path=options.export, **database))
     from hf_tagger.catalog.draft import as_yaml, draft_catalog
 
-    draft = draft_catalog(options.export, options.labels, table=options.table, query=options.query, key=options.key)
+    draft = draft_catalog(options.export, options.labels, **database)
     text = as_yaml(draft, f"runs/{output.stem}")
     output.parent.mkdir(parents=True, exist_ok=True)
     output.write_text(text, encoding="utf-8")
