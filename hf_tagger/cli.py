@@ -26,13 +26,14 @@ RECIPES = _IN_WHEEL if _IN_WHEEL.is_dir() else Path(__file__).parents[1] / "reci
 CONFIGS = RECIPES / "configs"
 # {group: {command: its recipe, or its module, whose main(arguments) gives the exit status}}
 COMMANDS = {
+    "Start": {"init": "init", "example": "example"},
     "Train": {"finetune": "finetune", "search": "search", "update": "update",
               "fit-personalization": "fit_personalization"},
     "Judge": {"evaluate": "evaluate_tagger", "baselines": "baselines", "cross-lingual": "cross_lingual",
               "find-label-issues": "find_label_issues"},
     "Make smaller": {"distill": "distill", "prune": "prune", "prune-vocabulary": "prune_vocabulary"},
     "Use": {"tag": "tag_catalog", "export": "export", "serve": "hf_tagger.deployment.serve",
-            "review": "hf_tagger.review.command"},
+            "review": "hf_tagger.review.command", "verdicts": "verdicts"},
 }
 ARGUMENTS = {
     "config": "a YAML file of `hf_tagger finetune`",

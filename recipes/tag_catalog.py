@@ -34,7 +34,8 @@ def main(arguments: list[str]) -> None:
     if not Path(options.model, TAGGER).exists():
         check_model(options.model)
     settings = load_evaluation(options.catalogue, options.model, overrides)
-    settings.catalog.check_paths()
+    settings.catalog.labels = None
+    settings.catalog.check_paths(tags=False)
     from tqdm import tqdm
 
     from hf_tagger.deployment.bulk import open_output, summarize, tag_shards

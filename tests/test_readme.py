@@ -1,13 +1,16 @@
 """README stays short, and what it and the pages behind it name is there."""
 
 import re
+import shlex
 from pathlib import Path
 
 import pytest
 import yaml
 
-from hf_tagger.catalog.strict import build
+from hf_tagger.catalog.settings import open_catalog
+from hf_tagger.catalog.strict import build, read_yaml
 from hf_tagger.training.arguments import RunSettings
+from recipes import example, init
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", ROOT / "recipes" / "README.md", *sorted((ROOT / "hf_tagger").rglob("README.md")),
@@ -55,3 +58,24 @@ def test_the_configurations_in_readme_are_valid():
     mine, free_form = map(yaml.safe_load, re.findall(r"```yaml\n(.*?)```", readme, flags=re.DOTALL))
     assert build(RunSettings, mine).output_dir == "runs/my-shop"
     assert build(RunSettings, merged(mine, free_form)).model.decoder.layers == 3
+
+
+def test_the_way_from_an_export_to_a_configuration_works_as_written(tmp_path, monkeypatch):
+    """Without the training, which takes minutes."""
+    monkeypatch.chdir(tmp_path)
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    section = readme.partition("## Your own catalogue\n")[2].partition("\n## ")[0]
+    commands = [shlex.split(line, comments=True) for line in re.findall(r"^    (hf_tagger .+)$", section, re.MULTILINE)]
+    names = [command[1] for command in commands]
+    assert names[:4] == ["example", "init", "finetune", "tag"]
+    for (_, name, *arguments), recipe in zip(commands, (example, init), strict=False):
+        assert recipe.main(arguments) == 0, name
+    (trained,) = commands[2][2:]
+    settings = build(RunSettings, read_yaml(trained))
+    assert commands[3][2] == settings.output_dir
+    catalog = open_catalog(settings.catalog, tmp_path)
+    records = [record for split in ("train", "validation", "test") for record in catalog.records(split)]
+    assert len(records) == 200 and all(isinstance(record, dict) for record in records)
+    shown = yaml.safe_load(re.findall(r"```yaml\n(.*?)```", section, flags=re.DOTALL)[0])["catalog"]["schema"]
+    assert shown["attributes"].keys() < settings.catalog.schema.attributes.keys()
+    assert {shown["id"], *shown["text"], *shown["images"]} <= settings.catalog.schema.columns().keys()

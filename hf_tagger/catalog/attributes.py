@@ -1,12 +1,15 @@
 """Reads the tags of a product from the cells of a catalogue, attribute by attribute."""
 
-import json
 import math
+import re
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from hf_tagger.catalog.cells import CellError, CellSyntax, json_list, split
 from hf_tagger.catalog.quarantine import RowError
+from hf_tagger.catalog.spellings import one_spelling_each
 from hf_tagger.catalog.strict import ConfigError
+from hf_tagger.catalog.taxonomy import CATEGORIES
 from hf_tagger.model.text import clean_tag
 
 _CACHED_CELLS, _LONGEST_CACHED = 100_000, 200
@@ -20,9 +23,13 @@ class AttributeSpec:
     kind: Literal["single", "multi"] = "single"  # single: a product has one of the tags or none
     # column: the cell is the tag. list: a list (in a CSV: a JSON list). delimited: tags with `delimiter` between them.
     # path: "Apparel > Topwear > Tshirts", of which `level` picks one node (0: the first, -1: the last); without `level`
-    # every node is a tag, with its parent known.
+    # every node is a tag, with its parent known. A JSON list is read as the list that it is, whatever the format.
     format: Literal["column", "list", "delimited", "path"] = "column"
-    delimiter: str | None = None  # between tags; default: "," for delimited, ">" for path
+    delimiter: str | None = None  # between tags, or the nodes of a path; default: "," for delimited, ">" for path
+    paths: str | None = None  # between several paths in one cell ("A > B, A > C")
+    escape: str | None = None  # before a delimiter that is part of a tag (WooCommerce: a backslash)
+    quote: str | None = None  # around a tag with the delimiter in it (Google)
+    glue: str | None = None  # what is written between tags; default: the delimiter, and a space after a comma
     level: int | None = None
     min_count: int = 1  # tags of fewer products in the training split are reported and left out
     when_missing: Literal["unknown", "none"] = "unknown"  # an empty cell: nobody looked, or no tag applies
@@ -31,6 +38,12 @@ class AttributeSpec:
     aliases: dict[str, str] = field(default_factory=dict)  # {other spelling: tag}
     # Spellings that differ by case only are one tag, spelt as in `tags` or `aliases`, else in lower case.
     fold_case: bool = False
+    # Spellings that differ by case, white space, ®, accents or plural are one tag, the most frequent one
+    # (`catalog.spellings`).
+    merge_spellings: bool = True
+    # Tags are nodes of `catalog.taxonomy`: `categories`, its tree, whose nodes imply those above them; or the name of a
+    # Shopify attribute, its values. Cells hold a node's path, name, GID or number.
+    taxonomy: str | None = None
     tags: list[str] | None = None  # a fixed list of tags, in this order; default: the tags found
 
     def __post_init__(self):
@@ -44,17 +57,32 @@ class AttributeSpec:
             self.delimiter = "," if self.format == "delimited" else ">"
         if self.delimiter is not None and (not self.delimiter or self.format in ("column", "list")):
             raise ConfigError(f"delimiter {self.delimiter!r} needs format: delimited or path.")
-        if self.level is not None and self.format != "path":
-            raise ConfigError("level needs format: path.")
+        if self.paths is not None and (not self.paths or self.format != "path"):
+            raise ConfigError(f"paths {self.paths!r} needs format: path.")
+        if self.taxonomy is not None and self.format == "path":
+            raise ConfigError("a taxonomy reads paths by itself: leave format: path out.")
+        if self.level is not None and self.format != "path" and self.taxonomy != CATEGORIES:
+            raise ConfigError("level needs format: path, or taxonomy: categories.")
         if self.is_tree and self.kind == "single":
             raise ConfigError("a path without level gives a product several tags: write kind: multi, or level: -1.")
         if self.min_count < 1:
             raise ConfigError(f"min_count must be at least 1, got {self.min_count}.")
 
     @property
+    def syntax(self) -> CellSyntax:
+        """How the cell is a list: of tags, or of paths, whose nodes stand as `node_syntax` has it."""
+        if self.format == "list":
+            return CellSyntax(json=True)
+        return CellSyntax(self.paths if self.format == "path" else self.delimiter, self.escape, self.quote, self.glue)
+
+    @property
+    def node_syntax(self) -> CellSyntax:
+        return CellSyntax(self.delimiter, self.escape, glue=f" {self.delimiter} " if self.delimiter == ">" else None)
+
+    @property
     def is_tree(self) -> bool:
         """Every node of a path is a tag: tags have parents."""
-        return self.format == "path" and self.level is None
+        return self.level is None and (self.format == "path" or self.taxonomy == CATEGORIES)
 
 
 class TagReader:
@@ -91,55 +119,72 @@ class TagReader:
             if isinstance(cell, dict | list | tuple | bytes):
                 raise self._refusal("wrong_type", f"wants plain values, got {type(cell).__name__} inside a list: write "
                                                   "the values themselves")
-            tag = clean_tag(cell_text(cell))
-            if tag is None:
+            tag = self._tag(cell)
+            if tag is not None:
+                tags[tag] = None
                 continue
-            folded = tag.casefold()
+            folded = _fold(cell_text(cell))
             said_none |= folded in self._none
             said_unknown |= folded in self._unknown
-            if folded not in self._none and folded not in self._unknown:
-                tag = self._aliases.get(self._key(tag)) or (tag.lower() if self.spec.fold_case else tag)
-                tags[tag] = None
         if not tags:
             return [] if said_none or (not said_unknown and self.spec.when_missing == "none") else None
+        if self.spec.kind == "single" and len(tags) > 1 and self.spec.merge_spellings:
+            tags = one_spelling_each(tags)
         if self.spec.kind == "single" and len(tags) > 1:
             raise self._refusal("several_values", f"is single, but the row says {', '.join(tags)} (declare it kind: "
                                                   "multi, or add aliases)")
         return list(tags)
 
+    def paths(self, value: Any) -> list[list[str]]:
+        """The paths of a cell, root first, spelt as `read` spells their nodes."""
+        paths = ([self._tag(cell) for cell in path] for path in self._paths(value))
+        return [kept for path in paths if (kept := [tag for tag in path if tag is not None])]
+
+    def _tag(self, cell: Any) -> str | None:
+        tag = clean_tag(cell_text(cell))
+        if tag is None or tag.casefold() in self._none or tag.casefold() in self._unknown:
+            return None
+        return self._aliases.get(self._key(tag)) or (tag.lower() if self.spec.fold_case else tag)
+
     def _split(self, value: Any) -> list | None:
         """The cell's items; None where the cell is empty, [] where it states an empty list."""
         if is_missing(value):
             return None
-        spec = self.spec
-        if spec.format == "list" and isinstance(value, str):
-            value = self._json_list(value)
-        if isinstance(value, list | tuple):
-            if spec.format != "path" or not value:
-                return list(value)
-            if len(value) > 1:
-                raise self._refusal("several_values", f"takes one path per product, got {value!r}")
-            value = value[0]
+        if self.spec.format == "path":
+            paths = self._paths(value)
+            level = self.spec.level
+            if level is not None:
+                paths = [[path[level]] for path in paths if -len(path) <= level < len(path)]
+            return [node for path in paths for node in path] or ([] if value == [] else None)
+        return self._items(value) or ([] if isinstance(value, list | tuple) or json_list(value) == [] else None)
+
+    def _paths(self, value: Any) -> list[list[str]]:
+        items = [item for item in self._items(value) if not is_missing(item)]
+        if any(isinstance(item, dict | list | tuple | bytes) for item in items):
+            raise self._refusal("wrong_type", "wants paths, got lists inside a list: write each path as text")
+        return [path for item in items if (path := split(str(item), self.spec.node_syntax))]
+
+    def _items(self, value: Any) -> list:
         if isinstance(value, dict | bytes):
             raise self._refusal("wrong_type", f"wants text, got {type(value).__name__}: write the value itself")
-        if spec.delimiter is None:
-            return [value]
-        pieces = [piece.strip() for piece in str(value).split(spec.delimiter)]
-        pieces = [piece for piece in pieces if piece] or None
-        if spec.format == "path" and spec.level is not None and pieces:
-            inside = -len(pieces) <= spec.level < len(pieces)
-            return [pieces[spec.level]] if inside else None
-        return pieces
+        if isinstance(value, str):
+            listed = json_list(value)
+            if listed is not None:
+                return listed
+            if self.spec.format == "path" and self.spec.paths is None:
+                return self._same_root(value)
+            try:
+                return split(value, self.spec.syntax)
+            except CellError as error:
+                raise self._refusal("wrong_type", f"{error} (tags in one string: format: delimited)") from error
+        return list(value) if isinstance(value, list | tuple) else [] if is_missing(value) else [value]
 
-    def _json_list(self, value: str) -> list:
-        try:
-            items = json.loads(value)
-        except (ValueError, RecursionError):
-            items = None
-        if not isinstance(items, list):
-            raise self._refusal("wrong_type", f"wants a list, got {value[:100]!r} (tags in one string: format: "
-                                              "delimited)")
-        return items
+    def _same_root(self, cell: str) -> list[str]:
+        """Of a cell whose paths nobody said how to tell apart: "A > B, A > C" is two, for both begin with A."""
+        root, delimiter, _ = cell.partition(self.spec.delimiter)
+        root = re.escape(root.strip())
+        return re.split(rf"[,;|]\s*(?={root}\s*(?:{re.escape(self.spec.delimiter)}|[,;|]|\Z))",
+                        cell) if delimiter and root else [cell]
 
     def _refusal(self, reason: str, detail: str) -> RowError:
         return RowError(self.spec.column or self.name, reason, f"{self.name} {detail}")

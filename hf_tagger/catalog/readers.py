@@ -13,7 +13,7 @@ import posixpath
 import tarfile
 import zipfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -24,12 +24,16 @@ import pyarrow.parquet as pq
 
 from hf_tagger import UserError
 from hf_tagger.catalog.columns import RawRow, check_columns, imagefolder_name, stored_name, with_imagefolder_names
+from hf_tagger.catalog.dialect import detect
+from hf_tagger.catalog.documents import read_json_document, read_xlsx, read_xml, xlsx_header
 from hf_tagger.catalog.photos import MAX_BYTES
+from hf_tagger.catalog.products import Layout, find_layout
+from hf_tagger.catalog.profiles import recognise
 from hf_tagger.catalog.quarantine import RowError
-from hf_tagger.catalog.text_files import read_csv, read_json_lines
+from hf_tagger.catalog.text_files import is_json_document, read_csv, read_json_lines
 
 _UNREADABLE = (OSError, EOFError, zlib.error, lzma.LZMAError, zipfile.BadZipFile, tarfile.TarError, pa.ArrowException)
-_SAMPLE_ROWS = 1000
+_SAMPLE_ROWS, _LAYOUT_ROWS = 1000, 50
 # Few: a page of a few bytes may hold very long cells.
 _ROWS_AT_ONCE = 64
 _PAGE_BUFFER_BYTES = 1 << 20
@@ -40,38 +44,91 @@ class CatalogError(UserError):
 
 
 def read_rows(file: str, format: str, columns: dict[str, str], delimiter: str | None = None,
-              encoding: str = "utf-8-sig") -> Iterator[RawRow]:
+              encoding: str | None = None, profile: str | None = "none") -> Iterator[RawRow]:
     """Rows of `file` with these columns {name: the key that names it}. `delimiter` of csv files (None: found in the
-    header line), `encoding` of csv, tsv and jsonl files.
+    header line), `encoding` of csv, tsv and jsonl files (None: found). `profile` of the shop system whose rows make
+    products (None: found by the columns).
 
     Raises CatalogError if the file cannot be read to its end, ConfigError if it lacks a column.
     """
     with _named(file, format):
-        if format == "parquet":
-            yield from _read_parquet(file, columns)
-        elif format in ("csv", "tsv"):
-            yield from read_csv(file, columns, delimiter or ("\t" if format == "tsv" else None), encoding)
+        layout = _layout(file, format, columns, delimiter, encoding, profile)
+        if layout is not None:
+            yield from layout.products(read_raw(file, format, layout.columns, delimiter, encoding))
         else:
-            rows = read_json_lines(file, encoding) if format == "jsonl" else _read_tar(file, list(columns))
-            for number, values, error in rows:
-                yield number, None if values is None else _pick(values, columns), error
+            yield from read_raw(file, format, columns, delimiter, encoding)
 
 
-def check_first_file(file: str, format: str, columns: dict[str, str], delimiter: str | None, encoding: str) -> None:
+def check_first_file(file: str, format: str, columns: dict[str, str], delimiter: str | None, encoding: str | None,
+                     profile: str | None = "none") -> None:
     """Raises ConfigError if the file lacks a column. In formats without a header, a column is lacking if none of the
     first thousand rows has it."""
     if format in ("parquet", "csv", "tsv"):
-        next(read_rows(file, format, columns, delimiter, encoding), None)
+        next(read_rows(file, format, columns, delimiter, encoding, profile), None)
         return
-    seen, number = {}, 0
     with _named(file, format):
-        rows = read_json_lines(file, encoding) if format == "jsonl" else _read_tar(file, None)
-        for number, values, _ in itertools.islice(rows, _SAMPLE_ROWS):  # noqa: B007
-            seen |= dict.fromkeys(values or ())
-            if set(columns) <= set(with_imagefolder_names(seen)):
-                return
-    if seen:
-        check_columns(columns, with_imagefolder_names(seen), f"{file} (rows 1 to {number})")
+        if _layout(file, format, columns, delimiter, encoding, profile) is None:
+            header = with_imagefolder_names(file_columns(file, format, delimiter, encoding, columns))
+            if header:
+                check_columns({column: key for column, key in columns.items() if not _inside(column, header)}, header,
+                              f"{file} (its first {_SAMPLE_ROWS:,} rows)")
+
+
+def file_columns(file: str, format: str, delimiter: str | None, encoding: str | None,
+                 wanted: Iterable[str] = (), sample_rows: int = _SAMPLE_ROWS) -> list[str]:
+    """The columns of a file; of one without a header those of its first rows, of fewer if these have all of `wanted`.
+    """
+    if format in ("csv", "tsv"):
+        return list(detect(file, wanted, delimiter or ("\t" if format == "tsv" else None), encoding).header)
+    if format == "parquet":
+        with fsspec.open(file, "rb") as handle:
+            return pq.read_schema(handle).names
+    if format == "xlsx":
+        return xlsx_header(file)
+    seen: dict[str, None] = {}
+    wanted = set(wanted)
+    for _, values, _ in itertools.islice(read_objects(file, format, encoding), sample_rows):
+        seen |= dict.fromkeys(values or ())
+        if wanted and wanted <= set(with_imagefolder_names(seen)):
+            break
+    return list(seen)
+
+
+def read_objects(file: str, format: str, encoding: str | None) -> Iterator[RawRow]:
+    """Rows of a file without a header, with all that they hold."""
+    if format == "xml":
+        return read_xml(file)
+    if format == "xlsx":
+        return read_xlsx(file)
+    if format == "jsonl":
+        return read_json_document(file) if is_json_document(file) else read_json_lines(file, encoding)
+    return _read_tar(file, None)
+
+
+def _layout(file: str, format: str, columns: dict[str, str], delimiter: str | None, encoding: str | None,
+            profile: str | None) -> Layout | None:
+    if profile == "none" or (profile is None and format in ("parquet", "webdataset")):
+        return None
+    plain = [column for column in columns if ":" not in column]
+    header = file_columns(file, format, delimiter, encoding, plain, _LAYOUT_ROWS)
+    if profile is None and recognise(header) is None:
+        return None
+    if format not in ("csv", "tsv", "xlsx"):  # a key may be absent from the first rows
+        header = file_columns(file, format, delimiter, encoding, plain)
+    nested = [column for column in plain if _inside(column, header)]
+    return find_layout([*header, *nested], columns, profile, file, repeats=format in ("xml", "jsonl"))
+
+
+def read_raw(file: str, format: str, columns: dict[str, str], delimiter: str | None,
+              encoding: str | None) -> Iterator[RawRow]:
+    if format == "parquet":
+        yield from _read_parquet(file, columns)
+    elif format in ("csv", "tsv"):
+        yield from read_csv(file, columns, delimiter or ("\t" if format == "tsv" else None), encoding)
+    else:
+        rows = _read_tar(file, list(columns)) if format == "webdataset" else read_objects(file, format, encoding)
+        for number, values, error in rows:
+            yield number, None if values is None else _pick(values, columns), error
 
 
 @contextmanager
@@ -171,4 +228,24 @@ def _key_and_suffix(name: str) -> tuple[str, str]:
 
 
 def _pick(values: dict, columns: dict[str, str]) -> dict:
-    return {column: values.get(column, values.get(imagefolder_name(column))) for column in columns}
+    return {column: values[column] if column in values else _nested(values, imagefolder_name(column) or column)
+            for column in columns}
+
+
+def _nested(values: Any, path: str) -> Any:
+    """"brand.name" of {"brand": {"name": …}}; of a list, what each of its items has."""
+    if isinstance(values, list):
+        found = [_nested(item, path) for item in values]
+        flat = [one for item in found for one in (item if isinstance(item, list) else [item])]
+        return [item for item in flat if item is not None] or None
+    if not isinstance(values, dict):
+        return None
+    if path in values:
+        return values[path]
+    first, dot, rest = path.partition(".")
+    return _nested(values[first], rest) if dot and first in values else None
+
+
+def _inside(column: str, header: Iterable[str]) -> bool:
+    """Whether a column leads into another one ("brand.name")."""
+    return "." in column and column.partition(".")[0] in header

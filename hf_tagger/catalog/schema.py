@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from hf_tagger.catalog.attributes import AttributeSpec, TagReader, cell_text, is_missing
+from hf_tagger.catalog.cells import CellSyntax, json_list, split
 from hf_tagger.catalog.columns import check_columns
 from hf_tagger.catalog.free_form import FreeFormSpec
 from hf_tagger.catalog.photos import open_photo
@@ -109,8 +110,8 @@ class CatalogSchema:
     def record(self, row: dict, number: int, *, file: str = "", image_root: str = "",
                notes: list[RowError] | None = None) -> Record:
         """A row of the catalogue -> product record: {"id", "group", "number", "file", "text", "texts", "language",
-        "images", "tags", "kept"}, and with `free_form` in the schema "free_form": the tags of each of its sources (None
-        unknown).
+        "images", "tags", "kept"}, with several paths in a cell "paths": {attribute: its paths}, and with `free_form` in
+        the schema "free_form": the tags of each of its sources (None unknown).
 
         `tags` has every declared attribute (its tags, [] none applies, None unknown) and, with `pairs.discover`, those
         that the row names. `image_root` is used if the schema has none. Refused parts of a usable row are appended to
@@ -129,6 +130,10 @@ class CatalogSchema:
         tags = self._tags(row)
         language = row.get(self.language_column) if self.language_column else self.language
         free_form = {} if self.free_form is None else {"free_form": self._free_form_tags(row, tags)}
+        trees = [name for name, spec in self.attributes.items() if spec.format == "path" and spec.is_tree
+                 and tags[name]]
+        paths = {name: found for name in trees
+                 if len(found := self._readers[name].paths(row.get(self.attributes[name].column))) > 1}
         return {
             "id": self.row_id(row, number, file),
             "group": self.group_key(row, number, file),
@@ -140,6 +145,7 @@ class CatalogSchema:
             "images": images,
             "tags": tags,
             "kept": {column: row.get(column) for column in self.keep},
+            **({"paths": paths} if paths else {}),
             **free_form,
         }
 
@@ -186,8 +192,9 @@ class CatalogSchema:
         images = []
         for column in self.images:
             values = row.get(column)
-            if isinstance(values, str) and self.image_delimiter:
-                values = values.split(self.image_delimiter)
+            if isinstance(values, str):
+                listed = json_list(values)
+                values = listed if listed is not None else split(values, CellSyntax(self.image_delimiter))
             values = values if isinstance(values, list) else [values]
             # `datasets` stores a photo that is not there as {"bytes": None, "path": None}.
             values = [value for value in values if not is_missing(value) and not (

@@ -9,18 +9,23 @@ from typing import Literal
 
 import fsspec
 
+from hf_tagger.catalog.profiles import profile as load_profile
 from hf_tagger.catalog.strict import ConfigError, did_you_mean
 
 FORMATS = {
     "parquet": (".parquet", ".pq"),
     "csv": (".csv",),
     "tsv": (".tsv", ".tab"),
-    "jsonl": (".jsonl", ".ndjson", ".json"),
+    "jsonl": (".jsonl", ".ndjson", ".json", ".jsonld"),
+    "xml": (".xml", ".rss", ".atom"),
+    "xlsx": (".xlsx", ".xlsm", ".xls", ".ods"),
     "webdataset": (".tar", ".tgz"),
 }
 COMPRESSIONS = (".gz", ".bz2", ".xz", ".zst", ".zip")
 
 _HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
+# Dialects of SQLAlchemy, with or without the name of a driver.
+_DATABASE = re.compile(r"(sqlite|postgres(ql)?|mysql|mariadb|oracle|mssql|duckdb|snowflake|redshift)(\+\w+)?://", re.I)
 _METADATA_FILES = ("metadata.csv", "metadata.jsonl", "metadata.parquet")
 
 
@@ -32,20 +37,34 @@ def format_of(file: str) -> str | None:
     return next((format for format, suffixes in FORMATS.items() if name.endswith(suffixes)), None)
 
 
+def is_database(path: str) -> bool:
+    """Whether the path of a catalogue is an URL of SQLAlchemy's."""
+    return _DATABASE.match(path) is not None
+
+
 @dataclass
 class SourceConfig:
-    # Files of the split "train": a path, a glob, a folder, an hf:// or s3:// address, or a list of these; or the id of
-    # a dataset on the Hub with its own splits. (The types of its CSV and JSON files are guessed, and reading stops at
-    # the first bad row; "hf://datasets/<id>/*.csv" reads cells as they were typed.)
+    # Files of the split "train": a path, a glob, a folder, an hf:// or s3:// address, or a list of these; or a database
+    # (postgresql://…, sqlite:///…); or the id of a dataset on the Hub with its own splits. (The types of its CSV and
+    # JSON files are guessed, and reading stops at the first bad row; "hf://datasets/<id>/*.csv" reads cells as they
+    # were typed.)
     path: str | list[str] | None = None
     files: dict[str, str | list[str]] = field(default_factory=dict)  # {split: the same}
     # {split: share} cut from "train" by a hash of the group (or id) column: rows of one group are in one split, and
     # stay in it when the catalogue grows.
     fractions: dict[str, float] = field(default_factory=dict)
     split_seed: int = 0  # another seed gives other splits
-    format: Literal["parquet", "csv", "tsv", "jsonl", "imagefolder", "webdataset", "hub"] | None = None
+    format: Literal["parquet", "csv", "tsv", "jsonl", "xml", "xlsx", "imagefolder", "webdataset", "hub"] | None = None
+    # Of the shop system that wrote the export (shopify, woocommerce …, or a file like those in catalog/profiles), whose
+    # rows of variants make one product; default: the one whose columns the file has; "none": every row is a product.
+    profile: str | None = None
     delimiter: str | None = None  # of csv files; default: found in the header line
-    encoding: str = "utf-8-sig"  # of csv, tsv and jsonl files
+    encoding: str | None = None  # of csv, tsv and jsonl files; default: found
+    # Of a database: a table (`name` or `schema.name`) or a SELECT, and the column that tells rows apart, in whose order
+    # they are read; default: the schema's id.
+    table: str | None = None
+    query: str | None = None
+    key: str | None = None
     name: str | None = None  # configuration of a Hub dataset
     revision: str | None = None
 
@@ -61,10 +80,20 @@ class SourceConfig:
             raise ConfigError(f"fractions must be above 0 and leave some rows for train, got {self.fractions}.")
         if self.delimiter is not None and len(self.delimiter) != 1:
             raise ConfigError(f"delimiter must be one character, got {self.delimiter!r}.")
+        if self.profile not in (None, "none"):
+            load_profile(self.profile)
         try:
-            codecs.lookup(self.encoding)
+            codecs.lookup(self.encoding or "utf-8")
         except LookupError:
             raise ConfigError(f"encoding: {self.encoding!r} is not known; try utf-8 or cp1252.") from None
+
+        databases = [url for split in self.splits if split not in self.fractions and (url := self.database(split))]
+        if databases and (self.table is None) == (self.query is None):
+            raise ConfigError("a database needs table: NAME, or query: SELECT …")
+        if len(set(databases)) < len(databases):
+            raise ConfigError("several splits have the same rows of a database: cut them from path with fractions.")
+        if (self.table or self.query or self.key) and not databases:
+            raise ConfigError("table, query and key are for a database: path: postgresql://… or sqlite:///…")
 
     @property
     def splits(self) -> list[str]:
@@ -79,6 +108,16 @@ class SourceConfig:
             return None
         looks_like_one = _HUB_ID.fullmatch(path) and not os.path.exists(path) and format_of(path) is None
         return path if self.format == "hub" or looks_like_one else None
+
+    def database(self, split: str) -> str | None:
+        """The URL of the database that holds the split; None if it is in files."""
+        patterns = self.patterns(split)
+        return patterns[0] if len(patterns) == 1 and is_database(patterns[0]) else None
+
+    @property
+    def rows_name(self) -> str:
+        """What a database is asked for, for messages."""
+        return "the query" if self.query else f'the table "{self.table}"'
 
     def stored_split(self, split: str) -> str:
         """The split in which the rows of `split` are stored: "train" for one that is cut from it."""
@@ -119,9 +158,24 @@ def catalogue_files(source: SourceConfig, split: str) -> list[tuple[str, str]]:
 def check_files(source: SourceConfig) -> None:
     """Raises ConfigError, as `catalogue_files` does, for the splits that are read from local files."""
     for split in dict.fromkeys(map(source.stored_split, source.splits)):
+        if url := source.database(split):
+            check_database(url)
         remote = any("://" in pattern for pattern in source.patterns(split))
         if not remote and source.hub_id(split) is None:
             catalogue_files(source, split)
+
+
+def check_database(url: str) -> None:
+    """Raises ConfigError for a file of SQLite that is not there: it would be made."""
+    file = sqlite_file(url)
+    if file and not file.startswith("file:") and not os.path.isfile(file):
+        raise ConfigError(f"there is no database {file} (looked from {os.getcwd()}).")
+
+
+def sqlite_file(url: str) -> str | None:
+    """The file of a database; None of one on a server."""
+    path = re.match(r"sqlite(?:\+\w+)?:///([^?]*)", os.path.expandvars(url))
+    return path and path[1]
 
 
 def _files_at(pattern: str) -> list[str]:

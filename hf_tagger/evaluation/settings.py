@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Literal
 
 from hf_tagger.catalog.settings import CatalogSettings, LoaderSettings
-from hf_tagger.catalog.source import format_of
+from hf_tagger.catalog.source import format_of, is_database
 from hf_tagger.catalog.strict import ConfigError, build, override, read_yaml
 
 PARTS = ("catalog", "evaluation", "calibration", "loader")
@@ -123,6 +123,8 @@ def _by_the_models_schema(catalogue: str | Path, config: Path) -> dict:
     if (data.get("catalog") or {}).get("schema") is None:
         raise ConfigError(f"{config} describes a made-up catalogue: give a YAML file with source and schema")
     kept = ("encoding", "delimiter", *(["format"] if format_of(str(catalogue)) is None else []))
+    if is_database(str(catalogue)):
+        kept = ("table", "query", "key")
     source = {name: value for name, value in (data["catalog"].get("source") or {}).items() if name in kept}
     data["catalog"] = data["catalog"] | {"source": source | {"files": {"test": str(catalogue)}}}
     data["evaluation"] = (data.get("evaluation") or {}) | {"split": "test"}

@@ -170,7 +170,7 @@ def test_fractions_keep_groups_together_and_rows_where_they_are(tmp_path):
         ({"files": {"train": "a.csv", "test": "b.csv"}, "fractions": {"test": 0.1}}, "fractions.test"),
         ({"path": "a.csv", "fractions": {"test": 0.5, "validation": 0.5}}, "leave some rows for train"),
         ({"path": "a.csv", "delimiter": "::"}, "one character"),
-        ({"path": "a.csv", "format": "xlsx"}, "format: Input should be 'parquet', 'csv'"),
+        ({"path": "a.csv", "format": "docx"}, "format: Input should be 'parquet', 'csv'"),
     ],
 )
 def test_a_source_that_cannot_be(source, message):

@@ -1,0 +1,182 @@
+"""What the cells of each column look like, counted in one pass with bounded memory."""
+
+import re
+from array import array
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import Any
+
+from hf_tagger.catalog.attributes import cell_text, is_missing
+from hf_tagger.catalog.cells import json_list
+
+# Every row up to the first number, from there on every so many-th.
+ALL_UP_TO, THEN_EVERY = 50_000, 20
+DELIMITERS = (",", ";", "|", "/", ">>", ">", "»")
+_DISTINCT, _LONGEST_TAG, _EXAMPLES, _TEXTS = 10_000, 120, 3, 400
+_MOST_COLUMNS = 2000  # JSON may have a key of its own in each product
+_IMAGE = re.compile(r"\.(jpe?g|png|webp|gif|avif|bmp|tiff?)(\?|#|$)", re.IGNORECASE)
+_KINDS = {
+    "number": re.compile(r"[-+]?[\d.,\s]*\d(\s?[%€$£¥]|\s?[A-Z]{3})?"),
+    "bool": re.compile(r"true|false|yes|no|y|n|0|1|ja|nein|oui|non|sí|si|on|off", re.IGNORECASE),
+    "date": re.compile(r"\d{4}-\d\d-\d\d([T ].*)?|\d{1,2}[./]\d{1,2}[./]\d{2,4}( .*)?"),
+    "url": re.compile(r"\w+://\S+|www\.\S+"),
+    "email": re.compile(r"[\w.+-]+@[\w-]+\.[\w.-]+"),
+    "phone": re.compile(r"\+\d[\d\s()./-]{6,18}\d|\(?0\d{1,5}[)\s/-][\d\s/-]{4,14}\d"),
+    "code": re.compile(r"[\w.:/#-]*\d[\w.:/#-]*"),
+    "language": re.compile(r"[a-z]{2}([-_][A-Za-z]{2,4})?"),
+}
+
+
+@dataclass
+class ColumnStats:
+    """Of the rows that were looked at."""
+
+    name: str
+    filled: int = 0
+    lists: int = 0  # cells that are lists
+    images: int = 0  # cells that are photos, or name one
+    kinds: Counter[str] = field(default_factory=Counter)  # {kind of `_KINDS`: cells that are wholly so}
+    characters: int = 0
+    words: int = 0
+    longest: int = 0
+    html: int = 0
+    values: Counter[str] = field(default_factory=Counter)  # {cell: rows}, of short cells, the first distinct ones
+    pieces: dict[str, Counter[str]] = field(default_factory=dict)  # {delimiter, or "list": {piece: rows}}
+    split_cells: Counter[str] = field(default_factory=Counter)  # {delimiter: cells that have it}
+    texts: list[str] = field(default_factory=list)
+    photos: list[str] = field(default_factory=list)
+    hashes: array = field(default_factory=lambda: array("q"))
+
+    def add(self, value: Any, row_number: int) -> None:
+        if value is None or value == "" or is_missing(value) or value == [] or value == {}:
+            return
+        self.filled += 1
+        if isinstance(value, bytes) or (isinstance(value, dict) and ("bytes" in value or "path" in value)):
+            self.images += 1
+            return
+        items = value if isinstance(value, list | tuple) else json_list(value)
+        if items is not None:
+            self.lists += 1
+            items = [cell_text(item).strip() for item in items if not isinstance(item, dict | list | tuple | bytes)]
+            self._count_pieces("list", [item for item in items if item])
+            if not items:
+                return
+            if _IMAGE.search(items[0]):
+                self.images += 1
+                self._keep(self.photos, items[0])
+            text = ", ".join(items)
+        elif isinstance(value, dict):
+            return
+        else:
+            text = cell_text(value).strip()
+            if _IMAGE.search(text[-300:]) and " " not in text.split(",")[0].strip():
+                self.images += 1
+                self._keep(self.photos, re.split(r"[,|;]\s*", text)[0])
+            if len(text) <= 20 * _LONGEST_TAG:
+                for delimiter in DELIMITERS:
+                    if delimiter in text:
+                        self.split_cells[delimiter] += 1
+                        self._count_pieces(delimiter, [piece for part in text.split(delimiter)
+                                                       if (piece := part.strip())])
+        self.hashes.append(hash(text))
+        self.characters += len(text)
+        self.words += text.count(" ") + 1
+        self.longest = max(self.longest, len(text))
+        self.html += "<" in text and ">" in text
+        for kind, pattern in _KINDS.items():
+            # What tells nothing from the first thousand cells on is not asked again.
+            if (self.filled < 1000 or self.kinds[kind]) and len(text) < 300 and pattern.fullmatch(text):
+                self.kinds[kind] += 1
+        if len(text) <= _LONGEST_TAG and (len(self.values) < _DISTINCT or text in self.values):
+            self.values[text] += 1
+        # Spread over the rows, as far as they are known: every row whose number is a multiple of a growing step.
+        if len(self.texts) < _TEXTS or row_number % (self.filled // _TEXTS + 1) == 0:
+            self._keep(self.texts, text[:500], row_number)
+
+    def share(self, kind: str) -> float:
+        """Of the filled cells, those of this kind (of `_KINDS`, "image", "list", "html")."""
+        counts = {"image": self.images, "list": self.lists, "html": self.html}
+        return counts.get(kind, self.kinds[kind]) / self.filled if self.filled else 0.0
+
+    @property
+    def distinct(self) -> int:
+        """Different cells."""
+        return len(set(self.hashes))
+
+    @property
+    def mean_words(self) -> float:
+        return self.words / max(1, len(self.hashes))
+
+    @property
+    def mean_characters(self) -> float:
+        return self.characters / max(1, len(self.hashes))
+
+    def examples(self, most: int = _EXAMPLES) -> list[str]:
+        return [value for value, _ in self.values.most_common(most)] or [text[:40] for text in self.texts[:most]]
+
+    def _count_pieces(self, delimiter: str, pieces: list[str]) -> None:
+        counts = self.pieces.setdefault(delimiter, Counter())
+        for piece in dict.fromkeys(pieces):
+            if len(piece) <= _LONGEST_TAG and (len(counts) < _DISTINCT or piece in counts):
+                counts[piece] += 1
+
+    @staticmethod
+    def _keep(kept: list[str], text: str, row_number: int = 0) -> None:
+        if len(kept) < _TEXTS:
+            kept.append(text)
+        else:
+            kept[row_number % _TEXTS] = text
+
+
+@dataclass
+class Survey:
+    """The columns of a catalogue."""
+
+    products: int = 0  # all of them
+    looked_at: int = 0
+    refused: int = 0
+    refusal: str | None = None  # the first one
+    left_out: list[str] = field(default_factory=list)  # names of several columns
+    columns: dict[str, ColumnStats] = field(default_factory=dict)
+
+    @property
+    def sampled(self) -> bool:
+        return self.looked_at < self.products
+
+    @property
+    def full(self) -> bool:
+        """Whether columns may have been passed over."""
+        return len(self.columns) == _MOST_COLUMNS
+
+    def add(self, values: dict[str, Any]) -> None:
+        """Counts a product; of one after the first `ALL_UP_TO`, only that it is there, but for every
+        `THEN_EVERY`-th."""
+        self.products += 1
+        if self.products > ALL_UP_TO and self.products % THEN_EVERY:
+            return
+        self.looked_at += 1
+        for name, value in flattened(values):
+            if name not in self.columns and len(self.columns) < _MOST_COLUMNS:
+                self.columns[name] = ColumnStats(name)
+            if name in self.columns:
+                self.columns[name].add(value, self.products)
+
+
+def flattened(values: dict[str, Any], prefix: str = "", depth: int = 0) -> list[tuple[str, Any]]:
+    """(column, cell), with what is nested under dotted names, as `readers` reads them."""
+    cells = []
+    for name, value in values.items():
+        if not isinstance(name, str) or not name.strip():
+            continue
+        first = value[0] if isinstance(value, list) and value else value
+        if isinstance(first, dict) and not {"bytes", "path"} & first.keys() and depth < 3:
+            merged: dict[str, list] = {}
+            for item in value if isinstance(value, list) else [value]:
+                for key, cell in item.items() if isinstance(item, dict) else ():
+                    merged.setdefault(key, []).extend(cell if isinstance(cell, list) else [cell])
+            whole = {key: cells[0] if not isinstance(value, list) and len(cells) == 1 else cells
+                     for key, cells in merged.items()}
+            cells += flattened(whole, f"{prefix}{name}.", depth + 1)
+        else:
+            cells.append((prefix + name, value))
+    return cells

@@ -1,0 +1,192 @@
+"""Rows of files that are one document: JSON (schema.org's JSON-LD, too), XML feeds, spreadsheets."""
+
+import datetime
+from collections.abc import Iterator
+from itertools import islice
+from typing import Any
+
+import fsspec
+
+from hf_tagger.catalog.columns import RawRow
+from hf_tagger.catalog.quarantine import RowError
+from hf_tagger.catalog.strict import ConfigError
+
+_LISTS = ("products", "items", "data", "results", "@graph", "itemListElement", "rows", "records")
+_PRODUCT_TYPES = ("Product", "ProductGroup", "ProductModel", "IndividualProduct", "Vehicle")
+_XML_ITEMS = ("item", "entry", "product", "SHOPITEM", "offer")
+_SEARCHED_EVENTS = 20_000
+
+
+def read_json_document(file: str) -> Iterator[RawRow]:
+    """The objects of the document's first list of objects, or the document itself where it is a product. Of JSON-LD,
+    products alone (no organisation, no breadcrumbs). Lists are read item by item: memory does not grow with them."""
+    import ijson
+
+    prefix = _json_prefix(file)
+    number = 0
+    with fsspec.open(file, "rb", compression="infer") as handle:
+        items = ijson.items(_without_mark(handle), prefix, use_float=True)
+        while True:
+            try:
+                item = next(items, None)
+            except ijson.JSONError as error:
+                yield number + 1, None, RowError(None, "malformed", f"not JSON from here on: {error}")
+                return
+            if item is None:
+                return
+            if isinstance(item, dict) and item.get("@type") == "ListItem":
+                item = item.get("item")
+            types = item.get("@type") if isinstance(item, dict) else None
+            types = types if isinstance(types, list) else [types]
+            if types != [None] and not any(type in _PRODUCT_TYPES for type in types):
+                continue
+            number += 1
+            if isinstance(item, dict):
+                yield number, item, None
+            else:
+                yield number, None, RowError(None, "malformed", f"not a JSON object: got {type(item).__name__}")
+
+
+def _json_prefix(file: str) -> str:
+    """ijson's name of the list whose items are the products."""
+    import ijson
+
+    try:
+        with fsspec.open(file, "rb", compression="infer") as handle:
+            lists, is_item = [], False
+            for prefix, event, value in ijson.parse(_without_mark(handle)):
+                if event == "start_map" and prefix == "item":
+                    return "item"
+                if event == "start_map" and prefix.endswith(".item") and prefix.count(".") == 1:
+                    lists.append(prefix)
+                    if prefix.removesuffix(".item") in _LISTS:
+                        return prefix
+                is_item |= event == "map_key" and prefix == "" and value in ("@type", "name", "title", "sku")
+        return "" if is_item or not lists else lists[0]
+    except ijson.JSONError as error:
+        raise ConfigError(f"{file} is not valid JSON: {error}") from error
+
+
+def _without_mark(handle):
+    if handle.read(3) != b"\xef\xbb\xbf":
+        handle.seek(0)
+    return handle
+
+
+def read_xml(file: str) -> Iterator[RawRow]:
+    """Products of an XML feed (RSS, Atom or any list of like elements). A child is a column by its name without prefix,
+    repeated ones a list, an element with children of its own a dict; `g:title` goes before `title`.
+
+    Entities are not resolved, and nothing is fetched."""
+    from lxml import etree
+
+    item = _xml_item(file)
+    number = 0
+    with fsspec.open(file, "rb", compression="infer") as handle:
+        events = etree.iterparse(handle, events=("end",), tag=f"{{*}}{item}", resolve_entities=False, no_network=True,
+                                 load_dtd=False, huge_tree=False, remove_comments=True, remove_pis=True)
+        while True:
+            try:
+                _, element = next(events, (None, None))
+            except etree.XMLSyntaxError as error:
+                yield number + 1, None, RowError(None, "malformed", f"not XML from here on: {error}")
+                return
+            if element is None:
+                return
+            if any(etree.QName(above).localname == item for above in element.iterancestors()):
+                continue
+            number += 1
+            values = _xml_values(element)
+            yield number, values, None
+            element.clear()
+            while element.getprevious() is not None:
+                del element.getparent()[0]
+
+
+def _xml_item(file: str) -> str:
+    """The name of the elements that are products: of those with children that repeat, the outermost; of none that
+    repeats, the first."""
+    from lxml import etree
+
+    found: dict[str, list[int]] = {}
+    try:
+        with fsspec.open(file, "rb", compression="infer") as handle:
+            events = etree.iterparse(handle, events=("end",), resolve_entities=False, no_network=True, load_dtd=False)
+            for _, element in islice(events, _SEARCHED_EVENTS):
+                if len(element) and isinstance(element.tag, str):
+                    depth = sum(1 for _ in element.iterancestors())
+                    seen = found.setdefault(etree.QName(element).localname, [0, depth])
+                    seen[0] += 1
+    except etree.XMLSyntaxError as error:
+        if not found:
+            raise ConfigError(f"{file} is not XML: {error}") from error
+    known = [name for name in _XML_ITEMS if name in found]
+    repeated = [name for name, (count, _) in found.items() if count > 1]
+    if not repeated and not known:
+        raise ConfigError(f"{file}: no element that repeats has others in it.")
+    return min(repeated, key=lambda name: found[name][1]) if repeated else known[0]
+
+
+def _xml_values(element) -> dict[str, Any]:
+    from lxml import etree
+
+    values: dict[str, Any] = dict(element.attrib)
+    prefixed: dict[str, bool] = {}
+    for child in element:
+        if not isinstance(child.tag, str):
+            continue
+        name = etree.QName(child)
+        nested = any(isinstance(inner.tag, str) for inner in child)
+        value = _xml_values(child) if nested else (child.text or "").strip() or child.get("href", "")
+        name, special = name.localname, name.namespace is not None and "base.google.com" in name.namespace
+        if name in prefixed and prefixed[name] != special:
+            if special:
+                values[name], prefixed[name] = value, True
+            continue
+        prefixed[name] = special
+        if name in values:
+            held = values[name]
+            values[name] = [*held, value] if isinstance(held, list) else [held, value]
+        else:
+            values[name] = value
+    return values
+
+
+def read_xlsx(file: str) -> Iterator[RawRow]:
+    """Rows under the header of a spreadsheet: of its first sheet that has any. The whole sheet is in memory, as
+    the format has it."""
+    header, rows = _sheet(file)
+    for number, cells in enumerate(rows, start=1):
+        values = {name: _cell(cell) for name, cell in zip(header, cells, strict=False) if name}
+        if any(value is not None for value in values.values()):
+            yield number, values, None
+
+
+def xlsx_header(file: str) -> list[str]:
+    return [name for name in _sheet(file)[0] if name]
+
+
+def _sheet(file: str) -> tuple[list[str], Iterator[list]]:
+    from python_calamine import CalamineWorkbook
+
+    with fsspec.open(file, "rb") as handle:
+        try:
+            workbook = CalamineWorkbook.from_filelike(handle)
+            rows: list[list] = []
+            for name in workbook.sheet_names:
+                rows = workbook.get_sheet_by_name(name).to_python(skip_empty_area=False)
+                if any(any(cell != "" for cell in row) for row in rows):
+                    break
+        except Exception as error:  # calamine's own errors have no common class
+            raise ConfigError(f"{file} cannot be read as xlsx: {error}") from error
+    # Titles above a header have fewer cells than it.
+    widths = [sum(isinstance(cell, str) and cell.strip() != "" for cell in row) for row in rows[:20]]
+    above = next((place for place, width in enumerate(widths) if width > max(widths) / 2), 0)
+    header = [str(cell).strip() for cell in rows[above]] if rows else []
+    return header, iter(rows[above + 1:])
+
+
+def _cell(cell: Any) -> Any:
+    if isinstance(cell, datetime.date | datetime.time | datetime.timedelta):
+        return cell.isoformat() if hasattr(cell, "isoformat") else str(cell)
+    return None if cell == "" else cell

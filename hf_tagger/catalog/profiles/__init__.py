@@ -1,0 +1,142 @@
+"""What shop systems write: one data file per system. The next system is a file like those beside this one."""
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+from typing import Literal
+
+from hf_tagger.catalog.attributes import AttributeSpec
+from hf_tagger.catalog.strict import ConfigError, build, did_you_mean, read_yaml
+
+FOLDER = Path(__file__).parent
+
+
+@dataclass(frozen=True)
+class Generation:
+    """Column names of one version, or language, of a system's export."""
+
+    required: list[str]  # by these columns it is recognised
+    names: dict[str, str | list[str]]  # {the profile's name of a column: the column, or the first of these there is}
+
+
+@dataclass(frozen=True)
+class Rows:
+    """How a product spans rows; values are names of the profile. Nothing: each row is a product."""
+
+    continuation: str | None = None  # rows that follow with the same value here belong to the product of the first
+    starts: dict[str, list[str]] = field(default_factory=dict)  # {name: values of a product's first row}
+    parent: str | None = None  # a row that names another one here (its id, "id:<id>" or sku) is a variant of that
+    sku: str | None = None  # what `parent` may name in place of the id
+    store_view: str | None = None  # names the store view of a row that translates another one
+    group: str | None = None  # rows with the same value here are variants: each a product, all in one split
+
+
+@dataclass(frozen=True)
+class Pattern:
+    """Attributes that name themselves: "{n}" in a column is a number, "{name}" the attribute's name.
+
+    `name` and `value` are pairs of columns (in each language of the system); `items` is a column of {name, value}
+    objects, with `name` and `value` their keys; `pairs` is a column of `code=value` texts, with `between` two of them
+    and `equals` inside one; `column` is one column each.
+
+    A product's values under the name Color are read from the column "KEY:Color", KEY being the pattern's own key in the
+    profile; a `column` is read as it stands."""
+
+    name: list[str] = field(default_factory=list)
+    value: list[str] = field(default_factory=list)
+    items: str | None = None
+    pairs: str | None = None
+    between: str = ","
+    equals: str = "="
+    column: str | None = None
+    skip: list[str] = field(default_factory=list)  # values that say nothing (Shopify's "Default Title")
+    attribute: AttributeSpec = field(default_factory=AttributeSpec)
+
+
+@dataclass(frozen=True)
+class Write:
+    """Where the tags of an attribute go. `column`: a name of the profile, or with `how: column` a new column."""
+
+    column: str
+    how: Literal["append", "cell", "pair", "column"] = "append"
+
+
+@dataclass(frozen=True)
+class Limits:
+    tags: int | None = None  # in one cell
+    characters: dict[str, int] = field(default_factory=dict)  # {name: of the whole cell, or of one tag for `tags`}
+
+
+@dataclass(frozen=True)
+class Profile:
+    """A system's export. `text`, `images`, `id`, `language` and `group` are names of the columns in `names`."""
+
+    name: str
+    title: str
+    generations: list[Generation]
+    id: str
+    text: list[str]
+    images: list[str] = field(default_factory=list)
+    image_delimiter: str | None = None
+    language: str | None = None
+    group: str | None = None
+    rows: Rows = field(default_factory=Rows)
+    attributes: dict[str, AttributeSpec] = field(default_factory=dict)  # {name of the column: how its tags are written}
+    patterns: dict[str, Pattern] = field(default_factory=dict)
+    escapes: dict[str, str] = field(default_factory=dict)  # in texts: {what is written: what it means}
+    write: dict[str, Write] = field(default_factory=dict)  # {attribute, or "*" for every other one: where it goes}
+    limits: Limits = field(default_factory=Limits)
+    formula_escape: str | None = None  # what the system itself sets before a cell that begins with = + - @
+    empty_value: str | None = None  # what clears a cell
+    notes: str = ""
+
+    def columns(self, header: Iterable[str], exact: bool = False) -> dict[str, str] | None:
+        """{name: its column, as this header spells it} of the generation that fits; None where none does.
+
+        Args:
+            exact: the required columns in the same case, too.
+        """
+        header = list(header)
+        spelt = {column.strip().casefold(): column for column in reversed(header)}
+        for generation in self.generations:
+            if exact and not set(generation.required) <= set(header):
+                continue
+            if all(column.casefold() in spelt for column in generation.required):
+                found = {name: _first_of(column, spelt) for name, column in generation.names.items()}
+                return {name: column for name, column in found.items() if column is not None}
+        return None
+
+
+@cache
+def profile(name: str) -> Profile:
+    """The profile of that name, or in the YAML file of that path. Raises ConfigError, naming the nearest."""
+    known = {path.stem: path for path in FOLDER.glob("*.yaml")}
+    if name not in known and not Path(name).is_file():
+        raise ConfigError(f"there is no profile {name!r} of a shop system.{did_you_mean(name, sorted(known))}")
+    return build(Profile, read_yaml(known.get(name, name)), f"profile {name}")
+
+
+def recognise(header: Iterable[str]) -> tuple[Profile, dict[str, str]] | None:
+    """The system whose export has these columns, of several the one that knows most of them, and its `columns`."""
+    header = list(header)
+    found = [(one, columns) for one in map(profile, sorted(path.stem for path in FOLDER.glob("*.yaml")))
+             if (columns := one.columns(header, exact=True)) is not None]
+    return max(found, key=lambda item: len(item[1]), default=None)
+
+
+def _first_of(templates: str | list[str], spelt: dict[str, str]) -> str | None:
+    for template in [templates] if isinstance(templates, str) else templates:
+        if "{" not in template:
+            if template.casefold() in spelt:
+                return spelt[template.casefold()]
+        elif fits := [column for column in reversed(spelt.values()) if pattern_regex(template).fullmatch(column)]:
+            return fits[0]
+    return None
+
+
+def pattern_regex(template: str) -> re.Pattern:
+    """"Option{n} Name" -> an expression with the groups `n` and `name`, without regard to case."""
+    escaped = re.escape(template).replace(r"\{n\}", r"(?P<n>\d+)").replace(r"\{name\}", r"(?P<name>.+?)")
+    return re.compile(re.sub(r"\\\{(\w+)\\\}", r"(?P<\1>[^()]+?)", escaped), re.IGNORECASE)

@@ -1,0 +1,94 @@
+"""Write the YAML file for a shop's export, with what was seen in it as comments.
+
+    hf_tagger init products_export.csv                       # writes products_export.yaml
+    hf_tagger init feed.xml --output my.yaml
+    hf_tagger init sqlite:///shop.db --table products --output my.yaml
+    hf_tagger init exports/ --json                           # the same for programs, on stdout
+    hf_tagger finetune my.yaml
+
+EXPORT is what a shop's system exports (Shopify, WooCommerce, Google Merchant Center, Magento, Akeneo, BigCommerce and
+PrestaShop are known by their columns), or any table: csv, tsv, xlsx, JSON, JSON-LD, XML, parquet, webdataset, a folder
+or glob of these, a dataset on the Hub, a table of a database. Encoding, delimiter, which columns are texts, photos, id,
+group, language and tags, how lists and paths are written, and spellings of one tag are found from names and cells;
+nothing is asked. A table says what each column was taken for, and what looks wrong. Columns of personal data are never
+read.
+
+One pass, with memory that does not grow with the file. Counts are of the first 50,000 products and of every 20th after
+these; the file says so.
+"""
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+from hf_tagger import UserError, cli
+from hf_tagger.catalog.source import SourceConfig, check_files, format_of
+
+
+@cli.recipe
+def main(arguments: list[str]) -> None:
+    options = parse(arguments)
+    output = Path(options.output or f"{name_of(options.export)}.yaml")
+    if output.exists():
+        raise UserError(f"{output} is there already, and is not written over: name another --output")
+    database = {"table": options.table, "query": options.query, "key": options.key}
+    check_files(SourceConfig(path=options.export, **database))
+    from hf_tagger.catalog.draft import as_yaml, draft_catalog
+
+    draft = draft_catalog(options.export, options.labels, **database)
+    text = as_yaml(draft, f"runs/{output.stem}")
+    output.parent.mkdir(parents=True, exist_ok=True)
+    output.write_text(text, encoding="utf-8")
+    if options.json:
+        print(json.dumps(plain(draft, str(output)), ensure_ascii=False, indent=1))
+        return
+    print(table(draft))
+    cli.say(f"{draft.survey.products:,} products of {draft.system.title if draft.system else options.export}\n"
+            f"wrote {output}; now: hf_tagger finetune {output}")
+
+
+def parse(arguments: list[str]) -> argparse.Namespace:
+    parser = cli.parser(__doc__)
+    parser.add_argument("export", metavar="EXPORT", help="the file, or a folder or glob of files")
+    parser.add_argument("--output", metavar="FILE", help="default: the export's name with .yaml, here")
+    parser.add_argument("--labels", metavar="FILE", action="append", default=[],
+                        help="what codes in cells mean: Akeneo's export of options or categories; may be repeated")
+    parser.add_argument("--table", help="of a database: the table with the rows")
+    parser.add_argument("--query", help="of a database, in place of --table: a SELECT")
+    parser.add_argument("--key", help="of a database: the column in whose order rows are read; default: the id's")
+    parser.add_argument("--json", action="store_true", help="print what was found as JSON")
+    return parser.parse_args(arguments)
+
+
+def name_of(export: str) -> str:
+    """What the run is called: the file's name without its suffixes."""
+    name = Path(export).name
+    while Path(name).suffix and format_of(export):
+        name = Path(name).stem
+    return "".join(char if char.isalnum() or char in "-_" else "-" for char in name).strip("-") or "my-shop"
+
+
+def table(draft) -> str:
+    """A line per column: what it is taken for, its tags, how many products have it, and warnings below."""
+    from hf_tagger.evaluation.tables import text_table
+
+    rows = {guess.column[:40]: {"role": guess.role or "not read", "tags": len(guess.tags) or None,
+                                "filled": f"{guess.coverage:.0%}", "because": guess.why[:60]}
+            for guess in draft.guesses}
+    warnings = [f"{guess.column}: {warning}" for guess in draft.guesses for warning in guess.warnings]
+    return "\n".join([text_table(rows), "", *(f"! {warning}" for warning in [*draft.warnings, *warnings])]).rstrip()
+
+
+def plain(draft, output: str) -> dict:
+    return {"output": output, "products": draft.survey.products, "looked_at": draft.survey.looked_at,
+            "refused_rows": draft.survey.refused, "system": draft.system and draft.system.name,
+            "languages": {language or "undetermined": count for language, count in draft.languages.items()},
+            "warnings": draft.warnings,
+            "columns": [{"column": guess.column, "role": guess.role or None, "why": guess.why,
+                         "filled": round(guess.coverage, 4), "attribute": guess.name, "spec": guess.spec,
+                         "tags": len(guess.tags), "warnings": guess.warnings} for guess in draft.guesses]}
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
