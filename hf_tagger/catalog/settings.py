@@ -67,11 +67,13 @@ class LoaderSettings:
 
 
 def with_held_out_splits(source: SourceConfig) -> SourceConfig:
-    """A source that is given as one catalogue, or without validation, with splits cut from it."""
-    if "train" not in source.splits or "validation" in source.splits or source.hub_id("train"):
+    """A source whose `fractions` are left open, with the splits that it lacks cut from "train"."""
+    if source.fractions is not None:
         return source
-    cut = ["validation"] if len(source.splits) > 1 else ["validation", "test"]
-    return replace(source, fractions=source.fractions | dict.fromkeys(cut, HELD_OUT))
+    cut = []
+    if "train" in source.splits and "validation" not in source.splits and not source.hub_id("train"):
+        cut = ["validation"] if len(source.splits) > 1 else ["validation", "test"]
+    return replace(source, fractions=dict.fromkeys(cut, HELD_OUT))
 
 
 def made_up(settings: CatalogSettings, folder: Path, write: bool = True) -> CatalogSettings:

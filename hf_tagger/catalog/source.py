@@ -52,7 +52,9 @@ class SourceConfig:
     files: dict[str, str | list[str]] = field(default_factory=dict)  # {split: the same}
     # {split: share} cut from "train" by a hash of the group (or id) column: rows of one group are in one split, and
     # stay in it when the catalogue grows.
-    fractions: dict[str, float] = field(default_factory=dict)
+    # null: a tenth for validation where it has no rows of its own, and another for test where there are no splits at
+    # all; {}: none. Only the `catalog` section of a configuration reads null so.
+    fractions: dict[str, float] | None = None
     split_seed: int = 0  # another seed gives other splits
     format: Literal["parquet", "csv", "tsv", "jsonl", "xml", "xlsx", "imagefolder", "webdataset", "hub"] | None = None
     # Of the shop system that wrote the export (shopify, woocommerce …, or a file like those in catalog/profiles), whose
@@ -73,10 +75,11 @@ class SourceConfig:
             raise ConfigError("a source needs path (one catalogue) or files ({train: …, validation: …}).")
         if self.path and "train" in self.files:
             raise ConfigError("give the training rows once: path or files.train.")
-        given_twice = sorted(set(self.fractions) & {*self.files, "train"})
+        given_twice = sorted(set(self.fractions or ()) & {*self.files, "train"})
         if given_twice:
             raise ConfigError(f'fractions.{given_twice[0]}: fractions are cut from "train", for splits without files.')
-        if any(share <= 0 for share in self.fractions.values()) or sum(self.fractions.values()) >= 1:
+        shares = (self.fractions or {}).values()
+        if any(share <= 0 for share in shares) or sum(shares) >= 1:
             raise ConfigError(f"fractions must be above 0 and leave some rows for train, got {self.fractions}.")
         if self.delimiter is not None and len(self.delimiter) != 1:
             raise ConfigError(f"delimiter must be one character, got {self.delimiter!r}.")
@@ -87,7 +90,7 @@ class SourceConfig:
         except LookupError:
             raise ConfigError(f"encoding: {self.encoding!r} is not known; try utf-8 or cp1252.") from None
 
-        databases = [url for split in self.splits if split not in self.fractions and (url := self.database(split))]
+        databases = [url for split in self.splits if split not in (self.fractions or ()) and (url := self.database(split))]
         if databases and (self.table is None) == (self.query is None):
             raise ConfigError("a database needs table: NAME, or query: SELECT …")
         if len(set(databases)) < len(databases):
@@ -99,7 +102,7 @@ class SourceConfig:
     def splits(self) -> list[str]:
         """Names of the splits that this source declares (a Hub dataset may have more)."""
         train = ["train"] if self.path or "train" in self.files else []
-        return train + [split for split in [*self.files, *self.fractions] if split != "train"]
+        return train + [split for split in [*self.files, *(self.fractions or ())] if split != "train"]
 
     def hub_id(self, split: str) -> str | None:
         """The Hub dataset of the split; None if it is in files."""
@@ -121,7 +124,7 @@ class SourceConfig:
 
     def stored_split(self, split: str) -> str:
         """The split in which the rows of `split` are stored: "train" for one that is cut from it."""
-        return "train" if split in self.fractions else split
+        return "train" if split in (self.fractions or ()) else split
 
     def patterns(self, split: str) -> list[str]:
         """Paths, globs and folders of the files that hold the split's rows."""

@@ -270,7 +270,7 @@ def _belongs(source: SourceConfig, schema: CatalogSchema, split: str, values: di
         return split == "train"
     key = f"{source.split_seed} {schema.group_key(values, number, file)}".encode(errors="surrogatepass")
     draw = int.from_bytes(hashlib.blake2b(key, digest_size=8).digest(), "big") / 2**64
-    for name, share in source.fractions.items():
+    for name, share in (source.fractions or {}).items():
         if draw < share:
             return name == split
         draw -= share

@@ -23,8 +23,8 @@ def test_the_catalogue_is_the_same_every_time():
 def test_courses_are_tagged_by_the_same_recipe(tmp_path):
     assert course_catalog.main(["--output_dir", str(tmp_path), "--rows", "300"]) == 0
     arguments = {"catalog.source.path": tmp_path / "courses.csv", "output_dir": tmp_path / "out",
-                 "model.text_backbone": "scratch:gru", "model.hidden_size": 32, "phases.0.cached_views": 1,
-                 "phases.0.epochs": 2, "training.loader.num_workers": 0}
+                 "model.text_backbone": "scratch:gru", "model.hidden_size": 32,
+                 "phases": "[{train: [heads], cached_views: 1, epochs: 2}]", "training.loader.num_workers": 0}
     command = [str(CONFIG)]
     for name, value in arguments.items():
         command += [f"--{name}", str(value)]
