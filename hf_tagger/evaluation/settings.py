@@ -75,13 +75,15 @@ class EvaluateSettings:
     loader: LoaderSettings = field(default_factory=LoaderSettings)
 
 
-def load_evaluation(catalogue: str | Path, model: str | Path, arguments: list[str]) -> EvaluateSettings:
+def load_evaluation(catalogue: str | Path, model: str | Path, arguments: list[str],
+                    config: str | Path | None = None) -> EvaluateSettings:
     """The settings by which a model looks at a catalogue.
 
     Args:
         catalogue: a YAML file (a training configuration, or `source` and `schema` alone), or the path of a catalogue
             that is read by the schema in the model folder's own training configuration; all of it is the split "test".
         arguments: `--key.sub value` overrides of the four parts.
+        config: a YAML file whose schema reads a catalogue given by its path, in place of the model's.
 
     Raises ConfigError, naming the key and the nearest known one, for anything that does not fit. Of a training
     configuration only these parts are looked at: another version may have written the rest.
@@ -91,7 +93,7 @@ def load_evaluation(catalogue: str | Path, model: str | Path, arguments: list[st
         if "catalog" not in data and {"source", "schema"} & data.keys():
             data = {"catalog": data}
     else:
-        data = _by_the_models_schema(catalogue, Path(model) / "training_config.yaml")
+        data = _by_the_schema_of(config or Path(model) / "training_config.yaml", catalogue)
     loader = (data.get("training") or {}).get("loader") or {}
     parts = {"loader": loader} | {name: data[name] for name in PARTS if name in data}
     return build(EvaluateSettings, override(parts, arguments))
@@ -115,11 +117,13 @@ def check_model(model: str) -> None:
         raise ConfigError(f"{model} holds no model: train one with recipes/finetune.py")
 
 
-def _by_the_models_schema(catalogue: str | Path, config: Path) -> dict:
-    if not config.exists():
+def _by_the_schema_of(config: str | Path, catalogue: str | Path) -> dict:
+    if not Path(config).exists():
         raise ConfigError(f"{catalogue} is no YAML file, and {config}, which would tell how to read it, is not there: "
                           "give a YAML file with source and schema")
     data = read_yaml(config)
+    if "catalog" not in data and "schema" in data:
+        data = {"catalog": data}
     if (data.get("catalog") or {}).get("schema") is None:
         raise ConfigError(f"{config} describes a made-up catalogue: give a YAML file with source and schema")
     kept = ("encoding", "delimiter", *(["format"] if format_of(str(catalogue)) is None else []))

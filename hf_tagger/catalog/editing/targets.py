@@ -1,0 +1,117 @@
+"""Where the tags of each attribute go: as the command says, as the system's profile has it, or where they came from."""
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+from hf_tagger.catalog.attributes import AttributeSpec
+from hf_tagger.catalog.cells import CellSyntax
+from hf_tagger.catalog.editing.policy import Target
+from hf_tagger.catalog.profiles import Generation, Profile, Write
+from hf_tagger.catalog.strict import ConfigError, did_you_mean
+from hf_tagger.model.decisions import fold
+
+_DELIMITERS = (",", ";", "|")
+
+
+def find_targets(attributes: Sequence[dict], header: Sequence[str], specs: Mapping[str, AttributeSpec],
+                 profile: Profile | None = None, asked: Mapping[str, Write] | None = None, lists: bool = False
+                 ) -> tuple[list[Target], list[str]]:
+    """One target for each attribute that can be written, and a line for a person about each that cannot.
+
+    Args:
+        attributes: of the model's config.
+        header: the file's columns.
+        specs: how the schema reads the attributes from the file, where it does.
+        profile: of the system that wrote the file.
+        asked: {attribute, or "*" for every other one: where it goes}, before all else.
+        lists: the file has lists of its own; what a text would part by commas is one.
+
+    Raises ConfigError for an attribute that the model does not have, or a column that is not there.
+    """
+    asked, names = dict(asked or {}), [entry["name"] for entry in attributes]
+    for name in asked:
+        if name != "*" and name not in names:
+            raise ConfigError(f"write.{name}: the model has no such attribute.{did_you_mean(name, names)}")
+    generation = profile and _generation(profile, header)
+    targets, notes = [], []
+    for entry in attributes:
+        places = [asked[name] for name in (entry["name"], "*") if name in asked]
+        if not places and profile is not None:
+            places = [write for key in (entry["name"].casefold(), "*") for name, write in profile.write.items()
+                      if name.casefold() == key]
+        if not places:
+            places = [_place_of_its_own(entry, specs.get(entry["name"]), header)]
+        # A cell of paths takes no bare names: the attribute's next place does.
+        made = (_target(entry, write, header, specs, profile, generation) for write in places)
+        found = next(filter(None, made), None)
+        if found and lists and found.syntax.delimiter == ",":
+            found = replace(found, syntax=CellSyntax(json=True))
+        if found is None:
+            notes.append(f"{entry['name']}: not written, for {places[0].column} holds paths and its tags have none "
+                         f"(--write.{entry['name']}.column names another column)")
+        else:
+            targets.append(found)
+    return targets, notes
+
+
+def _place_of_its_own(entry: dict, spec: AttributeSpec | None, header: Sequence[str]) -> Write:
+    if spec is None or spec.column not in header:
+        return Write(entry["name"], "column")
+    return Write(spec.column, "cell" if spec.kind == "single" and spec.format != "path" else "append")
+
+
+def _target(entry: dict, write: Write, header: Sequence[str], specs: Mapping[str, AttributeSpec],
+            profile: Profile | None, generation: Generation | None) -> Target | None:
+    name, column = entry["name"], write.column
+    spec = None
+    if profile is not None and column in generation.names:
+        spec = profile.attributes.get(column)
+        limit, limit_name = profile.limits, column
+        spelt = {other.casefold(): other for other in header}
+        column = spelt.get(generation.names[column].casefold(), generation.names[column])
+    elif column not in header and write.how != "column":
+        known = [*header, *(generation.names if generation else ())]
+        raise ConfigError(f"write.{name}: the file has no column {column!r}; how: column adds one."
+                          f"{did_you_mean(column, known)}")
+    else:
+        limit, limit_name = profile and profile.limits, column
+    spec = spec or next((other for other in specs.values() if other.column == column), None)
+    own = specs.get(name)
+    nodes, parents = None, entry.get("parents") or {}
+    if write.how == "pair":
+        pattern = next((one for one in profile.patterns.values() if one.pairs) if profile else iter(()), None)
+        syntax = pattern.attribute.syntax if pattern else CellSyntax("|", glue="|")
+    elif spec is not None and spec.format == "path":
+        if not parents:
+            return None
+        syntax, nodes = spec.syntax, spec.node_syntax
+    elif spec is not None and (spec.format != "column" or entry["kind"] == "single"):
+        syntax = spec.syntax
+    elif write.how in ("append", "column") or entry["kind"] == "multi":
+        syntax = CellSyntax(next((by for by in _DELIMITERS if not any(by in tag for tag in entry["tags"])), "|"))
+    else:
+        syntax = CellSyntax()
+    if write.how in ("cell", "column") and entry["kind"] == "single" and nodes is None and spec is None:
+        syntax = CellSyntax()
+    characters = limit.characters.get(limit_name) if limit else None
+    made = Target(
+        name, column, write.how, syntax, entry["kind"] == "single",
+        aliases={fold(spelling): tag for spelling, tag in (own.aliases if own else {}).items()},
+        nodes=nodes, parents=parents, code=_code(name, own) if write.how == "pair" else None,
+        tags=limit.tags if limit and limit_name == "tags" else None,
+        tag_characters=characters if limit_name == "tags" else None,
+        characters=None if limit_name == "tags" else characters)
+    vocabulary = frozenset(made.key(made.written(tag)) for tag in entry["tags"])
+    return replace(made, vocabulary=vocabulary)
+
+
+def _generation(profile: Profile, header: Sequence[str]) -> Generation:
+    there = {column.casefold() for column in header}
+    return next(one for one in profile.generations if all(column.casefold() in there for column in one.required))
+
+
+def _code(name: str, spec: AttributeSpec | None) -> str:
+    """Of a pair: as the attribute was read, else as the system writes codes."""
+    prefix, colon, code = (spec.column or "").partition(":") if spec else ("", "", "")
+    return code if colon else re.sub(r"\W+", "_", name.strip().lower())
