@@ -7,7 +7,7 @@ from dataclasses import replace
 from hf_tagger.catalog.attributes import AttributeSpec
 from hf_tagger.catalog.cells import CellSyntax
 from hf_tagger.catalog.editing.policy import Target
-from hf_tagger.catalog.profiles import Generation, Profile, Write
+from hf_tagger.catalog.profiles import Profile, Write
 from hf_tagger.catalog.strict import ConfigError, did_you_mean
 from hf_tagger.model.decisions import fold
 
@@ -33,7 +33,7 @@ def find_targets(attributes: Sequence[dict], header: Sequence[str], specs: Mappi
     for name in asked:
         if name != "*" and name not in names:
             raise ConfigError(f"write.{name}: the model has no such attribute.{did_you_mean(name, names)}")
-    generation = profile and _generation(profile, header)
+    columns = {} if profile is None else _columns(profile, header)
     targets, notes = [], []
     for entry in attributes:
         places = [asked[name] for name in (entry["name"], "*") if name in asked]
@@ -43,7 +43,7 @@ def find_targets(attributes: Sequence[dict], header: Sequence[str], specs: Mappi
         if not places:
             places = [_place_of_its_own(entry, specs.get(entry["name"]), header)]
         # A cell of paths takes no bare names: the attribute's next place does.
-        made = (_target(entry, write, header, specs, profile, generation) for write in places)
+        made = (_target(entry, write, header, specs, profile, columns) for write in places)
         found = next(filter(None, made), None)
         if found and lists and found.syntax.delimiter == ",":
             found = replace(found, syntax=CellSyntax(json=True))
@@ -62,16 +62,14 @@ def _place_of_its_own(entry: dict, spec: AttributeSpec | None, header: Sequence[
 
 
 def _target(entry: dict, write: Write, header: Sequence[str], specs: Mapping[str, AttributeSpec],
-            profile: Profile | None, generation: Generation | None) -> Target | None:
+            profile: Profile | None, columns: Mapping[str, str]) -> Target | None:
     name, column = entry["name"], write.column
     spec = None
-    if profile is not None and column in generation.names:
-        spec = profile.attributes.get(column)
-        limit, limit_name = profile.limits, column
-        spelt = {other.casefold(): other for other in header}
-        column = spelt.get(generation.names[column].casefold(), generation.names[column])
+    if column in columns:
+        spec, limit, limit_name = profile.attributes.get(column), profile.limits, column
+        column = columns[column]
     elif column not in header and write.how != "column":
-        known = [*header, *(generation.names if generation else ())]
+        known = [*header, *columns]
         raise ConfigError(f"write.{name}: the file has no column {column!r}; how: column adds one."
                           f"{did_you_mean(column, known)}")
     else:
@@ -106,9 +104,12 @@ def _target(entry: dict, write: Write, header: Sequence[str], specs: Mapping[str
     return replace(made, vocabulary=vocabulary)
 
 
-def _generation(profile: Profile, header: Sequence[str]) -> Generation:
+def _columns(profile: Profile, header: Sequence[str]) -> dict[str, str]:
+    """{name of the profile: its column}, also of those that the file does not have yet."""
     there = {column.casefold() for column in header}
-    return next(one for one in profile.generations if all(column.casefold() in there for column in one.required))
+    generation = next(one for one in profile.generations if all(column.casefold() in there for column in one.required))
+    names = {name: column if isinstance(column, str) else column[0] for name, column in generation.names.items()}
+    return {name: column for name, column in names.items() if "{" not in column} | (profile.columns(header) or {})
 
 
 def _code(name: str, spec: AttributeSpec | None) -> str:
