@@ -3,11 +3,13 @@
 import csv
 import io
 import json
+import re
 
 import pytest
 import yaml
 from accelerate.state import AcceleratorState
 
+from hf_tagger.catalog.example_exports import write_example
 from hf_tagger.model.pipeline_tagger import ProductTaggingPipeline
 from recipes import tag_catalog
 from tests.shops import SCHEMA
@@ -36,6 +38,104 @@ def run(model, tmp_path, capsys):
 
     yield run
     AcceleratorState._reset_state(True)
+
+
+def raw_cells(data, delimiter=b","):
+    """The cells of a csv file as they are written, each with what ends it: a reader of its own, for comparison."""
+    end = re.escape(delimiter)
+    cell = rb'(?:"(?:[^"]|"")*"|[^' + end + rb'\r\n"]*)(?:' + end + rb"|\r?\n|\Z)"
+    return [match.group() for match in re.finditer(cell, data) if match.group()]
+
+
+def tagged(run, export, tmp_path, *arguments):
+    """Runs it; checks what holds of every file; returns the file's bytes after it, and what was printed."""
+    before, output = export.read_bytes(), tmp_path / f"tagged{export.suffix}"
+    status, printed = run(export, "--output", output, *arguments)
+    assert status == 0, printed.err
+    assert export.read_bytes() == before
+    status, _ = run(output, "--output", tmp_path / f"again{export.suffix}", *arguments)
+    assert status == 0 and (tmp_path / f"again{export.suffix}").read_bytes() == output.read_bytes()
+    after = output.read_bytes()
+    assert after != before
+    assert run("--undo", f"{output}.undo.jsonl", "--output", tmp_path / "restored")[0] == 0
+    assert (tmp_path / "restored").read_bytes() == before
+    return after, printed
+
+
+def changed_in(printed):
+    """(rows, products, cells, products changed) that a run counted."""
+    found = re.search(r"([\d,]+) rows, ([\d,]+) products: ([\d,]+) cells of ([\d,]+) products changed", printed.out)
+    return tuple(int(number.replace(",", "")) for number in found.groups())
+
+
+def check_cells(before, after, column, delimiter=b","):
+    """The file's cells differ in one column alone; returns its cells, before and after."""
+    was, now = raw_cells(before, delimiter), raw_cells(after, delimiter)
+    width = next(place for place, cell in enumerate(was, start=1) if cell.endswith(b"\n"))
+    names = [cell.strip(b'\r\n"' + delimiter).removeprefix(b"\xef\xbb\xbf").decode() for cell in was[:width]]
+    assert len(was) == len(now) and len(was) % width == 0
+    place = names.index(column)
+    differ = {index % width for index, (one, other) in enumerate(zip(was, now, strict=True)) if one != other}
+    assert differ == {place}
+    return was[width + place::width], now[width + place::width]
+
+
+CURRENT_SHOPIFY = {"Handle": "URL handle", "Body (HTML)": "Description", "Product Category": "Product category",
+                   "Option1 Name": "Option1 name", "Option1 Value": "Option1 value", "Image Src": "Product image URL",
+                   "Variant Image": "Variant image URL"}
+
+
+@pytest.mark.parametrize("current", [False, True])
+def test_shopify(run, tmp_path, current):
+    (export,) = write_example("shopify", tmp_path / "shop", 200)
+    if current:
+        header, _, rest = export.read_bytes().partition(b"\n")
+        names = [CURRENT_SHOPIFY.get(name, name) for name in header.decode().strip().split(",")]
+        export.write_bytes(",".join(names).encode() + b"\n" + rest)
+    before = export.read_bytes()
+    after, printed = tagged(run, export, tmp_path)
+    was, now = check_cells(before, after, "Tags")
+    rows, products, cells, _ = changed_in(printed)
+    assert (rows, products) == (len(was), 200)
+    changed = [place for place, pair in enumerate(zip(was, now, strict=True)) if pair[0] != pair[1]]
+    assert len(changed) == cells > 100
+    seen = set()
+    for row in csv.DictReader(io.StringIO(after.decode(), newline="")):
+        handle = row["URL handle" if current else "Handle"]
+        assert handle not in seen or not row["Tags"]  # tags stand in first rows only
+        assert len(set(row["Tags"].split(", "))) == len(row["Tags"].split(", "))
+        seen.add(handle)
+
+
+def test_woocommerce(run, tmp_path):
+    (export,) = write_example("woocommerce", tmp_path / "shop", 200)
+    before = export.read_bytes()
+    after, printed = tagged(run, export, tmp_path)
+    was, now = check_cells(before, after, "Tags")
+    rows, products, cells, _ = changed_in(printed)
+    assert (rows, products) == (len(was), 200) and cells > 100
+    for row in csv.DictReader(io.StringIO(after.decode("utf-8-sig"), newline="")):
+        assert row["Type"] != "variation" or not row["Tags"]
+
+
+def test_google_tsv_and_xml(run, tmp_path):
+    table, feed = write_example("google", tmp_path / "shop", 120)
+    before = table.read_bytes()
+    after, printed = tagged(run, table, tmp_path)
+    rows, products, cells, _ = changed_in(printed)
+    assert rows == products >= 200 and cells > 100
+    was, now = (list(csv.DictReader(io.StringIO(data.decode(), newline=""), delimiter="\t"))
+                for data in (before, after))
+    assert [{name: row[name] for name in was[0] if name != "custom_label_0"} for row in now] == [
+        {name: row[name] for name in was[0] if name != "custom_label_0"} for row in was]
+    assert {"custom_label_1", "custom_label_2"} <= set(now[0])
+    assert all(new["custom_label_0"] == old["custom_label_0"] for old, new in zip(was, now, strict=True)
+               if old["custom_label_0"])
+    before = feed.read_bytes()
+    after, printed = tagged(run, feed, tmp_path)
+    assert changed_in(printed)[:2] == (rows, rows)
+    added = re.compile(rb"\n *<g:custom_label_[012]>[^<]*</g:custom_label_[012]>")
+    assert added.sub(b"", after) == added.sub(b"", before) and after.count(b"<item>") == rows
 
 
 CSV = (b"\xef\xbb\xbfsku;title;colour;price\r\n1;red mug;;9\r\n2;\"blue\ndress\";Blue;\"1,5\"\r\n3;;;\r\n"

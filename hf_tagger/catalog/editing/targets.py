@@ -35,10 +35,12 @@ def find_targets(attributes: Sequence[dict], header: Sequence[str], specs: Mappi
             raise ConfigError(f"write.{name}: the model has no such attribute.{did_you_mean(name, names)}")
     columns = {} if profile is None else _columns(profile, header)
     targets, notes = [], []
+    taken: set[str] = set()  # cells that hold one value
     for entry in attributes:
         places = [asked[name] for name in (entry["name"], "*") if name in asked]
         if not places and profile is not None:
-            places = [write for key in (entry["name"].casefold(), "*") for name, write in profile.write.items()
+            places = [write if name != "*" else _free(write, taken, columns)
+                      for key in (entry["name"].casefold(), "*") for name, write in profile.write.items()
                       if name.casefold() == key]
         if not places:
             places = [_place_of_its_own(entry, specs.get(entry["name"]), header)]
@@ -47,12 +49,23 @@ def find_targets(attributes: Sequence[dict], header: Sequence[str], specs: Mappi
         found = next(filter(None, made), None)
         if found and lists and found.syntax.delimiter == ",":
             found = replace(found, syntax=CellSyntax(json=True))
+        if found is not None and found.how == "cell":
+            taken.add(found.column)
         if found is None:
             notes.append(f"{entry['name']}: not written, for {places[0].column} holds paths and its tags have none "
                          f"(--write.{entry['name']}.column names another column)")
         else:
             targets.append(found)
     return targets, notes
+
+
+def _free(write: Write, taken: set[str], columns: Mapping[str, str]) -> Write:
+    """Of cells that are numbered (Google's custom_label_0 to 4) the first that no attribute has yet."""
+    base = write.column.rstrip("0123456789")
+    if write.how != "cell" or base == write.column:
+        return write
+    return next((replace(write, column=name) for name, column in columns.items()
+                 if re.fullmatch(re.escape(base) + r"\d+", name) and column not in taken), write)
 
 
 def _place_of_its_own(entry: dict, spec: AttributeSpec | None, header: Sequence[str]) -> Write:
