@@ -96,21 +96,22 @@ def json_list(cell: Any) -> list | None:
     return items if isinstance(items, list) else None
 
 
-def split_pairs(cell: str) -> dict[str, str]:
+def split_pairs(cell: str, between: str = ",", equals: str = "=") -> dict[str, str]:
     """Magento's `code=value,code2=value` -> {code: value}. As its importer has it, a piece without "=" belongs to the
-    value before (a comma inside it), and values may all stand in quotes."""
-    quoted = _PAIR.findall(cell)
+    value before (a comma inside it), and values may all stand in quotes. Of PrestaShop's `name:value:position` (equals
+    ":"), the position is left out."""
+    quoted = _PAIR.findall(cell) if (between, equals) == (",", "=") else []
     if quoted and sum(len(code) + len(value) + 3 for code, value in quoted) + len(quoted) - 1 == len(cell.rstrip(",")):
         return {code: value.replace('""', '"') for code, value in quoted}
     pairs: dict[str, str] = {}
     code = None
-    for piece in cell.split(","):
-        name, equals, value = piece.partition("=")
-        if equals:
+    for piece in cell.split(between):
+        name, found, value = piece.partition(equals)
+        if found:
             code = name.strip()
-            pairs[code] = value
+            pairs[code] = value.partition(":")[0].strip() if equals == ":" else value
         elif code is not None:
-            pairs[code] += f",{piece}"
+            pairs[code] += between + piece
     return pairs
 
 

@@ -33,7 +33,7 @@ _NAMES = {role: re.compile(words, re.IGNORECASE) for role, words in {
 _UNKNOWN_WORDS = {"n/a", "na", "unknown", "null", "nan", "-", "--", "?", "tbd", "k.a.", "keine angabe", "unbekannt",
                   "inconnu", "desconocido", "not specified", "unspecified"}
 _NONE_WORDS = {"none", "no", "keine", "ohne", "aucun", "ninguno", "nessuno", "geen", "not applicable", "なし"}
-_MIN_COUNT, _MOST_ALIASES = 3, 200
+_MIN_COUNT, _MOST_ALIASES, _FEW_PRODUCTS = 3, 200, 60
 
 
 @dataclass
@@ -257,6 +257,10 @@ def _attribute(column: ColumnStats, spec: dict[str, Any], survey: Survey, name: 
                   tags=tags)
     if len(tags) < 2:
         guess.role, guess.why = "", f"always {next(iter(tags), '')}" if tags else "no tags"
+        return guess
+    if survey.looked_at >= _FEW_PRODUCTS and (tags.most_common(1)[0][1] < _MIN_COUNT + 2 or sum(
+            count >= _MIN_COUNT for count in tags.values()) < 2):
+        guess.role, guess.why = "", f"too few products have one of its tags: {shown}"
         return guess
     guess.merges = propose_merges(tags)
     if len(guess.merges) > _MOST_ALIASES:

@@ -198,7 +198,7 @@ def named_values(pattern: Pattern, pairs: list[tuple[str, str]], row: dict, name
     """(attribute's name, one value) of each that a row names under a pattern. `pairs`: as `pair_columns` has them."""
     found = [(row.get(name), row.get(value)) for name, value in pairs]
     if pattern.pairs:
-        found += split_pairs(cell_text(row.get(names.get(pattern.pairs)))).items()
+        found += split_pairs(cell_text(row.get(names.get(pattern.pairs))), pattern.between, pattern.equals).items()
     if pattern.items:
         items = row.get(names.get(pattern.items))
         items = items if isinstance(items, list) else [items]

@@ -77,6 +77,11 @@ def test_pairs_of_code_and_value(cell, pairs):
     assert split_pairs(cell) == pairs
 
 
+def test_pairs_of_other_systems():
+    assert split_pairs("Colour=Blue;Fit=Slim; wide", ";") == {"Colour": "Blue", "Fit": "Slim; wide"}
+    assert split_pairs("Colour:Blue:1,Fabric:Wool:2:1", ",", ":") == {"Colour": "Blue", "Fabric": "Wool"}
+
+
 @given(st.dictionaries(CODES, VALUES))
 def test_pairs_are_read_back_as_they_are_written_or_refused(pairs):
     try:

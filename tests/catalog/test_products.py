@@ -100,6 +100,32 @@ def test_magento_store_views_fill_what_the_first_row_lacks(tmp_path):
                                     "care": ["Cold, hang dry"], "size": ["S", "M"]}
 
 
+def test_bigcommerce_rows_of_skus_follow_their_product(tmp_path):
+    lines = ["Item Type,Product ID,Product Name,Product Description,Category,Product Image File - 1,"
+             "Product Image File - 2,Product Custom Fields",
+             "Product,7,Linen shirt,Airy,Shop/Shirts;Shop/Sale,a/1.jpg,a/2.jpg,Colour=Blue;Fit=Slim",
+             '"  SKU",70,"[S]Size=Small",,,a/3.jpg,,', "  Rule,700,,,,,,", "Product,8,Bag,Sturdy,Shop/Bags,,,Colour=Red"]
+    found = read(write(tmp_path / "a.csv", lines), {
+        "id": "Product ID", "text": "Product Name", "images": ["Product Image File - 1", "Product Image File - 2"],
+        "attributes": {"category": {"column": "Category", "kind": "multi", "format": "path", "delimiter": "/"},
+                       "colour": {"column": "custom_fields:Colour"}}})  # fmt: skip
+    assert {key: record["tags"] for key, record in found.items()} == {
+        "7": {"category": ["Shop", "Shirts", "Sale"], "colour": ["Blue"]},
+        "8": {"category": ["Shop", "Bags"], "colour": ["Red"]}}
+    assert [image.rpartition("/")[2] for image in found["7"]["images"]] == ["1.jpg", "3.jpg", "2.jpg"]
+
+
+def test_prestashop_features_are_attributes(tmp_path):
+    lines = ["Product ID;Name *;Categories (x,y,z...);Image URLs (x,y,z...);Feature (Name:Value:Position:Customized)",
+             "1;Shirt;Men/Shirts,Sale;http://x/1.jpg,http://x/2.jpg;Colour:Blue:1,Fabric:Linen:2"]
+    found = read(write(tmp_path / "a.csv", lines), {
+        "id": "Product ID", "text": "Name *", "images": "Image URLs (x,y,z...)", "attributes": {
+            "category": {"column": "Categories (x,y,z...)", "kind": "multi", "format": "path", "delimiter": "/"},
+            "colour": {"column": "feature:Colour"}, "fabric": {"column": "feature:fabric"}}})  # fmt: skip
+    assert found["1"]["tags"] == {"category": ["Men", "Shirts", "Sale"], "colour": ["Blue"], "fabric": ["Linen"]}
+    assert len(found["1"]["images"]) == 2
+
+
 def test_google_items_stay_apart_and_lists_are_split(tmp_path):
     lines = ["id\ttitle\tdescription\tlink\timage_link\tadditional_image_link\tproduct_type\tcolor\titem_group_id",
              '1\tShirt\tAiry\tx\thttp://x/1.jpg\thttp://x/2.jpg,http://x/3.jpg\tMen > Shirts, Sale\tBlue/Red\tg',

@@ -10,6 +10,12 @@ HEADERS = {
                 "Image Src"],  # fmt: skip
     "woocommerce": ["ID", "Type", "SKU", "Name", "Published", "Description", "Categories", "Tags", "Images", "Parent"],
     "google": ["id", "title", "description", "link", "image_link", "product_type", "color", "item_group_id"],
+    "akeneo": ["sku", "categories", "enabled", "family", "parent", "groups", "color", "name-de_DE", "name-en_US",
+               "description-en_US-ecommerce", "description-en_US-print", "image"],
+    "bigcommerce": ["Item Type", "Product ID", "Product Name", "Brand Name", "Product Code/SKU", "Product Description",
+                    "Price", "Category", "Product Image File - 1", "Product Custom Fields"],
+    "prestashop": ["Product ID", "Active (0/1)", "Name *", "Categories (x,y,z...)", "Tags (x,y,z...)",
+                   "Image URLs (x,y,z...)", "Feature (Name:Value:Position:Customized)"],
     "magento": ["sku", "store_view_code", "attribute_set_code", "product_type", "categories", "name", "description"],
 }
 NAMES = sorted(path.stem for path in FOLDER.glob("*.yaml"))
@@ -20,6 +26,11 @@ def test_a_system_is_recognised_by_its_columns(name):
     found, columns = recognise(HEADERS[name])
     assert found.name == name
     assert set(columns.values()) <= set(HEADERS[name]) and columns[found.id] in HEADERS[name]
+
+
+def test_the_first_column_of_several_locales_is_read():
+    columns = profile("akeneo").columns(HEADERS["akeneo"])
+    assert columns["title"] == "name-de_DE" and columns["description"] == "description-en_US-ecommerce"
 
 
 def test_both_generations_of_shopify_headers_and_another_case_where_it_is_declared():
@@ -40,12 +51,16 @@ def test_every_name_that_a_profile_uses_is_a_column_of_each_generation(name):
     assert made.name == name
     used = {made.id, *made.text, *made.images, *made.attributes, *filter(None, [made.language, made.group])}
     used |= {write.column for write in made.write.values() if write.how != "column"}
-    used |= set(filter(None, vars(made.rows).values()))
+    used |= {*made.rows.starts, *(name for name in vars(made.rows).values() if isinstance(name, str))}
+    used |= {name for pattern in made.patterns.values() for name in (pattern.pairs, pattern.items) if name}
     known = set().union(*(generation.names for generation in made.generations))
     assert used <= known
     for generation in made.generations:
-        assert set(generation.required) <= set(generation.names.values()) | {"link"}
+        columns = [[names] if isinstance(names, str) else names for names in generation.names.values()]
+        assert set(generation.required) <= {*sum(columns, []), "link"}
         assert {made.id, made.text[0]} <= set(generation.names)
+        # What is written to is one column.
+        assert all(isinstance(generation.names.get(write.column, ""), str) for write in made.write.values())
 
 
 def test_an_unknown_profile_names_the_nearest(tmp_path):

@@ -18,7 +18,7 @@ class Generation:
     """Column names of one version, or language, of a system's export."""
 
     required: list[str]  # by these columns it is recognised
-    names: dict[str, str]  # {the profile's name of a column: the column}
+    names: dict[str, str | list[str]]  # {the profile's name of a column: the column, or the first of these there is}
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,8 @@ class Pattern:
     """Attributes that name themselves: "{n}" in a column is a number, "{name}" the attribute's name.
 
     `name` and `value` are pairs of columns (in each language of the system); `items` is a column of {name, value}
-    objects, with `name` and `value` their keys; `pairs` is a column of `code=value` texts; `column` is one column each.
+    objects, with `name` and `value` their keys; `pairs` is a column of `code=value` texts, with `between` two of them
+    and `equals` inside one; `column` is one column each.
 
     A product's values under the name Color are read from the column "KEY:Color", KEY being the pattern's own key in the
     profile; a `column` is read as it stands."""
@@ -47,6 +48,8 @@ class Pattern:
     value: list[str] = field(default_factory=list)
     items: str | None = None
     pairs: str | None = None
+    between: str = ","
+    equals: str = "="
     column: str | None = None
     skip: list[str] = field(default_factory=list)  # values that say nothing (Shopify's "Default Title")
     attribute: AttributeSpec = field(default_factory=AttributeSpec)
@@ -101,8 +104,8 @@ class Profile:
             if exact and not set(generation.required) <= set(header):
                 continue
             if all(column.casefold() in spelt for column in generation.required):
-                return {name: spelt[column.casefold()] for name, column in generation.names.items()
-                        if column.casefold() in spelt}
+                found = {name: _first_of(column, spelt) for name, column in generation.names.items()}
+                return {name: column for name, column in found.items() if column is not None}
         return None
 
 
@@ -121,6 +124,16 @@ def recognise(header: Iterable[str]) -> tuple[Profile, dict[str, str]] | None:
     found = [(one, columns) for one in map(profile, sorted(path.stem for path in FOLDER.glob("*.yaml")))
              if (columns := one.columns(header, exact=True)) is not None]
     return max(found, key=lambda item: len(item[1]), default=None)
+
+
+def _first_of(templates: str | list[str], spelt: dict[str, str]) -> str | None:
+    for template in [templates] if isinstance(templates, str) else templates:
+        if "{" not in template:
+            if template.casefold() in spelt:
+                return spelt[template.casefold()]
+        elif fits := [column for column in reversed(spelt.values()) if pattern_regex(template).fullmatch(column)]:
+            return fits[0]
+    return None
 
 
 def pattern_regex(template: str) -> re.Pattern:
