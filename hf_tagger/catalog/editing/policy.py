@@ -234,7 +234,7 @@ def _written(kept: list[str], new: list[Tag], value: str, target: Target) -> str
         if value.strip() and texts and syntax.delimiter and not syntax.json and not value.lstrip().startswith("["):
             own = re.search(rf"\S(\s*{re.escape(syntax.delimiter)}\s*)\S", value)
             glue = own[1] if own else join(["a", "b"], syntax)[1:-1]
-            text = f"{value.rstrip()}{glue}{join(texts, syntax)}"
+            text = value.rstrip() + "".join(glue + join([text], syntax) for text in texts)
             if split(text, syntax) == kept + texts:
                 return text
         return join(kept + texts, syntax)
