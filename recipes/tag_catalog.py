@@ -85,13 +85,15 @@ def main(arguments: list[str]) -> None:
         done = preview(work, records, tag, options.products, Path(options.preview), Path(source[0]).name)
         print("\n".join([text_table(done.table(attributes)), *done.lines(), *notes, f"page: {options.preview}"]))
         return
-    rows = options.rows or catalog.row_count(options.split)
-    total = None if rows is None else -(-rows // state.num_processes)
+    rows = options.rows or (work.row_count() if back else catalog.row_count(options.split))
+    reached = Reached(records)
     start, tagged = time.perf_counter(), 0
+    total = rows if back or rows is None else -(-rows // state.num_processes)
     with progress_bar(total=total, unit="row", disable=not state.is_main_process) as progress:
-        for rows in tag_shards(folder, records, tag, options.shard_rows, state.process_index, attributes):
-            progress.update(rows)
-            tagged += rows
+        for count in tag_shards(folder, reached, tag, options.shard_rows, state.process_index, attributes):
+            # Of a file, a product may span rows, and other processes have their share of them.
+            progress.update(reached.row - progress.n if back else count)
+            tagged += count
     seconds = time.perf_counter() - start
     state.wait_for_everyone()
     if not state.is_main_process:
@@ -145,6 +147,18 @@ def parse(arguments: list[str]) -> tuple[argparse.Namespace, list[str]]:
     if options.output is None and options.output_dir is None and options.preview is None:
         parser.error("say where the tags go: --output FILE, --output_dir FOLDER or --preview PAGE")
     return options, overrides
+
+
+class Reached:
+    """Records as they come, and the number of the row that was reached."""
+
+    def __init__(self, records):
+        self.records, self.row = records, 0
+
+    def __iter__(self):
+        for record in self.records:
+            self.row = max(self.row, record["number"] if isinstance(record, dict) else record.number)
+            yield record
 
 
 def rules(options: argparse.Namespace):

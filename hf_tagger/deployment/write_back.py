@@ -35,6 +35,7 @@ from hf_tagger.catalog.settings import CatalogSettings
 from hf_tagger.catalog.strict import ConfigError, did_you_mean
 from hf_tagger.model.text import WORD, stem
 
+_ENCODER = json.JSONEncoder(ensure_ascii=False)
 _SHARD_COLUMNS = ["id", "row", "tags", "scores", "attribute", "photos", "error"]
 
 
@@ -42,6 +43,7 @@ _SHARD_COLUMNS = ["id", "row", "tags", "scores", "attribute", "photos", "error"]
 class Written:
     """What a run has changed, or would change."""
 
+    kept: str = ""  # what stays as it was
     rows: int = 0  # of the file
     products: int = 0
     changed_products: int = 0
@@ -60,7 +62,7 @@ class Written:
     def lines(self) -> list[str]:
         """For a person: the sums, and what was not done."""
         found = [f"{self.rows:,} rows, {self.products:,} products: {self.changed_cells:,} cells of "
-                 f"{self.changed_products:,} products changed, every other byte as it was"]
+                 f"{self.changed_products:,} products changed, {self.kept}"]
         found += [f"  {count:,} tags not written: {why}" for why, count in self.refused.most_common()]
         return found + [f"  {count:,} products with an error: {reason}" for reason, count in self.errors.most_common()]
 
@@ -82,9 +84,13 @@ class WriteBack:
 
     def __init__(self, file: EditedFile, policy: Policy, attributes: Sequence[dict], text: Sequence[str]):
         self.file, self.policy, self.attributes, self.text = file, policy, attributes, text
-        self.done = Written()
+        self.done = Written(file.kept)
         self._thresholds = {(entry["name"], tag): threshold for entry in attributes if entry.get("thresholds")
                             for tag, threshold in zip(entry["tags"], entry["thresholds"], strict=True)}
+
+    def row_count(self) -> int:
+        """Rows of the file, to show how far a run is."""
+        return sum(1 for _ in self.file.rows())
 
     def patches(self, products: Iterator[dict], seen: Callable[[dict, Any, list[Change]], None]) -> Iterator[Patch]:
         """
@@ -316,7 +322,7 @@ def _open(part: Path, output: Path, mode: str):
 
 
 def _line(file: TextIO, values: dict) -> None:
-    file.write(json.dumps(values, ensure_ascii=False) + "\n")
+    file.write(_ENCODER.encode(values) + "\n")
 
 
 def _reasons(error: str | None) -> set[str]:

@@ -50,6 +50,7 @@ class DelimitedFile(PatchedFile):
         self.encoding = without_mark(self.dialect.encoding, self.dialect.mark)
         check_encoding(self.encoding, path)
         self.new: list[str] = []
+        self._of_one_record = replace(self.dialect, above=0)
         delimiter = re.escape(self.delimiter)
         self._cell = re.compile(rf'"(?:[^"]|"")*+"|[^{delimiter}\r\n]*')
         self._special = re.compile(rf'[{delimiter}"\r\n]')
@@ -61,6 +62,7 @@ class DelimitedFile(PatchedFile):
     def add_columns(self, columns: Mapping[str, bool]) -> None:
         """Columns that the file does not have yet, after its last one."""
         self.new += [name for name in columns if name not in (*self.header, *self.new)]
+        self._of_one_record = replace(self.dialect, header=(*self.header, *self.new), above=0)
 
     def header_patches(self) -> list[Patch]:
         text = "".join(self.delimiter + self._quoted(name, self.quotes_all) for name in self.new)
@@ -173,7 +175,7 @@ class DelimitedFile(PatchedFile):
         if '"' not in new_text:
             return  # no cell holds a delimiter or line end that it did not hold
         lines = deque(io.StringIO(new_text, newline=""))
-        records = Records(lines, iter(()), replace(self.dialect, header=(*self.header, *self.new), above=0))
+        records = Records(lines, iter(()), self._of_one_record)
         if [found for _, found, wrong in records if wrong is None] != [cells]:
             raise Unwritable("the row would read otherwise")
 

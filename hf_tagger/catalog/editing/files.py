@@ -12,11 +12,12 @@ from hf_tagger.catalog.strict import ConfigError
 class EditedFile(Protocol):
     """A file whose rows are read in order, with the numbers that they have as rows of the catalogue.
 
-    `header`: its columns. `lists`, `write`: see `PatchedFile`.
+    `header`: its columns. `lists`, `kept`, `write`: see `PatchedFile`.
     """
 
     header: list[str]
     lists: bool
+    kept: str
 
     def add_columns(self, columns: Mapping[str, bool]) -> None:
         """{column: whether its values are lists}; those that the file does not have yet are added."""

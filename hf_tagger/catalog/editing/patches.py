@@ -85,9 +85,10 @@ class PatchedFile:
 
     Args:
         lists: a value may be a list of the file's own; `value` and `patches` have it as JSON.
+        kept: what stays, in words.
     """
 
-    lists = False
+    lists, kept = False, "every other byte as it was"
 
     def __init__(self, path: str):
         self.path = path

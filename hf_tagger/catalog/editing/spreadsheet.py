@@ -35,6 +35,8 @@ class Spreadsheet(PatchedFile):
     """The sheet that `documents.read_xlsx` reads. Texts are written into their cells themselves ("inlineStr"); a cell
     keeps its style. The sheet is held in memory, as the format has it."""
 
+    kept = "every other cell, and every other file in the workbook, as it was"
+
     def __init__(self, path: str):
         super().__init__(path)
         if not path.lower().endswith((".xlsx", ".xlsm")):

@@ -27,7 +27,7 @@ class TableRow(NamedTuple):
 class ParquetTable:
     """`dropped`: columns that are left out when it is written."""
 
-    lists = True
+    lists, kept = True, "every other value as it was"
 
     def __init__(self, path: str, dropped: Iterable[str] = ()):
         self.path = path
