@@ -29,18 +29,21 @@ _SUPERSETS = {"shift_jis": "cp932", "gb2312": "gb18030", "euc_kr": "cp949", "big
 _SEPARATOR_LINE = re.compile(r'"?sep=(.)"?\s*', re.IGNORECASE)
 _MARKS = ((codecs.BOM_UTF8, "utf-8-sig"), (codecs.BOM_UTF32_LE, "utf-32"), (codecs.BOM_UTF32_BE, "utf-32"),
           (codecs.BOM_UTF16_LE, "utf-16"), (codecs.BOM_UTF16_BE, "utf-16"))
-# Eastern encodings, with the first bytes of their common characters; a file's own language has most of its characters
-# among these, another's has not.
-_EASTERN = {"cp932": ((0x82, 0x83), (0x88, 0x97)), "gb18030": ((0xB0, 0xD7),), "cp949": ((0xB0, 0xC8),),
-            "cp950": ((0xA4, 0xC6),)}
-# Single-byte encodings, with the letters that their languages use often.
+# Eastern encodings, with the first bytes of their common characters: of a text in one of them nearly all are these.
+_EASTERN = {"cp949": ((0xB0, 0xC8),), "cp932": ((0x81, 0x83), (0x88, 0x97)), "cp950": ((0xA4, 0xC6),),
+            "gb18030": ((0xB0, 0xD7),)}  # fmt: skip
+# Single-byte encodings, with the letters of each of their languages.
 _WESTERN = {
-    "cp1252": "äöüßéèêëàâáãåçñóòôõøúùûíìîïæœÄÖÜÉÈÀÅÇÑÓÚ’‘“”„–—…€£°®©´«»¿¡ºª½²",
-    "cp1250": "ąćęłńóśźżěščřžýáíéůúťďňőűöüäăâîşţĄĆĘŁŃŚŹŻČŘŠŽ„”’–—…€°®",
-    "cp1254": "çğıöşüİĞŞÇÖÜâî’“”–…€°®",
-    "cp1251": "абвгдежзийклмнопрстуфхцчшщъыьэюяёіїєАБВГДЕЖЗИЙКЛМНОПРСТУФХЦЧШЩЭЮЯ«»№–—…’“”",
-    "cp1253": "αβγδεζηθικλμνξοπρσςτυφχψωάέήίόύώΑΒΓΔΕΖΗΘΙΚΛΜΝΞΟΠΡΣΤΥΦΧΨΩ«»–’",
-}
+    "cp1252": ("äöüß", "àâæçéèêëîïôœùûüÿ", "áéíñóúü", "àèéìíòóùú", "ãáàâçéêíóôõúü", "åäöé", "æøåéò", "ëïéèöüó",
+               "àçéèíïòóúü"),
+    "cp1250": ("ąćęłńóśźż", "áčďéěíňóřšťúůýž", "áäčďéíľĺňóôŕšťúýž", "áéíóöőúüű", "ăâîşţ", "čćđšž"),
+    "cp1254": ("çğıiöşüâî",),
+    "cp1251": ("абвгдежзийклмнопрстуфхцчшщъыьэюяёіїєґ",),
+    "cp1253": ("αβγδεζηθικλμνξοπρσςτυφχψωάέήίόύώϊϋ",),
+}  # fmt: skip
+_VOWELS = set("аеиоуыэюяіїєёαεηιουωάέήίόύώ")
+# In words, these are letters of another encoding (but for m² and nº).
+_SIGN_IN_WORD = re.compile(r"(?<=[^\W\d_mnN])[¹²³ºª¿¡¼½¾±µ¶·\ufffd]|[¹²³ºª¿¡¼½¾±µ¶·](?=[^\W\d_]{2})")
 
 
 @dataclass(frozen=True)
@@ -50,7 +53,7 @@ class Dialect:
         encoding: codec that decodes the file from its first byte, a byte order mark included (`utf-8-sig`, `utf-16`).
         mark: the byte order mark itself, empty without one.
         delimiter: between cells.
-        quotes: whether any cell among the first lines stands in quotes.
+        quotes: whether a cell of the first rows stands in quotes.
         line_end: of the header line.
         header: the names of the columns, without spaces around them.
         above: number of lines that end with the header's last one: `sep=;`, titles and empty lines stand above it.
@@ -88,7 +91,7 @@ def read_dialect(lines: "TextLines", columns: Iterable[str] = (), delimiter: str
     delimiter, header, above = _header(head, list(columns), delimiter)
     ends = head[above - 1] if above else ""
     line_end = ends[len(ends.rstrip("\r\n")):] or "\n"
-    quotes = uses_quotes("".join(head[max(above - 1, 0):]), delimiter)
+    quotes = uses_quotes("".join(head[above:]), delimiter)
     return Dialect(lines.encoding, lines.mark, delimiter, quotes, line_end, tuple(header), above), head
 
 
@@ -157,25 +160,36 @@ def likeliest_encoding(data: bytes) -> str:
     are common in their languages, and cp1252 where these do not."""
     if sum(byte >= 0x80 for byte in data) == 0:
         return "utf-8"
-    scores = {}
-    for encoding, common in _EASTERN.items():
-        text = _decoded(data, encoding)
-        if text is not None:
-            pairs = [char.encode(encoding) for char in text if not char.isascii()]
-            usual = sum(any(first <= pair[0] <= last for first, last in common) for pair in pairs if len(pair) == 2)
-            scores[encoding] = usual / len(pairs) if pairs else 0
-    best = max(scores, key=scores.get, default=None)
+    eastern = {encoding: _eastern_share(data, encoding, common) for encoding, common in _EASTERN.items()}
+    likely = [encoding for encoding, share in eastern.items() if share > max(0.85, max(eastern.values()) - 0.05)]
     # Accented Latin letters stand alone; of Eastern characters at least some stand side by side.
-    beside = len(re.findall(rb"[\x80-\xff][\x40-\xff][\x80-\xff]", data))
-    if best is not None and scores[best] > 0.8 and beside:
-        return best
-    western = {}
-    for encoding, letters in _WESTERN.items():
-        text = _decoded(data, encoding, "replace")
-        counts = Counter(char for char in text if not char.isascii())
-        western[encoding] = sum(count for char, count in counts.items() if char in letters) / counts.total()
-    best = max(western, key=western.get)
-    return best if western[best] > western["cp1252"] + 0.05 else "cp1252"
+    if likely and re.search(rb"[\x80-\xff][\x40-\xff][\x80-\xff]", data):
+        return likely[0]
+    western = {encoding: _western_share(data.decode(encoding, "replace"), languages)
+               for encoding, languages in _WESTERN.items()}
+    return max(western, key=western.get)
+
+
+def _eastern_share(data: bytes, encoding: str, common: tuple[tuple[int, int], ...]) -> float:
+    """Of the characters that are not ASCII, those that are common in this encoding; 0 where it is not this one."""
+    # Of the wider encodings, what they have beyond the older ones is rare, and hides much that is neither.
+    text = _decoded(data, {"gb18030": "gb2312", "cp949": "euc_kr"}.get(encoding, encoding))
+    codes = [char.encode(encoding) for char in text or "" if not char.isascii()]
+    pairs = [code for code in codes if len(code) > 1]  # half-width katakana, of one byte, tell nothing
+    usual = sum(len(pair) == 2 and any(first <= pair[0] <= last for first, last in common) for pair in pairs)
+    return usual / len(pairs) if pairs and len(codes) > 2 else 0.0
+
+
+def _western_share(text: str, languages: tuple[str, ...]) -> float:
+    """Of the characters that are not ASCII, those that are letters of the language which has most of them."""
+    letters = Counter(char.lower() for char in text if char.isalpha() and not char.isascii() and char not in "ªºµ")
+    wrong = len(_SIGN_IN_WORD.findall(text))
+    total = letters.total() + wrong
+    best = max(sum(letters[letter] for letter in language) for language in languages)
+    share = best / total if total else 1.0
+    if languages[0][0] in "аα":  # Greek and Cyrillic letters stand in each other's places
+        share *= min(1.0, 3 * sum(letters[vowel] for vowel in _VOWELS) / max(1, letters.total()))
+    return share / 2 if "\ufffd" in text else share
 
 
 def uses_quotes(text: str, delimiter: str) -> bool:

@@ -14,14 +14,17 @@ from hf_tagger.catalog.synthetic import generate
 
 _DEPARTMENTS = {"Mug": "Home", "Lamp": "Home", "Cushion": "Home", "Vase": "Home", "Chair": "Home", "Handbag": "Bags",
                 "Backpack": "Bags", "Umbrella": "Accessories", "Cap": "Accessories"}
-_SHOPIFY = ["Handle", "Title", "Body (HTML)", "Vendor", "Product Category", "Type", "Tags", "Published", "Option1 Name",
-            "Option1 Value", "Variant SKU", "Variant Grams", "Variant Inventory Policy", "Variant Price",
-            "Variant Requires Shipping", "Variant Taxable", "Image Src", "Image Position", "Image Alt Text",
-            "Gift Card", "SEO Title", "Variant Image", "Variant Weight Unit", "Status"]
-_WOO = ["ID", "Type", "SKU", "Name", "Published", "Is featured?", "Visibility in catalog", "Short description",
-        "Description", "Tax status", "In stock?", "Stock", "Weight (kg)", "Regular price", "Categories", "Tags",
-        "Shipping class", "Images", "Parent", "Position", "Attribute 1 name", "Attribute 1 value(s)",
-        "Attribute 1 visible", "Attribute 1 global"]
+_SHOPIFY = """Handle,Title,Body (HTML),Vendor,Product Category,Type,Tags,Published,Option1 Name,Option1 Value,Option1
+Linked To,Option2 Name,Option2 Value,Option2 Linked To,Option3 Name,Option3 Value,Option3 Linked To,Variant SKU,Variant
+Grams,Variant Inventory Tracker,Variant Inventory Policy,Variant Fulfillment Service,Variant Price,Variant Compare At
+Price,Variant Requires Shipping,Variant Taxable,Variant Barcode,Image Src,Image Position,Image Alt Text,Gift Card,SEO
+Title,SEO Description,Variant Image,Variant Weight Unit,Variant Tax Code,Cost per item,Status""".replace("\n", " ")
+_WOO = """ID,Type,SKU,Name,Published,Is featured?,Visibility in catalog,Short description,Description,Date sale price
+starts,Date sale price ends,Tax status,Tax class,In stock?,Stock,Low stock amount,Backorders allowed?,Sold
+individually?,Weight (kg),Length (cm),Width (cm),Height (cm),Allow customer reviews?,Purchase note,Sale price,Regular
+price,Categories,Tags,Shipping class,Images,Download limit,Download expiry days,Parent,Grouped
+products,Upsells,Cross-sells,External URL,Button text,Position,Attribute 1 name,Attribute 1 value(s),Attribute 1
+visible,Attribute 1 global""".replace("\n", " ")
 _GOOGLE = ["id", "title", "description", "link", "image_link", "availability", "price", "condition", "brand",
            "product_type", "color", "pattern", "item_group_id", "custom_label_0"]
 
@@ -45,21 +48,23 @@ def write_example(system: str, folder: str | Path, products: int = 200, seed: in
 
 
 def _shopify(folder: Path, products: list[list[dict]]) -> list[Path]:
-    path = folder / "products_export.csv"
-    with _writer(path, _SHOPIFY, "utf-8") as write:
+    path, number = folder / "products_export.csv", itertools.count()
+    with _writer(path, _SHOPIFY.split(","), "utf-8") as write:
         for product in products:
             first = _first(product)
             for place, row in enumerate(product):
                 line = {"Handle": row["product"].lower(), "Option1 Value": row["colour"] or "",
-                        "Variant SKU": row["id"], "Variant Grams": "300", "Variant Inventory Policy": "deny",
-                        "Variant Price": _price(row), "Variant Requires Shipping": "true", "Variant Taxable": "true",
-                        "Image Src": row["photo"], "Image Position": place + 1 if row["photo"] else "",
+                        "Variant SKU": row["id"], "Variant Grams": "300", "Variant Inventory Tracker": "shopify",
+                        "Variant Inventory Policy": "deny", "Variant Fulfillment Service": "manual",
+                        "Variant Barcode": f"{4_000_000_000_000 + next(number)}", "Variant Price": _price(row),
+                        "Variant Requires Shipping": "true", "Variant Taxable": "true", "Image Src": row["photo"],
+                        "Image Position": place + 1 if row["photo"] else "",
                         "Variant Image": row["photo"], "Variant Weight Unit": "g"}
                 if place == 0:
                     line |= {"Title": first["title"], "Body (HTML)": _html(first), "Vendor": "Acme",
                              "Product Category": _path(first, " > "), "Type": first["category"] or "",
                              "Tags": join(_tags(first), CellSyntax(",")), "Published": "true", "Option1 Name": "Color",
-                             "Gift Card": "false", "Status": "active"}
+                             "Gift Card": "false", "SEO Title": first["title"], "Status": "active"}
                 write(line)
     return [path]
 
@@ -67,18 +72,18 @@ def _shopify(folder: Path, products: list[list[dict]]) -> list[Path]:
 def _woocommerce(folder: Path, products: list[list[dict]]) -> list[Path]:
     path = folder / "wc-product-export.csv"
     syntax, number = CellSyntax(",", escape="\\"), itertools.count(100)
-    with _writer(path, _WOO, "utf-8-sig") as write:
+    with _writer(path, _WOO.split(","), "utf-8-sig") as write:
         for product in products:
             first, colours = _first(product), [row["colour"] for row in product if row["colour"]]
             photos = [row["photo"] for row in product if row["photo"]]
             line = {"ID": next(number), "Type": "variable" if len(product) > 1 else "simple", "SKU": first["product"],
                     "Name": first["title"], "Published": 1, "Is featured?": 0, "Visibility in catalog": "visible",
                     "Description": _html(first).replace("\n", "\\n"), "Tax status": "taxable", "In stock?": 1,
-                    "Regular price": _price(first), "Categories": _path(first, " > "),
-                    "Tags": join(_tags(first), syntax), "Images": ", ".join(photos),
-                    "Position": 0, "Attribute 1 name": "Colour",
-                    "Attribute 1 value(s)": join(list(dict.fromkeys(colours)), syntax), "Attribute 1 visible": 1,
-                    "Attribute 1 global": 1}
+                    "Stock": 7, "Backorders allowed?": 0, "Sold individually?": 0, "Weight (kg)": "0.3",
+                    "Allow customer reviews?": 1, "Regular price": _price(first), "Categories": _path(first, " > "),
+                    "Tags": join(_tags(first), syntax), "Images": ", ".join(photos), "Position": 0,
+                    "Attribute 1 name": "Colour", "Attribute 1 value(s)": join(list(dict.fromkeys(colours)), syntax),
+                    "Attribute 1 visible": 1, "Attribute 1 global": 1}
             write(line)
             for place, row in enumerate(product if len(product) > 1 else ()):
                 write({"ID": next(number), "Type": "variation", "SKU": row["id"], "Published": 1, "Is featured?": 0,

@@ -148,7 +148,7 @@ def _by_content(column: ColumnStats, survey: Survey, attributes_only: bool) -> G
         if column.share(kind) > 0.2:
             return Guess(name, "personal", f"{what} in {column.share(kind):.0%} of the cells",
                          warnings=[f"personal data ({what}): not read"])
-    if _NAMES["personal"].fullmatch(name):
+    if _NAMES["personal"].fullmatch(name) and not _NAMES["technical"].fullmatch(name):
         return Guess(name, "personal", f"by its name; {_shown(column)}", warnings=["personal data: not read"])
     if not attributes_only:
         if column.share("image") > 0.5 or (_NAMES["photo"].fullmatch(name) and column.share("url") > 0.5):

@@ -45,7 +45,7 @@ def language_of(text: str) -> str | None:
     words = _LATIN_WORD.findall(text.lower())
     hits = {language: sum(word in small for word in words) for language, small in _SMALL_WORDS.items()}
     first, second = sorted(hits, key=hits.get, reverse=True)[:2]
-    return first if hits[first] > hits[second] else None
+    return first if hits[first] > max(1, hits[second]) else None
 
 
 def count_languages(texts: Iterable[str]) -> Counter[str | None]:

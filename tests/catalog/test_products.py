@@ -104,7 +104,8 @@ def test_bigcommerce_rows_of_skus_follow_their_product(tmp_path):
     lines = ["Item Type,Product ID,Product Name,Product Description,Category,Product Image File - 1,"
              "Product Image File - 2,Product Custom Fields",
              "Product,7,Linen shirt,Airy,Shop/Shirts;Shop/Sale,a/1.jpg,a/2.jpg,Colour=Blue;Fit=Slim",
-             '"  SKU",70,"[S]Size=Small",,,a/3.jpg,,', "  Rule,700,,,,,,", "Product,8,Bag,Sturdy,Shop/Bags,,,Colour=Red"]
+             '"  SKU",70,"[S]Size=Small",,,a/3.jpg,,', "  Rule,700,,,,,,",
+             "Product,8,Bag,Sturdy,Shop/Bags,,,Colour=Red"]
     found = read(write(tmp_path / "a.csv", lines), {
         "id": "Product ID", "text": "Product Name", "images": ["Product Image File - 1", "Product Image File - 2"],
         "attributes": {"category": {"column": "Category", "kind": "multi", "format": "path", "delimiter": "/"},

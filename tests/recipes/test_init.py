@@ -12,6 +12,7 @@ from hf_tagger.catalog.example_exports import SYSTEMS, write_example
 from hf_tagger.catalog.settings import CatalogSettings, open_catalog
 from hf_tagger.catalog.strict import build, read_yaml
 from recipes import example, init
+from tests.recipes import shop_exports
 
 # {system: {column: its right role, and of an attribute its kind and format}} of the made-up exports.
 RIGHT = {
@@ -24,6 +25,21 @@ RIGHT = {
     "google": {"id": "id", "item_group_id": "group", "title": "text", "description": "text", "image_link": "photo",
                "product_type": "attribute multi path", "color": "attribute multi delimited",
                "pattern": "attribute single column", "custom_label_0": "attribute single column"},
+    "magento": {"sku": "id", "name": "text", "description": "text", "base_image": "photo",
+                "additional_images": "photo", "categories": "attribute multi path",
+                "additional_attributes:color": "attribute multi column",
+                "additional_attributes:print": "attribute multi column",
+                "additional_attributes:features": "attribute multi column"},
+    "akeneo": {"sku": "id", "name-en_US": "text", "description-en_US-ecommerce": "text", "image": "photo",
+               "parent": "group", "categories": "attribute multi delimited", "color": "attribute single column",
+               "print": "attribute single column", "features": "attribute multi delimited"},
+    "bigcommerce": {"Product ID": "id", "Product Name": "text", "Product Description": "text",
+                    "Product Image File - 1": "photo", "Category": "attribute multi path",
+                    "Search Keywords": "attribute multi delimited",
+                    "custom_fields:Colour": "attribute multi column", "custom_fields:Print": "attribute multi column"},
+    "prestashop": {"Product ID": "id", "Name *": "text", "Description": "text", "Image URLs (x,y,z...)": "photo",
+                   "Categories (x,y,z...)": "attribute multi path", "Tags (x,y,z...)": "attribute multi delimited",
+                   "feature:Colour": "attribute multi column", "feature:Print": "attribute multi column"},
 }  # fmt: skip
 
 
@@ -64,6 +80,38 @@ def test_every_column_of_an_export_is_taken_for_what_it_is(example_export, tmp_p
         assert all(isinstance(record, dict) and (record["text"] or record["images"]) for record in records)
         assert len({record["id"] for record in records}) == len(records)
         assert sum(len(record["images"]) for record in records) == len(list((file.parent / "photos").iterdir()))
+
+
+def test_the_present_headers_of_shopify(tmp_path, capsys):
+    (old,) = write_example("shopify", tmp_path / "shop", products=60)
+    header, _, rest = old.read_text(encoding="utf-8").partition("\n")
+    for before, now in (("Handle", "URL handle"), ("Body (HTML)", "Description"), ("Published", "Published on store"),
+                        ("Product Category", "Product category"), ("Image Src", "Product image URL"),
+                        ("Variant Image", "Variant image URL"), ("Variant SKU", "SKU"), (" Name", " name"),
+                        (" Value", " value"), ("Variant Price", "Price"), ("Variant Barcode", "Barcode")):
+        assert before in header
+        header = header.replace(before, now)
+    old.write_text(f"{header}\n{rest}", encoding="utf-8")
+    found, _ = started(capsys, old, tmp_path / "my.yaml")
+    assert found["system"] == "shopify" and found["products"] == 60
+    assert {column: role for column, role in roles(found).items() if role} == {
+        "URL handle": "id", "Title": "text", "Description": "text", "Product image URL": "photo",
+        "Product category": "attribute multi path", "Type": "attribute single column",
+        "Tags": "attribute multi delimited", "option:Color": "attribute multi column"}
+
+
+@pytest.mark.parametrize("system", ["magento", "akeneo", "bigcommerce", "prestashop"])
+def test_every_column_of_other_systems_exports(system, tmp_path, capsys):
+    path = getattr(shop_exports, system)(tmp_path / "export.csv")
+    found, catalog = started(capsys, path, tmp_path / "my.yaml")
+    assert (found["system"], found["products"], found["refused_rows"]) == (system, 200, 0)
+    assert {column: role for column, role in roles(found).items() if role is not None} == RIGHT[system]
+    records = [item for split in ("train", "validation", "test") for item in catalog.records(split)]
+    assert len({record["id"] for record in records}) == 200
+    written = {row["id"]: row for row in shop_exports.products()}
+    colours = next(name for name in records[0]["tags"] if name in ("color", "colour"))
+    assert sorted(tag for record in records for tag in record["tags"][colours]) == sorted(
+        row["colour"].lower() if system == "akeneo" else row["colour"] for row in written.values())
 
 
 def test_the_table_says_what_each_column_is(example_export, tmp_path, capsys):

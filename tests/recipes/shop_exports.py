@@ -1,0 +1,103 @@
+"""Made-up exports in the form of systems that `hf_tagger example` does not write, with all columns that these have."""
+
+import csv
+import itertools
+
+from hf_tagger.catalog.synthetic import generate
+
+MAGENTO = (
+    "sku store_view_code attribute_set_code product_type categories product_websites name description "
+    "short_description weight product_online tax_class_name visibility price special_price url_key meta_title "
+    "meta_keywords meta_description base_image base_image_label small_image small_image_label thumbnail_image "
+    "thumbnail_image_label swatch_image created_at updated_at display_product_options_in additional_attributes "
+    "qty out_of_stock_qty use_config_min_qty is_qty_decimal allow_backorders is_in_stock notify_on_stock_below "
+    "manage_stock use_config_manage_stock website_id related_skus crosssell_skus upsell_skus additional_images "
+    "additional_image_labels configurable_variations").split()
+AKENEO = ("sku categories enabled family groups parent color description-en_US-ecommerce image name-en_US price-EUR "
+          "print features weight weight-unit").split()  # fmt: skip
+BIGCOMMERCE = [
+    "Item Type", "Product ID", "Product Name", "Product Type", "Product Code/SKU", "Bin Picking Number", "Brand Name",
+    "Option Set", "Product Description", "Price", "Cost Price", "Retail Price", "Sale Price", "Fixed Shipping Cost",
+    "Free Shipping", "Product Weight", "Allow Purchases?", "Product Visible?", "Product Availability",
+    "Track Inventory", "Current Stock Level", "Low Stock Level", "Category", "Product Image ID - 1",
+    "Product Image File - 1", "Product Image Description - 1", "Product Image Is Thumbnail - 1",
+    "Product Image Sort - 1", "Search Keywords", "Page Title", "Product Condition", "Sort Order", "Product Tax Class",
+    "Product Custom Fields"]  # fmt: skip
+PRESTASHOP = [
+    "Product ID", "Active (0/1)", "Name *", "Categories (x,y,z...)", "Price tax excluded", "Tax rules ID",
+    "Wholesale price", "On sale (0/1)", "Reference #", "Supplier", "Manufacturer", "EAN13", "Width", "Weight",
+    "Quantity", "Visibility", "Summary", "Description", "Tags (x,y,z...)", "Meta title", "URL rewritten",
+    "Text when in stock", "Available for order (0 = No, 1 = Yes)", "Image URLs (x,y,z...)",
+    "Feature (Name:Value:Position:Customized)", "Condition"]  # fmt: skip
+
+
+def products(number=200):
+    rows = (row for row in generate(rows=3 * number, languages=("en",), picture_size=0, junk=0.0, unknown=0.0)
+            if row["title"])
+    return list(itertools.islice(rows, number))
+
+
+def write(path, columns, rows, delimiter=",", encoding="utf-8"):
+    with path.open("w", newline="", encoding=encoding) as file:
+        writer = csv.DictWriter(file, columns, restval="", delimiter=delimiter)
+        writer.writeheader()
+        writer.writerows(rows)
+    return path
+
+
+def magento(path):
+    rows = []
+    for row in products():
+        given = {"print": row["pattern"], "features": "|".join(row["features"]), "care": "Wash cold, hang dry"}
+        options = "".join(f",{code}={value}" for code, value in given.items() if value)
+        rows.append({
+            "sku": row["id"], "attribute_set_code": "Default", "product_type": "simple", "product_websites": "base",
+            "categories": f"Default Category/Shop/{row['category']},Default Category/New", "name": row["title"],
+            "description": f"<p>{row['description']}</p>", "weight": "0.3000", "product_online": 1,
+            "tax_class_name": "Taxable Goods", "visibility": "Catalog, Search", "price": "34.0000",
+            "url_key": row["id"].lower(), "meta_title": row["title"], "base_image": f"/m/{row['id']}.jpg",
+            "small_image": f"/m/{row['id']}.jpg", "thumbnail_image": f"/m/{row['id']}.jpg", "base_image_label": "Front",
+            "created_at": "1/2/24, 3:04 AM", "updated_at": "2/2/24, 3:04 AM", "display_product_options_in": "Block",
+            "additional_attributes": f"color={row['colour']}{options}", "qty": "7.0000", "is_in_stock": 1,
+            "use_config_manage_stock": 1, "website_id": 0,
+            "additional_images": f"/m/{row['id']}.jpg,/m/x{row['id']}.jpg"})
+        rows.append({"sku": row["id"], "store_view_code": "fr", "name": f"FR {row['title']}"})
+    return write(path, MAGENTO, rows)
+
+
+def akeneo(path):
+    rows = [{"sku": row["id"], "categories": f"shop,{row['category'].lower()}", "enabled": 1, "family": "clothing",
+             "parent": row["product"].lower(), "color": row["colour"].lower(), "name-en_US": row["title"],
+             "description-en_US-ecommerce": row["description"], "image": f"files/{row['id']}/image/a.jpg",
+             "price-EUR": "19.90", "print": row["pattern"].lower(), "weight": "0.3", "weight-unit": "KILOGRAM",
+             "features": ",".join(tag.lower().replace(" ", "_") for tag in row["features"])} for row in products()]
+    return write(path, AKENEO, rows, delimiter=";")
+
+
+def bigcommerce(path):
+    rows = []
+    for number, row in enumerate(products(), start=1):
+        rows.append({
+            "Item Type": "Product", "Product ID": number, "Product Name": row["title"], "Product Type": "P",
+            "Product Code/SKU": row["id"], "Brand Name": "Acme", "Product Description": row["description"],
+            "Price": "19.90", "Free Shipping": "N", "Product Weight": "0.3", "Allow Purchases?": "Y",
+            "Product Visible?": "Y", "Track Inventory": "none", "Current Stock Level": number % 9,
+            "Category": f"Shop/{row['category']};Shop/New", "Product Image ID - 1": 900 + number,
+            "Product Image File - 1": f"a/{number}.jpg", "Product Image Is Thumbnail - 1": "Y",
+            "Product Image Sort - 1": 0, "Search Keywords": ", ".join(row["features"]), "Product Condition": "New",
+            "Page Title": row["title"], "Product Custom Fields": f"Colour={row['colour']};Print={row['pattern']}"})
+        rows.append({"Item Type": "  SKU", "Product ID": 9000 + number, "Product Name": "[RB]Size=Small",
+                     "Product Code/SKU": f"{row['id']}-S"})
+    return write(path, BIGCOMMERCE, rows)
+
+
+def prestashop(path):
+    rows = [{"Product ID": number, "Active (0/1)": 1, "Name *": row["title"], "Price tax excluded": "16.72",
+             "Categories (x,y,z...)": f"Home/{row['category']},Home/New", "On sale (0/1)": 0, "Reference #": row["id"],
+             "Manufacturer": "Acme", "EAN13": 4_000_000_000_000 + number, "Width": "10", "Weight": "0.3", "Quantity": 7,
+             "Visibility": "both", "Description": f"<p>{row['description']}</p>", "Meta title": row["title"],
+             "Tags (x,y,z...)": ",".join(row["features"]), "URL rewritten": row["id"].lower(), "Condition": "new",
+             "Available for order (0 = No, 1 = Yes)": 1, "Image URLs (x,y,z...)": f"https://x.example/{number}.jpg",
+             "Feature (Name:Value:Position:Customized)": f"Colour:{row['colour']}:1,Print:{row['pattern']}:2"}
+            for number, row in enumerate(products(), start=1)]  # fmt: skip
+    return write(path, PRESTASHOP, rows, delimiter=";", encoding="utf-8-sig")
