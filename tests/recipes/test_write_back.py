@@ -5,13 +5,20 @@ import io
 import json
 import re
 
+import pyarrow.parquet as pq
 import pytest
 import yaml
 from accelerate.state import AcceleratorState
 
+from hf_tagger.catalog.cells import split_pairs
 from hf_tagger.catalog.example_exports import write_example
+from hf_tagger.deployment import bulk
+from hf_tagger.deployment.write_back import WriteBack, shard_rows
+from hf_tagger.feedback.store import FeedbackStore
+from hf_tagger.feedback.verdicts import Verdict
 from hf_tagger.model.pipeline_tagger import ProductTaggingPipeline
 from recipes import tag_catalog
+from tests.recipes import shop_exports
 from tests.shops import SCHEMA
 from tests.tiny_tagger import trained_tagger
 
@@ -138,6 +145,39 @@ def test_google_tsv_and_xml(run, tmp_path):
     assert added.sub(b"", after) == added.sub(b"", before) and after.count(b"<item>") == rows
 
 
+@pytest.mark.parametrize(("write", "delimiter", "column"), [
+    (shop_exports.magento, b",", "additional_attributes"), (shop_exports.bigcommerce, b",", "Search Keywords"),
+    (shop_exports.prestashop, b";", "Tags (x,y,z...)"),
+])  # fmt: skip
+def test_systems_that_have_a_place_for_tags(run, tmp_path, write, delimiter, column):
+    export = write(tmp_path / "export.csv")
+    before = export.read_bytes()
+    after, printed = tagged(run, export, tmp_path)
+    was, now = check_cells(before, after, column, delimiter)
+    rows, products, cells, _ = changed_in(printed)
+    changed = [(one, other) for one, other in zip(was, now, strict=True) if one != other]
+    assert (rows, products, cells) == (len(was), 200, len(changed)) and cells > 100
+    for pair in changed:  # what was there is there, before what is new
+        one, other = (next(csv.reader([cell.decode().rstrip("\r\n,;") or '""']))[0] for cell in pair)
+        if column == "additional_attributes":
+            was, now = split_pairs(one), split_pairs(other)
+            assert list(now)[:len(was)] == list(was) and all(now[code].startswith(was[code]) for code in was)
+        else:
+            assert other.startswith(one)
+
+
+def test_akeneo_gets_columns_of_its_own(run, tmp_path):
+    export = shop_exports.akeneo(tmp_path / "export.csv")
+    before = export.read_bytes()
+    after, printed = tagged(run, export, tmp_path)
+    assert changed_in(printed)[:2] == (200, 200)
+    was, now = (list(csv.DictReader(io.StringIO(data.decode(), newline=""), delimiter=";")) for data in (before, after))
+    assert list(now[0]) == [*was[0], "colour"]
+    kept = [name for name in was[0] if name not in ("features", "categories")]
+    assert [[row[name] for name in kept] for row in now] == [[row[name] for name in kept] for row in was]
+    assert {row["colour"] for row in now} <= {"Red", "Blue", ""}
+
+
 CSV = (b"\xef\xbb\xbfsku;title;colour;price\r\n1;red mug;;9\r\n2;\"blue\ndress\";Blue;\"1,5\"\r\n3;;;\r\n"
        b"4;\"open;Red;1\r\n5;blue mug;Red;2\r\n")
 
@@ -175,3 +215,82 @@ def test_a_preview_writes_nothing_but_its_page(run, tmp_path):
     html = page.read_text()
     assert "Red" in html and "<script" not in html and "default-src 'none'" in html
     assert sorted(path.name for path in tmp_path.iterdir()) == ["export.csv", "page.html"]
+
+
+def test_options_and_verdicts_of_people_are_kept_to(run, tmp_path):
+    export, store = tmp_path / "export.csv", tmp_path / "feedback.db"
+    export.write_bytes(b"sku,title,colour,mine\n1,red mug,,\n2,blue mug waterproof,,\n3,red dress handmade,,new\n")
+    with FeedbackStore(store) as feedback:
+        feedback.add(Verdict("1", "f", "colour", "Red", "reject", "Ada", "m"))
+    status, printed = run(export, "--output", tmp_path / "a.csv", "--attributes", "colour", "--feedback", store)
+    assert status == 0, printed.err
+    assert (tmp_path / "a.csv").read_bytes() == (
+        b"sku,title,colour,mine\n1,red mug,,\n2,blue mug waterproof,Blue,\n3,red dress handmade,Red,new\n")
+    assert "1 tags not written: a person removed it" in printed.out
+    status, _ = run(export, "--output", tmp_path / "b.csv", "--attributes", "colour", "--catalog.write.colour.column",
+                    "mine", "--only_empty")
+    assert [row["mine"] for row in rows(tmp_path / "b.csv", delimiter=",")] == ["Red", "Blue", "new"]
+    for arguments, message in (
+        (["--attributes", "color"], "the model has no attribute 'color'. Did you mean \"colour\"?"),
+        (["--output", export], "is there already, and is not written over"),
+        (["--feedback", tmp_path / "no.db"], "--feedback: there is no file"),
+        (["--catalog.write.colour.column", "titel"], "the file has no column 'titel'"),
+    ):
+        status, printed = run(export, "--output", tmp_path / "c.csv", *arguments)
+        assert status == 2 and message in printed.err and not (tmp_path / "c.csv").exists()
+
+
+def test_photos_of_a_server_are_not_fetched_and_the_run_says_so(run, tmp_path, model):
+    config = tmp_path / "my.yaml"
+    config.write_text("schema: {id: sku, text: title, images: photo, attributes: {colour: {}}}\n")
+    export = tmp_path / "export.csv"
+    export.write_bytes(b"sku,title,photo\n1,red mug,https://shop.example/1.jpg\n2,,https://shop.example/2.jpg\n")
+    status, printed = run(export, "--config", config, "--output", tmp_path / "a.csv", "--attributes", "colour")
+    assert status == 0, printed.err
+    assert [row["colour"] for row in rows(tmp_path / "a.csv", delimiter=",")] == ["Red", ""]
+    assert "2 products with an error: photo: url_refused" in printed.out
+
+
+def test_an_interrupted_run_leaves_nothing_under_its_name_and_goes_on(run, tmp_path, monkeypatch):
+    export = tmp_path / "export.csv"
+    export.write_bytes(CSV)
+    names = {"tagged.csv", "tagged.csv.undo.jsonl", "tagged.csv.provenance.jsonl"}
+
+    def interrupted(*arguments):
+        raise KeyboardInterrupt
+
+    for place in (bulk, "tag_rows"), (WriteBack, "origins"):
+        with monkeypatch.context() as patched:
+            patched.setattr(*place, interrupted)
+            assert run(export, "--output", tmp_path / "tagged.csv")[0] == 130
+        assert not names & {path.name for path in tmp_path.iterdir()}
+        assert not list(tmp_path.glob("*.unfinished"))
+    assert run(export, "--output", tmp_path / "tagged.csv")[0] == 0
+    assert names <= {path.name for path in tmp_path.iterdir()} and not (tmp_path / "tagged.csv.shards").exists()
+
+
+def test_shards_for_pipelines_also_as_json_lines_and_csv(run, tmp_path):
+    export = tmp_path / "export.csv"
+    export.write_bytes(b"sku,title,colour\n=1,red mug waterproof handmade,\n2,,\n")
+    for format in ("jsonl", "csv"):
+        assert run(export, "--output_dir", tmp_path / format, "--format", format)[0] == 0
+    first, second = map(json.loads, (tmp_path / "jsonl" / "tags.jsonl").read_text().splitlines())
+    assert first["id"] == "=1" and first["tags"]["colour"] == ["Red"] and second["tags"] == {
+        "colour": [], "category": [], "features": []}
+    assert set(first["tags"]["features"]) == {"Waterproof", "Handmade"} and first["scores"]["colour"][0] > 0.5
+    assert second["error"].startswith("row: no_content")
+    found = rows(tmp_path / "csv" / "tags.csv", delimiter=",")
+    assert found[0]["id"] == "'=1" and set(json.loads(found[0]["features"])) == {"Waterproof", "Handmade"}
+    shard = pq.read_table(tmp_path / "csv" / "part-000-000000.parquet").to_pylist()
+    assert shard[0]["by_attribute"]["colour"] == ["Red"] and [row["row"] for row in shard] == [1, 2]
+
+
+def test_products_of_several_processes_come_in_the_order_of_their_rows(tmp_path):
+    for rank in range(2):
+        for number in range(3):
+            tagged_rows = [{"id": str(row), "tags": ["a"] * (row != 9), "scores": [1.0] * (row != 9), "source": [],
+                            "attribute": ["x"] * (row != 9), "error": None, "row": row, "photos": 0}
+                           for row in range(1 + 8 * number + rank, 9 + 8 * number, 2)]
+            bulk.write_shard(tmp_path / f"part-{rank:03}-{number:06}.parquet", tagged_rows)
+    found = shard_rows(tmp_path, lambda products: (product for product in products if product["tags"]))
+    assert [row["row"] for row in found] == [row for row in range(1, 25) if row != 9]
