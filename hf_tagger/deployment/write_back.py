@@ -29,7 +29,7 @@ from hf_tagger.catalog.editing.patches import (
 )
 from hf_tagger.catalog.editing.policy import Change, Policy, Rules, Tag
 from hf_tagger.catalog.editing.table import ParquetTable, restore_values
-from hf_tagger.catalog.editing.targets import find_targets
+from hf_tagger.catalog.editing.targets import Slots, find_slots, find_targets
 from hf_tagger.catalog.profiles import profile, recognise
 from hf_tagger.catalog.settings import CatalogSettings
 from hf_tagger.catalog.strict import ConfigError, did_you_mean
@@ -80,10 +80,12 @@ class WriteBack:
         file: opened, with the new columns added.
         attributes: of the model's config.
         text: columns of text, in which the words are looked for that name a tag.
+        slots: of targets that are no columns of the file.
     """
 
-    def __init__(self, file: EditedFile, policy: Policy, attributes: Sequence[dict], text: Sequence[str]):
-        self.file, self.policy, self.attributes, self.text = file, policy, attributes, text
+    def __init__(self, file: EditedFile, policy: Policy, attributes: Sequence[dict], text: Sequence[str],
+                 slots: Slots):
+        self.file, self.policy, self.attributes, self.text, self.slots = file, policy, attributes, text, slots
         self.done = Written(file.kept)
         self._thresholds = {(entry["name"], tag): threshold for entry in attributes if entry.get("thresholds")
                             for tag, threshold in zip(entry["tags"], entry["thresholds"], strict=True)}
@@ -149,8 +151,15 @@ class WriteBack:
     def _merge(self, product: dict, row: Any) -> tuple[dict[str, str], list[Change]]:
         tags = [Tag(attribute, label, score) for attribute, label, score in zip(
             product["attribute"], product["tags"], product["scores"], strict=True) if attribute is not None]
-        cells = {column: self.file.value(row, column) or "" for column in self.policy.columns}
-        return self.policy.merge(product["id"], cells, tags)
+
+        def value(column: str) -> str | None:
+            return self.file.value(row, column)
+
+        cells = {column: value(column) or "" for column in self.policy.columns if column not in self.slots.targets}
+        values, changes = self.policy.merge(product["id"], cells | self.slots.read(value), tags)
+        values, without = self.slots.written(values, value)
+        return values, [change._replace(what="refused", why="no column is free for it") if change.column in without
+                        and change.what == "added" else change for change in changes]
 
 
 def shard_rows(folder: Path, tagged: Callable[[Iterable[dict]], Iterator[dict]]) -> Iterator[dict]:
@@ -223,11 +232,13 @@ def prepare(settings: CatalogSettings, source: tuple[str, str], attributes: Sequ
     found = recognise(file.header) if name is None else None
     system = found[0] if found else None if name in (None, "none") else profile(name)
     targets, notes = find_targets(attributes, file.header, schema.attributes, system, settings.write, file.lists)
-    file.add_columns({target.column: target.syntax.json for target in targets
-                      if rules.attributes is None or target.attribute in rules.attributes})
+    slots = find_slots(targets, file.header, system)
+    file.add_columns({target.column: target.syntax.json for target in targets if target.column not in slots.targets
+                      and (rules.attributes is None or target.attribute in rules.attributes)})
     policy = Policy(targets, rules, system.formula_escape if system else None, system.empty_value if system else None,
                     _verdicts(feedback, attributes), file.takes)
-    return WriteBack(file, policy, attributes, [column for column in schema.text if column in file.header]), notes
+    text = [column for column in schema.text if column in file.header]
+    return WriteBack(file, policy, attributes, text, slots), notes
 
 
 def _verdicts(feedback: str | None, attributes: Sequence[dict]) -> dict[tuple[str, str, str], bool]:

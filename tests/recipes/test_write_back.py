@@ -125,6 +125,21 @@ def test_woocommerce(run, tmp_path):
         assert row["Type"] != "variation" or not row["Tags"]
 
 
+def test_woocommerce_attributes_go_into_columns_that_each_row_names(run, tmp_path):
+    export = tmp_path / "export.csv"
+    header = "ID,Type,SKU,Name,Categories,Tags"
+    header += "".join(f",Attribute {number} name,Attribute {number} value(s)" for number in (1, 2))
+    export.write_text(f'{header}\n1,simple,a,red mug,,,Size,"S, M",,\n2,simple,b,blue mug,,,colour,,Size,S\n'
+                      "3,simple,c,red mug,,,Fit,Slim,Size,S\n")
+    status, printed = run(export, "--output", tmp_path / "a.csv", "--attributes", "colour",
+                          "--catalog.write.colour.column", "attribute:Colour")
+    assert status == 0, printed.err
+    assert (tmp_path / "a.csv").read_bytes().splitlines()[1:] == [
+        b'1,simple,a,red mug,,,Size,"S, M",Colour,Red', b"2,simple,b,blue mug,,,colour,Blue,Size,S",
+        b"3,simple,c,red mug,,,Fit,Slim,Size,S"]
+    assert "1 tags not written: no column is free for it" in printed.out
+
+
 def test_google_tsv_and_xml(run, tmp_path):
     table, feed = write_example("google", tmp_path / "shop", 120)
     before = table.read_bytes()

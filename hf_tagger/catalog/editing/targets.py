@@ -1,13 +1,14 @@
 """Where the tags of each attribute go: as the command says, as the system's profile has it, or where they came from."""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 
 from hf_tagger.catalog.attributes import AttributeSpec
 from hf_tagger.catalog.cells import CellSyntax
 from hf_tagger.catalog.editing.policy import Target
-from hf_tagger.catalog.profiles import Profile, Write
+from hf_tagger.catalog.products import pair_columns
+from hf_tagger.catalog.profiles import Pattern, Profile, Write
 from hf_tagger.catalog.strict import ConfigError, did_you_mean
 from hf_tagger.model.decisions import fold
 
@@ -81,6 +82,8 @@ def _target(entry: dict, write: Write, header: Sequence[str], specs: Mapping[str
     if column in columns:
         spec, limit, limit_name = profile.attributes.get(column), profile.limits, column
         column = columns[column]
+    elif profile is not None and column not in header and (slot := slot_pattern(column, profile)):
+        spec, limit, limit_name = slot.attribute, None, column
     elif column not in header and write.how != "column":
         known = [*header, *columns]
         raise ConfigError(f"write.{name}: the file has no column {column!r}; how: column adds one."
@@ -123,6 +126,57 @@ def _columns(profile: Profile, header: Sequence[str]) -> dict[str, str]:
     generation = next(one for one in profile.generations if all(column.casefold() in there for column in one.required))
     names = {name: column if isinstance(column, str) else column[0] for name, column in generation.names.items()}
     return {name: column for name, column in names.items() if "{" not in column} | (profile.columns(header) or {})
+
+
+def slot_pattern(column: str, profile: Profile) -> Pattern | None:
+    """Of "attribute:Colour": the pattern whose columns of names and values each row fills as it likes."""
+    key, colon, _ = column.partition(":")
+    pattern = profile.patterns.get(key) if colon else None
+    return pattern if pattern is not None and pattern.name and not pattern.items else None
+
+
+class Slots:
+    """The columns in which each row names an attribute of its own and gives its values (WooCommerce's "Attribute 1
+    name", "Attribute 1 value(s)").
+
+    Args:
+        targets: {target's column, as "attribute:Colour": the pairs of columns of its pattern}
+    """
+
+    def __init__(self, targets: Mapping[str, list[tuple[str, str]]]):
+        self.targets = targets
+
+    def read(self, value: Callable[[str], str | None]) -> dict[str, str]:
+        """{target's column: text} of a row whose cells are `value(column)`."""
+        return {column: value(pair[1]) or "" if (pair := self._pair(column, value)) else ""
+                for column in self.targets}
+
+    def written(self, values: dict[str, str], value: Callable[[str], str | None]) -> tuple[dict[str, str], list[str]]:
+        """`values` with the row's own columns in place of the targets', and those for which the row has no place."""
+        found, without = {}, []
+        for column, text in values.items():
+            if column not in self.targets:
+                found[column] = text
+                continue
+            free = (pair for pair in self.targets[column] if pair[0] not in found and not (value(pair[0]) or "").strip()
+                    and not (value(pair[1]) or "").strip())
+            pair = self._pair(column, value) or next(free, None)
+            if pair is None:
+                without.append(column)
+            else:
+                named = {} if (value(pair[0]) or "").strip() else {pair[0]: column.partition(":")[2].strip()}
+                found |= named | {pair[1]: text}
+        return found, without
+
+    def _pair(self, column: str, value: Callable[[str], str | None]) -> tuple[str, str] | None:
+        name = fold(column.partition(":")[2])
+        return next((pair for pair in self.targets[column] if fold(value(pair[0]) or "") == name), None)
+
+
+def find_slots(targets: Iterable[Target], header: Sequence[str], profile: Profile | None) -> Slots:
+    found = {target.column: slot_pattern(target.column, profile) for target in targets
+             if profile is not None and target.column not in header}
+    return Slots({column: pair_columns(pattern, header) for column, pattern in found.items() if pattern})
 
 
 def _code(name: str, spec: AttributeSpec | None) -> str:
