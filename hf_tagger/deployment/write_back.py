@@ -64,7 +64,10 @@ class Written:
         found = [f"{self.rows:,} rows, {self.products:,} products: {self.changed_cells:,} cells of "
                  f"{self.changed_products:,} products changed, {self.kept}"]
         found += [f"  {count:,} tags not written: {why}" for why, count in self.refused.most_common()]
-        return found + [f"  {count:,} products with an error: {reason}" for reason, count in self.errors.most_common()]
+        for reason, count in self.errors.most_common():
+            said = " (photos on a server are fetched with --catalog.schema.allow_urls alone)"
+            found.append(f"  {count:,} products: {reason}{said if 'url_refused' in reason else ''}")
+        return found
 
     def add(self, changes: Iterable[Change]) -> None:
         for change in changes:

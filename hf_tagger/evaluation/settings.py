@@ -125,23 +125,23 @@ def check_model(model: str) -> None:
 
 def _can_read(config: Path, catalogue: str | Path) -> bool:
     """Whether the schema of a training configuration finds its columns, other than those of tags, in a catalogue."""
-    from hf_tagger.catalog.readers import file_columns
-
     schema = (read_yaml(config).get("catalog") or {}).get("schema") if config.exists() else None
     format = format_of(str(catalogue))
     if schema is None or format in (None, "webdataset") or not Path(catalogue).is_file():
         return schema is not None
+    from hf_tagger.catalog.readers import file_columns  # takes seconds to import: not for a misspelt path
+
     wanted = build(CatalogSchema, schema).without_tags().columns()
     return set(wanted) <= set(with_imagefolder_names(file_columns(str(catalogue), format, None, None, wanted)))
 
 
 def recognised(catalogue: str | Path) -> dict | None:
     """The configuration that the profile of a shop's system gives for its export; None of any other file."""
-    from hf_tagger.catalog.readers import file_columns
-
     format = format_of(str(catalogue))
     if format in (None, "parquet", "webdataset") or not Path(catalogue).is_file():
         return None
+    from hf_tagger.catalog.readers import file_columns
+
     found = recognise(file_columns(str(catalogue), format, None, None))
     if found is None:
         return None
