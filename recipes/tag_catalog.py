@@ -55,7 +55,7 @@ def main(arguments: list[str]) -> None:
         from hf_tagger.deployment.write_back import prepare, whole_file, write
 
         settings, source = whole_file(settings, options.split, options.output, options.feedback)
-    from hf_tagger.deployment.bulk import summarize, tag_shards
+    from hf_tagger.deployment.bulk import Reached, summarize, tag_shards, write_plain
     from hf_tagger.evaluation.machine import process_state
     from hf_tagger.evaluation.progress import progress_bar
     from hf_tagger.evaluation.tables import text_table
@@ -83,7 +83,7 @@ def main(arguments: list[str]) -> None:
         from hf_tagger.evaluation.preview import preview
 
         done = preview(work, records, tag, options.products, Path(options.preview), Path(source[0]).name)
-        print("\n".join([text_table(done.table(attributes)), *done.lines(), *notes, f"page: {options.preview}"]))
+        print(text_table(done.table(attributes)), *done.lines("would change"), *notes, sep="\n")
         return
     rows = options.rows or (work.row_count() if back else catalog.row_count(options.split))
     reached = Reached(records)
@@ -103,14 +103,12 @@ def main(arguments: list[str]) -> None:
         done = write(options.output, work, folder, about)
         if not options.output_dir:
             shutil.rmtree(folder)
-        print("\n".join([text_table(done.table(attributes)), *done.lines(), *notes, f"written: {options.output}"]))
+        print(text_table(done.table(attributes)), *done.lines(), *notes, sep="\n")
         return
     summary = {"seconds": round(seconds, 1), "rows_per_second_of_this_process": round(tagged / seconds, 1),
                **summarize(folder, [entry["name"] for entry in attributes])}
     (folder / "summary.json").write_text(json.dumps(summary, indent=1), encoding="utf-8")
     if options.format != "parquet":
-        from hf_tagger.deployment.bulk import write_plain
-
         write_plain(folder, options.format, [entry["name"] for entry in attributes])
     print(text_table(summary["attributes"]))
     print(f"{summary['rows']} rows, {summary['errors']} with an error, {summary['untagged']} without a tag; "
@@ -147,18 +145,6 @@ def parse(arguments: list[str]) -> tuple[argparse.Namespace, list[str]]:
     if options.output is None and options.output_dir is None and options.preview is None:
         parser.error("say where the tags go: --output FILE, --output_dir FOLDER or --preview PAGE")
     return options, overrides
-
-
-class Reached:
-    """Records as they come, and the number of the row that was reached."""
-
-    def __init__(self, records):
-        self.records, self.row = records, 0
-
-    def __iter__(self):
-        for record in self.records:
-            self.row = max(self.row, record["number"] if isinstance(record, dict) else record.number)
-            yield record
 
 
 def rules(options: argparse.Namespace):

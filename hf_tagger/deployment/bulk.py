@@ -95,6 +95,18 @@ def _name(rank: int, number: int) -> str:
     return f"part-{rank:03}-{number:06}.parquet"
 
 
+class Reached:
+    """Records as they come, and the number of the file's row that was reached."""
+
+    def __init__(self, records: Iterable[dict | Refusal]):
+        self.records, self.row = records, 0
+
+    def __iter__(self) -> Iterator[dict | Refusal]:
+        for record in self.records:
+            self.row = max(self.row, record["number"] if isinstance(record, dict) else record.number)
+            yield record
+
+
 def product_rows(records: Iterable[dict | Refusal]) -> Iterator[dict]:
     """{"id", "product", "error", "row"} of every row: lost ones with an error alone, damaged ones with both."""
     notes: list[str] = []  # refusals of a row's parts stand before its record

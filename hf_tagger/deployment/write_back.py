@@ -4,10 +4,12 @@ comes from."""
 import heapq
 import json
 import os
+import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -36,6 +38,7 @@ from hf_tagger.catalog.strict import ConfigError, did_you_mean
 from hf_tagger.model.text import WORD, stem
 
 _ENCODER = json.JSONEncoder(ensure_ascii=False)
+_REASON = re.compile(r"([^:]+: [a-z_]+): ")
 _SHARD_COLUMNS = ["id", "row", "tags", "scores", "attribute", "photos", "error"]
 
 
@@ -59,10 +62,10 @@ class Written:
         return {entry["name"]: {kind: self.counts.get(entry["name"], Counter())[kind] for kind in kinds}
                 | {"abstained": self.abstained[entry["name"]]} for entry in attributes}
 
-    def lines(self) -> list[str]:
+    def lines(self, done: str = "changed") -> list[str]:
         """For a person: the sums, and what was not done."""
         found = [f"{self.rows:,} rows, {self.products:,} products: {self.changed_cells:,} cells of "
-                 f"{self.changed_products:,} products changed, {self.kept}"]
+                 f"{self.changed_products:,} products {done}, {self.kept}"]
         found += [f"  {count:,} tags not written: {why}" for why, count in self.refused.most_common()]
         for reason, count in self.errors.most_common():
             said = " (photos on a server are fetched with --catalog.schema.allow_urls alone)"
@@ -128,28 +131,40 @@ class WriteBack:
             raise UserError(f"row {product['row']} ({product['id']}) is not in the file any more: it has changed while "
                             "it was tagged. Begin again.")
 
-    def tagged(self, products: Iterable[dict]) -> Iterator[dict]:
-        """Those with a tag; counts all. (Rows that cannot be read may stand before their place.)"""
+    def tagged(self, products: Iterable[dict], log: Callable[[dict], None] = lambda line: None) -> Iterator[dict]:
+        """Those with a tag; counts all. (Rows that cannot be read may stand before their place.)
+
+        Args:
+            log: called with a line about each that could not be read as a whole.
+        """
         names = [entry["name"] for entry in self.attributes]
         for product in products:
             self.done.products += 1
             said = set(product["attribute"])
             self.done.abstained.update(name for name in names if name not in said)
-            for reason in _reasons(product["error"]):
-                self.done.errors[reason] += 1
+            reasons = _reasons(product["error"])
+            self.done.errors.update(reasons)
+            if any("url_refused" not in reason for reason in reasons):  # those are told once, in the sums
+                log({"row": product["row"], "id": product["id"], "error": product["error"]})
             if said - {None}:
                 yield product
 
     def origins(self, product: dict, row: Any, changes: Iterable[Change]) -> Iterator[dict]:
-        """A line of provenance of each tag that is written."""
+        """A line about each tag that is added, dropped or refused: where it comes from."""
         text = ""
         for change in changes:
+            if change.what == "unchanged":
+                continue
+            line = {"row": product["row"], "id": product["id"], "attribute": change.attribute, "tag": change.label,
+                    "column": change.column, "what": change.what}
             if change.what == "added":
                 text = text or " ".join(str(self.file.value(row, column) or "") for column in self.text)
-                yield {"row": product["row"], "id": product["id"], "attribute": change.attribute, "tag": change.label,
-                       "column": change.column, "score": round(change.score, 4),
-                       "threshold": self._thresholds.get((change.attribute, change.label)),
-                       "words": naming_words(change.label, text), "photos": product["photos"]}
+                line |= {"score": round(change.score, 4),
+                         "threshold": self._thresholds.get((change.attribute, change.label)),
+                         "words": naming_words(change.label, text), "photos": product["photos"]}
+            elif change.what == "refused":
+                line |= {"score": round(change.score, 4), "why": change.why}
+            yield line
 
     def _merge(self, product: dict, row: Any) -> tuple[dict[str, str], list[Change]]:
         tags = [Tag(attribute, label, score) for attribute, label, score in zip(
@@ -238,6 +253,10 @@ def prepare(settings: CatalogSettings, source: tuple[str, str], attributes: Sequ
     slots = find_slots(targets, file.header, system)
     file.add_columns({target.column: target.syntax.json for target in targets if target.column not in slots.targets
                       and (rules.attributes is None or target.attribute in rules.attributes)})
+    for target in targets:
+        if file.header.count(target.column) > 1:
+            raise ConfigError(f"{source[0]} has several columns {target.column!r}, and {target.attribute} goes into "
+                              "one: catalog.write names another")
     policy = Policy(targets, rules, system.formula_escape if system else None, system.empty_value if system else None,
                     _verdicts(feedback, attributes), file.takes)
     text = [column for column in schema.text if column in file.header]
@@ -274,7 +293,8 @@ def write(output: Path, work: WriteBack, folder: Path, about: dict[str, Any]) ->
                 _line(lines, line)
 
         original, changed = Digest(None), Digest(stack.enter_context(_open(output_part, output, "wb")))
-        steps = work.file.write(work.patches(shard_rows(folder, work.tagged), seen), original, changed)
+        tagged = partial(work.tagged, log=partial(_line, lines))
+        steps = work.file.write(work.patches(shard_rows(folder, tagged), seen), original, changed)
         about |= {"file": output.name}
         if isinstance(work.file, ParquetTable):
             about |= {"values": True, "new": list(work.file.new)}
@@ -341,4 +361,7 @@ def _line(file: TextIO, values: dict) -> None:
 
 def _reasons(error: str | None) -> set[str]:
     """"images: url_refused: https://…; …" -> {"images: url_refused"}"""
-    return {": ".join(part.split(": ")[:2]) for part in (error or "").split("; ") if ": " in part}
+    if error is None:
+        return set()
+    found = {match.group(1) for part in error.split("; ") if (match := _REASON.match(part))}
+    return found or {"a photo or text could not be read"}

@@ -220,6 +220,9 @@ def test_a_plain_file_comes_back_with_tags(run, tmp_path):
     assert first["export"] == "export.csv" and len(first["model"]) == 64
     red = next(line for line in lines if line["tag"] == "Red")
     assert (red["row"], red["id"], red["column"], red["words"], red["photos"]) == (1, "1", "colour", ["red"], 0)
+    assert {line["what"] for line in lines if "what" in line} == {"added", "refused"}
+    assert [(line["row"], line["error"].split(": ")[1]) for line in lines if "error" in line] == [
+        (3, "no_content"), (4, "malformed")]
     status, _ = run(output, "--output", tmp_path / "again.csv")
     assert status == 0 and (tmp_path / "again.csv").read_bytes() == output.read_bytes()
     assert run("--undo", tmp_path / "tagged.csv.undo.jsonl")[0] == 0
@@ -304,7 +307,7 @@ def test_photos_of_a_server_are_not_fetched_and_the_run_says_so(run, tmp_path, m
     status, printed = run(export, "--config", config, "--output", tmp_path / "a.csv", "--attributes", "colour")
     assert status == 0, printed.err
     assert [row["colour"] for row in rows(tmp_path / "a.csv", delimiter=",")] == ["Red", ""]
-    assert "2 products: photo: url_refused (photos on a server" in printed.out
+    assert "2 products: photo: url_refused (photos on a server" in printed.out and "https" not in printed.out
 
 
 def test_an_interrupted_run_leaves_nothing_under_its_name_and_goes_on(run, tmp_path, monkeypatch):

@@ -45,6 +45,8 @@ def one_file(source: SourceConfig, split: str) -> tuple[str, str]:
     if source.hub_id(split):
         raise ConfigError(f"{source.hub_id(split)} is a dataset of the Hub: tags are written back into a file")
     files = catalogue_files(source, split)
+    if "://" in files[0][0]:
+        raise ConfigError(f"{files[0][0]}: tags are written back into a file of this machine: copy it here first")
     if len(files) > 1:
         raise ConfigError(f"tags are written back into one file at a time, and there are {len(files)}, such as "
                           f"{files[0][0]} and {files[1][0]}")
