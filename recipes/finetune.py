@@ -44,6 +44,7 @@ def parse(arguments: list[str]) -> tuple[argparse.Namespace, list[str]]:
 
 def finetune(settings: RunSettings, data: dict, resume: bool = False) -> None:
     from hf_tagger.training.batches import Batches
+    from hf_tagger.training.budget import fit_to_budget
     from hf_tagger.training.context import start_run
     from hf_tagger.training.data import read_catalog
     from hf_tagger.training.frozen_heads import fit_kernel_head, fit_lexical_head, fit_logit_fusion
@@ -60,6 +61,7 @@ def finetune(settings: RunSettings, data: dict, resume: bool = False) -> None:
     batches = Batches(catalogue, model, processor)
     fit_feature_scales(run, batches)
     fit_lexical_head(run, batches)
+    fit_to_budget(run, batches)
 
     training = start_training(run, batches)
     train_phases(run, training)
@@ -67,11 +69,12 @@ def finetune(settings: RunSettings, data: dict, resume: bool = False) -> None:
     # Heads fitted on what the towers say now that they no longer move.
     critic = retrain_for_rare_tags(run, training)
     fit_kernel_head(run, training)
-    fit_logit_fusion(run, training, out_of_fold_rows(run, training))
+    out_of_fold = out_of_fold_rows(run, training)
+    fit_logit_fusion(run, training, out_of_fold)
 
     # Scores become probabilities, and get thresholds.
     calibrate_written(run, batches)
-    calibrate(run, batches)
+    calibrate(run, batches, out_of_fold)
     if critic is not None:
         judge_critic(run, batches, critic)
 

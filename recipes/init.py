@@ -32,7 +32,7 @@ def main(arguments: list[str]) -> None:
         raise UserError(f"{output} is there already, and is not written over: name another --output")
     from hf_tagger.catalog.draft import as_yaml, draft_catalog
 
-    draft = draft_catalog(options.export)
+    draft = draft_catalog(options.export, options.labels)
     text = as_yaml(draft, f"runs/{output.stem}")
     output.parent.mkdir(parents=True, exist_ok=True)
     output.write_text(text, encoding="utf-8")
@@ -48,6 +48,8 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     parser = cli.parser(__doc__)
     parser.add_argument("export", metavar="EXPORT", help="the file, or a folder or glob of files")
     parser.add_argument("--output", metavar="FILE", help="default: the export's name with .yaml, here")
+    parser.add_argument("--labels", metavar="FILE", action="append", default=[],
+                        help="what codes in cells mean: Akeneo's export of options or categories; may be repeated")
     parser.add_argument("--json", action="store_true", help="print what was found as JSON")
     return parser.parse_args(arguments)
 

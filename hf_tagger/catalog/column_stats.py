@@ -47,7 +47,7 @@ class ColumnStats:
     hashes: array = field(default_factory=lambda: array("q"))
 
     def add(self, value: Any, row_number: int) -> None:
-        if is_missing(value) or value == [] or value == {}:
+        if value is None or value == "" or is_missing(value) or value == [] or value == {}:
             return
         self.filled += 1
         if isinstance(value, bytes) or (isinstance(value, dict) and ("bytes" in value or "path" in value)):
@@ -135,6 +135,7 @@ class Survey:
     looked_at: int = 0
     refused: int = 0
     refusal: str | None = None  # the first one
+    left_out: list[str] = field(default_factory=list)  # names of several columns
     columns: dict[str, ColumnStats] = field(default_factory=dict)
 
     @property
@@ -158,7 +159,7 @@ def flattened(values: dict[str, Any], prefix: str = "", depth: int = 0) -> list[
     """(column, cell), with what is nested under dotted names, as `readers` reads them."""
     cells = []
     for name, value in values.items():
-        if not isinstance(name, str):
+        if not isinstance(name, str) or not name.strip():
             continue
         first = value[0] if isinstance(value, list) and value else value
         if isinstance(first, dict) and not {"bytes", "path"} & first.keys() and depth < 3:

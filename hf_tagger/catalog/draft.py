@@ -13,13 +13,16 @@ from hf_tagger.catalog.column_stats import ALL_UP_TO, THEN_EVERY, Survey
 from hf_tagger.catalog.dialect import Dialect, detect
 from hf_tagger.catalog.guess import Guess, guess_columns
 from hf_tagger.catalog.languages import count_languages
+from hf_tagger.catalog.option_labels import labels_of, read_labels
 from hf_tagger.catalog.products import Layout
 from hf_tagger.catalog.profiles import Profile, recognise
 from hf_tagger.catalog.readers import file_columns, read_objects, read_raw
 from hf_tagger.catalog.source import SourceConfig, catalogue_files
+from hf_tagger.catalog.spellings import Merge
 from hf_tagger.catalog.strict import ConfigError
 
 _PERSONAL = re.compile(r"[\w.+-]+@[\w-]+\.\w+|\+\d[\d\s()./-]{7,}\d")
+_LOCALE = re.compile(r"-(?P<locale>[a-z]{2}_[A-Z]{2})")
 _FOLDERS = 200
 
 
@@ -32,6 +35,7 @@ class Draft:
     guesses: list[Guess]
     system: Profile | None = None
     dialect: Dialect | None = None
+    splits: dict[str, str] = field(default_factory=dict)  # {split: its file}, where the export has them apart
     languages: Counter[str | None] = field(default_factory=Counter)
     image_root: str | None = None
     warnings: list[str] = field(default_factory=list)
@@ -40,41 +44,93 @@ class Draft:
         return [guess for guess in self.guesses if guess.role == role]
 
 
-def draft_catalog(path: str) -> Draft:
-    """Looks through a catalogue: a file, a folder or glob of them.
+def draft_catalog(path: str, label_files: list[str] = ()) -> Draft:
+    """Looks through a catalogue: a file, a folder or glob of them, or a dataset on the Hub.
+
+    Args:
+        label_files: what the codes in its cells mean (`option_labels`).
 
     Raises ConfigError where there is none, or nothing in it that could be tagged.
     """
-    files = catalogue_files(SourceConfig(path=path), "train")
-    file, format = files[0]
-    columns = file_columns(file, format, None, None)
-    found = recognise(columns) if format != "parquet" else None
-    survey, layout = Survey(), None
-    if found is not None:
-        layout = Layout(found[0], columns, dict.fromkeys(columns, "init"), file, discover=True)
-    for file, format in files:
-        wanted = dict.fromkeys(columns, "init") if layout is None else layout.columns
-        tables = ("csv", "tsv", "parquet")
-        rows = read_raw(file, format, wanted, None, None) if format in tables else read_objects(file, format, None)
-        for _, values, error in layout.products(rows) if layout else rows:
-            if values is None:
-                survey.refused += 1
-                survey.refusal = survey.refusal or f"{os.path.basename(file)}: {error}"
-            else:
-                survey.add(values)
+    source, survey = SourceConfig(path=path), Survey()
+    if source.hub_id("train") is not None:
+        _survey_hub(source, survey)
+        found, file, dialect, splits = None, "hf://", None, {}
+    else:
+        files = catalogue_files(source, "train")
+        (file, format), found = files[0], _survey_files(files, survey)
+        dialect = detect(file) if format in ("csv", "tsv") else None
+        splits = _splits(path)
     if not survey.products:
         raise ConfigError(f"{path}: no product in it{': ' + survey.refusal if survey.refusal else ''}")
     system, names = found or (None, {})
-    file, format = files[0]
-    draft = Draft(path, survey, guess_columns(survey, system, names), system,
-                  detect(file) if format in ("csv", "tsv") else None)
+    draft = Draft(path, survey, guess_columns(survey, system, names), system, dialect, splits)
     if not draft.columns("text") and not draft.columns("photo"):
         raise ConfigError(f"{path}: no column looks like a text or a photo. It has {', '.join(survey.columns)}.")
+    _name_codes(draft, label_files)
     _look_at_texts(draft)
     _look_at_photos(draft, os.path.dirname(file if os.path.isabs(path) or "://" in file else os.path.relpath(file)))
+    if survey.left_out:
+        draft.warnings.append(f"several columns have one name, and none of them is read: {', '.join(survey.left_out)}")
     if survey.refused:
         draft.warnings.append(f"{survey.refused:,} rows cannot be read, such as {survey.refusal}")
     return draft
+
+
+def _survey_files(files: list[tuple[str, str]], survey: Survey) -> tuple[Profile, dict[str, str]] | None:
+    """The system whose export they are, and its columns."""
+    file, format = files[0]
+    columns = file_columns(file, format, None, None)
+    found = recognise(columns) if format != "parquet" else None
+    twice = {column for column in columns if columns.count(column) > 1}
+    columns = [column for column in columns if column.strip() and column not in twice]
+    survey.left_out += sorted(filter(str.strip, twice))
+    wanted, layout = dict.fromkeys(columns, "init"), None
+    if found is not None:
+        layout = Layout(found[0], columns, wanted, file, discover=True, repeats=format in ("xml", "jsonl"))
+        wanted = layout.columns
+    for file, format in files:
+        read = read_raw(file, format, wanted, None, None) if format in ("csv", "tsv", "parquet") else (
+            read_objects(file, format, None))
+        for _, values, error in layout.products(read) if layout else read:
+            if values is not None:
+                survey.add(values)
+            else:
+                survey.refused += 1
+                survey.refusal = survey.refusal or f"{os.path.basename(file)}: {error}"
+    return found
+
+
+def _survey_hub(source: SourceConfig, survey: Survey) -> None:
+    from hf_tagger.catalog.stream import open_hub, read_hub
+
+    _, columns, _ = open_hub(source.path, None, None, "train")
+    for _, values, _ in read_hub(source, "train", columns):
+        survey.add(values)
+
+
+def _splits(path: str) -> dict[str, str]:
+    """Of a file train.csv, those that stand beside it: validation.csv, test.csv."""
+    folder, name = os.path.split(path)
+    if not name.startswith("train.") or "://" in path:
+        return {}
+    beside = {split: os.path.join(folder, name.replace("train", split, 1)) for split in ("validation", "test")}
+    return {"train": path} | {split: file for split, file in beside.items() if os.path.isfile(file)}
+
+
+def _name_codes(draft: Draft, label_files: list[str]) -> None:
+    """Tags that are codes get their labels as names, in the locale of the first text column that has one."""
+    locales = [match["locale"] for guess in draft.columns("text") if (match := _LOCALE.search(guess.column))]
+    for file in label_files:
+        for attribute, labels in read_labels(file, next(iter(locales), None)).items():
+            for guess in draft.columns("attribute"):
+                if guess.column == attribute or (not attribute and guess.column == "categories"):
+                    named = labels_of(guess.tags, labels)
+                    guess.merges = [Merge(code, label, guess.tags[code], guess.tags[code])
+                                    for code, label in named.items()]
+                    guess.spec["aliases"] = named
+                    guess.tags = Counter({named.get(tag, tag): count for tag, count in guess.tags.items()})
+                    guess.why = f"{guess.why}; {len(named):,} labels of {os.path.basename(file)}"
 
 
 def _look_at_texts(draft: Draft) -> None:
@@ -97,7 +153,7 @@ def _look_at_photos(draft: Draft, folder: str) -> None:
     if without > 0.1:
         draft.warnings.append(f"{without:.0%} of the products without photo")
     names = [name for guess in columns for name in draft.survey.columns[guess.column].photos if "://" not in name]
-    if not names or "://" in folder:
+    if not names or "://" in folder or folder == "hf:":
         return
     folders = [folder or ".", *sorted(entry.path for entry in os.scandir(folder or ".") if entry.is_dir())[:_FOLDERS]]
     there = {one: sum(os.path.isfile(os.path.join(one, name.lstrip("/\\"))) for name in names) for one in folders}
@@ -118,14 +174,20 @@ def as_yaml(draft: Draft, output_dir: str) -> str:
     lines = [f"# hf_tagger finetune THIS_FILE. Guessed from {draft.path} ({seen}).",
              "# Read it through: a guess may be wrong."]
     lines += [f"# ! {_line(warning)}" for warning in draft.warnings]
-    lines += [f"output_dir: {_value(output_dir)}", "catalog:", "  source:", f"    path: {_value(draft.path)}"]
+    lines += [f"output_dir: {_value(output_dir)}", "catalog:", "  source:"]
+    if len(draft.splits) > 1:
+        lines += ["    files:", *(f"      {split}: {_value(file)}" for split, file in draft.splits.items())]
+    else:
+        lines.append(f"    path: {_value(draft.path)}")
     if draft.system is not None:
         lines.append(f"    profile: {draft.system.name}  # {draft.system.title}, by its columns")
     if dialect is not None:
         lines.append(f"    # {dialect.encoding}, {dialect.delimiter!r} between cells: found again when it is read")
         if not dialect.encoding.startswith("utf"):
             lines.append(f"    encoding: {dialect.encoding}  # by its letters")
-    lines.append("    fractions: {validation: 0.1, test: 0.1}  # by a hash of the id, or group: products stay there")
+    cut = ", ".join(f"{split}: 0.1" for split in ("validation", "test") if split not in draft.splits)
+    if cut:
+        lines.append(f"    fractions: {{{cut}}}  # by a hash of the id, or group: products stay there")
     lines += ["  schema:"]
     for role, key, many in (("id", "id", False), ("group", "group", False), ("text", "text", True),
                             ("photo", "images", True), ("language", "language_column", False)):

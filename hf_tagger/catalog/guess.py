@@ -269,7 +269,9 @@ def _attribute(column: ColumnStats, spec: dict[str, Any], survey: Survey, name: 
     elif guess.merges:
         first = guess.merges[0].tag
         spelt = [first, *(merge.spelling for merge in guess.merges if merge.tag == first)]
-        guess.warnings.append(f"{len(guess.merges)} spellings are another tag ({', '.join(map(repr, spelt))})")
+        several = len(guess.merges) > 1
+        more = f"{len(guess.merges)} spellings are other tags" if several else "one spelling is another tag"
+        guess.warnings.append(f"{more} ({', '.join(map(repr, spelt))})")
     if guess.merges:
         spec["aliases"] = {merge.spelling: merge.tag for merge in guess.merges}
     rare = sum(count < _MIN_COUNT for count in tags.values())

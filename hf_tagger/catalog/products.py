@@ -13,7 +13,8 @@ from hf_tagger.catalog.strict import ConfigError
 
 # Products that wait for variants which name them. A variant that comes later than that is a product of its own.
 WAITING = 2000
-_MAX_NAMES = 1000
+# Of one product, and attributes' names of one catalogue: a column that is no id joins all rows to one.
+_MAX_VALUES, _MAX_NAMES = 200, 1000
 _NAMES = ("names",)  # where a product in the making keeps what its variants leave out; no column is called so
 _FORMULA = ("'=", "'+", "'-", "'@")
 
@@ -27,12 +28,13 @@ class Layout:
         wanted: {column that is read: the key that names it}, among them "option:Color" and the like
             (`profiles.Pattern`).
         discover: give each product all that it has under the system's patterns, wanted or not.
+        repeats: several values are several elements, and a comma is a comma (XML, JSON).
 
     Raises ConfigError if the header is not of this system, or lacks a column that is wanted.
     """
 
     def __init__(self, system: Profile, header: Iterable[str], wanted: dict[str, str], where: str = "the catalogue",
-                 discover: bool = False):
+                 discover: bool = False, repeats: bool = False):
         header = list(header)
         names = system.columns(header)
         if names is None:
@@ -46,7 +48,7 @@ class Layout:
             if colon and column not in header and key in system.patterns:
                 self.named[key, name.strip().casefold()] = column
         self.plain = [column for column in wanted if column not in self.named.values()]
-        self.discover = discover
+        self.discover, self.repeats = discover, repeats
         check_columns({column: wanted[column] for column in self.plain}, header, where)
         keys = system.patterns if discover else dict.fromkeys(key for key, _ in self.named)
         self.pairs = {key: pair_columns(system.patterns[key], header) for key in keys}
@@ -144,18 +146,23 @@ class Layout:
     def _add(self, product: dict, row: dict) -> None:
         """The first cell that is filled, of photos and variants' values all of them."""
         for column in self.plain:
-            value = self._cell(row.get(column), column)
+            value = row.get(column)
+            joined = column in self.images or column in self.collected
+            if value is None or value == "" or (not joined and product[column] is not None):
+                continue  # most cells, for speed
+            value = self._cell(value, column)
             if is_missing(value):
                 continue
-            if column in self.images or column in self.collected:
-                values = self._photos(value) if column in self.images else [value]
-                # A variant's photo stands among the product's own, too.
-                known = [item for other in self.plain if other in self.images for item in product[other] or ()] if (
-                    column in self.images) else product[column] or []
+            if not joined:
+                product[column] = value
+                continue
+            values = self._photos(value) if column in self.images else [value]
+            # A variant's photo stands among the product's own, too.
+            known = [item for other in self.plain if other in self.images for item in product[other] or ()] if (
+                column in self.images) else product[column] or []
+            if len(known) < _MAX_VALUES:
                 product[column] = (product[column] or []) + [item for item in dict.fromkeys(values)
                                                              if item not in known and item not in self.skipped]
-            elif is_missing(product[column]):
-                product[column] = value
         for name, _ in (pair for pairs in self.pairs.values() for pair in pairs):
             # Variants leave the names of their options to the first row.
             if is_missing(row.get(name)):
@@ -168,7 +175,7 @@ class Layout:
                     column = self.named[key, name.strip().casefold()] = f"{key}:{name.strip()}"
                 if column is not None:
                     held = product[column] = product.get(column) or []
-                    held += [value] if value not in held else []
+                    held += [value] if value not in held and len(held) < _MAX_VALUES else []
 
     def _cell(self, value: Any, column: str | None = None) -> Any:
         if isinstance(value, str):
@@ -180,12 +187,14 @@ class Layout:
                 for written, meant in self.system.escapes.items():
                     value = value.replace(written, meant)
             if column in self.lists:
-                return split(value, self.lists[column])
+                whole = self.repeats and self.lists[column].delimiter == ","
+                return [value] if whole else split(value, self.lists[column])
         return value
 
     def _photos(self, value: Any) -> list:
         if isinstance(value, str):
-            return json_list(value) or split(value, CellSyntax(self.system.image_delimiter))
+            delimiter = None if self.repeats else self.system.image_delimiter
+            return json_list(value) or split(value, CellSyntax(delimiter))
         return value if isinstance(value, list) else [value]
 
     def _finished(self, product: dict) -> dict:
@@ -202,7 +211,11 @@ def named_values(pattern: Pattern, pairs: list[tuple[str, str]], row: dict, name
     if pattern.items:
         items = row.get(names.get(pattern.items))
         items = items if isinstance(items, list) else [items]
-        found += [(item.get(pattern.name[0]), item.get(pattern.value[0])) for item in items if isinstance(item, dict)]
+        for item in items:
+            if isinstance(item, dict):
+                name, value = item.get(pattern.name[0]), item.get(pattern.value[0])
+                both = isinstance(name, list) and isinstance(value, list)
+                found += zip(name, value, strict=False) if both else [(name, value)]
     for name, value in found:
         name, value = cell(name), cell(value)
         if is_missing(name) or is_missing(value):
@@ -225,12 +238,13 @@ def pair_columns(pattern: Pattern, header: Iterable[str]) -> list[tuple[str, str
     return pairs
 
 
-def find_layout(header: Iterable[str], wanted: dict[str, str], declared: str | None, where: str) -> Layout | None:
+def find_layout(header: Iterable[str], wanted: dict[str, str], declared: str | None, where: str,
+                repeats: bool = False) -> Layout | None:
     """The layout of a file by `source.profile`: a name, a file, "none", or None for the system whose columns it has."""
     if declared == "none":
         return None
     header = list(header)
     if declared is not None:
-        return Layout(profile(declared), header, wanted, where)
+        return Layout(profile(declared), header, wanted, where, repeats=repeats)
     found = recognise(header)
-    return Layout(found[0], header, wanted, where) if found else None
+    return Layout(found[0], header, wanted, where, repeats=repeats) if found else None

@@ -28,11 +28,12 @@ from hf_tagger.catalog.dialect import detect
 from hf_tagger.catalog.documents import read_json_document, read_xlsx, read_xml, xlsx_header
 from hf_tagger.catalog.photos import MAX_BYTES
 from hf_tagger.catalog.products import Layout, find_layout
+from hf_tagger.catalog.profiles import recognise
 from hf_tagger.catalog.quarantine import RowError
 from hf_tagger.catalog.text_files import is_json_document, read_csv, read_json_lines
 
 _UNREADABLE = (OSError, EOFError, zlib.error, lzma.LZMAError, zipfile.BadZipFile, tarfile.TarError, pa.ArrowException)
-_SAMPLE_ROWS = 1000
+_SAMPLE_ROWS, _LAYOUT_ROWS = 1000, 50
 # Few: a page of a few bytes may hold very long cells.
 _ROWS_AT_ONCE = 64
 _PAGE_BUFFER_BYTES = 1 << 20
@@ -74,9 +75,9 @@ def check_first_file(file: str, format: str, columns: dict[str, str], delimiter:
 
 
 def file_columns(file: str, format: str, delimiter: str | None, encoding: str | None,
-                 wanted: Iterable[str] = ()) -> list[str]:
-    """The columns of a file; of one without a header those of its first thousand rows, or of fewer that have all of
-    `wanted`."""
+                 wanted: Iterable[str] = (), sample_rows: int = _SAMPLE_ROWS) -> list[str]:
+    """The columns of a file; of one without a header those of its first rows, of fewer if these have all of `wanted`.
+    """
     if format in ("csv", "tsv"):
         return list(detect(file, wanted, delimiter or ("\t" if format == "tsv" else None), encoding).header)
     if format == "parquet":
@@ -86,7 +87,7 @@ def file_columns(file: str, format: str, delimiter: str | None, encoding: str | 
         return xlsx_header(file)
     seen: dict[str, None] = {}
     wanted = set(wanted)
-    for _, values, _ in itertools.islice(read_objects(file, format, encoding), _SAMPLE_ROWS):
+    for _, values, _ in itertools.islice(read_objects(file, format, encoding), sample_rows):
         seen |= dict.fromkeys(values or ())
         if wanted and wanted <= set(with_imagefolder_names(seen)):
             break
@@ -109,7 +110,13 @@ def _layout(file: str, format: str, columns: dict[str, str], delimiter: str | No
     if profile == "none" or (profile is None and format in ("parquet", "webdataset")):
         return None
     plain = [column for column in columns if ":" not in column]
-    return find_layout(file_columns(file, format, delimiter, encoding, plain), columns, profile, file)
+    header = file_columns(file, format, delimiter, encoding, plain, _LAYOUT_ROWS)
+    if profile is None and recognise(header) is None:
+        return None
+    if format not in ("csv", "tsv", "xlsx"):  # a key may be absent from the first rows
+        header = file_columns(file, format, delimiter, encoding, plain)
+    nested = [column for column in plain if _inside(column, header)]
+    return find_layout([*header, *nested], columns, profile, file, repeats=format in ("xml", "jsonl"))
 
 
 def read_raw(file: str, format: str, columns: dict[str, str], delimiter: str | None,

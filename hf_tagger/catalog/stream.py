@@ -4,7 +4,7 @@ import hashlib
 import itertools
 import os
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 
@@ -146,7 +146,7 @@ def _shards(source: SourceConfig, schema: CatalogSchema, split: str) -> list[_Sh
     """The split's files, the first of them checked against the schema."""
     if path := source.hub_id(split):
         stored = source.stored_split(split)
-        rows, columns, _ = _open_hub(path, source.name, source.revision, stored)
+        rows, columns, _ = open_hub(path, source.name, source.revision, stored)
         schema.check_columns(columns, f'The split "{stored}" of {path}')
         return [_Shard(path, "hub", f"{path}/{stored}/{index}", index=index) for index in range(rows.num_shards)]
     files = catalogue_files(source, split)
@@ -184,7 +184,7 @@ def _generate(source: SourceConfig, schema: CatalogSchema, split: str, shards: t
 
 def _read_shard(source: SourceConfig, schema: CatalogSchema, split: str, shard: _Shard) -> Iterator[dict]:
     if shard.format == "hub":
-        rows = _read_hub(source, schema, split, shard)
+        rows = read_hub(source, split, schema.columns(), shard.index)
     else:
         rows = read_rows(shard.file, shard.format, schema.columns(), source.delimiter, source.encoding,
                      source.profile)
@@ -214,7 +214,7 @@ def _belongs(source: SourceConfig, schema: CatalogSchema, split: str, values: di
 
 
 @lru_cache(maxsize=8)
-def _open_hub(path: str, name: str | None, revision: str | None, split: str):
+def open_hub(path: str, name: str | None, revision: str | None, split: str):
     """The streamed dataset with its photos undecoded, its column names, and the names of its class numbers."""
     try:
         rows = datasets.load_dataset(path, name, split=split, revision=revision, streaming=True)
@@ -230,9 +230,13 @@ def _open_hub(path: str, name: str | None, revision: str | None, split: str):
     return rows, columns, names_of_classes(features)
 
 
-def _read_hub(source: SourceConfig, schema: CatalogSchema, split: str, shard: _Shard) -> Iterator[RawRow]:
-    rows, _, class_names = _open_hub(shard.file, source.name, source.revision, source.stored_split(split))
-    rows = rows.select_columns(list(schema.columns())).shard(rows.num_shards, shard.index)
+def read_hub(source: SourceConfig, split: str, columns: Iterable[str], index: int | None = None) -> Iterator[RawRow]:
+    """Rows of a split of a Hub dataset with these columns. `index`: of one shard alone."""
+    path, stored = source.hub_id(split), source.stored_split(split)
+    rows, _, class_names = open_hub(path, source.name, source.revision, stored)
+    rows = rows.select_columns(list(columns))
+    if index is not None:
+        rows = rows.shard(rows.num_shards, index)
     number = 0
     try:
         for batch in rows.iter(batch_size=_ROWS_AT_ONCE):
@@ -242,4 +246,4 @@ def _read_hub(source: SourceConfig, schema: CatalogSchema, split: str, shard: _S
                 number += 1
                 yield number, dict(zip(batch, values, strict=True)), None
     except (OSError, ValueError, TypeError, RuntimeError) as error:
-        raise CatalogError(f"{shard.label} cannot be read after row {number}: {error}") from error
+        raise CatalogError(f"{path}/{stored} cannot be read after row {number}: {error}") from error

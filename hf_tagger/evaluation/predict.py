@@ -31,6 +31,11 @@ class Predictions:
     written: np.ndarray | None = None
     about: list[dict[str, Any]] = field(default_factory=list)  # what else is known of each product, see `Collator`
 
+    def and_of(self, other: "Predictions") -> "Predictions":
+        """These products and those of `other`, by logits of the same model."""
+        return Predictions(self.attributes, self.ids + other.ids, self.tags + other.tags,
+                           logits=np.concatenate([self.logits, other.logits])).decided(self.attributes)
+
     def decided(self, attributes: list[dict]) -> "Predictions":
         """Decides anew with the calibration and thresholds of `attributes`. Without logits, scores stay as they are."""
         scores = self.scores if self.logits is None else tag_scores(attributes, self.logits)

@@ -133,6 +133,8 @@ class RunSettings:
     start_from: str | None = None
     output_dir: str = "runs/tagger"  # the model folder; its `checkpoints` holds the last one and the best weights
     seed: int = 0  # of weights, batches and augmentation
+    # Minutes for a run on frozen towers, see `training.budget`. "auto": 20 on a CPU, no limit on a GPU; null: no limit.
+    budget: float | Literal["auto"] | None = "auto"
     model: ModelSettings = field(default_factory=ModelSettings)
     lora: LoraSettings | None = field(default_factory=LoraSettings)  # null: a tower that moves is trained in full
     phases: list[PhaseSettings] = field(default_factory=list)  # []: chosen, see `training.defaults`
@@ -145,6 +147,8 @@ class RunSettings:
     save_adapter: bool = False  # also write `adapter`, the changes alone, and `base`, what they change
 
     def __post_init__(self):
+        if self.budget not in (None, "auto") and self.budget <= 0:
+            raise ValueError(f"budget: minutes above 0, or null, got {self.budget}")
         moving = [phase.name for phase in self.phases if phase.moves_towers]
         if self.logit_fusion.folds not in (0, "auto") and (moving or self.start_from):
             raise ValueError("logit_fusion.folds fits heads again on frozen features: "

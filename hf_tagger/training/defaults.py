@@ -38,6 +38,7 @@ STAGES = 5  # of a vision tower, at most
 LANDMARKS = 4500
 # Floats of the kernel head's coefficients, at most: 100 MB.
 COEFFICIENTS = 25_000_000
+BUDGET = 20  # minutes
 STEPS = 1000  # of the heads, about
 EPOCHS = (10, 60)
 # From so many products on, validation alone says how far each source is to be trusted.
@@ -92,7 +93,8 @@ def settle(run: RunContext, data: "TrainingData") -> None:
     if run.resumable and path.exists():
         choices = [Choice(**entry) for entry in json.loads(path.read_text(encoding="utf-8"))]
     else:
-        choices = list(choose(run.settings, data, run.accelerator.num_processes))
+        accelerator = run.accelerator
+        choices = list(choose(run.settings, data, accelerator.num_processes, accelerator.device.type))
         if run.accelerator.is_main_process:
             waiting = path.with_suffix(".incomplete")
             waiting.write_text(json.dumps([asdict(choice) for choice in choices]), encoding="utf-8")
@@ -126,11 +128,11 @@ def shown(value: Any) -> str:
     return "none" if value is None else str(value)
 
 
-def choose(settings: RunSettings, data: "TrainingData", processes: int = 1) -> Iterator[Choice]:
+def choose(settings: RunSettings, data: "TrainingData", processes: int = 1, device: str = "cpu") -> Iterator[Choice]:
     """A choice for each "auto"."""
     model, rows = settings.model, data.vocabulary.rows
     if settings.start_from:
-        yield from choose_training(settings, data, processes, frozen=False)
+        yield from choose_training(settings, data, processes, device, frozen=False)
         return
     survey = Survey.of(data.records("train"), data.rows)
     texts, photos = (rows["text_and_image"] + rows[name] for name in ("text_only", "image_only"))
@@ -153,7 +155,7 @@ def choose(settings: RunSettings, data: "TrainingData", processes: int = 1) -> I
     alone = bool(trained) and not isinstance(settings, DistillSettings)
     if model.kernel.landmarks == "auto":
         yield choose_landmarks(data, alone)
-    yield from choose_training(settings, data, processes, alone, bool(vision))
+    yield from choose_training(settings, data, processes, device, alone, bool(vision))
     if settings.evaluation.protocols == EvaluationSettings().protocols and text and vision:
         ways = {name: {"without": list(protocol.without)} for name, protocol in standard_protocols({}).items()}
         yield Choice("evaluation.protocols", ways, "products may lack text or photo")
@@ -220,7 +222,7 @@ def choose_landmarks(data: "TrainingData", frozen: bool) -> Choice:
                   f"of {data.rows:,} training products, those with rare tags first")
 
 
-def choose_training(settings: RunSettings, data: "TrainingData", processes: int, frozen: bool,
+def choose_training(settings: RunSettings, data: "TrainingData", processes: int, device: str, frozen: bool,
                     photos: bool = False) -> Iterator[Choice]:
     phases = settings.phases
     if not phases:
@@ -231,6 +233,8 @@ def choose_training(settings: RunSettings, data: "TrainingData", processes: int,
         yield Choice("phases", plain, f"{plain[0]['epochs']} epochs of the heads on stored features of the frozen "
                      "encoders" if frozen else "all parts move")
         phases = [PhaseSettings(**phase) for phase in plain]
+    if settings.budget == "auto":
+        yield Choice("budget", BUDGET if device == "cpu" else None, f"minutes, on {device}")
     if settings.logit_fusion.folds == "auto":
         moving = any(phase.moves_towers for phase in phases)
         validation = count_validation(settings, data)

@@ -1,7 +1,7 @@
 """Fits what the training loop does not: the lexical head before it; after it, when the towers no longer move, the
 kernel head and the fusion of all sources."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 import torch
@@ -16,11 +16,10 @@ from hf_tagger.training import kernel, lexical, logit_fusion
 from hf_tagger.training.batches import Batches
 from hf_tagger.training.context import RunContext
 from hf_tagger.training.features import FeatureLoader
+from hf_tagger.training.logit_fusion import SourceRows
 from hf_tagger.training.phases import Training
 
 ROWS_AT_ONCE = 256
-# The sources' logits, fusion features and labels of some products, see `logit_fusion.fit_logit_fusion`.
-SourceRows = Iterable[tuple[torch.Tensor, torch.Tensor, torch.Tensor]]
 
 
 def fit_lexical_head(run: RunContext, batches: Batches) -> None:
@@ -80,7 +79,7 @@ def fit_kernel_on(model: TaggerModel, plain: FeatureLoader, masked: FeatureLoade
     return found
 
 
-def fit_logit_fusion(run: RunContext, training: Training, out_of_fold: SourceRows = ()) -> None:
+def fit_logit_fusion(run: RunContext, training: Training, out_of_fold: Sequence[SourceRows] = ()) -> None:
     """Fits in place how far each source is trusted, on the validation split under every protocol.
 
     Args:
@@ -106,14 +105,16 @@ def fit_logit_fusion(run: RunContext, training: Training, out_of_fold: SourceRow
         weights.copy_(broadcast(weights))
 
 
-def validation_rows(run: RunContext, batches: Batches) -> Iterator[tuple[torch.Tensor, torch.Tensor, torch.Tensor]]:
-    """`SourceRows` of all validation products under every protocol."""
+def validation_rows(run: RunContext, batches: Batches) -> Iterator[SourceRows]:
+    """All validation products under every protocol; the first one shows them as they are."""
+    first = run.settings.evaluation.first_protocol
     for alike in reading_alike(run.settings.evaluation.protocols):
         protocols = list(alike.values())
         found = batches.evaluation(run.settings.evaluation.validation, protocols[0], whole=True)
         without = [protocol.without for protocol in protocols]
-        for _, batch, outputs in outputs_of_each(batches.model, found, without):
-            yield outputs.source_logits, outputs.fusion_features, batch["tag_labels"].to(batches.model.device)
+        for index, batch, outputs in outputs_of_each(batches.model, found, without):
+            yield SourceRows(outputs.source_logits, outputs.fusion_features,
+                             batch["tag_labels"].to(batches.model.device), whole=protocols[index] is first)
 
 
 def parts_of(rows: np.ndarray) -> list[np.ndarray]:

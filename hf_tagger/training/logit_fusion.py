@@ -1,6 +1,8 @@
 """Fits the logit fusion, how far each source is trusted, on products that the sources were not fitted on."""
 
 from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -13,23 +15,30 @@ from hf_tagger.model.heads import LogitFusion
 from hf_tagger.training.settings import LogitFusionSettings
 
 
+@dataclass
+class SourceRows:
+    """What the sources say of B products, all seen in one way."""
+
+    sources: Tensor  # logits [B, S, C]
+    features: Tensor  # of the fusion [B, A, F]
+    labels: Tensor  # `tag_labels` [B, T]
+    whole: bool  # as they are; False: with a modality or the words of their tags hidden
+    ids: list[str] = field(default_factory=list)
+    tags: list[dict[str, Any]] = field(default_factory=list)  # as in the records
+
+
 def fit_logit_fusion(
-    fusion: LogitFusion, attributes: list[dict], candidate_attribute: Tensor,
-    rows: Iterable[tuple[Tensor, Tensor, Tensor]], settings: LogitFusionSettings,
+    fusion: LogitFusion, attributes: list[dict], candidate_attribute: Tensor, rows: Iterable[SourceRows],
+    settings: LogitFusionSettings,
 ) -> dict[str, float]:
-    """Fits the weights in place.
-
-    Args:
-        rows: (logits of the sources [B, S, C], fusion features [B, A, F], tag_labels [B, T]) of products as they are,
-            and with a modality or the words of their tags hidden.
-
-    Returns the mean loss before and after.
-    """
-    parts = [(fusion.normalise(sources.flatten(0, 1), candidate_attribute).unflatten(0, sources.shape[:2]), *rest)
-             for sources, *rest in rows]
+    """Fits the weights in place; returns the mean loss before and after."""
+    parts = [(fusion.normalise(part.sources.flatten(0, 1), candidate_attribute).unflatten(0, part.sources.shape[:2]),
+              part.features, part.labels,
+              part.labels.new_full(part.labels.shape[:1], 1.0 if part.whole else settings.hidden_weight))
+             for part in rows]
     if not parts:
         return {}
-    sources, features, labels = (torch.cat(part) for part in zip(*parts, strict=True))
+    sources, features, labels, weight = (torch.cat(part) for part in zip(*parts, strict=True))
     before = after = 0.0
     for index, (attribute, where) in enumerate(zip(attributes, attribute_slices(attributes), strict=True)):
         known = (labels[:, where] != UNKNOWN).all(1)
@@ -37,7 +46,7 @@ def fit_logit_fusion(
             continue
         columns = torch.tensor([*range(where.start, where.stop), labels.shape[1] + index])
         fit = _AttributeFit(attribute, sources[known][..., columns], features[known, index], labels[known, where],
-                            settings)
+                            weight[known], settings)
         table = fusion.weights.weight[index].detach().unflatten(0, (fusion.sources, -1))
         fitted = minimise(fit.loss, table, pull=settings.l2, iterations=settings.iterations)
         before, after = before + float(fit.loss(table)), after + float(fit.loss(fitted))
@@ -47,15 +56,15 @@ def fit_logit_fusion(
 
 
 class _AttributeFit:
-    def __init__(self, attribute: dict, sources: Tensor, features: Tensor, labels: Tensor,
+    def __init__(self, attribute: dict, sources: Tensor, features: Tensor, labels: Tensor, weight: Tensor,
                  settings: LogitFusionSettings):
         self.single = attribute["kind"] == "single"
         self.sources, self.features, self.target = sources, features, labels
-        self.weight = torch.ones(len(labels), device=labels.device)
+        self.weight = weight
         if self.single:
             self.target = torch.where(labels.amax(1) > 0, labels.argmax(1), labels.shape[1])
             counts = torch.bincount(self.target, minlength=labels.shape[1] + 1).clamp(min=1).float()
-            self.weight = counts[self.target] ** -settings.class_weight_power
+            self.weight = weight * counts[self.target] ** -settings.class_weight_power
         self.weight = self.weight / self.weight.sum()
 
     def loss(self, table: Tensor) -> Tensor:

@@ -98,7 +98,8 @@ def train_phase(run: RunContext, training: Training, index: int, phase: PhaseSet
             training.features.clear()
         # After the features are stored: peft makes adapters trainable again when it switches them on.
         set_trainable(model, phase, training.adapter is not None, settings.embeddings)
-        batches = training.batches.data.rows / run.accelerator.num_processes
+        stored = len(getattr(loader, "ids", ()))
+        batches = stored or training.batches.data.rows / run.accelerator.num_processes
         batches /= phase.batch_size or settings.loader.batch_size
         before = loop.progress.step
         loop.run_phase(index, phase, model, loader, max(1, round(batches + 0.5)))

@@ -22,6 +22,7 @@ from hf_tagger.training.data import TrainingData
 from hf_tagger.training.features import FeatureLoader, store_features
 from hf_tagger.training.folds import stratified_folds
 from hf_tagger.training.frozen_heads import fit_kernel_on, fit_lexical_on, parts_of
+from hf_tagger.training.logit_fusion import SourceRows
 from hf_tagger.training.loop import TrainingLoop
 from hf_tagger.training.losses import TaggingLoss
 from hf_tagger.training.phases import Training
@@ -162,12 +163,13 @@ class RefittedHeads:
         return np.concatenate(found)
 
     @torch.no_grad()
-    def source_rows(self, rows: np.ndarray) -> Iterator[tuple[torch.Tensor, torch.Tensor, torch.Tensor]]:
-        """The rows for `fit_logit_fusion` of these products: as they are, without the words of their tags, without
-        text, without photo."""
+    def source_rows(self, rows: np.ndarray) -> Iterator[SourceRows]:
+        """These products as they are, without the words of their tags, without text, without photo."""
         self.model.eval()
         ways = [(self.plain, True), (self.masked, True), (None, True), (self.plain, False)]
-        for text, image in ways if self.masked is not None else ways[:1] + ways[2:]:
+        for number, (text, image) in enumerate(ways):
+            if number == 1 and text is None:
+                continue
             shown = torch.tensor([text is not None, image])
             for part in parts_of(rows):
                 there = ((text or self.plain).present[0][part][:, TEXT] & bool(shown[TEXT])) | (
@@ -175,8 +177,10 @@ class RefittedHeads:
                 part = part[there]
                 if len(part):
                     outputs = self.outputs(part, text, image)
-                    yield (outputs.source_logits, outputs.fusion_features,
-                           torch.from_numpy(self.tag_labels[part]).to(self.model.device))
+                    yield SourceRows(
+                        outputs.source_logits, outputs.fusion_features,
+                        torch.from_numpy(self.tag_labels[part]).to(self.model.device), whole=number == 0,
+                        ids=[self.ids[row] for row in part], tags=[self.tags[row] for row in part])
 
     def out_of_fold(self, fold: np.ndarray) -> np.ndarray:
         """Probabilities [N, T] of every row by a fit on the rows of other folds (fold int [N])."""
@@ -185,7 +189,7 @@ class RefittedHeads:
             scores[held_out] = self.scores(held_out)
         return scores
 
-    def out_of_fold_rows(self, fold: np.ndarray, chosen: np.ndarray) -> Iterator[tuple[torch.Tensor, ...]]:
+    def out_of_fold_rows(self, fold: np.ndarray, chosen: np.ndarray) -> Iterator[SourceRows]:
         """`source_rows` of the chosen rows (bool [N]), each by a fit on the rows of other folds (fold int [N])."""
         for held_out in self._folds(fold):
             yield from self.source_rows(held_out[chosen[held_out]])
@@ -197,12 +201,12 @@ class RefittedHeads:
             yield np.flatnonzero(fold == number)
 
 
-def out_of_fold_rows(run: RunContext, training: Training) -> Iterator[tuple[torch.Tensor, ...]]:
-    """The rows for `fit_logit_fusion` of at most `logit_fusion.max_rows` training products, from sources fitted on the
-    other folds; none without `logit_fusion.folds`. Leaves the model as it was."""
+def out_of_fold_rows(run: RunContext, training: Training) -> list[SourceRows]:
+    """What the sources say of at most `logit_fusion.max_rows` training products when fitted on the other folds; nothing
+    without `logit_fusion.folds`. Leaves the model as it was."""
     settings, model = run.settings.logit_fusion, training.model
     if not settings.folds:
-        return
+        return []
     store = training.features.plain()
     # Products with the same text stay together: else the lexical head would know the answer.
     texts = [text or product for text, product in zip(store.texts, store.ids, strict=True)]
@@ -213,5 +217,6 @@ def out_of_fold_rows(run: RunContext, training: Training) -> Iterator[tuple[torc
     fitted = copied_heads(model)
     load_kept(model, training.start)
     masked = training.features.masked() if model.config.text_config is not None else None
-    yield from RefittedHeads(run, training.batches, store, masked).out_of_fold_rows(fold, chosen)
+    rows = list(RefittedHeads(run, training.batches, store, masked).out_of_fold_rows(fold, chosen))
     load_kept(model, fitted)
+    return rows

@@ -2,38 +2,61 @@
 
 import json
 import shutil
+from collections.abc import Sequence
 from functools import partial
 
 import numpy as np
+import torch
 from accelerate.utils import gather_object
 
 from hf_tagger.evaluation.calibration import fit_calibration
-from hf_tagger.evaluation.predict import predict
+from hf_tagger.evaluation.predict import Predictions, predict
 from hf_tagger.evaluation.protocols import predict_protocols
 from hf_tagger.evaluation.results import measurable
 from hf_tagger.evaluation.tables import score_table
 from hf_tagger.evaluation.writing import free_form_table, score_written
+from hf_tagger.model.modeling_tagger import TaggerModel
 from hf_tagger.training.batches import Batches
 from hf_tagger.training.context import RunContext
+from hf_tagger.training.logit_fusion import SourceRows
 from hf_tagger.training.saving import written_whole
 from hf_tagger.training.written_scores import fit_free_form
 
 
-def calibrate(run: RunContext, batches: Batches) -> None:
+def calibrate(run: RunContext, batches: Batches, out_of_fold: Sequence[SourceRows] = ()) -> None:
     """Fits temperatures and thresholds on the validation split, as the first protocol sees it, and writes them into the
-    model's config."""
+    model's config.
+
+    Args:
+        out_of_fold: what sources say of training products that they were not fitted on, see `training.refit`.
+    """
     settings, model = run.settings.evaluation, batches.model
-    if run.settings.calibration is None or settings.validation not in batches.data.catalog.splits:
+    validates = settings.validation in batches.data.catalog.splits
+    if run.settings.calibration is None or not (validates or out_of_fold):
         return
     with run.log.step("calibration") as step:
-        protocol = settings.first_protocol
-        with run.accelerator.autocast():
-            found = predict(model, batches.evaluation(settings.validation, protocol), protocol.without)
+        found, protocol = fused(model, [rows for rows in out_of_fold if rows.whole]), settings.first_protocol
+        if validates:
+            with run.accelerator.autocast():
+                found = found.and_of(predict(model, batches.evaluation(settings.validation, protocol),
+                                             protocol.without))
         model.config.attributes, step.details = fit_calibration(found, run.settings.calibration)
         fitted = [entry for entry in step.details.values() if "log_loss_before" in entry]
         before, after = (np.mean([entry[f"log_loss_{when}"] for entry in fitted] or [np.nan])
                          for when in ("before", "after"))
-        step.result = f"validation log-loss {before:.3f} to {after:.3f}, mean of {len(fitted)} attributes"
+        step.result = (f"{len(found.ids):,} products, log-loss {before:.3f} to {after:.3f}, mean of {len(fitted)} "
+                       "attributes")
+
+
+@torch.no_grad()
+def fused(model: TaggerModel, rows: Sequence[SourceRows]) -> Predictions:
+    """What the model makes of what its sources say."""
+    logits = [model.logit_fusion(part.sources, part.features, model.candidate_attribute).float().cpu().numpy()
+              for part in rows]
+    empty = np.zeros((0, len(model.candidate_attribute)), np.float32)
+    return Predictions(model.config.attributes, [product for part in rows for product in part.ids],
+                       [tags for part in rows for tags in part.tags], logits=np.concatenate([empty, *logits])
+                       ).decided(model.config.attributes)
 
 
 def calibrate_written(run: RunContext, batches: Batches) -> None:

@@ -163,6 +163,7 @@ class LogitFusionSettings:
 
     l2: float = 1e-3  # strength, per product, of the pull towards equal trust in all sources
     class_weight_power: float = 0.5  # classes of a `single` attribute weigh count ** -power
+    hidden_weight: float = 0.25  # of products seen without a modality or the words of their tags, beside whole ones
     iterations: int = 60  # of L-BFGS at most
     # Where validation is small: also learn from training products, as the sources score them when fitted on the other
     # folds (0: validation alone). Needs towers that stay frozen.

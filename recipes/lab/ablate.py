@@ -40,7 +40,7 @@ from hf_tagger.model.heads import LogitFusion
 from hf_tagger.training.arguments import RunSettings
 from hf_tagger.training.checkpoint import copied_heads, load_kept
 from hf_tagger.training.frozen_heads import parts_of
-from hf_tagger.training.logit_fusion import fit_logit_fusion
+from hf_tagger.training.logit_fusion import SourceRows, fit_logit_fusion
 from hf_tagger.training.refit import RefittedHeads
 from rival import rival
 
@@ -170,9 +170,9 @@ def score(bench: Bench, said: dict[str, Said], settings: RunSettings, states: bo
         return torch.stack([source[part][way][0] for source in said.values()], dim=1), features
 
     if len(said) > 1:
-        fitted_on = PARTS[:2] if out_of_fold else PARTS[1:2]
+        fitted_on, first = PARTS[:2] if out_of_fold else PARTS[1:2], next(iter(bench.ways))
         fit_logit_fusion(fusion, attributes, candidate, [
-            (*heard(part, way), torch.from_numpy(bench.plain.tag_labels[rows_of[part]]))
+            SourceRows(*heard(part, way), torch.from_numpy(bench.plain.tag_labels[rows_of[part]]), way == first)
             for part in fitted_on for way in bench.ways], settings.logit_fusion)
 
     @torch.no_grad()

@@ -24,7 +24,10 @@ FEED = """<?xml version="1.0"?>
 <g:product_type>Sale</g:product_type><g:color>Blue</g:color><g:product_detail>
 <g:attribute_name>Fit</g:attribute_name><g:attribute_value>Slim</g:attribute_value></g:product_detail></item>
 <item><g:id>2</g:id><g:title>Bag &secret;</g:title><link>x</link><g:description>d</g:description>
-<g:image_link>http://x/4.jpg</g:image_link></item>
+<g:image_link>http://x/4.jpg?size=1,2</g:image_link><g:product_type>Home, garden &gt; Bags</g:product_type>
+<g:color>Red/Blue</g:color><g:product_detail><g:attribute_name>Fit</g:attribute_name>
+<g:attribute_value>Wide</g:attribute_value><g:attribute_name>Lining</g:attribute_name>
+<g:attribute_value>None</g:attribute_value></g:product_detail></item>
 </channel></rss>"""
 
 
@@ -74,10 +77,13 @@ def test_a_google_feed_in_xml(tmp_path):
     schema = {"id": "id", "text": ["title", "description"], "images": ["image_link", "additional_image_link"],
               "allow_urls": True, "attributes": {
                   "type": {"column": "product_type", "kind": "multi", "format": "path"},
-                  "fit": {"column": "product_detail:fit"}, "color": {}}}  # fmt: skip
+                  "fit": {"column": "product_detail:fit"},
+                  "color": {"kind": "multi", "format": "delimited", "delimiter": "/"}}}  # fmt: skip
     shirt, bag = read(tmp_path / "a.xml", schema)
     assert (shirt["text"], len(shirt["images"])) == ("Shirt. Airy", 3)
     assert shirt["tags"] == {"type": ["Men", "Shirts", "Sale"], "fit": ["Slim"], "color": ["Blue"]}
+    assert bag["images"] == ["http://x/4.jpg?size=1,2"]
+    assert bag["tags"] == {"type": ["Home, garden", "Bags"], "fit": ["Wide"], "color": ["Red", "Blue"]}
     assert bag["text"] == "Bag. d"  # the entity, which names a file of this machine, is not opened
 
 

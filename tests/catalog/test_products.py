@@ -5,6 +5,7 @@ import csv
 import pytest
 
 from hf_tagger.catalog import products
+from hf_tagger.catalog.profiles import profile
 from hf_tagger.catalog.schema import CatalogSchema
 from hf_tagger.catalog.strict import ConfigError, build
 from tests.catalog.files import catalog
@@ -153,6 +154,21 @@ def test_a_column_that_no_pattern_has_is_an_error(tmp_path):
     with pytest.raises(ConfigError, match='no column "options:Color"'):
         read(write(tmp_path / "a.csv", SHOPIFY), {"id": "Handle", "text": "Title",
                                                  "attributes": {"colour": {"column": "options:Color"}}})
+
+
+def test_rows_stream_and_a_column_that_is_no_id_fills_no_memory():
+    layout = products.Layout(profile("shopify"), SHOPIFY[0].split(","), {"Handle": "id", "Image Src": "images"})
+    read = []
+
+    def rows():
+        for number in range(1, 100_001):
+            read.append(number)
+            yield number, {"Handle": f"h{min(number, 50)}", "Title": "x", "Image Src": f"{number}.jpg"}, None
+
+    made = layout.products(rows())
+    assert next(made)[1] == {"Handle": "h1", "Image Src": ["1.jpg"]} and read == [1, 2]
+    last = list(made)[-1]
+    assert last[0] == 50 and len(last[1]["Image Src"]) == 200 and len(read) == 100_000
 
 
 def test_every_row_is_in_a_product_or_set_aside(tmp_path):

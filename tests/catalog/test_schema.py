@@ -138,6 +138,42 @@ def test_tags_given_none_and_unknown(spec, value, expected):
     assert tags(spec, value) == expected
 
 
+PATHS = {"format": "path", "kind": "multi"}
+
+
+@pytest.mark.parametrize(("spec", "value", "expected"), [
+    # A JSON list is a list, wherever a list may stand.
+    (PATHS | {"delimiter": ">>"}, '["Baby >> Toys", "Sale"]', ["Baby", "Toys", "Sale"]),
+    ({"format": "path", "level": -1}, '["Baby > Toys"]', ["Toys"]),
+    ({"kind": "multi"}, '["Red", "Blue, dark"]', ["Red", "Blue, dark"]),
+    ({"format": "delimited", "kind": "multi"}, '["Red", "Blue, dark"]', ["Red", "Blue, dark"]),
+    ({}, "[new] Red", ["[new] Red"]),
+    # Several paths: told apart by `paths`, else where they begin with the same node.
+    (PATHS | {"delimiter": "/"}, "Root/Gear,Root/Gear/Fitness, wellness,Root", ["Root", "Gear", "Fitness, wellness"]),
+    (PATHS, "Clothing > Hoodies; Clothing > Sale", ["Clothing", "Hoodies", "Sale"]),
+    (PATHS, "Home, garden > Tools", ["Home, garden", "Tools"]),
+    (PATHS | {"paths": ","}, "Clothing > Hoodies, Sale", ["Clothing", "Hoodies", "Sale"]),
+    (PATHS | {"paths": ",", "escape": "\\"}, r"Care > Perfume\, Cologne, Gifts", ["Care", "Perfume, Cologne", "Gifts"]),
+    (PATHS | {"delimiter": "/", "escape": "\\"}, r"Home/Bits \/ Pieces", ["Home", "Bits / Pieces"]),
+    ({"format": "path", "level": -1, "kind": "multi", "paths": "|"}, "A > B|A > C", ["B", "C"]),
+    ({"format": "delimited", "kind": "multi", "quote": '"'}, 'Red, "Blue, dark"', ["Red", "Blue, dark"]),
+])  # fmt: skip
+def test_lists_and_paths_as_systems_write_them(spec, value, expected):
+    assert tags(spec, value) == expected
+
+
+def test_several_paths_are_kept_apart_in_the_record():
+    record = schema(text="t", attributes={"c": PATHS | {"paths": ",", "aliases": {"Tops": "Topwear"}}}).record(
+        {"t": "x", "c": "Men > Tops, Men > Sale"}, 1)
+    assert record["tags"]["c"] == ["Men", "Topwear", "Sale"]
+    assert record["paths"] == {"c": [["Men", "Topwear"], ["Men", "Sale"]]}
+
+
+def test_a_json_list_of_photos_is_several(tmp_path):
+    read = schema(images="i", attributes={"c": {}}).record({"i": '["a.jpg", "b.jpg"]', "c": "Red"}, 1, image_root="r")
+    assert read["images"] == ["r/a.jpg", "r/b.jpg"]
+
+
 def test_spellings_in_the_schema_are_cleaned_as_cells_are():
     dept = {"aliases": {"Women’s": "Women", "Ｍｅｎ": "Men’s"}, "tags": ["Women", "Men's", "Nike™", "10½"]}
     shop = schema(attributes={"dept": dept})

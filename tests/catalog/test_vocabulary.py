@@ -90,6 +90,12 @@ def test_discovered_attributes_follow_the_declared_ones_commonest_first():
     assert vocabulary.below_min_count["Fit"] == {"Slim": 1, "Wide": 1}
 
 
+def test_several_paths_in_a_cell_make_no_parents_of_their_own():
+    rows = [{"path": "Men > Topwear, Sale > Winter"}, {"path": "Men > Topwear, Men > Shoes"}]
+    (path,) = scan({"path": {"format": "path", "kind": "multi", "paths": ","}}, rows).attributes
+    assert path["parents"] == {"Topwear": "Men", "Winter": "Sale", "Shoes": "Men"}
+
+
 def test_refusals_and_exact_duplicates_are_counted(tmp_path):
     rows = [{"id": str(n), "title": title, "colour": "Red"} for n, title in enumerate(["A", "B", "a", " A ", "A", ""])]
     write_jsonl(tmp_path / "shop.jsonl", rows)

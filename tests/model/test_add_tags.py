@@ -14,7 +14,7 @@ from hf_tagger.model.pipeline_tagger import ProductTaggingPipeline
 from hf_tagger.model.processing_tagger import TaggerProcessor
 from hf_tagger.training.frozen_heads import fit_lexical_on
 from hf_tagger.training.kernel import KernelRows, fit_kernel_head
-from hf_tagger.training.logit_fusion import fit_logit_fusion
+from hf_tagger.training.logit_fusion import SourceRows, fit_logit_fusion
 from hf_tagger.training.losses import TaggingLoss
 from hf_tagger.training.settings import KernelSettings, LexicalSettings, LogitFusionSettings
 from hf_tagger.training.tag_tokenizer import train_tag_tokenizer
@@ -98,7 +98,7 @@ def train(**options):
             rows = KernelRows(text, text, torch.ones(80, dtype=torch.bool), None, labels)
             fit_kernel_head(model.kernel_head, ATTRIBUTES, rows, KernelSettings(weights={"text": 1.0}))
         found = model(**inputs)
-    rows = [(found.source_logits, found.fusion_features, labels)]
+    rows = [SourceRows(found.source_logits, found.fusion_features, labels, whole=True)]
     fit_logit_fusion(model.logit_fusion, ATTRIBUTES, model.candidate_attribute, rows, LogitFusionSettings())
     return model, processor
 

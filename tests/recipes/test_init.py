@@ -4,6 +4,7 @@ import csv
 import json
 import random
 
+import datasets
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -114,6 +115,24 @@ def test_every_column_of_other_systems_exports(system, tmp_path, capsys):
         row["colour"].lower() if system == "akeneo" else row["colour"] for row in written.values())
 
 
+def test_codes_get_their_labels(tmp_path, capsys):
+    path = shop_exports.akeneo(tmp_path / "export.csv")
+    (tmp_path / "options.csv").write_text(
+        "code;attribute;label-de_DE;label-en_US;sort_order\nblue;color;Blau;Deep blue;1\nred;color;Rot;Fire red;2\n"
+        "grey;color;Grau;Deep blue;3\nstriped;print;Gestreift;Striped print;1\nnever;color;Nie;Never;4\n")
+    (tmp_path / "categories.csv").write_text("code;parent;label-en_US\nshop;;The shop\nmug;shop;Mugs & cups\n")
+    found, catalog = started(capsys, path, tmp_path / "my.yaml", "--labels", str(tmp_path / "options.csv"), "--labels",
+                             str(tmp_path / "categories.csv"))
+    aliases = {column["column"]: column["spec"].get("aliases") for column in found["columns"]}
+    assert set(aliases["color"]) == {"blue", "red", "grey"} and aliases["color"]["red"] == "Fire red"
+    assert {aliases["color"]["blue"], aliases["color"]["grey"]} in (
+        {"Deep blue", "Deep blue (grey)"}, {"Deep blue", "Deep blue (blue)"})
+    tags = {tag for record in catalog.records("train") for tag in record["tags"]["category"]}
+    assert {"The shop", "Mugs & cups"} < tags and "shop" not in tags and "dress" in tags
+    assert init.main([str(path), "--output", str(tmp_path / "b.yaml"), "--labels", str(path)]) == 2
+    assert "labels need a column code" in capsys.readouterr().err
+
+
 def test_the_table_says_what_each_column_is(example_export, tmp_path, capsys):
     _, (file, *_) = example_export
     assert init.main([str(file), "--output", str(tmp_path / "a.yaml")]) == 0
@@ -191,6 +210,26 @@ def test_parquet_and_lists(tmp_path, capsys, values):
     assert [record["tags"]["colour"] for record in catalog.records("train")][:1] != [None]
 
 
+def test_a_hub_dataset_is_read_like_a_file(tmp_path, capsys, monkeypatch):
+    rows = {"sku": [f"S{n}" for n in range(60)], "name": [f"Linen shirt number {n}" for n in range(60)],
+            "colour": [n % 2 for n in range(60)]}
+    features = datasets.Features(sku=datasets.Value("string"), name=datasets.Value("string"),
+                                 colour=datasets.ClassLabel(names=["Red", "Blue"]))
+    stored = datasets.Dataset.from_dict(rows, features=features).to_iterable_dataset()
+    monkeypatch.setattr(datasets, "load_dataset", lambda path, *args, **options: stored)
+    found, _ = started(capsys, "shop/catalogue", tmp_path / "my.yaml")
+    assert roles(found) == {"sku": "id", "name": "text", "colour": "attribute single column"}
+    assert next(c["tags"] for c in found["columns"] if c["column"] == "colour") == 2
+
+
+def test_splits_in_files_of_their_own_stay_apart(tmp_path, capsys):
+    for split, start in (("train", 0), ("test", 100)):
+        german_shop(tmp_path / f"{split}.csv", rows=60 + start)
+    _, catalog = started(capsys, tmp_path / "train.csv", tmp_path / "my.yaml")
+    assert catalog.splits == ["train", "test", "validation"] and catalog.source.fractions == {"validation": 0.1}
+    assert sum(1 for _ in catalog.records("test")) == 160
+
+
 def test_nested_json(tmp_path, capsys):
     products = [{"id": n, "title": f"Linen shirt number {n}", "details": {"colour": ["Red", "Blue"][n % 2]},
                  "images": [{"src": f"https://x.example/{n}.jpg"}, {"src": f"https://x.example/{n}b.jpg"}]}
@@ -209,6 +248,16 @@ def test_cells_that_would_be_something_else_in_yaml(tmp_path, capsys):
     found, catalog = started(capsys, tmp_path / "a.csv", tmp_path / "my.yaml")
     assert roles(found)["yes"] == "attribute single column" and roles(found)["title #"] == "text"
     assert {tag for record in catalog.records("train") for tag in record["tags"]["yes"] or ()} <= {"on", "010"}
+
+
+def test_columns_without_a_name_of_their_own(tmp_path, capsys):
+    lines = ["sku,,note,note,name,colour"] + [f"S{n},x,a,b,Linen shirt number {n},{['Red', 'Blue'][n % 2]}"
+                                              for n in range(60)]
+    (tmp_path / "a.csv").write_text("\n".join(lines) + "\n")
+    found, catalog = started(capsys, tmp_path / "a.csv", tmp_path / "my.yaml")
+    assert roles(found) == {"sku": "id", "name": "text", "colour": "attribute single column"}
+    assert any("several columns have one name" in warning and "note" in warning for warning in found["warnings"])
+    assert next(catalog.records("train"))["tags"]["colour"]
 
 
 def test_what_is_there_is_not_written_over(tmp_path, capsys):

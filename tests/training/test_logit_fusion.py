@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from hf_tagger.catalog.collate import UNKNOWN
-from hf_tagger.training.logit_fusion import fit_logit_fusion
+from hf_tagger.training.logit_fusion import SourceRows, fit_logit_fusion
 from hf_tagger.training.settings import LogitFusionSettings
 from tests.model.test_logit_fusion import ATTRIBUTES, fusion
 
@@ -37,7 +37,8 @@ def rows(seed=0, size=3.0, named=None, batch=100):
 
 def fitted(data, **settings):
     made, candidates = fusion()
-    report = fit_logit_fusion(made, ATTRIBUTES, candidates, data, LogitFusionSettings(**settings))
+    told = [part if isinstance(part, SourceRows) else SourceRows(*part, whole=True) for part in data]
+    report = fit_logit_fusion(made, ATTRIBUTES, candidates, told, LogitFusionSettings(**settings))
     return made, candidates, report
 
 
@@ -148,3 +149,14 @@ def test_without_products_nothing_is_fitted():
 def test_one_fold_leaves_nothing_to_fit_on(folds):
     with pytest.raises(ValueError, match=f"logit_fusion.folds takes 0 or at least 2, got {folds}"):
         LogitFusionSettings(folds=folds)
+
+
+def test_products_that_are_seen_in_part_weigh_less_than_whole_ones():
+    def both(**settings):
+        """Of whole products the words are right, of those seen in part the tag head."""
+        data = [SourceRows(*part, whole=True) for part in rows()]
+        data += [SourceRows(sources.flip(1), state, labels, whole=False) for sources, state, labels in rows(seed=1)]
+        return trust(fitted(data, **settings)[0])[0, :, 4]
+
+    equal, less, whole = (both(hidden_weight=weight) for weight in (1.0, 0.25, 0.0))
+    assert equal[1] / equal[0] < less[1] / less[0] < whole[1] / whole[0].clamp(min=1e-6)

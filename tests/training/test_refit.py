@@ -106,18 +106,20 @@ def test_the_fusion_learns_from_products_that_the_sources_were_not_fitted_on(tmp
     train_phase(run, training, 0, settings.phases[0])
     fit_kernel_head(run, training)
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-    rows = list(out_of_fold_rows(run, training))
+    told = out_of_fold_rows(run, training)
     for name, tensor in model.state_dict().items():
         assert torch.equal(tensor, before[name]), name
     # 60 of the products in four ways, as far as they have what a way shows.
-    sources, features, labels = (torch.cat(part) for part in zip(*rows, strict=True))
+    sources, labels = (torch.cat([getattr(rows, name) for rows in told]) for name in ("sources", "labels"))
+    assert sum(len(rows.ids) for rows in told if rows.whole) == 60
     assert 60 < len(sources) <= 240 and sources.shape[1] == model.logit_fusion.sources == 3
     has_text = sources[:, 1].abs().sum(-1) > 0
     colour = slice(12, 23)
     known = (labels[:, colour].amax(1) == 1) & has_text
     heads = RefittedHeads(run, batches, training.features.plain(), training.features.masked())
     heads.fit(np.arange(len(heads.ids)))
-    seen = [(said[:, 1, colour], given[:, colour]) for said, _, given in heads.source_rows(np.arange(len(heads.ids)))]
+    seen = [(rows.sources[:, 1, colour], rows.labels[:, colour])
+            for rows in heads.source_rows(np.arange(len(heads.ids)))]
     said, given = (torch.cat(part) for part in zip(*seen, strict=True))
     spoken = (said.abs().sum(-1) > 0) & (given.amax(1) == 1)
 

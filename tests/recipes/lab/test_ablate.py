@@ -45,5 +45,5 @@ def test_every_mechanism_is_taken_away_and_what_is_there_is_not_computed_again(c
 
 
 def test_towers_that_move_are_refused(config, tmp_path, capsys):
-    assert ablate.main([str(config), "--output_dir", str(tmp_path), "--lora", "{rank: 4}"]) == 2
+    assert ablate.main([str(config), "--output_dir", str(tmp_path), "--phases", "[{epochs: 1}]"]) == 2
     assert "ablations need frozen towers" in capsys.readouterr().err

@@ -1,0 +1,93 @@
+"""Keeps a run on frozen towers within its minutes: where they cannot look at all products, they look at a sample."""
+
+import hashlib
+import json
+import time
+from dataclasses import dataclass
+from itertools import islice
+
+from hf_tagger.catalog.partial import Part, PartialCatalog
+from hf_tagger.evaluation.predict import embeddings_of
+from hf_tagger.training.batches import Batches
+from hf_tagger.training.context import RunContext
+
+# What the towers may take of the budget; the heads that are fitted on what they see need the rest.
+LOOKING = 0.6
+# Of this, what validation and test may take; each is looked at about so often, validation in three steps of a run.
+JUDGING, LOOKS = 0.25, {"validation": 3, "test": 1}
+SMALL = 2000  # so many products of a split are always looked at
+MEASURED, WARM_UP = 8, 2  # batches
+RARE = 20  # products with a tag of no more training products than this are in every sample
+
+
+@dataclass(frozen=True)
+class Sample:
+    """A function: record -> whether it is in a sample of so large a share, always the same one."""
+
+    share: float
+    rare: frozenset[tuple[str, str]] = frozenset()  # (attribute, tag)
+
+    def __call__(self, record: dict) -> bool:
+        digest = hashlib.blake2b(f"sample {record['id']}".encode(errors="replace"), digest_size=8).digest()
+        return int.from_bytes(digest) < self.share * 2**64 or any(
+            (name, tag) in self.rare for name, tags in record["tags"].items() for tag in tags or ())
+
+
+def fit_to_budget(run: RunContext, batches: Batches) -> None:
+    """Puts a sample in the place of a split that the towers cannot look at within the budget, in place, and says so. A
+    resumed run keeps its samples."""
+    settings, data, path = run.settings, batches.data, run.checkpoints / "samples.json"
+    frozen = settings.phases and not any(phase.moves_towers for phase in settings.phases)
+    if settings.budget is None or not frozen or run.accelerator.num_processes > 1:
+        return
+    if run.resumable and path.exists():
+        shares = json.loads(path.read_text(encoding="utf-8"))
+    elif data.rows <= SMALL:
+        shares = {}
+    else:
+        shares = affordable(run, batches)
+        path.write_text(json.dumps(shares), encoding="utf-8")
+    rare = frozenset((entry["name"], tag) for entry in data.vocabulary.attributes
+                     for tag, count in zip(entry["tags"], entry["counts"], strict=True) if count <= RARE)
+    parts = {split: Part(split, Sample(share, rare if split == "train" else frozenset()))
+             for split, share in shares.items() if share < 1}
+    if parts:
+        data.catalog = PartialCatalog(data.catalog, parts)
+        run.log.say(f"budget of {settings.budget:g} minutes: the encoders look at " + ", ".join(
+            f"{part.keep.share:.0%} of {split}" for split, part in parts.items())
+            + f"; products with a tag of up to {RARE} are all in. The lexical head reads all; "
+            "hf_tagger evaluate scores the whole test split")
+
+
+def affordable(run: RunContext, batches: Batches) -> dict[str, float]:
+    """{split: share of its products that there is time for}."""
+    with run.log.step("speed of the encoders") as step:
+        seconds = seconds_per_product(run, batches)
+        step.result = f"{1 / seconds:.0f} products a second"
+    settings, data = run.settings, batches.data
+    evaluated = {split: LOOKS[kind] for kind, split in (("validation", settings.evaluation.validation),
+                                                        ("test", settings.evaluation.split))
+                 if split in data.catalog.splits}
+    products = {"train": data.rows} | {split: sum(1 for _ in data.records(split)) for split in evaluated}
+    # Beside the views, texts are read once more without the words of their tags.
+    looks = {"train": max(phase.cached_views for phase in settings.phases) + (settings.model.text_backbone is not None)}
+    wanted = {split: (looks | evaluated)[split] * count * seconds for split, count in products.items()}
+    left = 60 * settings.budget * LOOKING - (time.monotonic() - run.started)
+    if sum(wanted.values()) <= left:
+        return {}
+    judging = sum(wanted[split] for split in evaluated)
+    allowed = min(judging, JUDGING * left)
+    allowed = {"train": left - allowed} | {split: allowed * wanted[split] / judging for split in evaluated}
+    return {split: round(min(1.0, max(allowed[split] / wanted[split], SMALL / count)), 4)
+            for split, count in products.items()}
+
+
+def seconds_per_product(run: RunContext, batches: Batches) -> float:
+    """Of the towers, on the first products of the training split as they are."""
+    started, products = time.perf_counter(), 0
+    with run.accelerator.autocast():
+        for number, (batch, _, _) in enumerate(embeddings_of(batches.model, islice(batches.view(0), MEASURED)), 1):
+            products += len(batch["ids"])
+            if number == WARM_UP:
+                started, products = time.perf_counter(), 0
+    return (time.perf_counter() - started) / max(products, 1)
