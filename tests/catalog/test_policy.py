@@ -166,3 +166,13 @@ def test_labels_of_google_are_given_out_and_a_table_gets_its_own_columns():
                             ["farbe", "tags"], specs)
     assert [(one.column, one.how, one.syntax.delimiter) for one in found] == [
         ("farbe", "cell", None), ("tags", "append", ","), ("c", "column", ";")]
+
+
+def test_labels_of_codes_go_back_as_codes():
+    aliases = {"rd": "Red", "r2": "Red"}
+    specs = {"color": AttributeSpec(column="color", kind="multi", format="delimited", aliases=aliases)}
+    header = ["sku", "categories", "family", "color"]
+    (color,), _ = find_targets([entry("color", kind="multi")], header, specs, profile("akeneo"))
+    assert merged("bl", ["Red", "Blue"], color)[0] == "bl, rd, Blue"
+    assert merged("r2", ["Red"], color) == ("r2", {"unchanged": ["Red"]})
+    assert merged("bl,rd", ["Blue"], color, replace=True)[0] == "bl, Blue"

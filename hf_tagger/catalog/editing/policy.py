@@ -23,6 +23,7 @@ class Target:
         single: the attribute has one tag at most.
         vocabulary: the attribute's tags, `fold`ed: other values of a list are none of the model's business.
         aliases: {other spelling, `fold`ed: tag}
+        codes: {tag: what stands for it in the cell}
         nodes, parents: how the nodes of a path stand in the cell, and {tag: its parent}, where the cell holds paths.
         tags, characters: most tags of the cell, most characters of a tag and of the cell (None: any number).
     """
@@ -34,6 +35,7 @@ class Target:
     single: bool
     vocabulary: frozenset[str] = frozenset()
     aliases: Mapping[str, str] = field(default_factory=dict)
+    codes: Mapping[str, str] = field(default_factory=dict)
     nodes: CellSyntax | None = None
     parents: Mapping[str, str] = field(default_factory=dict)
     code: str | None = None
@@ -43,7 +45,9 @@ class Target:
 
     def written(self, label: str) -> str:
         """The tag as it stands in the cell, before the cell's own escapes: for a node of a tree its path."""
-        return label if self.nodes is None else join(self.line(label)[::-1], self.nodes)
+        if self.nodes is None:
+            return self.codes.get(label, label)
+        return join(self.line(label)[::-1], self.nodes)
 
     def line(self, label: str) -> list[str]:
         """The tag and those above it, from the lowest up."""

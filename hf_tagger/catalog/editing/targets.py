@@ -112,6 +112,7 @@ def _target(entry: dict, write: Write, header: Sequence[str], specs: Mapping[str
     made = Target(
         name, column, write.how, syntax, entry["kind"] == "single",
         aliases={fold(spelling): tag for spelling, tag in (own.aliases if own else {}).items()},
+        codes={tag: code for code, tag in reversed(own.aliases.items())} if own and profile and profile.codes else {},
         nodes=nodes, parents=parents, code=_code(name, own) if write.how == "pair" else None,
         tags=limit.tags if limit and limit_name == "tags" else None,
         tag_characters=characters if limit_name == "tags" else None,
