@@ -55,6 +55,7 @@ class Written:
     counts: dict[str, Counter] = field(default_factory=dict)  # {attribute: {"added", "dropped", ...: tags}}
     refused: Counter = field(default_factory=Counter)  # {why a tag was not written: tags}
     errors: Counter = field(default_factory=Counter)  # {reason: products}
+    examples: dict[str, str] = field(default_factory=dict)  # {reason: the first such error}
 
     def table(self, attributes: Sequence[dict]) -> dict[str, dict[str, int]]:
         """{attribute: what became of its tags}"""
@@ -68,8 +69,7 @@ class Written:
                  f"{self.changed_products:,} products {done}, {self.kept}"]
         found += [f"  {count:,} tags not written: {why}" for why, count in self.refused.most_common()]
         for reason, count in self.errors.most_common():
-            said = " (photos on a server are fetched with --catalog.schema.allow_urls alone)"
-            found.append(f"  {count:,} products: {reason}{said if 'url_refused' in reason else ''}")
+            found.append(f"  {count:,} products: {reason}, such as {self.examples[reason]}")
         return found
 
     def add(self, changes: Iterable[Change]) -> None:
@@ -144,6 +144,8 @@ class WriteBack:
             self.done.abstained.update(name for name in names if name not in said)
             reasons = _reasons(product["error"])
             self.done.errors.update(reasons)
+            for reason in reasons:
+                self.done.examples.setdefault(reason, f"row {product['row']}: {product['error'][:200]}")
             if any("url_refused" not in reason for reason in reasons):  # those are told once, in the sums
                 log({"row": product["row"], "id": product["id"], "error": product["error"]})
             if said - {None}:
@@ -220,9 +222,8 @@ def whole_file(settings: CatalogSettings, split: str, output: Path | None,
     source = settings.source
     if source is None:
         raise ConfigError("a made-up catalogue has no file to write back into: --output_dir takes its tags")
-    if split not in source.files and source.path:
-        source = replace(source, path=None, files={split: source.path})
-    settings = replace(settings, source=replace(source, fractions={}))
+    files = source.files if split in source.files or not source.path else {split: source.path}
+    settings = replace(settings, source=replace(source, path=None, files=files, fractions={}))
     path, format = one_file(settings.source, split)
     if output is not None:
         for there in (output, undo_path(output), provenance_path(output)):

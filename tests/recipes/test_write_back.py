@@ -307,7 +307,18 @@ def test_photos_of_a_server_are_not_fetched_and_the_run_says_so(run, tmp_path, m
     status, printed = run(export, "--config", config, "--output", tmp_path / "a.csv", "--attributes", "colour")
     assert status == 0, printed.err
     assert [row["colour"] for row in rows(tmp_path / "a.csv", delimiter=",")] == ["Red", ""]
-    assert "2 products: photo: url_refused (photos on a server" in printed.out and "https" not in printed.out
+    assert "2 products: photo: url_refused, such as row 1: photo: url_refused: https://shop" in printed.out
+    assert "set allow_urls: true in the schema" in printed.out and printed.out.count(" products: ") == 3
+
+
+def test_a_configuration_names_the_file_and_all_of_it_is_tagged(run, tmp_path):
+    export, config = tmp_path / "export.csv", tmp_path / "my.yaml"
+    export.write_bytes(CSV)
+    source = {"path": str(export), "fractions": {"validation": 0.1, "test": 0.1}}
+    schema = {"id": "sku", "text": ["title"], "attributes": {"colour": {}}}
+    config.write_text(yaml.safe_dump({"catalog": {"source": source, "schema": schema}}))
+    assert run(config, "--output", tmp_path / "a.csv")[0] == run(export, "--output", tmp_path / "b.csv")[0] == 0
+    assert (tmp_path / "a.csv").read_bytes() == (tmp_path / "b.csv").read_bytes()
 
 
 def test_an_interrupted_run_leaves_nothing_under_its_name_and_goes_on(run, tmp_path, monkeypatch):
