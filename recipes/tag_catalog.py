@@ -52,8 +52,9 @@ def main(arguments: list[str]) -> None:
     settings.check_paths()
     back = options.output is not None or options.preview is not None
     if back:
-        from hf_tagger.deployment.write_back import prepare, whole_file, write
+        from hf_tagger.deployment.write_back import Rules, prepare, whole_file, write
 
+        rules = Rules(options.replace, options.only_empty, options.min_score, options.at_most)
         settings, source = whole_file(settings, options.split, options.output, options.feedback)
     from hf_tagger.deployment.bulk import Reached, summarize, tag_shards, write_plain
     from hf_tagger.evaluation.machine import process_state
@@ -65,7 +66,7 @@ def main(arguments: list[str]) -> None:
     manifest = {"model": fingerprint, "catalogue": repr(settings.source), "split": options.split,
                 "processes": state.num_processes, "shard_rows": options.shard_rows}
     if back:
-        work, notes = prepare(settings, source, attributes, rules(options), options.feedback)
+        work, notes = prepare(settings, source, attributes, rules, options.attributes, options.feedback)
         manifest["file"] = [Path(source[0]).stat().st_size, Path(source[0]).stat().st_mtime_ns]
     with state.main_process_first():
         catalog = open_catalog(settings, Path(options.output_dir or ".", "catalog"),
@@ -83,7 +84,7 @@ def main(arguments: list[str]) -> None:
         from hf_tagger.evaluation.preview import preview
 
         done = preview(work, records, tag, options.products, Path(options.preview), Path(source[0]).name)
-        print(text_table(done.table(attributes)), *done.lines("would change"), *notes, sep="\n")
+        print(text_table(done.table()), *done.lines("would change"), *notes, sep="\n")
         return
     rows = options.rows or (work.row_count() if back else catalog.row_count(options.split))
     reached = Reached(records)
@@ -103,7 +104,7 @@ def main(arguments: list[str]) -> None:
         done = write(options.output, work, folder, about)
         if not options.output_dir:
             shutil.rmtree(folder)
-        print(text_table(done.table(attributes)), *done.lines(), *notes, sep="\n")
+        print(text_table(done.table()), *done.lines(), *notes, sep="\n")
         return
     summary = {"seconds": round(seconds, 1), "rows_per_second_of_this_process": round(tagged / seconds, 1),
                **summarize(folder, [entry["name"] for entry in attributes])}
@@ -145,13 +146,6 @@ def parse(arguments: list[str]) -> tuple[argparse.Namespace, list[str]]:
     if options.output is None and options.output_dir is None and options.preview is None:
         parser.error("say where the tags go: --output FILE, --output_dir FOLDER or --preview PAGE")
     return options, overrides
-
-
-def rules(options: argparse.Namespace):
-    from hf_tagger.catalog.editing.policy import Rules
-
-    return Rules(options.replace, options.only_empty, options.min_score, options.at_most,
-                 None if options.attributes is None else tuple(options.attributes))
 
 
 def open_shards(options: argparse.Namespace, manifest: dict, first: bool) -> Path:

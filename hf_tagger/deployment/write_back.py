@@ -34,7 +34,7 @@ from hf_tagger.catalog.editing.table import ParquetTable, restore_values
 from hf_tagger.catalog.editing.targets import Slots, find_slots, find_targets
 from hf_tagger.catalog.profiles import profile, recognise
 from hf_tagger.catalog.settings import CatalogSettings
-from hf_tagger.catalog.strict import ConfigError, did_you_mean
+from hf_tagger.catalog.strict import ConfigError
 from hf_tagger.model.text import WORD, stem
 
 _ENCODER = json.JSONEncoder(ensure_ascii=False)
@@ -57,11 +57,10 @@ class Written:
     errors: Counter = field(default_factory=Counter)  # {reason: products}
     examples: dict[str, str] = field(default_factory=dict)  # {reason: the first such error}
 
-    def table(self, attributes: Sequence[dict]) -> dict[str, dict[str, int]]:
+    def table(self) -> dict[str, dict[str, int]]:
         """{attribute: what became of its tags}"""
-        kinds = ("added", "dropped", "unchanged", "refused")
-        return {entry["name"]: {kind: self.counts.get(entry["name"], Counter())[kind] for kind in kinds}
-                | {"abstained": self.abstained[entry["name"]]} for entry in attributes}
+        return {name: {kind: counts[kind] for kind in ("added", "dropped", "unchanged", "refused")}
+                | {"abstained": self.abstained[name]} for name, counts in self.counts.items()}
 
     def lines(self, done: str = "changed") -> list[str]:
         """For a person: the sums, and what was not done."""
@@ -74,7 +73,7 @@ class Written:
 
     def add(self, changes: Iterable[Change]) -> None:
         for change in changes:
-            self.counts.setdefault(change.attribute, Counter())[change.what] += 1
+            self.counts[change.attribute][change.what] += 1
             if change.what == "refused":
                 self.refused[change.why] += 1
 
@@ -84,7 +83,7 @@ class WriteBack:
 
     Args:
         file: opened, with the new columns added.
-        attributes: of the model's config.
+        attributes: of the model's config, those that are written.
         text: columns of text, in which the words are looked for that name a tag.
         slots: of targets that are no columns of the file.
     """
@@ -92,7 +91,7 @@ class WriteBack:
     def __init__(self, file: EditedFile, policy: Policy, attributes: Sequence[dict], text: Sequence[str],
                  slots: Slots):
         self.file, self.policy, self.attributes, self.text, self.slots = file, policy, attributes, text, slots
-        self.done = Written(file.kept)
+        self.done = Written(file.kept, counts={entry["name"]: Counter() for entry in attributes})
         self._thresholds = {(entry["name"], tag): threshold for entry in attributes if entry.get("thresholds")
                             for tag, threshold in zip(entry["tags"], entry["thresholds"], strict=True)}
 
@@ -237,23 +236,22 @@ def whole_file(settings: CatalogSettings, split: str, output: Path | None,
 
 
 def prepare(settings: CatalogSettings, source: tuple[str, str], attributes: Sequence[dict], rules: Rules,
-            feedback: str | None = None) -> tuple["WriteBack", list[str]]:
+            only: Sequence[str] | None = None, feedback: str | None = None) -> tuple["WriteBack", list[str]]:
     """What writes the model's tags into the file, and lines about what it cannot write.
+
+    Args:
+        only: attributes that are written (None: all).
 
     Raises ConfigError for attributes or columns that are not there.
     """
     schema = settings.schema
-    for name in rules.attributes or ():
-        if name not in (known := [entry["name"] for entry in attributes]):
-            raise ConfigError(f"--attributes: the model has no attribute {name!r}.{did_you_mean(name, known)}")
     file = open_file(*source, schema.without_tags().columns(), settings.source)
     name = settings.source.profile
     found = recognise(file.header) if name is None else None
     system = found[0] if found else None if name in (None, "none") else profile(name)
-    targets, notes = find_targets(attributes, file.header, schema.attributes, system, settings.write, file.lists)
+    targets, notes = find_targets(attributes, file.header, schema.attributes, system, settings.write, file.lists, only)
     slots = find_slots(targets, file.header, system)
-    file.add_columns({target.column: target.syntax.json for target in targets if target.column not in slots.targets
-                      and (rules.attributes is None or target.attribute in rules.attributes)})
+    file.add_columns({target.column: target.syntax.json for target in targets if target.column not in slots.targets})
     for target in targets:
         if file.header.count(target.column) > 1:
             raise ConfigError(f"{source[0]} has several columns {target.column!r}, and {target.attribute} goes into "
@@ -261,7 +259,8 @@ def prepare(settings: CatalogSettings, source: tuple[str, str], attributes: Sequ
     policy = Policy(targets, rules, system.formula_escape if system else None, system.empty_value if system else None,
                     _verdicts(feedback, attributes), file.takes)
     text = [column for column in schema.text if column in file.header]
-    return WriteBack(file, policy, attributes, text, slots), notes
+    written = [entry for entry in attributes if only is None or entry["name"] in only]
+    return WriteBack(file, policy, written, text, slots), notes
 
 
 def _verdicts(feedback: str | None, attributes: Sequence[dict]) -> dict[tuple[str, str, str], bool]:
@@ -296,7 +295,7 @@ def write(output: Path, work: WriteBack, folder: Path, about: dict[str, Any]) ->
         original, changed = Digest(None), Digest(stack.enter_context(_open(output_part, output, "wb")))
         tagged = partial(work.tagged, log=partial(_line, lines))
         steps = work.file.write(work.patches(shard_rows(folder, tagged), seen), original, changed)
-        about |= {"file": output.name}
+        about = about | {"file": output.name}
         if isinstance(work.file, ParquetTable):
             about |= {"values": True, "new": list(work.file.new)}
         write_undo(undo_part, steps, original, changed, about)
@@ -310,6 +309,8 @@ def undo(path: Path, output: Path | None = None) -> Path:
     """
     first, last = read_undo(path)
     changed_path = path.parent / Path(first["file"]).name
+    if output is not None and output.exists():
+        raise UndoError(f"{output} is there already, and is not written over")
     output = output or changed_path
     if not changed_path.exists():
         raise UndoError(f"there is no {changed_path}, which {path} undoes: put them side by side")

@@ -49,6 +49,6 @@ def preview(work: WriteBack, records: Iterable[Record | Refusal], tag: Callable[
     environment = templates(Path(__file__).parent)
     environment.filters["decimal"] = decimal
     html = environment.get_template("preview.html.jinja").render(
-        title=title, table=work.done.table(work.attributes), cards=cards, lines=work.done.lines("would change"))
+        title=title, table=work.done.table(), cards=cards, lines=work.done.lines("would change"))
     page.write_text(html, encoding="utf-8")
     return work.done

@@ -66,7 +66,9 @@ def test_options_leave_tags_out():
     assert merged("", ["Red"], only_empty=True)[0] == "Red"
     assert merged("", ["Red", "Blue"], at_most=1) == ("Red", {"added": ["Red"]})
     assert merged("", ["Red", "Blue"], min_score=0.85)[0] == "Red"
-    assert merged("", ["Red"], attributes=("size",))[0] == ""
+    for wrong in ({"at_most": 0}, {"min_score": 1.5}):
+        with pytest.raises(ConfigError, match=next(iter(wrong))):
+            Rules(**wrong)
 
 
 def test_what_a_person_removed_does_not_come_back_and_what_one_confirmed_is_not_dropped():
@@ -75,7 +77,7 @@ def test_what_a_person_removed_does_not_come_back_and_what_one_confirmed_is_not_
     assert merged("sale", ["Red"], verdicts=verdicts, product="q")[0] == "sale, Red"
     grey = [Tag("colour", "Grey", 0.9)]
     policy = Policy([target(vocabulary=COLOURS | {"grey"})], Rules(replace=True), verdicts=verdicts)
-    assert policy.merge("p", {"Tags": "Blue, red"}, grey)[0] == {"Tags": "Blue, Grey"}
+    assert policy.merge("p", {"Tags": "BLUE, red"}, grey)[0] == {"Tags": "BLUE, Grey"}
 
 
 def test_limits_of_the_system_are_kept_and_told():
@@ -160,7 +162,7 @@ def test_labels_of_google_are_given_out_and_a_table_gets_its_own_columns():
     header = ["id", "title", "description", "link", "image_link", "custom_label_0"]
     found, _ = find_targets([entry("a"), entry("color"), entry("b")], header, {}, google)
     assert [(one.column, one.characters) for one in found] == [
-        ("custom_label_0", 100), ("color", 100), ("custom_label_1", None)]
+        ("custom_label_0", 100), ("color", 100), ("custom_label_1", 100)]
     specs = {"a": AttributeSpec(column="farbe"), "b": AttributeSpec(column="tags", kind="multi", format="delimited")}
     found, _ = find_targets([entry("a"), entry("b", kind="multi"), entry("c", ["x, y"], "multi")],
                             ["farbe", "tags"], specs)

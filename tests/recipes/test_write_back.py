@@ -68,8 +68,10 @@ def tagged(run, export, tmp_path, *arguments):
     assert status == 0 and (tmp_path / f"again{export.suffix}").read_bytes() == output.read_bytes()
     after = output.read_bytes()
     assert after != before
-    assert run("--undo", f"{output}.undo.jsonl", "--output", tmp_path / "restored")[0] == 0
-    assert (tmp_path / "restored").read_bytes() == before
+    restored = tmp_path / f"restored{export.suffix}"
+    assert run("--undo", f"{output}.undo.jsonl", "--output", restored)[0] == 0
+    assert restored.read_bytes() == before
+    assert run("--undo", f"{output}.undo.jsonl", "--output", restored)[0] == 2  # it is not written over
     return after, printed
 
 
@@ -290,7 +292,7 @@ def test_options_and_verdicts_of_people_are_kept_to(run, tmp_path):
                     "mine", "--only_empty")
     assert [row["mine"] for row in rows(tmp_path / "b.csv", delimiter=",")] == ["Red", "Blue", "new"]
     for arguments, message in (
-        (["--attributes", "color"], "the model has no attribute 'color'. Did you mean \"colour\"?"),
+        (["--attributes", "color"], "--attributes color: the model has no such attribute. Did you mean \"colour\"?"),
         (["--output", export], "is there already, and is not written over"),
         (["--feedback", tmp_path / "no.db"], "--feedback: there is no file"),
         (["--catalog.write.colour.column", "titel"], "the file has no column 'titel'"),

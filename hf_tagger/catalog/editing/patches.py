@@ -73,7 +73,7 @@ def _copy(source: BinaryIO, size: int | None, *outputs: Digest) -> None:
         data = source.read(_AT_ONCE if size is None else min(size, _AT_ONCE))
         if not data:
             if size:
-                raise UndoError("the file has become shorter while it was read: begin again")
+                raise UserError("the file has become shorter while it was read: begin again")
             return
         for output in outputs:
             output.write(data)

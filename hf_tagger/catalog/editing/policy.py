@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from hf_tagger.catalog.cells import CellError, CellSyntax, join, join_pairs, split, split_pairs
+from hf_tagger.catalog.strict import ConfigError
 from hf_tagger.model.decisions import fold
 
 FORMULA = ("=", "+", "-", "@", "\t", "\r")
@@ -56,6 +57,10 @@ class Target:
             line.append(self.parents[line[-1]])
         return line
 
+    def last(self, text: str) -> str:
+        """The tag that a text of the cell says, `fold`ed."""
+        return self.key(text) if self.nodes is None else self.key(text).split("\0")[-2]
+
     def key(self, text: str) -> str:
         """The same for all spellings of a tag as it stands in the cell."""
         if self.nodes is not None:
@@ -74,14 +79,18 @@ class Rules:
         only_empty: only cells that hold nothing get tags.
         min_score: lowest score of a tag to be written, besides the model's own thresholds.
         at_most: so many tags of a product and attribute are written, the best ones.
-        attributes: those that are written (None: all).
     """
 
     replace: bool = False
     only_empty: bool = False
     min_score: float = 0.0
     at_most: int | None = None
-    attributes: tuple[str, ...] | None = None
+
+    def __post_init__(self):
+        if self.at_most is not None and self.at_most < 1:
+            raise ConfigError(f"at_most is a number of tags from 1, got {self.at_most}")
+        if not 0 <= self.min_score <= 1:
+            raise ConfigError(f"min_score is a probability between 0 and 1, got {self.min_score}")
 
 
 class Tag(NamedTuple):
@@ -115,11 +124,11 @@ class Policy:
                  empty_value: str | None = None, verdicts: Mapping[tuple[str, str, str], bool] | None = None,
                  takes: Callable[[str], bool] = lambda text: True):
         self.rules, self.formula_escape, self.empty_value = rules, formula_escape, empty_value
-        self.verdicts, self.takes = verdicts or {}, takes
+        self.takes = takes
+        self.verdicts = {(product, name, fold(tag)): holds for (product, name, tag), holds in (verdicts or {}).items()}
         self.columns: dict[str, list[Target]] = {}
         for target in targets:
-            if rules.attributes is None or target.attribute in rules.attributes:
-                self.columns.setdefault(target.column, []).append(target)
+            self.columns.setdefault(target.column, []).append(target)
 
     def merge(self, product: str, cells: Mapping[str, str], tags: Sequence[Tag]
               ) -> tuple[dict[str, str], list[Change]]:
@@ -139,7 +148,7 @@ class Policy:
         for column, targets in self.columns.items():
             before = cells.get(column) or ""
             after = before
-            if not (self.rules.only_empty and self._bare(before)):
+            if not (self.rules.only_empty and self._bare(before).strip()):
                 for target in targets:
                     predicted = best.get(target.attribute, [])
                     if predicted:
@@ -172,13 +181,13 @@ class Policy:
         wanted: dict[str, Tag] = {}
         above = {node for tag in predicted for node in target.line(tag.label)[1:]} if target.nodes else ()
         for tag in predicted:
-            if self.verdicts.get((product, target.attribute, tag.label)) is False:
+            if self.verdicts.get((product, target.attribute, fold(tag.label))) is False:
                 say("refused", tag, "a person removed it")
             elif tag.label not in above and len(wanted) < (self.rules.at_most or len(predicted)):
                 wanted[target.key(target.written(tag.label))] = tag
         own = {key for key in known if target.how != "append" or key in target.vocabulary}
         dropped = {key for key in own - wanted.keys() if self.rules.replace and wanted and self.verdicts.get(
-            (product, target.attribute, known[key])) is not True}
+            (product, target.attribute, target.last(known[key]))) is not True}
         kept = [text for text in there if target.key(text) not in dropped]
         room = 1 if target.syntax.delimiter is None and not target.syntax.json else target.tags
         taken = own - dropped and (target.single or target.how == "cell")
@@ -236,7 +245,8 @@ def _written(kept: list[str], new: list[Tag], value: str, target: Target) -> str
     texts, syntax = [target.written(tag.label) for tag in new], target.syntax
     try:
         if value.strip() and texts and syntax.delimiter and not syntax.json and not value.lstrip().startswith("["):
-            own = re.search(rf"\S(\s*{re.escape(syntax.delimiter)}\s*)\S", value)
+            delimiter = re.escape(syntax.delimiter)
+            own = re.search(rf"[^\s{delimiter}](\s*{delimiter}\s*)[^\s{delimiter}]", value)
             glue = own[1] if own else join(["a", "b"], syntax)[1:-1]
             text = value.rstrip() + "".join(glue + join([text], syntax) for text in texts)
             if split(text, syntax) == kept + texts:

@@ -16,8 +16,8 @@ _DELIMITERS = (",", ";", "|")
 
 
 def find_targets(attributes: Sequence[dict], header: Sequence[str], specs: Mapping[str, AttributeSpec],
-                 profile: Profile | None = None, asked: Mapping[str, Write] | None = None, lists: bool = False
-                 ) -> tuple[list[Target], list[str]]:
+                 profile: Profile | None = None, asked: Mapping[str, Write] | None = None, lists: bool = False,
+                 only: Sequence[str] | None = None) -> tuple[list[Target], list[str]]:
     """One target for each attribute that can be written, and a line for a person about each that cannot.
 
     Args:
@@ -27,17 +27,21 @@ def find_targets(attributes: Sequence[dict], header: Sequence[str], specs: Mappi
         profile: of the system that wrote the file.
         asked: {attribute, or "*" for every other one: where it goes}, before all else.
         lists: the file has lists of its own; what a text would part by commas is one.
+        only: attributes that are written (None: all).
 
     Raises ConfigError for an attribute that the model does not have, or a column that is not there.
     """
     asked, names = dict(asked or {}), [entry["name"] for entry in attributes]
-    for name in asked:
+    for name in (*asked, *(only or ())):
         if name != "*" and name not in names:
-            raise ConfigError(f"write.{name}: the model has no such attribute.{did_you_mean(name, names)}")
+            where = "catalog.write." if name in asked else "--attributes "
+            raise ConfigError(f"{where}{name}: the model has no such attribute.{did_you_mean(name, names)}")
     columns = {} if profile is None else _columns(profile, header)
     targets, notes = [], []
     taken: set[str] = set()  # cells that hold one value
     for entry in attributes:
+        if only is not None and entry["name"] not in only:
+            continue
         places = [asked[name] for name in (entry["name"], "*") if name in asked]
         if not places and profile is not None:
             places = [write if name != "*" else _free(write, taken, columns)
@@ -54,7 +58,7 @@ def find_targets(attributes: Sequence[dict], header: Sequence[str], specs: Mappi
             taken.add(found.column)
         if found is None:
             notes.append(f"{entry['name']}: not written, for {places[0].column} holds paths and its tags have none "
-                         f"(--write.{entry['name']}.column names another column)")
+                         f"(--catalog.write.{entry['name']}.column names another column)")
         else:
             targets.append(found)
     return targets, notes
@@ -86,7 +90,7 @@ def _target(entry: dict, write: Write, header: Sequence[str], specs: Mapping[str
         spec, limit, limit_name = slot.attribute, None, column
     elif column not in header and write.how != "column":
         known = [*header, *columns]
-        raise ConfigError(f"write.{name}: the file has no column {column!r}; how: column adds one."
+        raise ConfigError(f"catalog.write.{name}: the file has no column {column!r}; how: column adds one."
                           f"{did_you_mean(column, known)}")
     else:
         limit, limit_name = profile and profile.limits, column
