@@ -7,7 +7,9 @@ import re
 from dataclasses import dataclass
 from typing import Any
 
-_PAIR = re.compile(r'(\w+)="((?:[^"]|"")*)"(?=,|\Z),?')
+# Magento's with "fields enclosure": code="value", of several options code="one"|"two".
+_QUOTED = r'"(?:[^"]|"")*"'
+_PAIR = re.compile(rf"(\w+)=({_QUOTED}(?:\|{_QUOTED})*)(?:,|\Z)")
 
 
 class CellError(ValueError):
@@ -100,31 +102,59 @@ def split_pairs(cell: str, between: str = ",", equals: str = "=") -> dict[str, s
     """Magento's `code=value,code2=value` -> {code: value}. As its importer has it, a piece without "=" belongs to the
     value before (a comma inside it), and values may all stand in quotes. Of PrestaShop's `name:value:position` (equals
     ":"), the position is left out."""
-    quoted = _PAIR.findall(cell) if (between, equals) == (",", "=") else []
-    if quoted and sum(len(code) + len(value) + 3 for code, value in quoted) + len(quoted) - 1 == len(cell.rstrip(",")):
-        return {code: value.replace('""', '"') for code, value in quoted}
+    if (between, equals) == (",", "=") and (quoted := _quoted_pairs(cell)) is not None:
+        return {code: "|".join(option[1:-1].replace('""', '"') for option in re.findall(_QUOTED, text))
+                for code, text in quoted.items()}
+    pairs = _pairs(cell, between, equals)
+    return {code: text.partition(":")[0].strip() for code, text in pairs.items()} if equals == ":" else pairs
+
+
+def join_pairs(pairs: dict[str, str]) -> str:
+    """The inverse of `split_pairs`. Raises CellError, naming the code, for a value that would read as another pair."""
+    cell = ""
+    for code, value in pairs.items():
+        cell = set_pair(cell, code, value)
+    return cell
+
+
+def set_pair(cell: str, code: str, value: str) -> str:
+    """Magento's pairs with this value in place of the code's own, or after the others. Every other pair stays as it is
+    written, and where values stand in quotes, so does this one.
+
+    Raises CellError where the value would read as another pair.
+    """
+    quoted = _quoted_pairs(cell)
+    texts = quoted if quoted is not None else _pairs(cell)
+    if quoted is not None:
+        text = "|".join('"{}"'.format(option.replace('"', '""')) for option in value.split("|"))
+    else:
+        text = value
+    made = ",".join(f"{name}={old}" for name, old in (texts | {code: text}).items())
+    if split_pairs(made) != split_pairs(cell) | {code: value}:
+        raise CellError(f"{code}: {value!r} cannot be written as code=value")
+    return made
+
+
+def _pairs(cell: str, between: str = ",", equals: str = "=") -> dict[str, str]:
     pairs: dict[str, str] = {}
     code = None
     for piece in cell.split(between):
         name, found, value = piece.partition(equals)
         if found:
             code = name.strip()
-            pairs[code] = value.partition(":")[0].strip() if equals == ":" else value
+            pairs[code] = value
         elif code is not None:
             pairs[code] += between + piece
     return pairs
 
 
-def join_pairs(pairs: dict[str, str]) -> str:
-    """The inverse of `split_pairs`. Raises CellError, naming the code, for a value that would read as another pair."""
-    cell = ",".join(f"{code}={value}" for code, value in pairs.items())
-    if split_pairs(cell) != pairs:
-        quoted = ",".join('{}="{}"'.format(code, value.replace('"', '""')) for code, value in pairs.items())
-        if split_pairs(quoted) != pairs:
-            wrong = [code for code, value in pairs.items() if split_pairs(f"{code}={value}") != {code: value}] or pairs
-            raise CellError(f"{', '.join(wrong)}: a value cannot be written as code=value")
-        raise CellError(f"a value with ',' and '=' in it needs every value of the file in quotes: {cell[:200]}")
-    return cell
+def _quoted_pairs(cell: str) -> dict[str, str] | None:
+    """{code: its value with the quotes}; None of a cell that has not all its values in quotes."""
+    pairs, place = {}, 0
+    while place < len(cell) and (match := _PAIR.match(cell, place)):
+        pairs[match[1]] = match[2]
+        place = match.end()
+    return pairs if pairs and place == len(cell) else None
 
 
 def _written(value: str, syntax: CellSyntax) -> str:

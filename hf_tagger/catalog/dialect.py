@@ -6,11 +6,13 @@ Nothing here is guessed twice: readers, `hf_tagger init` and what writes tags ba
 import codecs
 import csv
 import io
+import os
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import islice
 
 import fsspec
@@ -27,6 +29,7 @@ _SEARCHED, _ENOUGH = 256 << 20, 256 << 10
 # What Windows writes under these names.
 _SUPERSETS = {"shift_jis": "cp932", "gb2312": "gb18030", "euc_kr": "cp949", "big5": "cp950"}
 _SEPARATOR_LINE = re.compile(r'"?sep=(.)"?\s*', re.IGNORECASE)
+_FIELD_NAME = re.compile(r"[a-z][a-z0-9_#:.-]*")
 _MARKS = ((codecs.BOM_UTF8, "utf-8-sig"), (codecs.BOM_UTF32_LE, "utf-32"), (codecs.BOM_UTF32_BE, "utf-32"),
           (codecs.BOM_UTF16_LE, "utf-16"), (codecs.BOM_UTF16_BE, "utf-16"))
 # Eastern encodings, with the first bytes of their common characters: of a text in one of them nearly all are these.
@@ -128,6 +131,15 @@ def open_lines(file: str, encoding: str | None) -> Iterator[TextLines]:
 
 
 def find_encoding(file: str) -> str:
+    """As `_find_encoding`, once for each state of a local file, and once for another."""
+    if "://" in file:
+        return _find_encoding(file, 0, 0)
+    stat = os.stat(file)
+    return _find_encoding(file, stat.st_mtime_ns, stat.st_size)
+
+
+@lru_cache(maxsize=4096)
+def _find_encoding(file: str, modified: int, size: int) -> str:
     """The encoding of a text file without a byte order mark: UTF-8 if what is not ASCII in it is, else the likeliest.
 
     Asks each line; looks through the first 256 MB of a local file, the first 8 MB of another."""
@@ -232,6 +244,9 @@ def _header(head: list[str], columns: list[str], delimiter: str | None) -> tuple
         return delimiter or ",", [], 0
     if columns:
         return found[0]
+    first = found[0][1]
+    if "=" in first[0] and len(found) > 2 and all(_FIELD_NAME.fullmatch(name) for name in found[2][1] if name):
+        return found[2]  # Amazon: what the template is, labels for people, names of fields
     # Titles above a header have fewer names than it, or empty or numeric ones.
     widest = max(sum(1 for name in names if name and not name.isnumeric()) for _, names, _ in found)
     return next(one for one in found if sum(1 for name in one[1] if name and not name.isnumeric()) > widest / 2)

@@ -82,6 +82,8 @@ def guess_columns(survey: Survey, system: Profile | None = None, names: dict[str
 
 def _by_profile(column: ColumnStats, system: Profile, names: dict[str, str], survey: Survey) -> Guess | None:
     name = next((name for name, spelt in names.items() if spelt == column.name), None)
+    if name is None and column.name.partition(".")[0] in names.values():
+        return Guess(column.name, "", "part of a column that is read as a whole")
     if name is not None:
         if name == system.id:
             return Guess(column.name, "id", f"{system.title}: {column.distinct:,} different ones")

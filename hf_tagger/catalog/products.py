@@ -5,7 +5,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
-from hf_tagger.catalog.attributes import cell_text, is_missing
+from hf_tagger.catalog.attributes import AttributeSpec, cell_text, is_missing
 from hf_tagger.catalog.cells import CellSyntax, json_list, split, split_pairs
 from hf_tagger.catalog.columns import RawRow, check_columns
 from hf_tagger.catalog.profiles import Pattern, Profile, pattern_regex, profile, recognise
@@ -16,6 +16,7 @@ WAITING = 2000
 # Of one product, and attributes' names of one catalogue: a column that is no id joins all rows to one.
 _MAX_VALUES, _MAX_NAMES = 200, 1000
 _NAMES = ("names",)  # where a product in the making keeps what its variants leave out; no column is called so
+_ADDRESSES = ("src", "url", "contentUrl")  # of a photo that is an object
 _FORMULA = ("'=", "'+", "'-", "'@")
 
 
@@ -62,7 +63,7 @@ class Layout:
         self.images = {names[name] for name in system.images if name in names}
         self.texts = {names[name] for name in system.text if name in names}
         # Lists of tags are split as the system writes them, whatever the schema says of them.
-        self.lists = {names[name]: spec.syntax for name, spec in system.attributes.items()
+        self.lists = {names[name]: spec for name, spec in system.attributes.items()
                       if name in names and spec.syntax.delimiter and "attributes." in wanted.get(names[name], "")}
         # Values of variants that are read by the column itself ("Option1 Value").
         values = [pattern_regex(template) for pattern in system.patterns.values() for template in pattern.value]
@@ -161,8 +162,9 @@ class Layout:
             known = [item for other in self.plain if other in self.images for item in product[other] or ()] if (
                 column in self.images) else product[column] or []
             if len(known) < _MAX_VALUES:
-                product[column] = (product[column] or []) + [item for item in dict.fromkeys(values)
-                                                             if item not in known and item not in self.skipped]
+                product[column] = (product[column] or []) + [
+                    item for place, item in enumerate(values)
+                    if item not in known and item not in values[:place] and item not in self.skipped]
         for name, _ in (pair for pairs in self.pairs.values() for pair in pairs):
             # Variants leave the names of their options to the first row.
             if is_missing(row.get(name)):
@@ -187,15 +189,25 @@ class Layout:
                 for written, meant in self.system.escapes.items():
                     value = value.replace(written, meant)
             if column in self.lists:
-                whole = self.repeats and self.lists[column].delimiter == ","
-                return [value] if whole else split(value, self.lists[column])
+                return self._list(value, self.lists[column])
         return value
+
+    def _list(self, cell: str, spec: AttributeSpec) -> list[str]:
+        syntax = spec.syntax
+        if self.repeats and syntax.delimiter == ",":
+            return [cell]
+        values = split(cell, syntax)
+        # Paths with commas should stand in quotes (Google), and often do not.
+        bare = spec.format == "path" and syntax.quote and syntax.quote not in cell
+        return [cell] if bare and not all(spec.delimiter in value for value in values) else values
 
     def _photos(self, value: Any) -> list:
         if isinstance(value, str):
             delimiter = None if self.repeats else self.system.image_delimiter
             return json_list(value) or split(value, CellSyntax(delimiter))
-        return value if isinstance(value, list) else [value]
+        values = value if isinstance(value, list) else [value]
+        return [next((item[key] for key in _ADDRESSES if item.get(key)), item) if isinstance(item, dict) else item
+                for item in values]
 
     def _finished(self, product: dict) -> dict:
         del product[_NAMES]

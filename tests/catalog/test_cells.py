@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hf_tagger.catalog.cells import CellError, CellSyntax, join, join_pairs, split, split_pairs
+from hf_tagger.catalog.cells import CellError, CellSyntax, join, join_pairs, set_pair, split, split_pairs
 
 WOO = CellSyntax(",", escape="\\")
 GOOGLE = CellSyntax(",", quote='"')
@@ -71,10 +71,38 @@ def test_what_cannot_be_written_is_named():
     ("color=Blue,size=S|M", {"color": "Blue", "size": "S|M"}),
     ("care=Wash cold, hang,color=Blue", {"care": "Wash cold, hang", "color": "Blue"}),
     ('care="Wash, a=b",size="24"" wide"', {"care": "Wash, a=b", "size": '24" wide'}),
+    ('care="Cold",fit="Slim ""fit"""|"Wide, long"', {"care": "Cold", "fit": 'Slim "fit"|Wide, long'}),
+    ("spec={\"unit\": \"inch\", \"size\": 2},color=Red", {"spec": '{"unit": "inch", "size": 2}', "color": "Red"}),
     ("", {}),
 ])  # fmt: skip
 def test_pairs_of_code_and_value(cell, pairs):
     assert split_pairs(cell) == pairs
+
+
+@pytest.mark.parametrize(("cell", "value", "expected"), [
+    ("care=Cold, hang,color=Blue,size=S|M", "Red", "care=Cold, hang,color=Red,size=S|M"),
+    ("care= Cold ", "Red", "care= Cold ,color=Red"),
+    ("", "Red", "color=Red"),
+    ('care="Cold, a=b",color="Blue"', "Red|Sky", 'care="Cold, a=b",color="Red"|"Sky"'),
+    ('care="Cold"', '24" wide', 'care="Cold",color="24"" wide"'),
+])  # fmt: skip
+def test_one_pair_is_set_and_the_others_stay_as_they_are_written(cell, value, expected):
+    assert set_pair(cell, "color", value) == expected
+
+
+def test_a_value_that_would_read_as_another_pair_is_refused():
+    with pytest.raises(CellError, match="color: 'Red, size=S' cannot be written"):
+        set_pair("care=Cold", "color", "Red, size=S")
+
+
+@given(st.dictionaries(CODES, VALUES), CODES, VALUES)
+def test_setting_a_pair_changes_no_other(pairs, code, value):
+    try:
+        cell = join_pairs(pairs)
+        changed = set_pair(cell, code, value)
+    except CellError:
+        return
+    assert split_pairs(changed) == pairs | {code: value}
 
 
 def test_pairs_of_other_systems():

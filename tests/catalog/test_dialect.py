@@ -52,6 +52,8 @@ def test_no_character_is_cut_in_two_between_chunks(tmp_path):
     (b"sep=;\r\nid;name\r\n1;x\r\n", ("utf-8", b"", ";", False, "\r\n", ("id", "name"), 2)),
     (b"Export of 2024,,\n\nid,name,colour\n1,x,Red\n", ("utf-8", b"", ",", False, "\n", ("id", "name", "colour"), 3)),
     (b"\xef\xbb\xbf\nid|name|a\n1|2|3\n", ("utf-8-sig", b"\xef\xbb\xbf", "|", False, "\n", ("id", "name", "a"), 2)),
+    (b"TemplateType=x\tVersion=1\t\nSeller SKU\tName\tColour\nitem_sku\titem_name\tcolor_name\nA\tB\tC\n",
+     ("utf-8", b"", "\t", False, "\n", ("item_sku", "item_name", "color_name"), 3)),
     (b'"a, b","c\nd"\n1,"2"\n', ("utf-8", b"", ",", True, "\n", ("a, b", "c\nd"), 2)),
     (b"", ("utf-8", b"", ",", False, "\n", (), 0)),
 ])  # fmt: skip

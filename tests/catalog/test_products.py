@@ -130,13 +130,17 @@ def test_prestashop_features_are_attributes(tmp_path):
 
 def test_google_items_stay_apart_and_lists_are_split(tmp_path):
     lines = ["id\ttitle\tdescription\tlink\timage_link\tadditional_image_link\tproduct_type\tcolor\titem_group_id",
-             '1\tShirt\tAiry\tx\thttp://x/1.jpg\thttp://x/2.jpg,http://x/3.jpg\tMen > Shirts, Sale\tBlue/Red\tg',
-             "2\tShirt\tAiry\tx\thttp://x/4.jpg\t\tMen > Shirts\tBlue\tg"]
+             '1\tShirt\tAiry\tx\thttp://x/1.jpg\thttp://x/2.jpg,http://x/3.jpg\t"Men > Shirts, long",Sale\tBlue/Red\tg',
+             "2\tShirt\tAiry\tx\thttp://x/4.jpg\t\tHome, garden > Bags\tBlue\tg",
+             "3\tShirt\tAiry\tx\thttp://x/5.jpg\t\tMen > Shirts, Home > Bags\tBlue\tg"]
     found = read(write(tmp_path / "a.tsv", lines), {
         "id": "id", "text": "title", "images": ["image_link", "additional_image_link"], "group": "item_group_id",
-        "attributes": {"color": {"kind": "multi", "format": "delimited", "delimiter": "/"}}})  # fmt: skip
+        "attributes": {"color": {"kind": "multi", "format": "delimited", "delimiter": "/"},
+                       "product_type": {"kind": "multi", "format": "path"}}})  # fmt: skip
     assert [(record["group"], len(record["images"]), record["tags"]["color"]) for record in found.values()] == [
-        ("g", 3, ["Blue", "Red"]), ("g", 1, ["Blue"])]  # fmt: skip
+        ("g", 3, ["Blue", "Red"]), ("g", 1, ["Blue"]), ("g", 1, ["Blue"])]  # fmt: skip
+    assert [record["tags"]["product_type"] for record in found.values()] == [
+        ["Men", "Shirts, long", "Sale"], ["Home, garden", "Bags"], ["Men", "Shirts", "Home", "Bags"]]
 
 
 def test_a_profile_can_be_declared_or_refused(tmp_path):

@@ -241,6 +241,38 @@ def test_nested_json(tmp_path, capsys):
     assert all(len(record["images"]) == 2 for record in catalog.records("train"))
 
 
+@pytest.mark.parametrize("system", ["schema_org", "shopify_json"])
+def test_products_of_a_shop_in_json(tmp_path, capsys, system):
+    colours = ["Red", "Blue"]
+    if system == "schema_org":
+        document = {"@context": "https://schema.org", "@graph": [{"@type": "Organization", "name": "Shop"}] + [
+            {"@type": "Product", "sku": f"S{n}", "name": f"Linen shirt number {n}", "category": "Men > Shirts",
+             "image": [{"@type": "ImageObject", "url": f"https://x.example/{n}.jpg"}], "color": colours[n % 2],
+             "brand": {"@type": "Brand", "name": "Acme"}, "offers": {"@type": "Offer", "price": "9.90"},
+             "additionalProperty": [{"@type": "PropertyValue", "name": "Fit", "value": ["Slim", "Wide"][n // 2 % 2]}]}
+            for n in range(60)]}
+        right = {"sku": "id", "name": "text", "image": "photo", "category": "attribute multi path",
+                 "color": "attribute multi column", "property:Fit": "attribute multi column"}
+    else:
+        document = {"products": [
+            {"id": 900 + n, "title": f"Linen shirt number {n}", "handle": f"shirt-{n}", "body_html": "<p>Airy</p>",
+             "vendor": "Acme", "product_type": ["Shirts", "Bags"][n % 2], "tags": ["summer", "linen, raw"][: n % 2 + 1],
+             "variants": [{"id": n, "option1": colours[0], "price": "9.90"}], "images": [
+                 {"id": n, "src": f"https://x.example/{n}.jpg"}],
+             "options": [{"name": "Color", "position": 1, "values": colours[: n % 2 + 1]}]} for n in range(60)]}
+        right = {"id": "id", "title": "text", "body_html": "text", "images": "photo",
+                 "product_type": "attribute single column", "tags": "attribute multi delimited",
+                 "option:Color": "attribute multi column"}
+    (tmp_path / "a.json").write_text(json.dumps(document))
+    found, catalog = started(capsys, tmp_path / "a.json", tmp_path / "my.yaml")
+    assert found["system"] == system and found["products"] == 60
+    assert {column: role for column, role in roles(found).items() if role} == right
+    records = list(catalog.records("train"))
+    assert all(len(record["images"]) == 1 for record in records)
+    if system == "shopify_json":
+        assert {tag for record in records for tag in record["tags"]["tags"]} == {"summer", "linen, raw"}
+
+
 def test_cells_that_would_be_something_else_in_yaml(tmp_path, capsys):
     lines = ["no: 1,title #,yes"] + [f"{n:03d},Linen shirt number {n} of all,{['no', 'on', '010'][n % 3]}"
                                      for n in range(60)]
