@@ -14,6 +14,7 @@ from hf_tagger.model.configuration_tagger import TaggerConfig
 from hf_tagger.model.modeling_tagger import TaggerModel
 from hf_tagger.model.processing_tagger import TaggerProcessor
 from hf_tagger.model.saving import FormatError
+from hf_tagger.model.towers import Standardise
 from hf_tagger.training.arguments import ModelSettings, PhaseSettings
 from hf_tagger.training.backbones import (
     TextBackbone,
@@ -115,7 +116,10 @@ def set_scales(model: TaggerModel, settings: ModelSettings, features: dict[str, 
     for name, backbone in (("text", settings.text_backbone), ("image", settings.vision_backbone)):
         if len(features.get(name, ())) and not backbone.startswith("scratch:"):
             vectors = torch.from_numpy(features[name].astype(np.float32)).to(model.device)
-            getattr(model.encoder, f"{name}_projection")[0].fit(vectors)
+            # Where peft has wrapped the projection, it holds two of them.
+            for part in getattr(model.encoder, f"{name}_projection").modules():
+                if isinstance(part, Standardise):
+                    part.fit(vectors)
 
 
 def with_lora(model: TaggerModel, settings: LoraSettings) -> PeftModel:

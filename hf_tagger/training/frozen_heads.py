@@ -106,15 +106,14 @@ def fit_logit_fusion(run: RunContext, training: Training, out_of_fold: Sequence[
 
 
 def validation_rows(run: RunContext, batches: Batches) -> Iterator[SourceRows]:
-    """All validation products under every protocol; the first one shows them as they are."""
-    first = run.settings.evaluation.first_protocol
+    """All validation products under every protocol; where one has other texts, these are taken to be masked."""
     for alike in reading_alike(run.settings.evaluation.protocols):
         protocols = list(alike.values())
         found = batches.evaluation(run.settings.evaluation.validation, protocols[0], whole=True)
         without = [protocol.without for protocol in protocols]
-        for index, batch, outputs in outputs_of_each(batches.model, found, without):
+        for _, batch, outputs in outputs_of_each(batches.model, found, without):
             yield SourceRows(outputs.source_logits, outputs.fusion_features,
-                             batch["tag_labels"].to(batches.model.device), whole=protocols[index] is first)
+                             batch["tag_labels"].to(batches.model.device), masked=protocols[0].text is not None)
 
 
 def parts_of(rows: np.ndarray) -> list[np.ndarray]:

@@ -22,7 +22,8 @@ class SourceRows:
     sources: Tensor  # logits [B, S, C]
     features: Tensor  # of the fusion [B, A, F]
     labels: Tensor  # `tag_labels` [B, T]
-    whole: bool  # as they are; False: with a modality or the words of their tags hidden
+    whole: bool = True  # as they are; False: something is hidden
+    masked: bool = False  # the words of their tags are
     ids: list[str] = field(default_factory=list)
     tags: list[dict[str, Any]] = field(default_factory=list)  # as in the records
 
@@ -34,7 +35,7 @@ def fit_logit_fusion(
     """Fits the weights in place; returns the mean loss before and after."""
     parts = [(fusion.normalise(part.sources.flatten(0, 1), candidate_attribute).unflatten(0, part.sources.shape[:2]),
               part.features, part.labels,
-              part.labels.new_full(part.labels.shape[:1], 1.0 if part.whole else settings.hidden_weight))
+              part.labels.new_full(part.labels.shape[:1], settings.masked_weight if part.masked else 1.0))
              for part in rows]
     if not parts:
         return {}

@@ -177,10 +177,10 @@ class RefittedHeads:
                 part = part[there]
                 if len(part):
                     outputs = self.outputs(part, text, image)
-                    yield SourceRows(
-                        outputs.source_logits, outputs.fusion_features,
-                        torch.from_numpy(self.tag_labels[part]).to(self.model.device), whole=number == 0,
-                        ids=[self.ids[row] for row in part], tags=[self.tags[row] for row in part])
+                    labels = torch.from_numpy(self.tag_labels[part]).to(self.model.device)
+                    yield SourceRows(outputs.source_logits, outputs.fusion_features, labels, whole=number == 0,
+                                     masked=number == 1, ids=[self.ids[row] for row in part],
+                                     tags=[self.tags[row] for row in part])
 
     def out_of_fold(self, fold: np.ndarray) -> np.ndarray:
         """Probabilities [N, T] of every row by a fit on the rows of other folds (fold int [N])."""

@@ -145,7 +145,7 @@ class KernelSettings:
     # Of the blocks text, final (the photo's pooled vector), early and late (its `vision_stages`), grid and histogram;
     # blocks that the model does not have are left out.
     weights: dict[str, float] = field(default_factory=lambda: {
-        "text": 1.0, "final": 1.0, "late": 1.0, "early": 0.7, "grid": 0.7, "histogram": 0.6})
+        "text": 2.0, "final": 1.0, "late": 1.0, "early": 0.7, "grid": 0.7, "histogram": 0.6})
 
     def __post_init__(self):
         if unknown := set(self.weights) - set(FEATURE_BLOCKS):
@@ -163,7 +163,7 @@ class LogitFusionSettings:
 
     l2: float = 1e-3  # strength, per product, of the pull towards equal trust in all sources
     class_weight_power: float = 0.5  # classes of a `single` attribute weigh count ** -power
-    hidden_weight: float = 0.25  # of products seen without a modality or the words of their tags, beside whole ones
+    masked_weight: float = 0.25  # of products seen without the words of their tags; others weigh 1
     iterations: int = 60  # of L-BFGS at most
     # Where validation is small: also learn from training products, as the sources score them when fitted on the other
     # folds (0: validation alone). Needs towers that stay frozen.

@@ -170,9 +170,10 @@ def score(bench: Bench, said: dict[str, Said], settings: RunSettings, states: bo
         return torch.stack([source[part][way][0] for source in said.values()], dim=1), features
 
     if len(said) > 1:
-        fitted_on, first = PARTS[:2] if out_of_fold else PARTS[1:2], next(iter(bench.ways))
+        fitted_on = PARTS[:2] if out_of_fold else PARTS[1:2]
+        labels = {part: torch.from_numpy(bench.plain.tag_labels[rows_of[part]]) for part in fitted_on}
         fit_logit_fusion(fusion, attributes, candidate, [
-            SourceRows(*heard(part, way), torch.from_numpy(bench.plain.tag_labels[rows_of[part]]), way == first)
+            SourceRows(*heard(part, way), labels[part], masked=way == "masked")
             for part in fitted_on for way in bench.ways], settings.logit_fusion)
 
     @torch.no_grad()

@@ -2,7 +2,8 @@
 
     python recipes/lab/benchmark_suite.py recipes/configs/fashion.yaml recipes/lab/configs/*.yaml --seeds 0 1 2
 
-CONFIGs have a `catalog:` section and nothing else that a shop would not write. Each is trained by `hf_tagger finetune`
+CONFIGs have a `catalog:` section and nothing else that a shop would not write; `--key.sub value` overrides (a longer
+`--budget` on a busy machine) are for all, and the page names them. Each is trained by `hf_tagger finetune`
 for every seed and scored by `hf_tagger evaluate`; `hf_tagger baselines` scores the majority, TF-IDF with logistic
 regression, the same with frozen features, and nearest neighbours on the same splits. Each program is a process of its
 own, measured from outside: seconds, CPU seconds and peak memory.
@@ -32,41 +33,44 @@ METRICS = ("accuracy", "macro_f1")
 
 @cli.recipe
 def main(arguments: list[str]) -> None:
-    options = parse(arguments)
+    options, overrides = parse(arguments)
     folder = Path(options.output_dir)
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / "suite.json"
-    found = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {"machine": describe_machine()}
+    found = {"machine": describe_machine(), "overrides": overrides}
+    if path.exists():
+        found = json.loads(path.read_text(encoding="utf-8"))
     catalogues = found.setdefault("catalogues", {})
     for config in options.configs:
         results = catalogues.setdefault(Path(config).stem, {})
-        for name in [*BASELINES, *(f"{DEFAULTS} {seed}" for seed in options.seeds)]:
+        for name in [*options.baselines, *(f"{DEFAULTS} {seed}" for seed in options.seeds)]:
             if name not in results:
                 cli.say(f"{Path(config).stem}, {name} ...")
-                results[name] = (score_defaults if name.startswith(DEFAULTS) else score_baseline)(
-                    config, name, folder / Path(config).stem)
+                score = score_defaults if name.startswith(DEFAULTS) else score_baseline
+                results[name] = score(config, name, folder / Path(config).stem, overrides)
                 path.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
                 (folder / "suite.md").write_text(report(found), encoding="utf-8")
     print(report(found))
 
 
-def parse(arguments: list[str]) -> argparse.Namespace:
+def parse(arguments: list[str]) -> tuple[argparse.Namespace, list[str]]:
     parser = cli.parser(__doc__)
     parser.add_argument("configs", nargs="+", help="YAML files of `hf_tagger finetune`")
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
+    parser.add_argument("--baselines", nargs="*", choices=BASELINES, default=BASELINES, help="these alone")
     parser.add_argument("--output_dir", default="runs/suite")
-    return parser.parse_args(arguments)
+    return parser.parse_known_args(arguments)
 
 
-def score_defaults(config: str, name: str, folder: Path) -> dict:
+def score_defaults(config: str, name: str, folder: Path, overrides: list[str]) -> dict:
     seed, model = name.split()[1], str(folder / name.replace(" ", "_"))
-    spent = measured("finetune", config, "--output_dir", model, "--seed", seed)
+    spent = measured("finetune", config, "--output_dir", model, "--seed", seed, *overrides)
     measured("evaluate", model, config, "--evaluation.split", "test")
     metrics = json.loads(Path(model, "evaluation", "metrics.json").read_text(encoding="utf-8"))
     return spent | {"scores": kept(next(iter(metrics["protocols"].values())))}
 
 
-def score_baseline(config: str, name: str, folder: Path) -> dict:
+def score_baseline(config: str, name: str, folder: Path, _) -> dict:
     spent = measured("baselines", config, "--only", name, "--output_dir", str(folder))
     methods = json.loads((folder / "baselines.json").read_text(encoding="utf-8"))["methods"]
     return spent | {"scores": kept(next(iter(methods[name].values())))}
@@ -97,8 +101,8 @@ def report(found: dict) -> str:
              "Accuracy / macro-F1 on the test split (of lists, accuracy means that all tags are right), with 95 % "
              "bootstrap intervals of macro-F1 on test products. *Defaults*: `hf_tagger finetune` on a file with "
              "nothing but `catalog:`, mean of the seeds in brackets after the catalogue's name. Baselines have their "
-             "thresholds fitted on validation, as ours. Written by `python recipes/lab/benchmark_suite.py`, on "
-             f"{found['machine']}."]
+             "thresholds fitted on validation, as ours. Written by `" + " ".join(
+                 ["python recipes/lab/benchmark_suite.py", *found["overrides"]]) + f"`, on {found['machine']}."]
     points = []
     for catalogue, results in found["catalogues"].items():
         seeds = [name for name in results if name.startswith(DEFAULTS)]

@@ -102,6 +102,9 @@ def test_pairs_keep_the_others_and_paths_say_a_node_by_its_last_one():
     assert merged("care=Cold, dry,color=Blue,size=S", ["Red", "Blue"], pair)[0] == (
         "care=Cold, dry,color=Blue|Red,size=S")
     assert merged("", ["Red"], pair)[0] == "color=Red"
+    assert merged('care="Cold, dry",size="S"|"M"', ["Red", "Blue"], pair)[0] == (
+        'care="Cold, dry",size="S"|"M",color="Red"|"Blue"')
+    assert merged("size=S", ["a,b=c"], pair) == ("size=S", {"the list cannot hold it": ["a,b=c"]})
     path = target(nodes=CellSyntax(">", glue=" > "), parents={"Tees": "Men", "Men": "All", "Hats": "All"},
                   syntax=CellSyntax(",", escape="\\"))
     assert merged("Sale", ["All", "Men", "Tees"], path)[0] == "Sale, All > Men > Tees"

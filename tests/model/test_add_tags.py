@@ -98,7 +98,7 @@ def train(**options):
             rows = KernelRows(text, text, torch.ones(80, dtype=torch.bool), None, labels)
             fit_kernel_head(model.kernel_head, ATTRIBUTES, rows, KernelSettings(weights={"text": 1.0}))
         found = model(**inputs)
-    rows = [SourceRows(found.source_logits, found.fusion_features, labels, whole=True)]
+    rows = [SourceRows(found.source_logits, found.fusion_features, labels)]
     fit_logit_fusion(model.logit_fusion, ATTRIBUTES, model.candidate_attribute, rows, LogitFusionSettings())
     return model, processor
 

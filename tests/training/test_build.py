@@ -1,10 +1,11 @@
+import numpy as np
 import pytest
 import torch
 
 from hf_tagger.catalog.collate import tower_inputs
 from hf_tagger.model.towers import Standardise
 from hf_tagger.training.arguments import ModelSettings, PhaseSettings
-from hf_tagger.training.build import build_model, fit_standardise, set_trainable, with_lora
+from hf_tagger.training.build import build_model, fit_standardise, set_scales, set_trainable, with_lora
 from hf_tagger.training.settings import KernelSettings, LexicalSettings, LoraSettings
 from tests.tiny_tagger import ATTRIBUTES, photo
 
@@ -135,6 +136,15 @@ def test_features_of_pretrained_towers_are_brought_to_one_scale_and_untrained_on
     for name, vectors in (("text", features.text[:2]), ("image", features.image[1:])):
         standardised = getattr(model.encoder, f"{name}_projection")[0](vectors)
         torch.testing.assert_close(standardised.mean(0), torch.zeros(vectors.shape[1]), atol=1e-4, rtol=0)
+
+
+def test_scales_are_set_in_both_projections_that_peft_holds():
+    model, _ = made()
+    adapted = with_lora(model, LoraSettings())
+    pretrained = ModelSettings(**SETTINGS | {"text_backbone": "installed:x"})
+    set_scales(model, pretrained, {"text": np.full((3, 128), 2.0, np.float16)})
+    parts = [part for part in adapted.modules() if isinstance(part, Standardise) and len(part.mean) == 128]
+    assert len(parts) >= 2 and all(part.mean.eq(2).all() for part in parts)
 
 
 def test_standardise_passes_everything_until_it_is_fitted_and_cuts_outliers():

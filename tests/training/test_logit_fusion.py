@@ -37,7 +37,7 @@ def rows(seed=0, size=3.0, named=None, batch=100):
 
 def fitted(data, **settings):
     made, candidates = fusion()
-    told = [part if isinstance(part, SourceRows) else SourceRows(*part, whole=True) for part in data]
+    told = [part if isinstance(part, SourceRows) else SourceRows(*part) for part in data]
     report = fit_logit_fusion(made, ATTRIBUTES, candidates, told, LogitFusionSettings(**settings))
     return made, candidates, report
 
@@ -151,12 +151,12 @@ def test_one_fold_leaves_nothing_to_fit_on(folds):
         LogitFusionSettings(folds=folds)
 
 
-def test_products_that_are_seen_in_part_weigh_less_than_whole_ones():
+def test_products_without_the_words_of_their_tags_weigh_less():
     def both(**settings):
-        """Of whole products the words are right, of those seen in part the tag head."""
-        data = [SourceRows(*part, whole=True) for part in rows()]
-        data += [SourceRows(sources.flip(1), state, labels, whole=False) for sources, state, labels in rows(seed=1)]
+        """Of whole products the words are right, of masked ones the tag head."""
+        data = [SourceRows(*part) for part in rows()]
+        data += [SourceRows(sources.flip(1), state, labels, masked=True) for sources, state, labels in rows(seed=1)]
         return trust(fitted(data, **settings)[0])[0, :, 4]
 
-    equal, less, whole = (both(hidden_weight=weight) for weight in (1.0, 0.25, 0.0))
+    equal, less, whole = (both(masked_weight=weight) for weight in (1.0, 0.25, 0.0))
     assert equal[1] / equal[0] < less[1] / less[0] < whole[1] / whole[0].clamp(min=1e-6)

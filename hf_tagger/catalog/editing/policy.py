@@ -3,9 +3,10 @@
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import NamedTuple
 
-from hf_tagger.catalog.cells import CellError, CellSyntax, join, join_pairs, split, split_pairs
+from hf_tagger.catalog.cells import CellError, CellSyntax, join, join_pairs, set_pair, split, split_pairs
 from hf_tagger.catalog.strict import ConfigError
 from hf_tagger.model.decisions import fold
 
@@ -167,8 +168,7 @@ class Policy:
 
     def _merge(self, product: str, target: Target, cell: str, predicted: list[Tag]) -> tuple[str, list[Change]]:
         bare = self._bare(cell)
-        pairs = split_pairs(bare) if target.how == "pair" else {}
-        value = pairs.get(target.code, "") if target.how == "pair" else bare
+        value = split_pairs(bare).get(target.code, "") if target.how == "pair" else bare
         value = "" if value == self.empty_value else value
         there = _values(value, target.syntax)
         known = {target.key(text): text for text in reversed(there)}
@@ -203,20 +203,18 @@ class Policy:
                 say("refused", tag, why)
             else:
                 new.append(tag)
-        before = "" if dropped else value
-        after = _written(kept, new, before, target)
+        written = partial(_written, kept, value="" if dropped else value, target=target, cell=bare)
+        after = written(new)
         while new and (after is None or (target.characters is not None and len(after) > target.characters)):
             why = "the list cannot hold it" if after is None else f"more than {target.characters} characters"
             say("refused", new.pop(), why)
-            after = _written(kept, new, before, target)
+            after = written(new)
         if not new and not (dropped and kept and after is not None):
             return cell, changes
         for tag in new:
             say("added", tag)
         for key in dropped:
             say("dropped", label=known[key])
-        if target.how == "pair":
-            after = join_pairs(pairs | {target.code: after})
         return (self.formula_escape or "") + after if after.startswith(FORMULA) else after, changes
 
     def _unwritable(self, target: Target, label: str) -> str:
@@ -239,18 +237,23 @@ def _values(cell: str, syntax: CellSyntax) -> list[str]:
         return [cell]  # a list expected, one value found
 
 
-def _written(kept: list[str], new: list[Tag], value: str, target: Target) -> str | None:
-    """`value` with the new tags after it, as it separates its own; written anew where it cannot be kept, and None where
-    the list cannot hold them."""
-    texts, syntax = [target.written(tag.label) for tag in new], target.syntax
+def _written(kept: list[str], new: list[Tag], value: str, target: Target, cell: str) -> str | None:
+    """The cell with the new tags after `value`, as that separates its own; written anew where it cannot be kept, and
+    None where the list cannot hold them."""
+    texts = [target.written(tag.label) for tag in new]
     try:
-        if value.strip() and texts and syntax.delimiter and not syntax.json and not value.lstrip().startswith("["):
-            delimiter = re.escape(syntax.delimiter)
-            own = re.search(rf"[^\s{delimiter}](\s*{delimiter}\s*)[^\s{delimiter}]", value)
-            glue = own[1] if own else join(["a", "b"], syntax)[1:-1]
-            text = value.rstrip() + "".join(glue + join([text], syntax) for text in texts)
-            if split(text, syntax) == kept + texts:
-                return text
-        return join(kept + texts, syntax)
+        text = _extended(kept, texts, value, target.syntax)
+        return set_pair(cell, target.code, text) if target.how == "pair" else text
     except CellError:
         return None
+
+
+def _extended(kept: list[str], texts: list[str], value: str, syntax: CellSyntax) -> str:
+    if value.strip() and texts and syntax.delimiter and not syntax.json and not value.lstrip().startswith("["):
+        delimiter = re.escape(syntax.delimiter)
+        own = re.search(rf"[^\s{delimiter}](\s*{delimiter}\s*)[^\s{delimiter}]", value)
+        glue = own[1] if own else join(["a", "b"], syntax)[1:-1]
+        text = value.rstrip() + "".join(glue + join([text], syntax) for text in texts)
+        if split(text, syntax) == kept + texts:
+            return text
+    return join(kept + texts, syntax)
