@@ -249,7 +249,8 @@ def prepare(settings: CatalogSettings, source: tuple[str, str], attributes: Sequ
     name = settings.source.profile
     found = recognise(file.header) if name is None else None
     system = found[0] if found else None if name in (None, "none") else profile(name)
-    targets, notes = find_targets(attributes, file.header, schema.attributes, system, settings.write, file.lists, only)
+    targets, notes = find_targets(attributes, file.header, schema.attributes, system, settings.write,
+                                   file.holds_lists, only)
     slots = find_slots(targets, file.header, system)
     file.add_columns({target.column: target.syntax.json for target in targets if target.column not in slots.targets})
     for target in targets:

@@ -268,6 +268,21 @@ def test_other_formats_come_back_with_tags(run, tmp_path, name, write, read):
     assert status == 2 and "is not as it was written" in printed.err
 
 
+@pytest.mark.parametrize("name", ["a.jsonl", "a.parquet"])
+def test_lists_stay_lists_and_texts_texts(run, tmp_path, name):
+    products = [{"sku": str(number), "title": "red mug waterproof", "texts": text, "lists": tags}
+                for number, (text, tags) in enumerate([("sale, new", ["sale"]), ("", []), (None, None)])]
+    (write_jsonl if name == "a.jsonl" else write_parquet)(tmp_path / name, products)
+    for column, wanted in (("texts", ["sale, new, Waterproof", "Waterproof", "Waterproof"]),
+                           ("lists", [["sale", "Waterproof"], ["Waterproof"], ["Waterproof"]])):
+        output = tmp_path / f"{column}_{name}"
+        status, printed = run(tmp_path / name, "--output", output, "--attributes", "features",
+                              "--catalog.write.features.column", column)
+        assert status == 0, printed.err
+        found = pq.read_table(output).to_pylist() if name == "a.parquet" else list(map(json.loads, output.open()))
+        assert [row[column] for row in found] == wanted
+
+
 def test_a_preview_writes_nothing_but_its_page(run, tmp_path):
     export, page = tmp_path / "export.csv", tmp_path / "page.html"
     export.write_bytes(CSV.replace(b"blue mug", b"blue mug <script>"))

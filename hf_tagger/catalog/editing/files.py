@@ -12,11 +12,10 @@ from hf_tagger.catalog.text_files import is_json_document
 class EditedFile(Protocol):
     """A file whose rows are read in order, with the numbers that they have as rows of the catalogue.
 
-    `header`: its columns. `lists`, `kept`, `write`: see `PatchedFile`.
+    `header`: its columns. `kept`, `holds_lists`, `write`: see `PatchedFile`.
     """
 
     header: list[str]
-    lists: bool
     kept: str
 
     def add_columns(self, columns: Mapping[str, bool]) -> None:
@@ -33,6 +32,8 @@ class EditedFile(Protocol):
     def patches(self, row: Any, values: Mapping[str, str]) -> list[Patch]:
         """What puts {column: value} into a row. Raises Unwritable where the row cannot take it, and then nothing of it
         is to be changed."""
+
+    def holds_lists(self, column: str) -> bool: ...
 
     def takes(self, text: str) -> bool:
         """Whether the file's encoding has all characters of a text."""

@@ -27,22 +27,24 @@ class JsonRow(NamedTuple):
 class JsonLinesFile(PatchedFile):
     """One object a line; lists are JSON's own. `encoding`: None: found."""
 
-    lists = True
-
     def __init__(self, path: str, encoding: str | None = None):
         super().__init__(path)
         with open_lines(path, encoding) as lines:
             self.encoding, self.mark = without_mark(lines.encoding, lines.mark), lines.mark
         check_encoding(self.encoding, path)
-        found: dict[str, None] = {}
+        found: dict[str, bool] = {}  # {key: whether it has had a text}
         for row in self.rows():
             if row.number > _SAMPLE_ROWS:
                 break
-            found |= dict.fromkeys(row.values or ())
-        self.header = list(found)
+            for key, value in (row.values or {}).items():
+                found[key] = found.get(key, False) or isinstance(value, str)
+        self.header, self.texts = list(found), {key for key, text in found.items() if text}
 
     def add_columns(self, columns: Mapping[str, bool]) -> None:
         """A key is written where it has a value: nothing has to be declared."""
+
+    def holds_lists(self, column: str) -> bool:
+        return column not in self.texts
 
     def header_patches(self) -> list[Patch]:
         return []

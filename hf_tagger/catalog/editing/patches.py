@@ -84,14 +84,17 @@ class PatchedFile:
     """A file of which some bytes are replaced.
 
     Args:
-        lists: a value may be a list of the file's own; `value` and `patches` have it as JSON.
         kept: what stays, in words.
     """
 
-    lists, kept = False, "every other byte as it was"
+    kept = "every other byte as it was"
 
     def __init__(self, path: str):
         self.path = path
+
+    def holds_lists(self, column: str) -> bool:
+        """Whether a value of the column is a list of the file's own; `value` and `patches` have it as JSON."""
+        return False
 
     def write(self, patches: Iterable[Patch], original: Digest, changed: Digest) -> Iterator[dict[str, Any]]:
         """As `apply`, with lines of the undo file."""

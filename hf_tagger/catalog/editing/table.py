@@ -27,7 +27,7 @@ class TableRow(NamedTuple):
 class ParquetTable:
     """`dropped`: columns that are left out when it is written."""
 
-    lists, kept = True, "every other value as it was"
+    kept = "every other value as it was"
 
     def __init__(self, path: str, dropped: Iterable[str] = ()):
         self.path = path
@@ -43,6 +43,9 @@ class ParquetTable:
     def add_columns(self, columns: Mapping[str, bool]) -> None:
         self.new |= {name: pa.list_(pa.string()) if lists else pa.string() for name, lists in columns.items()
                      if name not in self.header}
+
+    def holds_lists(self, column: str) -> bool:
+        return column not in self.header or _is_list(self.schema.field(column).type)
 
     def header_patches(self) -> list[Patch]:
         return []
@@ -76,7 +79,7 @@ class ParquetTable:
         for column, value in values.items():
             listed = json_list(value)
             type = self.new.get(column) or self.schema.field(column).type
-            if pa.types.is_list(type) or pa.types.is_large_list(type):
+            if _is_list(type):
                 type, listed = type.value_type, listed if listed is not None else [value] if value else []
             elif listed is not None:
                 raise Unwritable("a list in a column of single values")
@@ -128,6 +131,10 @@ class ParquetTable:
     def _write(self, tables: list[pa.Table]) -> None:
         if self.writer is not None and tables:
             self.writer.write_table(pa.concat_tables(tables), row_group_size=_GROUP_ROWS)
+
+
+def _is_list(type: pa.DataType) -> bool:
+    return pa.types.is_list(type) or pa.types.is_large_list(type)
 
 
 def restore_values(undo: Path, path: str, new: list[str], restored: Digest) -> None:

@@ -16,7 +16,8 @@ _DELIMITERS = (",", ";", "|")
 
 
 def find_targets(attributes: Sequence[dict], header: Sequence[str], specs: Mapping[str, AttributeSpec],
-                 profile: Profile | None = None, asked: Mapping[str, Write] | None = None, lists: bool = False,
+                 profile: Profile | None = None, asked: Mapping[str, Write] | None = None,
+                 lists: Callable[[str], bool] = lambda column: False,
                  only: Sequence[str] | None = None) -> tuple[list[Target], list[str]]:
     """One target for each attribute that can be written, and a line for a person about each that cannot.
 
@@ -26,7 +27,7 @@ def find_targets(attributes: Sequence[dict], header: Sequence[str], specs: Mappi
         specs: how the schema reads the attributes from the file, where it does.
         profile: of the system that wrote the file.
         asked: {attribute, or "*" for every other one: where it goes}, before all else.
-        lists: the file has lists of its own; what a text would part by commas is one.
+        lists: whether a column holds lists of the file's own; what a text would part by commas is then one.
         only: attributes that are written (None: all).
 
     Raises ConfigError for an attribute that the model does not have, or a column that is not there.
@@ -52,7 +53,7 @@ def find_targets(attributes: Sequence[dict], header: Sequence[str], specs: Mappi
         # A cell of paths takes no bare names: the attribute's next place does.
         made = (_target(entry, write, header, specs, profile, columns) for write in places)
         found = next(filter(None, made), None)
-        if found and lists and found.syntax.delimiter == ",":
+        if found and lists(found.column) and found.syntax.delimiter == ",":
             found = replace(found, syntax=CellSyntax(json=True))
         if found is not None and found.how == "cell":
             taken.add(found.column)

@@ -25,7 +25,8 @@ class XmlFeed(PatchedFile):
     entities of its own.
     """
 
-    lists = True
+    def holds_lists(self, column: str) -> bool:
+        return True
 
     def __init__(self, path: str):
         super().__init__(path)
