@@ -21,7 +21,7 @@ import sys
 from pathlib import Path
 
 from hf_tagger import UserError, cli
-from hf_tagger.catalog.source import format_of
+from hf_tagger.catalog.source import SourceConfig, check_files, format_of
 
 
 @cli.recipe
@@ -30,6 +30,7 @@ def main(arguments: list[str]) -> None:
     output = Path(options.output or f"{name_of(options.export)}.yaml")
     if output.exists():
         raise UserError(f"{output} is there already, and is not written over: name another --output")
+    check_files(SourceConfig(path=options.export))
     from hf_tagger.catalog.draft import as_yaml, draft_catalog
 
     draft = draft_catalog(options.export, options.labels)

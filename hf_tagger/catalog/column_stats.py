@@ -13,6 +13,7 @@ from hf_tagger.catalog.cells import json_list
 ALL_UP_TO, THEN_EVERY = 50_000, 20
 DELIMITERS = (",", ";", "|", "/", ">>", ">", "»")
 _DISTINCT, _LONGEST_TAG, _EXAMPLES, _TEXTS = 10_000, 120, 3, 400
+_MOST_COLUMNS = 2000  # JSON may have a key of its own in each product
 _IMAGE = re.compile(r"\.(jpe?g|png|webp|gif|avif|bmp|tiff?)(\?|#|$)", re.IGNORECASE)
 _KINDS = {
     "number": re.compile(r"[-+]?[\d.,\s]*\d(\s?[%€$£¥]|\s?[A-Z]{3})?"),
@@ -142,6 +143,11 @@ class Survey:
     def sampled(self) -> bool:
         return self.looked_at < self.products
 
+    @property
+    def full(self) -> bool:
+        """Whether columns may have been passed over."""
+        return len(self.columns) == _MOST_COLUMNS
+
     def add(self, values: dict[str, Any]) -> None:
         """Counts a product; of one after the first `ALL_UP_TO`, only that it is there, but for every
         `THEN_EVERY`-th."""
@@ -150,9 +156,10 @@ class Survey:
             return
         self.looked_at += 1
         for name, value in flattened(values):
-            if name not in self.columns:
+            if name not in self.columns and len(self.columns) < _MOST_COLUMNS:
                 self.columns[name] = ColumnStats(name)
-            self.columns[name].add(value, self.products)
+            if name in self.columns:
+                self.columns[name].add(value, self.products)
 
 
 def flattened(values: dict[str, Any], prefix: str = "", depth: int = 0) -> list[tuple[str, Any]]:

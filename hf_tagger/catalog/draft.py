@@ -70,6 +70,8 @@ def draft_catalog(path: str, label_files: list[str] = ()) -> Draft:
     _name_codes(draft, label_files)
     _look_at_texts(draft)
     _look_at_photos(draft, os.path.dirname(file if os.path.isabs(path) or "://" in file else os.path.relpath(file)))
+    if survey.full:
+        draft.warnings.append(f"more than {len(survey.columns):,} columns: the others are not looked at")
     if survey.left_out:
         draft.warnings.append(f"several columns have one name, and none of them is read: {', '.join(survey.left_out)}")
     if survey.refused:

@@ -267,8 +267,22 @@ class TaggerModel(PreTrainedModel, GenerationMixin):
             encoded, encoder_logits: of the encoder and the tag head.
             lexical: the four tensors of `LexicalFeatures`, all None where nothing was read of the text.
 
-        Returns logits [B, C], those of each source [B, S, C], and the fusion's features [B, A, F].
+        Returns logits [B, C], those of each source [B, S, C], and the fusion's features [B, A, F]. Attributes that are
+        "decided_by" the text have the logits of the text alone where a product has one; their sources are those of
+        text and photo all the same.
         """
+        logits, sources, features = self._fuse(encoded, encoder_logits, lexical)
+        decided = [entry.get("decided_by") == "text" for entry in self.config.attributes]
+        if any(decided) and encoded.features.text is not None and encoded.features.image is not None:
+            shown = encoded.features.present & encoded.features.present.new_tensor([True, False])
+            alone = self.encoder(features=TowerFeatures(present=shown, text=encoded.features.text))
+            of_text = self._fuse(alone, self.score(alone.pooled, alone.modality_pooled, shown), lexical)[0]
+            columns = torch.tensor(decided, device=logits.device)[self.candidate_attribute]
+            logits = torch.where(columns & encoded.present.all(1, keepdim=True), of_text, logits)
+        return logits, sources, features
+
+    def _fuse(self, encoded: TaggerEncoderOutput, encoder_logits: torch.Tensor,
+              lexical: tuple[torch.Tensor | None, ...]) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         sources = [encoder_logits.float()]
         named = encoded.present.new_zeros(encoder_logits.shape[0], len(self.config.attributes))
         if self.lexical_head is not None and lexical[0] is None:

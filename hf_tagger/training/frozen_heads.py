@@ -5,7 +5,7 @@ from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 import torch
-from accelerate.utils import broadcast
+from accelerate.utils import broadcast, broadcast_object_list
 
 from hf_tagger.catalog.collate import TagEncoder
 from hf_tagger.evaluation.predict import outputs_of_each
@@ -18,6 +18,7 @@ from hf_tagger.training.context import RunContext
 from hf_tagger.training.features import FeatureLoader
 from hf_tagger.training.logit_fusion import SourceRows
 from hf_tagger.training.phases import Training
+from hf_tagger.training.run_log import Step
 
 ROWS_AT_ONCE = 256
 
@@ -103,6 +104,24 @@ def fit_logit_fusion(run: RunContext, training: Training, out_of_fold: Sequence[
                 step.result = f"log-loss {step.details['loss_before']:.3f} to {step.details['loss_after']:.3f}"
         weights = model.logit_fusion.weights.weight.data
         weights.copy_(broadcast(weights))
+        let_text_decide(model, rows, run.settings.logit_fusion, step)
+
+
+def let_text_decide(model: TaggerModel, rows: Sequence[SourceRows], settings: logit_fusion.LogitFusionSettings,
+                    step: Step) -> None:
+    """Marks in the model's config, in place, the attributes that are told better without the photo."""
+    found = {}
+    if model.config.fusion != "attention":
+        found = logit_fusion.text_decides(model.logit_fusion, model.config.attributes, model.candidate_attribute, rows,
+                                          settings)
+    (found,) = broadcast_object_list([found])
+    for entry in model.config.attributes:
+        entry.pop("decided_by", None)
+        if entry["name"] in found:
+            entry["decided_by"] = "text"
+            both, alone = found[entry["name"]]
+            step.result += (f"\n{entry['name']}: where there is text, it decides without the photo (log-loss "
+                            f"{alone:.3f}, with it {both:.3f})")
 
 
 def validation_rows(run: RunContext, batches: Batches) -> Iterator[SourceRows]:
@@ -111,9 +130,10 @@ def validation_rows(run: RunContext, batches: Batches) -> Iterator[SourceRows]:
         protocols = list(alike.values())
         found = batches.evaluation(run.settings.evaluation.validation, protocols[0], whole=True)
         without = [protocol.without for protocol in protocols]
-        for _, batch, outputs in outputs_of_each(batches.model, found, without):
+        for index, batch, outputs in outputs_of_each(batches.model, found, without):
+            hidden = "words" if protocols[0].text is not None else "".join(without[index][:1])
             yield SourceRows(outputs.source_logits, outputs.fusion_features,
-                             batch["tag_labels"].to(batches.model.device), masked=protocols[0].text is not None)
+                             batch["tag_labels"].to(batches.model.device), hidden, batch["ids"], batch["tags"])
 
 
 def parts_of(rows: np.ndarray) -> list[np.ndarray]:

@@ -1,8 +1,8 @@
 """Fits the logit fusion, how far each source is trusted, on products that the sources were not fitted on."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -14,6 +14,10 @@ from hf_tagger.model.decisions import attribute_slices
 from hf_tagger.model.heads import LogitFusion
 from hf_tagger.training.settings import LogitFusionSettings
 
+Hidden = Literal["", "words", "text", "image"]
+# Standard errors by which the text alone must be better than text and photo to decide without the photo.
+BETTER = 2.0
+
 
 @dataclass
 class SourceRows:
@@ -22,8 +26,7 @@ class SourceRows:
     sources: Tensor  # logits [B, S, C]
     features: Tensor  # of the fusion [B, A, F]
     labels: Tensor  # `tag_labels` [B, T]
-    whole: bool = True  # as they are; False: something is hidden
-    masked: bool = False  # the words of their tags are
+    hidden: Hidden = ""  # what of them is not seen: nothing, the words of their own tags, or a modality
     ids: list[str] = field(default_factory=list)
     tags: list[dict[str, Any]] = field(default_factory=list)  # as in the records
 
@@ -35,7 +38,7 @@ def fit_logit_fusion(
     """Fits the weights in place; returns the mean loss before and after."""
     parts = [(fusion.normalise(part.sources.flatten(0, 1), candidate_attribute).unflatten(0, part.sources.shape[:2]),
               part.features, part.labels,
-              part.labels.new_full(part.labels.shape[:1], settings.masked_weight if part.masked else 1.0))
+              part.labels.new_full(part.labels.shape[:1], settings.masked_weight if part.hidden == "words" else 1.0))
              for part in rows]
     if not parts:
         return {}
@@ -69,9 +72,47 @@ class _AttributeFit:
         self.weight = self.weight / self.weight.sum()
 
     def loss(self, table: Tensor) -> Tensor:
+        return self.losses(table).sum()
+
+    def losses(self, table: Tensor) -> Tensor:
+        """Of each product, weighted; they add up to the mean."""
         fused = torch.einsum("ns,nsc->nc", (self.features @ table.T).clamp(min=0.0), self.sources)
         if self.single:
             losses = functional.cross_entropy(fused, self.target, reduction="none")
         else:
             losses = functional.binary_cross_entropy_with_logits(fused[:, :-1], self.target, reduction="none").mean(1)
-        return (losses * self.weight).sum()
+        return losses * self.weight
+
+
+@torch.no_grad()
+def text_decides(
+    fusion: LogitFusion, attributes: list[dict], candidate_attribute: Tensor, rows: Sequence[SourceRows],
+    settings: LogitFusionSettings,
+) -> dict[str, tuple[float, float]]:
+    """{attribute: mean losses of products with text and photo, and of the same without the photo} where the latter is
+    lower by more than chance: a photo then only confuses what the words say."""
+    seen = {hidden: [part for part in rows if part.hidden == hidden and part.ids] for hidden in ("", "image")}
+    place = {product: number for number, product in enumerate(_ids(seen["image"]))}
+    pairs = [(number, place[product]) for number, product in enumerate(_ids(seen[""])) if product in place]
+    found = {}
+    for index, (attribute, where) in enumerate(zip(attributes, attribute_slices(attributes), strict=True)):
+        losses = []
+        for side, hidden in enumerate(seen) if pairs else ():
+            chosen = torch.tensor([pair[side] for pair in pairs], device=fusion.weights.weight.device)
+            sources, features, labels = (torch.cat([getattr(part, name) for part in seen[hidden]])[chosen]
+                                         for name in ("sources", "features", "labels"))
+            sources = fusion.normalise(sources.flatten(0, 1), candidate_attribute).unflatten(0, sources.shape[:2])
+            known = (labels[:, where] != UNKNOWN).all(1)
+            columns = torch.tensor([*range(where.start, where.stop), labels.shape[1] + index])
+            fit = _AttributeFit(attribute, sources[known][..., columns], features[known, index], labels[known, where],
+                                torch.ones_like(labels[known, 0]), settings)
+            losses.append(fit.losses(fusion.weights.weight[index].unflatten(0, (fusion.sources, -1))))
+        if losses and len(losses[0]):
+            gain = losses[0] - losses[1]
+            if gain.sum() > BETTER * gain.std(correction=0) * len(gain) ** 0.5:
+                found[attribute["name"]] = float(losses[0].sum()), float(losses[1].sum())
+    return found
+
+
+def _ids(rows: Sequence[SourceRows]) -> list[str]:
+    return [product for part in rows for product in part.ids]

@@ -166,9 +166,10 @@ class RefittedHeads:
     def source_rows(self, rows: np.ndarray) -> Iterator[SourceRows]:
         """These products as they are, without the words of their tags, without text, without photo."""
         self.model.eval()
-        ways = [(self.plain, True), (self.masked, True), (None, True), (self.plain, False)]
-        for number, (text, image) in enumerate(ways):
-            if number == 1 and text is None:
+        ways = {"": (self.plain, True), "words": (self.masked, True), "text": (None, True),
+                "image": (self.plain, False)}
+        for hidden, (text, image) in ways.items():
+            if hidden == "words" and text is None:
                 continue
             shown = torch.tensor([text is not None, image])
             for part in parts_of(rows):
@@ -178,9 +179,8 @@ class RefittedHeads:
                 if len(part):
                     outputs = self.outputs(part, text, image)
                     labels = torch.from_numpy(self.tag_labels[part]).to(self.model.device)
-                    yield SourceRows(outputs.source_logits, outputs.fusion_features, labels, whole=number == 0,
-                                     masked=number == 1, ids=[self.ids[row] for row in part],
-                                     tags=[self.tags[row] for row in part])
+                    yield SourceRows(outputs.source_logits, outputs.fusion_features, labels, hidden,
+                                     [self.ids[row] for row in part], [self.tags[row] for row in part])
 
     def out_of_fold(self, fold: np.ndarray) -> np.ndarray:
         """Probabilities [N, T] of every row by a fit on the rows of other folds (fold int [N])."""

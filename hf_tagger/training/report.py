@@ -35,7 +35,7 @@ def calibrate(run: RunContext, batches: Batches, out_of_fold: Sequence[SourceRow
     if run.settings.calibration is None or not (validates or out_of_fold):
         return
     with run.log.step("calibration") as step:
-        found, protocol = fused(model, [rows for rows in out_of_fold if rows.whole]), settings.first_protocol
+        found, protocol = fused(model, out_of_fold), settings.first_protocol
         if validates:
             with run.accelerator.autocast():
                 found = found.and_of(predict(model, batches.evaluation(settings.validation, protocol),
@@ -50,13 +50,20 @@ def calibrate(run: RunContext, batches: Batches, out_of_fold: Sequence[SourceRow
 
 @torch.no_grad()
 def fused(model: TaggerModel, rows: Sequence[SourceRows]) -> Predictions:
-    """What the model makes of what its sources say."""
-    logits = [model.logit_fusion(part.sources, part.features, model.candidate_attribute).float().cpu().numpy()
-              for part in rows]
-    empty = np.zeros((0, len(model.candidate_attribute)), np.float32)
-    return Predictions(model.config.attributes, [product for part in rows for product in part.ids],
-                       [tags for part in rows for tags in part.tags], logits=np.concatenate([empty, *logits])
-                       ).decided(model.config.attributes)
+    """What the model makes of what its sources say of whole products."""
+    attributes, candidates = model.config.attributes, model.candidate_attribute
+    whole, alone = ([part for part in rows if part.hidden == hidden] for hidden in ("", "image"))
+    logits, of_text = (np.concatenate([np.zeros((0, len(candidates)), np.float32), *(
+        model.logit_fusion(part.sources, part.features, candidates).float().cpu().numpy() for part in parts)])
+        for parts in (whole, alone))
+    ids = [product for part in whole for product in part.ids]
+    place = {product: number for number, product in enumerate(product for part in alone for product in part.ids)}
+    columns = np.array([entry.get("decided_by") == "text" for entry in attributes])[candidates.cpu().numpy()]
+    for row, product in enumerate(ids):
+        if product in place:
+            logits[row, columns] = of_text[place[product], columns]
+    return Predictions(attributes, ids, [tags for part in whole for tags in part.tags], logits=logits
+                       ).decided(attributes)
 
 
 def calibrate_written(run: RunContext, batches: Batches) -> None:

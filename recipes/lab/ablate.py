@@ -173,7 +173,7 @@ def score(bench: Bench, said: dict[str, Said], settings: RunSettings, states: bo
         fitted_on = PARTS[:2] if out_of_fold else PARTS[1:2]
         labels = {part: torch.from_numpy(bench.plain.tag_labels[rows_of[part]]) for part in fitted_on}
         fit_logit_fusion(fusion, attributes, candidate, [
-            SourceRows(*heard(part, way), labels[part], masked=way == "masked")
+            SourceRows(*heard(part, way), labels[part], "words" if way == "masked" else "")
             for part in fitted_on for way in bench.ways], settings.logit_fusion)
 
     @torch.no_grad()

@@ -28,7 +28,7 @@ from tests.tiny_tagger import SIZE, WORDS, photo, tiny_model, tiny_processor
 
 ATTRIBUTES = [
     {"name": "colour", "kind": "single", "tags": ["Red", "Blue"], "temperature": 1.5, "thresholds": [0.3, 0.6]},
-    {"name": "category", "kind": "single", "tags": ["Mug", "Dress"]},
+    {"name": "category", "kind": "single", "tags": ["Mug", "Dress"], "decided_by": "text"},
     {"name": "features", "kind": "multi", "tags": ["Waterproof", "Handmade"], "thresholds": [0.4, 0.5],
      "calibration": {"slopes": [1.2, 0.8], "intercepts": [0.1, -0.2]}},
 ]

@@ -236,6 +236,23 @@ def test_the_logits_are_what_the_fusion_makes_of_the_sources():
     assert found["fusion_features"][1].argmax(1).tolist() == [0, 0, 0] and found["fusion_features"][2, :, -1].all()
 
 
+def test_where_the_text_decides_the_photo_changes_nothing():
+    model = tagger(architecture="test_convnext").eval()
+    columns = slice(*model.config.attribute_slices()["colour"].indices(99)[:2])
+    before = outputs(model, batch())["tag_logits"]
+    texts = [text for text in TEXTS if text]
+    alone = outputs(model, batch(texts, [[]] * len(texts)))["tag_logits"]
+    model.config.attributes[0]["decided_by"] = "text"
+    after = outputs(model, batch())["tag_logits"]
+    has_text = torch.tensor([text is not None for text in TEXTS])
+    has_both = has_text & torch.tensor([bool(photos) for photos in PHOTOS])
+    torch.testing.assert_close(after[has_text][:, columns], alone[:, columns], rtol=1e-4, atol=1e-4)
+    assert has_both.any() and not torch.equal(after[has_both][:, columns], before[has_both][:, columns])
+    assert torch.equal(after[~has_both], before[~has_both])
+    others = [column for column in range(after.shape[1]) if not columns.start <= column < columns.stop]
+    assert torch.equal(after[:, others], before[:, others])
+
+
 def test_stored_features_stand_in_for_the_towers():
     model = tagger()
     inputs = batch()

@@ -9,6 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from hf_tagger.catalog import column_stats
 from hf_tagger.catalog.example_exports import SYSTEMS, write_example
 from hf_tagger.catalog.settings import CatalogSettings, open_catalog
 from hf_tagger.catalog.strict import build, read_yaml
@@ -271,6 +272,16 @@ def test_products_of_a_shop_in_json(tmp_path, capsys, system):
     assert all(len(record["images"]) == 1 for record in records)
     if system == "shopify_json":
         assert {tag for record in records for tag in record["tags"]["tags"]} == {"summer", "linen, raw"}
+
+
+def test_keys_without_end_are_not_all_counted(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(column_stats, "_MOST_COLUMNS", 10)
+    (tmp_path / "a.jsonl").write_text("".join(json.dumps(
+        {"sku": f"S{n}", "name": f"Linen shirt number {n}", "colour": ["Red", "Blue"][n % 2], f"key{n}": n}) + "\n"
+        for n in range(60)))
+    found, _ = started(capsys, tmp_path / "a.jsonl", tmp_path / "my.yaml")
+    assert len(found["columns"]) == 10 and roles(found)["colour"] == "attribute single column"
+    assert "more than 10 columns: the others are not looked at" in found["warnings"]
 
 
 def test_cells_that_would_be_something_else_in_yaml(tmp_path, capsys):

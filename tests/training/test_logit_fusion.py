@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from hf_tagger.catalog.collate import UNKNOWN
-from hf_tagger.training.logit_fusion import SourceRows, fit_logit_fusion
+from hf_tagger.training.logit_fusion import SourceRows, fit_logit_fusion, text_decides
 from hf_tagger.training.settings import LogitFusionSettings
 from tests.model.test_logit_fusion import ATTRIBUTES, fusion
 
@@ -155,8 +155,30 @@ def test_products_without_the_words_of_their_tags_weigh_less():
     def both(**settings):
         """Of whole products the words are right, of masked ones the tag head."""
         data = [SourceRows(*part) for part in rows()]
-        data += [SourceRows(sources.flip(1), state, labels, masked=True) for sources, state, labels in rows(seed=1)]
+        data += [SourceRows(sources.flip(1), state, labels, "words") for sources, state, labels in rows(seed=1)]
         return trust(fitted(data, **settings)[0])[0, :, 4]
 
     equal, less, whole = (both(masked_weight=weight) for weight in (1.0, 0.25, 0.0))
     assert equal[1] / equal[0] < less[1] / less[0] < whole[1] / whole[0].clamp(min=1e-6)
+
+
+def test_the_text_decides_where_the_photo_confuses_by_more_than_chance():
+    def seen(noise, seed):
+        """Products with text and photo, whose tag head the photo confuses in the first attribute, and their texts."""
+        generator = torch.Generator().manual_seed(seed)
+        for number, (sources, state, labels) in enumerate(rows()):
+            ids, both = [f"{number} {row}" for row in range(len(labels))], sources.clone()
+            both[:, 1, [0, 1, 6]] += noise * torch.randn(len(labels), 3, generator=generator)
+            yield SourceRows(both, state, labels, "", ids)
+            yield SourceRows(sources, state, labels, "image", ids)
+
+    def decided(data):
+        made, candidates, _ = fitted(rows())
+        return text_decides(made, ATTRIBUTES, candidates, data, LogitFusionSettings())
+
+    first = [part for number, part in enumerate(seen(4.0, 0)) if number < 2]
+    (name,) = found = decided(first)
+    both, alone = found[name]
+    assert name == ATTRIBUTES[0]["name"] and both > 2 * alone
+    assert decided([part for number, part in enumerate(seen(0.0, 0)) if number < 2]) == {}
+    assert decided(first[:1]) == decided([]) == {}, "there is nothing to compare"

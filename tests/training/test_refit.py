@@ -111,7 +111,7 @@ def test_the_fusion_learns_from_products_that_the_sources_were_not_fitted_on(tmp
         assert torch.equal(tensor, before[name]), name
     # 60 of the products in four ways, as far as they have what a way shows.
     sources, labels = (torch.cat([getattr(rows, name) for rows in told]) for name in ("sources", "labels"))
-    assert sum(len(rows.ids) for rows in told if rows.whole) == 60
+    assert sum(len(rows.ids) for rows in told if not rows.hidden) == 60
     assert 60 < len(sources) <= 240 and sources.shape[1] == model.logit_fusion.sources == 3
     has_text = sources[:, 1].abs().sum(-1) > 0
     colour = slice(12, 23)
