@@ -10,6 +10,7 @@ import functools
 import importlib
 import io
 import os
+import re
 import runpy
 import shutil
 import sys
@@ -39,8 +40,9 @@ ARGUMENTS = {
     "model": "model folder, adapter folder or Hub id",
     "catalogue": "YAML file, or the path of a catalogue written like the training one",
 }
-# What errors of Python, Rust, C++ and torch all repeat where there is no room to write.
-NO_ROOM = [os.strerror(number) for number in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)]
+# What errors of Python, Rust, C++ and torch repeat where there is no room to write; the last is all that numpy says.
+NO_ROOM = re.compile("|".join([*map(os.strerror, (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)),
+                               r"\d requested and \d+ written"]))
 
 
 def main() -> int:
@@ -122,7 +124,7 @@ def recipe(main: Callable[[list[str]], int | None], name: str | None = None) -> 
             print(f"{name}: interrupted", file=sys.stderr)
             return 130
         except Exception as error:
-            if not any(words in str(error) for words in NO_ROOM):
+            if not NO_ROOM.search(str(error)):
                 raise
             print(f"{name}: the disk is full ({error}): make room, and start it again, with --resume where it has that "
                   "option", file=sys.stderr)

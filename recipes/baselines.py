@@ -69,6 +69,7 @@ def main(arguments: list[str]) -> None:
         (folder / "baselines.json").write_text(json.dumps(about, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
         (folder / "baselines.md").write_text(table + "\n", encoding="utf-8")
     print(table, f"\n\nwritten to {folder}")
+    print(catalog.totals())
 
 
 def parse(arguments: list[str]) -> tuple[argparse.Namespace, list[str]]:

@@ -68,6 +68,7 @@ def compare(settings: RunSettings, data: dict, encoder: str, prefix: str) -> dic
         raise ConfigError(f"the splits {', '.join(splits[1:])} must have products in at least two languages: does the "
                           "schema name language_column?")
     heads = RefittedHeads.of_splits(run, catalogue, splits)
+    run.log.say(catalogue.quarantine.totals())
     language = np.array([languages[key] or "" for key in zip(heads.split_of, heads.ids, strict=True)])
     train = heads.split_of == "train"
     run.log.say(f"{encoder}: all languages")

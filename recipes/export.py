@@ -4,7 +4,7 @@
 
 MODEL is a model folder, an adapter folder or a Hub id. CATALOGUE is a YAML file with source and schema (the one the
 model was trained by will do), or the path of a catalogue that is written like the training one. Keys of `catalog` and
-`evaluation` can be overridden as `--key.sub value`.
+`evaluation` can be overridden as `--key.sub value`. The columns of tags need not be there: macro-F1 is then left out.
 
 Written: OUT/onnx and OUT/onnx_int8 (OUT: the output folder). Each has `parity.json`: the largest difference of logits
 on the validation split, macro-F1 of the model and of the export, products per second, p50 and p95 in milliseconds at
@@ -53,6 +53,7 @@ def main(arguments: list[str]) -> int:
     out.mkdir(parents=True, exist_ok=True)
     with TemporaryDirectory(prefix=".export-", dir=out) as work:
         catalog = open_catalog(settings.catalog, Path(work, "catalog"))
+        catalog = catalog.with_tags_if_any(settings.evaluation.validation)
         folders, exported = export(tagger, catalog, settings, options, Path(work))
         cli.say(f"comparing on {settings.evaluation.validation}")
         split = batches(tagger, catalog, settings, settings.evaluation.validation)
@@ -65,7 +66,9 @@ def main(arguments: list[str]) -> int:
             written = written_parity(tagger, exported, products[:WRITTEN_PRODUCTS])
         timed = speed(options.model, folders, products[:options.products], writes)
         predictions = dict(zip(folders, found, strict=True))
-        return report(options.model, out, folders, exported, reference, predictions, noise, written, timed)
+        status = report(options.model, out, folders, exported, reference, predictions, noise, written, timed)
+        print(catalog.totals())
+        return status
 
 
 def parse(arguments: list[str]) -> tuple[argparse.Namespace, list[str]]:
@@ -117,6 +120,8 @@ def report(model: str, out: Path, folders: dict[str, Path], exported: dict, refe
     from hf_tagger.evaluation.tables import text_table
 
     status, shown = 0, {}
+    if not any(any(tags.values()) for tags in reference.tags):
+        cli.say("no product of the validation split has tags: macro-F1 is not compared, changed tags are")
     for name, folder in folders.items():
         found = {"model": model, "machine": describe_machine(), "size_mb": round(size_mb(folder), 1),
                  **parity(reference, predictions[name], noise),
@@ -125,8 +130,8 @@ def report(model: str, out: Path, folders: dict[str, Path], exported: dict, refe
             found["written"] = written[name]
         (folder / "parity.json").write_text(json.dumps(found, indent=1), encoding="utf-8")
         shown[name] = {"MB": found["size_mb"], "largest difference of logits": found["max_logit_difference"],
-                       "changed tags": found["changed_tags"], "macro-F1": found["macro_f1"]["mean"],
-                       "of the model": found["macro_f1_of_the_model"]["mean"]}
+                       "changed tags": found["changed_tags"], "macro-F1": found["macro_f1"].get("mean"),
+                       "of the model": found["macro_f1_of_the_model"].get("mean")}
         shown[name] |= {f"ms a product, {size}": rows[name]["p50_ms"] for size, rows in timed.items()}
         reason = failure(exported[name].description["precision"], found)
         if reason is not None:

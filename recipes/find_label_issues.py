@@ -61,6 +61,7 @@ def main(arguments: list[str]) -> None:
     print(text_table({name: {key.replace("_", " "): value for key, value in found.items() if key != "skipped_tags"}
                       for name, found in summary["attributes"].items()}))
     print(f"look at {folder / 'review.html'}, then train with --labels corrected.csv")
+    print(catalogue.quarantine.totals())
 
 
 def parse(arguments: list[str]) -> tuple[argparse.Namespace, list[str]]:

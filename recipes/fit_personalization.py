@@ -77,6 +77,7 @@ def main(arguments: list[str]) -> None:
     print(f"log-loss on the latest choices: {result['loss']:.4f}, by chance {result['loss_of_chance']:.4f}")
     if options.simulate:
         print(text_table(result["test"]))
+    print(catalog.totals())
 
 
 def parse(arguments: list[str]) -> tuple[argparse.Namespace, list[str]]:

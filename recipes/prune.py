@@ -39,6 +39,7 @@ def main(arguments: list[str]) -> None:
     from hf_tagger.catalog.loader import CatalogLoader
     from hf_tagger.model.pipeline_tagger import ProductTaggingPipeline
     from hf_tagger.training.build import load_model
+    from hf_tagger.training.whole import written_whole
 
     model, processor = load_model(options.model)
     out = options.output_dir
@@ -48,7 +49,8 @@ def main(arguments: list[str]) -> None:
     whole, _ = load_model(options.model)
     cut(model, options, CatalogLoader(catalog, "train", collator, settings.training.loader, shuffle=True), settings)
     found["pruned"] = described(model, collator, catalog, settings)
-    ProductTaggingPipeline(model, processor=processor).save_pretrained(out)
+    with written_whole(out) as folder:
+        ProductTaggingPipeline(model, processor=processor).save_pretrained(folder)
     if options.epochs:
         recover(settings, data, out, options)
         model, _ = load_model(out)
@@ -56,6 +58,7 @@ def main(arguments: list[str]) -> None:
     found["text_tower_ms"] = text_tower_ms({"before": whole, "pruned": model})
     Path(out, "pruning.json").write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
     print(table(found))
+    print(catalog.totals())
 
 
 def parse(arguments: list[str]) -> tuple[argparse.Namespace, list[str]]:

@@ -30,9 +30,10 @@ def main(arguments: list[str]) -> None:
 
     from hf_tagger.deployment.vocabulary import count_pieces, pieces_to_keep, prune_vocabulary
     from hf_tagger.evaluation.protocols import open_tagger
+    from hf_tagger.training.whole import written_whole
 
     tagger = open_tagger(options.model, torch.device("cpu"))
-    catalog = open_catalog(settings.catalog, Path(options.output_dir, "catalog"))
+    catalog = open_catalog(settings.catalog, Path(options.output_dir, "catalog")).without_tags()
     model, processor = tagger.model, tagger.processor
     names = [f"{entry['name']}: {tag}" for entry in model.config.attributes for tag in entry["tags"]]
     counts = options.min_count * count_pieces(names, processor)
@@ -46,11 +47,13 @@ def main(arguments: list[str]) -> None:
     after = [pieces(processor, text) for text in held_out]
     found |= {"parameters_left": parameters(model), "texts_of_validation": len(held_out),
               "texts_cut_alike": sum(old == new for old, new in zip(before, after, strict=True))}
-    tagger.save_pretrained(options.output_dir)
-    Path(options.output_dir, "pruning.json").write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+    with written_whole(options.output_dir) as folder:
+        tagger.save_pretrained(folder)
+        (folder / "pruning.json").write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
     print(f"{found['kept']:,} of {found['pieces']:,} word pieces kept; parameters: {found['parameters']:,} before, "
           f"{found['parameters_left']:,} now; of {len(held_out)} texts of validation, {found['texts_cut_alike']} are "
           "cut into the same pieces")
+    print(catalog.totals())
 
 
 def parse(arguments: list[str]) -> tuple[argparse.Namespace, list[str]]:

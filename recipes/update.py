@@ -86,6 +86,7 @@ def update(options: argparse.Namespace, settings: RunSettings, data: dict, versi
     else:
         step.fine_tune(options.replay, new_tags, towers=options.how == "towers")
     after, _ = step.judge(open_tagger(str(pending), tagger.device))
+    print(catalog.totals())
 
     for name, value in before.items():
         print(f"{name:<18} {value:.4f} before, {after[name]:.4f} after")

@@ -164,3 +164,13 @@ def test_a_console_that_cannot_print_a_tag_prints_something_else():
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, cwd=ROOT,
                          env=os.environ | {"PYTHONIOENCODING": "cp1252", "PYTHONPATH": str(ROOT)})
     assert (run.returncode, run.stdout.decode("cp1252").strip()) == (0, "tags: ???, Größe"), run.stderr
+
+
+@pytest.mark.parametrize("said", ["[Errno 28] No space left on device: 'a'", "9216 requested and 7995 written"])
+def test_a_full_disk_is_said_in_one_line_whoever_finds_it(said, capsys):
+    def main(arguments):
+        raise OSError(said)
+
+    assert cli.recipe(main, "export")([]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("export: the disk is full") and said in line

@@ -49,7 +49,16 @@ class CatalogLoader:
         # Its own generator: starting an epoch must not advance the global one, which a resumed run has restored.
         loader = DataLoader(dataset, batch_size=None, num_workers=workers, prefetch_factor=4 if workers else None,
                             generator=torch.Generator())
-        return _raising(iter(loader))
+        batches = _raising(iter(loader))
+        return batches if self.repeat_factors or skip_batches else self._counted(batches)
+
+    def _counted(self, batches: Iterator[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+        """Counts rows for the catalogue's totals: workers have read them, and photos are decoded after they were."""
+        see = self.catalog.one_pass(self.split)
+        for batch in batches:
+            for item in (*batch["refusals"], *batch["ids"]):
+                see(item)
+            yield batch
 
     def batches(self, epoch: int) -> Iterator[tuple[list[dict], list[Refusal]]]:
         """Uncollated batches, each with the rows that were refused while it was read."""

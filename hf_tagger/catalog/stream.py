@@ -1,12 +1,14 @@
 """A catalogue as a stream of product records, of any split or share of one, always in the same order."""
 
+import copy
 import hashlib
 import itertools
 import os
 import random
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
+from typing import Any
 
 import datasets
 import pyarrow.parquet as pq
@@ -15,7 +17,7 @@ from datasets.distributed import split_dataset_by_node
 from hf_tagger.catalog.columns import RawRow
 from hf_tagger.catalog.duplicates import find_duplicates
 from hf_tagger.catalog.labels import Labels
-from hf_tagger.catalog.quarantine import Refusal, RowError
+from hf_tagger.catalog.quarantine import Quarantine, Refusal, RowError
 from hf_tagger.catalog.readers import CatalogError, check_first_file, class_name, names_of_classes, read_rows
 from hf_tagger.catalog.schema import CatalogSchema, Record
 from hf_tagger.catalog.source import SourceConfig, catalogue_files
@@ -41,13 +43,15 @@ class _Shard:
 class Catalog:
     """A source read through a schema, with corrected tags (`labels`) in place of its own.
 
-    `records` may be iterated in any process any number of times: its result depends on its arguments alone.
+    `records` may be iterated in any process any number of times: its result depends on its arguments alone. `rows`
+    counts what this process has read, {split: used and set aside}.
     """
 
     def __init__(self, source: SourceConfig, schema: CatalogSchema, labels: Labels | None = None):
         self.source, self.schema, self.labels = source, schema, labels
         self._shards: dict[str, list[_Shard]] = {}
         self._duplicates: dict[str, frozenset[tuple[str, int]]] = {}
+        self.rows: dict[str, Quarantine] = {}
 
     @property
     def splits(self) -> list[str]:
@@ -62,6 +66,34 @@ class Catalog:
         schema = self.schema.without_tags()
         schema.group = self.schema.group if self.source.fractions else None
         return Catalog(self.source, schema)
+
+    def with_tags_if_any(self, split: str) -> "Catalog":
+        """This catalogue, or `without_tags` where a split has none of the columns of tags.
+
+        Raises ConfigError for one that lacks another column, or some of these only.
+        """
+        try:
+            self._shards_of(split)
+            return self
+        except ConfigError:
+            untagged = self.without_tags()
+            untagged._shards_of(split)
+            for column in self.schema.columns().keys() - untagged.schema.columns().keys():
+                if untagged._has(split, column):
+                    raise
+            return untagged
+
+    def _has(self, split: str, column: str) -> bool:
+        schema = copy.copy(self.schema)
+        schema.keep = [column]
+        try:
+            return bool(Catalog(self.source, schema)._shards_of(split))
+        except ConfigError:
+            return False
+
+    def totals(self) -> str:
+        """A line for each split that this process has read: every row is used or set aside."""
+        return "\n".join(f"{split}: {rows.totals()}" for split, rows in self.rows.items())
 
     def records(self, split: str, *, epoch: int = 0, seed: int = 0, shuffle_buffer: int = 0, rank: int = 0,
                 world_size: int = 1, drop_duplicates: bool = False) -> Iterator[Record | Refusal]:
@@ -79,6 +111,26 @@ class Catalog:
                 or two passes before the first record, once.
         """
         duplicates = self.duplicates(split) if drop_duplicates else frozenset()
+        see = self.one_pass(split)
+        for item in self._read(split, duplicates, epoch, seed, shuffle_buffer, rank, world_size):
+            see(item)
+            yield item
+
+    def one_pass(self, split: str) -> Callable[[Any], None]:
+        """What counts, in `rows`, the items of one pass over a split; a row that is read again does not count again."""
+        counted, rows = self.rows.setdefault(split, Quarantine(None)), 0
+
+        def see(item: Any) -> None:
+            nonlocal rows
+            if isinstance(item, Refusal):
+                counted.add(item)
+            rows += not isinstance(item, Refusal) or item.fatal
+            counted.seen["rows"] = max(counted.seen["rows"], rows)
+
+        return see
+
+    def _read(self, split: str, duplicates: frozenset, epoch: int = 0, seed: int = 0, shuffle_buffer: int = 0,
+              rank: int = 0, world_size: int = 1) -> Iterator[Record | Refusal]:
         shards = list(self._shards_of(split))
         if shuffle_buffer > 0:
             random.Random(f"files {seed} {epoch}").shuffle(shards)
@@ -105,7 +157,7 @@ class Catalog:
     def duplicates(self, split: str) -> frozenset[tuple[str, int]]:
         """(file, number) of every row of the split that repeats the text and photos of an earlier one."""
         if split not in self._duplicates:
-            self._duplicates[split] = find_duplicates(lambda: self.records(split))
+            self._duplicates[split] = find_duplicates(lambda: self._read(split, frozenset()))
         return self._duplicates[split]
 
     def row_count(self, split: str) -> int | None:

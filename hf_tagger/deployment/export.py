@@ -93,6 +93,8 @@ def export_tagger(model: TaggerModel, processor: TaggerProcessor, folder: str | 
         program.save(folder / MODEL, external_data=True)
         if model.decoder is not None:
             export_decoder(model, processor, folder, OPSET)
+    except OSError:  # of the disk, not of the graph
+        raise
     except Exception as error:  # torch.onnx's own classes say which operator, in lines of text
         raise ExportError(f"{type(model.encoder).__name__} has no ONNX graph: {_cause(error)}") from error
     if processor.reads_text:

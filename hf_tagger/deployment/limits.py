@@ -24,4 +24,5 @@ class Limits:
     seconds: float = _limit(30, "for headers to come, and for a body to come and be answered (408, 503)")
     stop_seconds: float = _limit(20, "from SIGTERM until what is not answered yet is dropped")
     connections: int = _limit(1000, "clients at once; further ones are turned away")
+    client_requests: int = _limit(0, "requests to /tags of one client a minute, 0: any number (429)")
     waiting_mb: float = _limit(256, "MiB of requests under way; further ones get 503 and are told to try again")

@@ -40,7 +40,8 @@ _ANSWER = {"oneOf": [_TAGS, {"type": "array", "items": {"oneOf": [_TAGS, _ERROR]
 _STATUSES = {
     400: "not JSON, or a damaged form", 401: "the token is missing, where the server asks for one",
     408: "the request came too slowly", 413: "too large a body, or too many products", 415: "another content type",
-    422: "a request, option or single product that cannot be understood", 431: "too long headers",
+    422: "a request, option or single product that cannot be understood",
+    429: "too many requests of this client, where the server counts them; Retry-After", 431: "too long headers",
     500: "tagging a single product failed", 503: "too much is waiting; Retry-After says when to try again",
 }
 

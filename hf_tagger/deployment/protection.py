@@ -3,10 +3,12 @@
 import hmac
 import ipaddress
 import json
+import math
 import socket
 from collections.abc import Sequence
 
 from hf_tagger import UserError
+from hf_tagger.deployment.rate_limit import RateLimit
 
 
 class Protection:
@@ -16,13 +18,14 @@ class Protection:
         policy: the Content-Security-Policy of every answer.
         token: clients have to send `Authorization: Bearer TOKEN`; None: they have not.
         open_paths: need no token.
+        logins: how often a client may try to log in, by a POST to /login; None: as often as it likes.
         hosts: names of this server that requests may be addressed to. A page elsewhere whose name is made to lead here
             ("DNS rebinding") is so kept out. None: any.
     """
 
     def __init__(self, app, policy: str, token: str | None = None, open_paths: Sequence[str] = (),
-                 hosts: Sequence[str] | None = None):
-        self.app, self.token, self.open_paths, self.hosts = app, token, open_paths, hosts
+                 hosts: Sequence[str] | None = None, logins: RateLimit | None = None):
+        self.app, self.token, self.open_paths, self.hosts, self.logins = app, token, open_paths, hosts, logins
         self.headers = [(b"content-security-policy", policy.encode()), (b"x-content-type-options", b"nosniff"),
                         (b"referrer-policy", b"no-referrer"), (b"cross-origin-opener-policy", b"same-origin")]
 
@@ -38,6 +41,10 @@ class Protection:
         headers = dict(scope["headers"])
         if self.hosts is not None and _host(headers.get(b"host", b"").decode("latin-1")) not in self.hosts:
             return await _refuse(scope, protected, 421, "this server does not answer to that name")
+        if self.logins is not None and scope.get("method") == "POST" and scope["path"].rstrip("/").endswith("/login"):
+            if wait := self.logins.wait(scope):
+                return await _refuse(scope, protected, 429, "too many attempts to log in: try again later",
+                                     (b"retry-after", str(math.ceil(wait)).encode()))
         given = headers.get(b"authorization", b"")
         if self.token is not None and scope["path"] not in self.open_paths and not hmac.compare_digest(
                 given, f"Bearer {self.token}".encode()):

@@ -9,7 +9,8 @@ MODEL is a folder that recipes/export.py wrote (starts without torch, the fastes
 folder or a Hub id. Photos come as base64 in JSON or as files in a form. Requests of many clients share the runs of the
 model. /docs describes the requests, /health answers while it is ready, /metrics is for Prometheus. SIGTERM and Ctrl-C
 stop it when all that it took in is answered, or after --max_stop_seconds. With --token, clients send the header
-`Authorization: Bearer TOKEN`; without, it listens to this machine alone, unless --open_to_all says otherwise.
+`Authorization: Bearer TOKEN`; without, it listens to this machine alone, unless --open_to_all says otherwise. Requests
+of each client are counted where --max_client_requests says how many a minute.
 """
 
 import argparse
@@ -22,6 +23,7 @@ from pathlib import Path
 
 from hf_tagger import UserError
 from hf_tagger.deployment.limits import Limits
+from hf_tagger.deployment.rate_limit import PROXY_HELP, proxy_addresses
 
 
 def main(arguments: list[str]) -> int:
@@ -57,7 +59,8 @@ def main(arguments: list[str]) -> int:
     print(f"serve: {options.model} at http://{host}:{port}/tags, described at /docs", file=sys.stderr, flush=True)
     # Longer than the minute that balancers keep a connection, lest it is closed while a request is on its way.
     config = uvicorn.Config(app, http=guarded(limits), ws="none", log_level="warning", access_log=False,
-                            timeout_keep_alive=75, timeout_graceful_shutdown=int(limits.stop_seconds))
+                            timeout_keep_alive=75, timeout_graceful_shutdown=int(limits.stop_seconds),
+                            forwarded_allow_ips=options.trusted_proxy)
     try:
         DrainingServer(config).run(sockets=[listener])
     except (KeyboardInterrupt, SystemExit):
@@ -86,6 +89,7 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument("--batch_size", type=int, default=32, help="products per run of the model, at most")
     parser.add_argument("--token", metavar="FILE", help="clients have to send what stands in this file")
     parser.add_argument("--open_to_all", action="store_true", help="ask nobody for a token, wherever it listens")
+    parser.add_argument("--trusted_proxy", type=proxy_addresses, default="", metavar="ADDRESS", help=PROXY_HELP)
     parser.add_argument("--allow_urls", action="store_true",
                         help="fetch photos from public http(s) addresses (give it more --num_workers)")
     for limit in fields(Limits):

@@ -5,6 +5,7 @@ FastAPI on uvicorn with `Batcher`, in one process.
 
 import asyncio
 import json
+import math
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -25,6 +26,7 @@ from hf_tagger.deployment.engines import Engine
 from hf_tagger.deployment.limits import Limits
 from hf_tagger.deployment.openapi import describe_tags
 from hf_tagger.deployment.protection import Protection
+from hf_tagger.deployment.rate_limit import RateLimit
 from hf_tagger.deployment.server_metrics import ServerMetrics
 from hf_tagger.model.handler import RequestError, read_request
 from hf_tagger.model.products import ProductError
@@ -50,6 +52,7 @@ def create_app(engine: Engine, limits: Limits, batch_size: int = 32, num_workers
     """
     metrics = ServerMetrics(lambda: batcher.products, lambda: batcher.bytes)
     batcher = Batcher(engine, limits, batch_size, num_workers, allow_urls, metrics.batch)
+    rate = RateLimit(limits.client_requests)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
@@ -74,6 +77,9 @@ def create_app(engine: Engine, limits: Limits, batch_size: int = 32, num_workers
     async def tags(request: Request) -> Response:
         start = time.perf_counter()
         try:
+            if wait := rate.wait(request.scope):
+                raise HTTPException(429, f"more than {limits.client_requests} requests a minute: try again later",
+                                    {"Retry-After": str(math.ceil(wait))})
             response = JSONResponse(await answer(request, batcher, limits))
         except HTTPException as refused:
             response = await error(request, refused)

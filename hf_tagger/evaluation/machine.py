@@ -10,14 +10,14 @@ import torch
 from accelerate import PartialState
 from accelerate.utils import parse_flag_from_env
 
-from hf_tagger.model.pipeline_tagger import bf16_is_fast
-
 PACKAGES = ("torch", "transformers", "datasets", "accelerate", "peft", "timm", "evaluate", "hf_tagger")
 
 
 def describe_machine() -> dict:
     """The "cpu", the "cores" that this process may use, "threads" of torch, "memory_gb", "gpu", "bf16_is_fast",
     "system", and the "load_average" of the last minute: on an idle machine about 0."""
+    from hf_tagger.model.pipeline_tagger import bf16_is_fast  # imports seconds of transformers
+
     cuda = torch.cuda.is_available()
     return {
         "cpu": _cpu_name(),

@@ -1,6 +1,7 @@
 """HTML pages in a single file: templates, and photos inside them."""
 
 import base64
+import hashlib
 import io
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -14,8 +15,15 @@ from hf_tagger.model.images import ImageError, load_image
 
 def templates(folder: Path) -> Environment:
     """The templates of a folder; values are escaped, a name that is not given is an error."""
-    return Environment(loader=FileSystemLoader(folder), autoescape=True, undefined=StrictUndefined, trim_blocks=True,
+    made = Environment(loader=FileSystemLoader(folder), autoescape=True, undefined=StrictUndefined, trim_blocks=True,
                        lstrip_blocks=True)
+    made.filters["csp_hash"] = csp_hash
+    return made
+
+
+def csp_hash(script: str) -> str:
+    """The source of a Content-Security-Policy that lets a page run this script of its own, and no other."""
+    return f"'sha256-{base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()}'"
 
 
 def first_records(records: Iterable[Record | Refusal], wanted: Iterable[str]) -> Iterator[Record]:

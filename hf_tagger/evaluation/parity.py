@@ -51,22 +51,25 @@ def _logits(model, tensors: dict[str, torch.Tensor]) -> np.ndarray:
 
 
 def macro_f1(predictions: Predictions) -> dict[str, float]:
-    """Macro-F1 of each attribute, and their "mean"."""
+    """Macro-F1 of each attribute of which any product has tags, and their "mean"; nothing where none has."""
     metrics = predictions.metrics()
     values = {entry["name"]: metrics[f"{entry['name']}/macro_f1"] for entry in predictions.attributes}
-    return {**values, "mean": float(np.mean(list(values.values())))}
+    values = {name: value for name, value in values.items() if not np.isnan(value)}
+    return values and {**values, "mean": float(np.mean(list(values.values())))}
 
 
 def parity(reference: Predictions, exported: Predictions, noise: float = 0.0) -> dict[str, Any]:
     """How far an exported tagger is from its model: "max_logit_difference" beside the model's own rounding (`noise`),
-    "changed_tags" (decisions that differ), and macro-F1 of both per attribute and on average; a drop is positive."""
+    "changed_tags" (decisions that differ), and macro-F1 of both per attribute and on average; a drop is positive, None
+    where no product has tags to compare with."""
     wanted, got = macro_f1(reference), macro_f1(exported)
     return {
         "products": len(reference.ids),
         "max_logit_difference": float(np.abs(reference.logits - exported.logits).max()),
         "model_rounding": noise,
         "changed_tags": int((reference.chosen != exported.chosen).sum()),
-        "macro_f1": got, "macro_f1_of_the_model": wanted, "macro_f1_drop": round(wanted["mean"] - got["mean"], 5),
+        "macro_f1": got, "macro_f1_of_the_model": wanted,
+        "macro_f1_drop": round(wanted["mean"] - got["mean"], 5) if wanted else None,
     }
 
 
@@ -107,6 +110,6 @@ def failure(precision: str, report: dict[str, Any]) -> str | None:
     if precision == "float32" and report.get("written", {}).get("same_sets", 1.0) < 1 - WRITTEN_TOLERANCE:
         return (f"float32 writes the model's free-form tags of {report['written']['same_sets']:.1%} of the products, "
                 f"not of {1 - WRITTEN_TOLERANCE:.0%}")
-    if not report["macro_f1_drop"] <= F1_TOLERANCE:
+    if report["macro_f1_drop"] is not None and not report["macro_f1_drop"] <= F1_TOLERANCE:
         return f"{precision} loses {100 * report['macro_f1_drop']:.2f} points of macro-F1, over {100 * F1_TOLERANCE:g}"
     return None

@@ -128,8 +128,10 @@ class ProductTaggingPipeline(Pipeline):
         self.processor.save_pretrained(save_directory)
         path, source = Path(save_directory, CRITIC), self._file_beside(CRITIC)
         if critic is not None:
-            save_file({name: tensor.cpu().contiguous() for name, tensor in critic.state_dict().items()}, path)
-            let_others_read(path)
+            aside = path.with_name(f"{CRITIC}.incomplete")
+            save_file({name: tensor.cpu().contiguous() for name, tensor in critic.state_dict().items()}, aside)
+            let_others_read(aside)
+            os.replace(aside, path)
         elif source and not path.exists():
             shutil.copyfile(source, path)
         self.save_code(save_directory, handler)

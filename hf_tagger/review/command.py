@@ -8,19 +8,21 @@
 MODEL is a model folder, adapter folder or Hub id. CATALOGUE is a YAML file with source and schema, such as the training
 configuration, or the path of a catalogue with the columns of the training one; keys of `catalog` can be overridden as
 `--key.sub value`. The page is served to this machine only, unless --host is given; others have to log in then, with a
-NAME:PASSWORD of --auth, and their verdicts carry that name. Verdicts go into the feedback store; `hf_tagger update`
-trains the model on them.
+NAME:PASSWORD of --auth, and their verdicts carry that name; they stay logged in when the page is started again.
+Verdicts go into the feedback store; `hf_tagger update` trains the model on them.
 """
 
 import argparse
 import os
 import sys
+from functools import partial
 from pathlib import Path
 
 from hf_tagger import UserError
 from hf_tagger.catalog.settings import open_catalog
 from hf_tagger.catalog.strict import ConfigError
 from hf_tagger.deployment.protection import check_listening
+from hf_tagger.deployment.rate_limit import PROXY_HELP, proxy_addresses
 from hf_tagger.evaluation.settings import load_checked_evaluation
 from hf_tagger.feedback.versions import LINEAGE
 from hf_tagger.model.urls import without_credentials
@@ -52,7 +54,7 @@ def main(arguments: list[str]) -> int:
     from hf_tagger.review.page import launch
 
     print(f"verdicts go to {without_credentials(options.feedback)}; stop with Ctrl-C", flush=True)
-    launch(app, options.host, options.port, people)
+    launch(app, options.host, options.port, people, options.auth, options.trusted_proxy)
     return 0
 
 
@@ -72,6 +74,7 @@ def parse(arguments: list[str]) -> tuple[argparse.Namespace, list[str]]:
     parser.add_argument("--port", type=int, help="default: the first free one from 7860")
     parser.add_argument("--auth", metavar="FILE", help="who may log in: a line NAME:PASSWORD for each")
     parser.add_argument("--open_to_all", action="store_true", help="ask nobody to log in, whomever the page answers")
+    parser.add_argument("--trusted_proxy", type=proxy_addresses, default="", metavar="ADDRESS", help=PROXY_HELP)
     parser.add_argument("--space", metavar="FOLDER", help="write a Space that runs this page into FOLDER, and end")
     return parser.parse_known_args(arguments)
 
@@ -125,14 +128,23 @@ def build_app(model: str, catalogue: str, feedback: str = "feedback.db", *, spli
     folder = Path(model) if Path(model).is_dir() else Path(feedback).parent
     catalog = open_catalog(settings.catalog, folder / "catalog")
     split = choose_split(catalog, split)
+    catalog = catalog.with_tags_if_any(split)
     known = read_predictions(predictions, attributes) if predictions else {}
-    found = CatalogPredictions(tagger, lambda: catalog.records(split), catalog.schema.allow_urls, known, most)
+    found = CatalogPredictions(tagger, partial(_told, catalog, split), catalog.schema.allow_urls, known, most)
     log = VerdictLog(store, attributes)
     queue = ReviewQueue(found, log, has_vectors=not known, has_critic=tagger.has_critic and not known)
     desk = ReviewDesk(found, store, queue, log, model_version(model, tagger))
     page = build_page(desk, reviewer, speech)
     found.start()
     return page
+
+
+def _told(catalog, split: str):
+    """The records of a split; when they have been read, it is said how many rows were."""
+    try:
+        yield from catalog.records(split)
+    finally:
+        print(catalog.totals(), flush=True)
 
 
 def choose_split(catalog, wanted: str | None) -> str:

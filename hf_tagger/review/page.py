@@ -1,5 +1,6 @@
 """The review page: a Gradio app of four tabs that loads nothing from other machines."""
 
+import os
 from functools import partial
 from pathlib import Path
 
@@ -8,6 +9,8 @@ from starlette.middleware import Middleware
 
 from hf_tagger import UserError
 from hf_tagger.deployment.protection import Protection, is_loopback
+from hf_tagger.deployment.rate_limit import RateLimit
+from hf_tagger.review.logins import Logins
 from hf_tagger.review.queue import CONFIDENCE, SHOW, Filters
 from hf_tagger.review.session import MAX_TAG, ReviewDesk, Session, check_length
 from hf_tagger.review.try_it import try_it_tab
@@ -16,6 +19,7 @@ from hf_tagger.review.views import bar_view, card_view, product_view, progress_v
 HERE = Path(__file__).parent
 TITLE = "Review tags"
 ANY = "any"
+ATTEMPTS = 10  # to log in, of one client in a minute
 # What browsers may do with the page; Gradio's own scripts stand in it, and are made of strings.
 POLICY = ("default-src 'self'; script-src 'self' 'unsafe-inline' 'unsafe-eval'; style-src 'self' 'unsafe-inline'; "
           "img-src 'self' data: blob:; media-src 'self' data: blob:; font-src 'self' data:; worker-src 'self' blob:; "
@@ -86,8 +90,11 @@ def build_page(desk: ReviewDesk, reviewer: str = "", speech: str | None = None) 
             opened.languages = seen
             return *shown(opened, before), gr.Timer(active=not finished), new
 
-        def act(opened: Session, event: gr.EventData):
+        def act(opened: Session, kept: dict, request: gr.Request, event: gr.EventData):
             before, data = opened.row, event._data
+            if opened.step == 0:  # the server was started again under a page that is still open
+                opened.reviewer = reviewer_of(request, kept["reviewer"])
+                desk.open(opened, kept["product"])
             if data["do"] == "judge":
                 desk.judge(opened, data["product"], data["attribute"], data["tag"], data["decision"])
             elif data["do"] == "add":
@@ -121,7 +128,7 @@ def build_page(desk: ReviewDesk, reviewer: str = "", speech: str | None = None) 
         judging = in_turn | {"trigger_mode": "multiple"}
         app.load(start, [memory], [*views, name], **quick)
         timer.tick(tick, [session], [*views, timer, language], **in_turn)
-        card.act(act, [session], views, **judging)
+        card.act(act, [session, memory], views, **judging)
         gr.on([name.blur, name.submit, *(one.input for one in filters)], choose, [session, name, *filters], views,
               **judging)
         proposed_tab.select(lambda: proposals_view(desk), None, proposed, **quick)
@@ -131,7 +138,8 @@ def build_page(desk: ReviewDesk, reviewer: str = "", speech: str | None = None) 
 
 
 def launch(app: gr.Blocks, host: str | None = "127.0.0.1", port: int | None = None,
-           people: list[tuple[str, str]] | None = None, block: bool = True, quiet: bool = False) -> str:
+           people: list[tuple[str, str]] | None = None, logins: str | Path | None = None, trusted_proxy: str = "",
+           block: bool = True, quiet: bool = False) -> str:
     """Serves the page until it is stopped, or returns its address at once if not `block`.
 
     Args:
@@ -139,14 +147,21 @@ def launch(app: gr.Blocks, host: str | None = "127.0.0.1", port: int | None = No
         port: None: the first free one from 7860.
         people: (name, password) of those who may log in; None: whoever reaches the page may use it. One that answers
             this machine alone then takes no request that is addressed to another name.
+        logins: who is logged in is kept in LOGINS.PORT.logins; None: until the page stops.
+        trusted_proxy: addresses and networks whose X-Forwarded-For is believed, for the limit of log-ins.
     """
     local = people is None and host is not None and is_loopback(host)
     protection = Middleware(Protection, policy=POLICY + ("'self' https://huggingface.co" if host is None else "'none'"),
-                            hosts=("localhost", "127.0.0.1", "[::1]", host) if local else None)
+                            hosts=("localhost", "127.0.0.1", "[::1]", host) if local else None,
+                            logins=people and RateLimit(ATTEMPTS))
+    os.environ["FORWARDED_ALLOW_IPS"] = trusted_proxy  # for uvicorn, which Gradio starts without asking
     theme = gr.themes.Base(font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"])
     app.launch(server_name=host, server_port=port, share=False, theme=theme, css_paths=HERE / "page.css", auth=people,
                footer_links=[], ssr_mode=False, pwa=False, quiet=quiet, max_file_size="20mb", prevent_thread_lock=True,
                app_kwargs={"middleware": [protection]})
+    if people and logins:
+        kept = Logins(Path(f"{logins}.{app.server_port}.logins"), dict(people))
+        app.app.cookie_id, app.app.tokens = kept.cookie, kept  # Gradio's own forget with the process
     if block:
         app.block_thread()
     return app.local_url

@@ -1,7 +1,6 @@
 """Checkpoints that a kill cannot break: written aside and renamed when complete; safetensors and JSON, no pickle."""
 
 import json
-import os
 import random
 import shutil
 from pathlib import Path
@@ -13,6 +12,7 @@ from torch import nn
 
 from hf_tagger.model.saving import let_others_read
 from hf_tagger.training.optimizer import tower_of
+from hf_tagger.training.whole import whole_file, whole_folder
 
 PREFIX = "checkpoint-"
 
@@ -22,15 +22,9 @@ def save_checkpoint(folder: Path, step: int, tensors: dict[str, torch.Tensor], p
     # An epoch may end at a step that has its checkpoint already: the old one is removed when the new one is complete.
     numbers = [int(path.suffix[1:]) for path in folder.glob(f"{PREFIX}{step:08d}.*") if path.suffix[1:].isdigit()]
     target = folder / f"{PREFIX}{step:08d}.{max(numbers, default=0) + 1:02d}"
-    aside = folder / f"{target.name}.incomplete"
-    shutil.rmtree(aside, ignore_errors=True)
-    aside.mkdir(parents=True)
-    write_safetensors(aside / "state.safetensors", tensors)
-    (aside / "progress.json").write_text(json.dumps(progress), encoding="utf-8")
-    for file in aside.iterdir():
-        with open(file, "rb") as handle:
-            os.fsync(handle.fileno())
-    aside.rename(target)
+    with whole_folder(target) as aside:
+        write_safetensors(aside / "state.safetensors", tensors)
+        (aside / "progress.json").write_text(json.dumps(progress), encoding="utf-8")
     for old in folder.glob(f"{PREFIX}*"):
         if old != target:
             shutil.rmtree(old, ignore_errors=True)
@@ -38,9 +32,11 @@ def save_checkpoint(folder: Path, step: int, tensors: dict[str, torch.Tensor], p
 
 
 def write_safetensors(path: Path, tensors: dict[str, torch.Tensor]) -> None:
-    """safetensors refuses tensors that share memory or are not contiguous: store plain copies."""
-    save_file({name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}, path)
-    let_others_read(path)
+    """Writes a file whole, or not at all. safetensors refuses tensors that share memory or are not contiguous: plain
+    copies are stored."""
+    with whole_file(path) as aside:
+        save_file({name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}, aside)
+        let_others_read(aside)
 
 
 def newest_checkpoint(folder: Path) -> Path | None:

@@ -19,7 +19,7 @@ from hf_tagger.model.modeling_tagger import TaggerModel
 from hf_tagger.training.batches import Batches
 from hf_tagger.training.context import RunContext
 from hf_tagger.training.logit_fusion import SourceRows
-from hf_tagger.training.saving import written_whole
+from hf_tagger.training.whole import written_whole
 from hf_tagger.training.written_scores import fit_free_form
 
 

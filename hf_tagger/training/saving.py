@@ -1,13 +1,9 @@
 """Writes the model folder of a run, with a record of what the model was made of."""
 
 import json
-import os
 import platform
-import shutil
 import subprocess
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +18,7 @@ from hf_tagger.model.urls import without_credentials
 from hf_tagger.training.context import RunContext
 from hf_tagger.training.lora import save_adapter
 from hf_tagger.training.phases import Training
+from hf_tagger.training.whole import whole_folder, written_whole
 
 
 def save_run(run: RunContext, training: Training, critic: TagSetCritic | None = None) -> None:
@@ -32,9 +29,10 @@ def save_run(run: RunContext, training: Training, critic: TagSetCritic | None = 
         step.result = str(run.folder)
         if training.adapter is not None:
             if run.settings.save_adapter and main:
-                size = save_adapter(training.adapter, run.folder / "adapter", run.folder / "base")
-                batches.processor.save_pretrained(run.folder / "adapter")
-                store_attributes(run.folder / "adapter", training.model.config.attributes)
+                with whole_folder(run.folder / "adapter") as folder:
+                    size = save_adapter(training.adapter, folder, run.folder / "base")
+                    batches.processor.save_pretrained(folder)
+                    store_attributes(folder, training.model.config.attributes)
                 step.result += f", its adapter alone {size / 2**20:.1f} MiB"
             training.adapter.merge_and_unload(safe_merge=True)
             training.adapter = None
@@ -49,19 +47,6 @@ def save_run(run: RunContext, training: Training, critic: TagSetCritic | None = 
             vocabulary.save(folder / "vocabulary.json")
             text = json.dumps(provenance(run, vocabulary, training.loop.progress.history), indent=1)
             (folder / "provenance.json").write_text(text + "\n", encoding="utf-8")
-
-
-@contextmanager
-def written_whole(folder: Path) -> Iterator[Path]:
-    """A place to write files to, which come into `folder` when all of them are complete: a kill or a full disk leaves
-    none of them half-written there."""
-    aside = folder / "saving.incomplete"
-    shutil.rmtree(aside, ignore_errors=True)
-    aside.mkdir(parents=True)
-    yield aside
-    for path in sorted(aside.iterdir()):
-        os.replace(path, folder / path.name)
-    aside.rmdir()
 
 
 def provenance(run: RunContext, vocabulary: Vocabulary, history: list[dict[str, float]]) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from hf_tagger.training.build import build_model, fit_standardise, load_model
 from hf_tagger.training.context import RunContext
 from hf_tagger.training.data import TrainingData
 from hf_tagger.training.decoder import add_decoder
+from hf_tagger.training.whole import whole_folder
 
 
 def starting_model(run: RunContext, data: TrainingData) -> tuple[TaggerModel, TaggerProcessor]:
@@ -41,8 +42,9 @@ def prepare_model(run: RunContext, data: TrainingData, model: TaggerModel, proce
         model.config.decoder |= {"any_order": decoder.targets.order == "random",
                                  "closed_weight": decoder.closed_weight}
     if settings.save_adapter and settings.lora is not None and run.accelerator.is_main_process:
-        model.save_pretrained(run.folder / "base")
-        processor.save_pretrained(run.folder / "base")
+        with whole_folder(run.folder / "base") as folder:
+            model.save_pretrained(folder)
+            processor.save_pretrained(folder)
     model.to(run.accelerator.device)
     model.requires_grad_(True)
 

@@ -97,12 +97,14 @@ def measured(*command: str) -> dict[str, float]:
 
 def report(found: dict) -> str:
     """The page: one table per catalogue, and how often the defaults are above or below."""
+    machine = found["machine"]
+    command = " ".join(["python recipes/lab/benchmark_suite.py", *found["overrides"]])
     lines = ["# The defaults on every catalogue", "",
              "Accuracy / macro-F1 on the test split (of lists, accuracy means that all tags are right), with 95 % "
              "bootstrap intervals of macro-F1 on test products. *Defaults*: `hf_tagger finetune` on a file with "
              "nothing but `catalog:`, mean of the seeds in brackets after the catalogue's name. Baselines have their "
-             "thresholds fitted on validation, as ours. Written by `" + " ".join(
-                 ["python recipes/lab/benchmark_suite.py", *found["overrides"]]) + f"`, on {found['machine']}."]
+             f"thresholds fitted on validation, as ours. Written by `{command}`, on {machine['cpu']} with "
+             f"{machine['cores']} cores, whose load was {machine['load_average']}."]
     points = []
     for catalogue, results in found["catalogues"].items():
         seeds = [name for name in results if name.startswith(DEFAULTS)]

@@ -1,94 +1,28 @@
 """What requests get for an answer, over real HTTP, from a server on a tiny model."""
 
 import base64
-import http.client
-import io
 import json
 import re
 import socket
 import threading
 import time
-from contextlib import contextmanager
 
 import pytest
-import uvicorn
-from PIL import Image
 from transformers import pipeline
 
 import hf_tagger  # noqa: F401 (registers the pipeline)
-from hf_tagger.deployment.connections import guarded
 from hf_tagger.deployment.engines import open_engine
-from hf_tagger.deployment.limits import Limits
-from hf_tagger.deployment.server import create_app
 from hf_tagger.model.handler import PARAMETERS, REQUEST_KEYS
 from hf_tagger.runtime import OnnxTagger
-from tests.tiny_tagger import photo, tiny_model, tiny_processor
+from tests.deployment.serving import ask, base64_jpeg, form, jpeg, same, send, serving
+from tests.tiny_tagger import tiny_model, tiny_processor
 from tests.tiny_writer import add_tiny_decoder
-
-
-def jpeg(*arguments, **options):
-    file = io.BytesIO()
-    photo(*arguments, **options).save(file, "JPEG")
-    return file.getvalue()
-
-
-def base64_jpeg(*arguments, **options):
-    return base64.b64encode(jpeg(*arguments, **options)).decode()
-
-
-@contextmanager
-def serving(engine, **options):
-    """The port of a server in a thread of this process."""
-    limits = Limits(**{name: options.pop(name) for name in list(options) if name in vars(Limits())})
-    config = uvicorn.Config(create_app(engine, limits, **options), http=guarded(limits), port=0, log_level="error")
-    server = uvicorn.Server(config)
-    thread = threading.Thread(target=server.run)
-    thread.start()
-    while not server.started:
-        time.sleep(0.01)
-    try:
-        yield server.servers[0].sockets[0].getsockname()[1]
-    finally:
-        server.should_exit = True
-        thread.join(10)
-        assert not thread.is_alive()
 
 
 @pytest.fixture(scope="module")
 def port(exported):
     with serving(open_engine(exported, threads=1), products=16, body_mb=0.1) as port:
         yield port
-
-
-def send(port, body, kind="application/json", method="POST", path="/tags"):
-    """(status, decoded answer, headers)"""
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
-    connection.request(method, path, body, {"Content-Type": kind} if kind else {})
-    response = connection.getresponse()
-    answer = response.read()
-    connection.close()
-    is_json = response.headers["Content-Type"].startswith("application/json")
-    return response.status, json.loads(answer) if is_json else answer.decode(), response.headers
-
-
-def ask(port, inputs, **parameters):
-    return send(port, json.dumps({"inputs": inputs, "parameters": parameters}))
-
-
-def form(fields):
-    """A multipart body and its content type; bytes are sent as files."""
-    lines = []
-    for name, value in fields:
-        file = '; filename="x.jpg"' if isinstance(value, bytes) else ""
-        head = f'--frontier\r\nContent-Disposition: form-data; name="{name}"{file}\r\n\r\n'
-        lines.append(head.encode() + (value if isinstance(value, bytes) else value.encode()) + b"\r\n")
-    return b"".join(lines) + b"--frontier--\r\n", "multipart/form-data; boundary=frontier"
-
-
-def same(tags, wanted):
-    assert [(tag["label"], tag["attribute"], tag["source"]) for tag in tags] == [
-        (tag["label"], tag["attribute"], tag["source"]) for tag in wanted]
-    assert [tag["score"] for tag in tags] == pytest.approx([tag["score"] for tag in wanted], abs=1e-4)
 
 
 def test_answers_as_the_runtime_does_each_request_with_its_own_options(port, exported):
@@ -307,59 +241,6 @@ def test_a_torch_model_writes_tags_too(tmp_path):
     assert len(runs) == 2  # closed tags of whatever options share a run
 
 
-def png(width, height):
-    file = io.BytesIO()
-    Image.new("L", (width, height)).save(file, "PNG")
-    return base64.b64encode(file.getvalue()).decode()
-
-
-@pytest.fixture(scope="module")
-def strict(exported):
-    limits = {"products": 3, "photos": 2, "photo_megapixels": 0.01, "request_megapixels": 0.015, "body_mb": 2,
-              "header_kb": 4, "depth": 4, "tags": 2, "seconds": 2, "connections": 40}
-    with serving(open_engine(exported, threads=1), **limits) as port:
-        yield port
-
-
-def test_photos_and_pixels_are_counted_before_they_cost_anything(strict):
-    assert ask(strict, {"images": [png(8, 8)] * 2})[0] == 200
-    status, answer, _ = ask(strict, {"images": [png(8, 8)] * 3})
-    assert status == 422 and "more than the 2 that a product may have" in answer["error"]
-    assert send(strict, *form([("image", jpeg())] * 3))[0] == 400
-    status, answer, _ = ask(strict, {"image": png(101, 100)})
-    assert status == 422 and "more than max_pixels=10000" in answer["error"]
-    status, answers, _ = ask(strict, [{"title": "mug", "image": png(90, 90)}] * 3)
-    assert status == 200 and sorted(isinstance(answer, list) for answer in answers) == [False, False, True]
-    assert "together" in next(answer["error"] for answer in answers if isinstance(answer, dict))
-    assert ask(strict, ["mug"] * 4)[0] == 413
-    assert len(ask(strict, "mug", threshold=0)[1]) == len(ask(strict, "mug", threshold=0, top_k=9)[1]) == 2
-
-
-@pytest.mark.parametrize(("body", "status"), [
-    (b'{"inputs": [[["["]]]}', 200),  # a bracket in a string is none
-    (b'{"inputs": [[[[]]]]}', 400),
-    (b'{"inputs": [' + b"{}," * 5000 + b"{}]}", 413),
-    (b'"' + b'\\"' * 900_000, 400),
-    (b'{"' + b"inpust" * 200_000 + b'": "mug"}', 422),
-    (b'{"inputs": {"' + b"title" * 200_000 + b'": "mug"}}', 422),
-    (b'{"inputs": "mug", "parameters": {"attributes": ["' + b"x" * 1_000_000 + b'"]}}', 422),
-    (b'{"inputs": "mug", "parameters": {"' + b"top_k" * 200_000 + b'": 1}}', 422),
-    (b'{"inputs": "mug", "parameters": {"top_k": ' + b"9" * 4000 + b"}}", 200),
-    (b'{"inputs": "mug", "parameters": {"top_k": ' + b"9" * 5000 + b"}}", 400),
-    (b'{"inputs": "mug", "parameters": {"attributes": 0}}', 422),
-    (b'{"inputs": "mug", "parameters": {"attributes": {"colour": 1}}}', 422),
-    (b'{"inputs": "mug", "parameters": {"attributes": ["colour", 1]}}', 422),
-    (b'{"inputs": "mug", "parameters": {"threshold": "0.5"}}', 422),
-    (b'{"inputs": "mug", "parameters": {"threshold": true}}', 422),
-    (b'{"inputs": "mug", "parameters": {"top_k": true}}', 422),
-])
-def test_odd_json_is_answered_soon_and_in_few_words(strict, body, status):
-    start = time.perf_counter()
-    found, answer, _ = send(strict, body)
-    assert found == status, answer
-    assert len(json.dumps(answer)) < 700 and time.perf_counter() - start < 1.5
-
-
 def test_attributes_named_again_and_again_count_once(tmp_path):
     model, processor = tiny_model().eval(), tiny_processor()
     add_tiny_decoder(model, processor)
@@ -376,84 +257,6 @@ def test_attributes_named_again_and_again_count_once(tmp_path):
         same(ask(port, "red mug", free_form=True, attributes=[name] * 2000)[1], once)
         assert time.perf_counter() - start < 5 and len(asked) == 1
         assert ask(port, "red mug", free_form="no")[0] == 422
-
-
-def connect(port):
-    return socket.create_connection(("127.0.0.1", port), timeout=10)
-
-
-def rest_of(client):
-    """All that a server sends until it closes the connection."""
-    return b"".join(iter(lambda: client.recv(10_000), b""))
-
-
-HEAD = b"POST /tags HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 999\r\n"
-
-
-def test_slow_clients_are_dropped_and_hold_up_nobody(strict):
-    start = time.monotonic()
-    slow = [connect(strict) for _ in range(30)]
-    for number, client in enumerate(slow):
-        client.sendall((HEAD + b"\r\n{", HEAD, b"POS")[number % 3])
-    assert ask(strict, "mug")[0] == 200
-    assert all(rest_of(client).startswith(b"HTTP/1.1 408 ") for client in slow)
-    assert 1.5 < time.monotonic() - start < 6
-
-
-def test_clients_that_were_answered_and_send_on_are_dropped(strict):
-    for rest in (b"\r\n", b"GET /health HT"):
-        with connect(strict) as client:
-            client.sendall(b"GET /health HTTP/1.1\r\nHost: x\r\n\r\n")
-            assert client.recv(1000).startswith(b"HTTP/1.1 200 ")
-            client.sendall(rest)
-            assert b"HTTP/1.1 408 " in rest_of(client)
-    with connect(strict) as client:  # refused before its body came
-        client.sendall(HEAD.replace(b"999", b"99999999") + b"\r\n{")
-        assert rest_of(client).startswith(b"HTTP/1.1 413 ")
-
-
-def test_a_client_that_takes_no_answer_is_dropped(strict):
-    with connect(strict) as client:
-        client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
-        with pytest.raises(OSError):  # reset, not timed out
-            while True:
-                client.sendall(b"GET /openapi.json HTTP/1.1\r\nHost: x\r\n\r\n" * 100)
-    assert ask(strict, "mug")[0] == 200
-
-
-def test_headers_are_bounded(strict):
-    for letters in (b"x: " + b"y" * 5000, b"\r\n".join(b"x%d: y" % number for number in range(1000))):
-        with connect(strict) as client:
-            client.sendall(HEAD + letters + b"\r\n\r\n{")
-            assert client.recv(1000).startswith(b"HTTP/1.1 431 ")
-    with connect(strict) as client, pytest.raises(OSError):
-        client.sendall(HEAD + b"x: ")
-        for _ in range(1000):  # without an end: cut off, not kept
-            client.sendall(b"y" * 100_000)
-
-
-def test_more_clients_than_may_be_are_turned_away(strict):
-    clients = [connect(strict) for _ in range(45)]
-    assert any(client.recv(1000).startswith(b"HTTP/1.1 503 ") for client in clients[-3:])
-    for client in clients:
-        client.close()
-    assert ask(strict, "mug")[0] == 200
-
-
-def test_a_token_is_asked_for_everywhere_but_at_health(exported):
-    with serving(open_engine(exported, threads=1), token="a-token-of-some-length") as port:
-        for method, path in (("POST", "/tags"), ("GET", "/metrics"), ("GET", "/openapi.json"), ("GET", "/docs")):
-            for given in ({}, {"Authorization": "Bearer a-token"}, {"Authorization": "a-token-of-some-length"}):
-                connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
-                connection.request(method, path, '{"inputs": "mug"}', {"Content-Type": "application/json", **given})
-                response = connection.getresponse()
-                assert response.status == 401 and response.headers["WWW-Authenticate"] == "Bearer"
-        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
-        connection.request("POST", "/tags", '{"inputs": "mug"}', {
-            "Content-Type": "application/json", "Authorization": "Bearer a-token-of-some-length"})
-        response = connection.getresponse()
-        assert response.status == 200 and response.headers["X-Content-Type-Options"] == "nosniff"
-        assert send(port, None, None, "GET", "/health")[0] == 200
 
 
 def test_the_page_about_requests_needs_nothing_from_elsewhere(port):

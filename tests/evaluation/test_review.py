@@ -16,6 +16,7 @@ from hf_tagger.catalog.labels import Labels
 from hf_tagger.catalog.schema import CatalogSchema
 from hf_tagger.catalog.strict import build
 from hf_tagger.evaluation.label_issues import LabelIssues, Suspect
+from hf_tagger.evaluation.pages import csp_hash
 from hf_tagger.evaluation.review import write_review, write_suspects
 from tests.catalog.files import photo
 
@@ -76,7 +77,7 @@ needs_browser = pytest.mark.skipif(BROWSER is None, reason="there is no chromium
 
 def used(page, actions):
     """The page's count and its corrections, read back, after these actions on its `articles`."""
-    script = f"""<script>
+    script = f"""
       const articles = document.querySelectorAll("article");
       const press = (number, choice) => articles[number].querySelector(`[data-choice=${{choice}}]`).click();
       {actions}
@@ -84,9 +85,10 @@ def used(page, actions):
       result.id = "result";
       result.textContent = document.getElementById("count").textContent + "\\n" + csv();
       document.body.append(result);
-    </script></body>"""
+    """
     driven = page.with_name("driven.html")
-    driven.write_text(page.read_text().replace("</body>", script))
+    text = page.read_text().replace("</body>", f"<script>{script}</script></body>")
+    driven.write_text(text.replace("script-src ", f"script-src {csp_hash(script)} "))
     command = [BROWSER, "--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-sync",
                "--disable-background-networking", "--disable-component-update",
                f"--user-data-dir={page.with_name('profile')}", "--dump-dom", driven.as_uri()]  # fmt: skip
@@ -110,3 +112,11 @@ def test_what_is_chosen_on_the_page_is_a_file_of_corrections(page):
 def test_not_known_is_an_answer_and_an_id_with_markup_survives(page):
     _, tags = used(page, """press(2, "other"); [...articles[2].querySelectorAll("input")].at(-1).click();""")
     assert tags == {IDS[1]: {"colour": None}}
+
+
+@needs_browser
+def test_no_other_script_runs_on_the_page(page):
+    counted, _ = used(page, """const other = document.createElement("script");
+        other.textContent = 'document.getElementById("count").textContent = "taken over";';
+        document.body.append(other);""")
+    assert counted == "0 of 4 looked at, 0 to correct"

@@ -108,6 +108,22 @@ def test_products_that_cannot_be_read_are_passed_over_and_counted(exported, tmp_
     assert "batch 32" in json.loads((tmp_path / "onnx" / "parity.json").read_text())["speed"]
 
 
+def test_products_without_columns_of_tags_are_compared_by_what_is_tagged(exported, tmp_path, capsys, monkeypatch):
+    shop, _ = exported
+    rows = [{name: row[name] for name in ("sku", "title", "language", "image")} for row in shop_rows(20, 80)]
+    files = write_parquet(tmp_path / "untagged.parquet", rows)
+    exported_before(shop, monkeypatch)
+    overrides = [word for split in ("train", "validation", "test")
+                 for word in (f"--catalog.source.files.{split}", str(files))]
+    assert export.main([str(shop / "model"), str(shop / "shop.yaml"), "--int8", "--products", "0", "--output_dir",
+                        str(tmp_path / "out"), *overrides]) == 0
+    printed = capsys.readouterr()
+    assert "no product of the validation split has tags" in printed.err
+    assert printed.out.splitlines()[-1] == f"validation: {len(rows)} rows: {len(rows)} used, 0 set aside"
+    report = json.loads((tmp_path / "out" / "onnx" / "parity.json").read_text())
+    assert report["changed_tags"] == 0 and report["macro_f1"] == {} and report["macro_f1_drop"] is None
+
+
 def test_int8_fails_by_what_it_loses():
     report = {"max_logit_difference": 9.0, "model_rounding": 0.0, "macro_f1_drop": 0.004}
     assert parity.failure("int8", report) is None

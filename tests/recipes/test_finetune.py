@@ -130,7 +130,7 @@ def test_the_recipe_writes_a_folder_that_the_pipeline_opens(adapters):
 
 def test_every_trained_model_brings_calibration_and_thresholds_and_so_does_its_adapter(adapters):
     _, folder, printed = adapters
-    assert "validation log-loss" in next(line for line in printed.splitlines() if line.startswith("calibration "))
+    assert "log-loss" in next(line for line in printed.splitlines() if line.startswith("calibration "))
     category, colour, pattern, features = json.loads((folder / "config.json").read_text())["attributes"]
     assert all(entry["temperature"] > 0 and "thresholds" not in entry for entry in (category, colour, pattern))
     assert len(features["thresholds"]) == len(features["calibration"]["slopes"]) == len(features["tags"])

@@ -1,5 +1,6 @@
 import runpy
 import sys
+import time
 
 import pytest
 
@@ -61,7 +62,20 @@ def test_the_stores_password_is_not_printed(shop, monkeypatch, capsys):
     assert command.main([str(shop / "model"), str(shop / "shop.yaml"), "--feedback", url]) == 0
     printed = capsys.readouterr()
     assert "127.0.0.1/feedback" in printed.out and "s3cret" not in printed.out + printed.err
-    assert launched == [(None, "127.0.0.1", None, None)]
+    assert launched == [(None, "127.0.0.1", None, None, None, "")]
+
+
+def test_products_that_nobody_has_tagged_are_reviewed_and_counted(shop, tmp_path, monkeypatch, capsys):
+    path = tmp_path / "products.csv"
+    path.write_text("sku,title,language,photo\nP1,red mug,en,\nP2,,,\nP3,blue dress,en,\n")
+    page = command.build_app(str(shop / "model"), str(shop / "shop.yaml"), str(tmp_path / "feedback.db"),
+                             overrides=["--catalog.source.path", str(path)], split="train")
+    assert page is not None
+    until, printed = time.monotonic() + 60, ""
+    while "set aside" not in printed:
+        assert time.monotonic() < until, printed
+        printed += capsys.readouterr().out
+    assert "train: 3 rows: 2 used, 1 set aside" in printed
 
 
 def test_verdicts_name_the_version_of_the_model(shop, tagger, tmp_path):

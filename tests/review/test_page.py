@@ -13,6 +13,7 @@ from hf_tagger.feedback.proposals import approved
 from hf_tagger.feedback.store import FeedbackStore
 from hf_tagger.review import command
 from hf_tagger.review.page import launch
+from hf_tagger.review.predictions import CatalogPredictions
 from tests.review.shop import write_shop
 from tests.tiny_whisper import RATE, save_tiny_whisper, tone
 
@@ -215,9 +216,16 @@ def test_the_page_answers_to_its_own_names_alone_and_says_what_browsers_may_do(a
             assert get(address, path, Host=name).status == 421
 
 
-def test_reviewers_log_in_and_their_verdicts_carry_that_name(browser, shop, tmp_path):
-    app = command.build_app(str(shop / "model"), str(shop / "shop.yaml"), str(tmp_path / "feedback.db"))
-    address = launch(app, people=[("ben", "a long password")], block=False, quiet=True)
+def test_reviewers_log_in_and_their_verdicts_carry_that_name(browser, shop, tmp_path, monkeypatch):
+    predictions, started = [], CatalogPredictions.start
+    monkeypatch.setattr(CatalogPredictions, "start", lambda self: predictions.append(self) or started(self))
+
+    def start(port=None):
+        app = command.build_app(str(shop / "model"), str(shop / "shop.yaml"), str(tmp_path / "feedback.db"))
+        return app, launch(app, port=port, people=[("ben", "a long password")], logins=tmp_path / "people.txt",
+                           block=False, quiet=True)
+
+    app, address = start()
     try:
         assert get(address, "/config").status == 401
         page = browser.new_context().new_page()
@@ -234,5 +242,18 @@ def test_reviewers_log_in_and_their_verdicts_carry_that_name(browser, shop, tmp_
         page.keyboard.press("a")
         expect(page.locator(".bar")).to_contain_text("1 of 4 judged")
         assert {name for name, in stored(tmp_path, "reviewer")} == {"ben"}
+
+        app.close()
+        app, _ = start(app.server_port)  # the page that is open goes on
+        while "P2" not in predictions[-1].row_of:
+            page.wait_for_timeout(50)
+        chip(page, "Blue").locator(".label").click()
+        page.keyboard.press("u")
+        expect(chip(page, "Blue")).to_have_class(re.compile("unsure"))
+        expect(page.locator(".product")).to_have_attribute("data-product", "P2")
+        page.reload()
+        expect(page.locator(".bar")).to_contain_text("1 of 4 judged")
+        expect(page.locator("#reviewer textarea, #reviewer input")).to_have_value("ben")
+        assert stored(tmp_path, "reviewer", "product", "tag", "decision")[-1] == ("ben", "P2", "Blue", "unsure")
     finally:
         app.close()

@@ -89,7 +89,8 @@ def _pipe(path: Path) -> io.FileIO:
 
 def _live(target, arguments, folder, log, changes, change, delay, file_bytes, environment):
     as_started_by_hand(log, log)
-    sys.stdout = open(1, "w", closefd=False)  # that of before knows a file in which one can seek
+    # Those of before know a file in which one can seek, or that takes no more on a full disk.
+    sys.stdout, sys.stderr = (open(number, "w", buffering=1, closefd=False) for number in (1, 2))
     os.environ |= environment
     os.chdir(ROOT)
     if isinstance(target, str):

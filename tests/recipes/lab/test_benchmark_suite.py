@@ -13,7 +13,8 @@ def scored(**attributes):
         for name, (accuracy, macro) in attributes.items()}}
 
 
-FOUND = {"machine": "a machine", "overrides": ["--budget", "60"], "catalogues": {"shop": {
+MACHINE = {"cpu": "a machine", "cores": 2, "load_average": 0.1}
+FOUND = {"machine": MACHINE, "overrides": ["--budget", "60"], "catalogues": {"shop": {
     "tfidf": scored(colour=(0.8, 0.6), size=(0.5, 0.5)), "knn": scored(colour=(0.7, 0.65), size=(0.4, 0.3)),
     "defaults 0": scored(colour=(0.9, 0.7), size=(0.44, 0.46)),
     "defaults 1": scored(colour=(0.92, 0.74), size=(0.46, 0.44))}}}  # fmt: skip
@@ -26,7 +27,7 @@ def test_the_page_has_a_row_per_attribute_with_the_mean_of_the_seeds():
     (colour,) = [line for line in lines if line.startswith("| colour")]
     assert colour.split(" | ")[1:3] == [".910 / .720 [.620, .820]", ".800 / .600 [.500, .700]"]
     assert "Minutes of CPU (peak MiB): defaults 0 1.5 (800), tfidf 1.5 (800), knn 1.5 (800)" in lines
-    assert "`python recipes/lab/benchmark_suite.py --budget 60`, on a machine." in report(FOUND)
+    assert "`python recipes/lab/benchmark_suite.py --budget 60`, on a machine with 2 cores" in report(FOUND)
 
 
 def test_the_sum_compares_with_the_best_baseline_of_each_attribute_and_the_best_single_one():
