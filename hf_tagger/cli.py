@@ -33,7 +33,7 @@ COMMANDS = {
               "find-label-issues": "find_label_issues"},
     "Make smaller": {"distill": "distill", "prune": "prune", "prune-vocabulary": "prune_vocabulary"},
     "Use": {"tag": "tag_catalog", "export": "export", "serve": "hf_tagger.deployment.serve",
-            "review": "hf_tagger.review.command"},
+            "review": "hf_tagger.review.command", "verdicts": "verdicts"},
 }
 ARGUMENTS = {
     "config": "a YAML file of `hf_tagger finetune`",

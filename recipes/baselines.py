@@ -50,7 +50,7 @@ def main(arguments: list[str]) -> None:
     catalog = open_catalog(settings.catalog, folder / "catalog")
     opened = replace(settings.catalog, source=catalog.source, schema=catalog.schema, synthetic=None)
     settings = replace(settings, catalog=opened)
-    vocabulary = Vocabulary.scan(catalog.records("train"), catalog.schema)
+    vocabulary = Vocabulary.scan(catalog.records("train"), catalog.schema, catalog.names)
     data = TrainingData(None, opened, catalog, vocabulary, Quarantine(None))
     settings = settled(settings, choose(settings, data))
     attributes = [entry for entry in vocabulary.attributes if entry["tags"]]
@@ -110,7 +110,7 @@ def majority(catalog, attributes: list[dict], *_) -> tuple[Predict, bool]:
 def rules(catalog, attributes: list[dict], *_) -> tuple[Predict, bool]:
     from hf_tagger.evaluation.baselines import RuleBaseline
 
-    aliases = {entry["name"]: catalog.schema.attribute(entry["name"]).aliases for entry in attributes}
+    aliases = {entry["name"]: entry.get("aliases", {}) for entry in attributes}
     return on_texts(catalog, RuleBaseline(attributes, aliases)), False
 
 

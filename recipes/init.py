@@ -2,14 +2,16 @@
 
     hf_tagger init products_export.csv                       # writes products_export.yaml
     hf_tagger init feed.xml --output my.yaml
+    hf_tagger init sqlite:///shop.db --table products --output my.yaml
     hf_tagger init exports/ --json                           # the same for programs, on stdout
     hf_tagger finetune my.yaml
 
 EXPORT is what a shop's system exports (Shopify, WooCommerce, Google Merchant Center, Magento, Akeneo, BigCommerce and
 PrestaShop are known by their columns), or any table: csv, tsv, xlsx, JSON, JSON-LD, XML, parquet, webdataset, a folder
-or glob of these. Encoding, delimiter, which columns are texts, photos, id, group, language and tags, how lists and
-paths are written, and spellings of one tag are found from names and cells; nothing is asked. A table says what each
-column was taken for, and what looks wrong. Columns of personal data are never read.
+or glob of these, a dataset on the Hub, a table of a database. Encoding, delimiter, which columns are texts, photos, id,
+group, language and tags, how lists and paths are written, and spellings of one tag are found from names and cells;
+nothing is asked. A table says what each column was taken for, and what looks wrong. Columns of personal data are never
+read.
 
 One pass, with memory that does not grow with the file. Counts are of the first 50,000 products and of every 20th after
 these; the file says so.
@@ -30,10 +32,11 @@ def main(arguments: list[str]) -> None:
     output = Path(options.output or f"{name_of(options.export)}.yaml")
     if output.exists():
         raise UserError(f"{output} is there already, and is not written over: name another --output")
-    check_files(SourceConfig(path=options.export))
+    database = {"table": options.table, "query": options.query, "key": options.key}
+    check_files(SourceConfig(path=options.export, **database))
     from hf_tagger.catalog.draft import as_yaml, draft_catalog
 
-    draft = draft_catalog(options.export, options.labels)
+    draft = draft_catalog(options.export, options.labels, **database)
     text = as_yaml(draft, f"runs/{output.stem}")
     output.parent.mkdir(parents=True, exist_ok=True)
     output.write_text(text, encoding="utf-8")
@@ -51,6 +54,9 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument("--output", metavar="FILE", help="default: the export's name with .yaml, here")
     parser.add_argument("--labels", metavar="FILE", action="append", default=[],
                         help="what codes in cells mean: Akeneo's export of options or categories; may be repeated")
+    parser.add_argument("--table", help="of a database: the table with the rows")
+    parser.add_argument("--query", help="of a database, in place of --table: a SELECT")
+    parser.add_argument("--key", help="of a database: the column in whose order rows are read; default: the id's")
     parser.add_argument("--json", action="store_true", help="print what was found as JSON")
     return parser.parse_args(arguments)
 

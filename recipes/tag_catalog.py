@@ -49,7 +49,8 @@ def main(arguments: list[str]) -> None:
     if not Path(options.model, TAGGER).exists():
         check_model(options.model)
     settings = load_evaluation(options.catalogue, options.model, overrides, options.config).catalog
-    settings.check_paths()
+    settings.labels = None
+    settings.check_paths(tags=False)
     back = options.output is not None or options.preview is not None
     if back:
         from hf_tagger.deployment.write_back import Rules, prepare, whole_file, write

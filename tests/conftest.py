@@ -1,12 +1,15 @@
 """Tests run side by side, a process for each core. Every process, and all that it starts, computes on one thread (tiny
 tensors on contended threads take many times as long), finds this checkout, asks no Hub and shares no cache."""
 
+import itertools
 import os
 import shutil
 import tempfile
 from pathlib import Path
 
 import pytest
+
+from tests.postgres import postgres_server
 
 HF_HOME = tempfile.mkdtemp(prefix="hf-home-")
 os.environ |= {"OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false", "HF_HUB_OFFLINE": "1", "HF_HOME": HF_HOME,
@@ -40,3 +43,26 @@ def fresh_accelerate():
     AcceleratorState._reset_state(True)
     yield
     AcceleratorState._reset_state(True)
+
+
+@pytest.fixture(scope="session")
+def postgres_folder():
+    with postgres_server() as folder:
+        yield folder
+
+
+_numbers = itertools.count()
+
+
+@pytest.fixture
+def postgres_url(postgres_folder):
+    """A database of the test's own on a real PostgreSQL server; the test is skipped where none can be started."""
+    sqlalchemy = pytest.importorskip("sqlalchemy")
+    pytest.importorskip("pg8000")
+    name = f"test{next(_numbers)}"
+    server = sqlalchemy.create_engine(f"postgresql+pg8000://ana@/postgres?unix_sock={postgres_folder}/.s.PGSQL.5432",
+                                      isolation_level="AUTOCOMMIT")
+    with server.connect() as connection:
+        connection.execute(sqlalchemy.text(f"CREATE DATABASE {name}"))
+    server.dispose()
+    return f"postgresql://ana@/{name}?unix_sock={postgres_folder}/.s.PGSQL.5432"

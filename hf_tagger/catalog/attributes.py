@@ -7,7 +7,9 @@ from typing import Any, Literal
 
 from hf_tagger.catalog.cells import CellError, CellSyntax, json_list, split
 from hf_tagger.catalog.quarantine import RowError
+from hf_tagger.catalog.spellings import one_spelling_each
 from hf_tagger.catalog.strict import ConfigError
+from hf_tagger.catalog.taxonomy import CATEGORIES
 from hf_tagger.model.text import clean_tag
 
 _CACHED_CELLS, _LONGEST_CACHED = 100_000, 200
@@ -36,6 +38,12 @@ class AttributeSpec:
     aliases: dict[str, str] = field(default_factory=dict)  # {other spelling: tag}
     # Spellings that differ by case only are one tag, spelt as in `tags` or `aliases`, else in lower case.
     fold_case: bool = False
+    # Spellings that differ by case, white space, ®, accents or plural are one tag, the most frequent one
+    # (`catalog.spellings`).
+    merge_spellings: bool = True
+    # Tags are nodes of `catalog.taxonomy`: `categories`, its tree, whose nodes imply those above them; or the name of a
+    # Shopify attribute, its values. Cells hold a node's path, name, GID or number.
+    taxonomy: str | None = None
     tags: list[str] | None = None  # a fixed list of tags, in this order; default: the tags found
 
     def __post_init__(self):
@@ -51,8 +59,10 @@ class AttributeSpec:
             raise ConfigError(f"delimiter {self.delimiter!r} needs format: delimited or path.")
         if self.paths is not None and (not self.paths or self.format != "path"):
             raise ConfigError(f"paths {self.paths!r} needs format: path.")
-        if self.level is not None and self.format != "path":
-            raise ConfigError("level needs format: path.")
+        if self.taxonomy is not None and self.format == "path":
+            raise ConfigError("a taxonomy reads paths by itself: leave format: path out.")
+        if self.level is not None and self.format != "path" and self.taxonomy != CATEGORIES:
+            raise ConfigError("level needs format: path, or taxonomy: categories.")
         if self.is_tree and self.kind == "single":
             raise ConfigError("a path without level gives a product several tags: write kind: multi, or level: -1.")
         if self.min_count < 1:
@@ -72,7 +82,7 @@ class AttributeSpec:
     @property
     def is_tree(self) -> bool:
         """Every node of a path is a tag: tags have parents."""
-        return self.format == "path" and self.level is None
+        return self.level is None and (self.format == "path" or self.taxonomy == CATEGORIES)
 
 
 class TagReader:
@@ -118,6 +128,8 @@ class TagReader:
             said_unknown |= folded in self._unknown
         if not tags:
             return [] if said_none or (not said_unknown and self.spec.when_missing == "none") else None
+        if self.spec.kind == "single" and len(tags) > 1 and self.spec.merge_spellings:
+            tags = one_spelling_each(tags)
         if self.spec.kind == "single" and len(tags) > 1:
             raise self._refusal("several_values", f"is single, but the row says {', '.join(tags)} (declare it kind: "
                                                   "multi, or add aliases)")

@@ -11,7 +11,7 @@ import yaml
 
 from hf_tagger.catalog.column_stats import ALL_UP_TO, THEN_EVERY, Survey
 from hf_tagger.catalog.dialect import Dialect, detect
-from hf_tagger.catalog.guess import Guess, guess_columns
+from hf_tagger.catalog.guess import Guess, guess_columns, is_id_name
 from hf_tagger.catalog.languages import count_languages
 from hf_tagger.catalog.option_labels import labels_of, read_labels
 from hf_tagger.catalog.products import Layout
@@ -36,6 +36,7 @@ class Draft:
     system: Profile | None = None
     dialect: Dialect | None = None
     splits: dict[str, str] = field(default_factory=dict)  # {split: its file}, where the export has them apart
+    database: dict[str, str] = field(default_factory=dict)  # {key of the source: its value}
     languages: Counter[str | None] = field(default_factory=Counter)
     image_root: str | None = None
     warnings: list[str] = field(default_factory=list)
@@ -44,16 +45,20 @@ class Draft:
         return [guess for guess in self.guesses if guess.role == role]
 
 
-def draft_catalog(path: str, label_files: list[str] = ()) -> Draft:
-    """Looks through a catalogue: a file, a folder or glob of them, or a dataset on the Hub.
+def draft_catalog(path: str, label_files: list[str] = (), **database: str | None) -> Draft:
+    """Looks through a catalogue: a file, a folder or glob of them, a dataset on the Hub, or a database.
 
     Args:
         label_files: what the codes in its cells mean (`option_labels`).
+        database: `table` or `query`, and `key`, as in `SourceConfig`.
 
     Raises ConfigError where there is none, or nothing in it that could be tagged.
     """
-    source, survey = SourceConfig(path=path), Survey()
-    if source.hub_id("train") is not None:
+    source, survey = SourceConfig(path=path, **database), Survey()
+    if source.database("train") is not None:
+        found, file, dialect, splits = None, "sql://", None, {}
+        source.key = _survey_database(source, survey)
+    elif source.hub_id("train") is not None:
         _survey_hub(source, survey)
         found, file, dialect, splits = None, "hf://", None, {}
     else:
@@ -64,7 +69,8 @@ def draft_catalog(path: str, label_files: list[str] = ()) -> Draft:
     if not survey.products:
         raise ConfigError(f"{path}: no product in it{': ' + survey.refusal if survey.refusal else ''}")
     system, names = found or (None, {})
-    draft = Draft(path, survey, guess_columns(survey, system, names), system, dialect, splits)
+    draft = Draft(path, survey, guess_columns(survey, system, names), system, dialect, splits,
+                  {key: value for key in ("table", "query", "key") if (value := getattr(source, key))})
     if not draft.columns("text") and not draft.columns("photo"):
         raise ConfigError(f"{path}: no column looks like a text or a photo. It has {', '.join(survey.columns)}.")
     _name_codes(draft, label_files)
@@ -111,6 +117,23 @@ def _survey_hub(source: SourceConfig, survey: Survey) -> None:
         survey.add(values)
 
 
+def _survey_database(source: SourceConfig, survey: Survey) -> str:
+    """Reads the table in the order of its key: the one that is declared, else the first column with an id's name, else
+    its first column."""
+    from hf_tagger.catalog.sql import read_sql, table_columns
+
+    url = source.database("train")
+    columns = table_columns(url, source)
+    key = source.key or next((column for column in columns if is_id_name(column)), columns[0])
+    for _, values, error in read_sql(url, source, columns, key):
+        if values is not None:
+            survey.add(values)
+        else:
+            survey.refused += 1
+            survey.refusal = survey.refusal or str(error)
+    return key
+
+
 def _splits(path: str) -> dict[str, str]:
     """Of a file train.csv, those that stand beside it: validation.csv, test.csv."""
     folder, name = os.path.split(path)
@@ -155,7 +178,7 @@ def _look_at_photos(draft: Draft, folder: str) -> None:
     if without > 0.1:
         draft.warnings.append(f"{without:.0%} of the products without photo")
     names = [name for guess in columns for name in draft.survey.columns[guess.column].photos if "://" not in name]
-    if not names or "://" in folder or folder == "hf:":
+    if not names or "://" in folder or folder in ("hf:", "sql:"):
         return
     folders = [folder or ".", *sorted(entry.path for entry in os.scandir(folder or ".") if entry.is_dir())[:_FOLDERS]]
     there = {one: sum(os.path.isfile(os.path.join(one, name.lstrip("/\\"))) for name in names) for one in folders}
@@ -181,6 +204,7 @@ def as_yaml(draft: Draft, output_dir: str) -> str:
         lines += ["    files:", *(f"      {split}: {_value(file)}" for split, file in draft.splits.items())]
     else:
         lines.append(f"    path: {_value(draft.path)}")
+    lines += [f"    {key}: {_value(value)}" for key, value in draft.database.items()]
     if draft.system is not None:
         lines.append(f"    profile: {draft.system.name}  # {draft.system.title}, by its columns")
     if dialect is not None:

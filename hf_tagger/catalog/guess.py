@@ -80,6 +80,10 @@ def guess_columns(survey: Survey, system: Profile | None = None, names: dict[str
     return [guesses[column.name] for column in stats]
 
 
+def is_id_name(column: str) -> bool:
+    return _NAMES["id"].fullmatch(column) is not None
+
+
 def _by_profile(column: ColumnStats, system: Profile, names: dict[str, str], survey: Survey) -> Guess | None:
     name = next((name for name, spelt in names.items() if spelt == column.name), None)
     if name is None and column.name.partition(".")[0] in names.values():

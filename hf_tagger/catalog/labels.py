@@ -16,10 +16,12 @@ from pathlib import Path
 from typing import Any
 
 from hf_tagger.catalog.attributes import cell_text, is_missing
+from hf_tagger.catalog.quarantine import RowError
 from hf_tagger.catalog.readers import read_rows
 from hf_tagger.catalog.schema import CatalogSchema, Record
 from hf_tagger.catalog.source import format_of
 from hf_tagger.catalog.strict import ConfigError, did_you_mean
+from hf_tagger.catalog.tag_names import TagNames
 from hf_tagger.catalog.vocabulary import Vocabulary
 from hf_tagger.model.text import clean_tag
 
@@ -42,6 +44,8 @@ class Labels:
         self.tags: dict[str, dict[str, list[str] | None]] = {}
         # (product, attribute): the catalogue's own tags and the corrected ones, for records that were read.
         self._moves: dict[tuple[str, str], tuple] = {}
+        self._row: dict[str, tuple[str, int]] = {}
+        self.repeated: set[str] = set()  # corrected ids that were met on several rows
         format = format_of(self.path)
         if format not in ("parquet", "csv", "jsonl"):
             raise ConfigError(f"{path}: labels come as .parquet, .csv or .jsonl.")
@@ -73,12 +77,17 @@ class Labels:
 
     def apply(self, record: Record) -> None:
         """Puts corrected tags in place of the record's own."""
+        if record["id"] in self.tags:
+            row = record["file"], record["number"]
+            if self._row.setdefault(record["id"], row) != row:
+                self.repeated.add(record["id"])
         for name, tags in self.tags.get(record["id"], {}).items():
             self._moves[record["id"], name] = (record["tags"].get(name) or (), tags or ())
             record["tags"][name] = None if tags is None else list(tags)
 
-    def check(self, vocabulary: Vocabulary, schema: CatalogSchema) -> str:
-        """A line for a person: how many corrected products were read when `vocabulary` was counted.
+    def check(self, vocabulary: Vocabulary, schema: CatalogSchema, names: TagNames | None = None) -> str:
+        """A line for a person: how many corrected products were read when `vocabulary` was counted, with `names` if
+        these are the catalogue's.
 
         Raises ConfigError for a corrected tag that neither the catalogue's own tags nor the schema's lists hold: a
         misspelt tag would become a new one.
@@ -88,6 +97,8 @@ class Labels:
         for left_out in (vocabulary.below_min_count, vocabulary.not_listed):
             for name, counts in left_out.items():
                 known.setdefault(name, Counter()).update(counts)
+        for name, merged in vocabulary.merged.items():
+            known[name].update(merged)
         for (_, name), (before, after) in self._moves.items():
             known.setdefault(name, Counter()).update(before)
             known[name].subtract(after)
@@ -95,6 +106,12 @@ class Labels:
             for name, tags in corrected.items():
                 spelt = [tag for tag, count in known.get(name, Counter()).items() if count > 0]
                 spelt += schema.attribute(name).tags or []
+                if names is not None and names.taxonomy(name) is not None:
+                    try:
+                        names.named(name, tags or ())
+                    except RowError as error:
+                        raise ConfigError(f"{self.path}: {name} of {product}: {error.detail}") from error
+                    continue
                 for tag in tags or ():
                     if tag not in spelt:
                         raise ConfigError(f"{self.path}: {name} of {product} is {tag!r}, which no product of the "
@@ -103,8 +120,10 @@ class Labels:
         met = {product for product, _ in self._moves}
         strangers = [product for product in self.tags if product not in met]
         line = f"labels: {len(self)} corrections of {len(self.tags)} products, {len(met)} of them in the training split"
-        shown = ", ".join(strangers[:3]) + ", …" * (len(strangers) > 3)
-        return f"{line} (not there: {shown})" if strangers else line
+        for ids, what in ((strangers, "not there"), (sorted(self.repeated), "on several rows, all of them corrected")):
+            if ids:
+                line += f" ({what}: {', '.join(ids[:3])}{', …' * (len(ids) > 3)})"
+        return line
 
 
 def _tags(cell: Any) -> list[str] | None:

@@ -22,7 +22,7 @@ class PartialCatalog(Catalog):
     """
 
     def __init__(self, catalog: Catalog, parts: dict[str, Part]):
-        super().__init__(catalog.source, catalog.schema, catalog.labels)
+        super().__init__(catalog.source, catalog.schema, catalog.labels, catalog.names)
         self.catalog, self.parts = catalog, parts
 
     @property

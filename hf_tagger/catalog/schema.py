@@ -130,8 +130,10 @@ class CatalogSchema:
         tags = self._tags(row)
         language = row.get(self.language_column) if self.language_column else self.language
         free_form = {} if self.free_form is None else {"free_form": self._free_form_tags(row, tags)}
-        paths = {name: found for name, spec in self.attributes.items() if spec.is_tree and tags[name] and len(
-            found := self._readers[name].paths(row.get(spec.column))) > 1}
+        trees = [name for name, spec in self.attributes.items() if spec.format == "path" and spec.is_tree
+                 and tags[name]]
+        paths = {name: found for name in trees
+                 if len(found := self._readers[name].paths(row.get(self.attributes[name].column))) > 1}
         return {
             "id": self.row_id(row, number, file),
             "group": self.group_key(row, number, file),

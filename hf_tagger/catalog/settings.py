@@ -23,6 +23,8 @@ class CatalogSettings:
     schema: CatalogSchema | None = None  # what its columns mean
     # In place of both, options of `catalog.synthetic.write_catalog`, for a made-up catalogue.
     synthetic: dict[str, Any] | None = None
+    # Files of a standard taxonomy whose nodes `schema.attributes.NAME.taxonomy` names (`catalog.taxonomy`).
+    taxonomy: str | list[str] = field(default_factory=list)
     labels: str | None = None  # file of corrected tags that replace the catalogue's own (`catalog.labels`)
     max_bad_fraction: float = 0.05  # of refused rows, or of products that lost their photos: more stop the run
     drop_duplicates: bool = False  # leave out products with the text and photos of an earlier one
@@ -33,20 +35,30 @@ class CatalogSettings:
     def __post_init__(self):
         if (self.synthetic is None) == (self.source is None or self.schema is None):
             raise ValueError("give source and schema (your catalogue), or synthetic (a made-up one)")
+        self.taxonomy = [self.taxonomy] if isinstance(self.taxonomy, str) else self.taxonomy
+        if self.schema is not None:
+            specs = {**self.schema.attributes, "pairs.discover": self.schema.pairs and self.schema.pairs.discover}
+            named = [name for name, spec in specs.items() if spec is not None and spec.taxonomy is not None]
+            if named and not self.taxonomy:
+                raise ValueError(f"{named[0]} names a taxonomy: give its file, taxonomy: categories.txt")
+            if self.taxonomy and not named:
+                raise ValueError("taxonomy: no attribute names it; write schema.attributes.NAME.taxonomy: categories")
         if self.source is not None:
             self.source = with_held_out_splits(self.source)
 
-    def check_paths(self) -> None:
+    def check_paths(self, tags: bool = True) -> None:
         """Raises ConfigError where a local file is not there, or a made-up catalogue has no such option, within a
-        second: before what takes seconds to import."""
+        second: before what takes seconds to import. `tags`: whether they are read."""
         if self.synthetic is not None:
             from hf_tagger.catalog.synthetic import check_options
 
             check_options(self.synthetic)
         else:
             check_files(self.source)
-        if self.labels is not None and "://" not in self.labels and not Path(self.labels).exists():
-            raise ConfigError(f"catalog.labels: there is no file {self.labels}")
+        for key, files in (("labels", [self.labels] if self.labels else []), ("taxonomy", self.taxonomy)):
+            for file in files if tags else ():
+                if "://" not in file and not Path(file).exists():
+                    raise ConfigError(f"catalog.{key}: there is no file {file}")
 
 
 @dataclass
@@ -85,7 +97,8 @@ def open_catalog(settings: CatalogSettings, folder: Path, write: bool = True) ->
     """The catalogue of these settings, corrected by `labels`; `folder`, `write`: see `made_up`."""
     from hf_tagger.catalog.labels import Labels
     from hf_tagger.catalog.stream import Catalog
+    from hf_tagger.catalog.tag_names import TagNames
 
     settings = made_up(settings, folder, write)
     labels = Labels(settings.labels, settings.schema) if settings.labels else None
-    return Catalog(settings.source, settings.schema, labels)
+    return Catalog(settings.source, settings.schema, labels, TagNames(settings.schema, settings.taxonomy))

@@ -24,6 +24,8 @@ FORMATS = {
 COMPRESSIONS = (".gz", ".bz2", ".xz", ".zst", ".zip")
 
 _HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
+# Dialects of SQLAlchemy, with or without the name of a driver.
+_DATABASE = re.compile(r"(sqlite|postgres(ql)?|mysql|mariadb|oracle|mssql|duckdb|snowflake|redshift)(\+\w+)?://", re.I)
 _METADATA_FILES = ("metadata.csv", "metadata.jsonl", "metadata.parquet")
 
 
@@ -35,11 +37,17 @@ def format_of(file: str) -> str | None:
     return next((format for format, suffixes in FORMATS.items() if name.endswith(suffixes)), None)
 
 
+def is_database(path: str) -> bool:
+    """Whether the path of a catalogue is an URL of SQLAlchemy's."""
+    return _DATABASE.match(path) is not None
+
+
 @dataclass
 class SourceConfig:
-    # Files of the split "train": a path, a glob, a folder, an hf:// or s3:// address, or a list of these; or the id of
-    # a dataset on the Hub with its own splits. (The types of its CSV and JSON files are guessed, and reading stops at
-    # the first bad row; "hf://datasets/<id>/*.csv" reads cells as they were typed.)
+    # Files of the split "train": a path, a glob, a folder, an hf:// or s3:// address, or a list of these; or a database
+    # (postgresql://…, sqlite:///…); or the id of a dataset on the Hub with its own splits. (The types of its CSV and
+    # JSON files are guessed, and reading stops at the first bad row; "hf://datasets/<id>/*.csv" reads cells as they
+    # were typed.)
     path: str | list[str] | None = None
     files: dict[str, str | list[str]] = field(default_factory=dict)  # {split: the same}
     # {split: share} cut from "train" by a hash of the group (or id) column: rows of one group are in one split, and
@@ -52,6 +60,11 @@ class SourceConfig:
     profile: str | None = None
     delimiter: str | None = None  # of csv files; default: found in the header line
     encoding: str | None = None  # of csv, tsv and jsonl files; default: found
+    # Of a database: a table (`name` or `schema.name`) or a SELECT, and the column that tells rows apart, in whose order
+    # they are read; default: the schema's id.
+    table: str | None = None
+    query: str | None = None
+    key: str | None = None
     name: str | None = None  # configuration of a Hub dataset
     revision: str | None = None
 
@@ -74,6 +87,14 @@ class SourceConfig:
         except LookupError:
             raise ConfigError(f"encoding: {self.encoding!r} is not known; try utf-8 or cp1252.") from None
 
+        databases = [url for split in self.splits if split not in self.fractions and (url := self.database(split))]
+        if databases and (self.table is None) == (self.query is None):
+            raise ConfigError("a database needs table: NAME, or query: SELECT …")
+        if len(set(databases)) < len(databases):
+            raise ConfigError("several splits have the same rows of a database: cut them from path with fractions.")
+        if (self.table or self.query or self.key) and not databases:
+            raise ConfigError("table, query and key are for a database: path: postgresql://… or sqlite:///…")
+
     @property
     def splits(self) -> list[str]:
         """Names of the splits that this source declares (a Hub dataset may have more)."""
@@ -87,6 +108,16 @@ class SourceConfig:
             return None
         looks_like_one = _HUB_ID.fullmatch(path) and not os.path.exists(path) and format_of(path) is None
         return path if self.format == "hub" or looks_like_one else None
+
+    def database(self, split: str) -> str | None:
+        """The URL of the database that holds the split; None if it is in files."""
+        patterns = self.patterns(split)
+        return patterns[0] if len(patterns) == 1 and is_database(patterns[0]) else None
+
+    @property
+    def rows_name(self) -> str:
+        """What a database is asked for, for messages."""
+        return "the query" if self.query else f'the table "{self.table}"'
 
     def stored_split(self, split: str) -> str:
         """The split in which the rows of `split` are stored: "train" for one that is cut from it."""
@@ -127,9 +158,24 @@ def catalogue_files(source: SourceConfig, split: str) -> list[tuple[str, str]]:
 def check_files(source: SourceConfig) -> None:
     """Raises ConfigError, as `catalogue_files` does, for the splits that are read from local files."""
     for split in dict.fromkeys(map(source.stored_split, source.splits)):
+        if url := source.database(split):
+            check_database(url)
         remote = any("://" in pattern for pattern in source.patterns(split))
         if not remote and source.hub_id(split) is None:
             catalogue_files(source, split)
+
+
+def check_database(url: str) -> None:
+    """Raises ConfigError for a file of SQLite that is not there: it would be made."""
+    file = sqlite_file(url)
+    if file and not file.startswith("file:") and not os.path.isfile(file):
+        raise ConfigError(f"there is no database {file} (looked from {os.getcwd()}).")
+
+
+def sqlite_file(url: str) -> str | None:
+    """The file of a database; None of one on a server."""
+    path = re.match(r"sqlite(?:\+\w+)?:///([^?]*)", os.path.expandvars(url))
+    return path and path[1]
 
 
 def _files_at(pattern: str) -> list[str]:

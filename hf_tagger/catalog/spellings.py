@@ -4,11 +4,13 @@ import re
 import unicodedata
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping
+from functools import lru_cache
 from itertools import combinations
 from typing import NamedTuple
 
 from hf_tagger.model.text import WORD, stem
 
+_MOST_FORMS = 20  # of a word, by accents and plurals: more are noise, and every two of them are compared
 _SIGNS = re.compile("[®™℠©]")
 
 
@@ -46,7 +48,8 @@ def propose_merges(counts: Mapping[str, int], known: Iterable[str] = (),
         alike[loose_key(spellings[0])].append(key)
     merges = []
     for keys in alike.values():
-        for linked in _linked(keys, {key: same[key][0] for key in keys}):
+        forms = {key: same[key][0] for key in keys}
+        for linked in _linked(keys, forms) if len(keys) <= _MOST_FORMS else [[key] for key in keys]:
             spellings = [tag for key in linked for tag in same[key]]
             told_apart = len(known.intersection(spellings)) > 1 or any(
                 frozenset(pair) in apart or _accents_differ(*pair) for pair in combinations(linked, 2))
@@ -57,23 +60,32 @@ def propose_merges(counts: Mapping[str, int], known: Iterable[str] = (),
     return sorted(merges, key=lambda merge: (-merge.tag_count, merge.tag, -merge.count, merge.spelling))
 
 
+def one_spelling_each(tags: Iterable[str]) -> list[str]:
+    """The tags of a product without those that are another one for certain, the first spelling of each."""
+    first: dict[str, str] = {}
+    for tag in tags:
+        first.setdefault(strict_key(tag), tag)
+    return list(first.values())
+
+
 def lookalikes(tags: Iterable[str]) -> Iterator[frozenset[str]]:
-    """The pairs among the tags of one product that could be taken for one tag if they did not stand together."""
+    """The pairs among the tags of a product (`one_spelling_each`) that might be one tag if they did not stand
+    together."""
     alike: dict[str, list[str]] = defaultdict(list)
     for tag in tags:
         alike[loose_key(tag)].append(tag)
     for spellings in alike.values():
-        for pair in combinations(spellings, 2):
-            if strict_key(pair[0]) != strict_key(pair[1]):
-                yield frozenset(pair)
+        yield from map(frozenset, combinations(spellings[:_MOST_FORMS + 1], 2))
 
 
+@lru_cache(maxsize=65536)
 def strict_key(tag: str) -> str:
     """What spellings share that are one tag for certain."""
     text = unicodedata.normalize("NFKC", _SIGNS.sub("", tag)).replace("’", "'")
     return "".join(text.lower().split()) or tag  # casefold would make one word of "Maße" and "Masse"
 
 
+@lru_cache(maxsize=65536)
 def loose_key(tag: str) -> str:
     """What spellings share that may be one tag, and some that are not: "Cap" and "Cape"."""
     return "".join(map(stem, _words(tag))) or tag

@@ -20,8 +20,10 @@ from hf_tagger.catalog.labels import Labels
 from hf_tagger.catalog.quarantine import Quarantine, Refusal, RowError
 from hf_tagger.catalog.readers import CatalogError, check_first_file, class_name, names_of_classes, read_rows
 from hf_tagger.catalog.schema import CatalogSchema, Record
-from hf_tagger.catalog.source import SourceConfig, catalogue_files
+from hf_tagger.catalog.source import SourceConfig, catalogue_files, sqlite_file
+from hf_tagger.catalog.sql import check_table, read_sql
 from hf_tagger.catalog.strict import ConfigError
+from hf_tagger.catalog.tag_names import TagNames
 
 _ROWS_AT_ONCE = 64
 _FILES_AT_ONCE = 4
@@ -29,8 +31,8 @@ _FILES_AT_ONCE = 4
 
 @dataclass(frozen=True)
 class _Shard:
-    """One file, or one shard (`index`) of a Hub dataset. `label`: its name in refusals and ids. `size`: in bytes, or 1
-    where it is not known."""
+    """One file, a database, or one shard (`index`) of a Hub dataset. `label`: its name in refusals and ids. `size`: in
+    bytes, or 1 where it is not known."""
 
     file: str
     format: str
@@ -41,14 +43,16 @@ class _Shard:
 
 
 class Catalog:
-    """A source read through a schema, with corrected tags (`labels`) in place of its own.
+    """A source read through a schema, with corrected tags (`labels`) in place of its own, called by their `names`.
 
     `records` may be iterated in any process any number of times: its result depends on its arguments alone. `rows`
     counts what this process has read, {split: used and set aside}.
     """
 
-    def __init__(self, source: SourceConfig, schema: CatalogSchema, labels: Labels | None = None):
+    def __init__(self, source: SourceConfig, schema: CatalogSchema, labels: Labels | None = None,
+                 names: TagNames | None = None):
         self.source, self.schema, self.labels = source, schema, labels
+        self.names = names or TagNames(schema)
         self._shards: dict[str, list[_Shard]] = {}
         self._duplicates: dict[str, frozenset[tuple[str, int]]] = {}
         self.rows: dict[str, Quarantine] = {}
@@ -59,7 +63,7 @@ class Catalog:
 
     def with_text(self, columns: list[str]) -> "Catalog":
         """The same catalogue with these columns as its text."""
-        return Catalog(self.source, replace(self.schema, text=columns), self.labels)
+        return Catalog(self.source, replace(self.schema, text=columns), self.labels, self.names)
 
     def without_tags(self) -> "Catalog":
         """The same products, of which nobody may know the tags yet: the columns of tags need not be there."""
@@ -186,6 +190,7 @@ class Catalog:
             record = self.schema.record(values, number, file=file, image_root=image_root, notes=notes)
             if self.labels is not None:
                 self.labels.apply(record)
+            notes += self.names.apply(record)
         except RowError as refused:
             record = refusal(refused, fatal=True)
         photos = not isinstance(record, Refusal) and record["images"]
@@ -201,6 +206,11 @@ def _shards(source: SourceConfig, schema: CatalogSchema, split: str) -> list[_Sh
         rows, columns, _ = open_hub(path, source.name, source.revision, stored)
         schema.check_columns(columns, f'The split "{stored}" of {path}')
         return [_Shard(path, "hub", f"{path}/{stored}/{index}", index=index) for index in range(rows.num_shards)]
+    if url := source.database(split):
+        if schema.id is None:
+            raise ConfigError("rows of a database are known by their id: set schema.id.")
+        check_table(url, source, schema.columns())
+        return [_Shard(url, "sql", source.table or "query", image_root=os.path.dirname(sqlite_file(url) or ""))]
     files = catalogue_files(source, split)
     check_first_file(*files[0], schema.columns(), source.delimiter, source.encoding,
                      source.profile)
@@ -237,6 +247,8 @@ def _generate(source: SourceConfig, schema: CatalogSchema, split: str, shards: t
 def _read_shard(source: SourceConfig, schema: CatalogSchema, split: str, shard: _Shard) -> Iterator[dict]:
     if shard.format == "hub":
         rows = read_hub(source, split, schema.columns(), shard.index)
+    elif shard.format == "sql":
+        rows = read_sql(shard.file, source, schema.columns(), source.key or schema.id)
     else:
         rows = read_rows(shard.file, shard.format, schema.columns(), source.delimiter, source.encoding,
                      source.profile)

@@ -9,10 +9,13 @@ from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
+from hf_tagger.catalog.attributes import AttributeSpec
 from hf_tagger.catalog.duplicates import content_digest, count_repeats
 from hf_tagger.catalog.quarantine import Refusal
 from hf_tagger.catalog.schema import CatalogSchema, Record
+from hf_tagger.catalog.spellings import Merge, lookalikes, one_spelling_each, propose_merges
 from hf_tagger.catalog.strict import ConfigError
+from hf_tagger.catalog.tag_names import TagNames
 
 
 @dataclass
@@ -20,11 +23,13 @@ class Vocabulary:
     """Tags and counts of the training rows, as plain data that `save` writes as JSON."""
 
     # As in the model's config: [{"name", "kind", "tags", "counts" (products per tag), "none_count" (products to which
-    # no tag applies), "unknown_count", "parents" ({tag: parent}, of paths only)}]. Tags by falling count, then by name;
-    # a fixed list in its own order.
+    # no tag applies), "unknown_count", "parents" ({tag: parent}, of paths and taxonomies), and where there are any
+    # "aliases" ({other spelling: tag}) and "taxonomy" (`taxonomy.node_of`)}]. Tags by falling count, then by name; a
+    # fixed list in its own order.
     attributes: list[dict] = field(default_factory=list)
     below_min_count: dict[str, dict[str, int]] = field(default_factory=dict)  # {attribute: {tag left out: count}}
     not_listed: dict[str, dict[str, int]] = field(default_factory=dict)  # the same, not in the schema's fixed list
+    merged: dict[str, dict[str, int]] = field(default_factory=dict)  # {attribute: {spelling of another tag: count}}
     # {attribute: {language: {tag: count}}} ("": products of unknown language)
     languages: dict[str, dict[str, dict[str, int]]] = field(default_factory=dict)
     # Counts of rows: "total" (refused ones included), "refused", "text_only", "image_only", "text_and_image",
@@ -35,15 +40,21 @@ class Vocabulary:
     repeated_ids: int = 0  # rows with the id of an earlier one
 
     @classmethod
-    def scan(cls, records: Iterable[Record | Refusal], schema: CatalogSchema) -> "Vocabulary":
-        """Counts the records of `Catalog.records`. Memory: the different tags, and 16 bytes per row.
+    def scan(cls, records: Iterable[Record | Refusal], schema: CatalogSchema,
+             names: TagNames | None = None) -> "Vocabulary":
+        """Counts the records of `Catalog.records`. Memory: the different tags, and 16 bytes per row. With the
+        catalogue's `names`, the spellings of one tag are merged (`spellings.propose_merges`), and records read later
+        have the merged ones.
 
         Raises ConfigError for a declared attribute without any tag on `min_count` products.
         """
-        counts = _Counts(schema)
+        counts = _Counts(schema, names)
         for item in records:
             counts.add(item)
-        return counts.vocabulary()
+        found = counts.vocabulary()
+        if names is not None:
+            names.learn(found.attributes)
+        return found
 
     def save(self, path: str | Path) -> None:
         """Writes the file whole, or not at all."""
@@ -85,6 +96,9 @@ class Vocabulary:
             for left_out, why in ((self.below_min_count, "below min_count"), (self.not_listed, "not in the list")):
                 if left_out.get(name):
                     line += f"; left out: {len(left_out[name])} {why}"
+            if merged := self.merged.get(name):
+                line += "; merged spellings (merge_spellings): " + ", ".join(
+                    f"{spelling} ({count}) → {attribute['aliases'][spelling]}" for spelling, count in merged.items())
             lines.append(line)
         return "\n".join(lines)
 
@@ -92,8 +106,9 @@ class Vocabulary:
 class _Counts:
     """Running totals of a scan."""
 
-    def __init__(self, schema: CatalogSchema):
-        self.schema = schema
+    def __init__(self, schema: CatalogSchema, names: TagNames | None):
+        self.schema, self.names = schema, names
+        self.together: dict[str, set[frozenset[str]]] = defaultdict(set)  # {attribute: tags that a product has both}
         # Declared attributes first, in the schema's order, even without any tag.
         self.tags: dict[str, dict[str, Counter]] = {name: defaultdict(Counter) for name in schema.attributes}
         self.none: Counter[str] = Counter()
@@ -103,6 +118,7 @@ class _Counts:
         self.rows_per_language: Counter[str] = Counter()
         self.contents, self.ids = array("Q"), array("Q")
         self.row_digests = 0
+        self.aliases: dict[str, dict[str, str]] = {}
 
     def add(self, item: Record | Refusal) -> None:
         if isinstance(item, Refusal):
@@ -122,7 +138,7 @@ class _Counts:
                 continue
             if tags:
                 self.given[name] += 1
-                self.tags.setdefault(name, defaultdict(Counter))[language].update(tags)
+                self.tags.setdefault(name, defaultdict(Counter))[language].update(self._spelt_once(name, tags))
                 if len(tags) > 1 and self.schema.attribute(name).is_tree:
                     paths = item.get("paths", {}).get(name, ())
                     # Corrected tags are one path: the record's own paths are no longer theirs.
@@ -143,11 +159,44 @@ class _Counts:
             rows_per_language=dict(self.rows_per_language.most_common()),
             fingerprint=f"{self.rows['total'] - self.rows['refused']}:{self.row_digests % 2**64:016x}",
         )
-        totals = {name: sum(languages.values(), Counter()) for name, languages in self.tags.items()}
+        totals = {}
+        for name, languages in self.tags.items():
+            totals[name] = sum(languages.values(), Counter())
+            spec = self.schema.attribute(name)
+            if self._merges(spec):
+                known = [*(spec.tags or []), *spec.aliases.values(), *self.names.known(name)]
+                merges = propose_merges(totals[name], known, self.together[name])
+                if merges:
+                    self._merge(found, name, totals, merges)
         discovered = sorted(totals.keys() - self.schema.attributes, key=lambda name: (-self.given[name], name))
         for name in [*self.schema.attributes, *discovered]:
             self._add_attribute(found, name, totals[name])
         return found
+
+    def _spelt_once(self, name: str, tags: list[str]) -> list[str]:
+        """The tags of a product, of which those that are the same for certain count once."""
+        if len(tags) > 1 and self._merges(self.schema.attribute(name)):
+            tags = one_spelling_each(tags)
+            self.together[name].update(lookalikes(tags))
+        return tags
+
+    def _merges(self, spec: AttributeSpec) -> bool:
+        return self.names is not None and spec.merge_spellings and spec.taxonomy is None
+
+    def _merge(self, found: Vocabulary, name: str, totals: dict[str, Counter], merges: list[Merge]) -> None:
+        tag_of = {merge.spelling: merge.tag for merge in merges}
+        found.merged[name] = {merge.spelling: merge.count for merge in merges}
+        self.aliases[name] = tag_of
+        for counts in (totals[name], *self.tags[name].values()):
+            for spelling, tag in tag_of.items():
+                if spelling in counts:
+                    counts[tag] += counts.pop(spelling)
+        parents, self.parents[name] = self.parents[name], {}
+        for child, parent in parents.items():
+            child, parent = tag_of.get(child, child), tag_of.get(parent, parent)
+            if self.parents[name].get(child, parent) != parent:
+                parent = None
+            self.parents[name][child] = parent
 
     def _add_attribute(self, found: Vocabulary, name: str, totals: Counter) -> None:
         spec = self.schema.attribute(name)
@@ -172,7 +221,15 @@ class _Counts:
         unknown = self.rows["total"] - self.rows["refused"] - self.given[name] - self.none[name]
         attribute = {"name": name, "kind": spec.kind, "tags": list(kept), "counts": list(kept.values()),
                      "none_count": self.none[name], "unknown_count": unknown}
-        if spec.is_tree:
+        if aliases := spec.aliases | self.aliases.get(name, {}):
+            attribute["aliases"] = aliases
+        if spec.taxonomy is not None and self.names is not None:
+            taxonomy = self.names.taxonomy(name)
+            attribute["taxonomy"] = taxonomy.describe(kept)
+            if spec.is_tree:
+                parents = taxonomy.parents(kept)
+                attribute["parents"] = {tag: parents[tag] for tag in kept if parents.get(tag) in kept}
+        elif spec.is_tree:
             parents = self.parents[name]
             attribute["parents"] = {tag: parents[tag] for tag in kept if parents.get(tag) in kept}
         found.attributes.append(attribute)

@@ -75,6 +75,9 @@ class Evaluator:
     drop_duplicates: bool = False
     refused: dict[str, Quarantine] = field(default_factory=dict)  # {split: rows of its first reading by this process}
 
+    def __post_init__(self):
+        self.catalog.names.learn(self.tagger.model.config.attributes)
+
     @property
     def protocols(self) -> dict[str, Protocol]:
         """The standard protocols and those of the settings."""

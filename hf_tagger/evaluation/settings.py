@@ -8,7 +8,7 @@ from hf_tagger.catalog.columns import with_imagefolder_names
 from hf_tagger.catalog.profiles import recognise
 from hf_tagger.catalog.schema import CatalogSchema
 from hf_tagger.catalog.settings import CatalogSettings, LoaderSettings
-from hf_tagger.catalog.source import format_of
+from hf_tagger.catalog.source import format_of, is_database
 from hf_tagger.catalog.strict import ConfigError, build, override, read_yaml
 
 PARTS = ("catalog", "evaluation", "calibration", "loader")
@@ -164,6 +164,8 @@ def _by_the_schema_of(config: str | Path, catalogue: str | Path) -> dict:
     if (data.get("catalog") or {}).get("schema") is None:
         raise ConfigError(f"{config} describes a made-up catalogue: give a YAML file with source and schema")
     kept = ("encoding", "delimiter", "profile", *(["format"] if format_of(str(catalogue)) is None else []))
+    if is_database(str(catalogue)):
+        kept = ("table", "query", "key")
     source = {name: value for name, value in (data["catalog"].get("source") or {}).items() if name in kept}
     data["catalog"] = data["catalog"] | {"source": source | {"files": {"test": str(catalogue)}}}
     data["evaluation"] = (data.get("evaluation") or {}) | {"split": "test"}

@@ -7,11 +7,12 @@ from dataclasses import asdict, fields
 from datetime import UTC, datetime
 from pathlib import Path
 
-from sqlalchemy import Engine, create_engine, event, make_url, select, text
+from sqlalchemy import Engine, event, select, text
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
 from hf_tagger import UserError
+from hf_tagger.catalog.sql import DatabaseError, database_url, open_database
 from hf_tagger.catalog.strict import did_you_mean
 from hf_tagger.feedback.tables import RULINGS, metadata, rulings, verdicts
 from hf_tagger.feedback.verdicts import UNDECIDED, Verdict
@@ -143,20 +144,15 @@ def _open(url: str, patience: float) -> Engine:
             raise FeedbackError(f"{url}: its folder cannot be made: {error}") from error
         url = f"sqlite:///{url}"
     try:
-        parsed = make_url(url)
-        if parsed.drivername in ("postgresql", "postgres"):
-            parsed = parsed.set(drivername="postgresql+pg8000")
+        parsed = database_url(url)
         if parsed.get_backend_name() not in _INSERT:
             raise FeedbackError(f"feedback is kept in SQLite or PostgreSQL, not in {parsed.get_backend_name()}")
         if parsed.get_backend_name() == "sqlite" and (parsed.database or ":memory:") == ":memory:":
             raise FeedbackError("feedback is kept in a file, not in memory: give its path")
         options = {"timeout": patience} if parsed.get_backend_name() == "sqlite" else {}
-        engine = create_engine(parsed, connect_args=options, pool_pre_ping=not options)
-    except ModuleNotFoundError as error:
-        raise FeedbackError(f"the driver {error.name} is missing: pip install 'hf_tagger[postgresql]'") from error
-    except (SQLAlchemyError, TypeError, ValueError):  # what cannot be parsed cannot be told from a password
-        raise FeedbackError(f"what begins with {url.partition('://')[0]}:// is no database URL: write "
-                            "postgresql://user@host/database, or the path of a file") from None
+        engine = open_database(parsed, connect_args=options, pool_pre_ping=not options)
+    except DatabaseError as error:
+        raise FeedbackError(str(error)) from None
     if engine.dialect.name == "sqlite":
         event.listen(engine, "connect", _prepare_sqlite)
         event.listen(engine, "begin", _begin_sqlite)

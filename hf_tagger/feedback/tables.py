@@ -1,5 +1,6 @@
 """The tables of the feedback store. Triggers in the database refuse to change or delete a row."""
 
+from collections.abc import Iterator
 from datetime import UTC, datetime
 
 import sqlalchemy as sa
@@ -62,24 +63,28 @@ rulings = sa.Table(
 _REFUSE = sa.DDL(
     "CREATE OR REPLACE FUNCTION refuse_change() RETURNS trigger AS "
     "$$ BEGIN RAISE EXCEPTION 'feedback is append-only'; END $$ LANGUAGE plpgsql"
-)
-event.listen(metadata, "before_create", _REFUSE.execute_if(dialect="postgresql"))
-for _table in (verdicts, rulings):
-    for _change in ("UPDATE", "DELETE"):
-        _name = f"{_table.name}_no_{_change.lower()} BEFORE {_change} ON {_table.name}"
-        event.listen(metadata, "after_create", sa.DDL(
-            f"CREATE TRIGGER IF NOT EXISTS {_name} BEGIN SELECT RAISE(ABORT, 'feedback is append-only'); END"
-        ).execute_if(dialect="sqlite"))
-        event.listen(_table, "after_create", sa.DDL(
-            f"CREATE TRIGGER {_name} FOR EACH ROW EXECUTE FUNCTION refuse_change()").execute_if(dialect="postgresql"))
+).execute_if(dialect="postgresql")
+
+
+def _triggers(table: str) -> Iterator[tuple[str, str]]:
+    """(dialect, statement) that makes a trigger where there is none: stores of older versions get it, too."""
     # What INSERT OR REPLACE takes away fires no trigger of DELETE, and TRUNCATE none of a row.
-    event.listen(metadata, "after_create", sa.DDL(
-        f"CREATE TRIGGER IF NOT EXISTS {_table.name}_no_replace BEFORE INSERT ON {_table.name} "
-        f"WHEN EXISTS (SELECT 1 FROM {_table.name} WHERE number = NEW.number) "
-        "BEGIN SELECT RAISE(ABORT, 'feedback is append-only'); END").execute_if(dialect="sqlite"))
-    event.listen(_table, "after_create", sa.DDL(
-        f"CREATE TRIGGER {_table.name}_no_truncate BEFORE TRUNCATE ON {_table.name} "
-        "FOR EACH STATEMENT EXECUTE FUNCTION refuse_change()").execute_if(dialect="postgresql"))
+    replaced = f"INSERT ON {table} WHEN EXISTS (SELECT 1 FROM {table} WHERE number = NEW.number)"
+    for change, on in (("update", f"UPDATE ON {table}"), ("delete", f"DELETE ON {table}"), ("replace", replaced)):
+        yield "sqlite", (f"CREATE TRIGGER IF NOT EXISTS {table}_no_{change} BEFORE {on} "
+                         "BEGIN SELECT RAISE(ABORT, 'feedback is append-only'); END")
+    for change, each in (("update", "ROW"), ("delete", "ROW"), ("truncate", "STATEMENT")):
+        name = f"{table}_no_{change}"
+        yield "postgresql", (
+            f"DO $$ BEGIN IF NOT EXISTS (SELECT FROM pg_trigger WHERE tgname = '{name}' "
+            f"AND tgrelid = '{table}'::regclass) THEN CREATE TRIGGER {name} BEFORE {change.upper()} ON {table} "
+            f"FOR EACH {each} EXECUTE FUNCTION refuse_change(); END IF; END $$")
+
+
+for _table in (verdicts, rulings):
+    event.listen(_table, "before_create", _REFUSE)
+    for _dialect, _statement in _triggers(_table.name):
+        event.listen(metadata, "after_create", sa.DDL(_statement).execute_if(dialect=_dialect))
 # A verdict that is there already is passed over, as `FeedbackStore.add` wants it, whatever is said to do on conflict.
 event.listen(metadata, "after_create", sa.DDL(
     "CREATE TRIGGER IF NOT EXISTS verdicts_no_second_key BEFORE INSERT ON verdicts "

@@ -21,14 +21,16 @@ _GLOBAL_UNICAST = ipaddress.ip_network("2000::/3")
 _NAT64 = ipaddress.ip_network("64:ff9b::/96")
 
 
-_USER = re.compile(r"""://[^\s/?#'"]*@""")
+# A database's password may hold a slash; an environment variable in its place, ${SHOP_PASSWORD}, tells nothing.
+_USER = re.compile(r"""((?:postgres(?:ql)?|mysql|mariadb|oracle|mssql)(?:\+\w+)?://)(?!(?:\w*:)?\$\{\w+\}@)[^\s'"]*@"""
+                   r"""|(://)(?!(?:\w*:)?\$\{\w+\}@)[^\s/?#'"]*@""", re.IGNORECASE)
 _SECRET = re.compile(
     r"""([?&;][^\s=&;'"]*(?:pass|pwd|secret|token|key|sig|cred|auth)[^\s=&;'"]*=)[^\s&;'"]*""", re.IGNORECASE)
 
 
 def without_credentials(text):
     """`text` with the users, passwords, keys and tokens of the URLs in it hidden: for messages, cards, manifests."""
-    return _SECRET.sub(r"\1***", _USER.sub("://***@", text))
+    return _SECRET.sub(r"\1***", _USER.sub(lambda user: f"{user[1] or user[2]}***@", text))
 
 
 class FetchError(ValueError):

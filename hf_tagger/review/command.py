@@ -127,6 +127,7 @@ def build_app(model: str, catalogue: str, feedback: str = "feedback.db", *, spli
     store = FeedbackStore(feedback, attributes, PATIENCE)
     folder = Path(model) if Path(model).is_dir() else Path(feedback).parent
     catalog = open_catalog(settings.catalog, folder / "catalog")
+    catalog.names.learn(attributes)
     split = choose_split(catalog, split)
     catalog = catalog.with_tags_if_any(split)
     known = read_predictions(predictions, attributes) if predictions else {}

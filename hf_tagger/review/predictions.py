@@ -76,6 +76,7 @@ class CatalogPredictions:
         self.tagger, self.lock = tagger, threading.Lock()
         self.products: list[Product] = []
         self.row_of: dict[str, int] = {}
+        self.repeated: set[str] = set()  # ids that later rows have, too
         self.finished, self.error = False, None
         self._records, self.allow_urls, self._known, self._most = records, allow_urls, known or {}, most
         self._predictions: list[Prediction | None] = []
@@ -133,6 +134,7 @@ class CatalogPredictions:
 
     def _take(self, record: Record) -> int:
         if record["id"] in self.row_of:  # verdicts refer to the id, so only its first product is kept
+            self.repeated.add(record["id"])
             return self.row_of[record["id"]]
         row = len(self.products)
         images = [self._kept(image, f"{row}-{number}") for number, image in enumerate(record["images"])]

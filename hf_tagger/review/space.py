@@ -4,6 +4,7 @@ from pathlib import Path
 
 from hf_tagger import __version__
 from hf_tagger.catalog.strict import ConfigError
+from hf_tagger.model.urls import without_credentials
 
 HERE = Path(__file__).parent
 
@@ -12,8 +13,11 @@ def write_space(folder: str | Path, model: str, catalogue: str, split: str | Non
                 speech: str | None = None) -> None:
     """Writes app.py, requirements.txt and README.md.
 
-    Raises ConfigError if the folder has an app.py already.
+    Raises ConfigError if the folder has an app.py already, or if the files would tell a password.
     """
+    if without_credentials(catalogue) != catalogue:
+        raise ConfigError(f"{without_credentials(catalogue)}: name and password would be in the Space's files. "
+                          "Write them as ${SHOP_LOGIN}, and set a secret of that name in the Space")
     folder = Path(folder)
     if (folder / "app.py").exists():
         raise ConfigError(f"{folder} holds an app.py already: name another folder")

@@ -21,6 +21,9 @@ from hf_tagger.evaluation.predict import Predictions
 from hf_tagger.evaluation.progress import progress_bar
 from hf_tagger.evaluation.protocols import seen_through
 from hf_tagger.evaluation.settings import Protocol
+from hf_tagger.model.configuration_tagger import TaggerConfig
+from hf_tagger.model.saving import FormatError
+from hf_tagger.model.urls import without_credentials
 from hf_tagger.training.arguments import RunSettings
 from hf_tagger.training.context import RunContext
 from hf_tagger.training.defaults import settle
@@ -95,19 +98,22 @@ def read_catalog(run: RunContext, part: Callable[[Catalog], Catalog] | None = No
         catalog = open_catalog(settings, folder)
         if part is not None:
             catalog = part(catalog)
+        if run.settings.start_from:
+            catalog.names.learn(_attributes_of(run.settings.start_from))
         name = "quarantine.jsonl" if main else f"quarantine.rank{accelerator.process_index}.jsonl"
         quarantine = Quarantine(run.folder / name, settings.max_bad_fraction, resume=counted)
         corrections = None
         if main and (run.resumable or not counted):
             vocabulary = _count(run, catalog, quarantine)
             if catalog.labels is not None:
-                corrections = catalog.labels.check(vocabulary, catalog.schema)
+                corrections = catalog.labels.check(vocabulary, catalog.schema, catalog.names)
             if counted and (changes := vocabulary.changes(Vocabulary.load(path))):
                 raise ConfigError(f"--resume: the catalogue is no longer the one that this run began with: {changes}. "
                                   "Put it back, or start anew without --resume")
             vocabulary.save(path)
         accelerator.wait_for_everyone()
         data = TrainingData(run, settings, catalog, Vocabulary.load(path), quarantine)
+        catalog.names.learn(data.vocabulary.attributes)
         if not main or (counted and not run.resumable):
             rows = data.vocabulary.rows
             quarantine.saw(rows["total"], rows["text_and_image"] + rows["image_only"] + quarantine.photos_lost)
@@ -115,6 +121,7 @@ def read_catalog(run: RunContext, part: Callable[[Catalog], Catalog] | None = No
         step.result = "\n".join(filter(None, [data.vocabulary.summary(), corrections, refused]))
     if adopt is not None:
         data.vocabulary.attributes = adopt(data.vocabulary.attributes)
+        catalog.names.learn(data.vocabulary.attributes)
     settle(run, data)
     _check_evaluation(run.settings, data)
     return data
@@ -127,7 +134,7 @@ _FREE_KEYS = ("output_dir", "save_adapter", "training.threads", "training.log_wi
 
 def _check_settings(run: RunContext) -> None:
     path = run.checkpoints / "settings.json"
-    settings = json.loads(json.dumps(asdict(run.settings), default=str))
+    settings = json.loads(without_credentials(json.dumps(asdict(run.settings), default=str)))
     if not (run.resumable and path.exists()):
         waiting = path.with_suffix(".incomplete")
         waiting.write_text(json.dumps(settings, indent=1) + "\n", encoding="utf-8")
@@ -148,11 +155,18 @@ def _flat(data: Any, key: str = "") -> dict[str, Any]:
     return {name: value for part, item in items for name, value in _flat(item, f"{key}.{part}".strip(".")).items()}
 
 
+def _attributes_of(model: str) -> list[dict]:
+    try:
+        return TaggerConfig.from_pretrained(model).attributes
+    except FormatError as error:
+        raise ConfigError(str(error)) from error
+
+
 def _count(run: RunContext, catalog: Catalog, quarantine: Quarantine) -> Vocabulary:
     records = progress_bar(catalog.records("train", drop_duplicates=run.settings.catalog.drop_duplicates),
                            desc="counting tags", unit="row", leave=False)
     looks = run.settings.start_from is not None or run.settings.model.vision_backbone is not None
-    vocabulary = Vocabulary.scan(_checked(records, quarantine, looks), catalog.schema)
+    vocabulary = Vocabulary.scan(_checked(records, quarantine, looks), catalog.schema, catalog.names)
     quarantine.check(final=True)
     return vocabulary
 

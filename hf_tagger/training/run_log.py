@@ -10,6 +10,8 @@ from typing import Any
 
 from tqdm import tqdm
 
+from hf_tagger.model.urls import without_credentials
+
 
 @dataclass
 class Step:
@@ -33,8 +35,10 @@ class RunLog:
             path.open("a" if resume else "w").close()
 
     def say(self, text: str) -> None:
-        """Prints at once, also into a file or a pipe, and around progress bars; keeps it in run.log."""
+        """Prints at once, also into a file or a pipe, and around progress bars; keeps it in run.log. Credentials of
+        URLs are left out of both."""
         if self.main:
+            text = without_credentials(text)
             with tqdm.external_write_mode():
                 print(text, flush=True)
             self._write(text)
@@ -57,7 +61,7 @@ class RunLog:
 
     def _write(self, text: str) -> None:
         with self.path.open("a", encoding="utf-8") as file:
-            file.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {text}\n")
+            file.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {without_credentials(text)}\n")
 
 
 def duration(seconds: float) -> str:

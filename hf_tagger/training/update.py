@@ -76,7 +76,8 @@ class CorrectedCatalog(Catalog):
     def __init__(self, catalog: Catalog, holds: Mapping[str, Holds], share: float):
         # A tag that is rare among the few products left must stay in the vocabulary.
         attributes = {name: replace(settings, min_count=1) for name, settings in catalog.schema.attributes.items()}
-        super().__init__(catalog.source, replace(catalog.schema, attributes=attributes), catalog.labels)
+        super().__init__(catalog.source, replace(catalog.schema, attributes=attributes), catalog.labels,
+                         catalog.names)
         self.holds, self.share = holds, share
 
     def with_text(self, columns: list[str]) -> "CorrectedCatalog":
@@ -113,9 +114,15 @@ class Feedback:
 def read_feedback(store: FeedbackStore, catalog: Catalog, attributes: list[dict]) -> Feedback:
     """The verdicts on products of the training split; a fifth of these products, drawn by their ids, is held out."""
     verdicts = store.verdicts()
-    records = {record["id"]: fingerprint(record) for record in catalog.records("train")
-               if not isinstance(record, Refusal)}
-    settled = settle(decided(verdicts, attributes), records)
+    records: dict[str, str] = {}
+    repeated = set()  # ids of several different products: nobody knows which of them a verdict is about
+    for record in catalog.records("train"):
+        if not isinstance(record, Refusal):
+            shown = fingerprint(record)
+            if records.setdefault(record["id"], shown) != shown:
+                repeated.add(record["id"])
+    known = {product: shown for product, shown in records.items() if product not in repeated}
+    settled = settle(decided(verdicts, attributes), known)
     waiting = [proposal for proposal in proposals(store, attributes) if proposal.ruling is None]
     holds: dict[bool, dict[str, dict]] = {True: {}, False: {}}
     for (product, attribute, tag), yes in settled.holds.items():
@@ -124,6 +131,9 @@ def read_feedback(store: FeedbackStore, catalog: Catalog, attributes: list[dict]
     summary = (f"{len(verdicts)} verdicts: {len(settled.holds)} settled, {len(settled.disputed)} disputed, "
                f"{len(settled.stale)} stale or not about a product of the training split; "
                f"{len(waiting)} proposed tags wait for approval")
+    if repeated:
+        shown = ", ".join(sorted(repeated)[:3]) + ", …" * (len(repeated) > 3)
+        summary += f"; {len(repeated)} ids are of several products, from which nothing is learned ({shown})"
     return Feedback(holds[True], holds[False], len(records), len(settled.holds), summary)
 
 

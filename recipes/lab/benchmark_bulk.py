@@ -110,7 +110,7 @@ def memory(rows: int, folder: Path) -> dict:
     cli.say(f"making up {FILE_ROWS} rows and a tagger")
     made_up = CatalogSettings(synthetic={"rows": FILE_ROWS, "picture_size": 24, "rows_per_shard": FILE_ROWS})
     catalog = open_catalog(made_up, folder / "made-up")
-    vocabulary = Vocabulary.scan(catalog.records("train"), catalog.schema)
+    vocabulary = Vocabulary.scan(catalog.records("train"), catalog.schema, catalog.names)
     texts = (record["text"] for record in readable(catalog, "train") if record["text"])
     model, processor = text_tagger(vocabulary.attributes, train_unigram_tokenizer(texts, 2000))
     export_tagger(model, processor, folder / "onnx", "untrained")

@@ -86,7 +86,7 @@ def reading(folder: Path, settings: TrainingSettings, tokenizer) -> dict[str, fl
             yield item
 
     start = time.perf_counter()
-    vocabulary = Vocabulary.scan(watched(catalog.records("train"), every=500), schema)
+    vocabulary = Vocabulary.scan(watched(catalog.records("train"), every=500), schema, catalog.names)
     counted = time.perf_counter()
     collator = Collator(TaggerProcessor(pixels, tokenizer), vocabulary.attributes)
     loader = CatalogLoader(catalog, "train", collator, settings.loader, shuffle=True)

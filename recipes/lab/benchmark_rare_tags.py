@@ -172,7 +172,7 @@ def prepare(settings: RunSettings, options: argparse.Namespace, long_tail: dict)
 def extract(settings: RunSettings, options: argparse.Namespace, tags: list[str]) -> dict[str, np.ndarray]:
     schema = replace(settings.catalog.schema, text=options.text)
     catalog = Catalog(settings.catalog.source, schema)
-    vocabulary = Vocabulary.scan(catalog.records("train"), schema)
+    vocabulary = Vocabulary.scan(catalog.records("train"), schema, catalog.names)
     if options.attribute not in [entry["name"] for entry in vocabulary.attributes]:
         raise ConfigError(f"--attribute: the catalogue has no {options.attribute!r}."
                           f"{did_you_mean(options.attribute, schema.attributes)}")

@@ -98,6 +98,13 @@ def test_products_that_are_not_there_are_counted(shop):
     assert line == ("labels: 3 corrections of 3 products, 1 of them in the training split (not there: 9, 8)")
 
 
+def test_ids_on_several_rows_are_told(shop, tmp_path):
+    opened, labels = shop(("1", "colour", '["Red"]'), ("2", "colour", '["Red"]'))
+    write_csv(tmp_path / "shop.csv", [*ROWS, ROWS[1] | {"title": "Another bag"}, ROWS[2]])
+    for _ in range(2):  # a row that is read again is no other row
+        assert checked(opened, labels).endswith("training split (on several rows, all of them corrected: 2)")
+
+
 def test_a_tag_that_no_product_has_is_refused(shop):
     with pytest.raises(ConfigError, match="colour of 2 is 'Rde', which no product .* Did you mean \"Red\""):
         checked(*shop(("2", "colour", '["Rde"]')))

@@ -207,6 +207,8 @@ def test_failed_downloads_say_so(server):
 
 @pytest.mark.parametrize(("text", "told"), [
     ("postgresql://ana:s3cret@host/db", "postgresql://***@host/db"),
+    ("path: postgresql+pg8000://ana:s3/cr?et@host/db", "path: postgresql+pg8000://***@host/db"),
+    ("postgresql://ana:${SHOP_PASSWORD}@host/db", "postgresql://ana:${SHOP_PASSWORD}@host/db"),
     ("s3://key:s3/cret@bucket/a.csv", "s3://key:s3/cret@bucket/a.csv"),  # no URL: a slash ends the user's part
     ("{'path': 's3://key:s3cret@bucket/a@b.csv'}", "{'path': 's3://***@bucket/a@b.csv'}"),
     ("https://t0ken@host/a.csv?size=2&access_token=s3cret&x=1", "https://***@host/a.csv?size=2&access_token=***&x=1"),

@@ -14,6 +14,7 @@ from transformers import pipeline
 from hf_tagger.model.pipeline_tagger import ProductTaggingPipeline
 from recipes import evaluate_tagger
 from tests.catalog.files import write_parquet
+from tests.database_shop import write_database
 from tests.processes import run_recipe
 from tests.shops import SCHEMA, shop_rows
 from tests.tiny_tagger import trained_tagger
@@ -155,6 +156,28 @@ def test_a_path_is_read_by_the_models_own_schema(shop, run_here, tmp_path):
     assert status == 0, message
     metrics = json.loads((tmp_path / "metrics.json").read_text())
     assert metrics["protocols"]["everything"]["products"] == len(shop_rows(60, 140))
+
+
+def test_a_database_gives_the_figures_of_the_file_that_it_was_made_of(shop, evaluated, run_here, tmp_path):
+    url = write_database(tmp_path / "shop.db", shop_rows(60, 140))
+    arguments = ["--resamples", "50", "--output_dir", str(tmp_path), "--catalog.source.table", "products"]
+    assert evaluate_tagger.main([str(shop / "model"), url, *arguments]) == 0
+    metrics, expected = (json.loads((folder / "metrics.json").read_text())["protocols"]["everything"]
+                         for folder in (tmp_path, evaluated))
+    assert (metrics["products"], metrics["overall"]["micro_f1"]["value"]) == (
+        expected["products"], pytest.approx(expected["overall"]["micro_f1"]["value"]))
+    status, _, message = run_here("model", "test.parquet", "--catalog.source.table", "products")
+    assert status == 2 and "table, query and key are for a database" in message
+
+
+def test_tags_in_another_spelling_are_the_models_own(shop, evaluated, run_here, tmp_path):
+    rows = [row | {"colour": row["colour"].upper(), "category": (row["category"] or "").lower() or None}
+            for row in shop_rows(60, 140)]  # fmt: skip
+    path = write_parquet(tmp_path / "test.parquet", rows)
+    assert run_here("model", path, "--output_dir", str(tmp_path))[0] == 0
+    metrics, expected = (json.loads((folder / "metrics.json").read_text())["protocols"]["everything"]
+                         for folder in (tmp_path, evaluated))
+    assert metrics["overall"]["micro_f1"]["value"] == pytest.approx(expected["overall"]["micro_f1"]["value"])
 
 
 @pytest.mark.parametrize("missing", ["image", "title"])

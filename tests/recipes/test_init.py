@@ -3,6 +3,8 @@
 import csv
 import json
 import random
+import sqlite3
+from contextlib import closing
 
 import datasets
 import pyarrow as pa
@@ -221,6 +223,19 @@ def test_a_hub_dataset_is_read_like_a_file(tmp_path, capsys, monkeypatch):
     found, _ = started(capsys, "shop/catalogue", tmp_path / "my.yaml")
     assert roles(found) == {"sku": "id", "name": "text", "colour": "attribute single column"}
     assert next(c["tags"] for c in found["columns"] if c["column"] == "colour") == 2
+
+
+def test_a_database_is_read_like_a_file(tmp_path, capsys):
+    path = tmp_path / "shop.db"
+    with closing(sqlite3.connect(path)) as database:
+        database.execute("CREATE TABLE products (row INTEGER, sku TEXT, name TEXT, colour TEXT)")
+        database.executemany("INSERT INTO products VALUES (?, ?, ?, ?)", [
+            (n, f"S{n:03d}", f"Linen shirt number {n}", ["Red", "Blue"][n % 2]) for n in range(60)])
+        database.commit()
+    found, catalog = started(capsys, f"sqlite:///{path}", tmp_path / "my.yaml", "--table", "products")
+    assert roles(found) == {"sku": "id", "name": "text", "colour": "attribute single column", "row": None}
+    assert (catalog.source.table, catalog.source.key) == ("products", "sku")
+    assert sum(1 for split in ("train", "validation", "test") for _ in catalog.records(split)) == 60
 
 
 def test_splits_in_files_of_their_own_stay_apart(tmp_path, capsys):

@@ -16,6 +16,7 @@ from hf_tagger.deployment.bulk import open_output, opened_fingerprint, product_r
 from hf_tagger.model.pipeline_tagger import ProductTaggingPipeline
 from recipes import tag_catalog
 from tests.catalog.files import write_parquet
+from tests.database_shop import write_database
 from tests.shops import SCHEMA, shop_rows
 from tests.tiny_tagger import trained_tagger
 
@@ -140,3 +141,20 @@ def test_the_manifest_tells_no_credentials_and_the_run_goes_on_all_the_same(tmp_
     open_output(tmp_path, manifest, resume=False)
     assert "s3cret" not in (tmp_path / "manifest.json").read_text()
     assert open_output(tmp_path, manifest, resume=True) == tmp_path
+
+
+def test_rows_of_a_database_are_tagged_as_those_of_a_file(shop, run_here, tmp_path):
+    url = write_database(tmp_path / "shop.db", shop_rows(0, 90))
+    source = json.dumps({"files": {"test": url}, "query": "SELECT sku, title, image, language FROM products"})
+    status, printed = run_here("--catalog.source", source)
+    assert status == 0, printed.err
+    tagged = read(tmp_path / "out")
+    ids = json.loads((shop / "ids.json").read_text())
+    assert [row["id"] for row in tagged] == ids
+    assert run_here("--catalog.source", source, "--resume")[0] == 0 and read(tmp_path / "out") == tagged
+
+
+def test_what_tags_are_called_need_not_be_there(shop, run_here):
+    status, printed = run_here("--catalog.labels", "gone.csv", "--catalog.taxonomy", "gone.txt",
+                               "--catalog.schema.attributes.category", "{taxonomy: categories, kind: multi}")
+    assert status == 0, printed.err

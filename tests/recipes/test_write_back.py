@@ -13,7 +13,10 @@ from accelerate.state import AcceleratorState
 
 from hf_tagger.catalog.cells import split_pairs
 from hf_tagger.catalog.documents import read_xlsx
+from hf_tagger.catalog.editing.files import one_file
 from hf_tagger.catalog.example_exports import write_example
+from hf_tagger.catalog.source import SourceConfig
+from hf_tagger.catalog.strict import ConfigError
 from hf_tagger.deployment import bulk
 from hf_tagger.deployment.write_back import WriteBack, shard_rows
 from hf_tagger.feedback.store import FeedbackStore
@@ -336,6 +339,12 @@ def test_a_configuration_names_the_file_and_all_of_it_is_tagged(run, tmp_path):
     config.write_text(yaml.safe_dump({"catalog": {"source": source, "schema": schema}}))
     assert run(config, "--output", tmp_path / "a.csv")[0] == run(export, "--output", tmp_path / "b.csv")[0] == 0
     assert (tmp_path / "a.csv").read_bytes() == (tmp_path / "b.csv").read_bytes()
+
+
+def test_what_is_no_file_of_this_machine_is_told_so():
+    for path, message in (("sqlite:///a.db", "not written into a database"), ("s3://shop/a.csv", "copy it here first")):
+        with pytest.raises(ConfigError, match=message):
+            one_file(SourceConfig(files={"test": path}, table="a" if "sqlite" in path else None), "test")
 
 
 def test_an_interrupted_run_leaves_nothing_under_its_name_and_goes_on(run, tmp_path, monkeypatch):

@@ -90,6 +90,8 @@ def test_a_space_opens_the_page_of_its_model(shop, tmp_path, monkeypatch):
     arguments = [str(shop / "model"), str(shop / "shop.yaml"), "--space", str(tmp_path / "space")]
     assert command.main(arguments) == 0
     assert command.main(arguments) == 2  # nothing is written over
+    secret = ["postgresql://ana:s3cret@host/db", "--space", str(tmp_path / "other")]
+    assert command.main([arguments[0], *secret]) == 2 and not (tmp_path / "other").exists()
     launched = []
     monkeypatch.setattr(page, "launch", lambda app, **options: launched.append((app, options)))
     monkeypatch.chdir(tmp_path)

@@ -9,6 +9,8 @@ from hf_tagger.catalog.strict import ConfigError
 from hf_tagger.feedback.verdicts import Verdict
 from hf_tagger.review.predictions import CatalogPredictions, Prediction, read_predictions
 from hf_tagger.review.queue import Filters, ReviewQueue
+from hf_tagger.review.session import Session
+from hf_tagger.review.views import bar_view
 from tests.review.shop import ROWS, make_desk, records, wait
 from tests.tiny_tagger import ATTRIBUTES
 
@@ -96,6 +98,9 @@ def test_broken_photos_and_repeated_ids_do_not_stop_the_queue(tagger, tmp_path, 
     given[2]["text"] = None
     found = wait(CatalogPredictions(tagger, lambda: [*given, given[1]]))
     assert [product.id for product in found.products] == [row[0] for row in ROWS]
+    assert found.repeated == {"P2"}
+    desk.predictions = found
+    assert "1 ids are on several rows (P2): the first product of each is shown" in bar_view(desk, Session())
     assert found.of(0).error is None and found.of(0).chosen.any()  # by its text
     assert "not an image" in found.of(2).error and 2 not in found.ready()
 

@@ -12,6 +12,7 @@ from hf_tagger.training.checkpoint import save_checkpoint
 from hf_tagger.training.context import start_run
 from hf_tagger.training.data import read_catalog
 from tests.catalog.files import photo, products, write_jsonl
+from tests.catalog.test_sql import fill
 
 pytestmark = pytest.mark.usefixtures("fresh_accelerate")
 
@@ -67,6 +68,22 @@ def test_the_catalogue_is_counted_once_and_refused_rows_are_written_down(shop, c
     write_jsonl(shop / "train.jsonl", products(0, 90))
     again = read_catalog(a_run(shop, resume=True))
     assert again.vocabulary.rows["total"] == 180, "a resumed run must keep the tags it has learned"
+
+
+def test_a_databases_password_is_in_no_file_and_may_change(postgres_url, tmp_path, capsys):
+    fill(postgres_url, products(0, 200))
+    secret = postgres_url.replace("ana@", "ana:s3cret@")
+    catalog = {"source": {"path": secret, "table": "products", "fractions": {"validation": 0.2, "test": 0.2}},
+               "schema": SHIRTS}
+    run = a_run(tmp_path, catalog=catalog)
+    rows = read_catalog(run).rows
+    assert 80 < rows < 160 and run.settings.catalog.source.path == secret
+    save_checkpoint(run.checkpoints, 1, {"x": torch.zeros(1)}, {})
+    catalog["source"]["path"] = secret.replace("s3cret", "s3cret2")
+    assert read_catalog(a_run(tmp_path, resume=True, catalog=catalog)).rows == rows
+    files = [path for path in tmp_path.rglob("*") if path.is_file()]
+    assert {"run.log", "settings.json"} <= {path.name for path in files}
+    assert "s3cret" not in capsys.readouterr().out + "".join(path.read_text(errors="replace") for path in files)
 
 
 @pytest.mark.parametrize(("change", "message"), [

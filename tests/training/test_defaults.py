@@ -86,7 +86,7 @@ def test_what_is_given_stays(photos):
              "kernel": {"landmarks": 7}}
     protocols = {"photo": {"without": ["text"]}}
     found, settings = chosen(photos(), model=model, phases=[{"name": "mine"}], logit_fusion={"folds": 0},
-                             evaluation={"protocols": protocols})
+                             evaluation={"protocols": protocols}, budget=7)
     assert list(found) == ["model.vision_backbone"]
     assert settings.model.max_length == 17 and [phase.name for phase in settings.phases] == ["mine"]
 

@@ -7,7 +7,7 @@ from hf_tagger.catalog.source import SourceConfig
 from hf_tagger.catalog.stream import Catalog
 from hf_tagger.catalog.strict import build
 from hf_tagger.evaluation.predict import Predictions
-from hf_tagger.training.update import CorrectedCatalog, corrected, replay_share, verdict_agreement
+from hf_tagger.training.update import CorrectedCatalog, corrected, read_feedback, replay_share, verdict_agreement
 from tests.tiny_tagger import ATTRIBUTES
 
 KINDS = {"colour": "single", "features": "multi"}
@@ -48,6 +48,24 @@ def test_corrected_products_are_all_there_and_others_by_their_share(tmp_path):
     assert [item["id"] for item in catalog.with_text(["title"]).records("train")] == list(tags)
     assert all(item["tags"]["colour"] == ["Red"] for item in catalog.records("test"))
     assert len(list(catalog.records("test"))) == 400
+
+
+def test_nothing_is_learned_of_an_id_that_several_products_have(tmp_path):
+    pytest.importorskip("sqlalchemy")
+    from hf_tagger.feedback.store import FeedbackStore
+    from hf_tagger.feedback.verdicts import Verdict, fingerprint
+
+    titles = {"1": ["Mug"], "2": ["Bag", "Another bag"], "3": ["Hat", "Hat"]}
+    lines = [f"{id},{title},Red" for id, found in titles.items() for title in found]
+    (tmp_path / "shop.csv").write_text("\n".join(["id,title,colour", *lines]))
+    schema = build(CatalogSchema, {"id": "id", "text": ["title"], "attributes": {"colour": {}}})
+    catalog = Catalog(build(SourceConfig, {"path": str(tmp_path / "shop.csv")}), schema)
+    with FeedbackStore(tmp_path / "feedback.db") as store:
+        store.add([Verdict(id, fingerprint({"text": title, "images": []}), "colour", "Blue", "add", "ana", "1")
+                   for id, (title, *_) in titles.items()])
+        feedback = read_feedback(store, catalog, ATTRIBUTES)
+    assert {*feedback.learned, *feedback.held_out} == {"1", "3"} and feedback.products == 3
+    assert feedback.summary.endswith("; 1 ids are of several products, from which nothing is learned (2)")
 
 
 def test_the_share_of_replayed_products():

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Protocol
 
 from hf_tagger.catalog.editing.patches import Digest, Patch
-from hf_tagger.catalog.source import SourceConfig, catalogue_files
+from hf_tagger.catalog.source import SourceConfig, catalogue_files, is_database
 from hf_tagger.catalog.strict import ConfigError
 from hf_tagger.catalog.text_files import is_json_document
 
@@ -45,9 +45,12 @@ def one_file(source: SourceConfig, split: str) -> tuple[str, str]:
     """The file of the split and its format. Raises ConfigError for several, or one that is not changed in place."""
     if source.hub_id(split):
         raise ConfigError(f"{source.hub_id(split)} is a dataset of the Hub: tags are written back into a file")
+    if any(map(is_database, source.patterns(split))):
+        raise ConfigError("tags are not written into a database: --output_dir writes them into files")
+    remote = next((path for path in source.patterns(split) if "://" in path), None)
+    if remote is not None:
+        raise ConfigError(f"{remote}: tags are written back into a file of this machine: copy it here first")
     files = catalogue_files(source, split)
-    if "://" in files[0][0]:
-        raise ConfigError(f"{files[0][0]}: tags are written back into a file of this machine: copy it here first")
     if len(files) > 1:
         raise ConfigError(f"tags are written back into one file at a time, and there are {len(files)}, such as "
                           f"{files[0][0]} and {files[1][0]}")
