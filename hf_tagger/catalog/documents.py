@@ -3,7 +3,7 @@
 import datetime
 from collections.abc import Iterator
 from itertools import islice
-from typing import Any
+from typing import Any, NamedTuple
 
 import fsspec
 
@@ -80,7 +80,7 @@ def read_xml(file: str) -> Iterator[RawRow]:
     Entities are not resolved, and nothing is fetched."""
     from lxml import etree
 
-    item = _xml_item(file)
+    item = xml_item(file)
     number = 0
     with fsspec.open(file, "rb", compression="infer") as handle:
         events = etree.iterparse(handle, events=("end",), tag=f"{{*}}{item}", resolve_entities=False, no_network=True,
@@ -103,7 +103,7 @@ def read_xml(file: str) -> Iterator[RawRow]:
                 del element.getparent()[0]
 
 
-def _xml_item(file: str) -> str:
+def xml_item(file: str) -> str:
     """The name of the elements that are products: of those with children that repeat, the outermost; of none that
     repeats, the first."""
     from lxml import etree
@@ -155,24 +155,32 @@ def _xml_values(element) -> dict[str, Any]:
 def read_xlsx(file: str) -> Iterator[RawRow]:
     """Rows under the header of a spreadsheet: of its first sheet that has any. The whole sheet is in memory, as
     the format has it."""
-    header, rows = _sheet(file)
-    for number, cells in enumerate(rows, start=1):
-        values = {name: _cell(cell) for name, cell in zip(header, cells, strict=False) if name}
+    sheet = read_sheet(file)
+    for number, cells in enumerate(sheet.rows, start=1):
+        values = {name: _cell(cell) for name, cell in zip(sheet.header, cells, strict=False) if name}
         if any(value is not None for value in values.values()):
             yield number, values, None
 
 
 def xlsx_header(file: str) -> list[str]:
-    return [name for name in _sheet(file)[0] if name]
+    return [name for name in read_sheet(file).header if name]
 
 
-def _sheet(file: str) -> tuple[list[str], Iterator[list]]:
+class Sheet(NamedTuple):
+    name: str
+    above: int  # rows above the header
+    header: list[str]
+    rows: Iterator[list]  # those under it
+
+
+def read_sheet(file: str) -> Sheet:
+    """The first sheet of a spreadsheet that has any cells."""
     from python_calamine import CalamineWorkbook
 
     with fsspec.open(file, "rb") as handle:
         try:
             workbook = CalamineWorkbook.from_filelike(handle)
-            rows: list[list] = []
+            name, rows = "", []
             for name in workbook.sheet_names:
                 rows = workbook.get_sheet_by_name(name).to_python(skip_empty_area=False)
                 if any(any(cell != "" for cell in row) for row in rows):
@@ -183,7 +191,7 @@ def _sheet(file: str) -> tuple[list[str], Iterator[list]]:
     widths = [sum(isinstance(cell, str) and cell.strip() != "" for cell in row) for row in rows[:20]]
     above = next((place for place, width in enumerate(widths) if width > max(widths) / 2), 0)
     header = [str(cell).strip() for cell in rows[above]] if rows else []
-    return header, iter(rows[above + 1:])
+    return Sheet(name, above, header, iter(rows[above + 1:]))
 
 
 def _cell(cell: Any) -> Any:

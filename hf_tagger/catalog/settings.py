@@ -5,6 +5,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from hf_tagger.catalog.profiles import Write
 from hf_tagger.catalog.schema import CatalogSchema
 from hf_tagger.catalog.source import SourceConfig, check_files
 from hf_tagger.catalog.strict import ConfigError, build
@@ -27,6 +28,9 @@ class CatalogSettings:
     labels: str | None = None  # file of corrected tags that replace the catalogue's own (`catalog.labels`)
     max_bad_fraction: float = 0.05  # of refused rows, or of products that lost their photos: more stop the run
     drop_duplicates: bool = False  # leave out products with the text and photos of an earlier one
+    # {attribute, or "*" for every other one: where `hf_tagger tag --output` writes its tags}; default: as the profile
+    # of the shop's system has it, else into the attribute's own column.
+    write: dict[str, Write] = field(default_factory=dict)
 
     def __post_init__(self):
         if (self.synthetic is None) == (self.source is None or self.schema is None):

@@ -1,9 +1,10 @@
 """Tags a catalogue of any size into parquet shards; a killed run goes on where it stopped, no row lost or twice."""
 
+import csv
 import json
 import os
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from hf_tagger.catalog.editing.policy import FORMULA
 from hf_tagger.catalog.quarantine import Refusal
 from hf_tagger.catalog.strict import ConfigError
 from hf_tagger.model.urls import without_credentials
@@ -21,6 +23,7 @@ COLUMNS = {"tags": "label", "scores": "score", "attribute": "attribute", "source
 SCHEMA = pa.schema([
     ("id", pa.string()), ("tags", pa.list_(pa.string())), ("scores", pa.list_(pa.float32())),
     ("attribute", pa.list_(pa.string())), ("source", pa.list_(pa.string())), ("error", pa.string()),
+    ("row", pa.int64()), ("photos", pa.int32()),
 ])
 
 
@@ -66,7 +69,7 @@ def opened_fingerprint(model: str | Path, opened) -> str:
 
 
 def tag_shards(folder: Path, records: Iterable[dict | Refusal], tag: Callable[[list[dict]], list], shard_rows: int,
-               rank: int = 0) -> Iterator[int]:
+               rank: int = 0, attributes: Sequence[dict] = ()) -> Iterator[int]:
     """Tags the records of one process, in the catalogue's order, and writes `part-RANK-NUMBER.parquet` of `shard_rows`
     products each. A shard carries its name only once it is whole; those that are there are passed over.
 
@@ -76,14 +79,14 @@ def tag_shards(folder: Path, records: Iterable[dict | Refusal], tag: Callable[[l
 
     Yields the number of products of each shard, and of those passed over.
     """
-    rows = _rows(records)
+    rows = product_rows(records)
     number = 0
     while (folder / _name(rank, number)).exists():
         skipped = sum(1 for _ in islice(rows, shard_rows))
         number += 1
         yield skipped
     while chunk := list(islice(rows, shard_rows)):
-        write_shard(folder / _name(rank, number), tag_rows(chunk, tag))
+        write_shard(folder / _name(rank, number), tag_rows(chunk, tag), [entry["name"] for entry in attributes])
         number += 1
         yield len(chunk)
 
@@ -92,27 +95,39 @@ def _name(rank: int, number: int) -> str:
     return f"part-{rank:03}-{number:06}.parquet"
 
 
-def _rows(records: Iterable[dict | Refusal]) -> Iterator[dict]:
-    """{"id", "product", "error"} of every row: lost ones with an error alone, damaged ones with both."""
+class Reached:
+    """Records as they come, and the number of the file's row that was reached."""
+
+    def __init__(self, records: Iterable[dict | Refusal]):
+        self.records, self.row = records, 0
+
+    def __iter__(self) -> Iterator[dict | Refusal]:
+        for record in self.records:
+            self.row = max(self.row, record["number"] if isinstance(record, dict) else record.number)
+            yield record
+
+
+def product_rows(records: Iterable[dict | Refusal]) -> Iterator[dict]:
+    """{"id", "product", "error", "row"} of every row: lost ones with an error alone, damaged ones with both."""
     notes: list[str] = []  # refusals of a row's parts stand before its record
     for record in records:
         if isinstance(record, Refusal):
             message = f"{record.column or 'row'}: {record.reason}: {record.detail}"
             if record.fatal:
                 name = record.id or f"{record.file}:{record.number}"
-                yield {"id": name, "product": None, "error": "; ".join([*notes, message])}
+                yield {"id": name, "product": None, "error": "; ".join([*notes, message]), "row": record.number}
                 notes = []
             else:
                 notes.append(message)
             continue
         product = {"text": record["text"], "images": record["images"], "language": record["language"]}
-        yield {"id": record["id"], "product": product, "error": "; ".join(notes) or None}
+        yield {"id": record["id"], "product": product, "error": "; ".join(notes) or None, "row": record["number"]}
         notes = []
 
 
 def tag_rows(rows: list[dict], tag: Callable[[list[dict]], list]) -> list[dict]:
-    """Rows of `_rows` -> rows of `SCHEMA`, in their order. Texts of like length share a batch; where a photo cannot be
-    read, the text alone is tagged, and the row says so."""
+    """Rows of `product_rows` -> rows of `SCHEMA`, in their order. Texts of like length share a batch; where a photo
+    cannot be read, the text alone is tagged, and the row says so."""
     products = [row["product"] for row in rows]
     order = sorted((index for index, product in enumerate(products) if product is not None),
                    key=lambda index: len(products[index]["text"] or ""))
@@ -127,14 +142,53 @@ def tag_rows(rows: list[dict], tag: Callable[[list[dict]], list]) -> list[dict]:
         tags = tags if isinstance(tags, list) else []
         columns = {column: [tag[key] for tag in tags] for column, key in COLUMNS.items()}
         error = "; ".join(filter(None, (row["error"], errors.get(index))))
-        tagged.append({"id": row["id"], **columns, "error": error or None})
+        photos = 0 if row["product"] is None or index in errors else len(row["product"]["images"])
+        tagged.append({"id": row["id"], **columns, "error": error or None, "row": row["row"], "photos": photos})
     return tagged
 
 
-def write_shard(path: Path, rows: list[dict]) -> None:
-    waiting = path.with_suffix(".unfinished")
-    pq.write_table(pa.Table.from_pylist(rows, schema=SCHEMA), waiting, compression="zstd")
+def write_shard(path: Path, rows: list[dict], attributes: Sequence[str] = ()) -> None:
+    """With `attributes`, a column `by_attribute` holds the tags once more, a list of each."""
+    waiting, schema = path.with_suffix(".unfinished"), SCHEMA
+    if attributes:
+        of_each = pa.struct([(name, pa.list_(pa.string())) for name in attributes])
+        schema = schema.append(pa.field("by_attribute", of_each))
+        rows = [row | {"by_attribute": by_attribute(row, attributes)} for row in rows]
+    pq.write_table(pa.Table.from_pylist(rows, schema=schema), waiting, compression="zstd")
     os.replace(waiting, path)
+
+
+def by_attribute(row: dict, attributes: Sequence[str]) -> dict[str, list[str]]:
+    found: dict[str, list[str]] = {name: [] for name in attributes}
+    for name, tag in zip(row["attribute"], row["tags"], strict=True):
+        if name in found:
+            found[name].append(tag)
+    return found
+
+
+def write_plain(folder: Path, format: str, attributes: Sequence[str]) -> Path:
+    """All shards as one file: tags.jsonl with {"id", "tags": {attribute: [tag, …]}, "scores": the same, "error"} a
+    line, or tags.csv with a column of each attribute, a JSON list where there are several tags."""
+    path, waiting = folder / f"tags.{format}", folder / f"tags.{format}.unfinished"
+    with waiting.open("w", encoding="utf-8-sig" if format == "csv" else "utf-8", newline="") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        if format == "csv":
+            writer.writerow(["id", *attributes, "error"])
+        for shard in sorted(folder.glob("part-*.parquet")):
+            for row in pq.read_table(shard).to_pylist():
+                tags = by_attribute(row, attributes)
+                if format == "csv":
+                    cells = [json.dumps(each, ensure_ascii=False) if len(each) > 1 else "".join(each)
+                             for each in tags.values()]
+                    # Ids and messages are the shop's own text: a spreadsheet must not compute them.
+                    writer.writerow([f"'{cell}" if cell.startswith(FORMULA) else cell
+                                     for cell in (row["id"], *cells, row["error"] or "")])
+                    continue
+                scores = by_attribute(row | {"tags": row["scores"]}, attributes)
+                line = {"id": row["id"], "tags": tags, "scores": scores, "error": row["error"]}
+                file.write(json.dumps(line, ensure_ascii=False) + "\n")
+    os.replace(waiting, path)
+    return path
 
 
 def summarize(folder: Path, attributes: Iterable[str]) -> dict[str, Any]:

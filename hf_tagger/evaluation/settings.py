@@ -1,9 +1,12 @@
 """Settings of an evaluation: the parts of a training configuration that it needs."""
 
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Literal
 
+from hf_tagger.catalog.columns import with_imagefolder_names
+from hf_tagger.catalog.profiles import recognise
+from hf_tagger.catalog.schema import CatalogSchema
 from hf_tagger.catalog.settings import CatalogSettings, LoaderSettings
 from hf_tagger.catalog.source import format_of, is_database
 from hf_tagger.catalog.strict import ConfigError, build, override, read_yaml
@@ -75,13 +78,16 @@ class EvaluateSettings:
     loader: LoaderSettings = field(default_factory=LoaderSettings)
 
 
-def load_evaluation(catalogue: str | Path, model: str | Path, arguments: list[str]) -> EvaluateSettings:
+def load_evaluation(catalogue: str | Path, model: str | Path, arguments: list[str],
+                    config: str | Path | None = None) -> EvaluateSettings:
     """The settings by which a model looks at a catalogue.
 
     Args:
         catalogue: a YAML file (a training configuration, or `source` and `schema` alone), or the path of a catalogue
-            that is read by the schema in the model folder's own training configuration; all of it is the split "test".
+            that is read by the schema in the model folder's own training configuration or, where its columns are not
+            there, by the profile of the shop's system that wrote it; all of it is the split "test".
         arguments: `--key.sub value` overrides of the four parts.
+        config: a YAML file whose schema reads a catalogue given by its path, in place of the model's.
 
     Raises ConfigError, naming the key and the nearest known one, for anything that does not fit. Of a training
     configuration only these parts are looked at: another version may have written the rest.
@@ -91,7 +97,9 @@ def load_evaluation(catalogue: str | Path, model: str | Path, arguments: list[st
         if "catalog" not in data and {"source", "schema"} & data.keys():
             data = {"catalog": data}
     else:
-        data = _by_the_models_schema(catalogue, Path(model) / "training_config.yaml")
+        trained = Path(model) / "training_config.yaml"
+        data = None if config or _can_read(trained, catalogue) else recognised(catalogue)
+        data = data or _by_the_schema_of(config or trained, catalogue)
     loader = (data.get("training") or {}).get("loader") or {}
     parts = {"loader": loader} | {name: data[name] for name in PARTS if name in data}
     return build(EvaluateSettings, override(parts, arguments))
@@ -115,14 +123,47 @@ def check_model(model: str) -> None:
         raise ConfigError(f"{model} holds no model: train one with recipes/finetune.py")
 
 
-def _by_the_models_schema(catalogue: str | Path, config: Path) -> dict:
-    if not config.exists():
+def _can_read(config: Path, catalogue: str | Path) -> bool:
+    """Whether the schema of a training configuration finds its columns, other than those of tags, in a catalogue."""
+    schema = (read_yaml(config).get("catalog") or {}).get("schema") if config.exists() else None
+    format = format_of(str(catalogue))
+    if schema is None or format in (None, "webdataset") or not Path(catalogue).is_file():
+        return schema is not None
+    from hf_tagger.catalog.readers import file_columns  # takes seconds to import: not for a misspelt path
+
+    wanted = build(CatalogSchema, schema).without_tags().columns()
+    return set(wanted) <= set(with_imagefolder_names(file_columns(str(catalogue), format, None, None, wanted)))
+
+
+def recognised(catalogue: str | Path) -> dict | None:
+    """The configuration that the profile of a shop's system gives for its export; None of any other file."""
+    format = format_of(str(catalogue))
+    if format in (None, "parquet", "webdataset") or not Path(catalogue).is_file():
+        return None
+    from hf_tagger.catalog.readers import file_columns
+
+    found = recognise(file_columns(str(catalogue), format, None, None))
+    if found is None:
+        return None
+    system, names = found
+    schema = {"id": names.get(system.id), "text": [names[name] for name in system.text if name in names],
+              "images": [names[name] for name in system.images if name in names],
+              "image_delimiter": system.image_delimiter, "language_column": names.get(system.language),
+              "attributes": {name: asdict(spec) | {"column": names[name]} for name, spec in system.attributes.items()
+                             if name in names}}
+    return {"catalog": {"source": {"files": {"test": str(catalogue)}, "profile": system.name}, "schema": schema}}
+
+
+def _by_the_schema_of(config: str | Path, catalogue: str | Path) -> dict:
+    if not Path(config).exists():
         raise ConfigError(f"{catalogue} is no YAML file, and {config}, which would tell how to read it, is not there: "
                           "give a YAML file with source and schema")
     data = read_yaml(config)
+    if "catalog" not in data and "schema" in data:
+        data = {"catalog": data}
     if (data.get("catalog") or {}).get("schema") is None:
         raise ConfigError(f"{config} describes a made-up catalogue: give a YAML file with source and schema")
-    kept = ("encoding", "delimiter", *(["format"] if format_of(str(catalogue)) is None else []))
+    kept = ("encoding", "delimiter", "profile", *(["format"] if format_of(str(catalogue)) is None else []))
     if is_database(str(catalogue)):
         kept = ("table", "query", "key")
     source = {name: value for name, value in (data["catalog"].get("source") or {}).items() if name in kept}

@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 from transformers import pipeline
 
 from hf_tagger.catalog.quarantine import Refusal
-from hf_tagger.deployment.bulk import _rows, open_output, opened_fingerprint, tag_rows
+from hf_tagger.deployment.bulk import open_output, opened_fingerprint, product_rows, tag_rows
 from hf_tagger.model.pipeline_tagger import ProductTaggingPipeline
 from recipes import tag_catalog
 from tests.catalog.files import write_parquet
@@ -129,9 +129,9 @@ def test_an_unknown_split_and_a_missing_model_are_named(run_here, shop, capsys):
 
 def test_parts_refused_while_reading_are_told_with_their_row():
     records = [Refusal(1, "a", "image", "truncated", "cut off", fatal=False),
-               {"id": "a", "text": "mug", "images": [], "language": None},
+               {"id": "a", "number": 1, "text": "mug", "images": [], "language": None},
                Refusal(2, None, None, "empty", "nothing", file="shop.csv")]
-    found = tag_rows(list(_rows(records)), lambda products: [[] for _ in products])
+    found = tag_rows(list(product_rows(records)), lambda products: [[] for _ in products])
     assert [(row["id"], row["error"]) for row in found] == [
         ("a", "image: truncated: cut off"), ("shop.csv:2", "row: empty: nothing")]
 

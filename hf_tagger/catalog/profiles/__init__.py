@@ -86,6 +86,7 @@ class Profile:
     attributes: dict[str, AttributeSpec] = field(default_factory=dict)  # {name of the column: how its tags are written}
     patterns: dict[str, Pattern] = field(default_factory=dict)
     escapes: dict[str, str] = field(default_factory=dict)  # in texts: {what is written: what it means}
+    codes: bool = False  # cells hold codes, for which `aliases` have the names: tags go back as codes
     write: dict[str, Write] = field(default_factory=dict)  # {attribute, or "*" for every other one: where it goes}
     limits: Limits = field(default_factory=Limits)
     formula_escape: str | None = None  # what the system itself sets before a cell that begins with = + - @
