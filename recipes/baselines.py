@@ -40,19 +40,16 @@ def main(arguments: list[str]) -> None:
     settings.check_paths()
     for model in options.models:
         check_model(model)
-    from hf_tagger.catalog.quarantine import Quarantine
     from hf_tagger.catalog.vocabulary import Vocabulary
     from hf_tagger.evaluation.machine import describe_machine
     from hf_tagger.evaluation.tables import comparison_table
-    from hf_tagger.training.data import TrainingData
-    from hf_tagger.training.defaults import choose, settled
+    from hf_tagger.training.data import settled_for
 
     catalog = open_catalog(settings.catalog, folder / "catalog")
     opened = replace(settings.catalog, source=catalog.source, schema=catalog.schema, synthetic=None)
     settings = replace(settings, catalog=opened)
     vocabulary = Vocabulary.scan(catalog.records("train"), catalog.schema, catalog.names)
-    data = TrainingData(None, opened, catalog, vocabulary, Quarantine(None))
-    settings = settled(settings, choose(settings, data))
+    settings = settled_for(settings, catalog, vocabulary)
     attributes = [entry for entry in vocabulary.attributes if entry["tags"]]
     about = {"catalogue": options.config, "split": settings.evaluation.split, "machine": describe_machine(),
              "data_fingerprint": vocabulary.fingerprint, "methods": {}}

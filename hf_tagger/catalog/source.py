@@ -52,8 +52,8 @@ class SourceConfig:
     files: dict[str, str | list[str]] = field(default_factory=dict)  # {split: the same}
     # {split: share} cut from "train" by a hash of the group (or id) column: rows of one group are in one split, and
     # stay in it when the catalogue grows.
-    # null: a tenth for validation where it has no rows of its own, and another for test where there are no splits at
-    # all; {}: none. Only the `catalog` section of a configuration reads null so.
+    # null: a tenth for validation where it has no rows of its own, another for test where there are no splits at all;
+    # {}: none. Only the `catalog` section of a configuration reads null so.
     fractions: dict[str, float] | None = None
     split_seed: int = 0  # another seed gives other splits
     format: Literal["parquet", "csv", "tsv", "jsonl", "xml", "xlsx", "imagefolder", "webdataset", "hub"] | None = None
@@ -90,7 +90,8 @@ class SourceConfig:
         except LookupError:
             raise ConfigError(f"encoding: {self.encoding!r} is not known; try utf-8 or cp1252.") from None
 
-        databases = [url for split in self.splits if split not in (self.fractions or ()) and (url := self.database(split))]
+        stored = [split for split in self.splits if split not in (self.fractions or ())]
+        databases = [url for split in stored if (url := self.database(split))]
         if databases and (self.table is None) == (self.query is None):
             raise ConfigError("a database needs table: NAME, or query: SELECT …")
         if len(set(databases)) < len(databases):

@@ -26,7 +26,7 @@ from hf_tagger.model.saving import FormatError
 from hf_tagger.model.urls import without_credentials
 from hf_tagger.training.arguments import RunSettings
 from hf_tagger.training.context import RunContext
-from hf_tagger.training.defaults import settle
+from hf_tagger.training.defaults import choose, settle, settled
 
 
 @dataclass
@@ -125,6 +125,12 @@ def read_catalog(run: RunContext, part: Callable[[Catalog], Catalog] | None = No
     settle(run, data)
     _check_evaluation(run.settings, data)
     return data
+
+
+def settled_for(settings: RunSettings, catalog: Catalog, vocabulary: Vocabulary) -> RunSettings:
+    """The settings with what they leave open chosen for a catalogue, outside a run."""
+    data = TrainingData(None, settings.catalog, catalog, vocabulary, Quarantine(None))
+    return settled(settings, choose(settings, data))
 
 
 # What may differ between a run and its continuation. Of phases also `epochs`: a run may go on for longer.

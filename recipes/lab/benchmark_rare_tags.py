@@ -37,6 +37,7 @@ from hf_tagger.evaluation.metrics import count_tags, tag_ratios
 from hf_tagger.model.kernel_head import Blocks, feature_blocks
 from hf_tagger.training.arguments import RunSettings, load_run
 from hf_tagger.training.build import build_model
+from hf_tagger.training.data import settled_for
 from hf_tagger.training.features import store_features
 from hf_tagger.training.rare_tags import balanced_losses, tag_embeddings
 from hf_tagger.training.settings import KernelSettings, LossSettings
@@ -176,7 +177,8 @@ def extract(settings: RunSettings, options: argparse.Namespace, tags: list[str])
     if options.attribute not in [entry["name"] for entry in vocabulary.attributes]:
         raise ConfigError(f"--attribute: the catalogue has no {options.attribute!r}."
                           f"{did_you_mean(options.attribute, schema.attributes)}")
-    model_settings = replace(settings.model, kernel=KernelSettings(),
+    settings = settled_for(settings, catalog, vocabulary)
+    model_settings = replace(settings.model, kernel=KernelSettings(landmarks=0),
                              lexical=replace(settings.model.lexical, buckets=0, name_match=False))
     attribute = {"name": options.attribute, "kind": "single", "tags": tags}
     texts = (record["text"] for record in readable(catalog, "train") if record["text"])
