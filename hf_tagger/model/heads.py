@@ -20,8 +20,12 @@ NAME_PRIOR = (2.0, 0.5, 0.5, 1.0, 0.5, 0.5)
 
 def candidate_attributes(config: TaggerConfig) -> torch.LongTensor:
     """For each of the C candidates, the index of its attribute [C]."""
+    return torch.tensor(_attribute_of_each(config), dtype=torch.long)
+
+
+def _attribute_of_each(config: TaggerConfig) -> list[int]:
     of_tags = [index for index, attribute in enumerate(config.attributes) for _ in attribute["tags"]]
-    return torch.tensor(of_tags + list(range(len(config.attributes))), dtype=torch.long)
+    return of_tags + list(range(len(config.attributes)))
 
 
 def mean_by_attribute(values: torch.Tensor, attribute: torch.Tensor) -> torch.Tensor:
@@ -38,6 +42,12 @@ def regrown(table: nn.Embedding, order: torch.Tensor, new_rows: torch.Tensor) ->
     rows[order >= 0] = table.weight[order[order >= 0]]
     rows[order < 0] = new_rows.to(rows.dtype)
     return nn.Embedding.from_pretrained(rows, freeze=not table.weight.requires_grad)
+
+
+def _places(groups: Sequence[Sequence[int]]) -> torch.LongTensor:
+    """Where each candidate stands when the groups follow each other [C]."""
+    places = {candidate: place for place, candidate in enumerate(candidate for group in groups for candidate in group)}
+    return torch.tensor([places[candidate] for candidate in range(len(places))], dtype=torch.long)
 
 
 class NameHead(nn.Module):
@@ -90,22 +100,58 @@ class LexicalHead(nn.Module):
     tag with one example profits from what was learned on the others. Both are fitted together as one convex problem per
     attribute (`hf_tagger/training/lexical.py`) and stay fixed while the rest trains: learned at the encoder's pace,
     a word's weight would only move when the word comes by.
+
+    A bucket has one weight for each candidate; of attributes with very many tags (`config.lexical_codes`) it has a
+    vector in their place, whose products with the candidates' fixed codes are these weights
+    (`hf_tagger/training/lexical_codes.py`).
     """
 
     def __init__(self, config: TaggerConfig):
         super().__init__()
         self.attributes, candidates = len(config.attributes), config.num_tags + len(config.attributes)
+        widths = config.lexical_codes or {}
+        self.coded = [index for index, entry in enumerate(config.attributes) if entry["name"] in widths]
+        groups = self._groups(_attribute_of_each(config))
+        self.codes = nn.ModuleList(nn.Embedding(len(group), widths[config.attributes[index]["name"]])
+                                   for index, group in zip(self.coded, groups[1:], strict=True))
+        if self.coded:  # where each candidate stands in `groups`
+            self.register_buffer("order", _places(groups))
         # A table of one bucket stands for none: no feature has a weight there.
-        self.table = nn.EmbeddingBag(max(1, config.lexical_buckets), candidates, mode="sum")
+        columns = len(groups[0]) + sum(codes.embedding_dim for codes in self.codes)
+        self.table = nn.EmbeddingBag(max(1, config.lexical_buckets), columns, mode="sum")
         self.register_buffer("idf", torch.ones(max(1, config.lexical_buckets)))
         self.bias = nn.Embedding(candidates, 1)
         self.name_weight = nn.Embedding(self.attributes, NAME_FEATURES)
         self.register_buffer("exclusive", torch.tensor([entry["kind"] == "single" for entry in config.attributes]))
 
+    def _groups(self, attribute: Sequence[int]) -> list[list[int]]:
+        """The candidates with columns of their own in the table, then those of each attribute that is written in codes,
+        from the attribute of each candidate [C]."""
+        own = [candidate for candidate, index in enumerate(attribute) if index not in self.coded]
+        return [own, *([candidate for candidate, index in enumerate(attribute) if index == mine]
+                       for mine in self.coded)]
+
+    def columns(self) -> list[slice]:
+        """Of the table: those of the candidates that have their own, then each coded attribute's."""
+        ends = [self.table.embedding_dim - sum(codes.embedding_dim for codes in self.codes)]
+        for codes in self.codes:
+            ends.append(ends[-1] + codes.embedding_dim)
+        return [slice(start, end) for start, end in zip([0, *ends], ends, strict=False)]
+
+    def decoded(self, found: torch.Tensor) -> torch.Tensor:
+        """What the table says [B, columns] -> a logit for each candidate [B, C]."""
+        if not self.coded:
+            return found
+        own, *coded = self.columns()
+        parts = [found[:, where] @ codes.weight.T.float() for where, codes in zip(coded, self.codes, strict=True)]
+        return torch.cat([found[:, own], *parts], dim=1)[:, self.order]
+
     @torch.no_grad()
     def reset(self) -> None:
         init.ones_(self.idf)
         init.zeros_(self.table.weight)
+        for codes in self.codes:
+            init.zeros_(codes.weight)
         init.zeros_(self.bias.weight)
         init.copy_(self.name_weight.weight, torch.tensor(NAME_PRIOR).expand(self.attributes, -1))
 
@@ -124,8 +170,8 @@ class LexicalHead(nn.Module):
             values = lexical_weights.float() * self.idf[lexical_ids]
             values = values / values.square().sum(1, keepdim=True).sqrt().clamp(min=1e-6)
             # A model in half precision has its table in it; what is added up stays float32.
-            logits = self.table(lexical_ids, per_sample_weights=values.to(self.table.weight.dtype)).float()
-            logits = logits + self.bias.weight[:, 0]
+            found = self.table(lexical_ids, per_sample_weights=values.to(self.table.weight.dtype)).float()
+            logits = self.decoded(found) + self.bias.weight[:, 0]
             tag_attribute = candidate_attribute[:-self.attributes]
             features = logits.new_zeros(logits.shape[0], len(tag_attribute) * NAME_FEATURES)
             features = features.scatter_add(1, name_ids, name_weights.float()).unflatten(1, (-1, NAME_FEATURES))
@@ -139,8 +185,19 @@ class LexicalHead(nn.Module):
     @torch.no_grad()
     def grow(self, order: torch.Tensor, old_attribute: torch.Tensor, new_attribute: torch.Tensor) -> None:
         """Makes room for new candidates (see `NameHead.grow`): no word speaks for them yet but their name."""
-        table = self.table.weight.new_zeros(len(self.table.weight), len(order))
-        table[:, order >= 0] = self.table.weight[:, order[order >= 0]]
+        own, *coded = groups = self._groups(new_attribute.tolist())
+        before = self.order if self.coded else torch.arange(len(old_attribute), device=order.device)
+        table = self.table.weight[:, :self.columns()[0].stop]
+        rows = table.new_zeros(len(own), len(table))
+        rows[order[own] >= 0] = table.T[before[order[own][order[own] >= 0]]]
+        table = torch.cat([rows.T, self.table.weight[:, table.shape[1]:]], dim=1)
+        start = len(before) - sum(codes.num_embeddings for codes in self.codes)
+        for place, (group, codes) in enumerate(zip(coded, self.codes, strict=True)):
+            old = torch.where(order[group] < 0, -1, before[order[group]] - start)
+            start += codes.num_embeddings
+            self.codes[place] = regrown(codes, old, codes.weight.new_zeros(int((old < 0).sum()), codes.embedding_dim))
+        if self.coded:
+            self.order = _places(groups).to(order.device)
         self.table = nn.EmbeddingBag.from_pretrained(table, freeze=not self.table.weight.requires_grad, mode="sum")
         typical = mean_by_attribute(self.bias.weight, old_attribute)
         self.bias = regrown(self.bias, order, typical[new_attribute[order < 0]])

@@ -36,6 +36,8 @@ def fit_lexical_head(run: RunContext, batches: Batches) -> None:
         step.result = f"{step.details['texts']:,} texts"
         if step.details["texts"]:
             step.result += f", log-loss {step.details['loss_before']:.3f} to {step.details['loss_after']:.3f}"
+        if said := lexical.kept_within(model.config.attributes, run.settings.model.lexical, step.details):
+            step.result += f"; {said}"
 
 
 def fit_lexical_on(model: TaggerModel, texts: Iterable[tuple[str, np.ndarray]],
