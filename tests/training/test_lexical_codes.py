@@ -5,8 +5,6 @@ import copy
 import numpy as np
 import pytest
 import torch
-from scipy.sparse import csr_matrix
-from sklearn.linear_model import SGDClassifier
 from torch.nn import functional
 
 from hf_tagger.catalog.collate import TagEncoder
@@ -139,13 +137,7 @@ def test_rare_tags_of_a_large_vocabulary_are_found_more_often_than_by_the_exact_
     def right(codes):
         parts, _ = fitted(train, attributes, codes, name_match=False, epochs=8, iterations=20)
         with torch.no_grad():
-            found = logits_of(parts, [item["text"] for item in test])[:, :400].argmax(1).numpy()
-        return parts, found == tags[2000:]
+            return logits_of(parts, [item["text"] for item in test])[:, :400].argmax(1).numpy() == tags[2000:]
 
-    parts, coded = right({"category": 256})
-    exact = right({})[1]
-    assert coded[rare].mean() > exact[rare].mean() and coded.mean() > exact.mean()
-    features = csr_matrix(tf_idf(parts, [item["text"] for item in products]))
-    other = SGDClassifier(loss="log_loss", alpha=1e-6, max_iter=8, tol=None, random_state=0)
-    expected = other.fit(features[:2000], tags[:2000]).predict(features[2000:]) == tags[2000:]
-    assert coded.mean() > expected.mean() - 0.02 and coded[rare].mean() > expected[rare].mean() - 0.1
+    coded, exact = right({"category": 256}), right({})
+    assert coded[rare].mean() > exact[rare].mean() + 0.05 and coded.mean() > exact.mean()
