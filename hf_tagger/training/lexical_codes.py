@@ -85,7 +85,7 @@ class CodedProblem:
                 self._found(part).backward(mean)
             with torch.no_grad():
                 self.table += self.table.grad
-            optimizer = torch.optim.Adagrad(parameters, lr=LEARNING_RATE)
+            optimizer = torch.optim.Adagrad(parameters, lr=LEARNING_RATE, fused=True)
             for epoch in range(self.settings.epochs):
                 order = np.random.default_rng(epoch).permutation(len(self.texts))
                 batches = self._batches(order)
