@@ -6,13 +6,15 @@
 MODEL is a folder that `hf_tagger export` wrote (the fastest on a CPU), a model folder, an adapter folder or a Hub id.
 CATALOGUE is a YAML file with source and schema, or, for a model folder, the path of a catalogue that is written like
 the training one. Columns of tags are not read and need not be there. Keys of `catalog` can be overridden as
-`--key.sub value`. Several processes share the work under `accelerate launch` (on CPUs:
-`python -m torch.distributed.run --nproc_per_node 2`).
+`--key.sub value`.
 
-Written to the output folder: part-RANK-NUMBER.parquet with the columns id, tags, scores, attribute, source and error,
-one row per row of the catalogue; manifest.json; summary.json. A shard is renamed to its name when it is complete. A run
-that was killed goes on with --resume from the last complete shards, unless the model is another one by now. Where a
-photo cannot be read, the text is tagged and `error` says why; rows that cannot be tagged at all have an error alone.
+Written to the output folder: part-NUMBER.parquet with the columns id, tags, scores, attribute, source and error, one
+row per row of the catalogue; plan.json, which rows each is of; manifest.json; summary.json. A shard is renamed to its
+name when it is complete. Any number of processes share the work: under `accelerate launch` (on CPUs:
+`python -m torch.distributed.run --nproc_per_node 2`), or started with --resume at any time on any machine that sees
+the folder. Each takes what nobody has taken, also what a process that died has left. A run that was killed goes on with
+--resume and as many processes as you like, unless the model or the catalogue is another one by now. Where a photo
+cannot be read, the text is tagged and `error` says why; rows that cannot be tagged at all have an error alone.
 """
 
 import argparse
@@ -38,42 +40,59 @@ def main(arguments: list[str]) -> None:
     settings.catalog.check_paths(tags=False)
     from tqdm import tqdm
 
-    from hf_tagger.deployment.bulk import open_output, summarize, tag_shards
+    from hf_tagger.catalog.pieces import PieceReader
+    from hf_tagger.deployment import shards
+    from hf_tagger.deployment.bulk import summarize, tag_shards
     from hf_tagger.evaluation.machine import process_state
     from hf_tagger.evaluation.tables import text_table
 
     state = process_state()
     tagger, attributes, fingerprint = open_model(options.model, state.device)
     manifest = {"model": fingerprint, "catalogue": repr(settings.catalog.source), "split": options.split,
-                "processes": state.num_processes, "shard_rows": options.shard_rows}
+                "shard_rows": options.shard_rows}
     with state.main_process_first():
         catalog = open_catalog(settings.catalog, Path(options.output_dir, "catalog"),
                                write=state.is_main_process).without_tags()
         if options.split not in catalog.splits:
             raise ConfigError(f"there is no split {options.split!r}; the catalogue has {', '.join(catalog.splits)}")
-        folder = open_output(options.output_dir, manifest, options.resume or not state.is_main_process)
+        folder, pieces = open_plan(options, catalog, manifest, state.is_main_process)
 
     def tag(products):
         return tagger(products, batch_size=options.batch_size, num_workers=options.num_workers, on_error="skip",
                       allow_urls=catalog.schema.allow_urls) if products else []
 
-    records = catalog.records(options.split, rank=state.process_index, world_size=state.num_processes)
-    rows = options.rows or catalog.row_count(options.split)
-    total = None if rows is None else -(-rows // state.num_processes)
-    start, tagged = time.perf_counter(), 0
-    with tqdm(total=total, unit="row", disable=not state.is_main_process) as progress:
-        for rows in tag_shards(folder, records, tag, options.shard_rows, state.process_index):
-            progress.update(rows)
+    read, start, tagged = PieceReader(catalog, options.split), time.perf_counter(), 0
+    work = ((shards.shard_path(folder, piece), read(piece)) for piece in shards.claimed(folder, pieces))
+    with tqdm(total=sum(piece.rows for piece in pieces), unit="row", disable=not state.is_main_process) as progress:
+        # What all workers have done, those of an earlier run among them.
+        progress.initial = progress.n = sum(piece.rows for piece in shards.done(folder, pieces))
+        for rows in tag_shards(work, tag):
             tagged += rows
+            progress.update(sum(piece.rows for piece in shards.done(folder, pieces)) - progress.n)
     seconds = time.perf_counter() - start
-    state.wait_for_everyone()
-    if state.is_main_process:
+    if state.is_main_process:  # all is done, whoever has done it
+        for left in folder.glob("*.unfinished"):
+            left.unlink()
         summary = {"seconds": round(seconds, 1), "rows_per_second_of_this_process": round(tagged / seconds, 1),
                    **summarize(folder, attributes)}
         (folder / "summary.json").write_text(json.dumps(summary, indent=1), encoding="utf-8")
         print(text_table(summary["attributes"]))
         print(f"{summary['rows']} rows, {summary['errors']} with an error, {summary['untagged']} without a tag; "
               f"{tagged / seconds:.1f} rows a second")
+
+
+def open_plan(options: argparse.Namespace, catalog, manifest: dict, main: bool):
+    """The output folder and the pieces of the catalogue, of which the main process writes the plan."""
+    from hf_tagger.catalog.pieces import plan
+    from hf_tagger.deployment import shards
+    from hf_tagger.deployment.bulk import open_output
+
+    if not main:
+        return Path(options.output_dir), shards.read_plan(Path(options.output_dir))
+    pieces = plan(catalog, options.split, options.shard_rows)
+    folder = open_output(options.output_dir, manifest | {"content": shards.describe(pieces)}, options.resume)
+    shards.write_plan(folder, pieces)
+    return folder, pieces
 
 
 def parse(arguments: list[str]) -> tuple[argparse.Namespace, list[str]]:
@@ -84,7 +103,6 @@ def parse(arguments: list[str]) -> tuple[argparse.Namespace, list[str]]:
     parser.add_argument("--shard_rows", type=int, default=4096, help="rows of a shard; what a killed run does again")
     parser.add_argument("--batch_size", type=int, default=32)
     parser.add_argument("--num_workers", type=int, default=1, help="threads that decode photos")
-    parser.add_argument("--rows", type=int, help="how many there are, to show the time left (parquet tells by itself)")
     return parser.parse_known_args(arguments)
 
 

@@ -4,7 +4,6 @@ import json
 import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -65,31 +64,20 @@ def opened_fingerprint(model: str | Path, opened) -> str:
     return f"{model_fingerprint(folder)} on {model_fingerprint(base) if Path(base).is_dir() else base}"
 
 
-def tag_shards(folder: Path, records: Iterable[dict | Refusal], tag: Callable[[list[dict]], list], shard_rows: int,
-               rank: int = 0) -> Iterator[int]:
-    """Tags the records of one process, in the catalogue's order, and writes `part-RANK-NUMBER.parquet` of `shard_rows`
-    products each. A shard carries its name only once it is whole; those that are there are passed over.
+def tag_shards(shards: Iterable[tuple[Path, Iterable[dict | Refusal]]], tag: Callable[[list[dict]], list]
+               ) -> Iterator[int]:
+    """Tags the records of one shard after the other. A shard carries its name only once it is whole.
 
     Args:
-        records: of `Catalog.records`, always the same; a refused row becomes a row with an error.
+        shards: (path, records as of `Catalog.records`); a refused row becomes a row with an error.
         tag: products, as `pipeline` takes them -> their tags, or {"error": ...} each.
 
-    Yields the number of products of each shard, and of those passed over.
+    Yields the number of products of each shard.
     """
-    rows = _rows(records)
-    number = 0
-    while (folder / _name(rank, number)).exists():
-        skipped = sum(1 for _ in islice(rows, shard_rows))
-        number += 1
-        yield skipped
-    while chunk := list(islice(rows, shard_rows)):
-        write_shard(folder / _name(rank, number), tag_rows(chunk, tag))
-        number += 1
-        yield len(chunk)
-
-
-def _name(rank: int, number: int) -> str:
-    return f"part-{rank:03}-{number:06}.parquet"
+    for path, records in shards:
+        rows = list(_rows(records))
+        write_shard(path, tag_rows(rows, tag))
+        yield len(rows)
 
 
 def _rows(records: Iterable[dict | Refusal]) -> Iterator[dict]:
@@ -132,7 +120,7 @@ def tag_rows(rows: list[dict], tag: Callable[[list[dict]], list]) -> list[dict]:
 
 
 def write_shard(path: Path, rows: list[dict]) -> None:
-    waiting = path.with_suffix(".unfinished")
+    waiting = path.with_suffix(f".{os.getpid()}.unfinished")
     pq.write_table(pa.Table.from_pylist(rows, schema=SCHEMA), waiting, compression="zstd")
     os.replace(waiting, path)
 

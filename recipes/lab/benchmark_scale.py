@@ -8,8 +8,8 @@
 Makes catalogues of made-up words: one attribute, its tags as frequent as 1 / rank ** ZIPF, groups of tags that share
 words, words of a tag's own in two of three titles, noise, and 3 % wrong tags. Every size trains, saves and opens a
 tagger in a process of its own; a step's time is the processor's, its memory the highest of the process during the
-step. The text tower is a tiny untrained one, for its cost does not depend on tags. A slope is that of the logarithm of a
-cost over the logarithm of the size, from the smallest size to the largest and over the last two: 1 is in proportion.
+step. The text tower is a tiny untrained one, for its cost does not depend on tags. A slope is that of a cost's
+logarithm over the size's, from the smallest size to the largest (and over the last two): 1 is in proportion.
 
 `--words ROWS TAGS` fits the lexical head alone instead, and scores it on further products beside TF-IDF + logistic
 regression by SGD (scikit-learn) where `--sgd_passes` is given.
