@@ -71,8 +71,7 @@ def main(arguments: list[str]) -> None:
             progress.update(sum(piece.rows for piece in shards.done(folder, pieces)) - progress.n)
     seconds = time.perf_counter() - start
     if state.is_main_process:  # all is done, whoever has done it
-        for left in folder.glob("*.unfinished"):
-            left.unlink()
+        shards.tidy(folder)
         summary = {"seconds": round(seconds, 1), "rows_per_second_of_this_process": round(tagged / seconds, 1),
                    **summarize(folder, attributes)}
         (folder / "summary.json").write_text(json.dumps(summary, indent=1), encoding="utf-8")

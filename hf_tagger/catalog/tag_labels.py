@@ -48,6 +48,15 @@ class TagLabels:
         whole.ends = np.concatenate([[0], *(np.diff(part.ends) for part in parts)]).cumsum()
         return whole
 
+    def of_rows(self, rows: np.ndarray) -> "TagLabels":
+        """These rows (int [n])."""
+        part = TagLabels.__new__(TagLabels)
+        part.slices, part.widths, part.unknown = self.slices, self.widths, self.unknown[rows]
+        part.ends = np.concatenate([[0], (self.ends[rows + 1] - self.ends[rows]).cumsum()])
+        _, entry = self._entries(rows)
+        part.column, part.value = self.column[entry], self.value[entry]
+        return part
+
     @property
     def shape(self) -> tuple[int, int]:
         return len(self), sum(self.widths)

@@ -7,6 +7,7 @@ workers may begin, end or die at any time, on this machine or on others that see
 
 import json
 import os
+import shutil
 import socket
 import threading
 import time
@@ -77,10 +78,19 @@ def claimed(folder: Path, pieces: Sequence[Piece]) -> Iterator[Piece]:
             time.sleep(LOOK)
 
 
+def tidy(folder: Path) -> None:
+    """Removes what workers that died have left; once all is done."""
+    for path in folder.glob("*.unfinished"):
+        path.unlink(missing_ok=True)
+    shutil.rmtree(folder / CLAIMS, ignore_errors=True)
+
+
 def _take(claim: Path) -> bool:
     """Whether the claim is now ours."""
     try:
         _create(claim)
+    except FileNotFoundError:  # another has found all done, and has tidied up
+        return False
     except FileExistsError:
         if not _void(claim):
             return False

@@ -77,7 +77,7 @@ def fit_kernel_on(model: TaggerModel, plain: FeatureLoader, masked: FeatureLoade
         masked=features(masked, "text") if reads[0] else None,
         has_masked=torch.from_numpy(masked.present[0][rows, 0]) if reads[0] else None,
         image=features(plain, "image") if reads[1] else None,
-        labels=torch.from_numpy(plain.tag_labels[rows])), settings)
+        labels=plain.tag_labels.of_rows(rows)), settings)
     model.kernel_head.to(model.device)
     return found
 

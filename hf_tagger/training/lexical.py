@@ -73,8 +73,8 @@ def fit_table(head: LexicalHead, attributes: Sequence[dict], rows: "SparseRows",
         return {"texts": 0}
     before = after = 0.0
     for index, (attribute, where) in enumerate(zip(attributes, attribute_slices(attributes), strict=True)):
-        problem = (CodedProblem(rows, attribute, index, where, settings, head.codes[head.coded.index(index)])
-                   if index in head.coded else _Problem(rows, attribute, index, where, settings))
+        problem = (CodedProblem(rows, attribute, index, where, settings, head.columns.of_attribute(index)[1])
+                   if index in head.columns.coded else _Problem(rows, attribute, index, where, settings))
         before += problem.loss()
         problem.solve()
         problem.write(head, index, rows.labels.shape[1] + index)
@@ -271,8 +271,7 @@ class _Problem:
         if self.columns > len(candidates):
             candidates = torch.cat([candidates, torch.tensor([none])])
         further = torch.arange(self.dense.shape[1]) + len(head.table.weight) - self.dense.shape[1]
-        columns = head.order[candidates] if head.coded else candidates
-        head.table.weight[torch.cat([self.used, further])[:, None], columns] = table
+        head.table.weight[torch.cat([self.used, further])[:, None], head.columns.of_candidates(candidates)] = table
         head.bias.weight[candidates, 0] = bias[0]
         if self.single and self.columns == self.where.stop - self.where.start:
             head.bias.weight[none] = NEVER

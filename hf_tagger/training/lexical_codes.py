@@ -26,6 +26,12 @@ STEPS, SMALLEST, LARGEST = 48, 64, 512
 LOGITS_AT_ONCE = 2**23
 
 
+def random_codes(attribute: int, candidates: int, width: int) -> Tensor:
+    """Codes of unit length [candidates, width], always the same."""
+    draw = torch.Generator().manual_seed(attribute)
+    return functional.normalize(torch.randn(candidates, width, generator=draw), dim=1)
+
+
 class CodedProblem:
     """The problem of one attribute, on the texts whose tags of it are known; as `lexical._Problem`.
 
@@ -57,8 +63,7 @@ class CodedProblem:
         self.term_ends, self.match_ends = _ends(rows.terms.numpy()), _ends(rows.matches.numpy())
         self.seen_of = torch.full((tags,), -1).index_put(
             (torch.from_numpy(self.seen[self.seen < tags]),), torch.arange((self.seen < tags).sum()))
-        draw = torch.Generator().manual_seed(index)
-        self.codes = functional.normalize(torch.randn(len(self.seen), codes.embedding_dim, generator=draw), dim=1)
+        self.codes = random_codes(index, tags + 1, codes.embedding_dim)[self.seen]
         self.table = torch.zeros(len(rows.idf), codes.embedding_dim)
         self.names = torch.tensor(NAME_PRIOR)
         self.bias = torch.zeros(len(self.seen))
@@ -127,12 +132,12 @@ class CodedProblem:
 
     def write(self, head: LexicalHead, attribute: int, none: int) -> None:
         """Writes the solution into `head`; `none` is the attribute's candidate for "none applies"."""
-        place = head.coded.index(attribute)
-        head.table.weight[:, head.columns()[1 + place]] = self.table
+        columns, codes = head.columns.of_attribute(attribute)
+        head.table.weight[:, columns] = self.table
         if not len(self.seen):
             return
         seen = torch.from_numpy(self.seen)
-        head.codes[place].weight[seen] = self.codes
+        codes.weight[seen] = self.codes
         candidates = torch.cat([torch.arange(self.where.start, self.where.stop), torch.tensor([none])])
         # A tag of a fixed list that no row has is as rare as the rarest.
         head.bias.weight[candidates[:-1], 0] = self.bias.min()

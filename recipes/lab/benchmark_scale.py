@@ -231,7 +231,7 @@ def fit_words(rows: int, tags: int, zipf: float, sgd_passes: int) -> dict:
     settings = LexicalSettings(name_match=False)
     config = TaggerConfig(
         attributes=attributes, text_config=RecurrentTextConfig(vocab_size=10, hidden_size=8),
-        lexical_buckets=settings.buckets, lexical_codes=coded_attributes(attributes, settings) or None)
+        lexical_buckets=settings.buckets, tag_codes=coded_attributes(attributes, settings) or None)
     head, features, encode = LexicalHead(config), LexicalFeatures(**config.lexical_features), TagEncoder(attributes)
     forget_peak()
     start, processor = time.perf_counter(), time.process_time()

@@ -47,6 +47,13 @@ def test_parts_are_joined_in_order(labels):
     np.testing.assert_array_equal(joined[:], np.concatenate([ARRAY, ARRAY]))
 
 
+def test_a_part_is_read_like_the_whole(labels):
+    rows = np.array([4, 1, 1])
+    part = labels.of_rows(rows)
+    np.testing.assert_array_equal(part[:], ARRAY[rows])
+    assert part.known(1).tolist() == [False, True, True] and len(labels.of_rows(np.zeros(0, int))) == 0
+
+
 def test_memory_grows_with_given_tags_not_with_the_vocabulary():
     wide = [{"name": "category", "kind": "single", "tags": [str(number) for number in range(10_000)]}]
     rows = np.zeros((600, 10_000), np.float32)

@@ -22,7 +22,7 @@ def fitted(products=PRODUCTS, attributes=ATTRIBUTES, codes=CODES, **settings):
     """((head, what reads texts for it, which attribute each candidate is of), report)"""
     settings = LexicalSettings(**{"buckets": 2**12, "epochs": 60} | settings)
     config = TaggerConfig(
-        text_config=RecurrentTextConfig(vocab_size=10, hidden_size=8), attributes=attributes, lexical_codes=codes,
+        text_config=RecurrentTextConfig(vocab_size=10, hidden_size=8), attributes=attributes, tag_codes=codes,
         lexical_buckets=settings.buckets, name_match=settings.name_match)
     head, features, encode = LexicalHead(config), LexicalFeatures(**config.lexical_features), TagEncoder(attributes)
     texts = ((item["text"], encode(item["tags"])) for item in products)
@@ -57,12 +57,12 @@ def test_the_loss_that_is_told_is_the_models_own():
 def test_a_weight_is_the_product_of_a_buckets_vector_and_a_tags_code():
     parts, _ = fitted(codes={"colour": 96}, name_match=False)
     head, text = parts[0], PRODUCTS[0]["text"]
-    own, coded = head.columns()
+    own, (coded, codes) = slice(0, head.columns.own), head.columns.of_attribute(0)
     table = head.table.weight.numpy()
     found = tf_idf(parts, [text])[0] @ table
     expected = np.zeros(8)
     expected[[4, 5, 7]] = found[own]
-    expected[[0, 1, 2, 3, 6]] = head.codes[0].weight.numpy() @ found[coded]
+    expected[[0, 1, 2, 3, 6]] = codes.weight.numpy() @ found[coded]
     expected += head.bias.weight[:, 0].numpy()
     with torch.no_grad():
         np.testing.assert_allclose(logits_of(parts, [text])[0].numpy(), expected, atol=1e-4)
@@ -70,7 +70,7 @@ def test_a_weight_is_the_product_of_a_buckets_vector_and_a_tags_code():
 
 def test_a_tag_without_any_training_row_is_known_by_its_name_and_a_none_that_never_occurs_is_never_said():
     parts, _ = fitted([item for item in PRODUCTS if item["tags"]["colour"]], codes={"colour": 96})
-    assert not parts[0].codes[0].weight[COLOURS.index("Teal")].any()
+    assert not parts[0].columns.codes[0].weight[COLOURS.index("Teal")].any()
     logits = says(parts, "great teal shirt")
     assert best(logits) == "Teal" and logits["no colour"] == pytest.approx(NEVER)
 
