@@ -1,6 +1,6 @@
 """How the cost of every step grows with products and with tags, as a table of slopes.
 
-    python recipes/lab/benchmark_scale.py --output model_cards/scale.json
+    python recipes/lab/benchmark_scale.py --card model_cards/scale.md --output scale.json
     python recipes/lab/benchmark_scale.py --rows 2000 4000 --tags 250 500 --base_rows 2000 --base_tags 250
     python recipes/lab/benchmark_scale.py --words 24000 2700 --words 200000 10000
     python recipes/lab/benchmark_scale.py --words 40000 10000 --sgd_passes 3
@@ -45,6 +45,7 @@ from measuring import conditions, in_fresh_process
 SYLLABLES = [first + vowel for first in "bdfgklmnprstvz" for vowel in "aeiou"]
 SYLLABLES += [first + vowel + last for first in "bdgkmnprst" for vowel in "aeio" for last in "nrs"]
 NOISE_WORDS, GROUP_WORDS = 3000, 12
+MARKS = ("<!-- growth -->", "<!-- end of growth -->")
 RARE = (1, 5, 10, 50)  # training products of a tag, from here on
 TEST_ROWS = 4000
 # Below that, a step's cost is that of starting it.
@@ -59,38 +60,51 @@ def main(arguments: list[str]) -> None:
         found["words"] = []
         for rows, tags in options.words:
             found["words"].append(in_fresh_process(fit_words, rows, tags, options.zipf, options.sgd_passes))
+            keep(found, options.output)
             cli.say(json.dumps(found["words"][-1]))
-    else:
-        sizes = {(rows, options.base_tags) for rows in options.rows} | {(options.base_rows, tags)
-                                                                        for tags in options.tags}
-        with TemporaryDirectory() as folder:
-            cells = {}
-            for rows, tags in sorted(sizes):
-                cells[rows, tags] = in_fresh_process(train, rows, tags, options.zipf, Path(folder, f"{rows}-{tags}"))
-                cli.say(f"{rows} products, {tags} tags: {cells[rows, tags]['all']}")
-        found["cells"] = [{"rows": rows, "tags": tags, "steps": steps} for (rows, tags), steps in cells.items()]
-        found["growth"] = {
-            "rows": growth({rows: cells[rows, options.base_tags] for rows in sorted(options.rows)}),
-            "tags": growth({tags: cells[options.base_rows, tags] for tags in sorted(options.tags)})}
-    text = json.dumps(found, indent=1)
-    if options.output:
-        Path(options.output).write_text(text + "\n", encoding="utf-8")
-    for by, steps in found.get("growth", {}).items():
-        print(table(by, steps), end="\n\n")
-    print(text if options.words or not options.output else f"written to {options.output}")
+        return
+    rows_vary = {rows: (rows, options.base_tags) for rows in sorted(options.rows)}
+    tags_vary = {tags: (options.base_rows, tags) for tags in sorted(options.tags)}
+    cells, tables = found.setdefault("cells", {}), []
+    with TemporaryDirectory() as folder:
+        for rows, tags in sorted({*rows_vary.values(), *tags_vary.values()}, key=math.prod):
+            name = f"{rows} products, {tags} tags"
+            cells[name] = in_fresh_process(train, rows, tags, options.zipf, Path(folder, f"{rows}-{tags}"))
+            keep(found, options.output)
+            cli.say(f"{name}: {cells[name]['all']}")
+    for by, sizes in (("products", rows_vary), ("tags", tags_vary)):
+        found[by] = growth({size: cells["{} products, {} tags".format(*cell)] for size, cell in sizes.items()})
+        tables.append(table(by, found[by]))
+    keep(found, options.output)
+    print("\n\n".join(tables))
+    if options.card:
+        write_card(Path(options.card), tables)
+
+
+def keep(found: dict, path: str | None) -> None:
+    if path:
+        Path(path).write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+
+
+def write_card(path: Path, tables: list[str]) -> None:
+    """Puts the tables between the card's marks."""
+    before, _, after = path.read_text(encoding="utf-8").partition(MARKS[0])
+    text = "\n\n".join([MARKS[0], *tables, MARKS[1]])
+    path.write_text(before + text + after.partition(MARKS[1])[2], encoding="utf-8")
 
 
 def parse(arguments: list[str]) -> argparse.Namespace:
     parser = cli.parser(__doc__)
-    parser.add_argument("--rows", type=int, nargs="+", default=[4000, 8000, 16000, 32000], help="numbers of products")
-    parser.add_argument("--tags", type=int, nargs="+", default=[1250, 2500, 5000, 10000], help="numbers of tags")
-    parser.add_argument("--base_rows", type=int, default=8000, help="products while tags vary")
-    parser.add_argument("--base_tags", type=int, default=1250, help="tags while products vary")
+    parser.add_argument("--rows", type=int, nargs="+", default=[2000, 4000, 8000, 16000], help="numbers of products")
+    parser.add_argument("--tags", type=int, nargs="+", default=[1000, 2000, 4000, 8000], help="numbers of tags")
+    parser.add_argument("--base_rows", type=int, default=16000, help="products while tags vary")
+    parser.add_argument("--base_tags", type=int, default=1000, help="tags while products vary")
     parser.add_argument("--zipf", type=float, default=1.0, help="a tag's frequency is 1 / rank ** this")
     parser.add_argument("--words", type=int, nargs=2, action="append", metavar=("ROWS", "TAGS"),
                         help="only fit the lexical head, and score it")
     parser.add_argument("--sgd_passes", type=int, default=0, help="passes of scikit-learn's SGD beside it; 0: none")
     parser.add_argument("--output", help="JSON file for all figures")
+    parser.add_argument("--card", help="page whose table of growth is written anew")
     return parser.parse_args(arguments)
 
 
@@ -102,8 +116,8 @@ def words(count: int, draw: np.random.Generator) -> np.ndarray:
     return np.array(list(found))
 
 
-def products(rows: int, tags: int, zipf: float, seed: int = 0) -> Iterator[tuple[str, int, int]]:
-    """(title, its tag, the tag that it is given)."""
+def products(rows: int, tags: int, zipf: float, seed: int = 0, every: bool = False) -> Iterator[tuple[str, int, int]]:
+    """(title, its tag, the tag that it is given). `every`: each tag occurs."""
     draw = np.random.default_rng(seed)
     groups = max(2, math.isqrt(tags))
     made = words(groups * GROUP_WORDS + 2 * tags + NOISE_WORDS, draw)
@@ -113,6 +127,8 @@ def products(rows: int, tags: int, zipf: float, seed: int = 0) -> Iterator[tuple
     typical = draw.permuted(np.tile(np.arange(GROUP_WORDS), (tags, 1)), axis=1)[:, :3]
     share = {size: (1 + np.arange(size)) ** -exponent for size, exponent in ((tags, zipf), (len(noise), 1.0))}
     tag = draw.choice(tags, rows, p=share[tags] / share[tags].sum())
+    if every:
+        tag[draw.permutation(rows)[:tags]] = np.arange(tags)
     given = np.where(draw.random(rows) < 0.03, draw.permutation(tag), tag)
     spoken, own_word = draw.random((rows, 3)) < 0.6, draw.random(rows)
     more = draw.choice(len(noise), (rows, 6), p=share[len(noise)] / share[len(noise)].sum())
@@ -135,7 +151,7 @@ def train(rows: int, tags: int, zipf: float, folder: Path) -> dict[str, dict[str
         writer = csv.writer(file)
         writer.writerow(["id", "title", "category"])
         writer.writerows([number, title, f"tag {given}"]
-                         for number, (title, _, given) in enumerate(products(rows, tags, zipf)))
+                         for number, (title, _, given) in enumerate(products(rows, tags, zipf, every=True)))
     data = {
         "output_dir": str(folder / "model"),
         "catalog": {"source": {"path": str(folder / "products.csv"), "fractions": {"validation": 0.1, "test": 0.1}},
