@@ -81,7 +81,7 @@ class Catalog:
             return self
         except ConfigError:
             untagged = self.without_tags()
-            untagged._shards_of(split)
+            untagged.shards_of(split)
             for column in self.schema.columns().keys() - untagged.schema.columns().keys():
                 if untagged._has(split, column):
                     raise
@@ -91,7 +91,7 @@ class Catalog:
         schema = copy.copy(self.schema)
         schema.keep = [column]
         try:
-            return bool(Catalog(self.source, schema)._shards_of(split))
+            return bool(Catalog(self.source, schema).shards_of(split))
         except ConfigError:
             return False
 

@@ -16,6 +16,7 @@ from hf_tagger.training.loop import TrainingLoop
 from hf_tagger.training.losses import TaggingLoss
 from hf_tagger.training.settings import LoraSettings, LossSettings, OptimizerSettings
 from tests.processes import as_rank, forks, free_port
+from tests.random_tagger import tagger
 from tests.training.test_loop import COUNTED, Batches, reader
 
 BATCHES = [[0, 1, 2], [3, 4], [5, 6], [7, 1, 3], [2, 4], [6], [0, 5], [7]]
@@ -41,14 +42,22 @@ def accelerator(kind):
     return found
 
 
+def without_dropout(model):
+    for module in model.modules():
+        if isinstance(module, torch.nn.Dropout):
+            module.p = 0.0
+    return model
+
+
 def train(kind, folder, lora=False, max_steps=0, resume=False):
     """Trains for two epochs, or up to a step; writes losses and the whole model."""
     torch.manual_seed(0)
-    model = reader()
+    model = without_dropout(tagger(architecture=None, kernel_weights={"text": 1.0})) if lora else reader()
     adapter = with_lora(model, LoraSettings(rank=2, dropout=0.0)) if lora else None
     process = accelerator(kind)
-    settings = TrainingSettings(optimizer=OptimizerSettings(name="sgd", weight_decay=0.01, max_grad_norm=0.5), metric="f1",
-                                gradient_accumulation=2 if kind == "one" else 1, checkpoint_steps=1)
+    optimizer = OptimizerSettings(name="sgd", weight_decay=0.01, max_grad_norm=0.5)
+    settings = TrainingSettings(optimizer=optimizer, metric="f1", gradient_accumulation=2 if kind == "one" else 1,
+                                checkpoint_steps=1)
     folder.mkdir(exist_ok=True)
     loop = Recorded(process, settings, TaggingLoss(COUNTED, LossSettings()), None, folder,
                     Quarantine(folder / f"quarantine.{process.process_index}.jsonl", max_bad_fraction=1.0))
