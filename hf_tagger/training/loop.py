@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from accelerate import Accelerator
+from accelerate import Accelerator, DistributedType
 from accelerate.utils import gather_object
 from safetensors.torch import load_file
 from torch import nn
@@ -34,6 +34,8 @@ from hf_tagger.training.meter import Meter
 from hf_tagger.training.optimizer import OPTIMIZERS, add_l1_gradient, parameter_groups, tower_of
 
 BEST = "best.safetensors"
+# Ways of accelerate that take the optimiser's steps into their own hands.
+UNKNOWN_KINDS = (DistributedType.DEEPSPEED, DistributedType.MEGATRON_LM)
 
 
 class NonFiniteLoss(UserError):
@@ -80,6 +82,10 @@ class TrainingLoop:
         sequence_loss: tuple[SequenceLoss, float] | None = None, distillation: DistillationLoss | None = None,
         say: Callable[[str], None] = print,
     ):
+        kind = accelerator.distributed_type
+        if kind in UNKNOWN_KINDS or (kind is DistributedType.FSDP and not accelerator.is_fsdp2):
+            raise ConfigError(f"training goes by DDP or FSDP 2, not by {kind.value} as accelerate is configured here: "
+                              "run accelerate config anew, or start with --use_fsdp --fsdp_version 2")
         self.accelerator, self.settings, self.evaluate, self.say = accelerator, settings, evaluate, say
         self.loss = loss.to(accelerator.device)
         self.sequence_loss, self.sequence_weight = sequence_loss or (None, 0.0)
@@ -127,7 +133,7 @@ class TrainingLoop:
         self._tags, self._decodes = set(phase.train) != {"decoder"}, "decoder" in phase.train
         distributed = self.accelerator.num_processes > 1
         # FSDP has no way back from shards: it gets a copy, from which `_collect` brings the weights.
-        self._sharded = copy.deepcopy(model) if self.accelerator.is_fsdp2 else None
+        self._sharded = copy.deepcopy(model) if distributed and self.accelerator.is_fsdp2 else None
         module = model if self._sharded is None else self._sharded
         self._frozen_towers = [tower for tower in find_towers(module).values()
                                if not any(parameter.requires_grad for parameter in tower.parameters())]
@@ -158,11 +164,11 @@ class TrainingLoop:
         previous = signal.signal(signal.SIGINT, self._ask_to_stop)
         try:
             self._run_epochs(phase, model, wrapped, optimizer, scheduler, loader, total)
+            self._collect(model)
         finally:
             signal.signal(signal.SIGINT, previous)
+            self._sharded = None
             if distributed:
-                self._collect(model)
-                self._sharded = None
                 self.accelerator.unwrap_model(wrapped, keep_fp32_wrapper=False)
                 self.accelerator.free_memory()
         self.accelerator.wait_for_everyone()

@@ -10,6 +10,7 @@ from accelerate.state import AcceleratorState
 from safetensors.torch import load_file, save_file
 
 from hf_tagger.catalog.quarantine import Quarantine
+from hf_tagger.catalog.strict import ConfigError
 from hf_tagger.training.arguments import PhaseSettings, TrainingSettings
 from hf_tagger.training.build import set_trainable, with_lora
 from hf_tagger.training.loop import TrainingLoop
@@ -131,3 +132,10 @@ def test_a_run_that_was_killed_goes_on_with_the_same_losses(alone, kind, tmp_pat
     assert found == pytest.approx(losses[5:], abs=1e-5)
     for name, tensor in weights.items():
         torch.testing.assert_close(model[name], tensor, rtol=1e-3, atol=2e-5, msg=name)
+
+
+def test_ways_that_step_by_themselves_are_refused(tmp_path, monkeypatch):
+    process = Accelerator(cpu=True)
+    monkeypatch.setitem(AcceleratorState._shared_state, "distributed_type", DistributedType.DEEPSPEED)
+    with pytest.raises(ConfigError, match="DDP or FSDP 2, not by DEEPSPEED"):
+        TrainingLoop(process, TrainingSettings(), TaggingLoss(COUNTED), None, tmp_path, Quarantine(None))
