@@ -40,8 +40,8 @@ class SourceRows:
 
 
 def thinned(rows: Iterable[SourceRows], most: int = 2**26) -> tuple[list[SourceRows], int]:
-    """(rows of one in n products, n): of all, where their sources hold at most so many logits, else of a half, a quarter
-    ... of them."""
+    """(rows of one in n products, n): of all, where their sources hold at most so many logits, else of a half, a
+    quarter ... of them."""
     kept: list[SourceRows] = []
     step, held = 1, 0
     for part in rows:
