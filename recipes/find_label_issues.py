@@ -49,7 +49,7 @@ def main(arguments: list[str]) -> None:
     attributes, catalog = heads.model.config.attributes, catalogue.catalog
     fold_of = assign_folds(catalog.records("train"), attributes, options.folds, settings.seed)
     scores = heads.out_of_fold(np.array([fold_of[product] for product in heads.ids]))
-    issues = find_label_issues(attributes, heads.tag_labels, scores, options.min_positives)
+    issues = find_label_issues(attributes, heads.tag_labels[:], scores, options.min_positives)
     folder = Path(settings.output_dir)
     write_suspects(folder / "suspects.parquet", issues, heads.ids)
     write_review(folder / "review.html", issues, heads.ids, attributes, catalog.records("train"), options.most,

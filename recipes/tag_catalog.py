@@ -17,11 +17,13 @@ that no tag changes as it was. Tags are added to those there, where the shop's s
 another place: `--catalog.write.colour.column Colour --catalog.write.colour.how cell`). Beside it:
 OUTPUT.undo.jsonl, which --undo takes, and OUTPUT.provenance.jsonl, where each tag comes from.
 
---output_dir writes part-RANK-NUMBER.parquet with the columns id, tags, scores, attribute, source, error, row and
-photos, one row per row of the catalogue; manifest.json; summary.json. A shard is renamed to its name when it is
-complete. A run that was killed goes on with --resume from the last complete shards, unless the model is another one by
-now. Where a photo cannot be read, the text is tagged and `error` says why; rows that cannot be tagged at all have an
-error alone.
+--output_dir writes part-NUMBER.parquet with the columns id, tags, scores, attribute, source, error, row and photos, one
+row per product of the catalogue; plan.json, which rows each is of; manifest.json; summary.json. A shard is renamed to
+its name when it is complete. Any number of processes share the plan, under `accelerate launch` or started with --resume
+at any time on any machine that sees the folder: each takes what nobody has taken, also what a process that died has
+left. A run that was killed goes on with --resume and as many processes as you like, unless the model or the catalogue
+is another one by now. Where a photo cannot be read, the text is tagged and `error` says why; rows that cannot be tagged
+at all have an error alone.
 """
 
 import argparse
@@ -57,7 +59,9 @@ def main(arguments: list[str]) -> None:
 
         rules = Rules(options.replace, options.only_empty, options.min_score, options.at_most)
         settings, source = whole_file(settings, options.split, options.output, options.feedback)
-    from hf_tagger.deployment.bulk import Reached, summarize, tag_shards, write_plain
+    from hf_tagger.catalog.pieces import PieceReader
+    from hf_tagger.deployment import shards
+    from hf_tagger.deployment.bulk import Reached, in_turn, product_rows, summarize, tag_shards, write_plain
     from hf_tagger.evaluation.machine import process_state
     from hf_tagger.evaluation.progress import progress_bar
     from hf_tagger.evaluation.tables import text_table
@@ -65,8 +69,9 @@ def main(arguments: list[str]) -> None:
     state = process_state()
     tagger, attributes, fingerprint = open_model(options.model, state.device)
     manifest = {"model": fingerprint, "catalogue": repr(settings.source), "split": options.split,
-                "processes": state.num_processes, "shard_rows": options.shard_rows}
+                "shard_rows": options.shard_rows}
     if back:
+        manifest["processes"] = state.num_processes
         work, notes = prepare(settings, source, attributes, rules, options.attributes, options.feedback)
         manifest["file"] = [Path(source[0]).stat().st_size, Path(source[0]).stat().st_mtime_ns]
     with state.main_process_first():
@@ -74,30 +79,39 @@ def main(arguments: list[str]) -> None:
                                write=state.is_main_process).without_tags()
         if options.split not in catalog.splits:
             raise ConfigError(f"there is no split {options.split!r}; the catalogue has {', '.join(catalog.splits)}")
-        folder = None if options.preview is not None else open_shards(options, manifest, state.is_main_process)
+        folder, pieces = None, None
+        if back and options.preview is None:
+            folder = open_shards(options, manifest, state.is_main_process)
+        elif not back:
+            folder, pieces = open_plan(options, catalog, manifest, state.is_main_process)
 
     def tag(products):
         return tagger(products, batch_size=options.batch_size, num_workers=options.num_workers, on_error="skip",
                       allow_urls=catalog.schema.allow_urls) if products else []
 
-    records = catalog.records(options.split, rank=state.process_index, world_size=state.num_processes)
+    records = Reached(catalog.records(options.split, rank=state.process_index, world_size=state.num_processes))
     if options.preview is not None:
         from hf_tagger.evaluation.preview import preview
 
         done = preview(work, records, tag, options.products, Path(options.preview), Path(source[0]).name)
         print(text_table(done.table()), *done.lines("would change"), *notes, sep="\n")
         return
-    rows = options.rows or (work.row_count() if back else catalog.row_count(options.split))
-    reached = Reached(records)
     start, tagged = time.perf_counter(), 0
-    total = rows if back or rows is None else -(-rows // state.num_processes)
+    if back:
+        total, todo = work.row_count(), in_turn(folder, records, options.shard_rows, state.process_index)
+    else:
+        total, read = sum(piece.rows for piece in pieces), PieceReader(catalog, options.split)
+        todo = ((shards.shard_path(folder, piece), list(product_rows(read(piece))))
+                for piece in shards.claimed(folder, pieces))
     with progress_bar(total=total, unit="row", disable=not state.is_main_process) as progress:
-        for count in tag_shards(folder, reached, tag, options.shard_rows, state.process_index, attributes):
-            # Of a file, a product may span rows, and other processes have their share of them.
-            progress.update(reached.row - progress.n if back else count)
+        for count in tag_shards(todo, tag, attributes):
+            # Of a file, a product may span rows; and other workers do theirs, or have done them in an earlier run.
+            there = records.row if back else sum(piece.rows for piece in shards.done(folder, pieces))
+            progress.update(there - progress.n)
             tagged += count
     seconds = time.perf_counter() - start
-    state.wait_for_everyone()
+    if back:
+        state.wait_for_everyone()
     if not state.is_main_process:
         return
     if back:
@@ -107,6 +121,7 @@ def main(arguments: list[str]) -> None:
             shutil.rmtree(folder)
         print(text_table(done.table()), *done.lines(), *notes, sep="\n")
         return
+    shards.tidy(folder)  # all is done, whoever has done it
     summary = {"seconds": round(seconds, 1), "rows_per_second_of_this_process": round(tagged / seconds, 1),
                **summarize(folder, [entry["name"] for entry in attributes])}
     (folder / "summary.json").write_text(json.dumps(summary, indent=1), encoding="utf-8")
@@ -140,7 +155,6 @@ def parse(arguments: list[str]) -> tuple[argparse.Namespace, list[str]]:
     parser.add_argument("--shard_rows", type=int, default=4096, help="rows of a shard; what a killed run does again")
     parser.add_argument("--batch_size", type=int, default=32)
     parser.add_argument("--num_workers", type=int, default=1, help="threads that decode photos")
-    parser.add_argument("--rows", type=int, help="how many there are, to show the time left (parquet tells by itself)")
     options, overrides = parser.parse_known_args(arguments)
     if undo:
         return options, overrides
@@ -161,6 +175,20 @@ def open_shards(options: argparse.Namespace, manifest: dict, first: bool) -> Pat
     except ConfigError:  # of another model, or of the file as it was before
         shutil.rmtree(folder)
         return open_output(folder, manifest, resume=True)
+
+
+def open_plan(options: argparse.Namespace, catalog, manifest: dict, first: bool):
+    """The output folder and the pieces of the catalogue, of which the first process writes the plan."""
+    from hf_tagger.catalog.pieces import plan
+    from hf_tagger.deployment import shards
+    from hf_tagger.deployment.bulk import open_output
+
+    if not first:
+        return Path(options.output_dir), shards.read_plan(Path(options.output_dir))
+    pieces = plan(catalog, options.split, options.shard_rows)
+    folder = open_output(options.output_dir, manifest | {"content": shards.describe(pieces)}, options.resume)
+    shards.write_plan(folder, pieces)
+    return folder, pieces
 
 
 def open_model(model: str, device) -> tuple:

@@ -77,11 +77,11 @@ class Catalog:
         Raises ConfigError for one that lacks another column, or some of these only.
         """
         try:
-            self._shards_of(split)
+            self.shards_of(split)
             return self
         except ConfigError:
             untagged = self.without_tags()
-            untagged._shards_of(split)
+            untagged.shards_of(split)
             for column in self.schema.columns().keys() - untagged.schema.columns().keys():
                 if untagged._has(split, column):
                     raise
@@ -91,7 +91,7 @@ class Catalog:
         schema = copy.copy(self.schema)
         schema.keep = [column]
         try:
-            return bool(Catalog(self.source, schema)._shards_of(split))
+            return bool(Catalog(self.source, schema).shards_of(split))
         except ConfigError:
             return False
 
@@ -135,7 +135,7 @@ class Catalog:
 
     def _read(self, split: str, duplicates: frozenset, epoch: int = 0, seed: int = 0, shuffle_buffer: int = 0,
               rank: int = 0, world_size: int = 1) -> Iterator[Record | Refusal]:
-        shards = list(self._shards_of(split))
+        shards = list(self.shards_of(split))
         if shuffle_buffer > 0:
             random.Random(f"files {seed} {epoch}").shuffle(shards)
         whole_files = _divide_evenly(shards, world_size)
@@ -156,7 +156,7 @@ class Catalog:
             columns = (batch[name] for name in ("file", "number", "image_root", "values", "error"))
             for file, number, image_root, values, error in zip(*columns, strict=True):
                 if not duplicates or (file, number) not in duplicates:
-                    yield from self._record(file, number, image_root, values, error)
+                    yield from self.as_record(file, number, image_root, values, error)
 
     def duplicates(self, split: str) -> frozenset[tuple[str, int]]:
         """(file, number) of every row of the split that repeats the text and photos of an earlier one."""
@@ -167,17 +167,19 @@ class Catalog:
     def row_count(self, split: str) -> int | None:
         """Rows of a split, damaged ones included, from the metadata of local parquet files; None for other files and
         for splits that are cut out of them."""
-        shards = self._shards_of(split)
+        shards = self.shards_of(split)
         if self.source.is_cut(split) or any(shard.format != "parquet" or "://" in shard.file for shard in shards):
             return None
         return sum(pq.read_metadata(shard.file).num_rows for shard in shards)
 
-    def _shards_of(self, split: str) -> list[_Shard]:
+    def shards_of(self, split: str) -> list[_Shard]:
         if split not in self._shards:
             self._shards[split] = _shards(self.source, self.schema, split)
         return self._shards[split]
 
-    def _record(self, file: str, number: int, image_root: str, values: dict | None, error: RowError | None):
+    def as_record(self, file: str, number: int, image_root: str, values: dict | None, error: RowError | None):
+        """The record of a row, or its refusal; refusals of its parts stand before it."""
+
         def refusal(error: RowError, fatal: bool, photos_lost: bool = False) -> Refusal:
             row_id = None if values is None else self.schema.row_id(values, number, file)
             return Refusal(number, row_id, error.column, error.reason, error.detail, fatal, file, photos_lost)
@@ -245,13 +247,21 @@ def _generate(source: SourceConfig, schema: CatalogSchema, split: str, shards: t
 
 
 def _read_shard(source: SourceConfig, schema: CatalogSchema, split: str, shard: _Shard) -> Iterator[dict]:
+    return fitted_rows(source, schema, split, shard, stored_rows(source, schema, split, shard))
+
+
+def stored_rows(source: SourceConfig, schema: CatalogSchema, split: str, shard: _Shard) -> Iterator[RawRow]:
+    """Rows of a file as they are stored, those of other splits among them."""
     if shard.format == "hub":
-        rows = read_hub(source, split, schema.columns(), shard.index)
-    elif shard.format == "sql":
-        rows = read_sql(shard.file, source, schema.columns(), source.key or schema.id)
-    else:
-        rows = read_rows(shard.file, shard.format, schema.columns(), source.delimiter, source.encoding,
-                     source.profile)
+        return read_hub(source, split, schema.columns(), shard.index)
+    if shard.format == "sql":
+        return read_sql(shard.file, source, schema.columns(), source.key or schema.id)
+    return read_rows(shard.file, shard.format, schema.columns(), source.delimiter, source.encoding, source.profile)
+
+
+def fitted_rows(source: SourceConfig, schema: CatalogSchema, split: str, shard: _Shard,
+                rows: Iterable[RawRow]) -> Iterator[dict]:
+    """Those of a file's stored rows that belong to the split, as `Catalog.as_record` takes them."""
     file, image_root, is_cut = shard.label, shard.image_root, source.is_cut(split)
     for number, values, error in rows:
         if values is not None:

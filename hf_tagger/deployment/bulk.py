@@ -1,6 +1,7 @@
 """Tags a catalogue of any size into parquet shards; a killed run goes on where it stopped, no row lost or twice."""
 
 import csv
+import itertools
 import json
 import os
 from collections import Counter
@@ -68,31 +69,33 @@ def opened_fingerprint(model: str | Path, opened) -> str:
     return f"{model_fingerprint(folder)} on {model_fingerprint(base) if Path(base).is_dir() else base}"
 
 
-def tag_shards(folder: Path, records: Iterable[dict | Refusal], tag: Callable[[list[dict]], list], shard_rows: int,
-               rank: int = 0, attributes: Sequence[dict] = ()) -> Iterator[int]:
-    """Tags the records of one process, in the catalogue's order, and writes `part-RANK-NUMBER.parquet` of `shard_rows`
-    products each. A shard carries its name only once it is whole; those that are there are passed over.
+def tag_shards(shards: Iterable[tuple[Path, list[dict]]], tag: Callable[[list[dict]], list],
+               attributes: Sequence[dict] = ()) -> Iterator[int]:
+    """Tags one shard after the other. A shard carries its name only once it is whole.
 
     Args:
-        records: of `Catalog.records`, always the same; a refused row becomes a row with an error.
+        shards: (path, rows as of `product_rows`).
         tag: products, as `pipeline` takes them -> their tags, or {"error": ...} each.
 
-    Yields the number of products of each shard, and of those passed over.
+    Yields the number of products of each shard.
     """
+    for path, rows in shards:
+        write_shard(path, tag_rows(rows, tag), [entry["name"] for entry in attributes])
+        yield len(rows)
+
+
+def in_turn(folder: Path, records: Iterable[dict | Refusal], shard_rows: int, rank: int = 0
+            ) -> Iterator[tuple[Path, list[dict]]]:
+    """Shards `part-RANK-NUMBER.parquet` of one process's records, of so many products each, without those that are
+    there already. For files whose products span rows, which have to be read from the start."""
     rows = product_rows(records)
-    number = 0
-    while (folder / _name(rank, number)).exists():
-        skipped = sum(1 for _ in islice(rows, shard_rows))
-        number += 1
-        yield skipped
-    while chunk := list(islice(rows, shard_rows)):
-        write_shard(folder / _name(rank, number), tag_rows(chunk, tag), [entry["name"] for entry in attributes])
-        number += 1
-        yield len(chunk)
-
-
-def _name(rank: int, number: int) -> str:
-    return f"part-{rank:03}-{number:06}.parquet"
+    for number in itertools.count():
+        path = folder / f"part-{rank:03}-{number:06}.parquet"
+        chunk = list(islice(rows, shard_rows))
+        if not chunk:
+            return
+        if not path.exists():
+            yield path, chunk
 
 
 class Reached:
@@ -149,7 +152,7 @@ def tag_rows(rows: list[dict], tag: Callable[[list[dict]], list]) -> list[dict]:
 
 def write_shard(path: Path, rows: list[dict], attributes: Sequence[str] = ()) -> None:
     """With `attributes`, a column `by_attribute` holds the tags once more, a list of each."""
-    waiting, schema = path.with_suffix(".unfinished"), SCHEMA
+    waiting, schema = path.with_suffix(f".{os.getpid()}.unfinished"), SCHEMA
     if attributes:
         of_each = pa.struct([(name, pa.list_(pa.string())) for name in attributes])
         schema = schema.append(pa.field("by_attribute", of_each))

@@ -66,6 +66,8 @@ class TaggerConfig(PreTrainedConfig):
         colour_histogram: whether a coarse colour histogram of each photo joins its pooled vector too.
         image_mean, image_std: what photos are normalised with, for the histogram to undo.
         lexical_buckets: size of the lexical head's table of hashed words and letter n-grams; 0: none.
+        tag_codes: attributes whose tags are too many for weights of their own in lexical head and kernel head, and the
+            width of the codes that stand for them there: {"category": 512}; None: none.
         lexical_char_ngrams: lengths of its letter n-grams; lexical_word_ngrams: its longest runs of whole words.
         name_match: whether tags whose names stand in the text gain by it (weights shared within an attribute); with
             neither, there is no lexical head.
@@ -108,6 +110,7 @@ class TaggerConfig(PreTrainedConfig):
     image_mean: list[float] | tuple[float, ...] = (0.5, 0.5, 0.5)
     image_std: list[float] | tuple[float, ...] = (0.5, 0.5, 0.5)
     lexical_buckets: int = 0
+    tag_codes: dict[str, int] | None = None
     lexical_char_ngrams: list[int] | tuple[int, ...] = (3, 4, 5)
     lexical_word_ngrams: int = 1
     name_match: bool = False
@@ -150,6 +153,8 @@ class TaggerConfig(PreTrainedConfig):
             raise ValueError("vision_grid takes (rows, columns), and needs at least two vision_stages")
         if self.lexical_features is not None and self.text_config is None:
             raise ValueError("lexical_buckets and name_match read the text: they need a text_config")
+        if unknown := set(self.tag_codes or {}) - {entry["name"] for entry in self.attributes}:
+            raise ValueError(f"tag_codes: there is no attribute {sorted(unknown)[0]!r}")
         for modality, rate in self.modality_dropout.items():
             if modality not in ("text", "image") or not 0 <= rate < 1:
                 raise ValueError(f"modality_dropout takes text and image with rates in [0, 1), got {modality}: {rate}")

@@ -110,12 +110,11 @@ def _with_means(values: Sequence[float], more: int) -> list[float]:
 def list_tags(entries: Sequence[dict], scores: Sequence[float], chosen: Sequence[bool], threshold: float | None = None,
               attributes: Sequence[str] | None = None) -> list[dict[str, Any]]:
     """The closed tags of one product, in config order, from its scores and the model's own choice, [T] each."""
-    tags = [(tag, entry["name"]) for entry in entries for tag in entry["tags"]]
-    return [
-        {"label": tag, "score": score, "attribute": name, "source": "vocabulary"}
-        for (tag, name), score, wanted in zip(tags, scores, chosen, strict=True)
-        if (wanted if threshold is None else score >= threshold) and (attributes is None or name in attributes)
-    ]
+    wanted = np.asarray(chosen) if threshold is None else np.asarray(scores, np.float64) >= threshold
+    return [{"label": entry["tags"][column], "score": scores[where.start + column], "attribute": entry["name"],
+             "source": "vocabulary"}
+            for entry, where in zip(entries, attribute_slices(entries), strict=True)
+            if attributes is None or entry["name"] in attributes for column in np.flatnonzero(wanted[where]).tolist()]
 
 
 def best_first(listed: list[dict[str, Any]], written: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -20,8 +20,12 @@ NAME_PRIOR = (2.0, 0.5, 0.5, 1.0, 0.5, 0.5)
 
 def candidate_attributes(config: TaggerConfig) -> torch.LongTensor:
     """For each of the C candidates, the index of its attribute [C]."""
-    of_tags = [index for index, attribute in enumerate(config.attributes) for _ in attribute["tags"]]
-    return torch.tensor(of_tags + list(range(len(config.attributes))), dtype=torch.long)
+    return torch.tensor(attribute_of_each(config.attributes), dtype=torch.long)
+
+
+def attribute_of_each(attributes: Sequence[dict]) -> list[int]:
+    """As `candidate_attributes`, as a list."""
+    return [index for index, entry in enumerate(attributes) for _ in entry["tags"]] + list(range(len(attributes)))
 
 
 def mean_by_attribute(values: torch.Tensor, attribute: torch.Tensor) -> torch.Tensor:
@@ -38,6 +42,86 @@ def regrown(table: nn.Embedding, order: torch.Tensor, new_rows: torch.Tensor) ->
     rows[order >= 0] = table.weight[order[order >= 0]]
     rows[order < 0] = new_rows.to(rows.dtype)
     return nn.Embedding.from_pretrained(rows, freeze=not table.weight.requires_grad)
+
+
+def _places(groups: Sequence[Sequence[int]]) -> torch.LongTensor:
+    """Where each candidate stands when the groups follow each other [C]."""
+    places = {candidate: place for place, candidate in enumerate(candidate for group in groups for candidate in group)}
+    return torch.tensor([places[candidate] for candidate in range(len(places))], dtype=torch.long)
+
+
+class CandidateColumns(nn.Module):
+    """Which columns of a head's weights belong to which candidate: one to each, in their order; but those of an
+    attribute with very many tags (`config.tag_codes`) share a few hundred columns behind the others, where what is said
+    of a candidate is the product with its code, which is fixed (`hf_tagger/training/lexical_codes.py`)."""
+
+    def __init__(self, config: TaggerConfig):
+        super().__init__()
+        widths = config.tag_codes or {}
+        self.coded = [index for index, entry in enumerate(config.attributes) if entry["name"] in widths]
+        groups = self._groups(attribute_of_each(config.attributes))
+        self.own = len(groups[0])
+        self.codes = nn.ModuleList(nn.Embedding(len(group), widths[config.attributes[index]["name"]])
+                                   for index, group in zip(self.coded, groups[1:], strict=True))
+        if self.coded:  # where each candidate stands in `groups`
+            self.register_buffer("order", _places(groups))
+
+    @torch.no_grad()
+    def reset(self) -> None:
+        for codes in self.codes:
+            init.zeros_(codes.weight)
+
+    def _groups(self, attribute: Sequence[int]) -> list[list[int]]:
+        """The candidates with columns of their own, then those of each attribute that is written in codes, from the
+        attribute of each candidate [C]."""
+        own = [candidate for candidate, index in enumerate(attribute) if index not in self.coded]
+        return [own, *([candidate for candidate, index in enumerate(attribute) if index == mine]
+                       for mine in self.coded)]
+
+    @property
+    def width(self) -> int:
+        return self.own + sum(codes.embedding_dim for codes in self.codes)
+
+    def of_attribute(self, index: int) -> tuple[slice, nn.Embedding]:
+        """The columns of an attribute that is written in codes, and the codes of its tags and "none"."""
+        place = self.coded.index(index)
+        start = self.own + sum(codes.embedding_dim for codes in self.codes[:place])
+        return slice(start, start + self.codes[place].embedding_dim), self.codes[place]
+
+    def of_candidates(self, candidates: torch.Tensor) -> torch.Tensor:
+        """The columns of candidates that have their own."""
+        return self.order[candidates] if self.coded else candidates
+
+    def decoded(self, found: torch.Tensor) -> torch.Tensor:
+        """What the columns say [..., width] -> of each candidate [..., C]."""
+        if not self.coded:
+            return found
+        parts = [found[..., :self.own]]
+        for index in self.coded:
+            where, codes = self.of_attribute(index)
+            parts.append(found[..., where] @ codes.weight.T.to(found.dtype))
+        return torch.cat(parts, dim=-1)[..., self.order]
+
+    @torch.no_grad()
+    def grown(self, weights: torch.Tensor, order: torch.Tensor, attribute: torch.Tensor) -> torch.Tensor:
+        """Weights [..., width] with columns for new candidates, which are zero; before `grow`."""
+        own = order[self._groups(attribute.tolist())[0]]
+        grown = weights.new_zeros(*weights.shape[:-1], len(own))
+        grown[..., own >= 0] = weights[..., self.of_candidates(own[own >= 0])]
+        return torch.cat([grown, weights[..., self.own:]], dim=-1)
+
+    @torch.no_grad()
+    def grow(self, order: torch.Tensor, attribute: torch.Tensor) -> None:
+        """Makes room for new candidates (see `NameHead.grow`), of these attributes [C']."""
+        own, *coded = groups = self._groups(attribute.tolist())
+        start = self.own
+        for place, (group, codes) in enumerate(zip(coded, self.codes, strict=True)):
+            old = torch.where(order[group] < 0, -1, self.order[order[group]] - start)
+            start += codes.num_embeddings
+            self.codes[place] = regrown(codes, old, codes.weight.new_zeros(int((old < 0).sum()), codes.embedding_dim))
+        self.own = len(own)
+        if self.coded:
+            self.order = _places(groups).to(order.device)
 
 
 class NameHead(nn.Module):
@@ -90,13 +174,16 @@ class LexicalHead(nn.Module):
     tag with one example profits from what was learned on the others. Both are fitted together as one convex problem per
     attribute (`hf_tagger/training/lexical.py`) and stay fixed while the rest trains: learned at the encoder's pace,
     a word's weight would only move when the word comes by.
+
+    A bucket's weights have the columns of `CandidateColumns`.
     """
 
     def __init__(self, config: TaggerConfig):
         super().__init__()
         self.attributes, candidates = len(config.attributes), config.num_tags + len(config.attributes)
+        self.columns = CandidateColumns(config)
         # A table of one bucket stands for none: no feature has a weight there.
-        self.table = nn.EmbeddingBag(max(1, config.lexical_buckets), candidates, mode="sum")
+        self.table = nn.EmbeddingBag(max(1, config.lexical_buckets), self.columns.width, mode="sum")
         self.register_buffer("idf", torch.ones(max(1, config.lexical_buckets)))
         self.bias = nn.Embedding(candidates, 1)
         self.name_weight = nn.Embedding(self.attributes, NAME_FEATURES)
@@ -106,6 +193,7 @@ class LexicalHead(nn.Module):
     def reset(self) -> None:
         init.ones_(self.idf)
         init.zeros_(self.table.weight)
+        self.columns.reset()
         init.zeros_(self.bias.weight)
         init.copy_(self.name_weight.weight, torch.tensor(NAME_PRIOR).expand(self.attributes, -1))
 
@@ -124,8 +212,8 @@ class LexicalHead(nn.Module):
             values = lexical_weights.float() * self.idf[lexical_ids]
             values = values / values.square().sum(1, keepdim=True).sqrt().clamp(min=1e-6)
             # A model in half precision has its table in it; what is added up stays float32.
-            logits = self.table(lexical_ids, per_sample_weights=values.to(self.table.weight.dtype)).float()
-            logits = logits + self.bias.weight[:, 0]
+            found = self.table(lexical_ids, per_sample_weights=values.to(self.table.weight.dtype)).float()
+            logits = self.columns.decoded(found) + self.bias.weight[:, 0]
             tag_attribute = candidate_attribute[:-self.attributes]
             features = logits.new_zeros(logits.shape[0], len(tag_attribute) * NAME_FEATURES)
             features = features.scatter_add(1, name_ids, name_weights.float()).unflatten(1, (-1, NAME_FEATURES))
@@ -139,8 +227,8 @@ class LexicalHead(nn.Module):
     @torch.no_grad()
     def grow(self, order: torch.Tensor, old_attribute: torch.Tensor, new_attribute: torch.Tensor) -> None:
         """Makes room for new candidates (see `NameHead.grow`): no word speaks for them yet but their name."""
-        table = self.table.weight.new_zeros(len(self.table.weight), len(order))
-        table[:, order >= 0] = self.table.weight[:, order[order >= 0]]
+        table = self.columns.grown(self.table.weight, order, new_attribute)
+        self.columns.grow(order, new_attribute)
         self.table = nn.EmbeddingBag.from_pretrained(table, freeze=not self.table.weight.requires_grad, mode="sum")
         typical = mean_by_attribute(self.bias.weight, old_attribute)
         self.bias = regrown(self.bias, order, typical[new_attribute[order < 0]])

@@ -13,7 +13,7 @@ from torch.nn import functional
 from transformers import initialization as init
 
 from .configuration_tagger import TaggerConfig
-from .heads import mean_by_attribute
+from .heads import CandidateColumns, mean_by_attribute
 
 # Ridge regression answers between 0 and 1; times this, its answers are as far apart as logits.
 LOGIT_SCALE = 12.0
@@ -67,9 +67,10 @@ class KernelHead(nn.Module):
                              f" got {config.kernel_weights}")
         self.blocks, self.width, self.modes = blocks, config.kernel_width, kernel_modes(config)
         count, candidates = config.kernel_landmarks, config.num_tags + len(config.attributes)
+        self.columns = CandidateColumns(config)
         for mode in self.modes:
             rows = count if mode == "image" else self.VIEWS * count
-            self.register_buffer(f"coefficients_{mode}", torch.zeros(rows, candidates))
+            self.register_buffer(f"coefficients_{mode}", torch.zeros(rows, self.columns.width))
         self.register_buffer("offset", torch.zeros(candidates))
         key_widths: dict[str, int] = {}
         self.squares: dict[str, float] = {}  # summed weights^2 of each modality that has a block
@@ -88,7 +89,8 @@ class KernelHead(nn.Module):
 
     @torch.no_grad()
     def reset(self) -> None:
-        for name, buffer in self.named_buffers():
+        self.columns.reset()
+        for name, buffer in self.named_buffers(recurse=False):
             (init.ones_ if name.startswith("std_") else init.zeros_)(buffer)
 
     def standardised(self, name: str, features: torch.Tensor) -> torch.Tensor:
@@ -134,7 +136,7 @@ class KernelHead(nn.Module):
                     continue
                 rows = in_mode(present, mode).nonzero()[:, 0]
                 kernel = self.kernel({name: found[rows] for name, found in similarities.items()}, mode)
-                answer = kernel @ getattr(self, f"coefficients_{mode}").float()
+                answer = self.columns.decoded(kernel @ getattr(self, f"coefficients_{mode}").float())
                 logits = logits.index_copy(0, rows, LOGIT_SCALE * (answer + self.offset))
             return logits
 
@@ -143,11 +145,12 @@ class KernelHead(nn.Module):
         """Makes room for new candidates (see `NameHead.grow`): no landmark has them yet, and they are as frequent as is
         typical of their attribute."""
         typical = mean_by_attribute(self.offset[:, None], old_attribute)[:, 0]
-        for name in ("offset", *(f"coefficients_{mode}" for mode in self.modes)):
-            old = getattr(self, name)
-            grown = old.new_zeros(*old.shape[:-1], len(order))
-            grown[..., order >= 0] = old[..., order[order >= 0]]
-            setattr(self, name, grown)
+        offset = self.offset.new_zeros(len(order))
+        offset[order >= 0] = self.offset[order[order >= 0]]
+        self.offset = offset
+        for name in (f"coefficients_{mode}" for mode in self.modes):
+            setattr(self, name, self.columns.grown(getattr(self, name), order, new_attribute))
+        self.columns.grow(order, new_attribute)
         self.offset[order < 0] = typical[new_attribute[order < 0]]
 
 

@@ -24,6 +24,7 @@ from hf_tagger.training.backbones import (
     load_vision_backbone,
     vision_config,
 )
+from hf_tagger.training.lexical import coded_attributes
 from hf_tagger.training.lora import apply_lora
 from hf_tagger.training.optimizer import tower_of
 from hf_tagger.training.settings import LoraSettings
@@ -57,6 +58,7 @@ def build_model(
         image_mean=list(vision.mean) if vision else [0.5] * 3,
         image_std=list(vision.std) if vision else [0.5] * 3,
         lexical_buckets=lexical.buckets if text else 0,
+        tag_codes=(coded_attributes(attributes, lexical) if text else None) or None,
         name_match=lexical.name_match and text is not None,
         **{f"lexical_{name}": getattr(lexical, name) for name in ("char_ngrams", "word_ngrams")},
         **{f"kernel_{name}": getattr(kernel, name) for name in ("landmarks", "dim", "width", "weights")},

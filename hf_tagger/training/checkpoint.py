@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
+from torch.distributed.tensor import DTensor, distribute_tensor
 
 from hf_tagger.model.saving import let_others_read
 from hf_tagger.training.optimizer import tower_of
@@ -72,8 +73,9 @@ def load_kept(model: nn.Module, tensors: dict[str, torch.Tensor]) -> None:
 
 
 def optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, torch.Tensor]:
-    """The optimiser's running state as flat tensors "optimizer.<parameter>.<key>"; its options are rebuilt."""
-    return {f"optimizer.{index}.{key}": torch.as_tensor(value)
+    """The optimiser's running state as flat tensors "optimizer.<parameter>.<key>", whole in every process; its options
+    are rebuilt."""
+    return {f"optimizer.{index}.{key}": whole(torch.as_tensor(value))
             for index, state in optimizer.state_dict()["state"].items()
             for key, value in state.items() if value is not None}
 
@@ -85,8 +87,19 @@ def load_optimizer(optimizer: torch.optim.Optimizer, tensors: dict[str, torch.Te
         if name.startswith("optimizer."):
             _, index, key = name.split(".", 2)
             state.setdefault(int(index), {})[key] = tensor
-    whole = optimizer.state_dict()
-    optimizer.load_state_dict({**whole, "state": state})
+    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    for index, values in state.items():
+        if isinstance(parameter := parameters[index], DTensor):
+            for key, value in values.items():
+                if value.shape == parameter.shape and value.ndim:
+                    values[key] = distribute_tensor(value.to(parameter.device), parameter.device_mesh,
+                                                    parameter.placements)
+    optimizer.load_state_dict({**optimizer.state_dict(), "state": state})
+
+
+def whole(tensor: torch.Tensor) -> torch.Tensor:
+    """A tensor that may be in shards, as it is in all; every process must ask for it."""
+    return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
 
 
 def random_state() -> dict[str, Any]:

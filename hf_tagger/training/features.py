@@ -11,6 +11,7 @@ import torch
 
 from hf_tagger.catalog.collate import padded, tower_inputs
 from hf_tagger.catalog.quarantine import Refusal
+from hf_tagger.catalog.tag_labels import TagLabels
 from hf_tagger.catalog.targets import FreeForm, TargetEncoder
 from hf_tagger.evaluation.progress import progress_bar
 from hf_tagger.model.towers import TEXT, TowerFeatures
@@ -27,7 +28,7 @@ class FeatureLoader:
     image: list[np.ndarray] = field(default_factory=list)
     present: list[np.ndarray] = field(default_factory=list)  # bool [N, 2] per view
     texts: list[str | None] = field(default_factory=list)  # as read in view 0, None for a product without text
-    tag_labels: np.ndarray | None = None  # float [N, T]
+    tag_labels: TagLabels | None = None  # [N, T]
     ids: list[str] = field(default_factory=list)
     tags: list[dict] = field(default_factory=list)  # as in the records
     repeats: list[float] = field(default_factory=list)  # how often each product is drawn per epoch, on average [N]
@@ -152,7 +153,7 @@ def store_features(
     folder.mkdir(parents=True, exist_ok=True)
     loader = FeatureLoader(batch_size, seed, encode_targets=encode_targets)
     model.eval()
-    labels: list[np.ndarray] = []
+    attributes, labels = model.config.attributes, []
     for view, batches in enumerate(views):
         ids: list[str] = []
         present: list[np.ndarray] = []
@@ -182,7 +183,7 @@ def store_features(
                 present.append(features.present.cpu().numpy())
                 ids += batch["ids"]
                 if view == 0:
-                    labels.append(batch["tag_labels"].numpy())
+                    labels.append(TagLabels(attributes, [batch["tag_labels"].numpy()]))
                     loader.texts += batch["texts"]
                     loader.tags += batch["tags"]
                     loader.repeats += [repeat_factor(tags) for tags in batch["tags"]]
@@ -200,7 +201,7 @@ def store_features(
         for name, width in widths.items():
             array = np.memmap(paths[name], np.float16, "r", shape=(len(ids), width))
             getattr(loader, name).append(array)
-    loader.tag_labels = np.concatenate(labels)
+    loader.tag_labels = TagLabels.joined(attributes, labels)
     return loader
 
 

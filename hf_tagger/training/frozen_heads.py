@@ -36,6 +36,8 @@ def fit_lexical_head(run: RunContext, batches: Batches) -> None:
         step.result = f"{step.details['texts']:,} texts"
         if step.details["texts"]:
             step.result += f", log-loss {step.details['loss_before']:.3f} to {step.details['loss_after']:.3f}"
+        if said := lexical.kept_within(model.config.attributes, run.settings.model.lexical, step.details):
+            step.result += f"; {said}"
 
 
 def fit_lexical_on(model: TaggerModel, texts: Iterable[tuple[str, np.ndarray]],
@@ -75,7 +77,7 @@ def fit_kernel_on(model: TaggerModel, plain: FeatureLoader, masked: FeatureLoade
         masked=features(masked, "text") if reads[0] else None,
         has_masked=torch.from_numpy(masked.present[0][rows, 0]) if reads[0] else None,
         image=features(plain, "image") if reads[1] else None,
-        labels=torch.from_numpy(plain.tag_labels[rows])), settings)
+        labels=plain.tag_labels.of_rows(rows)), settings)
     model.kernel_head.to(model.device)
     return found
 
@@ -90,10 +92,10 @@ def fit_logit_fusion(run: RunContext, training: Training, out_of_fold: Sequence[
     if len(model.config.sources) == 1 or not run.settings.moves_closed_tags:
         return
     with run.log.step("logit fusion") as step:
-        rows = []
+        rows, one_in = [], 1
         if settings.validation in training.batches.data.catalog.splits:
             with run.accelerator.autocast():
-                rows = list(validation_rows(run, training.batches))
+                rows, one_in = logit_fusion.thinned(validation_rows(run, training.batches))
         rows += out_of_fold
         if run.accelerator.is_main_process:
             step.details = logit_fusion.fit_logit_fusion(
@@ -102,6 +104,8 @@ def fit_logit_fusion(run: RunContext, training: Training, out_of_fold: Sequence[
             step.result = "nothing to fit it on"
             if step.details:
                 step.result = f"log-loss {step.details['loss_before']:.3f} to {step.details['loss_after']:.3f}"
+            if one_in > 1:
+                step.result += f"; on one in {one_in} validation products, as all exceed the memory for it"
         weights = model.logit_fusion.weights.weight.data
         weights.copy_(broadcast(weights))
         let_text_decide(model, rows, run.settings.logit_fusion, step)

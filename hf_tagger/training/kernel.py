@@ -7,12 +7,15 @@ import torch
 from torch import Tensor
 
 from hf_tagger.catalog.collate import UNKNOWN
+from hf_tagger.catalog.tag_labels import TagLabels
 from hf_tagger.model.decisions import attribute_slices
+from hf_tagger.model.heads import CandidateColumns, attribute_of_each
 from hf_tagger.model.kernel_head import LOGIT_SCALE, MODES, KernelHead
+from hf_tagger.training.lexical_codes import NEVER, random_codes
 from hf_tagger.training.settings import KernelSettings
 
-# Logit of a "none" that no training row of a `single` attribute has.
-NEVER = -30.0
+# Labels that are looked through at a time.
+LABELS_AT_ONCE = 2**25
 
 
 @dataclass
@@ -23,7 +26,7 @@ class KernelRows:
     masked: Tensor | None  # [N, F] of their texts without the words of their own tags
     has_masked: Tensor | None  # bool [N]: whether any word is left
     image: Tensor | None  # [N, F'] of their photos; None for a model without photos
-    labels: Tensor  # `tag_labels` [N, T]
+    labels: Tensor | TagLabels  # `tag_labels` [N, T]
 
 
 @torch.no_grad()
@@ -32,16 +35,18 @@ def fit_kernel_head(head: KernelHead, attributes: Sequence[dict], rows: KernelRo
     """Fits `head` in place by kernel ridge regression of 0 and 1, unknown labels left out. Returns the number of
     landmarks."""
     head.reset()
-    targets, weights = targets_and_weights(rows.labels, attributes, settings.class_weight_power)
+    weights = weights_of(rows.labels, attributes, settings.class_weight_power)
     count = len(head.coefficients_image) if "image" in head.modes else len(head.coefficients_text) // head.VIEWS
     if not len(rows.labels) or not count:
         return {"landmarks": 0}
     chosen = weights.argsort(descending=True, stable=True)[:count].sort().values
-    targets, ridge = targets[chosen], settings.ridge / weights[chosen]
+    targets = targets_of(torch.as_tensor(rows.labels[chosen.numpy()]), attributes)
+    ridge = settings.ridge / weights[chosen]
     set_keys(head, rows, chosen, count)
     known = targets >= 0
     mean = (targets.clamp(min=0) * known).sum(0) / known.sum(0).clamp(min=1)
     residual = torch.where(known, targets - mean, 0.0)
+    residual, known = in_columns(head.columns, residual, known, attributes)
     for mode in head.modes:
         place, product = _rows_of(mode, rows, chosen, count)
         gram = gram_of(head, mode, place, product)
@@ -113,19 +118,49 @@ def _offset(mean: Tensor, attributes: Sequence[dict], settings: KernelSettings) 
     return offset
 
 
-def targets_and_weights(labels: Tensor, attributes: Sequence[dict], power: float) -> tuple[Tensor, Tensor]:
-    """0 / 1 / -1 (unknown) for every candidate [N, T + A], and weights of products [N]: (the count of a product's
-    rarest tag) ** -power, mean over the attributes known of it, scaled to a mean of 1 and clipped to 0.2 to 5."""
-    none, weights = [], []
+def in_columns(columns: CandidateColumns, residual: Tensor, known: Tensor, attributes: Sequence[dict]
+               ) -> tuple[Tensor, Tensor]:
+    """What the head's columns are to say [n, width] and whether that is known, from the same of every candidate [n, C]:
+    of an attribute in codes the sum of its candidates' codes, weighted. Draws these codes."""
+    if not columns.coded:
+        return residual, known
+    own = torch.tensor([index not in columns.coded for index in attribute_of_each(attributes)])
+    said, told = [residual[:, own]], [known[:, own]]
+    for index in columns.coded:
+        mine = torch.tensor([index == attribute for attribute in attribute_of_each(attributes)])
+        codes = columns.of_attribute(index)[1]
+        codes.weight.copy_(random_codes(index, *codes.weight.shape))
+        all_known = known[:, mine].all(1, keepdim=True)
+        said.append(torch.where(all_known, residual[:, mine], 0.0) @ codes.weight)
+        told.append(all_known.expand(-1, codes.embedding_dim))
+    return torch.cat(said, dim=1), torch.cat(told, dim=1)
+
+
+def targets_of(labels: Tensor, attributes: Sequence[dict]) -> Tensor:
+    """0 / 1 / -1 (unknown) for every candidate [N, T + A]."""
+    blocks = [labels[:, where] for where in attribute_slices(attributes)]
+    none = [torch.where((block != UNKNOWN).all(1), (block.amax(1) <= 0).float(), -1.0) for block in blocks]
+    return torch.cat([torch.where(labels == UNKNOWN, -1.0, labels), torch.stack(none, dim=1)], dim=1)
+
+
+def weights_of(labels: Tensor | TagLabels, attributes: Sequence[dict], power: float) -> Tensor:
+    """Weights of products [N]: (the count of a product's rarest tag) ** -power, mean over the attributes known of it,
+    scaled to a mean of 1 and clipped to 0.2 to 5."""
+    if not len(labels):
+        return torch.zeros(0)
+    size = max(1, LABELS_AT_ONCE // max(1, labels.shape[1]))
+    parts = [slice(start, start + size) for start in range(0, len(labels), size)]
+    counts = sum(((torch.as_tensor(labels[part]) > 0).sum(0) for part in parts), torch.zeros(labels.shape[1]))
+    counts, weights = counts.clamp(min=1).float(), []
     for where in attribute_slices(attributes):
-        block = labels[:, where]
-        known = (block != UNKNOWN).all(1)
-        none.append(torch.where(known, (block.amax(1) <= 0).float(), -1.0))
-        counts = (block > 0).sum(0).clamp(min=1).float()
-        rarest = torch.where(block > 0, counts, torch.inf).amin(1)
+        known, rarest = [], []
+        for part in parts:
+            block = torch.as_tensor(labels[part][:, where])
+            known.append((block != UNKNOWN).all(1))
+            rarest.append(torch.where(block > 0, counts[where], torch.inf).amin(1))
+        known, rarest = torch.cat(known), torch.cat(rarest)
         rarest = torch.where(torch.isinf(rarest), known.sum().clamp(min=1).float(), rarest)
         weight = rarest ** -power * known
         weights.append(weight / weight.sum().clamp(min=1e-9) * known.sum())
-    candidates = torch.cat([torch.where(labels == UNKNOWN, -1.0, labels), torch.stack(none, dim=1)], dim=1)
     weights = torch.stack(weights, dim=1)
-    return candidates, (weights.sum(1) / (weights > 0).sum(1).clamp(min=1)).clamp(0.2, 5.0)
+    return (weights.sum(1) / (weights > 0).sum(1).clamp(min=1)).clamp(0.2, 5.0)

@@ -1,5 +1,6 @@
 """Fits the logit fusion, how far each source is trusted, on products that the sources were not fitted on."""
 
+import zlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -29,6 +30,28 @@ class SourceRows:
     hidden: Hidden = ""  # what of them is not seen: nothing, the words of their own tags, or a modality
     ids: list[str] = field(default_factory=list)
     tags: list[dict[str, Any]] = field(default_factory=list)  # as in the records
+
+    def one_in(self, step: int) -> "SourceRows":
+        """Those of about 1 / step of all products, the same ones however they are seen."""
+        mine = [zlib.crc32(product.encode(errors="replace")) % step == 0 for product in self.ids]
+        ids, tags = ([item for item, kept in zip(items, mine, strict=True) if kept] for items in (self.ids, self.tags))
+        rows = torch.tensor(mine, dtype=torch.bool, device=self.labels.device)
+        return SourceRows(self.sources[rows], self.features[rows], self.labels[rows], self.hidden, ids, tags)
+
+
+def thinned(rows: Iterable[SourceRows], most: int = 2**26) -> tuple[list[SourceRows], int]:
+    """(rows of one in n products, n): of all, where their sources hold at most so many logits, else of a half, a
+    quarter ... of them."""
+    kept: list[SourceRows] = []
+    step, held = 1, 0
+    for part in rows:
+        kept.append(part if step == 1 else part.one_in(step))
+        held += kept[-1].sources.numel()
+        while held > most:
+            step *= 2
+            kept = [part.one_in(step) for part in kept]
+            held = sum(part.sources.numel() for part in kept)
+    return [part for part in kept if len(part.labels)], step
 
 
 def fit_logit_fusion(

@@ -1,5 +1,6 @@
 """The training loop: one phase at a time, resumable at any step, on one process or many."""
 
+import copy
 import math
 import signal
 import warnings
@@ -11,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from accelerate import Accelerator
+from accelerate import Accelerator, DistributedType
 from accelerate.utils import gather_object
 from safetensors.torch import load_file
 from torch import nn
@@ -33,6 +34,8 @@ from hf_tagger.training.meter import Meter
 from hf_tagger.training.optimizer import OPTIMIZERS, add_l1_gradient, parameter_groups, tower_of
 
 BEST = "best.safetensors"
+# Ways of accelerate that take the optimiser's steps into their own hands.
+UNKNOWN_KINDS = (DistributedType.DEEPSPEED, DistributedType.MEGATRON_LM)
 
 
 class NonFiniteLoss(UserError):
@@ -79,6 +82,10 @@ class TrainingLoop:
         sequence_loss: tuple[SequenceLoss, float] | None = None, distillation: DistillationLoss | None = None,
         say: Callable[[str], None] = print,
     ):
+        kind = accelerator.distributed_type
+        if kind in UNKNOWN_KINDS or (kind is DistributedType.FSDP and not accelerator.is_fsdp2):
+            raise ConfigError(f"training goes by DDP or FSDP 2, not by {kind.value} as accelerate is configured here: "
+                              "run accelerate config anew, or start with --use_fsdp --fsdp_version 2")
         self.accelerator, self.settings, self.evaluate, self.say = accelerator, settings, evaluate, say
         self.loss = loss.to(accelerator.device)
         self.sequence_loss, self.sequence_weight = sequence_loss or (None, 0.0)
@@ -88,6 +95,7 @@ class TrainingLoop:
         self.resumed: dict[str, torch.Tensor] | None = None
         self.changed: set[str] = set()
         self._last_batch: dict[str, Any] | None = None
+        self._sharded: nn.Module | None = None
         self._stop = False
 
     def resume(self, model: nn.Module) -> bool:
@@ -123,11 +131,22 @@ class TrainingLoop:
             return
         settings = self.settings
         self._tags, self._decodes = set(phase.train) != {"decoder"}, "decoder" in phase.train
-        self._frozen_towers = [tower for tower in find_towers(model).values()
+        distributed = self.accelerator.num_processes > 1
+        # FSDP has no way back from shards: it gets a copy, from which `_collect` brings the weights.
+        self._sharded = copy.deepcopy(model) if distributed and self.accelerator.is_fsdp2 else None
+        module = model if self._sharded is None else self._sharded
+        self._frozen_towers = [tower for tower in find_towers(module).values()
                                if not any(parameter.requires_grad for parameter in tower.parameters())]
-        groups = parameter_groups(model, phase.learning_rate, phase.tower_learning_rate, phase.layer_decay,
+        groups = parameter_groups(module, phase.learning_rate, phase.tower_learning_rate, phase.layer_decay,
                                   settings.optimizer.weight_decay)
         optimizer = OPTIMIZERS[settings.optimizer.name](groups, settings.optimizer)
+        if distributed and self._sharded is None:
+            # Heads that are fitted apart are alike in all processes; broadcasting them would cost more than gradients.
+            tensors = [*model.named_parameters(), *model.named_buffers()]
+            DistributedDataParallel._set_params_and_buffers_to_ignore_for_model(
+                model, [name for name, tensor in tensors if tower_of(name) is None and not tensor.requires_grad])
+        # The optimiser stays the same object; with FSDP its parameters become shards.
+        wrapped = self.accelerator.prepare(module, optimizer)[0] if distributed else model
         steps_per_epoch = max(1, math.ceil(batches_per_epoch / settings.gradient_accumulation))
         total = min(phase.epochs * steps_per_epoch, phase.max_steps or math.inf)
         scheduler = get_scheduler(phase.scheduler, optimizer, int(phase.warmup_ratio * total), total)
@@ -139,23 +158,19 @@ class TrainingLoop:
             if self.accelerator.is_main_process and self.folder is not None:
                 # Where this phase is never validated, the best weights of an earlier one must not come back.
                 (self.folder / BEST).unlink(missing_ok=True)
-        distributed = self.accelerator.num_processes > 1
-        if distributed:
-            # Heads that are fitted apart are alike in all processes; broadcasting them would cost more than gradients.
-            tensors = [*model.named_parameters(), *model.named_buffers()]
-            DistributedDataParallel._set_params_and_buffers_to_ignore_for_model(
-                model, [name for name, tensor in tensors if tower_of(name) is None and not tensor.requires_grad])
-        wrapped = self.accelerator.prepare_model(model) if distributed else model
         if settings.compile:
             # torch sees by itself which sizes vary; with dynamic=True it fails on the photos' height and width.
             wrapped = torch.compile(wrapped)
         previous = signal.signal(signal.SIGINT, self._ask_to_stop)
         try:
             self._run_epochs(phase, model, wrapped, optimizer, scheduler, loader, total)
+            self._collect(model)
         finally:
             signal.signal(signal.SIGINT, previous)
+            self._sharded = None
             if distributed:
                 self.accelerator.unwrap_model(wrapped, keep_fp32_wrapper=False)
+                self.accelerator.free_memory()
         self.accelerator.wait_for_everyone()
         if self.evaluate is not None and (self.folder / BEST).exists():
             checkpoint.load_kept(model, load_file(self.folder / BEST))
@@ -241,7 +256,7 @@ class TrainingLoop:
         if self.settings.optimizer.l1:
             add_l1_gradient(optimizer, self.settings.optimizer.l1)
         parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
-        norm = nn.utils.clip_grad_norm_(parameters, self.settings.optimizer.max_grad_norm or math.inf)
+        norm = checkpoint.whole(nn.utils.clip_grad_norm_(parameters, self.settings.optimizer.max_grad_norm or math.inf))
         if not (torch.isfinite(total) and torch.isfinite(norm)):
             ids = [item for batch in window for item in batch["ids"]]
             where = "" if self.folder is None else f"; the last checkpoint is in {self.folder}"
@@ -263,10 +278,11 @@ class TrainingLoop:
         if not self._tags:
             # The same for all but the decoder: it learns with the closed tags' scores that it will get. The encoder's
             # own flag stays on, for it switches modality dropout.
-            model.eval()
-            model.decoder.train()
-            model.decoder_memory.train()
-            model.encoder.training = True
+            module = model if self._sharded is None else self._sharded
+            module.eval()
+            module.decoder.train()
+            module.decoder_memory.train()
+            module.encoder.training = True
 
     def _counts(self, window: list[dict]) -> torch.Tensor:
         """Numbers of known (product, attribute) pairs, decoder tokens and products [3] of the step in all processes, by
@@ -310,6 +326,7 @@ class TrainingLoop:
         due = last or (phase.evaluate_every and progress.epoch % phase.evaluate_every == 0)
         if self.evaluate is None or not due:
             return
+        self._collect(model)
         metrics, metric = self.evaluate(model), settings.metric if self._tags else LOG_LIKELIHOOD
         if metric not in metrics:
             raise ValueError(f"training.metric {metric!r} is not measured; known: {', '.join(sorted(metrics))}")
@@ -327,14 +344,24 @@ class TrainingLoop:
     def _save(self, model, optimizer) -> None:
         if self.folder is None:
             return
+        self._collect(model)
         states = gather_object([checkpoint.random_state()])
+        of_optimizer = {} if optimizer is None else checkpoint.optimizer_tensors(optimizer)
         if self.accelerator.is_main_process:
             tensors = {f"model.{name}": tensor for name, tensor in checkpoint.kept_tensors(model, self.changed).items()}
-            if optimizer is not None:
-                tensors.update(checkpoint.optimizer_tensors(optimizer))
+            tensors |= of_optimizer
             progress = {**asdict(self.progress), "random_state": states}
             checkpoint.save_checkpoint(self.folder, self.progress.step, tensors, progress)
         self.accelerator.wait_for_everyone()
+
+    @torch.no_grad()
+    def _collect(self, model) -> None:
+        """Brings what FSDP has trained, in shards, into the model itself, in every process."""
+        if self._sharded is not None:
+            trained = dict(self._sharded.named_parameters()) | dict(self._sharded.named_buffers())
+            for name, tensor in [*model.named_parameters(), *model.named_buffers()]:
+                if tensor.requires_grad or not isinstance(tensor, nn.Parameter):
+                    tensor.copy_(checkpoint.whole(trained[name]))
 
     def _restore(self, optimizer, scheduler) -> None:
         if self.resumed:

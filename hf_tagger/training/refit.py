@@ -52,8 +52,8 @@ class RefittedHeads:
         batches: of the model, which is changed in place.
         store: features of the products; masked: of their texts without the words of their own tags (None: not known).
 
-    `ids` and `tags` (as in a record) list the rows, `tag_labels` is float [N, T], `split_of` (str [N]) says where each
-    is from.
+    `ids` and `tags` (as in a record) list the rows, `tag_labels` is `TagLabels` [N, T], `split_of` (str [N]) says where
+    each is from.
     """
 
     def __init__(self, run: RunContext, batches: Batches, store: FeatureLoader, masked: FeatureLoader | None = None):
@@ -184,7 +184,7 @@ class RefittedHeads:
 
     def out_of_fold(self, fold: np.ndarray) -> np.ndarray:
         """Probabilities [N, T] of every row by a fit on the rows of other folds (fold int [N])."""
-        scores = np.zeros_like(self.tag_labels)
+        scores = np.zeros(self.tag_labels.shape, np.float32)
         for held_out in self._folds(fold):
             scores[held_out] = self.scores(held_out)
         return scores

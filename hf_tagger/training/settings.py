@@ -120,8 +120,24 @@ class LexicalSettings:
     inverse_l2: float = 10.0  # C, the inverse strength of the L2 term on the table
     name_l2: float = 3.0  # L2 term on the name weights, which all tags of an attribute share
     class_weight_power: float = 0.5  # classes of a `single` attribute weigh count ** -power
-    max_rows: int = 100_000  # products it is fitted on, at most
+    max_rows: int = 1_000_000  # products it is fitted on, at most
     iterations: int = 60  # of L-BFGS per attribute, at most
+    # What fitting may take, in GB. Attributes with too many tags for it are written in codes (see
+    # `training.lexical_codes`), and no more products are read than fit into half of it.
+    memory: float = 2.0
+    code_width: int = 512  # of such codes
+    epochs: int = 8  # of fitting in codes
+
+    @property
+    def bytes(self) -> float:
+        return self.memory * 1e9
+
+    def __post_init__(self):
+        if self.memory <= 0:
+            raise ValueError(f"lexical.memory must be above 0 GB, got {self.memory}")
+        if self.code_width < 1 or self.epochs < 1:
+            raise ValueError(f"lexical.code_width and lexical.epochs must be at least 1, got {self.code_width} and "
+                             f"{self.epochs}")
 
 
 @dataclass

@@ -191,7 +191,8 @@ def extract(settings: RunSettings, options: argparse.Namespace, tags: list[str])
             loader = CatalogLoader(catalog, split, Collator(processor, [attribute]), reader)
             features = store_features(model, [loader.epoch()], Path(folder) / split, 256, settings.seed)
             found[split] = {name: torch.from_numpy(np.array(getattr(features, name)[0])) for name in ("text", "image")}
-            stored |= {f"{split}_ids": np.array(features.ids), f"{split}_labels": features.tag_labels.astype(np.int8)}
+            labels = features.tag_labels[:].astype(np.int8)
+            stored |= {f"{split}_ids": np.array(features.ids), f"{split}_labels": labels}
     blocks = feature_blocks(model.encoder.feature_widths, model.encoder.stage_widths)
     vectors = compress(blocks, KernelSettings().weights, found, options.width)
     stored |= {f"{split}_vectors": part.numpy() for split, part in vectors.items()}

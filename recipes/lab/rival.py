@@ -6,6 +6,7 @@ import numpy as np
 import torch
 
 from frozen_bench import ALONE, Bench, Said, in_turns, model_change
+from hf_tagger.catalog.tag_labels import TagLabels
 from hf_tagger.model.heads import LexicalHead, LogitFusion
 from hf_tagger.model.lexical_features import LexicalFeatures
 from hf_tagger.training.arguments import RunSettings
@@ -29,8 +30,8 @@ def rival(bench: Bench, settings: RunSettings) -> Said:
 
     def rows_in(way: str, rows: np.ndarray) -> SparseRows:
         text, image = bench.ways[way]
-        found = SparseRows.of_texts(words, (((text.texts[row] or "") if text else "", bench.plain.tag_labels[row])
-                                            for row in rows))
+        texts = (((text.texts[row] or "") if text else "", bench.plain.tag_labels[row]) for row in rows)
+        found = SparseRows.of_texts(words, attributes, texts)
         if "idf" in known:
             found.value *= torch.from_numpy(known["idf"] / found.idf)[found.bucket]
         return replace(found, dense=dense(text, image, rows))
@@ -41,11 +42,9 @@ def rival(bench: Bench, settings: RunSettings) -> Said:
         dense.fit(rows)
         views = [rows_in(way, rows) for way in bench.ways]
         known["idf"] = views[0].idf
-        ends = np.cumsum([0, *(len(view.labels) for view in views)])
         joined = {name: torch.cat([getattr(view, name) for view in views])
-                  for name in ("bucket", "value", "match_id", "match_value", "labels", "dense")}
-        joined |= {name: torch.cat([getattr(view, name) + end for view, end in zip(views, ends, strict=False)])
-                   for name in ("row", "match_row")}
+                  for name in ("terms", "bucket", "value", "matches", "match_id", "match_value", "dense")}
+        joined["labels"] = TagLabels.joined(attributes, [view.labels for view in views])
         fit_table(head, attributes, SparseRows(**joined, idf=views[0].idf), LexicalSettings(iterations=100))
 
     @torch.no_grad()

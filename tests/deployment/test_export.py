@@ -40,6 +40,7 @@ PRODUCTS = [
     {"title": "red dress and blue mug", "image": photo("Red", "Dress", seed=3)},
 ]
 
+TEXTS_IN_CODES = ["red mug", "blue waterproof dress"]
 # Options of a `bert_tagger` that is exported in half the time.
 SMALL = {"colour_histogram": False, "kernel_landmarks": 0}
 
@@ -58,9 +59,10 @@ def bert_tagger(architecture="test_resnet", **options):
                                      **parts))
     processor = tiny_processor()
     model.name_tags(processor)
-    kernel_tables = model.kernel_head.named_buffers() if model.kernel_head else ()
+    kernel_tables = [*model.kernel_head.named_buffers(), *model.kernel_head.named_parameters()] if (
+        model.kernel_head) else []
     for name, table in [*kernel_tables, *model.lexical_head.named_parameters()]:
-        if not name.startswith("std_"):
+        if not name.startswith("std_") and table.is_floating_point():
             table.data.normal_(std=0.3)
     return model.eval(), processor
 
@@ -82,6 +84,18 @@ def test_logits_of_any_mixture_of_modalities_are_the_models(saved, rows):
     batch = batch_of(tagger, [PRODUCTS[row] for row in rows])
     with torch.no_grad():
         output = model(**{name: torch.from_numpy(value) for name, value in batch.items()})
+    wanted = torch.cat([output.tag_logits, output.none_logits], dim=1).numpy()
+    np.testing.assert_allclose(tagger.logits(**batch), wanted, atol=1e-4)
+
+
+def test_attributes_in_codes_are_exported_as_they_are_saved(tmp_path):
+    model, processor = bert_tagger(colour_histogram=False, tag_codes={ATTRIBUTES[0]["name"]: 6})
+    model.save_pretrained(tmp_path / "model")
+    export_tagger(TaggerModel.from_pretrained(tmp_path / "model").eval(), processor, tmp_path / "onnx", "codes")
+    tagger, batch = OnnxTagger(tmp_path / "onnx", threads=1), processor(text=TEXTS_IN_CODES)
+    with torch.no_grad():
+        output = model(**batch)
+    batch = tagger.collate([{"text": text, "photos": []} for text in TEXTS_IN_CODES])
     wanted = torch.cat([output.tag_logits, output.none_logits], dim=1).numpy()
     np.testing.assert_allclose(tagger.logits(**batch), wanted, atol=1e-4)
 

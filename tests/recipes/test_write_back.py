@@ -377,7 +377,7 @@ def test_shards_for_pipelines_also_as_json_lines_and_csv(run, tmp_path):
     assert second["error"].startswith("row: no_content")
     found = rows(tmp_path / "csv" / "tags.csv", delimiter=",")
     assert found[0]["id"] == "'=1" and set(json.loads(found[0]["features"])) == {"Waterproof", "Handmade"}
-    shard = pq.read_table(tmp_path / "csv" / "part-000-000000.parquet").to_pylist()
+    shard = pq.read_table(tmp_path / "csv" / "part-000000.parquet").to_pylist()
     assert shard[0]["by_attribute"]["colour"] == ["Red"] and [row["row"] for row in shard] == [1, 2]
 
 

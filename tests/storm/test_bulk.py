@@ -2,6 +2,7 @@
 
 import json
 import signal
+import time
 
 import pyarrow.parquet as pq
 import pytest
@@ -47,8 +48,7 @@ def resumed(storm, arguments, folder, whole, run=Victim):
         assert each.end() == 0, each.errors
     assert all(path.stat().st_mtime_ns == stamp for path, stamp in before.items())
     with storm.trial("rows of catalogues tagged by resumed runs", len(whole)):
-        found, order = read(folder), [row["id"] for row in whole]
-        assert (found if run is Victim else sorted(found, key=lambda row: order.index(row["id"]))) == whole
+        assert read(folder) == whole
         assert json.loads((folder / "summary.json").read_text())["rows"] == len(whole)
 
 
@@ -85,12 +85,39 @@ def test_on_a_full_disk_it_ends_in_one_line_and_goes_on_when_there_is_room(whole
             resumed(storm, arguments, folder, rows)
 
 
-def test_where_one_of_two_processes_dies_the_other_ends_with_an_error(whole, storm, tmp_path):
+def test_where_one_of_two_processes_dies_the_other_does_its_share(whole, storm, tmp_path):
     arguments, rows, changes = whole
     for number in range(storm.rounds(1, 6)):
         folder = tmp_path / str(number)
         runs = pair("tag_catalog", *arguments, "--output_dir", folder, "--resume", folder=folder)
         with storm.trial("tagging a catalogue by two processes, one killed"):
-            other = kill_one(runs, storm.random.randint(1, changes // 3), 1 - number % 2)
-            storm.ends(other)
+            # Later than the plan, for which the second waits.
+            other = kill_one(runs, storm.random.randint(changes // 8, changes // 3), 1 - number % 2)
+            assert other.end(60) not in KILLED
+            if number % 2 == 0:
+                assert read(folder) == rows and (folder / "summary.json").exists(), other.errors
             resumed(storm, arguments, folder, rows, pair)
+
+
+@pytest.mark.parametrize(("first", "then"), [(pair, 1), (Victim, 3)])
+def test_killed_at_a_third_it_goes_on_with_another_number_of_workers(whole, storm, tmp_path, first, then):
+    arguments, rows, changes = whole
+    folder = tmp_path / "out"
+    given = ["tag_catalog", *arguments, "--output_dir", folder, "--resume"]
+    runs = first(*given, folder=folder)
+    runs = runs if isinstance(runs, list) else [runs]
+    while len(list(folder.glob("part-*.parquet"))) < 7 and any(run.process.is_alive() for run in runs):
+        time.sleep(0.002)
+    for run in runs:
+        run.process.kill()
+        run.end()
+    before = read(folder)
+    assert 7 <= len(before) // 2 < 24 and all(row in rows for row in before)
+    with storm.trial("tagging a catalogue, gone on with by another number of workers"):
+        # Each starts by itself: they know of each other by the folder alone.
+        workers = [Victim(*given, folder=tmp_path / "out" if number == 0 else tmp_path / f"{number}")
+                   for number in range(then)]
+        assert [worker.end() for worker in workers] == [0] * then, [worker.errors for worker in workers]
+        assert read(folder) == rows
+        assert sorted(row["id"] for row in read(folder)) == sorted({row["id"] for row in rows})
+        assert not list(folder.glob("*.unfinished")) and not (folder / "claims").exists()

@@ -18,7 +18,7 @@ def view(order=(0, 1, 2, 3), texts=TEXTS, photos=PHOTOS):
         batch = {"ids": [f"p{row}" for row in rows], "tags": [{"n": [str(row)]} for row in rows], "refusals": []}
         if rows:
             batch |= tiny_processor()(text=[texts[row] for row in rows], images=[photos[row] for row in rows])
-            batch["tag_labels"] = torch.tensor([[row, -100.0] for row in rows])
+            batch["tag_labels"] = torch.tensor([[row, -100.0, 0, 0, 0, 1] for row in rows])
             batch["texts"] = [texts[row] for row in rows]
         yield batch
 
@@ -33,7 +33,7 @@ def test_an_epoch_has_every_product_once_with_its_labels(tmp_path):
     assert [len(batch["ids"]) for batch in batches] == [3, 1]
     assert sorted(item for batch in batches for item in batch["ids"]) == ["p0", "p1", "p2", "p3"]
     for batch in batches:
-        assert batch["tag_labels"].tolist() == [[float(item[1:]), -100.0] for item in batch["ids"]]
+        assert batch["tag_labels"].tolist() == [[float(item[1:]), -100.0, 0, 0, 0, 1] for item in batch["ids"]]
         assert isinstance(batch["features"], TowerFeatures) and batch["features"].text.dtype == torch.float32
         assert batch["refusals"] == []
 

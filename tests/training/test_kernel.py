@@ -5,9 +5,10 @@ import pytest
 import torch
 
 from hf_tagger.catalog.collate import UNKNOWN
+from hf_tagger.catalog.tag_labels import TagLabels
 from hf_tagger.model.configuration_tagger import RecurrentTextConfig, TaggerConfig
 from hf_tagger.model.kernel_head import LOGIT_SCALE, KernelHead, feature_blocks
-from hf_tagger.training.kernel import KernelRows, column_groups, fit_kernel_head, targets_and_weights
+from hf_tagger.training.kernel import KernelRows, column_groups, fit_kernel_head, targets_of, weights_of
 from hf_tagger.training.settings import KernelSettings
 
 TEXT, FINAL, STAGE, HISTOGRAM = 8, 12, 6, 10
@@ -38,7 +39,7 @@ def catalogue(rows=60, seed=0):
     return KernelRows(features[:, :TEXT], masked, torch.arange(rows) % 4 > 0, features[:, TEXT:], labels), cluster
 
 
-def fitted(rows, count=60, text=True, image=True, **options):
+def fitted(rows, count=60, text=True, image=True, codes=None, **options):
     """(head, settings, report)"""
     settings = KernelSettings(**{"landmarks": count, "dim": 64, "logit_adjustment_tau": 0.0} | options)
     config = TaggerConfig(
@@ -46,7 +47,7 @@ def fitted(rows, count=60, text=True, image=True, **options):
         text_config=RecurrentTextConfig(vocab_size=10, hidden_size=TEXT) if text else None,
         vision_config={"model_type": "timm_wrapper", "architecture": "resnet18"} if image else None,
         kernel_landmarks=count, kernel_dim=settings.dim, kernel_width=settings.width, kernel_weights=settings.weights,
-    )  # fmt: skip
+        tag_codes=codes)  # fmt: skip
     widths = WIDTHS | ({} if text else {"text": 0}) | ({} if image else {"image": 0})
     head = KernelHead(config, feature_blocks(widths, [STAGE, STAGE]))
     report = fit_kernel_head(head, ATTRIBUTES, rows, settings)
@@ -236,13 +237,12 @@ def test_rare_tags_weigh_more_and_the_ridge_less():
     labels = torch.zeros(10, 7)
     labels[:8, 0] = labels[8:, 1] = 1
     labels[:, 3:5] = UNKNOWN
-    candidates, weights = targets_and_weights(labels, ATTRIBUTES, 1.0)
+    candidates, weights = targets_of(labels, ATTRIBUTES), weights_of(labels, ATTRIBUTES, 1.0)
     # Type: 1/8 and 1/2, on average 1; season: unknown; features: all alike.
     common, rare = (1 / 8) / 0.2, (1 / 2) / 0.2
     torch.testing.assert_close(weights, torch.tensor([(common + 1) / 2] * 8 + [(rare + 1) / 2] * 2))
     assert candidates[0].tolist() == [1, 0, 0, -1, -1, 0, 0, 0, -1, 1]
-    _, even = targets_and_weights(labels, ATTRIBUTES, 0.0)
-    torch.testing.assert_close(even, torch.ones(10))
+    torch.testing.assert_close(weights_of(labels, ATTRIBUTES, 0.0), torch.ones(10))
 
 
 def test_columns_known_for_the_same_rows_are_solved_together():
@@ -250,6 +250,30 @@ def test_columns_known_for_the_same_rows_are_solved_together():
     groups = {tuple(columns.tolist()): rows.tolist() for columns, rows in column_groups(known)}
     assert groups == {(0,): [0, 1, 2], (1,): [0, 2], (2,): [1]}
     assert [columns.tolist() for columns, _ in column_groups(torch.ones(3, 4, dtype=torch.bool))] == [[0, 1, 2, 3]]
+
+
+def test_an_attribute_in_codes_is_answered_as_without_up_to_what_its_codes_have_in_common():
+    rows, _ = catalogue()
+    whole, _, _ = fitted(rows)
+    coded, _, _ = fitted(rows, codes={"type": 4000})
+    assert coded.coefficients_both.shape[1] == 10 - 4 + 4000
+    with torch.no_grad():
+        expected, found = answers(whole, rows, BOTH), answers(coded, rows, BOTH)
+    torch.testing.assert_close(found[:, [3, 4, 5, 6, 8, 9]], expected[:, [3, 4, 5, 6, 8, 9]], rtol=1e-3, atol=1e-4)
+    torch.testing.assert_close(found[:, [0, 1, 2, 7]], expected[:, [0, 1, 2, 7]], rtol=0, atol=0.3)
+    assert torch.equal(found[:, :3].argmax(1), expected[:, :3].argmax(1))
+    order = torch.tensor([0, 1, 2, -1, *range(3, 10)])
+    grown = torch.tensor([0] * 4 + [1] * 2 + [2] * 2 + [0, 1, 2])
+    coded.grow(order, torch.tensor([0] * 3 + [1] * 2 + [2] * 2 + [0, 1, 2]), grown)
+    with torch.no_grad():
+        torch.testing.assert_close(answers(coded, rows, BOTH)[:, order >= 0], found)
+
+
+def test_labels_kept_as_the_tags_that_are_given_are_fitted_alike():
+    rows, _ = catalogue()
+    kept = KernelRows(**vars(rows) | {"labels": TagLabels(ATTRIBUTES, [rows.labels.numpy()])})
+    left, right = fitted(rows)[0].state_dict(), fitted(kept)[0].state_dict()
+    assert all(torch.equal(left[name], right[name]) for name in left)
 
 
 def test_a_second_fit_remembers_nothing_of_the_first():

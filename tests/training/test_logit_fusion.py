@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from hf_tagger.catalog.collate import UNKNOWN
-from hf_tagger.training.logit_fusion import SourceRows, fit_logit_fusion, text_decides
+from hf_tagger.training.logit_fusion import SourceRows, fit_logit_fusion, text_decides, thinned
 from hf_tagger.training.settings import LogitFusionSettings
 from tests.model.test_logit_fusion import ATTRIBUTES, fusion
 
@@ -182,3 +182,20 @@ def test_the_text_decides_where_the_photo_confuses_by_more_than_chance():
     assert name == ATTRIBUTES[0]["name"] and both > 2 * alone
     assert decided([part for number, part in enumerate(seen(0.0, 0)) if number < 2]) == {}
     assert decided(first[:1]) == decided([]) == {}, "there is nothing to compare"
+
+
+def test_beyond_the_memory_products_are_left_out_in_all_views():
+    def rows():
+        for start in range(0, 400, 50):
+            for hidden in ("", "image"):
+                place = torch.arange(start, start + 50).float()
+                yield SourceRows(place[:, None, None].expand(-1, 2, 4), place[:, None, None], place[:, None], hidden,
+                                 [f"p{int(row)}" for row in place], [{"row": row} for row in place.tolist()])
+
+    kept, one_in = thinned(rows())
+    assert one_in == 1 and [part.hidden for part in kept] == ["", "image"] * 8
+    kept, one_in = thinned(rows(), most=2 * 4 * 800 // 3)
+    assert one_in == 4
+    seen = [[item for part in kept if part.hidden == hidden for item in part.ids] for hidden in ("", "image")]
+    assert seen[0] == seen[1] and 60 < len(seen[0]) < 140
+    assert all(part.labels[:, 0].tolist() == [tags["row"] for tags in part.tags] for part in kept)

@@ -6,6 +6,7 @@ import torch
 from accelerate.state import AcceleratorState
 
 from hf_tagger.catalog.strict import ConfigError, build
+from hf_tagger.catalog.tag_labels import TagLabels
 from hf_tagger.evaluation.predict import predict
 from hf_tagger.evaluation.settings import Protocol
 from hf_tagger.training.arguments import RunSettings
@@ -81,10 +82,11 @@ def test_a_fit_remembers_nothing_of_an_earlier_one(heads, train):
 def test_a_products_own_labels_do_not_move_its_out_of_fold_scores(heads, train):
     fold = np.arange(len(heads.ids)) % 2
     before = heads.out_of_fold(fold)
-    kept = heads.tag_labels[fold == 0].copy()
-    heads.tag_labels[fold == 0] = 1 - np.clip(kept, 0, 1)
+    kept, attributes = heads.tag_labels, heads.model.config.attributes
+    other = np.where(fold[:, None] == 0, 1 - np.clip(kept[:], 0, 1), kept[:])
+    heads.tag_labels = heads.plain.tag_labels = TagLabels(attributes, [other])
     after = heads.out_of_fold(fold)
-    heads.tag_labels[fold == 0] = kept
+    heads.tag_labels = heads.plain.tag_labels = kept
     assert np.array_equal(before[fold == 0], after[fold == 0])
     assert np.abs(before[fold == 1] - after[fold == 1]).max() > 0.05
     assert torch.is_grad_enabled()

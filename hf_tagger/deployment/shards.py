@@ -1,0 +1,149 @@
+"""Shares the pieces of a catalogue among workers that know of each other only by the files in the output folder.
+
+The plan is written first. A worker claims a piece with a file that only one can create, and keeps that file young while
+it works; a claim of a process that is gone, or that has not been touched for a minute, is taken over. So any number of
+workers may begin, end or die at any time, on this machine or on others that see the folder.
+"""
+
+import json
+import os
+import shutil
+import socket
+import threading
+import time
+import uuid
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict
+from hashlib import blake2b
+from pathlib import Path
+
+import psutil
+
+from hf_tagger.catalog.pieces import Piece
+
+PLAN, CLAIMS = "plan.json", "claims"
+# Seconds between two signs of life, after which without one a claim is void, and between two looks at others' claims.
+BEAT, VOID, LOOK = 10.0, 60.0, 0.2
+
+
+def write_plan(folder: Path, pieces: Sequence[Piece]) -> None:
+    waiting = folder / f"{PLAN}.{uuid.uuid4().hex}"
+    waiting.write_text(json.dumps([asdict(piece) for piece in pieces], indent=1), encoding="utf-8")
+    os.replace(waiting, folder / PLAN)
+
+
+def read_plan(folder: Path) -> list[Piece]:
+    return [Piece(**piece) for piece in json.loads((folder / PLAN).read_text(encoding="utf-8"))]
+
+
+def describe(pieces: Sequence[Piece]) -> str:
+    """What tells a plan from others."""
+    told = blake2b("".join(piece.fingerprint for piece in pieces).encode(), digest_size=8).hexdigest()
+    return f"{sum(piece.rows for piece in pieces)} rows, {told}"
+
+
+def shard_path(folder: Path, piece: Piece) -> Path:
+    """Where a piece's tags are, once they are complete."""
+    return folder / f"part-{piece.id}.parquet"
+
+
+def done(folder: Path, pieces: Sequence[Piece]) -> list[Piece]:
+    there = {path.name for path in folder.glob("part-*.parquet")}
+    return [piece for piece in pieces if shard_path(folder, piece).name in there]
+
+
+def claimed(folder: Path, pieces: Sequence[Piece]) -> Iterator[Piece]:
+    """Pieces that this worker is to do, each claimed until the next is asked for. Ends when all are done, whoever does
+    them: a piece whose worker dies comes up again."""
+    (folder / CLAIMS).mkdir(exist_ok=True)
+    left = list(pieces)
+    while left:
+        waiting = []
+        for piece in left:
+            if shard_path(folder, piece).exists():
+                continue
+            claim = folder / CLAIMS / piece.id
+            if not _take(claim):
+                waiting.append(piece)
+                continue
+            try:
+                with _kept_young(claim):
+                    # Another may have done it between the first look and the claim.
+                    if not shard_path(folder, piece).exists():
+                        yield piece
+            finally:
+                claim.unlink(missing_ok=True)
+        left = waiting
+        if left:
+            time.sleep(LOOK)
+
+
+def tidy(folder: Path) -> None:
+    """Removes what workers that died have left; once all is done."""
+    for path in folder.glob("*.unfinished"):
+        path.unlink(missing_ok=True)
+    shutil.rmtree(folder / CLAIMS, ignore_errors=True)
+
+
+def _take(claim: Path) -> bool:
+    """Whether the claim is now ours."""
+    try:
+        _create(claim)
+    except FileNotFoundError:  # another has found all done, and has tidied up
+        return False
+    except FileExistsError:
+        if not _void(claim):
+            return False
+        # Of several that find it void only one can rename it. (Should that have become a new claim meanwhile, two
+        # workers do one piece: the same rows under the same name.)
+        try:
+            os.rename(claim, stale := claim.with_suffix(f".{uuid.uuid4().hex}"))
+            stale.unlink()
+            _create(claim)
+        except (FileNotFoundError, FileExistsError):
+            return False
+    return True
+
+
+def _create(claim: Path) -> None:
+    owner = {"host": socket.gethostname(), "process": os.getpid(), "started": psutil.Process().create_time()}
+    with open(claim, "x", encoding="utf-8") as file:
+        json.dump(owner, file)
+
+
+def _void(claim: Path) -> bool:
+    try:
+        age, text = time.time() - claim.stat().st_mtime, claim.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        return False
+    try:
+        owner = json.loads(text)
+        if owner["host"] != socket.gethostname():
+            return age > VOID
+        return psutil.Process(owner["process"]).create_time() != owner["started"] or age > VOID
+    except psutil.NoSuchProcess:
+        return True
+    except (ValueError, KeyError):  # killed before it was written
+        return age > VOID
+
+
+class _kept_young:
+    """Touches a claim as long as its work goes on."""
+
+    def __init__(self, claim: Path):
+        self.claim, self.over = claim, threading.Event()
+        self.thread = threading.Thread(target=self._beat, daemon=True)
+
+    def _beat(self) -> None:
+        while not self.over.wait(BEAT):
+            try:
+                os.utime(self.claim)
+            except OSError:
+                return
+
+    def __enter__(self) -> None:
+        self.thread.start()
+
+    def __exit__(self, *_) -> None:
+        self.over.set()
+        self.thread.join()
