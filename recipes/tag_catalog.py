@@ -18,9 +18,9 @@ another place: `--catalog.write.colour.column Colour --catalog.write.colour.how 
 OUTPUT.undo.jsonl, which --undo takes, and OUTPUT.provenance.jsonl, where each tag comes from.
 
 --output_dir writes part-NUMBER.parquet with the columns id, tags, scores, attribute, source, error, row and photos, one
-row per product of the catalogue; plan.json, which rows each is of; manifest.json; summary.json. A shard is renamed to
-its name when it is complete. Any number of processes share the plan, under `accelerate launch` or started with --resume
-at any time on any machine that sees the folder: each takes what nobody has taken, also what a process that died has
+row per row of the catalogue; plan.json, which rows each is of; manifest.json; summary.json. A shard is renamed to its
+name when it is complete. Any number of processes share the work: those of `accelerate launch`, or started with --resume
+at any time on any machine that sees the folder; each takes what nobody has taken, also what a process that died has
 left. A run that was killed goes on with --resume and as many processes as you like, unless the model or the catalogue
 is another one by now. Where a photo cannot be read, the text is tagged and `error` says why; rows that cannot be tagged
 at all have an error alone.
@@ -61,7 +61,7 @@ def main(arguments: list[str]) -> None:
         settings, source = whole_file(settings, options.split, options.output, options.feedback)
     from hf_tagger.catalog.pieces import PieceReader
     from hf_tagger.deployment import shards
-    from hf_tagger.deployment.bulk import Reached, in_turn, product_rows, summarize, tag_shards, write_plain
+    from hf_tagger.deployment.bulk import summarize, tag_shards, write_plain
     from hf_tagger.evaluation.machine import process_state
     from hf_tagger.evaluation.progress import progress_bar
     from hf_tagger.evaluation.tables import text_table
@@ -71,7 +71,6 @@ def main(arguments: list[str]) -> None:
     manifest = {"model": fingerprint, "catalogue": repr(settings.source), "split": options.split,
                 "shard_rows": options.shard_rows}
     if back:
-        manifest["processes"] = state.num_processes
         work, notes = prepare(settings, source, attributes, rules, options.attributes, options.feedback)
         manifest["file"] = [Path(source[0]).stat().st_size, Path(source[0]).stat().st_mtime_ns]
     with state.main_process_first():
@@ -79,41 +78,34 @@ def main(arguments: list[str]) -> None:
                                write=state.is_main_process).without_tags()
         if options.split not in catalog.splits:
             raise ConfigError(f"there is no split {options.split!r}; the catalogue has {', '.join(catalog.splits)}")
-        folder, pieces = None, None
-        if back and options.preview is None:
-            folder = open_shards(options, manifest, state.is_main_process)
-        elif not back:
-            folder, pieces = open_plan(options, catalog, manifest, state.is_main_process)
+        if options.preview is None:
+            folder, pieces = open_shards(options, catalog, manifest, state.is_main_process)
 
     def tag(products):
         return tagger(products, batch_size=options.batch_size, num_workers=options.num_workers, on_error="skip",
                       allow_urls=catalog.schema.allow_urls) if products else []
 
-    records = Reached(catalog.records(options.split, rank=state.process_index, world_size=state.num_processes))
     if options.preview is not None:
         from hf_tagger.evaluation.preview import preview
 
+        records = catalog.records(options.split)
         done = preview(work, records, tag, options.products, Path(options.preview), Path(source[0]).name)
         print(text_table(done.table()), *done.lines("would change"), *notes, sep="\n")
         return
-    start, tagged = time.perf_counter(), 0
-    if back:
-        total, todo = work.row_count(), in_turn(folder, records, options.shard_rows, state.process_index)
-    else:
-        total, read = sum(piece.rows for piece in pieces), PieceReader(catalog, options.split)
-        todo = ((shards.shard_path(folder, piece), list(product_rows(read(piece))))
-                for piece in shards.claimed(folder, pieces))
-    with progress_bar(total=total, unit="row", disable=not state.is_main_process) as progress:
-        for count in tag_shards(todo, tag, attributes):
-            # Of a file, a product may span rows; and other workers do theirs, or have done them in an earlier run.
-            there = records.row if back else sum(piece.rows for piece in shards.done(folder, pieces))
-            progress.update(there - progress.n)
+    read, start, tagged = PieceReader(catalog, options.split), time.perf_counter(), 0
+    taken = ((shards.shard_path(folder, piece), read(piece)) for piece in shards.claimed(folder, pieces))
+    # What all workers have done, those of an earlier run among them.
+    with progress_bar(total=sum(piece.rows for piece in pieces), unit="row", disable=not state.is_main_process,
+                      initial=sum(piece.rows for piece in shards.done(folder, pieces))) as progress:
+        for count in tag_shards(taken, tag, attributes):
+            progress.update(sum(piece.rows for piece in shards.done(folder, pieces)) - progress.n)
             tagged += count
     seconds = time.perf_counter() - start
-    if back:
+    if back:  # the folder is about to go
         state.wait_for_everyone()
     if not state.is_main_process:
         return
+    shards.tidy(folder)
     if back:
         about = {"model": fingerprint, "opened_as": options.model, "export": Path(source[0]).name}
         done = write(options.output, work, folder, about)
@@ -121,7 +113,6 @@ def main(arguments: list[str]) -> None:
             shutil.rmtree(folder)
         print(text_table(done.table()), *done.lines(), *notes, sep="\n")
         return
-    shards.tidy(folder)  # all is done, whoever has done it
     summary = {"seconds": round(seconds, 1), "rows_per_second_of_this_process": round(tagged / seconds, 1),
                **summarize(folder, [entry["name"] for entry in attributes])}
     (folder / "summary.json").write_text(json.dumps(summary, indent=1), encoding="utf-8")
@@ -163,30 +154,25 @@ def parse(arguments: list[str]) -> tuple[argparse.Namespace, list[str]]:
     return options, overrides
 
 
-def open_shards(options: argparse.Namespace, manifest: dict, first: bool) -> Path:
-    """The folder of the shards: --output_dir, or beside --output one of its own, which goes on where it can."""
-    from hf_tagger.deployment.bulk import open_output
-
-    if options.output_dir:
-        return open_output(options.output_dir, manifest, options.resume or not first)
-    folder = Path(f"{options.output}.shards")
-    try:
-        return open_output(folder, manifest, resume=True)
-    except ConfigError:  # of another model, or of the file as it was before
-        shutil.rmtree(folder)
-        return open_output(folder, manifest, resume=True)
-
-
-def open_plan(options: argparse.Namespace, catalog, manifest: dict, first: bool):
-    """The output folder and the pieces of the catalogue, of which the first process writes the plan."""
+def open_shards(options: argparse.Namespace, catalog, manifest: dict, main: bool) -> tuple:
+    """The folder of the shards: --output_dir, or beside --output one of its own, which goes on where it can; and the
+    pieces of the catalogue, of which the main process writes the plan."""
     from hf_tagger.catalog.pieces import plan
     from hf_tagger.deployment import shards
     from hf_tagger.deployment.bulk import open_output
 
-    if not first:
-        return Path(options.output_dir), shards.read_plan(Path(options.output_dir))
+    folder = Path(options.output_dir or f"{options.output}.shards")
+    if not main:
+        return folder, shards.read_plan(folder)
     pieces = plan(catalog, options.split, options.shard_rows)
-    folder = open_output(options.output_dir, manifest | {"content": shards.describe(pieces)}, options.resume)
+    manifest = manifest | {"content": shards.describe(pieces)}
+    try:
+        open_output(folder, manifest, options.resume or not options.output_dir)
+    except ConfigError:
+        if options.output_dir:
+            raise
+        shutil.rmtree(folder)  # of another model, or of the file as it was before
+        open_output(folder, manifest, resume=True)
     shards.write_plan(folder, pieces)
     return folder, pieces
 

@@ -80,7 +80,7 @@ def _known_by(catalog: Catalog, shard) -> str:
 
 
 def _count(catalog: Catalog, split: str, shard) -> int:
-    if shard.format != "parquet":
+    if shard.format != "parquet" or catalog.source.profile not in (None, "none"):
         return sum(1 for _ in stored_rows(catalog.source, catalog.schema, split, shard))
     with fsspec.open(shard.file, "rb") as file:
         return pq.ParquetFile(file).metadata.num_rows

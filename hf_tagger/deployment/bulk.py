@@ -1,12 +1,10 @@
 """Tags a catalogue of any size into parquet shards; a killed run goes on where it stopped, no row lost or twice."""
 
 import csv
-import itertools
 import json
 import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -69,45 +67,20 @@ def opened_fingerprint(model: str | Path, opened) -> str:
     return f"{model_fingerprint(folder)} on {model_fingerprint(base) if Path(base).is_dir() else base}"
 
 
-def tag_shards(shards: Iterable[tuple[Path, list[dict]]], tag: Callable[[list[dict]], list],
+def tag_shards(shards: Iterable[tuple[Path, Iterable[dict | Refusal]]], tag: Callable[[list[dict]], list],
                attributes: Sequence[dict] = ()) -> Iterator[int]:
-    """Tags one shard after the other. A shard carries its name only once it is whole.
+    """Tags the records of one shard after the other. A shard carries its name only once it is whole.
 
     Args:
-        shards: (path, rows as of `product_rows`).
+        shards: (path, records as of `Catalog.records`); a refused row becomes a row with an error.
         tag: products, as `pipeline` takes them -> their tags, or {"error": ...} each.
 
     Yields the number of products of each shard.
     """
-    for path, rows in shards:
+    for path, records in shards:
+        rows = list(product_rows(records))
         write_shard(path, tag_rows(rows, tag), [entry["name"] for entry in attributes])
         yield len(rows)
-
-
-def in_turn(folder: Path, records: Iterable[dict | Refusal], shard_rows: int, rank: int = 0
-            ) -> Iterator[tuple[Path, list[dict]]]:
-    """Shards `part-RANK-NUMBER.parquet` of one process's records, of so many products each, without those that are
-    there already. For files whose products span rows, which have to be read from the start."""
-    rows = product_rows(records)
-    for number in itertools.count():
-        path = folder / f"part-{rank:03}-{number:06}.parquet"
-        chunk = list(islice(rows, shard_rows))
-        if not chunk:
-            return
-        if not path.exists():
-            yield path, chunk
-
-
-class Reached:
-    """Records as they come, and the number of the file's row that was reached."""
-
-    def __init__(self, records: Iterable[dict | Refusal]):
-        self.records, self.row = records, 0
-
-    def __iter__(self) -> Iterator[dict | Refusal]:
-        for record in self.records:
-            self.row = max(self.row, record["number"] if isinstance(record, dict) else record.number)
-            yield record
 
 
 def product_rows(records: Iterable[dict | Refusal]) -> Iterator[dict]:

@@ -14,7 +14,7 @@ import json
 import os
 import sys
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
 from pathlib import Path
 from statistics import median
@@ -29,7 +29,7 @@ from hf_tagger.catalog.settings import CatalogSettings, open_catalog
 from hf_tagger.catalog.source import SourceConfig
 from hf_tagger.catalog.stream import Catalog
 from hf_tagger.catalog.vocabulary import Vocabulary
-from hf_tagger.deployment.bulk import in_turn, tag_shards
+from hf_tagger.deployment.bulk import tag_shards
 from hf_tagger.deployment.export import export_tagger
 from hf_tagger.evaluation.protocols import open_tagger
 from hf_tagger.model.configuration_tagger import TaggerConfig
@@ -94,11 +94,19 @@ def speed(tagger: Callable, records: Callable[[], Iterable[dict]], rounds: int) 
             speeds.append(rows_per_second(lambda size=size: len(in_batches(tagger, size)(products))))
         with TemporaryDirectory() as folder:
             bulk.append(rows_per_second(
-                lambda to=folder: sum(tag_shards(in_turn(Path(to), records(), SHARD_ROWS), in_batches(tagger)))))
+                lambda to=folder: sum(tag_shards(in_shards(Path(to), records()), in_batches(tagger)))))
     ratios = [own / max(speeds[turn] for speeds in plain.values()) for turn, own in enumerate(bulk)]
     return {"rows": len(products), "rows_per_second": round(median(bulk), 1),
             "pipeline_rows_per_second": {str(size): round(median(speeds), 1) for size, speeds in plain.items()},
             "ratio": round(median(ratios), 3), "ratios": [round(ratio, 3) for ratio in ratios]}
+
+
+def in_shards(folder: Path, records: Iterable[dict]) -> Iterator[tuple[Path, list[dict]]]:
+    """The records as `tag_shards` takes them, SHARD_ROWS at a time."""
+    records, number = iter(records), 0
+    while shard := list(islice(records, SHARD_ROWS)):
+        yield folder / f"part-{number:06}.parquet", shard
+        number += 1
 
 
 def rows_per_second(work: Callable[[], int]) -> float:
@@ -144,7 +152,7 @@ def memory_of_run(folder: Path, schema) -> dict:
     start, rows = time.perf_counter(), 0
     first, later = [], []
     with tqdm(unit="row", mininterval=5) as progress:
-        for count in tag_shards(in_turn(folder / "shards", records, SHARD_ROWS), tag):
+        for count in tag_shards(in_shards(folder / "shards", records), tag):
             rows += count
             (first if rows <= FILE_ROWS or not first else later).append(resident_mb())
             progress.update(count)
