@@ -125,6 +125,10 @@ def _with(settings: Any, path: list[str], value: Any, key: str) -> Any:
 def shown(value: Any) -> str:
     if isinstance(value, list) and value and isinstance(value[0], dict):
         return ", ".join(entry["name"] for entry in value)
+    if isinstance(value, dict):
+        return ", ".join(value)
+    if isinstance(value, str) and value.strip() != value:
+        return repr(value)
     return "none" if value is None else str(value)
 
 
@@ -234,7 +238,7 @@ def choose_training(settings: RunSettings, data: "TrainingData", processes: int,
                      "encoders" if frozen else "all parts move")
         phases = [PhaseSettings(**phase) for phase in plain]
     if settings.budget == "auto":
-        yield Choice("budget", BUDGET if device == "cpu" else None, f"minutes, on {device}")
+        yield Choice("budget", BUDGET if device == "cpu" else None, "minutes, on a CPU" if device == "cpu" else "no limit on a GPU")
     if settings.logit_fusion.folds == "auto":
         moving = any(phase.moves_towers for phase in phases)
         validation = count_validation(settings, data)
