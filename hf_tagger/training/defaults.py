@@ -238,7 +238,8 @@ def choose_training(settings: RunSettings, data: "TrainingData", processes: int,
                      "encoders" if frozen else "all parts move")
         phases = [PhaseSettings(**phase) for phase in plain]
     if settings.budget == "auto":
-        yield Choice("budget", BUDGET if device == "cpu" else None, "minutes, on a CPU" if device == "cpu" else "no limit on a GPU")
+        minutes, reason = (BUDGET, "minutes, on a CPU") if device == "cpu" else (None, "no limit on a GPU")
+        yield Choice("budget", minutes, reason)
     if settings.logit_fusion.folds == "auto":
         moving = any(phase.moves_towers for phase in phases)
         validation = count_validation(settings, data)
