@@ -38,7 +38,7 @@ def multi_loss(settings, logits, labels):
 def test_a_given_tag_and_none_are_classes_of_one_softmax():
     log_probabilities = log_softmax(torch.tensor([1.0, -1.0, 0.5, 2.0]), 0)
     for place, labels in ((2, [0, 0, 1]), (3, [0, 0, 0])):
-        loss = single_loss(LossSettings(logit_adjustment_tau=0.0), [1.0, -1.0, 0.5, 2.0], labels)
+        loss = single_loss(LossSettings(logit_adjustment_tau=0.0, label_smoothing=0.0), [1.0, -1.0, 0.5, 2.0], labels)
         assert loss == pytest.approx(-log_probabilities[place].item())
 
 
@@ -55,7 +55,8 @@ def test_logit_adjustment_weighs_each_tag_by_a_power_of_its_frequency(tau):
     weights = [n**tau * math.exp(z) for n, z in zip(frequencies, logits, strict=True)]
     for tag, labels in enumerate([[1, 0, 0], [0, 1, 0], [0, 0, 1], [0, 0, 0]]):
         expected = -math.log(weights[tag] / sum(weights))
-        assert single_loss(LossSettings(logit_adjustment_tau=tau), logits, labels) == pytest.approx(expected)
+        settings = LossSettings(logit_adjustment_tau=tau, label_smoothing=0.0)
+        assert single_loss(settings, logits, labels) == pytest.approx(expected)
 
 
 def test_logit_adjustment_holds_down_a_none_that_never_occurs():

