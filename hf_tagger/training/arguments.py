@@ -6,7 +6,7 @@ from typing import ClassVar, Literal
 
 from hf_tagger.augmentation.settings import AugmentationSettings
 from hf_tagger.catalog.settings import CatalogSettings, LoaderSettings
-from hf_tagger.catalog.strict import build, override, read_yaml
+from hf_tagger.catalog.strict import ConfigError, build, override, read_yaml
 from hf_tagger.evaluation.settings import CalibrationSettings, EvaluationSettings, check_model
 from hf_tagger.training.settings import (
     DecoderSettings,
@@ -215,4 +215,7 @@ def load_run(
     Raises ConfigError, naming the key and the nearest known one, for anything that does not fit.
     """
     data = override(read_yaml(config), arguments)
+    if isinstance(data.get("phases"), dict):
+        raise ConfigError(f"phases: {config} has none, so that they are chosen for the catalogue: give them all, or "
+                          "change those in the training_config.yaml of an earlier run")
     return build(kind, data), data

@@ -114,6 +114,12 @@ def test_files_that_are_absent_or_no_yaml_are_named(tmp_path):
         load_run(tmp_path / "broken.yaml", [])
 
 
+def test_a_phase_that_is_yet_to_be_chosen_cannot_be_changed(tmp_path):
+    (tmp_path / "my.yaml").write_text("catalog: {synthetic: {rows: 40}}")
+    with pytest.raises(ConfigError, match="phases: .*my.yaml has none, .* training_config.yaml of an earlier run"):
+        load_run(tmp_path / "my.yaml", ["--phases.0.epochs", "3"])
+
+
 def test_a_logit_fusion_that_refits_heads_needs_frozen_towers():
     folds = {"logit_fusion": {"folds": 3}}
     with pytest.raises(ConfigError, match="logit_fusion.folds.*phase .fine-tune. cached_views"):
