@@ -4,6 +4,9 @@ import ipaddress
 import time
 
 PROXY_HELP = "address or network of the proxy in front, or several: A,B/16; X-Forwarded-For of others is not believed"
+# Seconds that sums of clock times may be out by: their last bits are lost where a clock passes a power of two.
+ROUNDING = 1e-6
+
 
 class RateLimit:
     """A token bucket per client, kept as the one moment at which it will be full again (GCRA, ITU-T I.371).
@@ -27,7 +30,8 @@ class RateLimit:
         client, now = client_of(scope), time.monotonic()
         full_at = max(self._full_at.pop(client, now), now)
         after = full_at + self.seconds / self.requests
-        wait = max(after - self.seconds - now, 0.0)
+        wait = after - self.seconds - now
+        wait = wait if wait > ROUNDING else 0.0
         self._full_at[client] = full_at if wait else after
         if len(self._full_at) > self.clients:
             del self._full_at[next(iter(self._full_at))]

@@ -10,6 +10,7 @@ from hf_tagger.catalog.partial import Part, PartialCatalog
 from hf_tagger.evaluation.predict import embeddings_of
 from hf_tagger.training.batches import Batches
 from hf_tagger.training.context import RunContext
+from hf_tagger.training.whole import whole_file
 
 # What the towers may take of the budget; the heads that are fitted on what they see need the rest.
 LOOKING = 0.6
@@ -46,7 +47,8 @@ def fit_to_budget(run: RunContext, batches: Batches) -> None:
         shares = {}
     else:
         shares = affordable(run, batches)
-        path.write_text(json.dumps(shares), encoding="utf-8")
+        with whole_file(path) as waiting:
+            waiting.write_text(json.dumps(shares), encoding="utf-8")
     rare = frozenset((entry["name"], tag) for entry in data.vocabulary.attributes
                      for tag, count in zip(entry["tags"], entry["counts"], strict=True) if count <= RARE)
     parts = {split: Part(split, Sample(share, rare if split == "train" else frozenset()))
@@ -69,15 +71,17 @@ def affordable(run: RunContext, batches: Batches) -> dict[str, float]:
                                                         ("test", settings.evaluation.split))
                  if split in data.catalog.splits}
     products = {"train": data.rows} | {split: sum(1 for _ in data.records(split)) for split in evaluated}
+    products = {split: count for split, count in products.items() if count}
     # Beside the views, texts are read once more without the words of their tags.
     looks = {"train": max(phase.cached_views for phase in settings.phases) + (settings.model.text_backbone is not None)}
     wanted = {split: (looks | evaluated)[split] * count * seconds for split, count in products.items()}
     left = 60 * settings.budget * LOOKING - (time.monotonic() - run.started)
     if sum(wanted.values()) <= left:
         return {}
-    judging = sum(wanted[split] for split in evaluated)
-    allowed = min(judging, JUDGING * left)
-    allowed = {"train": left - allowed} | {split: allowed * wanted[split] / judging for split in evaluated}
+    judged = {split: wanted[split] for split in wanted if split != "train"}
+    judging = min(sum(judged.values()), JUDGING * left)
+    allowed = {"train": left - judging} | {split: judging * each / sum(judged.values())
+                                           for split, each in judged.items()}
     return {split: round(min(1.0, max(allowed[split] / wanted[split], SMALL / count)), 4)
             for split, count in products.items()}
 

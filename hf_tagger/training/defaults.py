@@ -21,6 +21,7 @@ from hf_tagger.evaluation.protocols import standard_protocols
 from hf_tagger.evaluation.settings import EvaluationSettings
 from hf_tagger.training.arguments import DistillSettings, PhaseSettings, RunSettings
 from hf_tagger.training.context import RunContext
+from hf_tagger.training.whole import whole_file
 
 if TYPE_CHECKING:
     from hf_tagger.training.data import TrainingData
@@ -96,9 +97,8 @@ def settle(run: RunContext, data: "TrainingData") -> None:
         accelerator = run.accelerator
         choices = list(choose(run.settings, data, accelerator.num_processes, accelerator.device.type))
         if run.accelerator.is_main_process:
-            waiting = path.with_suffix(".incomplete")
-            waiting.write_text(json.dumps([asdict(choice) for choice in choices]), encoding="utf-8")
-            waiting.replace(path)
+            with whole_file(path) as waiting:
+                waiting.write_text(json.dumps([asdict(choice) for choice in choices]), encoding="utf-8")
     run.settings = settled(run.settings, choices)
     for choice in choices:
         run.data = override(run.data, [f"--{choice.key}={json.dumps(choice.value)}"])
@@ -185,7 +185,8 @@ def choose_photos(model, vision: str | None, survey: Survey) -> Iterator[Choice]
         side = math.sqrt(PHOTO_AREA / aspect)
         size = [8 * round(side * aspect / 8), 8 * round(side / 8)]
         yield Choice("model.image_size", size if frozen else [128, 128],
-                     f"photos are {aspect:.2f} times as high as wide" if survey.aspects else "the shape is not known")
+                     "no photos" if vision is None else f"photos are {aspect:.2f} times as high as wide"
+                     if survey.aspects else "the shape of photos is not known")
     if model.vision_stages == "auto":
         stages = stages_of(vision) if frozen else []
         yield Choice("model.vision_stages", stages, "early layers still know colour and texture" if stages
@@ -195,9 +196,9 @@ def choose_photos(model, vision: str | None, survey: Survey) -> Iterator[Choice]
     if model.vision_grid == "auto":
         across = math.sqrt(GRID_CELLS / aspect)
         yield Choice("model.vision_grid", [round(across * aspect), round(across)] if several else [],
-                     "what stands where on a photo")
+                     "what stands where on a photo" if several else "no stages")
     if model.colour_histogram == "auto":
-        yield Choice("model.colour_histogram", frozen, "tags may be colours")
+        yield Choice("model.colour_histogram", frozen, "tags may be colours" if frozen else "no pretrained encoder")
 
 
 def stages_of(vision: str) -> list[int]:

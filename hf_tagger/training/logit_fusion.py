@@ -60,21 +60,18 @@ def fit_logit_fusion(
     settings: LogitFusionSettings,
 ) -> dict[str, float]:
     """Fits the weights in place; returns the mean loss before and after."""
-    parts = [(fusion.normalise(part.sources.flatten(0, 1), candidate_attribute).unflatten(0, part.sources.shape[:2]),
-              part.features, part.labels,
-              part.labels.new_full(part.labels.shape[:1], settings.masked_weight if part.hidden == "words" else 1.0))
-             for part in rows]
-    if not parts:
+    rows = list(rows)
+    if not rows:
         return {}
-    sources, features, labels, weight = (torch.cat(part) for part in zip(*parts, strict=True))
+    sources, features, labels = _stacked(fusion, candidate_attribute, rows)
+    weights = [settings.masked_weight if part.hidden == "words" else 1.0 for part in rows]
+    weight = torch.cat([part.labels.new_full(part.labels.shape[:1], each)
+                        for part, each in zip(rows, weights, strict=True)])
     before = after = 0.0
     for index, (attribute, where) in enumerate(zip(attributes, attribute_slices(attributes), strict=True)):
-        known = (labels[:, where] != UNKNOWN).all(1)
-        if not known.any():
+        fit = _AttributeFit(attribute, index, where, (sources, features, labels), weight, settings)
+        if not len(fit.weight):
             continue
-        columns = torch.tensor([*range(where.start, where.stop), labels.shape[1] + index])
-        fit = _AttributeFit(attribute, sources[known][..., columns], features[known, index], labels[known, where],
-                            weight[known], settings)
         table = fusion.weights.weight[index].detach().unflatten(0, (fusion.sources, -1))
         fitted = minimise(fit.loss, table, pull=settings.l2, iterations=settings.iterations)
         before, after = before + float(fit.loss(table)), after + float(fit.loss(fitted))
@@ -83,12 +80,26 @@ def fit_logit_fusion(
     return {"loss_before": before / len(attributes), "loss_after": after / len(attributes)}
 
 
+def _stacked(fusion: LogitFusion, candidate_attribute: Tensor, rows: Sequence[SourceRows]) -> tuple[Tensor, ...]:
+    """Normalised sources [N, S, C], features [N, A, F] and labels [N, T] of all rows."""
+    sources, features, labels = (torch.cat([getattr(part, name) for part in rows])
+                                 for name in ("sources", "features", "labels"))
+    normalised = fusion.normalise(sources.flatten(0, 1), candidate_attribute).unflatten(0, sources.shape[:2])
+    return normalised, features, labels
+
+
 class _AttributeFit:
-    def __init__(self, attribute: dict, sources: Tensor, features: Tensor, labels: Tensor, weight: Tensor,
+    """The loss of one attribute, whose tags stand at `where`, on the `stacked` products of which it is known."""
+
+    def __init__(self, attribute: dict, index: int, where: slice, stacked: tuple[Tensor, ...], weight: Tensor,
                  settings: LogitFusionSettings):
+        sources, features, labels = stacked
+        known = (labels[:, where] != UNKNOWN).all(1)
+        columns = torch.tensor([*range(where.start, where.stop), labels.shape[1] + index])
         self.single = attribute["kind"] == "single"
-        self.sources, self.features, self.target = sources, features, labels
-        self.weight = weight
+        self.sources, self.features = sources[known][..., columns], features[known, index]
+        labels, weight = labels[known, where], weight[known]
+        self.target, self.weight = labels, weight
         if self.single:
             self.target = torch.where(labels.amax(1) > 0, labels.argmax(1), labels.shape[1])
             counts = torch.bincount(self.target, minlength=labels.shape[1] + 1).clamp(min=1).float()
@@ -115,26 +126,23 @@ def text_decides(
 ) -> dict[str, tuple[float, float]]:
     """{attribute: mean losses of products with text and photo, and of the same without the photo} where the latter is
     lower by more than chance: a photo then only confuses what the words say."""
-    seen = {hidden: [part for part in rows if part.hidden == hidden and part.ids] for hidden in ("", "image")}
-    place = {product: number for number, product in enumerate(_ids(seen["image"]))}
-    pairs = [(number, place[product]) for number, product in enumerate(_ids(seen[""])) if product in place]
-    found = {}
+    seen = [[part for part in rows if part.hidden == hidden and part.ids] for hidden in ("", "image")]
+    place = {product: number for number, product in enumerate(_ids(seen[1]))}
+    pairs = [(number, place[product]) for number, product in enumerate(_ids(seen[0])) if product in place]
+    if not pairs:
+        return {}
+    device, found = fusion.weights.weight.device, {}
+    sides = []
+    for parts, chosen in zip(seen, zip(*pairs, strict=True), strict=True):
+        numbers = torch.tensor(chosen, device=device)
+        sides.append(tuple(tensor[numbers] for tensor in _stacked(fusion, candidate_attribute, parts)))
     for index, (attribute, where) in enumerate(zip(attributes, attribute_slices(attributes), strict=True)):
-        losses = []
-        for side, hidden in enumerate(seen) if pairs else ():
-            chosen = torch.tensor([pair[side] for pair in pairs], device=fusion.weights.weight.device)
-            sources, features, labels = (torch.cat([getattr(part, name) for part in seen[hidden]])[chosen]
-                                         for name in ("sources", "features", "labels"))
-            sources = fusion.normalise(sources.flatten(0, 1), candidate_attribute).unflatten(0, sources.shape[:2])
-            known = (labels[:, where] != UNKNOWN).all(1)
-            columns = torch.tensor([*range(where.start, where.stop), labels.shape[1] + index])
-            fit = _AttributeFit(attribute, sources[known][..., columns], features[known, index], labels[known, where],
-                                torch.ones_like(labels[known, 0]), settings)
-            losses.append(fit.losses(fusion.weights.weight[index].unflatten(0, (fusion.sources, -1))))
-        if losses and len(losses[0]):
-            gain = losses[0] - losses[1]
-            if gain.sum() > BETTER * gain.std(correction=0) * len(gain) ** 0.5:
-                found[attribute["name"]] = float(losses[0].sum()), float(losses[1].sum())
+        table = fusion.weights.weight[index].unflatten(0, (fusion.sources, -1))
+        both, alone = (_AttributeFit(attribute, index, where, side, torch.ones(len(pairs), device=device), settings)
+                       .losses(table) for side in sides)
+        gain = both - alone
+        if len(gain) and gain.sum() > BETTER * gain.std(correction=0) * len(gain) ** 0.5:
+            found[attribute["name"]] = float(both.sum()), float(alone.sum())
     return found
 
 

@@ -30,6 +30,15 @@ def test_a_bucket_empties_at_once_and_fills_over_the_period(clock):
     assert [limit.wait(of("a")) for _ in range(5)] == [0, 0, 0, 0, 15]
 
 
+@pytest.mark.parametrize("requests", [1, 3, 7])
+def test_a_clock_that_passes_a_power_of_two_refuses_nobody(clock, requests):
+    for tick in range(200):
+        clock.now = 32768 - 60 + tick * 0.31  # the last bits of what is added here are lost
+        limit = RateLimit(requests)
+        assert [limit.wait(of(f"192.0.2.{tick}")) for _ in range(requests)] == [0.0] * requests
+        assert limit.wait(of(f"192.0.2.{tick}")) == pytest.approx(60 / requests, abs=1e-3)
+
+
 def test_no_number_of_clients_takes_more_memory_than_was_said(clock):
     limit = RateLimit(1, clients=3)
     for host in "abcadefg":  # "a" asked again, in vain, and is forgotten last of the first three
