@@ -74,14 +74,17 @@ def tf_idf(parts, texts):
     return table / np.linalg.norm(table, axis=1, keepdims=True)
 
 
-def test_the_fit_beats_knowing_nothing_and_reads_the_texts_right():
-    parts, report = fitted()
+def assert_it_reads_the_texts_right(parts, report):
     assert report["texts"] == 96 and report["loss_after"] < 0.3 * report["loss_before"]
     for item in PRODUCTS:
         logits = says(parts, item["text"])
         assert best(logits) == (item["tags"]["colour"] or ["no colour"])[0]
         assert {use for use in USES if logits[use] > 0} == set(item["tags"]["usage"])
     assert not any(parameter.requires_grad for parameter in parts[0].parameters())
+
+
+def test_the_fit_beats_knowing_nothing_and_reads_the_texts_right():
+    assert_it_reads_the_texts_right(*fitted())
 
 
 def test_a_single_attribute_is_the_multinomial_regression_of_scikit_learn():

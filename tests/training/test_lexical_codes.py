@@ -13,7 +13,18 @@ from hf_tagger.model.heads import LexicalHead, candidate_attributes
 from hf_tagger.model.lexical_features import LexicalFeatures
 from hf_tagger.training.lexical import NEVER, coded_attributes, fit_lexical_head, kept_within
 from hf_tagger.training.settings import LexicalSettings
-from tests.training.test_lexical import ATTRIBUTES, CANDIDATES, COLOURS, PRODUCTS, USES, best, logits_of, says, tf_idf
+from tests.training.test_lexical import (
+    ATTRIBUTES,
+    CANDIDATES,
+    COLOURS,
+    PRODUCTS,
+    USES,
+    assert_it_reads_the_texts_right,
+    best,
+    logits_of,
+    says,
+    tf_idf,
+)
 
 CODES = {"colour": 96, "usage": 64}
 
@@ -32,13 +43,7 @@ def fitted(products=PRODUCTS, attributes=ATTRIBUTES, codes=CODES, **settings):
 
 @pytest.mark.parametrize("codes", [{"colour": 96}, {"colour": 96, "usage": 96}])
 def test_it_reads_the_texts_right_beside_attributes_that_are_fitted_exactly(codes):
-    parts, report = fitted(codes=codes)
-    assert report["texts"] == 96 and report["loss_after"] < 0.3 * report["loss_before"]
-    for item in PRODUCTS:
-        logits = says(parts, item["text"])
-        assert best(logits) == (item["tags"]["colour"] or ["no colour"])[0]
-        assert {use for use in USES if logits[use] > 0} == set(item["tags"]["usage"])
-    assert not any(parameter.requires_grad for parameter in parts[0].parameters())
+    assert_it_reads_the_texts_right(*fitted(codes=codes))
 
 
 def test_the_loss_that_is_told_is_the_models_own():
