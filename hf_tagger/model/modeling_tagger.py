@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -275,7 +275,8 @@ class TaggerModel(PreTrainedModel, GenerationMixin):
         decided = [entry.get("decided_by") == "text" for entry in self.config.attributes]
         if any(decided) and encoded.features.text is not None and encoded.features.image is not None:
             shown = encoded.features.present & encoded.features.present.new_tensor([True, False])
-            alone = self.encoder(features=TowerFeatures(present=shown, text=encoded.features.text))
+            alone = self.encoder(features=replace(encoded.features, present=shown, image=None, image_states=None,
+                                                  image_mask=None))
             of_text = self._fuse(alone, self.score(alone.pooled, alone.modality_pooled, shown), lexical)[0]
             columns = torch.tensor(decided, device=logits.device)[self.candidate_attribute]
             logits = torch.where(columns & encoded.present.all(1, keepdim=True), of_text, logits)
