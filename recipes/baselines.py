@@ -146,8 +146,8 @@ def knn(catalog, attributes: list[dict], settings: RunSettings, *_) -> tuple[Pre
 def embedding(catalog, attributes: list[dict], settings: RunSettings) -> tuple[Callable, tuple]:
     """A function (split, protocol) -> (products, their vectors by the configuration's frozen towers), and what it gives
     of the training split."""
-    from hf_tagger.catalog.collate import Collator
-    from hf_tagger.catalog.loader import CatalogLoader
+    from hf_tagger.catalog.batching.collate import Collator
+    from hf_tagger.catalog.batching.loader import CatalogLoader
     from hf_tagger.evaluation.baselines import EmbeddingSpace, Products
     from hf_tagger.evaluation.machine import process_state
     from hf_tagger.evaluation.predict import embeddings_of

@@ -23,7 +23,7 @@ def main(arguments: list[str]) -> None:
     folder = Path(options.output_dir or f"{options.system}_example")
     if folder.exists() and any(folder.iterdir()):
         raise UserError(f"{folder} is there already, and is not written over: name another --output_dir")
-    from hf_tagger.catalog.example_exports import write_example
+    from hf_tagger.catalog.synthetic.exports import write_example
 
     for path in write_example(options.system, folder, options.products, options.seed):
         print(path)

@@ -146,8 +146,8 @@ def report(model: str, out: Path, folders: dict[str, Path], exported: dict, refe
 
 
 def batches(tagger, catalog, settings: EvaluateSettings, split: str):
-    from hf_tagger.catalog.collate import Collator
-    from hf_tagger.catalog.loader import CatalogLoader
+    from hf_tagger.catalog.batching.collate import Collator
+    from hf_tagger.catalog.batching.loader import CatalogLoader
 
     collator = Collator(tagger.processor, tagger.model.config.attributes, allow_urls=catalog.schema.allow_urls)
     return CatalogLoader(catalog, split, collator, settings.loader).epoch()
@@ -155,7 +155,7 @@ def batches(tagger, catalog, settings: EvaluateSettings, split: str):
 
 def arrays(batches: Iterable[dict]) -> Iterator[dict[str, np.ndarray]]:
     """What the model reads of each batch; those without a product are passed over."""
-    from hf_tagger.catalog.collate import model_inputs
+    from hf_tagger.catalog.batching.collate import model_inputs
 
     for batch in batches:
         if batch["ids"] and (inputs := model_inputs(batch, "cpu")):

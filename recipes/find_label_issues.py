@@ -34,7 +34,7 @@ def main(arguments: list[str]) -> None:
     settings.check_paths()
     import numpy as np
 
-    from hf_tagger.catalog.synthetic import true_tags
+    from hf_tagger.catalog.synthetic.products import true_tags
     from hf_tagger.evaluation.label_issues import find_label_issues
     from hf_tagger.evaluation.review import write_review, write_suspects
     from hf_tagger.evaluation.tables import text_table

@@ -93,7 +93,7 @@ def planted(settings: EvaluateSettings, ids: list[str], attributes: list[dict]) 
     """The true tags of a made-up catalogue's products, bool [P, T]."""
     if settings.catalog.synthetic is None:
         raise ConfigError("--simulate needs a made-up catalogue: give a configuration with catalog.synthetic")
-    from hf_tagger.catalog.synthetic import true_tags
+    from hf_tagger.catalog.synthetic.products import true_tags
 
     truth = true_tags(**settings.catalog.synthetic)
     return np.array([[tag in truth[product][entry["name"]] for entry in attributes for tag in entry["tags"]]

@@ -23,7 +23,7 @@ import sys
 from pathlib import Path
 
 from hf_tagger import UserError, cli
-from hf_tagger.catalog.source import SourceConfig, check_files, format_of
+from hf_tagger.catalog.reading.source import SourceConfig, check_files, format_of
 
 
 @cli.recipe
@@ -34,7 +34,7 @@ def main(arguments: list[str]) -> None:
         raise UserError(f"{output} is there already, and is not written over: name another --output")
     database = {"table": options.table, "query": options.query, "key": options.key}
     check_files(SourceConfig(path=options.export, **database))
-    from hf_tagger.catalog.draft import as_yaml, draft_catalog
+    from hf_tagger.catalog.guessing.draft import as_yaml, draft_catalog
 
     draft = draft_catalog(options.export, options.labels, **database)
     text = as_yaml(draft, f"runs/{output.stem}")

@@ -35,8 +35,8 @@ def main(arguments: list[str]) -> None:
     check_model(options.model)
     settings, data = load_run(options.config, overrides)
     settings.check_paths()
-    from hf_tagger.catalog.collate import Collator
-    from hf_tagger.catalog.loader import CatalogLoader
+    from hf_tagger.catalog.batching.collate import Collator
+    from hf_tagger.catalog.batching.loader import CatalogLoader
     from hf_tagger.model.pipeline_tagger import ProductTaggingPipeline
     from hf_tagger.training.build import load_model
     from hf_tagger.training.whole import written_whole
@@ -122,7 +122,7 @@ def recover(settings: RunSettings, data: dict, out: str, options: argparse.Names
 
 
 def described(model, collator, catalog, settings: RunSettings) -> dict:
-    from hf_tagger.catalog.loader import CatalogLoader
+    from hf_tagger.catalog.batching.loader import CatalogLoader
     from hf_tagger.evaluation.parity import macro_f1
     from hf_tagger.evaluation.protocols import predict_protocols, seen_through
 

@@ -59,7 +59,7 @@ def main(arguments: list[str]) -> None:
 
         rules = Rules(options.replace, options.only_empty, options.min_score, options.at_most)
         settings, source = whole_file(settings, options.split, options.output, options.feedback)
-    from hf_tagger.catalog.pieces import PieceReader
+    from hf_tagger.catalog.reading.pieces import PieceReader
     from hf_tagger.deployment import shards
     from hf_tagger.deployment.bulk import summarize, tag_shards, write_plain
     from hf_tagger.evaluation.machine import process_state
@@ -157,7 +157,7 @@ def parse(arguments: list[str]) -> tuple[argparse.Namespace, list[str]]:
 def open_shards(options: argparse.Namespace, catalog, manifest: dict, main: bool) -> tuple:
     """The folder of the shards: --output_dir, or beside --output one of its own, which goes on where it can; and the
     pieces of the catalogue, of which the main process writes the plan."""
-    from hf_tagger.catalog.pieces import plan
+    from hf_tagger.catalog.reading.pieces import plan
     from hf_tagger.deployment import shards
     from hf_tagger.deployment.bulk import open_output
 

@@ -2,7 +2,7 @@
 
 import csv
 
-from hf_tagger.catalog.synthetic import SPLITS, catalog_schema, generate
+from hf_tagger.catalog.synthetic.products import SPLITS, catalog_schema, generate
 
 
 def write_csv_shop(folder, **options) -> dict:

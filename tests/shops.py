@@ -4,7 +4,7 @@ from pathlib import Path
 
 import yaml
 
-from hf_tagger.catalog.synthetic_pictures import encode_jpeg
+from hf_tagger.catalog.synthetic.pictures import encode_jpeg
 from tests.tiny_tagger import photo
 
 SCHEMA = {

@@ -9,7 +9,7 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 from torch import nn
 from transformers import AutoConfig, PreTrainedTokenizerFast, ViTImageProcessor
 
-from hf_tagger.catalog.synthetic_pictures import draw_product
+from hf_tagger.catalog.synthetic.pictures import draw_product
 from hf_tagger.model.configuration_tagger import RecurrentTextConfig, TaggerConfig
 from hf_tagger.model.modeling_tagger import TaggerModel
 from hf_tagger.model.processing_tagger import TaggerProcessor

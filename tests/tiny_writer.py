@@ -6,9 +6,9 @@ import random
 
 import torch
 
-from hf_tagger.catalog.collate import padded
+from hf_tagger.catalog.batching.collate import padded
+from hf_tagger.catalog.batching.targets import TargetEncoder
 from hf_tagger.catalog.free_form import TargetSettings
-from hf_tagger.catalog.targets import TargetEncoder
 from hf_tagger.training.losses import SequenceLoss
 from hf_tagger.training.tag_tokenizer import train_tag_tokenizer
 from tests.tiny_tagger import ATTRIBUTES, photo, trained_tagger

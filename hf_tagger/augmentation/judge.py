@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from hf_tagger.augmentation.vectors import TaggedVectors
-from hf_tagger.catalog.collate import UNKNOWN
+from hf_tagger.catalog.batching.collate import UNKNOWN
 from hf_tagger.evaluation.progress import progress_bar
 from hf_tagger.model.reranking import TagSetCritic
 

@@ -12,7 +12,7 @@ from torch import Tensor
 from hf_tagger.augmentation.health import AugmentationStopped
 from hf_tagger.augmentation.tag_sets import TagSetSampler
 from hf_tagger.augmentation.vectors import TaggedVectors
-from hf_tagger.catalog.collate import UNKNOWN
+from hf_tagger.catalog.batching.collate import UNKNOWN
 
 
 class Resampling:

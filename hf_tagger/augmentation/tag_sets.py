@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from hf_tagger.augmentation.vectors import TaggedVectors
-from hf_tagger.catalog.collate import UNKNOWN
+from hf_tagger.catalog.batching.collate import UNKNOWN
 
 
 class Drawn(NamedTuple):

@@ -8,13 +8,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from hf_tagger.catalog.collate import UNKNOWN
+from hf_tagger.catalog.batching.collate import UNKNOWN
 
 
 @dataclass
 class TaggedVectors:
     vectors: np.ndarray  # float [N, H], in memory or memory-mapped
-    tag_labels: np.ndarray  # int8 [N, T] in {0, 1, -100}, as `catalog.collate` gives them
+    tag_labels: np.ndarray  # int8 [N, T] in {0, 1, -100}, as `catalog.batching.collate` gives them
 
     def __post_init__(self):
         if len(self.vectors) != len(self.tag_labels):

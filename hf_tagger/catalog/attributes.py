@@ -5,7 +5,7 @@ import re
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from hf_tagger.catalog.cells import CellError, CellSyntax, json_list, split
+from hf_tagger.catalog.formats.cells import CellError, CellSyntax, json_list, split
 from hf_tagger.catalog.quarantine import RowError
 from hf_tagger.catalog.spellings import one_spelling_each
 from hf_tagger.catalog.strict import ConfigError

@@ -6,8 +6,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from hf_tagger.catalog.attributes import AttributeSpec, TagReader, cell_text, is_missing
-from hf_tagger.catalog.cells import CellSyntax, json_list, split
-from hf_tagger.catalog.columns import check_columns
+from hf_tagger.catalog.formats.cells import CellSyntax, json_list, split
+from hf_tagger.catalog.formats.columns import check_columns
 from hf_tagger.catalog.free_form import FreeFormSpec
 from hf_tagger.catalog.photos import open_photo
 from hf_tagger.catalog.quarantine import RowError

@@ -6,12 +6,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hf_tagger.catalog.profiles import Write
+from hf_tagger.catalog.reading.source import SourceConfig, check_files
 from hf_tagger.catalog.schema import CatalogSchema
-from hf_tagger.catalog.source import SourceConfig, check_files
 from hf_tagger.catalog.strict import ConfigError, build
 
 if TYPE_CHECKING:
-    from hf_tagger.catalog.stream import Catalog
+    from hf_tagger.catalog.reading.stream import Catalog
 
 
 HELD_OUT = 0.1  # share of the rows of each split that is cut from a catalogue unasked
@@ -21,11 +21,11 @@ HELD_OUT = 0.1  # share of the rows of each split that is cut from a catalogue u
 class CatalogSettings:
     source: SourceConfig | None = None  # where the catalogue is
     schema: CatalogSchema | None = None  # what its columns mean
-    # In place of both, options of `catalog.synthetic.write_catalog`, for a made-up catalogue.
+    # In place of both, options of `catalog.synthetic.products.write_catalog`, for a made-up catalogue.
     synthetic: dict[str, Any] | None = None
     # Files of a standard taxonomy whose nodes `schema.attributes.NAME.taxonomy` names (`catalog.taxonomy`).
     taxonomy: str | list[str] = field(default_factory=list)
-    labels: str | None = None  # file of corrected tags that replace the catalogue's own (`catalog.labels`)
+    labels: str | None = None  # file of corrected tags that replace the catalogue's own (`reading.labels`)
     max_bad_fraction: float = 0.05  # of refused rows, or of products that lost their photos: more stop the run
     drop_duplicates: bool = False  # leave out products with the text and photos of an earlier one
     # {attribute, or "*" for every other one: where `hf_tagger tag --output` writes its tags}; default: as the profile
@@ -50,7 +50,7 @@ class CatalogSettings:
         """Raises ConfigError where a local file is not there, or a made-up catalogue has no such option, within a
         second: before what takes seconds to import. `tags`: whether they are read."""
         if self.synthetic is not None:
-            from hf_tagger.catalog.synthetic import check_options
+            from hf_tagger.catalog.synthetic.products import check_options
 
             check_options(self.synthetic)
         else:
@@ -85,7 +85,7 @@ def made_up(settings: CatalogSettings, folder: Path, write: bool = True) -> Cata
     into `folder`, in place of what is there. Other settings are returned as they are."""
     if settings.synthetic is None:
         return settings
-    from hf_tagger.catalog.synthetic import SPLITS, catalog_schema, write_catalog
+    from hf_tagger.catalog.synthetic.products import SPLITS, catalog_schema, write_catalog
 
     if write:
         # Shards of an earlier run with other options would be read along.
@@ -97,8 +97,8 @@ def made_up(settings: CatalogSettings, folder: Path, write: bool = True) -> Cata
 
 def open_catalog(settings: CatalogSettings, folder: Path, write: bool = True) -> "Catalog":
     """The catalogue of these settings, corrected by `labels`; `folder`, `write`: see `made_up`."""
-    from hf_tagger.catalog.labels import Labels
-    from hf_tagger.catalog.stream import Catalog
+    from hf_tagger.catalog.reading.labels import Labels
+    from hf_tagger.catalog.reading.stream import Catalog
     from hf_tagger.catalog.tag_names import TagNames
 
     settings = made_up(settings, folder, write)

@@ -12,10 +12,10 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
+from hf_tagger.catalog.formats.text_files import open_lines
 from hf_tagger.catalog.quarantine import RowError
 from hf_tagger.catalog.spellings import strict_key
 from hf_tagger.catalog.strict import ConfigError, did_you_mean
-from hf_tagger.catalog.text_files import open_lines
 from hf_tagger.model.text import clean_tag
 
 CATEGORIES = "categories"  # what an attribute names to have the tree of categories; else a list of attributes.json

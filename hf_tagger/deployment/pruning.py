@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from hf_tagger.catalog.collate import model_inputs
+from hf_tagger.catalog.batching.collate import model_inputs
 from hf_tagger.deployment.vocabulary import PruningError
 from hf_tagger.model.modeling_tagger import TaggerModel
 from hf_tagger.model.towers import narrow_attention, text_layers

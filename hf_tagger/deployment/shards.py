@@ -19,7 +19,7 @@ from pathlib import Path
 
 import psutil
 
-from hf_tagger.catalog.pieces import Piece
+from hf_tagger.catalog.reading.pieces import Piece
 
 PLAN, CLAIMS = "plan.json", "claims"
 # Seconds between two signs of life, after which without one a claim is void, and between two looks at others' claims.

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from hf_tagger.catalog.collate import UNKNOWN
+from hf_tagger.catalog.batching.collate import UNKNOWN
 from hf_tagger.catalog.strict import ConfigError, did_you_mean
 from hf_tagger.evaluation.convex import minimise
 from hf_tagger.evaluation.predict import Predictions

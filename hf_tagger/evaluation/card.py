@@ -109,7 +109,7 @@ def _figures(evaluation: Path, path: Path) -> list[Path]:
 def _describe(config: dict) -> str:
     catalog = config.get("catalog") or {}
     if catalog.get("synthetic") is not None:
-        return ("A made-up catalogue, drawn by `hf_tagger/catalog/synthetic.py`: the scores show that the software "
+        return ("A made-up catalogue, drawn by `hf_tagger/catalog/synthetic`: the scores show that the software "
                 "works, nothing about any real catalogue.")
     schema = catalog.get("schema") or {}
     columns = [name for key in ("text", "images") for name in [schema.get(key) or []]]

@@ -17,7 +17,7 @@ import datasets
 import evaluate
 import numpy as np
 
-from hf_tagger.catalog.collate import UNKNOWN
+from hf_tagger.catalog.batching.collate import UNKNOWN
 
 ROWS_AT_ONCE = 65_536  # bounds the temporary masks while counting
 

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from transformers import Pipeline
 
-from hf_tagger.catalog.collate import model_inputs
+from hf_tagger.catalog.batching.collate import model_inputs
 from hf_tagger.evaluation.predict import Predictions
 from hf_tagger.runtime import OnnxTagger
 

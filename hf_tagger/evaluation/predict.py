@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from accelerate.utils import gather_object
 
-from hf_tagger.catalog.collate import UNKNOWN, model_inputs, tower_inputs
+from hf_tagger.catalog.batching.collate import UNKNOWN, model_inputs, tower_inputs
 from hf_tagger.evaluation.metrics import score_attributes
 from hf_tagger.model.decisions import attribute_slices, predicted_tags, tag_scores
 from hf_tagger.model.towers import TowerFeatures

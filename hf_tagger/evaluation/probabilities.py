@@ -7,7 +7,7 @@ is a ratio of two sums.
 
 import numpy as np
 
-from hf_tagger.catalog.collate import UNKNOWN
+from hf_tagger.catalog.batching.collate import UNKNOWN
 from hf_tagger.evaluation.metrics import checked
 
 BINS = 15

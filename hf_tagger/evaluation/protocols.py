@@ -10,11 +10,11 @@ from accelerate import PartialState
 from transformers import Pipeline, pipeline
 
 import hf_tagger  # noqa: F401 (registers the pipeline)
-from hf_tagger.catalog.collate import Collator
-from hf_tagger.catalog.loader import CatalogLoader
+from hf_tagger.catalog.batching.collate import Collator
+from hf_tagger.catalog.batching.loader import CatalogLoader
 from hf_tagger.catalog.quarantine import Quarantine
+from hf_tagger.catalog.reading.stream import Catalog
 from hf_tagger.catalog.settings import LoaderSettings
-from hf_tagger.catalog.stream import Catalog
 from hf_tagger.catalog.strict import ConfigError
 from hf_tagger.evaluation.predict import Predictions, predict_each
 from hf_tagger.evaluation.progress import progress_bar

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from markupsafe import Markup
 
-from hf_tagger.catalog.stream import Catalog
+from hf_tagger.catalog.reading.stream import Catalog
 from hf_tagger.evaluation import plots
 from hf_tagger.evaluation.calibration import without_calibration
 from hf_tagger.evaluation.mistakes import Case, confident_mistakes, confusions, uncertain_products

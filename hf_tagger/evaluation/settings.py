@@ -4,11 +4,11 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from hf_tagger.catalog.columns import with_imagefolder_names
+from hf_tagger.catalog.formats.columns import with_imagefolder_names
 from hf_tagger.catalog.profiles import recognise
+from hf_tagger.catalog.reading.source import format_of, is_database
 from hf_tagger.catalog.schema import CatalogSchema
 from hf_tagger.catalog.settings import CatalogSettings, LoaderSettings
-from hf_tagger.catalog.source import format_of, is_database
 from hf_tagger.catalog.strict import ConfigError, build, override, read_yaml
 
 PARTS = ("catalog", "evaluation", "calibration", "loader")
@@ -129,7 +129,7 @@ def _can_read(config: Path, catalogue: str | Path) -> bool:
     format = format_of(str(catalogue))
     if schema is None or format in (None, "webdataset") or not Path(catalogue).is_file():
         return schema is not None
-    from hf_tagger.catalog.readers import file_columns  # takes seconds to import: not for a misspelt path
+    from hf_tagger.catalog.reading.readers import file_columns  # takes seconds to import: not for a misspelt path
 
     wanted = build(CatalogSchema, schema).without_tags().columns()
     return set(wanted) <= set(with_imagefolder_names(file_columns(str(catalogue), format, None, None, wanted)))
@@ -140,7 +140,7 @@ def recognised(catalogue: str | Path) -> dict | None:
     format = format_of(str(catalogue))
     if format in (None, "parquet", "webdataset") or not Path(catalogue).is_file():
         return None
-    from hf_tagger.catalog.readers import file_columns
+    from hf_tagger.catalog.reading.readers import file_columns
 
     found = recognise(file_columns(str(catalogue), format, None, None))
     if found is None:

@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
+from hf_tagger.catalog.reading.tables import read_columns
 from hf_tagger.catalog.strict import ConfigError
-from hf_tagger.catalog.tables import read_columns
 
 
 @dataclass(frozen=True)

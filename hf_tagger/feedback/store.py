@@ -12,7 +12,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
 from hf_tagger import UserError
-from hf_tagger.catalog.sql import DatabaseError, database_url, open_database
+from hf_tagger.catalog.reading.sql import DatabaseError, database_url, open_database
 from hf_tagger.catalog.strict import did_you_mean
 from hf_tagger.feedback.tables import RULINGS, metadata, rulings, verdicts
 from hf_tagger.feedback.verdicts import UNDECIDED, Verdict

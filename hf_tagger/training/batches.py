@@ -4,10 +4,10 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
-from hf_tagger.catalog.collate import Collator
-from hf_tagger.catalog.loader import CatalogLoader
+from hf_tagger.catalog.batching.collate import Collator
+from hf_tagger.catalog.batching.loader import CatalogLoader
+from hf_tagger.catalog.batching.targets import TargetEncoder
 from hf_tagger.catalog.settings import LoaderSettings
-from hf_tagger.catalog.targets import TargetEncoder
 from hf_tagger.evaluation.settings import Protocol
 from hf_tagger.model.modeling_tagger import TaggerModel
 from hf_tagger.model.processing_tagger import TaggerProcessor

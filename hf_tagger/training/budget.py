@@ -6,7 +6,7 @@ import time
 from dataclasses import dataclass
 from itertools import islice
 
-from hf_tagger.catalog.partial import Part, PartialCatalog
+from hf_tagger.catalog.reading.partial import Part, PartialCatalog
 from hf_tagger.evaluation.predict import embeddings_of
 from hf_tagger.training.batches import Batches
 from hf_tagger.training.context import RunContext

@@ -103,7 +103,7 @@ def whole(tensor: torch.Tensor) -> torch.Tensor:
 
 
 def random_state() -> dict[str, Any]:
-    """State of the generators that training draws from (batches seed their own: see catalog.loader)."""
+    """State of the generators that training draws from (batches seed their own: see catalog.batching)."""
     state = {"python": random.getstate(), "torch": torch.get_rng_state().tolist()}
     if torch.cuda.is_available():
         state["cuda"] = torch.cuda.get_rng_state().tolist()

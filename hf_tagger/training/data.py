@@ -8,13 +8,13 @@ from typing import Any
 import numpy as np
 
 from hf_tagger.augmentation.checks import check_augmentation
-from hf_tagger.catalog.collate import Collator
-from hf_tagger.catalog.loader import CatalogLoader
+from hf_tagger.catalog.batching.collate import Collator
+from hf_tagger.catalog.batching.loader import CatalogLoader
 from hf_tagger.catalog.photos import missing_photos
 from hf_tagger.catalog.quarantine import Quarantine, Refusal
+from hf_tagger.catalog.reading.stream import Catalog
 from hf_tagger.catalog.schema import Record
 from hf_tagger.catalog.settings import CatalogSettings, LoaderSettings, made_up, open_catalog
-from hf_tagger.catalog.stream import Catalog
 from hf_tagger.catalog.strict import ConfigError, did_you_mean
 from hf_tagger.catalog.vocabulary import Vocabulary
 from hf_tagger.evaluation.predict import Predictions

@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from hf_tagger.catalog.collate import Collator
+from hf_tagger.catalog.batching.collate import Collator
 from hf_tagger.catalog.strict import ConfigError, did_you_mean
 from hf_tagger.evaluation.calibration import without_calibration
 from hf_tagger.evaluation.protocols import open_tagger

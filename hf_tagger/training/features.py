@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 import torch
 
-from hf_tagger.catalog.collate import padded, tower_inputs
+from hf_tagger.catalog.batching.collate import padded, tower_inputs
+from hf_tagger.catalog.batching.tag_labels import TagLabels
+from hf_tagger.catalog.batching.targets import FreeForm, TargetEncoder
 from hf_tagger.catalog.quarantine import Refusal
-from hf_tagger.catalog.tag_labels import TagLabels
-from hf_tagger.catalog.targets import FreeForm, TargetEncoder
 from hf_tagger.evaluation.progress import progress_bar
 from hf_tagger.model.towers import TEXT, TowerFeatures
 

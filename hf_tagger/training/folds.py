@@ -4,7 +4,7 @@ from collections.abc import Hashable, Iterable, Sequence
 
 import numpy as np
 
-from hf_tagger.catalog.collate import TagEncoder
+from hf_tagger.catalog.batching.collate import TagEncoder
 from hf_tagger.catalog.quarantine import Refusal
 from hf_tagger.catalog.schema import Record
 from hf_tagger.catalog.strict import ConfigError

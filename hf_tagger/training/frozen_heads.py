@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from accelerate.utils import broadcast, broadcast_object_list
 
-from hf_tagger.catalog.collate import TagEncoder
+from hf_tagger.catalog.batching.collate import TagEncoder
 from hf_tagger.evaluation.predict import outputs_of_each
 from hf_tagger.evaluation.protocols import reading_alike
 from hf_tagger.model.lexical_features import LexicalFeatures

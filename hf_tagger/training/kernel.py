@@ -6,8 +6,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from hf_tagger.catalog.collate import UNKNOWN
-from hf_tagger.catalog.tag_labels import TagLabels
+from hf_tagger.catalog.batching.collate import UNKNOWN
+from hf_tagger.catalog.batching.tag_labels import TagLabels
 from hf_tagger.model.decisions import attribute_slices
 from hf_tagger.model.heads import CandidateColumns, attribute_of_each
 from hf_tagger.model.kernel_head import LOGIT_SCALE, MODES, KernelHead

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from hf_tagger.catalog.tag_labels import TagLabels, in_blocks
+from hf_tagger.catalog.batching.tag_labels import TagLabels, in_blocks
 from hf_tagger.evaluation.convex import minimise
 from hf_tagger.model.decisions import attribute_slices
 from hf_tagger.model.heads import LexicalHead

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from hf_tagger.catalog.collate import UNKNOWN
+from hf_tagger.catalog.batching.collate import UNKNOWN
 from hf_tagger.evaluation.convex import minimise
 from hf_tagger.model.decisions import attribute_slices
 from hf_tagger.model.heads import LogitFusion

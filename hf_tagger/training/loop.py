@@ -20,7 +20,7 @@ from torch.nn.parallel import DistributedDataParallel
 from transformers import get_scheduler
 
 from hf_tagger import UserError
-from hf_tagger.catalog.collate import INPUTS, UNKNOWN
+from hf_tagger.catalog.batching.collate import INPUTS, UNKNOWN
 from hf_tagger.catalog.quarantine import Quarantine
 from hf_tagger.catalog.strict import ConfigError
 from hf_tagger.evaluation.predict import LOG_LIKELIHOOD

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from hf_tagger.catalog.collate import UNKNOWN
+from hf_tagger.catalog.batching.collate import UNKNOWN
 from hf_tagger.model.decisions import attribute_slices
 from hf_tagger.training.settings import LossSettings
 

@@ -14,9 +14,9 @@ import numpy as np
 import optuna
 from optuna.storages import RDBStorage, RetryHeartbeatStaleTrialCallback
 
-from hf_tagger.catalog.partial import Part, PartialCatalog
+from hf_tagger.catalog.reading.partial import Part, PartialCatalog
+from hf_tagger.catalog.reading.stream import Catalog
 from hf_tagger.catalog.schema import Record
-from hf_tagger.catalog.stream import Catalog
 from hf_tagger.catalog.strict import ConfigError, build
 from hf_tagger.training.arguments import CatalogSettings, RunSettings
 from hf_tagger.training.batches import Batches

@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from hf_tagger.catalog.collate import Collator, model_inputs, tower_inputs
-from hf_tagger.catalog.loader import seeded
+from hf_tagger.catalog.batching.collate import Collator, model_inputs, tower_inputs
+from hf_tagger.catalog.batching.loader import seeded
 from hf_tagger.catalog.strict import ConfigError
 from hf_tagger.evaluation.progress import progress_bar
 from hf_tagger.model.images import read_pixels

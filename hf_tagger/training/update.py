@@ -12,8 +12,8 @@ import numpy as np
 from transformers import Pipeline
 
 from hf_tagger.catalog.quarantine import Refusal
+from hf_tagger.catalog.reading.stream import Catalog
 from hf_tagger.catalog.schema import Record
-from hf_tagger.catalog.stream import Catalog
 from hf_tagger.catalog.strict import ConfigError
 from hf_tagger.evaluation.calibration import fit_calibration, store_attributes
 from hf_tagger.evaluation.machine import process_state

@@ -25,9 +25,9 @@ from tqdm import tqdm
 from transformers import AutoConfig
 
 from hf_tagger import cli
+from hf_tagger.catalog.reading.source import SourceConfig
+from hf_tagger.catalog.reading.stream import Catalog
 from hf_tagger.catalog.settings import CatalogSettings, open_catalog
-from hf_tagger.catalog.source import SourceConfig
-from hf_tagger.catalog.stream import Catalog
 from hf_tagger.catalog.vocabulary import Vocabulary
 from hf_tagger.deployment.bulk import tag_shards
 from hf_tagger.deployment.export import export_tagger

@@ -20,8 +20,8 @@ from tempfile import TemporaryDirectory
 import torch
 
 from hf_tagger import cli
-from hf_tagger.catalog.collate import Collator
-from hf_tagger.catalog.loader import CatalogLoader
+from hf_tagger.catalog.batching.collate import Collator
+from hf_tagger.catalog.batching.loader import CatalogLoader
 from hf_tagger.catalog.strict import ConfigError
 from hf_tagger.evaluation.inference import BATCH_SIZES, time_in_turns
 from hf_tagger.evaluation.parity import both_predictions, parity

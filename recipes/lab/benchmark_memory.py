@@ -22,13 +22,13 @@ import yaml
 from transformers import ViTImageProcessor
 
 from hf_tagger import cli
-from hf_tagger.catalog.collate import Collator
-from hf_tagger.catalog.loader import CatalogLoader
+from hf_tagger.catalog.batching.collate import Collator
+from hf_tagger.catalog.batching.loader import CatalogLoader
+from hf_tagger.catalog.reading.source import SourceConfig
+from hf_tagger.catalog.reading.stream import Catalog
 from hf_tagger.catalog.schema import CatalogSchema
-from hf_tagger.catalog.source import SourceConfig
-from hf_tagger.catalog.stream import Catalog
 from hf_tagger.catalog.strict import build
-from hf_tagger.catalog.synthetic import generate, write_catalog
+from hf_tagger.catalog.synthetic.products import generate, write_catalog
 from hf_tagger.catalog.vocabulary import Vocabulary
 from hf_tagger.model.processing_tagger import TaggerProcessor
 from hf_tagger.training.arguments import TrainingSettings, load_run

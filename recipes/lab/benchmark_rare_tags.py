@@ -28,9 +28,9 @@ from hf_tagger.augmentation.methods import Problem, augment
 from hf_tagger.augmentation.settings import AugmentationSettings
 from hf_tagger.augmentation.vectors import TaggedVectors
 from hf_tagger.augmentation.wgan import ConditionalGan
-from hf_tagger.catalog.collate import UNKNOWN, Collator
-from hf_tagger.catalog.loader import CatalogLoader
-from hf_tagger.catalog.stream import Catalog
+from hf_tagger.catalog.batching.collate import UNKNOWN, Collator
+from hf_tagger.catalog.batching.loader import CatalogLoader
+from hf_tagger.catalog.reading.stream import Catalog
 from hf_tagger.catalog.strict import ConfigError, build, did_you_mean
 from hf_tagger.catalog.vocabulary import Vocabulary
 from hf_tagger.evaluation.metrics import count_tags, tag_ratios

@@ -31,7 +31,7 @@ import numpy as np
 import torch
 
 from hf_tagger import cli
-from hf_tagger.catalog.collate import TagEncoder
+from hf_tagger.catalog.batching.collate import TagEncoder
 from hf_tagger.catalog.strict import build
 from hf_tagger.model.configuration_tagger import RecurrentTextConfig, TaggerConfig
 from hf_tagger.model.heads import LexicalHead, candidate_attributes

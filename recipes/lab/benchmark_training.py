@@ -28,8 +28,8 @@ from PIL import Image
 from torch import nn
 
 from hf_tagger import cli
-from hf_tagger.catalog.collate import model_inputs
-from hf_tagger.catalog.loader import CatalogLoader
+from hf_tagger.catalog.batching.collate import model_inputs
+from hf_tagger.catalog.batching.loader import CatalogLoader
 from hf_tagger.catalog.settings import made_up
 from hf_tagger.model.images import load_image
 from hf_tagger.model.processing_tagger import TaggerProcessor

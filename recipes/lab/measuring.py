@@ -11,8 +11,8 @@ from pathlib import Path
 import psutil
 
 from hf_tagger.catalog.quarantine import Refusal
+from hf_tagger.catalog.reading.stream import Catalog
 from hf_tagger.catalog.settings import open_catalog
-from hf_tagger.catalog.stream import Catalog
 from hf_tagger.catalog.strict import ConfigError
 from hf_tagger.evaluation.machine import describe_machine, package_versions
 from hf_tagger.evaluation.settings import EvaluateSettings, load_evaluation

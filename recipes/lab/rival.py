@@ -6,7 +6,7 @@ import numpy as np
 import torch
 
 from frozen_bench import ALONE, Bench, Said, in_turns, model_change
-from hf_tagger.catalog.tag_labels import TagLabels
+from hf_tagger.catalog.batching.tag_labels import TagLabels
 from hf_tagger.model.heads import LexicalHead, LogitFusion
 from hf_tagger.model.lexical_features import LexicalFeatures
 from hf_tagger.training.arguments import RunSettings

@@ -17,7 +17,7 @@ import numpy as np
 from hf_tagger import cli
 from hf_tagger.catalog.settings import open_catalog
 from hf_tagger.catalog.strict import ConfigError
-from hf_tagger.catalog.synthetic import true_tags
+from hf_tagger.catalog.synthetic.products import true_tags
 from hf_tagger.evaluation.machine import process_state
 from hf_tagger.evaluation.predict import Predictions
 from hf_tagger.evaluation.protocols import Evaluator, open_tagger

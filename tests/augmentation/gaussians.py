@@ -5,7 +5,7 @@ import torch
 
 from hf_tagger.augmentation.methods import Problem
 from hf_tagger.augmentation.vectors import TaggedVectors
-from hf_tagger.catalog.collate import UNKNOWN
+from hf_tagger.catalog.batching.collate import UNKNOWN
 from hf_tagger.training.rare_tags import balanced_losses
 from hf_tagger.training.settings import LossSettings
 

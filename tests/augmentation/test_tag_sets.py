@@ -4,7 +4,7 @@ import torch
 
 from hf_tagger.augmentation.tag_sets import TagSetSampler
 from hf_tagger.augmentation.vectors import TaggedVectors
-from hf_tagger.catalog.collate import UNKNOWN
+from hf_tagger.catalog.batching.collate import UNKNOWN
 from tests.augmentation.gaussians import SLICES, world
 
 

@@ -3,7 +3,7 @@ import pytest
 import torch
 
 from hf_tagger.augmentation.vectors import TaggedVectors, write_vectors
-from hf_tagger.catalog.collate import UNKNOWN
+from hf_tagger.catalog.batching.collate import UNKNOWN
 
 LABELS = np.array([[1, 0], [1, 1], [0, 0], [UNKNOWN, UNKNOWN], [UNKNOWN, 1]], np.int8)
 VECTORS = np.arange(15, dtype=np.float32).reshape(5, 3)

@@ -10,11 +10,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from PIL import Image
 
-from hf_tagger.catalog.labels import Labels
 from hf_tagger.catalog.quarantine import Refusal
+from hf_tagger.catalog.reading.labels import Labels
+from hf_tagger.catalog.reading.source import SourceConfig
+from hf_tagger.catalog.reading.stream import Catalog
 from hf_tagger.catalog.schema import CatalogSchema
-from hf_tagger.catalog.source import SourceConfig
-from hf_tagger.catalog.stream import Catalog
 from hf_tagger.catalog.strict import build
 
 

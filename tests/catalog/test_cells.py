@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hf_tagger.catalog.cells import CellError, CellSyntax, join, join_pairs, set_pair, split, split_pairs
+from hf_tagger.catalog.formats.cells import CellError, CellSyntax, join, join_pairs, set_pair, split, split_pairs
 
 WOO = CellSyntax(",", escape="\\")
 GOOGLE = CellSyntax(",", quote='"')

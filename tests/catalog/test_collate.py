@@ -5,7 +5,7 @@ import pytest
 import torch
 from PIL import Image
 
-from hf_tagger.catalog.collate import UNKNOWN, Collator, TagEncoder
+from hf_tagger.catalog.batching.collate import UNKNOWN, Collator, TagEncoder
 from hf_tagger.model.processing_tagger import TaggerProcessor
 from tests.catalog.files import photo
 from tests.tiny_tagger import ATTRIBUTES, SIZE, tiny_processor

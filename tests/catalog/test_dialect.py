@@ -5,7 +5,7 @@ from dataclasses import astuple
 
 import pytest
 
-from hf_tagger.catalog.dialect import detect, find_encoding, likeliest_encoding
+from hf_tagger.catalog.formats.dialect import detect, find_encoding, likeliest_encoding
 
 TEXTS = {
     "cp1252": ["Grüne Bluse;Grün", "Robe d’été;Rouge", "Größe M;Weiß", "Prix 30 €", "Café", "Camiseta de niño;Añil",

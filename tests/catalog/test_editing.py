@@ -9,7 +9,6 @@ import pytest
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
-from hf_tagger.catalog import dialect, text_files
 from hf_tagger.catalog.editing import byte_lines
 from hf_tagger.catalog.editing.delimited import DelimitedFile
 from hf_tagger.catalog.editing.patches import (
@@ -23,7 +22,8 @@ from hf_tagger.catalog.editing.patches import (
     undo_patches,
     write_undo,
 )
-from hf_tagger.catalog.readers import read_rows
+from hf_tagger.catalog.formats import dialect, text_files
+from hf_tagger.catalog.reading.readers import read_rows
 
 COLUMNS = {"id": "id", "tags": "tags"}
 ENCODINGS = ["utf-8", "utf-8-sig", "utf-16", "utf-16-le", "utf-16-be", "utf-32", "cp1252", "cp932", "gb18030"]

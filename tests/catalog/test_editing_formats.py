@@ -12,13 +12,13 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from hf_tagger.catalog.documents import read_xml
 from hf_tagger.catalog.editing.json_lines import JsonLinesFile
 from hf_tagger.catalog.editing.patches import Digest, Unwritable, write_undo
 from hf_tagger.catalog.editing.spreadsheet import Spreadsheet
 from hf_tagger.catalog.editing.table import ParquetTable, restore_values
 from hf_tagger.catalog.editing.xml_feed import XmlFeed
-from hf_tagger.catalog.readers import read_rows
+from hf_tagger.catalog.formats.documents import read_xml
+from hf_tagger.catalog.reading.readers import read_rows
 from hf_tagger.catalog.strict import ConfigError
 from tests.catalog.test_documents import write_xlsx
 from tests.catalog.test_editing import OPTIONS, changed_bytes

@@ -3,11 +3,11 @@ import random
 import pytest
 import torch
 
-from hf_tagger.catalog.collate import UNKNOWN, Collator, padded
+from hf_tagger.catalog.batching.collate import UNKNOWN, Collator, padded
+from hf_tagger.catalog.batching.targets import TargetEncoder
 from hf_tagger.catalog.free_form import TargetSettings
 from hf_tagger.catalog.schema import CatalogSchema
 from hf_tagger.catalog.strict import ConfigError, build
-from hf_tagger.catalog.targets import TargetEncoder
 from hf_tagger.model.generation import split_tags
 from hf_tagger.model.saving import EOS
 from tests.tiny_tagger import ATTRIBUTES, tiny_model, tiny_processor

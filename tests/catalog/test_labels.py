@@ -4,7 +4,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from hf_tagger.catalog.labels import Labels
+from hf_tagger.catalog.reading.labels import Labels
 from hf_tagger.catalog.schema import CatalogSchema
 from hf_tagger.catalog.strict import ConfigError, build
 from hf_tagger.catalog.vocabulary import Vocabulary

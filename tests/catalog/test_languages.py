@@ -2,8 +2,8 @@
 
 import pytest
 
-from hf_tagger.catalog.languages import count_languages, language_of
-from hf_tagger.catalog.synthetic import generate
+from hf_tagger.catalog.guessing.languages import count_languages, language_of
+from hf_tagger.catalog.synthetic.products import generate
 
 
 @pytest.mark.parametrize(("text", "language"), [

@@ -6,9 +6,9 @@ from collections import Counter
 import pytest
 import torch
 
-from hf_tagger.catalog.collate import Collator
-from hf_tagger.catalog.loader import CatalogLoader
-from hf_tagger.catalog.readers import CatalogError
+from hf_tagger.catalog.batching.collate import Collator
+from hf_tagger.catalog.batching.loader import CatalogLoader
+from hf_tagger.catalog.reading.readers import CatalogError
 from hf_tagger.catalog.settings import LoaderSettings
 from hf_tagger.training.augment import image_augmenter, text_augmenter
 from hf_tagger.training.settings import ImageAugmentation, TextAugmentation

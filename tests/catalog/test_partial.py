@@ -1,4 +1,4 @@
-from hf_tagger.catalog.partial import Part, PartialCatalog
+from hf_tagger.catalog.reading.partial import Part, PartialCatalog
 from tests.catalog.files import catalog, ids, products, records, refusals, shirts_schema, write_jsonl
 
 

@@ -5,9 +5,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hf_tagger.catalog.attributes import AttributeSpec
-from hf_tagger.catalog.cells import CellSyntax, split
 from hf_tagger.catalog.editing.policy import Policy, Rules, Tag, Target
 from hf_tagger.catalog.editing.targets import find_targets
+from hf_tagger.catalog.formats.cells import CellSyntax, split
 from hf_tagger.catalog.profiles import Write, profile
 from hf_tagger.catalog.strict import ConfigError
 

@@ -4,8 +4,8 @@ import csv
 
 import pytest
 
-from hf_tagger.catalog import products
 from hf_tagger.catalog.profiles import profile
+from hf_tagger.catalog.reading import products
 from hf_tagger.catalog.schema import CatalogSchema
 from hf_tagger.catalog.strict import ConfigError, build
 from tests.catalog.files import catalog

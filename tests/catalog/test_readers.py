@@ -7,7 +7,7 @@ import json
 import datasets
 import pytest
 
-from hf_tagger.catalog.readers import CatalogError, read_rows
+from hf_tagger.catalog.reading.readers import CatalogError, read_rows
 from hf_tagger.catalog.strict import ConfigError
 from hf_tagger.model.images import load_image
 from tests.catalog.files import catalog, photo, records, refusals, shirts_schema, write_parquet, write_tar

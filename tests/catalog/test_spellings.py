@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from hf_tagger.catalog.labels import Labels
+from hf_tagger.catalog.reading.labels import Labels
 from hf_tagger.catalog.spellings import lookalikes, one_spelling_each, propose_merges
 from hf_tagger.catalog.vocabulary import Vocabulary
 from hf_tagger.model.configuration_tagger import TaggerConfig

@@ -12,10 +12,10 @@ pytest.importorskip("sqlalchemy")
 
 from sqlalchemy import text  # noqa: E402
 
-from hf_tagger.catalog import sql  # noqa: E402
 from hf_tagger.catalog.quarantine import Refusal  # noqa: E402
-from hf_tagger.catalog.source import check_files  # noqa: E402
-from hf_tagger.catalog.sql import DatabaseError, database_url, open_database  # noqa: E402
+from hf_tagger.catalog.reading import sql  # noqa: E402
+from hf_tagger.catalog.reading.source import check_files  # noqa: E402
+from hf_tagger.catalog.reading.sql import DatabaseError, database_url, open_database  # noqa: E402
 from hf_tagger.catalog.strict import ConfigError  # noqa: E402
 from hf_tagger.model.urls import without_credentials  # noqa: E402
 from tests.catalog.files import catalog, ids, photo, products, records, refusals, shirts_schema, write_jsonl  # noqa: E402

@@ -10,9 +10,9 @@ from PIL import Image
 
 from hf_tagger.catalog.schema import CatalogSchema
 from hf_tagger.catalog.strict import build
-from hf_tagger.catalog.synthetic import SPLITS, TAGS, catalog_schema, generate, true_tags, write_catalog
-from hf_tagger.catalog.synthetic_pictures import COLOURS, PATTERNS, SHAPES, VISIBLE_FEATURES, draw_product
-from hf_tagger.catalog.synthetic_words import LANGUAGES
+from hf_tagger.catalog.synthetic.pictures import COLOURS, PATTERNS, SHAPES, VISIBLE_FEATURES, draw_product
+from hf_tagger.catalog.synthetic.products import SPLITS, TAGS, catalog_schema, generate, true_tags, write_catalog
+from hf_tagger.catalog.synthetic.words import LANGUAGES
 
 TINY = {"rows": 60, "picture_size": 24}
 

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from hf_tagger.catalog.collate import UNKNOWN
-from hf_tagger.catalog.tag_labels import TagLabels, in_blocks
+from hf_tagger.catalog.batching.collate import UNKNOWN
+from hf_tagger.catalog.batching.tag_labels import TagLabels, in_blocks
 
 ATTRIBUTES = [{"name": "colour", "kind": "single", "tags": list("abc")},
               {"name": "use", "kind": "multi", "tags": list("de")}]

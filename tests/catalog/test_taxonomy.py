@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from hf_tagger.catalog.labels import Labels
 from hf_tagger.catalog.quarantine import Refusal, RowError
+from hf_tagger.catalog.reading.labels import Labels
 from hf_tagger.catalog.schema import CatalogSchema
 from hf_tagger.catalog.settings import CatalogSettings, open_catalog
 from hf_tagger.catalog.strict import ConfigError, build

@@ -5,8 +5,8 @@ import json
 
 import pytest
 
-from hf_tagger.catalog import text_files
-from hf_tagger.catalog.readers import CatalogError
+from hf_tagger.catalog.formats import text_files
+from hf_tagger.catalog.reading.readers import CatalogError
 from hf_tagger.catalog.strict import ConfigError
 from hf_tagger.model.text import clean_text
 from tests.catalog.files import catalog, products, records, refusals, write_jsonl, write_parquet

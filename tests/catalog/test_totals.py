@@ -2,8 +2,8 @@
 
 import pytest
 
-from hf_tagger.catalog.collate import Collator
-from hf_tagger.catalog.loader import CatalogLoader
+from hf_tagger.catalog.batching.collate import Collator
+from hf_tagger.catalog.batching.loader import CatalogLoader
 from hf_tagger.catalog.settings import LoaderSettings
 from hf_tagger.catalog.strict import ConfigError
 from tests.catalog.files import catalog, photo, products, records, shirts_schema, write_csv, write_parquet

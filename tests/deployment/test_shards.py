@@ -8,10 +8,10 @@ import time
 
 import pytest
 
-from hf_tagger.catalog.pieces import PieceReader, plan
+from hf_tagger.catalog.reading.pieces import PieceReader, plan
+from hf_tagger.catalog.reading.source import SourceConfig
+from hf_tagger.catalog.reading.stream import Catalog
 from hf_tagger.catalog.schema import CatalogSchema
-from hf_tagger.catalog.source import SourceConfig
-from hf_tagger.catalog.stream import Catalog
 from hf_tagger.catalog.strict import ConfigError, build
 from hf_tagger.deployment import shards
 from tests.catalog.files import write_parquet

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from hf_tagger.catalog.collate import INPUTS
+from hf_tagger.catalog.batching.collate import INPUTS
 from hf_tagger.evaluation.predict import outputs_of, predict, predict_each
 from tests.random_tagger import PHOTOS, TEXTS, tagger
 from tests.tiny_tagger import tiny_model, tiny_processor

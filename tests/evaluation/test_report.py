@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from hf_tagger.catalog.synthetic_pictures import encode_jpeg
+from hf_tagger.catalog.synthetic.pictures import encode_jpeg
 from hf_tagger.evaluation import plots
 from hf_tagger.evaluation.calibration import fit_calibration
 from hf_tagger.evaluation.report import ReportData, thumbnails, write_report

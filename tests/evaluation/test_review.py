@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from hf_tagger.catalog.labels import Labels
+from hf_tagger.catalog.reading.labels import Labels
 from hf_tagger.catalog.schema import CatalogSchema
 from hf_tagger.catalog.strict import build
 from hf_tagger.evaluation.label_issues import LabelIssues, Suspect

@@ -6,7 +6,7 @@ import pytest
 import torch
 from transformers import AutoConfig
 
-from hf_tagger.catalog.collate import TagEncoder
+from hf_tagger.catalog.batching.collate import TagEncoder
 from hf_tagger.model.configuration_tagger import TaggerConfig
 from hf_tagger.model.kernel_head import LOGIT_SCALE
 from hf_tagger.model.modeling_tagger import TaggerModel

@@ -7,7 +7,7 @@ import torch
 from transformers import AutoModel, AutoProcessor
 
 import hf_tagger  # noqa: F401  registers the Auto classes
-from hf_tagger.catalog.collate import tower_inputs
+from hf_tagger.catalog.batching.collate import tower_inputs
 from hf_tagger.model.configuration_tagger import RecurrentTextConfig, TaggerConfig
 from hf_tagger.model.modeling_tagger import TaggerModel
 from hf_tagger.model.processing_tagger import TaggerProcessor

@@ -3,7 +3,7 @@
 import csv
 import itertools
 
-from hf_tagger.catalog.synthetic import generate
+from hf_tagger.catalog.synthetic.products import generate
 
 MAGENTO = (
     "sku store_view_code attribute_set_code product_type categories product_websites name description "

@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from hf_tagger.catalog.synthetic import generate
+from hf_tagger.catalog.synthetic.products import generate
 from hf_tagger.training.refit import RefittedHeads
 from recipes import cross_lingual
 from tests.shops import write_config

@@ -8,7 +8,7 @@ import pytest
 import yaml
 from accelerate.state import AcceleratorState
 
-from hf_tagger.catalog.synthetic import true_tags
+from hf_tagger.catalog.synthetic.products import true_tags
 from hf_tagger.training.arguments import load_run
 from hf_tagger.training.context import start_run
 from hf_tagger.training.data import read_catalog

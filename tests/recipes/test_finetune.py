@@ -13,12 +13,12 @@ import yaml
 from safetensors.torch import load_file
 from transformers import AutoProcessor, pipeline
 
-from hf_tagger.catalog.collate import Collator
-from hf_tagger.catalog.loader import CatalogLoader
+from hf_tagger.catalog.batching.collate import Collator
+from hf_tagger.catalog.batching.loader import CatalogLoader
 from hf_tagger.catalog.schema import CatalogSchema
 from hf_tagger.catalog.settings import LoaderSettings
 from hf_tagger.catalog.strict import build
-from hf_tagger.catalog.synthetic import catalog_schema, generate
+from hf_tagger.catalog.synthetic.products import catalog_schema, generate
 from hf_tagger.evaluation.predict import predict
 from hf_tagger.model.modeling_tagger import TaggerModel
 from hf_tagger.training import checkpoint, frozen_heads

@@ -11,10 +11,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from hf_tagger.catalog import column_stats
-from hf_tagger.catalog.example_exports import SYSTEMS, write_example
+from hf_tagger.catalog.guessing import column_stats
 from hf_tagger.catalog.settings import CatalogSettings, open_catalog
 from hf_tagger.catalog.strict import build, read_yaml
+from hf_tagger.catalog.synthetic.exports import SYSTEMS, write_example
 from recipes import example, init
 from tests.recipes import shop_exports
 

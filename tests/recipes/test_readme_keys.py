@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from hf_tagger.catalog.synthetic import SyntheticOptions
+from hf_tagger.catalog.synthetic.products import SyntheticOptions
 from hf_tagger.training.arguments import DistillSettings
 from hf_tagger.training.search_settings import Range, SearchSettings
 

@@ -11,12 +11,12 @@ import pytest
 import yaml
 from accelerate.state import AcceleratorState
 
-from hf_tagger.catalog.cells import split_pairs
-from hf_tagger.catalog.documents import read_xlsx
 from hf_tagger.catalog.editing.files import one_file
-from hf_tagger.catalog.example_exports import write_example
-from hf_tagger.catalog.source import SourceConfig
+from hf_tagger.catalog.formats.cells import split_pairs
+from hf_tagger.catalog.formats.documents import read_xlsx
+from hf_tagger.catalog.reading.source import SourceConfig
 from hf_tagger.catalog.strict import ConfigError
+from hf_tagger.catalog.synthetic.exports import write_example
 from hf_tagger.deployment import bulk
 from hf_tagger.deployment.write_back import WriteBack, shard_rows
 from hf_tagger.feedback.store import FeedbackStore

@@ -152,7 +152,7 @@ def test_parquet_with_other_bytes_is_read_or_refused(storm, tmp_path):
 
 def test_sqlite(storm, monkeypatch):
     pytest.importorskip("sqlalchemy")
-    from hf_tagger.catalog import sql
+    from hf_tagger.catalog.reading import sql
 
     def check(folder, rows, page, wanted):
         monkeypatch.setattr(sql, "_PAGE_ROWS", page)

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from hf_tagger.catalog.collate import tower_inputs
+from hf_tagger.catalog.batching.collate import tower_inputs
 from hf_tagger.model.towers import Standardise
 from hf_tagger.training.arguments import ModelSettings, PhaseSettings
 from hf_tagger.training.build import build_model, fit_standardise, set_scales, set_trainable, with_lora

@@ -3,8 +3,8 @@ from collections import Counter
 import pytest
 import torch
 
+from hf_tagger.catalog.batching.targets import TargetEncoder
 from hf_tagger.catalog.free_form import TargetSettings
-from hf_tagger.catalog.targets import TargetEncoder
 from hf_tagger.model.towers import TowerFeatures
 from hf_tagger.training.features import store_features
 from tests.random_tagger import PHOTOS, TEXTS, outputs, tagger

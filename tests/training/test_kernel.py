@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from hf_tagger.catalog.collate import UNKNOWN
-from hf_tagger.catalog.tag_labels import TagLabels
+from hf_tagger.catalog.batching.collate import UNKNOWN
+from hf_tagger.catalog.batching.tag_labels import TagLabels
 from hf_tagger.model.configuration_tagger import RecurrentTextConfig, TaggerConfig
 from hf_tagger.model.kernel_head import LOGIT_SCALE, KernelHead, feature_blocks
 from hf_tagger.training.kernel import KernelRows, column_groups, fit_kernel_head, targets_of, weights_of

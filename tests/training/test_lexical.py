@@ -7,7 +7,7 @@ from scipy.optimize import minimize
 from sklearn.linear_model import LogisticRegression
 from torch.nn import functional
 
-from hf_tagger.catalog.collate import UNKNOWN, TagEncoder
+from hf_tagger.catalog.batching.collate import UNKNOWN, TagEncoder
 from hf_tagger.model.configuration_tagger import RecurrentTextConfig, TaggerConfig
 from hf_tagger.model.heads import NAME_PRIOR, LexicalHead, candidate_attributes
 from hf_tagger.model.lexical_features import LexicalFeatures

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch.nn import functional
 
-from hf_tagger.catalog.collate import TagEncoder
+from hf_tagger.catalog.batching.collate import TagEncoder
 from hf_tagger.model.configuration_tagger import RecurrentTextConfig, TaggerConfig
 from hf_tagger.model.heads import LexicalHead, candidate_attributes
 from hf_tagger.model.lexical_features import LexicalFeatures

@@ -7,7 +7,7 @@ import pytest
 import torch
 from accelerate import Accelerator
 
-from hf_tagger.catalog.collate import UNKNOWN
+from hf_tagger.catalog.batching.collate import UNKNOWN
 from hf_tagger.catalog.quarantine import Quarantine, Refusal
 from hf_tagger.catalog.strict import ConfigError
 from hf_tagger.training.arguments import PhaseSettings, TrainingSettings

@@ -9,7 +9,7 @@ from safetensors.torch import load_file
 
 from hf_tagger.augmentation.health import AugmentationStopped
 from hf_tagger.augmentation.settings import AugmentationSettings
-from hf_tagger.catalog.collate import UNKNOWN
+from hf_tagger.catalog.batching.collate import UNKNOWN
 from hf_tagger.catalog.strict import build
 from hf_tagger.training.features import FeatureLoader
 from hf_tagger.training.rare_tags import augment_rare_tags, balanced_losses, pooled_vectors, rare_tags

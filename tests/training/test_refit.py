@@ -5,8 +5,8 @@ import pytest
 import torch
 from accelerate.state import AcceleratorState
 
+from hf_tagger.catalog.batching.tag_labels import TagLabels
 from hf_tagger.catalog.strict import ConfigError, build
-from hf_tagger.catalog.tag_labels import TagLabels
 from hf_tagger.evaluation.predict import predict
 from hf_tagger.evaluation.settings import Protocol
 from hf_tagger.training.arguments import RunSettings

@@ -2,9 +2,9 @@ import numpy as np
 import pytest
 
 from hf_tagger.catalog.quarantine import Refusal
+from hf_tagger.catalog.reading.source import SourceConfig
+from hf_tagger.catalog.reading.stream import Catalog
 from hf_tagger.catalog.schema import CatalogSchema
-from hf_tagger.catalog.source import SourceConfig
-from hf_tagger.catalog.stream import Catalog
 from hf_tagger.catalog.strict import build
 from hf_tagger.evaluation.predict import Predictions
 from hf_tagger.training.update import CorrectedCatalog, corrected, read_feedback, replay_share, verdict_agreement

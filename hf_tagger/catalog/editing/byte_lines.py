@@ -5,8 +5,8 @@ import re
 from collections.abc import Callable, Iterator
 from typing import BinaryIO, NamedTuple
 
-from hf_tagger.catalog import dialect
 from hf_tagger.catalog.editing.patches import Unwritable
+from hf_tagger.catalog.formats import dialect
 from hf_tagger.catalog.strict import ConfigError
 
 _AT_ONCE = 1 << 20

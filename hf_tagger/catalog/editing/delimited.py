@@ -1,6 +1,6 @@
 """Csv and tsv files, edited cell by cell in their own encoding, quoting and line ends.
 
-Records are told apart by what reads the catalogue (`catalog.text_files`), so that a row has the same number here and
+Records are told apart by what reads the catalogue (`formats.text_files`), so that a row has the same number here and
 there; a line that cannot be read is passed over here, too, and stays as it is.
 """
 
@@ -14,11 +14,11 @@ from itertools import islice
 
 import fsspec
 
-from hf_tagger.catalog import dialect
-from hf_tagger.catalog.dialect import open_lines, read_dialect
 from hf_tagger.catalog.editing.byte_lines import Line, byte_lines, byte_places, check_encoding, without_mark
 from hf_tagger.catalog.editing.patches import Patch, PatchedFile, Unwritable
-from hf_tagger.catalog.text_files import Records
+from hf_tagger.catalog.formats import dialect
+from hf_tagger.catalog.formats.dialect import open_lines, read_dialect
+from hf_tagger.catalog.formats.text_files import Records
 
 _STYLE_ROWS = 50
 

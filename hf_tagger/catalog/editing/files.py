@@ -4,9 +4,9 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Protocol
 
 from hf_tagger.catalog.editing.patches import Digest, Patch
-from hf_tagger.catalog.source import SourceConfig, catalogue_files, is_database
+from hf_tagger.catalog.formats.text_files import is_json_document
+from hf_tagger.catalog.reading.source import SourceConfig, catalogue_files, is_database
 from hf_tagger.catalog.strict import ConfigError
-from hf_tagger.catalog.text_files import is_json_document
 
 
 class EditedFile(Protocol):

@@ -7,11 +7,11 @@ from typing import Any, NamedTuple
 
 import fsspec
 
-from hf_tagger.catalog import dialect
-from hf_tagger.catalog.cells import json_list
-from hf_tagger.catalog.dialect import open_lines
 from hf_tagger.catalog.editing.byte_lines import Line, byte_lines, byte_places, check_encoding, without_mark
 from hf_tagger.catalog.editing.patches import Patch, PatchedFile, Unwritable
+from hf_tagger.catalog.formats import dialect
+from hf_tagger.catalog.formats.cells import json_list
+from hf_tagger.catalog.formats.dialect import open_lines
 
 _SAMPLE_ROWS = 1000
 _SPACE = re.compile(r"[ \t\r\n]*")

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import NamedTuple
 
-from hf_tagger.catalog.cells import CellError, CellSyntax, join, join_pairs, set_pair, split, split_pairs
+from hf_tagger.catalog.formats.cells import CellError, CellSyntax, join, join_pairs, set_pair, split, split_pairs
 from hf_tagger.catalog.strict import ConfigError
 from hf_tagger.model.decisions import fold
 

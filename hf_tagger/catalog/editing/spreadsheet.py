@@ -12,9 +12,9 @@ from xml.etree import ElementTree
 from xml.sax.saxutils import escape
 
 from hf_tagger.catalog.attributes import cell_text
-from hf_tagger.catalog.documents import read_sheet
 from hf_tagger.catalog.editing.patches import Digest, Patch, PatchedFile, Unwritable, apply
 from hf_tagger.catalog.editing.xml_elements import Element, ElementReader
+from hf_tagger.catalog.formats.documents import read_sheet
 from hf_tagger.catalog.strict import ConfigError
 
 _RELATION = "{http://schemas.openxmlformats.org/officeDocument/2006/relationships}id"

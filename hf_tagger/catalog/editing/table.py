@@ -10,9 +10,9 @@ from typing import Any, NamedTuple
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from hf_tagger.catalog.cells import json_list
 from hf_tagger.catalog.editing.json_lines import json_text
 from hf_tagger.catalog.editing.patches import Digest, Patch, Unwritable
+from hf_tagger.catalog.formats.cells import json_list
 
 _ROWS_AT_ONCE = 1024
 _GROUP_ROWS, _GROUP_BYTES = 1 << 16, 64 << 20

@@ -5,10 +5,10 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 
 from hf_tagger.catalog.attributes import AttributeSpec
-from hf_tagger.catalog.cells import CellSyntax
 from hf_tagger.catalog.editing.policy import Target
-from hf_tagger.catalog.products import pair_columns
+from hf_tagger.catalog.formats.cells import CellSyntax
 from hf_tagger.catalog.profiles import Pattern, Profile, Write
+from hf_tagger.catalog.reading.products import pair_columns
 from hf_tagger.catalog.strict import ConfigError, did_you_mean
 from hf_tagger.model.decisions import fold
 

@@ -8,10 +8,10 @@ from xml.sax.saxutils import escape
 
 import fsspec
 
-from hf_tagger.catalog.cells import json_list
-from hf_tagger.catalog.documents import xml_item
 from hf_tagger.catalog.editing.patches import Patch, PatchedFile, Unwritable
 from hf_tagger.catalog.editing.xml_elements import TAG, Child, Element, ElementReader
+from hf_tagger.catalog.formats.cells import json_list
+from hf_tagger.catalog.formats.documents import xml_item
 from hf_tagger.catalog.strict import ConfigError
 
 GOOGLE = "base.google.com"

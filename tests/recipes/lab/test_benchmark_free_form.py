@@ -4,7 +4,7 @@ import time
 import pytest
 import yaml
 
-from hf_tagger.catalog.synthetic import catalog_schema, write_catalog
+from hf_tagger.catalog.synthetic.products import catalog_schema, write_catalog
 from hf_tagger.model.pipeline_tagger import ProductTaggingPipeline
 from recipes.lab import benchmark_free_form
 from tests.tiny_tagger import tiny_model, tiny_processor

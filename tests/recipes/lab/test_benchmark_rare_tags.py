@@ -8,7 +8,7 @@ import pytest
 import yaml
 from PIL import Image
 
-from hf_tagger.catalog.synthetic import catalog_schema, write_catalog
+from hf_tagger.catalog.synthetic.products import catalog_schema, write_catalog
 from recipes.lab import benchmark_rare_tags, benchmark_rare_tags_full
 
 pytestmark = pytest.mark.usefixtures("fresh_accelerate")

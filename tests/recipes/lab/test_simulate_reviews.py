@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import yaml
 
-from hf_tagger.catalog.synthetic import true_tags
+from hf_tagger.catalog.synthetic.products import true_tags
 from hf_tagger.feedback.review_state import settle
 from hf_tagger.feedback.store import FeedbackStore
 from hf_tagger.model.pipeline_tagger import ProductTaggingPipeline

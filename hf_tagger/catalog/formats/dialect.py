@@ -17,7 +17,7 @@ from itertools import islice
 
 import fsspec
 
-from hf_tagger.catalog.columns import with_imagefolder_names
+from hf_tagger.catalog.formats.columns import with_imagefolder_names
 
 MAX_LINE = 8 << 20  # characters; a compressed file may hold lines of any length
 UNDECODABLE = "\udc80"

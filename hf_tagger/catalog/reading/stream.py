@@ -14,14 +14,14 @@ import datasets
 import pyarrow.parquet as pq
 from datasets.distributed import split_dataset_by_node
 
-from hf_tagger.catalog.columns import RawRow
 from hf_tagger.catalog.duplicates import find_duplicates
-from hf_tagger.catalog.labels import Labels
+from hf_tagger.catalog.formats.columns import RawRow
 from hf_tagger.catalog.quarantine import Quarantine, Refusal, RowError
-from hf_tagger.catalog.readers import CatalogError, check_first_file, class_name, names_of_classes, read_rows
+from hf_tagger.catalog.reading.labels import Labels
+from hf_tagger.catalog.reading.readers import CatalogError, check_first_file, class_name, names_of_classes, read_rows
+from hf_tagger.catalog.reading.source import SourceConfig, catalogue_files, sqlite_file
+from hf_tagger.catalog.reading.sql import check_table, read_sql
 from hf_tagger.catalog.schema import CatalogSchema, Record
-from hf_tagger.catalog.source import SourceConfig, catalogue_files, sqlite_file
-from hf_tagger.catalog.sql import check_table, read_sql
 from hf_tagger.catalog.strict import ConfigError
 from hf_tagger.catalog.tag_names import TagNames
 

@@ -9,15 +9,15 @@ from typing import Any
 
 import yaml
 
-from hf_tagger.catalog.column_stats import ALL_UP_TO, THEN_EVERY, Survey
-from hf_tagger.catalog.dialect import Dialect, detect
-from hf_tagger.catalog.guess import Guess, guess_columns, is_id_name
-from hf_tagger.catalog.languages import count_languages
-from hf_tagger.catalog.option_labels import labels_of, read_labels
-from hf_tagger.catalog.products import Layout
+from hf_tagger.catalog.formats.dialect import Dialect, detect
+from hf_tagger.catalog.guessing.column_stats import ALL_UP_TO, THEN_EVERY, Survey
+from hf_tagger.catalog.guessing.languages import count_languages
+from hf_tagger.catalog.guessing.roles import Guess, guess_columns, is_id_name
 from hf_tagger.catalog.profiles import Profile, recognise
-from hf_tagger.catalog.readers import file_columns, read_objects, read_raw
-from hf_tagger.catalog.source import SourceConfig, catalogue_files
+from hf_tagger.catalog.reading.option_labels import labels_of, read_labels
+from hf_tagger.catalog.reading.products import Layout
+from hf_tagger.catalog.reading.readers import file_columns, read_objects, read_raw
+from hf_tagger.catalog.reading.source import SourceConfig, catalogue_files
 from hf_tagger.catalog.spellings import Merge
 from hf_tagger.catalog.strict import ConfigError
 
@@ -110,7 +110,7 @@ def _survey_files(files: list[tuple[str, str]], survey: Survey) -> tuple[Profile
 
 
 def _survey_hub(source: SourceConfig, survey: Survey) -> None:
-    from hf_tagger.catalog.stream import open_hub, read_hub
+    from hf_tagger.catalog.reading.stream import open_hub, read_hub
 
     _, columns, _ = open_hub(source.path, None, None, "train")
     for _, values, _ in read_hub(source, "train", columns):
@@ -120,7 +120,7 @@ def _survey_hub(source: SourceConfig, survey: Survey) -> None:
 def _survey_database(source: SourceConfig, survey: Survey) -> str:
     """Reads the table in the order of its key: the one that is declared, else the first column with an id's name, else
     its first column."""
-    from hf_tagger.catalog.sql import read_sql, table_columns
+    from hf_tagger.catalog.reading.sql import read_sql, table_columns
 
     url = source.database("train")
     columns = table_columns(url, source)

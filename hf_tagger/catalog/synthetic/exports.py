@@ -9,8 +9,8 @@ from collections.abc import Callable
 from pathlib import Path
 from xml.sax.saxutils import escape
 
-from hf_tagger.catalog.cells import CellSyntax, join
-from hf_tagger.catalog.synthetic import generate
+from hf_tagger.catalog.formats.cells import CellSyntax, join
+from hf_tagger.catalog.synthetic.products import generate
 
 _DEPARTMENTS = {"Mug": "Home", "Lamp": "Home", "Cushion": "Home", "Vase": "Home", "Chair": "Home", "Handbag": "Bags",
                 "Backpack": "Bags", "Umbrella": "Accessories", "Cap": "Accessories"}

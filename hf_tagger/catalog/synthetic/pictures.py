@@ -1,4 +1,4 @@
-"""Drawings of products whose shape, colour, pattern and details are the tags of catalog.synthetic."""
+"""Drawings of products whose shape, colour, pattern and details are the tags of a made-up catalogue."""
 
 import functools
 import io
@@ -9,7 +9,7 @@ import yaml
 from PIL import Image, ImageChops, ImageDraw
 
 # By category: parts, seams and the place of a printed star, in a square of 100 x 100.
-SHAPES = yaml.safe_load(Path(__file__).with_name("synthetic_shapes.yaml").read_text(encoding="utf-8"))
+SHAPES = yaml.safe_load(Path(__file__).with_name("shapes.yaml").read_text(encoding="utf-8"))
 
 COLOURS = {
     "Black": (28, 28, 32), "Blue": (38, 84, 190), "White": (250, 250, 248), "Red": (205, 32, 38),

@@ -16,9 +16,9 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from hf_tagger import UserError
-from hf_tagger.catalog.columns import RawRow
+from hf_tagger.catalog.formats.columns import RawRow
 from hf_tagger.catalog.quarantine import RowError
-from hf_tagger.catalog.source import SourceConfig, check_database
+from hf_tagger.catalog.reading.source import SourceConfig, check_database
 from hf_tagger.catalog.strict import ConfigError, did_you_mean
 from hf_tagger.model.urls import without_credentials
 

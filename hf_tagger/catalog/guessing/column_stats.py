@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from hf_tagger.catalog.attributes import cell_text, is_missing
-from hf_tagger.catalog.cells import json_list
+from hf_tagger.catalog.formats.cells import json_list
 
 # Every row up to the first number, from there on every so many-th.
 ALL_UP_TO, THEN_EVERY = 50_000, 20

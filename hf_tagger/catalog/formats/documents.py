@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import fsspec
 
-from hf_tagger.catalog.columns import RawRow
+from hf_tagger.catalog.formats.columns import RawRow
 from hf_tagger.catalog.quarantine import RowError
 from hf_tagger.catalog.strict import ConfigError
 

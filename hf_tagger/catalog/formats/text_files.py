@@ -6,8 +6,8 @@ from collections import deque
 from collections.abc import Iterator
 from itertools import chain, islice
 
-from hf_tagger.catalog.columns import RawRow, check_columns, stored_name, with_imagefolder_names
-from hf_tagger.catalog.dialect import MAX_LINE, UNDECODABLE, Dialect, open_lines, read_dialect
+from hf_tagger.catalog.formats.columns import RawRow, check_columns, stored_name, with_imagefolder_names
+from hf_tagger.catalog.formats.dialect import MAX_LINE, UNDECODABLE, Dialect, open_lines, read_dialect
 from hf_tagger.catalog.quarantine import RowError
 from hf_tagger.catalog.strict import ConfigError
 

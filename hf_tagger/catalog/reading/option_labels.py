@@ -4,8 +4,8 @@ categories (`code;parent;label-en_US`)."""
 from collections.abc import Iterable
 
 from hf_tagger.catalog.profiles import pattern_regex
-from hf_tagger.catalog.readers import file_columns, read_raw
-from hf_tagger.catalog.source import SourceConfig, catalogue_files
+from hf_tagger.catalog.reading.readers import file_columns, read_raw
+from hf_tagger.catalog.reading.source import SourceConfig, catalogue_files
 from hf_tagger.catalog.strict import ConfigError, did_you_mean
 
 _LABEL = pattern_regex("label-{locale}")

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from hf_tagger.catalog.attributes import AttributeSpec, TagReader
-from hf_tagger.catalog.column_stats import ColumnStats, Survey
+from hf_tagger.catalog.guessing.column_stats import ColumnStats, Survey
 from hf_tagger.catalog.profiles import Pattern, Profile, pattern_regex
 from hf_tagger.catalog.quarantine import RowError
 from hf_tagger.catalog.spellings import Merge, propose_merges

@@ -6,8 +6,8 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 from hf_tagger.catalog.attributes import AttributeSpec, cell_text, is_missing
-from hf_tagger.catalog.cells import CellSyntax, json_list, split, split_pairs
-from hf_tagger.catalog.columns import RawRow, check_columns
+from hf_tagger.catalog.formats.cells import CellSyntax, json_list, split, split_pairs
+from hf_tagger.catalog.formats.columns import RawRow, check_columns
 from hf_tagger.catalog.profiles import Pattern, Profile, pattern_regex, profile, recognise
 from hf_tagger.catalog.strict import ConfigError
 

@@ -9,8 +9,8 @@ import fsspec
 import pyarrow.parquet as pq
 
 from hf_tagger.catalog.quarantine import Refusal
+from hf_tagger.catalog.reading.stream import Catalog, fitted_rows, stored_rows
 from hf_tagger.catalog.schema import Record
-from hf_tagger.catalog.stream import Catalog, fitted_rows, stored_rows
 from hf_tagger.catalog.strict import ConfigError
 
 # Of a file's start and of its end, so many bytes tell it from others.

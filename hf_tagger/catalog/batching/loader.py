@@ -18,10 +18,10 @@ import torch
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
 from hf_tagger import UserError
-from hf_tagger.catalog.collate import Collator
+from hf_tagger.catalog.batching.collate import Collator
 from hf_tagger.catalog.quarantine import Refusal
+from hf_tagger.catalog.reading.stream import Catalog
 from hf_tagger.catalog.settings import LoaderSettings
-from hf_tagger.catalog.stream import Catalog
 
 
 @dataclass

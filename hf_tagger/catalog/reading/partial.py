@@ -4,8 +4,8 @@ from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 from hf_tagger.catalog.quarantine import Refusal
+from hf_tagger.catalog.reading.stream import Catalog
 from hf_tagger.catalog.schema import Record
-from hf_tagger.catalog.stream import Catalog
 
 
 class Part(NamedTuple):

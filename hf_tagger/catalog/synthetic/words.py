@@ -1,4 +1,4 @@
-"""Product texts of catalog.synthetic, in the languages of `synthetic_words.yaml`."""
+"""Product texts of a made-up catalogue, in the languages of `words.yaml`."""
 
 from pathlib import Path
 from types import SimpleNamespace
@@ -12,7 +12,7 @@ BRANDS = (
 
 
 class Language(SimpleNamespace):
-    """One language's product words, as the head of `synthetic_words.yaml` describes them."""
+    """One language's product words, as the head of `words.yaml` describes them."""
 
     def noun_phrase(self, category: str | None, colour: str | None, pattern: str | None) -> str:
         """For Dress, Red, Striped "rotes gestreiftes Kleid"; what is None is left unsaid."""

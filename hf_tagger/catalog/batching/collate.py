@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 import torch
 
+from hf_tagger.catalog.batching.targets import TargetFunction
 from hf_tagger.catalog.quarantine import Refusal
-from hf_tagger.catalog.targets import TargetFunction
 from hf_tagger.model.decisions import attribute_slices
 from hf_tagger.model.images import ImageError
 from hf_tagger.model.processing_tagger import TaggerProcessor

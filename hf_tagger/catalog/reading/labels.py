@@ -17,9 +17,9 @@ from typing import Any
 
 from hf_tagger.catalog.attributes import cell_text, is_missing
 from hf_tagger.catalog.quarantine import RowError
-from hf_tagger.catalog.readers import read_rows
+from hf_tagger.catalog.reading.readers import read_rows
+from hf_tagger.catalog.reading.source import format_of
 from hf_tagger.catalog.schema import CatalogSchema, Record
-from hf_tagger.catalog.source import format_of
 from hf_tagger.catalog.strict import ConfigError, did_you_mean
 from hf_tagger.catalog.tag_names import TagNames
 from hf_tagger.catalog.vocabulary import Vocabulary

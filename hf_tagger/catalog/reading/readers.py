@@ -23,14 +23,20 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from hf_tagger import UserError
-from hf_tagger.catalog.columns import RawRow, check_columns, imagefolder_name, stored_name, with_imagefolder_names
-from hf_tagger.catalog.dialect import detect
-from hf_tagger.catalog.documents import read_json_document, read_xlsx, read_xml, xlsx_header
+from hf_tagger.catalog.formats.columns import (
+    RawRow,
+    check_columns,
+    imagefolder_name,
+    stored_name,
+    with_imagefolder_names,
+)
+from hf_tagger.catalog.formats.dialect import detect
+from hf_tagger.catalog.formats.documents import read_json_document, read_xlsx, read_xml, xlsx_header
+from hf_tagger.catalog.formats.text_files import is_json_document, read_csv, read_json_lines
 from hf_tagger.catalog.photos import MAX_BYTES
-from hf_tagger.catalog.products import Layout, find_layout
 from hf_tagger.catalog.profiles import recognise
 from hf_tagger.catalog.quarantine import RowError
-from hf_tagger.catalog.text_files import is_json_document, read_csv, read_json_lines
+from hf_tagger.catalog.reading.products import Layout, find_layout
 
 _UNREADABLE = (OSError, EOFError, zlib.error, lzma.LZMAError, zipfile.BadZipFile, tarfile.TarError, pa.ArrowException)
 _SAMPLE_ROWS, _LAYOUT_ROWS = 1000, 50

@@ -18,8 +18,8 @@ import pyarrow.parquet as pq
 import yaml
 
 from hf_tagger.catalog.strict import build
-from hf_tagger.catalog.synthetic_pictures import COLOURS, PATTERNS, SHAPES, VISIBLE_FEATURES, draw_product, encode_jpeg
-from hf_tagger.catalog.synthetic_words import BRANDS, LANGUAGES, upper
+from hf_tagger.catalog.synthetic.pictures import COLOURS, PATTERNS, SHAPES, VISIBLE_FEATURES, draw_product, encode_jpeg
+from hf_tagger.catalog.synthetic.words import BRANDS, LANGUAGES, upper
 
 TAGS = {
     "category": tuple(SHAPES),

@@ -1,0 +1,1 @@
+"""How files are written: list cells, columns, dialects, lines, documents."""

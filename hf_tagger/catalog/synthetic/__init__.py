@@ -1,0 +1,1 @@
+"""Made-up catalogues and exports."""
