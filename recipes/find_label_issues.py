@@ -40,7 +40,7 @@ def main(arguments: list[str]) -> None:
     from hf_tagger.evaluation.tables import text_table
     from hf_tagger.training.context import start_run
     from hf_tagger.training.data import read_catalog
-    from hf_tagger.training.folds import assign_folds
+    from hf_tagger.training.heads.folds import assign_folds
     from hf_tagger.training.refit import RefittedHeads, heads_only
 
     run = start_run(heads_only(settings), data)

@@ -84,7 +84,7 @@ def prepare(settings: RunSettings, data: dict, search: SearchSettings, folder: P
     """What a trial is worth, on a catalogue that all trials share."""
     from hf_tagger.training.context import start_run
     from hf_tagger.training.data import read_catalog
-    from hf_tagger.training.folds import assign_folds
+    from hf_tagger.training.heads.folds import assign_folds
     from hf_tagger.training.search import Objective
 
     # Resumed: a made-up catalogue must not be written anew while another search of this study reads it.

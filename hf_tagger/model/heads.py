@@ -53,7 +53,7 @@ def _places(groups: Sequence[Sequence[int]]) -> torch.LongTensor:
 class CandidateColumns(nn.Module):
     """Which columns of a head's weights belong to which candidate: one to each, in their order; but those of an
     attribute with very many tags (`config.tag_codes`) share a few hundred columns behind the others, where what is said
-    of a candidate is the product with its code, which is fixed (`hf_tagger/training/lexical_codes.py`)."""
+    of a candidate is the product with its code, which is fixed (`hf_tagger/training/heads/lexical_codes.py`)."""
 
     def __init__(self, config: TaggerConfig):
         super().__init__()
@@ -172,8 +172,8 @@ class LexicalHead(nn.Module):
 
     A linear model over hashed TF-IDF features, and a name match whose weights all tags of an attribute share, so that a
     tag with one example profits from what was learned on the others. Both are fitted together as one convex problem per
-    attribute (`hf_tagger/training/lexical.py`) and stay fixed while the rest trains: learned at the encoder's pace,
-    a word's weight would only move when the word comes by.
+    attribute (`hf_tagger/training/heads/lexical.py`) and stay fixed while the rest trains: learned at the encoder's
+    pace, a word's weight would only move when the word comes by.
 
     A bucket's weights have the columns of `CandidateColumns`.
     """
@@ -241,7 +241,7 @@ class LogitFusion(nn.Module):
     How far a source is trusted depends on what there is to go by: on a title that spells the tag out the words decide,
     on one that does not the photo does. There is one weight per source and state of the text, (a tag of this attribute
     is named or not) x (tags of 0, 1, more `single` attributes are named), plus one that is added where there is no
-    photo. At first all sources weigh the same; the weights are fitted by `hf_tagger/training/logit_fusion.py`.
+    photo. At first all sources weigh the same; the weights are fitted by `hf_tagger/training/heads/logit_fusion.py`.
     """
 
     FEATURES = 6

@@ -1,8 +1,8 @@
 """The kernel head: kernel ridge regression on the towers' frozen features.
 
 A product is compared with a few thousand training products (landmarks), by the look of its photo at several depths of
-the vision tower and by the sense of its text. Fitted in closed form by `hf_tagger/training/kernel.py`, in seconds, this
-gets more out of frozen features than a trained hidden layer does, above all for tags with few examples.
+the vision tower and by the sense of its text. Fitted in closed form by `hf_tagger/training/heads/kernel.py`, in
+seconds, this gets more out of frozen features than a trained hidden layer does, above all for tags with few examples.
 """
 
 import math

@@ -24,7 +24,7 @@ from hf_tagger.training.backbones import (
     load_vision_backbone,
     vision_config,
 )
-from hf_tagger.training.lexical import coded_attributes
+from hf_tagger.training.heads.lexical import coded_attributes
 from hf_tagger.training.lora import apply_lora
 from hf_tagger.training.optimizer import tower_of
 from hf_tagger.training.settings import LoraSettings

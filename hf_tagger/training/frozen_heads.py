@@ -12,11 +12,11 @@ from hf_tagger.evaluation.predict import outputs_of_each
 from hf_tagger.evaluation.protocols import reading_alike
 from hf_tagger.model.lexical_features import LexicalFeatures
 from hf_tagger.model.modeling_tagger import TaggerModel
-from hf_tagger.training import kernel, lexical, logit_fusion
 from hf_tagger.training.batches import Batches
 from hf_tagger.training.context import RunContext
 from hf_tagger.training.features import FeatureLoader
-from hf_tagger.training.logit_fusion import SourceRows
+from hf_tagger.training.heads import kernel, lexical, logit_fusion
+from hf_tagger.training.heads.logit_fusion import SourceRows
 from hf_tagger.training.phases import Training
 from hf_tagger.training.run_log import Step
 

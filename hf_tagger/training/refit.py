@@ -20,9 +20,9 @@ from hf_tagger.training.checkpoint import copied_heads, load_kept
 from hf_tagger.training.context import RunContext
 from hf_tagger.training.data import TrainingData
 from hf_tagger.training.features import FeatureLoader, store_features
-from hf_tagger.training.folds import stratified_folds
 from hf_tagger.training.frozen_heads import fit_kernel_on, fit_lexical_on, parts_of
-from hf_tagger.training.logit_fusion import SourceRows
+from hf_tagger.training.heads.folds import stratified_folds
+from hf_tagger.training.heads.logit_fusion import SourceRows
 from hf_tagger.training.loop import TrainingLoop
 from hf_tagger.training.losses import TaggingLoss
 from hf_tagger.training.phases import Training

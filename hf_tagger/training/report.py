@@ -18,9 +18,9 @@ from hf_tagger.evaluation.writing import free_form_table, score_written
 from hf_tagger.model.modeling_tagger import TaggerModel
 from hf_tagger.training.batches import Batches
 from hf_tagger.training.context import RunContext
-from hf_tagger.training.logit_fusion import SourceRows
+from hf_tagger.training.heads.logit_fusion import SourceRows
+from hf_tagger.training.heads.written_scores import fit_free_form
 from hf_tagger.training.whole import written_whole
-from hf_tagger.training.written_scores import fit_free_form
 
 
 def calibrate(run: RunContext, batches: Batches, out_of_fold: Sequence[SourceRows] = ()) -> None:

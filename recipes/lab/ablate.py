@@ -40,7 +40,7 @@ from hf_tagger.model.heads import LogitFusion
 from hf_tagger.training.arguments import RunSettings
 from hf_tagger.training.checkpoint import copied_heads, load_kept
 from hf_tagger.training.frozen_heads import parts_of
-from hf_tagger.training.logit_fusion import SourceRows, fit_logit_fusion
+from hf_tagger.training.heads.logit_fusion import SourceRows, fit_logit_fusion
 from hf_tagger.training.refit import RefittedHeads
 from rival import rival
 

@@ -37,7 +37,7 @@ from hf_tagger.model.configuration_tagger import RecurrentTextConfig, TaggerConf
 from hf_tagger.model.heads import LexicalHead, candidate_attributes
 from hf_tagger.model.lexical_features import LexicalFeatures
 from hf_tagger.training.arguments import RunSettings
-from hf_tagger.training.lexical import SparseRows, coded_attributes, fit_lexical_head, kept_within
+from hf_tagger.training.heads.lexical import SparseRows, coded_attributes, fit_lexical_head, kept_within
 from hf_tagger.training.run_log import RunLog
 from hf_tagger.training.settings import LexicalSettings
 from measuring import conditions, in_fresh_process

@@ -14,7 +14,7 @@ from hf_tagger.training.build import set_scales
 from hf_tagger.training.context import RunContext, start_run
 from hf_tagger.training.data import TrainingData, read_catalog
 from hf_tagger.training.features import FeatureLoader, store_features
-from hf_tagger.training.folds import stratified_folds
+from hf_tagger.training.heads.folds import stratified_folds
 from hf_tagger.training.refit import RefittedHeads
 from hf_tagger.training.settings import LexicalSettings
 from hf_tagger.training.starting_model import new_model, prepare_model

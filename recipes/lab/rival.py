@@ -11,7 +11,7 @@ from hf_tagger.model.heads import LexicalHead, LogitFusion
 from hf_tagger.model.lexical_features import LexicalFeatures
 from hf_tagger.training.arguments import RunSettings
 from hf_tagger.training.features import FeatureLoader
-from hf_tagger.training.lexical import SparseRows, fit_table
+from hf_tagger.training.heads.lexical import SparseRows, fit_table
 from hf_tagger.training.settings import LexicalSettings
 
 AXES = 512

@@ -13,8 +13,8 @@ from hf_tagger.model.modeling_tagger import TaggerModel
 from hf_tagger.model.pipeline_tagger import ProductTaggingPipeline
 from hf_tagger.model.processing_tagger import TaggerProcessor
 from hf_tagger.training.frozen_heads import fit_lexical_on
-from hf_tagger.training.kernel import KernelRows, fit_kernel_head
-from hf_tagger.training.logit_fusion import SourceRows, fit_logit_fusion
+from hf_tagger.training.heads.kernel import KernelRows, fit_kernel_head
+from hf_tagger.training.heads.logit_fusion import SourceRows, fit_logit_fusion
 from hf_tagger.training.losses import TaggingLoss
 from hf_tagger.training.settings import KernelSettings, LexicalSettings, LogitFusionSettings
 from hf_tagger.training.tag_tokenizer import train_tag_tokenizer

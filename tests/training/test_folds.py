@@ -4,7 +4,7 @@ import pytest
 
 from hf_tagger.catalog.quarantine import Refusal
 from hf_tagger.catalog.strict import ConfigError
-from hf_tagger.training.folds import assign_folds, stratified_folds
+from hf_tagger.training.heads.folds import assign_folds, stratified_folds
 
 ATTRIBUTES = [{"name": "colour", "kind": "single", "tags": ["Red", "Blue"]},
               {"name": "features", "kind": "multi", "tags": ["New", "Rare"]}]  # fmt: skip

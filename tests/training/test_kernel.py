@@ -8,7 +8,7 @@ from hf_tagger.catalog.batching.collate import UNKNOWN
 from hf_tagger.catalog.batching.tag_labels import TagLabels
 from hf_tagger.model.configuration_tagger import RecurrentTextConfig, TaggerConfig
 from hf_tagger.model.kernel_head import LOGIT_SCALE, KernelHead, feature_blocks
-from hf_tagger.training.kernel import KernelRows, column_groups, fit_kernel_head, targets_of, weights_of
+from hf_tagger.training.heads.kernel import KernelRows, column_groups, fit_kernel_head, targets_of, weights_of
 from hf_tagger.training.settings import KernelSettings
 
 TEXT, FINAL, STAGE, HISTOGRAM = 8, 12, 6, 10

@@ -11,7 +11,7 @@ from hf_tagger.catalog.batching.collate import UNKNOWN, TagEncoder
 from hf_tagger.model.configuration_tagger import RecurrentTextConfig, TaggerConfig
 from hf_tagger.model.heads import NAME_PRIOR, LexicalHead, candidate_attributes
 from hf_tagger.model.lexical_features import LexicalFeatures
-from hf_tagger.training.lexical import NEVER, fit_lexical_head
+from hf_tagger.training.heads.lexical import NEVER, fit_lexical_head
 from hf_tagger.training.settings import LexicalSettings
 
 COLOURS, USES = ["Red", "Blue", "Navy", "Teal"], ["Sports", "Party"]

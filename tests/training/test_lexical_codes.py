@@ -11,7 +11,7 @@ from hf_tagger.catalog.batching.collate import TagEncoder
 from hf_tagger.model.configuration_tagger import RecurrentTextConfig, TaggerConfig
 from hf_tagger.model.heads import LexicalHead, candidate_attributes
 from hf_tagger.model.lexical_features import LexicalFeatures
-from hf_tagger.training.lexical import NEVER, coded_attributes, fit_lexical_head, kept_within
+from hf_tagger.training.heads.lexical import NEVER, coded_attributes, fit_lexical_head, kept_within
 from hf_tagger.training.settings import LexicalSettings
 from tests.training.test_lexical import (
     ATTRIBUTES,

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from hf_tagger.catalog.batching.collate import UNKNOWN
-from hf_tagger.training.logit_fusion import SourceRows, fit_logit_fusion, text_decides, thinned
+from hf_tagger.training.heads.logit_fusion import SourceRows, fit_logit_fusion, text_decides, thinned
 from hf_tagger.training.settings import LogitFusionSettings
 from tests.model.test_logit_fusion import ATTRIBUTES, fusion
 

@@ -9,7 +9,7 @@ from hf_tagger.training import search as training_search
 from hf_tagger.training.arguments import RunSettings
 from hf_tagger.training.context import start_run
 from hf_tagger.training.data import read_catalog
-from hf_tagger.training.folds import assign_folds
+from hf_tagger.training.heads.folds import assign_folds
 from hf_tagger.training.loop import Interrupted, NonFiniteLoss
 from hf_tagger.training.search import HELD_OUT, HeldOutFold, Objective, open_sampler
 from hf_tagger.training.search_settings import SearchSettings, check_space, load_search, trial_values, with_values

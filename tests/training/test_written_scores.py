@@ -4,7 +4,7 @@ import random
 import pytest
 
 from hf_tagger.evaluation.writing import Written
-from hf_tagger.training.written_scores import fit_written_scores
+from hf_tagger.training.heads.written_scores import fit_written_scores
 
 
 def overconfident(products=400):

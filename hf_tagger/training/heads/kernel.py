@@ -11,7 +11,7 @@ from hf_tagger.catalog.batching.tag_labels import TagLabels
 from hf_tagger.model.decisions import attribute_slices
 from hf_tagger.model.heads import CandidateColumns, attribute_of_each
 from hf_tagger.model.kernel_head import LOGIT_SCALE, MODES, KernelHead
-from hf_tagger.training.lexical_codes import NEVER, random_codes
+from hf_tagger.training.heads.lexical_codes import NEVER, random_codes
 from hf_tagger.training.settings import KernelSettings
 
 # Labels that are looked through at a time.

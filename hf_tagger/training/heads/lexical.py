@@ -1,7 +1,7 @@
 """Fits the lexical head, hashed words and the name match together: a convex problem per attribute, in seconds.
 
 All is kept within `LexicalSettings.memory`: an attribute with too many tags is written in codes
-(`training/lexical_codes.py`), and no more texts are read than their features have room for.
+(`lexical_codes.py`), and no more texts are read than their features have room for.
 """
 
 import warnings
@@ -19,7 +19,7 @@ from hf_tagger.evaluation.convex import minimise
 from hf_tagger.model.decisions import attribute_slices
 from hf_tagger.model.heads import LexicalHead
 from hf_tagger.model.lexical_features import NAME_FEATURES, LexicalFeatures, inverse_document_frequency, words_of
-from hf_tagger.training.lexical_codes import NEVER, CodedProblem
+from hf_tagger.training.heads.lexical_codes import NEVER, CodedProblem
 from hf_tagger.training.settings import LexicalSettings
 
 # Tensors of an attribute's size that L-BFGS keeps, its parameters and their gradients among them.

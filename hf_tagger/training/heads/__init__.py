@@ -1,0 +1,1 @@
+"""What is fitted on frozen features, in closed form or as a convex problem."""
