@@ -18,6 +18,9 @@ from hf_tagger.evaluation.predict import Predictions
 from hf_tagger.evaluation.settings import CalibrationSettings, ThresholdSettings
 from hf_tagger.model.decisions import attribute_slices, tag_scores
 
+# The best F1 of a tag that is told badly lies where most products would get it: nothing less sure is given.
+LEAST_SURE = 0.15
+
 
 def fit_calibration(validation: Predictions, settings: CalibrationSettings) -> tuple[list[dict], dict[str, dict]]:
     """Temperatures, Platt scalings and thresholds from validation products.
@@ -119,13 +122,12 @@ def fit_thresholds(
     """The attribute with "thresholds", and what they reach on these products. Where no product has any of its tags, it
     stays as it is.
 
-    Each tag's best threshold is found by sweeping its own scores. With few positives that is biased by chance, and for
-    a tag that scores badly the best F1 can lie so low that everything gets the tag (Lipton, Elkan & Naryanaswamy 2014,
-    arXiv 1402.1892). So each threshold is shrunk, on the scale of log-odds, towards the best one for all tags of the
-    attribute together: with as many positives as settings.shrinkage both weigh the same.
+    For `f1`, see `expected_f1_threshold`. For a precision or a recall, each tag's best threshold is found by sweeping
+    its own scores. With few positives that is biased by chance, so each is shrunk, on the scale of log-odds, towards
+    the best one for all tags of the attribute together: with settings.shrinkage positives both weigh the same.
 
     Args:
-        references: int [N, C], scores: float [N, T] of products whose attribute is known.
+        references: int [N, C], scores: float [N, T], probabilities, of products whose attribute is known.
     """
     width = len(attribute["tags"])
     references = references[:, :width]
@@ -136,16 +138,19 @@ def fit_thresholds(
         # Only the best tag can be given.
         best = scores.argmax(1)[:, None] == np.arange(width)
         candidates = np.where(best, scores, -np.inf)
-    known = (references != UNKNOWN) & np.isfinite(candidates)
+    known, positives = (references != UNKNOWN) & np.isfinite(candidates), (references == 1).sum(0)
     missed = ((references == 1) & ~known).sum(0)
     shared, reached = best_threshold(candidates[known], references[known] == 1, missed.sum(), settings)
-    thresholds, positives = [], (references == 1).sum(0)
+    thresholds = []
     for column in range(width):
-        rows, weight = known[:, column], positives[column] / (positives[column] + settings.shrinkage or 1)
-        own = shared
-        if positives[column]:
-            own, _ = best_threshold(candidates[rows, column], references[rows, column] == 1, missed[column], settings)
-        thresholds.append(round(float(_sigmoid((1 - weight) * _logit(shared) + weight * _logit(own))), 4))
+        own, rows = candidates[known[:, column], column], references[known[:, column], column] == 1
+        if settings.objective == "f1":
+            threshold = expected_f1_threshold(own)
+        else:
+            weight = positives[column] / (positives[column] + settings.shrinkage or 1)
+            threshold, _ = best_threshold(own, rows, missed[column], settings) if positives[column] else (shared, True)
+            threshold = _sigmoid((1 - weight) * _logit(shared) + weight * _logit(threshold))
+        thresholds.append(round(float(threshold), 4))
     entry = {**attribute, "thresholds": thresholds}
     given = known & (candidates >= np.array(thresholds))
     right = (given & (references == 1)).sum()
@@ -155,6 +160,17 @@ def fit_thresholds(
         "precision": float(right / max(given.sum(), 1)), "recall": float(right / max(positives.sum(), 1)),
         "coverage": float(given.any(1).mean()),
     }
+
+
+def expected_f1_threshold(probabilities: np.ndarray) -> float:
+    """The threshold of a tag with the highest F1 to be expected of products with these probabilities [M], which is half
+    of that F1 (Lipton, Elkan & Naryanaswamy 2014, arXiv 1402.1892), and at least `LEAST_SURE`.
+
+    What is expected does not hang on the few products that happen to carry a rare tag, as the best F1 of a sweep does.
+    """
+    ranked = np.sort(probabilities)[::-1]
+    expected = 2 * ranked.cumsum() / (np.arange(1, len(ranked) + 1) + max(ranked.sum(), 1e-9))
+    return max(expected.max(initial=0.0) / 2, LEAST_SURE)
 
 
 def best_threshold(

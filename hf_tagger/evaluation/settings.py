@@ -48,8 +48,8 @@ class ThresholdSettings:
     # hold at least `target` of the right ones.
     objective: Objective = "f1"
     target: float = 0.9
-    # Positives at which a tag's own threshold and the one of all its attribute's tags weigh the same; with fewer, the
-    # latter weighs more.
+    # For `precision` and `recall`: positives at which a tag's own threshold and the one of all its attribute's tags
+    # weigh the same; with fewer, the latter weighs more.
     shrinkage: float = 20.0
 
     def __post_init__(self):
@@ -63,7 +63,7 @@ class ThresholdSettings:
 class CalibrationSettings(ThresholdSettings):
     """Temperatures and thresholds, see `evaluation.calibration`."""
 
-    min_positives: int = 20  # of a `multi` tag, for a Platt scaling of its own; others share their attribute's
+    min_positives: int = 5  # of a `multi` tag, for a Platt scaling of its own; others share their attribute's
     attributes: dict[str, ThresholdSettings] = field(default_factory=dict)  # {attribute: in place of the above}
 
 

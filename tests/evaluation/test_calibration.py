@@ -4,7 +4,12 @@ import numpy as np
 import pytest
 
 from hf_tagger.catalog.strict import ConfigError, build
-from hf_tagger.evaluation.calibration import fit_calibration, fit_thresholds, store_attributes
+from hf_tagger.evaluation.calibration import (
+    expected_f1_threshold,
+    fit_calibration,
+    fit_thresholds,
+    store_attributes,
+)
 from hf_tagger.evaluation.scoring import Scorer
 from hf_tagger.evaluation.settings import CalibrationSettings, ThresholdSettings
 from hf_tagger.model.decisions import predicted_tags
@@ -92,12 +97,27 @@ def test_thresholds_of_tags_with_few_positives_stay_near_that_of_the_attribute()
     scores = rng.random((1000, 2)) * 0.2 + 0.7 * references  # both tags are told apart at .2 to .7
     scores[:, 1] = np.where(references[:, 1] == 1, 0.97, rng.random(1000) * 0.02)
     attribute = {"name": "x", "kind": "multi", "tags": ["often", "seldom"]}
-    own, _ = fit_thresholds(attribute, references, scores, ThresholdSettings(shrinkage=0))
-    shrunk, found = fit_thresholds(attribute, references, scores, ThresholdSettings(shrinkage=20))
+    own, _ = fit_thresholds(attribute, references, scores, ThresholdSettings("recall", shrinkage=0))
+    shrunk, found = fit_thresholds(attribute, references, scores, ThresholdSettings("recall", shrinkage=20))
     shared = found["attribute_threshold"]
     distance = [abs(entry["thresholds"][1] - shared) for entry in (own, shrunk)]
     assert distance[1] < 0.3 * distance[0]
     assert shrunk["thresholds"][0] == pytest.approx(own["thresholds"][0], abs=0.02)
+
+
+def test_thresholds_for_f1_are_those_of_the_highest_f1_to_be_expected():
+    rng = np.random.default_rng(0)
+    probabilities = rng.beta(0.3, 2.0, 20_000)
+    carried = rng.random(20_000) < probabilities
+    threshold = expected_f1_threshold(probabilities)
+
+    def f1(threshold):
+        given = probabilities >= threshold
+        return 2 * (given & carried).sum() / (given.sum() + carried.sum())
+
+    assert 0.15 < threshold < 0.5
+    assert f1(threshold) > max(map(f1, np.linspace(0.02, 0.98, 97))) - 0.002
+    assert expected_f1_threshold(np.full(50, 0.01)) == 0.15 and expected_f1_threshold(np.ones(3)) == 0.5
 
 
 def test_rows_and_attributes_of_which_nothing_is_known_change_nothing():
