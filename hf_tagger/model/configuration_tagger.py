@@ -209,7 +209,8 @@ class TaggerConfig(PreTrainedConfig):
         """Arguments of the `LexicalFeatures` that the lexical head reads; None where there is none."""
         if not (self.lexical_buckets or self.name_match):
             return None
-        names = [{key: entry[key] for key in ("name", "kind", "tags")} for entry in self.attributes]
+        names = [{key: entry[key] for key in ("name", "kind", "tags", "aliases") if key in entry}
+                 for entry in self.attributes]
         return {"buckets": self.lexical_buckets, "char_ngrams": list(self.lexical_char_ngrams),
                 "word_ngrams": self.lexical_word_ngrams, "attributes": names if self.name_match else []}
 

@@ -62,7 +62,7 @@ class LexicalFeatures:
         buckets: size of the table that words and n-grams are hashed into; 0: no such features.
         char_ngrams: lengths of the letter n-grams inside words; a word's ends count as a letter.
         word_ngrams: longest run of words that is a feature of its own, at least 1.
-        attributes: whose tags' names are looked for, as in `TaggerConfig`; empty: none.
+        attributes: whose tags' names, and their "aliases" as a whole, are looked for, as in `TaggerConfig`; empty: none.
     """
 
     def __init__(self, buckets: int, char_ngrams: Sequence[int] = (3, 4, 5), word_ngrams: int = 1,
@@ -78,13 +78,18 @@ class LexicalFeatures:
         # From a spelling to the tags that it names, in whole, as an alternative, by a word or by their last word.
         self._named, self._alternative, self._word, self._last_word = (defaultdict(list) for _ in range(4))
         for index, attribute in enumerate(attributes):
+            place = {}
             for name in attribute["tags"]:
-                self._add_name(len(self.attribute_of_tag), name)
+                place[name] = len(self.attribute_of_tag)
+                self._add_name(place[name], name)
                 self.attribute_of_tag.append(index)
+            for other, name in (attribute.get("aliases") or {}).items():
+                # A code of digits would be found in every measure.
+                if name in place and any(map(str.isalpha, other)):
+                    self._add_spelling(place[name], other)
 
     def _add_name(self, tag: int, name: str) -> None:
-        if whole := spelling(name):
-            self._named[whole].append(tag)
+        self._add_spelling(tag, name)
         words = [stem(word) for word in words_of(name) if word not in _CONNECTORS]
         if len(words) < 2:
             return
@@ -94,6 +99,10 @@ class LexicalFeatures:
         parts = [spelling(part) for part in _ALTERNATIVES.split(name)]
         for part in parts if len(parts) > 1 else ():
             self._alternative[part].append(tag)
+
+    def _add_spelling(self, tag: int, name: str) -> None:
+        if (whole := spelling(name)) and tag not in self._named[whole]:
+            self._named[whole].append(tag)
 
     def __call__(self, texts: Sequence[str | None]) -> dict[str, np.ndarray]:
         """`lexical_ids` int64 and `lexical_weights` float32 [B, N] (damped term frequencies), `name_ids` int64 and

@@ -238,6 +238,14 @@ def test_two_tags_of_one_spelling_are_both_found():
     assert matches("t shirt", attribute) == {"T-Shirt": ALL_THREE, "Tshirts": ALL_THREE}
 
 
+def test_other_spellings_and_translations_of_a_name_are_found_as_a_whole():
+    attribute = [{"name": "article", "kind": "single", "tags": ["Shirts", "Shoes"],
+                  "aliases": {"Hemd": "Shirts", "rote Schuhe": "Shoes", "77": "Shoes", "Hut": "Hats", "shirt": "Shirts"}}]
+    assert matches("Hemd aus Leinen", attribute) == {"Shirts": ALL_THREE}
+    assert matches("rote Schuhe", attribute) == {"Shoes": ALL_THREE}
+    assert matches("Schuhe 77 Hut", attribute) == {}  # a part, a code, and a tag that is not there
+
+
 def test_names_can_be_set_anew():
     reader = LexicalFeatures(0, attributes=ATTRIBUTES)
     reader.set_names([{"name": "colour", "kind": "single", "tags": ["Teal"]}])
