@@ -62,7 +62,8 @@ class LexicalFeatures:
         buckets: size of the table that words and n-grams are hashed into; 0: no such features.
         char_ngrams: lengths of the letter n-grams inside words; a word's ends count as a letter.
         word_ngrams: longest run of words that is a feature of its own, at least 1.
-        attributes: whose tags' names, and their "aliases" as a whole, are looked for, as in `TaggerConfig`; empty: none.
+        attributes: whose tags' names are looked for, and their "aliases" as a whole, as in `TaggerConfig`; empty:
+            none.
     """
 
     def __init__(self, buckets: int, char_ngrams: Sequence[int] = (3, 4, 5), word_ngrams: int = 1,

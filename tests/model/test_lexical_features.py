@@ -239,8 +239,8 @@ def test_two_tags_of_one_spelling_are_both_found():
 
 
 def test_other_spellings_and_translations_of_a_name_are_found_as_a_whole():
-    attribute = [{"name": "article", "kind": "single", "tags": ["Shirts", "Shoes"],
-                  "aliases": {"Hemd": "Shirts", "rote Schuhe": "Shoes", "77": "Shoes", "Hut": "Hats", "shirt": "Shirts"}}]
+    aliases = {"Hemd": "Shirts", "rote Schuhe": "Shoes", "77": "Shoes", "Hut": "Hats", "shirt": "Shirts"}
+    attribute = [{"name": "article", "kind": "single", "tags": ["Shirts", "Shoes"], "aliases": aliases}]
     assert matches("Hemd aus Leinen", attribute) == {"Shirts": ALL_THREE}
     assert matches("rote Schuhe", attribute) == {"Shoes": ALL_THREE}
     assert matches("Schuhe 77 Hut", attribute) == {}  # a part, a code, and a tag that is not there
