@@ -23,8 +23,8 @@ from safetensors.torch import save_file
 from transformers import AutoModel
 
 from hf_tagger import cli
+from hf_tagger.catalog.reading.stream import Catalog
 from hf_tagger.catalog.settings import open_catalog
-from hf_tagger.catalog.stream import Catalog
 from hf_tagger.catalog.strict import ConfigError
 from hf_tagger.evaluation.baselines import NEVER, Products, nones_last
 from hf_tagger.evaluation.calibration import fit_calibration
