@@ -6,11 +6,12 @@
 
 CONFIG is a YAML file of `hf_tagger finetune`; its keys can be overridden as `--key.sub value`. Every method learns
 from the training split, fits its thresholds on validation and is scored on test as `hf_tagger evaluate` scores taggers.
-Written to the output folder: baselines.md (one table) and baselines.json.
+Written to the output folder: baselines.md (one table), baselines.json, and in METHOD/evaluation metrics and predictions
+as `hf_tagger evaluate` writes them.
 
 majority: how often each tag occurs. rules: names and aliases of tags found in the text. tfidf: TF-IDF and logistic
 regression (needs the extra `baselines`). regression: the same on TF-IDF and the features of the configuration's frozen
-pretrained towers. knn: nearest neighbours by these features. lstm_cnn: the model and training of
+pretrained towers. knn: nearest neighbours by these features, by TF-IDF, or by both. lstm_cnn: the model and training of
 recipes/configs/lstm_resnet50.yaml.
 """
 
@@ -42,6 +43,7 @@ def main(arguments: list[str]) -> None:
         check_model(model)
     from hf_tagger.catalog.vocabulary import Vocabulary
     from hf_tagger.evaluation.machine import describe_machine
+    from hf_tagger.evaluation.results import rounded, write_results
     from hf_tagger.evaluation.tables import comparison_table
     from hf_tagger.training.data import settled_for
 
@@ -59,7 +61,9 @@ def main(arguments: list[str]) -> None:
             predict, reads_photos = METHODS[name](catalog, attributes, settings, folder / name, options)
         else:
             predict, reads_photos = tagger(catalog, name, settings), True
-        about["methods"][Path(name).name] = judge(predict, settings, reads_photos, options.resamples)
+        results = judge(predict, settings, reads_photos, options.resamples)
+        write_results(folder / Path(name).name / "evaluation", results, {"method": name})
+        about["methods"][Path(name).name] = {result.name: rounded(result.plain()) for result in results}
         # After every method: the last one may take hours.
         folder.mkdir(parents=True, exist_ok=True)
         table = comparison_table(about["methods"])
@@ -79,11 +83,12 @@ def parse(arguments: list[str]) -> tuple[argparse.Namespace, list[str]]:
     return parser.parse_known_args(arguments)
 
 
-def judge(predict: Predict, settings: RunSettings, reads_photos: bool, resamples: int) -> dict[str, dict]:
-    """Thresholds from validation, scores of the test split under every protocol that shows the method something."""
+def judge(predict: Predict, settings: RunSettings, reads_photos: bool, resamples: int) -> list:
+    """Thresholds from validation; a `ProtocolResult` of the test split under every protocol that shows the method
+    something."""
     from hf_tagger.evaluation.calibration import fit_calibration
     from hf_tagger.evaluation.protocols import standard_protocols
-    from hf_tagger.evaluation.results import ProtocolResult, measurable, rounded
+    from hf_tagger.evaluation.results import ProtocolResult, measurable
 
     evaluation = settings.evaluation
     validation = predict(evaluation.validation, evaluation.first_protocol)
@@ -94,8 +99,7 @@ def judge(predict: Predict, settings: RunSettings, reads_photos: bool, resamples
         if reads_photos or "text" not in protocol.without})
     for line in left_out:
         cli.say(f"note: {line}")
-    return {name: rounded(ProtocolResult.of(name, predictions, resamples=resamples).plain())
-            for name, predictions in found.items()}
+    return [ProtocolResult.of(name, predictions, resamples=resamples) for name, predictions in found.items()]
 
 
 def majority(catalog, attributes: list[dict], *_) -> tuple[Predict, bool]:
@@ -139,7 +143,7 @@ def knn(catalog, attributes: list[dict], settings: RunSettings, *_) -> tuple[Pre
     embedded, train = embedding(catalog, attributes, settings)
     evaluation = settings.evaluation
     fitted = best_neighbours(attributes, train, embedded(evaluation.validation, evaluation.first_protocol))
-    print(f"{fitted.neighbours} neighbours, by macro-F1 on validation")
+    print(f"{fitted.neighbours} neighbours by {' and '.join(fitted.by)}, by macro-F1 on validation")
     return lambda split, protocol: fitted.predict(*embedded(split, protocol)), True
 
 

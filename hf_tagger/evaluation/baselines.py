@@ -71,7 +71,7 @@ class MajorityBaseline:
         for attribute in attributes:
             share = products.targets(attribute)[1].mean(0, keepdims=True).clip(1e-9, 1 - 1e-9)
             blocks.append(np.log(share) if attribute["kind"] == "single" else np.log(share / (1 - share)))
-        self.logits = _nones_last(blocks)
+        self.logits = nones_last(blocks)
 
     def predict(self, products: Products) -> Predictions:
         return products.predictions(self.attributes, np.repeat(self.logits, len(products.ids), axis=0))
@@ -112,23 +112,41 @@ def _stemmed(text: str) -> str:
     return WORD.sub(lambda word: stem(word.group()), text.casefold())
 
 
+class Words:
+    """TF-IDF of words, word pairs and letter n-grams, fitted on training products. Needs scikit-learn (the extra
+    `baselines`)."""
+
+    def __init__(self, products: Products):
+        from sklearn.feature_extraction.text import TfidfVectorizer
+        from sklearn.pipeline import make_union
+
+        self.vectorizer = make_union(
+            TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True, token_pattern=r"(?u)\b\w+\b"),
+            TfidfVectorizer(analyzer="char_wb", ngram_range=(2, 5), sublinear_tf=True, min_df=2))
+        self.any = any(products.texts)
+        if self.any:
+            self.vectorizer.fit([text or "" for text in products.texts])
+
+    def __call__(self, products: Products):
+        """A sparse matrix [N, F]; words and letters of a product have length 1 each. Without training texts, F is 0."""
+        from scipy.sparse import csr_matrix
+
+        if not self.any:
+            return csr_matrix((len(products.texts), 0))
+        return self.vectorizer.transform([text or "" for text in products.texts])
+
+
 class BagOfWordsBaseline:
-    """TF-IDF of words, word pairs and letter n-grams, and a logistic regression per attribute (per tag of a `multi`
-    one), classes weighted by the inverse of their frequency. Needs scikit-learn (the extra `baselines`).
+    """A logistic regression on `Words` per attribute (per tag of a `multi` one), classes weighted by the inverse of
+    their frequency.
 
     Args:
         vectors: further features of the products [N, F]; those of products predicted later have to be given, too.
     """
 
     def __init__(self, attributes: list[dict], products: Products, vectors: np.ndarray | None = None):
-        from sklearn.feature_extraction.text import TfidfVectorizer
-        from sklearn.pipeline import make_union
-
-        self.attributes = attributes
-        self.vectorizer = make_union(
-            TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True, token_pattern=r"(?u)\b\w+\b"),
-            TfidfVectorizer(analyzer="char_wb", ngram_range=(2, 5), sublinear_tf=True, min_df=2))
-        features = _beside(self.vectorizer.fit_transform([text or "" for text in products.texts]), vectors)
+        self.attributes, self.words = attributes, Words(products)
+        features = _beside(self.words(products), vectors)
         self.models = [self._fit(attribute, features, products) for attribute in attributes]
 
     def _fit(self, attribute: dict, features, products: Products):
@@ -139,7 +157,7 @@ class BagOfWordsBaseline:
         return [_logistic(features[known], chosen) for chosen in targets.T[:-1] > 0]
 
     def predict(self, products: Products, vectors: np.ndarray | None = None) -> Predictions:
-        features = _beside(self.vectorizer.transform([text or "" for text in products.texts]), vectors)
+        features = _beside(self.words(products), vectors)
         blocks = []
         for attribute, model in zip(self.attributes, self.models, strict=True):
             logits = np.full((len(products.ids), len(attribute["tags"]) + 1), NEVER)
@@ -149,7 +167,7 @@ class BagOfWordsBaseline:
                 for column, of_tag in enumerate(model):
                     logits[:, column] = of_tag.decision_function(features) if of_tag else NEVER
             blocks.append(logits)
-        return products.predictions(self.attributes, _nones_last(blocks))
+        return products.predictions(self.attributes, nones_last(blocks))
 
 
 def _beside(features, vectors: np.ndarray | None):
@@ -158,7 +176,7 @@ def _beside(features, vectors: np.ndarray | None):
     return features if vectors is None else hstack([features, csr_matrix(vectors)], format="csr")
 
 
-def _nones_last(blocks: list[np.ndarray]) -> np.ndarray:
+def nones_last(blocks: list[np.ndarray]) -> np.ndarray:
     """Each attribute's logits [N, tags + "none"] -> [N, T + A]."""
     return np.concatenate([block[:, :-1] for block in blocks] + [block[:, -1:] for block in blocks], axis=1)
 
@@ -173,31 +191,42 @@ def _logistic(features, classes):
 
 
 class NearestNeighbours:
-    """Votes of the most similar training products, by cosine similarity of frozen encoders' embeddings.
+    """Votes of the most similar training products.
 
     Args:
-        products, vectors: the training products and their embeddings [N, F] (see `EmbeddingSpace`).
+        products, vectors: the training products and their embeddings [N, F] by frozen encoders (see `EmbeddingSpace`).
         neighbours: how many of those whose attribute is known vote, each with its similarity.
+        by: what similarity is the sum of: cosines of "embeddings", of "words" and letters, or of both.
     """
 
-    def __init__(self, attributes: list[dict], products: Products, vectors: np.ndarray, neighbours: int = 5):
-        self.attributes, self.vectors, self.neighbours = attributes, vectors, neighbours
+    def __init__(self, attributes: list[dict], products: Products, vectors: np.ndarray, neighbours: int = 5,
+                 by: tuple[str, ...] = ("embeddings",)):
+        self.attributes, self.neighbours, self.by, self.words = attributes, neighbours, by, Words(products)
+        self.known = self._seen(products, vectors)
         self.votes = [products.targets(attribute) for attribute in attributes]
 
-    def predict(self, products: Products, vectors: np.ndarray) -> Predictions:
-        blocks = [np.concatenate([self._vote(vectors[start:start + 512], known, votes, attribute["kind"])
-                                  for start in range(0, len(vectors), 512)])
-                  for attribute, (known, votes) in zip(self.attributes, self.votes, strict=True)]
-        return products.predictions(self.attributes, _nones_last(blocks))
+    def _seen(self, products: Products, vectors: np.ndarray) -> dict:
+        return {"embeddings": vectors, "words": self.words(products)}
 
-    def _vote(self, vectors, known, votes, kind: str) -> np.ndarray:
-        similarity = vectors @ self.vectors[known].T
-        nearest = np.argpartition(-similarity, min(self.neighbours, len(known)) - 1, axis=1)[:, : self.neighbours]
+    def predict(self, products: Products, vectors: np.ndarray) -> Predictions:
+        seen, blocks = self._seen(products, vectors), [[] for _ in self.attributes]
+        for start in range(0, len(vectors), 512):
+            similarity = sum(_dense(seen[name][start:start + 512] @ self.known[name].T) for name in self.by)
+            for block, attribute, (known, votes) in zip(blocks, self.attributes, self.votes, strict=True):
+                block.append(self._vote(similarity[:, known], votes, attribute["kind"]))
+        return products.predictions(self.attributes, nones_last([np.concatenate(block) for block in blocks]))
+
+    def _vote(self, similarity: np.ndarray, votes: np.ndarray, kind: str) -> np.ndarray:
+        nearest = np.argpartition(-similarity, min(self.neighbours, len(votes)) - 1, axis=1)[:, : self.neighbours]
         weight = np.take_along_axis(similarity, nearest, axis=1).clip(1e-6)
         share = (weight[..., None] * votes[nearest]).sum(1) / weight.sum(1, keepdims=True)
         # One more vote is spread over all tags: a tag that no neighbour has is not impossible.
         share = (share * self.neighbours + 1 / share.shape[1]) / (self.neighbours + 1)
         return np.log(share) if kind == "single" else np.log(share / (1 - share).clip(1e-6))
+
+
+def _dense(matrix) -> np.ndarray:
+    return matrix if isinstance(matrix, np.ndarray) else matrix.toarray()
 
 
 class EmbeddingSpace:
@@ -225,10 +254,11 @@ def best_neighbours(
     attributes: list[dict], train: tuple[Products, np.ndarray], validation: tuple[Products, np.ndarray],
     choices: Sequence[int] = NEIGHBOURS,
 ) -> NearestNeighbours:
-    """The number of neighbours with the highest macro-F1 on validation products."""
+    """The number of neighbours, and what finds them, with the highest macro-F1 on validation products."""
     fitted = NearestNeighbours(attributes, *train)
     scores = {}
-    for fitted.neighbours in choices:
-        scores[fitted.neighbours] = fitted.predict(*validation).metrics()["macro_f1"]
-    fitted.neighbours = max(scores, key=scores.get)
+    for fitted.by in (("embeddings",), ("words",), ("embeddings", "words")):
+        for fitted.neighbours in choices:
+            scores[fitted.by, fitted.neighbours] = fitted.predict(*validation).metrics()["macro_f1"]
+    fitted.by, fitted.neighbours = max(scores, key=scores.get)
     return fitted

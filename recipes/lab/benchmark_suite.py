@@ -1,34 +1,39 @@
 """The defaults against simpler methods, on many catalogues: no knob is turned for any of them.
 
-    python recipes/lab/benchmark_suite.py recipes/configs/fashion.yaml recipes/lab/configs/*.yaml --seeds 0 1 2
+    python recipes/lab/benchmark_suite.py recipes/configs/fashion.yaml recipes/configs/implicit_multi.yaml \
+        recipes/lab/configs/*.yaml --seeds 0 1 2
+    python recipes/lab/benchmark_suite.py recipes/lab/configs/marketplace.yaml --peer autogluon --environment ENV
 
 CONFIGs have a `catalog:` section and nothing else that a shop would not write; `--key.sub value` overrides (a longer
 `--budget` on a busy machine) are for all, and the page names them. Each is trained by `hf_tagger finetune`
 for every seed and scored by `hf_tagger evaluate`; `hf_tagger baselines` scores the majority, TF-IDF with logistic
 regression, the same with frozen features, and nearest neighbours on the same splits. Each program is a process of its
-own, measured from outside: seconds, CPU seconds and peak memory.
+own, measured from outside: seconds, CPU seconds and peak memory. Evaluation protocols that a CONFIG gives and that
+hide no modality, such as masked titles, are scored as well.
+
+`--peer autogluon` trains AutoGluon MultiModal, too, on the same encoders, see recipes/lab/peer.py, and compares the
+speed of both with the first seed of the defaults. It is installed into `--environment`, about 7 GB, and never into this
+one. OMP_NUM_THREADS=1 gives both sides one thread.
 
 Defaults are chosen on validation and out of fold; the test split is looked at here, once per release. Writes
-OUTPUT/suite.json after every program (what is there is not computed again) and OUTPUT/suite.md, the page that
-model_cards/suite.md is a copy of.
+OUTPUT/suite.json after every program (what is there is not computed again), and OUTPUT/suite.md with suite.svg, the
+page that model_cards/suite.md is a copy of.
 """
 
 import argparse
 import json
-import os
-import subprocess
 import sys
-import time
 from pathlib import Path
-from statistics import mean
 
 from hf_tagger import cli
 from hf_tagger.catalog.strict import ConfigError
 from hf_tagger.evaluation.machine import describe_machine
-from hf_tagger.evaluation.tables import decimal
+from hf_tagger.evaluation.protocols import standard_protocols
+from hf_tagger.training.arguments import load_run
+from measuring import HF_TAGGER, measured
+from suite_page import DEFAULTS, METRICS, gains, plot, report
 
-DEFAULTS, BASELINES = "defaults", ("majority", "tfidf", "regression", "knn")
-METRICS = ("accuracy", "macro_f1")
+BASELINES = ("majority", "tfidf", "regression", "knn")
 
 
 @cli.recipe
@@ -40,16 +45,26 @@ def main(arguments: list[str]) -> None:
     found = {"machine": describe_machine(), "overrides": overrides}
     if path.exists():
         found = json.loads(path.read_text(encoding="utf-8"))
-    catalogues = found.setdefault("catalogues", {})
+    catalogues, gained = found.setdefault("catalogues", {}), found.setdefault("gains", {})
+
+    def write() -> None:
+        path.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+        (folder / "suite.md").write_text(report(found, any(gained.values())), encoding="utf-8")
+
     for config in options.configs:
-        results = catalogues.setdefault(Path(config).stem, {})
-        for name in [*options.baselines, *(f"{DEFAULTS} {seed}" for seed in options.seeds)]:
-            if name not in results:
-                cli.say(f"{Path(config).stem}, {name} ...")
-                score = score_defaults if name.startswith(DEFAULTS) else score_baseline
-                results[name] = score(config, name, folder / Path(config).stem, overrides)
-                path.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
-                (folder / "suite.md").write_text(report(found), encoding="utf-8")
+        results, at = catalogues.setdefault(Path(config).stem, {}), folder / Path(config).stem
+        protocols = shown_protocols(config, overrides)
+        for method in [*options.baselines, *(f"{DEFAULTS} {seed}" for seed in options.seeds), *options.peer]:
+            if method not in results:
+                cli.say(f"{at.name}, {method} ...")
+                score = PEERS.get(method) or (score_defaults if method.startswith(DEFAULTS) else score_baseline)
+                results[method] = score(config, method, at, options, overrides, results)
+                results[method]["scores"] = kept(results[method]["scores"], protocols)
+                write()
+        gained[at.name] = gains(at, results, protocols)
+    if any(gained.values()):
+        plot(gained, folder / "suite.svg")
+    write()
     print(report(found))
 
 
@@ -58,104 +73,56 @@ def parse(arguments: list[str]) -> tuple[argparse.Namespace, list[str]]:
     parser.add_argument("configs", nargs="+", help="YAML files of `hf_tagger finetune`")
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
     parser.add_argument("--baselines", nargs="*", choices=BASELINES, default=BASELINES, help="these alone")
+    parser.add_argument("--peer", nargs="*", choices=list(PEERS), default=[], help="other libraries")
+    parser.add_argument("--environment", type=Path, help="folder of the peer's virtual environment, made if need be")
+    parser.add_argument("--peer_attributes", nargs="*", default=[], metavar="ATTRIBUTE",
+                        help="what the peer learns (default: all that have one tag per product)")
     parser.add_argument("--output_dir", default="runs/suite")
-    return parser.parse_known_args(arguments)
+    options, overrides = parser.parse_known_args(arguments)
+    if options.peer and not options.environment:
+        raise ConfigError("--peer is installed into a virtual environment of its own: say where, --environment FOLDER")
+    return options, overrides
 
 
-def score_defaults(config: str, name: str, folder: Path, overrides: list[str]) -> dict:
-    seed, model = name.split()[1], str(folder / name.replace(" ", "_"))
-    spent = measured("finetune", config, "--output_dir", model, "--seed", seed, *overrides)
-    measured("evaluate", model, config, "--evaluation.split", "test")
+def shown_protocols(config: str, overrides: list[str]) -> dict[str, str]:
+    """Evaluation protocols that hide no modality, and what stands behind an attribute scored under each: nothing under
+    the first."""
+    settings, _ = load_run(config, overrides)
+    first, *others = (name for name, protocol in standard_protocols(settings.evaluation.protocols).items()
+                      if not protocol.without)
+    return {first: ""} | {name: f" ({name})" for name in others}
+
+
+def score_defaults(config: str, method: str, folder: Path, _, overrides: list[str], *__) -> dict:
+    seed, model = method.split()[1], str(folder / method.replace(" ", "_"))
+    spent = measured([*HF_TAGGER, "finetune", config, "--output_dir", model, "--seed", seed, *overrides])
+    measured([*HF_TAGGER, "evaluate", model, config, "--evaluation.split", "test"])
     metrics = json.loads(Path(model, "evaluation", "metrics.json").read_text(encoding="utf-8"))
-    return spent | {"scores": kept(next(iter(metrics["protocols"].values())))}
+    return spent | {"scores": metrics["protocols"]}
 
 
-def score_baseline(config: str, name: str, folder: Path, _) -> dict:
-    spent = measured("baselines", config, "--only", name, "--output_dir", str(folder))
+def score_baseline(config: str, method: str, folder: Path, *_) -> dict:
+    spent = measured([*HF_TAGGER, "baselines", config, "--only", method, "--output_dir", str(folder)])
     methods = json.loads((folder / "baselines.json").read_text(encoding="utf-8"))["methods"]
-    return spent | {"scores": kept(next(iter(methods[name].values())))}
+    return spent | {"scores": methods[method]}
 
 
-def kept(result: dict) -> dict[str, dict]:
-    """Of one protocol's `ProtocolResult.plain()` the scores of each attribute, with intervals."""
-    return {name: {metric: scores[metric] for metric in METRICS if metric in scores}
-            for name, scores in result["attributes"].items()}
+def score_autogluon(config: str, method: str, folder: Path, options: argparse.Namespace, _, results: dict) -> dict:
+    from peer import beside, environment
+
+    first = f"{DEFAULTS} {options.seeds[0]}"
+    return beside(config, folder / first.replace(" ", "_"), results[first], environment(options.environment),
+                  folder / method, options.peer_attributes)
 
 
-def measured(*command: str) -> dict[str, float]:
-    """Runs a command of `hf_tagger`: its seconds, CPU seconds and peak memory in MiB. Raises ConfigError where it
-    fails."""
-    start = time.perf_counter()
-    process = subprocess.Popen([sys.executable, "-m", "hf_tagger.cli", *command], stdout=subprocess.DEVNULL)
-    _, status, usage = os.wait4(process.pid, 0)
-    process.returncode = os.waitstatus_to_exitcode(status)
-    if process.returncode:
-        raise ConfigError(f"hf_tagger {' '.join(command)} failed")
-    return {"seconds": round(time.perf_counter() - start, 1), "cpu_seconds": round(usage.ru_utime + usage.ru_stime, 1),
-            "peak_mb": round(usage.ru_maxrss / 1024)}
+def kept(results: dict[str, dict], protocols: dict[str, str]) -> dict[str, dict]:
+    """Of each protocol's `ProtocolResult.plain()` the scores of each attribute, with intervals."""
+    return {attribute + suffix: {metric: scores[metric] for metric in METRICS if metric in scores}
+            for name, suffix in protocols.items() if name in results
+            for attribute, scores in results[name]["attributes"].items()}
 
 
-def report(found: dict) -> str:
-    """The page: one table per catalogue, and how often the defaults are above or below."""
-    machine = found["machine"]
-    command = " ".join(["python recipes/lab/benchmark_suite.py", *found["overrides"]])
-    lines = ["# The defaults on every catalogue", "",
-             "Accuracy / macro-F1 on the test split (of lists, accuracy means that all tags are right), with 95 % "
-             "bootstrap intervals of macro-F1 on test products. *Defaults*: `hf_tagger finetune` on a file with "
-             "nothing but `catalog:`, mean of the seeds in brackets after the catalogue's name. Baselines have their "
-             f"thresholds fitted on validation, as ours. Written by `{command}`, on {machine['cpu']} with "
-             f"{machine['cores']} cores, whose load was {machine['load_average']}."]
-    points = []
-    for catalogue, results in found["catalogues"].items():
-        seeds = [name for name in results if name.startswith(DEFAULTS)]
-        others = [name for name in BASELINES if name in results]
-        lines += ["", f"## {catalogue} ({', '.join(name.split()[1] for name in seeds)})", "",
-                  "| attribute | defaults | " + " | ".join(others) + " |", "|---" * (len(others) + 2) + "|"]
-        for attribute in next(iter(results.values()))["scores"]:
-            ours = {metric: mean(results[name]["scores"][attribute][metric]["value"] for name in seeds)
-                    for metric in METRICS} if seeds else {}
-            cells = [_cell(ours, [results[name]["scores"][attribute]["macro_f1"] for name in seeds])]
-            theirs = [results[name]["scores"][attribute] for name in others]
-            cells += [_cell({metric: scores[metric]["value"] for metric in METRICS}, [scores["macro_f1"]])
-                      for scores in theirs]
-            lines.append(f"| {attribute} | " + " | ".join(cells) + " |")
-            if seeds and others:
-                points.append((f"{catalogue} {attribute}", ours, {
-                    name: {metric: scores[metric]["value"] for metric in METRICS}
-                    for name, scores in zip(others, theirs, strict=True)}))
-        shown = [name for name in [*seeds[:1], *others] if name in results]
-        lines += ["", "Minutes of CPU (peak MiB): " + ", ".join(
-            f"{name} {results[name]['cpu_seconds'] / 60:.1f} ({results[name]['peak_mb']})" for name in shown)]
-    return "\n".join([*lines, "", "## In sum", "", *_sums(points)]) + "\n"
-
-
-def _cell(values: dict[str, float], macro: list[dict]) -> str:
-    if not values:
-        return "–"
-    text = f"{decimal(values['accuracy'])} / {decimal(values['macro_f1'])}"
-    if "low" in macro[0]:
-        low, high = (decimal(mean(entry[end] for entry in macro)) for end in ("low", "high"))
-        text += f" [{low}, {high}]"
-    return text
-
-
-def _sums(points: list[tuple[str, dict, dict]]) -> list[str]:
-    """Bars of the project: never more than a point below the best baseline, mostly above, on average well above."""
-    if not points:
-        return ["Nothing to compare yet."]
-    lines, names = [], list(points[0][2])
-    for metric, label in zip(METRICS, ("accuracy", "macro-F1"), strict=True):
-        gains = {name: ours[metric] - max(other[metric] for other in theirs.values()) for name, ours, theirs in points}
-        below = [f"{name} ({100 * gain:+.1f})" for name, gain in gains.items() if gain < -0.01]
-        above = sum(gain > 0 for gain in gains.values())
-        means = {name: mean(theirs[name][metric] for _, _, theirs in points) for name in names}
-        best = max(means, key=means.get)
-        ours = mean(ours[metric] for _, ours, _ in points)
-        lines.append(f"- {label}: above the best baseline of each on {above} of {len(gains)} attributes; more than a "
-                     f"point below on {len(below)}{': ' + ', '.join(below) if below else ''}. Mean {decimal(ours)}, of "
-                     f"the best single baseline, {best}, {decimal(means[best])}.")
-    return lines
-
+PEERS = {"autogluon": score_autogluon}
 
 if __name__ == "__main__":
     sys.exit(main(sys.argv[1:]))

@@ -3,6 +3,9 @@
 import multiprocessing
 import os
 import platform
+import subprocess
+import sys
+import time
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from itertools import islice
@@ -16,6 +19,8 @@ from hf_tagger.catalog.settings import open_catalog
 from hf_tagger.catalog.strict import ConfigError
 from hf_tagger.evaluation.machine import describe_machine, package_versions
 from hf_tagger.evaluation.settings import EvaluateSettings, load_evaluation
+
+HF_TAGGER = (sys.executable, "-m", "hf_tagger.cli")
 
 
 def conditions() -> dict:
@@ -52,6 +57,19 @@ def complete_records(catalog: Catalog, split: str, most: int, least: int = 1) ->
 def as_product(record: dict) -> dict:
     """A record as the pipeline takes it."""
     return {"text": record["text"], "images": record["images"]}
+
+
+def measured(command: list[str], environment: dict[str, str] | None = None) -> dict[str, float]:
+    """Runs a program: its "seconds", "cpu_seconds" and "peak_mb" of memory in MiB, with those of its children that it
+    waited for. Raises ConfigError where it fails."""
+    start = time.perf_counter()
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, env=environment)
+    _, status, usage = os.wait4(process.pid, 0)
+    process.returncode = os.waitstatus_to_exitcode(status)
+    if process.returncode:
+        raise ConfigError(f"{' '.join(command)} failed")
+    return {"seconds": round(time.perf_counter() - start, 1), "cpu_seconds": round(usage.ru_utime + usage.ru_stime, 1),
+            "peak_mb": round(usage.ru_maxrss / 1024)}
 
 
 def resident_mb() -> float:

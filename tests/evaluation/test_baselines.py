@@ -91,9 +91,21 @@ def test_neighbours_vote_and_their_number_is_chosen_on_validation(catalogue):
     scores = NearestNeighbours([COLOUR, USES], train, known, 5).predict(test, asked).metrics()
     assert scores["colour/accuracy"] > 0.9 and scores["uses/micro_f1"] > 0.9
     fitted = best_neighbours([COLOUR, USES], (train, known), (test, asked), choices=(1, 5, 290))
-    tried = {count: NearestNeighbours([COLOUR, USES], train, known, count).predict(test, asked).metrics()["macro_f1"]
-             for count in (1, 5, 290)}  # fmt: skip
-    assert len(set(tried.values())) > 1 and fitted.neighbours == max(tried, key=tried.get)
+    ways = (("embeddings",), ("words",), ("embeddings", "words"))
+    tried = {(by, count): NearestNeighbours([COLOUR, USES], train, known, count, by).predict(test, asked)
+             for by in ways for count in (1, 5, 290)}  # fmt: skip
+    scores = {choice: found.metrics()["macro_f1"] for choice, found in tried.items()}
+    assert len(set(scores.values())) > 3 and scores[fitted.by, fitted.neighbours] == max(scores.values())
+
+
+def test_neighbours_are_found_by_words_where_embeddings_say_nothing(catalogue):
+    train, test = catalogue
+    known, asked = np.ones((300, 2), np.float32), np.ones((80, 2), np.float32)
+    fitted = best_neighbours([COLOUR, USES], (train, known), (test, asked))
+    assert "words" in fitted.by and fitted.predict(test, asked).metrics()["colour/accuracy"] > 0.9
+    silent = products(*((None, "Blue", ["Rain"]) for _ in range(6)))
+    found = NearestNeighbours([COLOUR, USES], silent, np.ones((6, 2)), 3, ("embeddings", "words"))
+    assert chosen(found.predict(test, asked))[0] == ["Blue", "Rain"]
 
 
 def test_a_product_like_no_other_gets_probabilities_that_stay_finite(catalogue):

@@ -42,7 +42,9 @@ def table(tmp_path_factory):
                                  "--resamples", "50", "--models", str(folder / "tiny-tagger")])  # fmt: skip
     AcceleratorState._reset_state(True)
     assert status == 0
-    return json.loads((folder / "out" / "baselines.json").read_text()), (folder / "out" / "baselines.md").read_text()
+    written = {path.parts[-3] for path in (folder / "out").glob("*/evaluation/predictions.parquet")}
+    return (json.loads((folder / "out" / "baselines.json").read_text()),
+            (folder / "out" / "baselines.md").read_text(), written)
 
 
 def test_every_method_is_scored_under_every_protocol_that_shows_it_something(table):
@@ -51,6 +53,7 @@ def test_every_method_is_scored_under_every_protocol_that_shows_it_something(tab
     assert {name: list(results) for name, results in methods.items()} == {
         "majority": everything[:2], "rules": everything[:2], "tfidf": everything[:2], "regression": everything,
         "knn": everything, "lstm_cnn": everything, "tiny-tagger": everything}  # fmt: skip
+    assert table[2] == methods.keys()
     counts = {results["all"]["products"] for results in methods.values()}
     assert counts == {len(shop_rows(200, 260))}, "all are scored on the same products"
     for name in ("rules", "tfidf", "regression", "tiny-tagger"):

@@ -1,9 +1,15 @@
-"""What the suite's page says, and how its programs are measured."""
+"""What the suite's page says, and that a suite can be stopped and goes on."""
+
+import json
 
 import pytest
+import yaml
 
-from hf_tagger.catalog.strict import ConfigError
-from recipes.lab.benchmark_suite import kept, measured, report
+from recipes.lab import benchmark_suite
+from recipes.lab.benchmark_suite import kept, shown_protocols
+from recipes.lab.suite_page import gains, plot, report
+from tests.catalog.files import write_parquet
+from tests.shops import SCHEMA, shop_rows
 
 
 def scored(**attributes):
@@ -18,6 +24,16 @@ FOUND = {"machine": MACHINE, "overrides": ["--budget", "60"], "catalogues": {"sh
     "tfidf": scored(colour=(0.8, 0.6), size=(0.5, 0.5)), "knn": scored(colour=(0.7, 0.65), size=(0.4, 0.3)),
     "defaults 0": scored(colour=(0.9, 0.7), size=(0.44, 0.46)),
     "defaults 1": scored(colour=(0.92, 0.74), size=(0.46, 0.44))}}}  # fmt: skip
+
+
+def with_peer():
+    times = {"batch 1": {"torch": {"p50_ms": 20.0}, "onnx": {"p50_ms": 10.0}}}
+    ours = {"rows_per_second": 50.0, "model_seconds": 100.0, "useful_seconds": 100.0, "latency": times}
+    theirs = {"rows_per_second": 4.0, "model_seconds": 120.0, "useful_seconds": None,
+              "latency": {"batch 1": {"autogluon": {"p50_ms": 400.0}}}}
+    peer = scored(colour=(0.95, 0.9)) | {"attribute": "colour", "bar": 0.55,
+                                         "speed": {"defaults": ours, "autogluon": theirs}}
+    return FOUND | {"catalogues": {"shop": FOUND["catalogues"]["shop"] | {"autogluon": peer}}}
 
 
 def test_the_page_has_a_row_per_attribute_with_the_mean_of_the_seeds():
@@ -37,20 +53,80 @@ def test_the_sum_compares_with_the_best_baseline_of_each_attribute_and_the_best_
     assert "above the best baseline of each on 1 of 2" in macro and "shop size (-5.0)" in macro
 
 
+def test_a_peer_that_learns_some_attributes_counts_there_and_its_speed_is_shown_as_ratios():
+    page = report(with_peer())
+    assert "| size | .450 / .450 [.350, .550] | .500 / .500 [.400, .600] | .400 / .300 [.200, .400] | – |" in page
+    assert "below on 2: shop colour (-4.0), shop size (-5.0)" in page and "single baseline, tfidf, .650" in page
+    speed = page.partition("## Speed beside autogluon: shop, colour\n")[2].splitlines()[3:]
+    assert speed == ["| training, rows/s | 50 | 4 | 12.5 × |", "| seconds to a model | 100 | 120 | 1.2 × |",
+                     "| seconds to the first useful model (accuracy .550 on validation) | 100 | never | – |",
+                     "| batch 1, ms, torch | 20 | 400 | 20 × |", "| batch 1, ms, onnx | 10 | 400 | 40 × |"]
+
+
 def test_a_page_of_unfinished_programs_can_be_read():
     catalogues = {"shop": {"tfidf": FOUND["catalogues"]["shop"]["tfidf"]}}
     page = report(FOUND | {"catalogues": catalogues})
     assert "| colour | – | .800 / .600 [.500, .700] |" in page and "Nothing to compare yet." in page
 
 
-def test_scores_are_those_of_the_attributes_alone():
-    plain = {"attributes": {"colour": {"accuracy": {"value": 0.5}, "macro_f1": {"value": 0.4}, "map": {"value": 1}}}}
-    assert kept(plain) == {"colour": {"accuracy": {"value": 0.5}, "macro_f1": {"value": 0.4}}}
+def test_scores_are_those_of_the_attributes_alone_under_every_protocol_that_is_shown():
+    def plain(value):
+        return {"attributes": {"colour": {"accuracy": {"value": value}, "macro_f1": {"value": 0.4}, "map": {}}}}
+
+    found = kept({"all": plain(0.5), "masked": plain(0.3), "text only": plain(0.1)}, {"all": "", "masked": " (masked)"})
+    assert found == {"colour": {"accuracy": {"value": 0.5}, "macro_f1": {"value": 0.4}},
+                     "colour (masked)": {"accuracy": {"value": 0.3}, "macro_f1": {"value": 0.4}}}
+    assert shown_protocols("recipes/configs/fashion.yaml", []) == {
+        "title+image": "", "masked title+image": " (masked title+image)"}  # fmt: skip
+    assert shown_protocols("recipes/lab/configs/food.yaml", []) == {"all": ""}
 
 
-def test_a_program_is_measured_from_outside_and_one_that_fails_ends_the_suite():
-    spent = measured("configs")
-    # A process begins with the peak of the one that started it, and a test's may be large.
-    assert 0 < spent["cpu_seconds"] and 0 < spent["seconds"] and 5 < spent["peak_mb"]
-    with pytest.raises(ConfigError, match="hf_tagger finetune nowhere.yaml failed"):
-        measured("finetune", "nowhere.yaml")
+@pytest.fixture(scope="module")
+def suite(tmp_path_factory):
+    """The folder of a suite that was stopped after its first baseline and went on."""
+    folder = tmp_path_factory.mktemp("suite")
+    for split, (start, stop) in {"train": (0, 160), "validation": (160, 200), "test": (200, 260)}.items():
+        write_parquet(folder / f"{split}.parquet", shop_rows(start, stop))
+    files = {split: str(folder / f"{split}.parquet") for split in ("train", "validation", "test")}
+    config = {
+        "catalog": {"source": {"files": files}, "schema": SCHEMA},
+        "model": {"text_backbone": "scratch:bert-tiny", "vision_backbone": "scratch:test_convnext",
+                  "image_size": [32, 32], "hidden_size": 16},
+        "lora": None, "phases": [{"epochs": 1}],
+        "training": {"loader": {"batch_size": 16, "num_workers": 0}, "keep_freed_memory": False},
+        "evaluation": {"protocols": {"all": {}, "titles": {"text": ["title"]}}},
+    }  # fmt: skip
+    (folder / "shop.yaml").write_text(yaml.safe_dump(config, sort_keys=False))
+    arguments = [str(folder / "shop.yaml"), "--output_dir", str(folder / "out"), "--baselines", "majority", "tfidf"]
+    (folder / "out").mkdir()
+    stopped = {"machine": MACHINE, "overrides": [], "catalogues": {"shop": {"majority": scored(colour=(0.1, 0.1))}}}
+    (folder / "out" / "suite.json").write_text(json.dumps(stopped))
+    assert benchmark_suite.main([*arguments, "--seeds", "0"]) == 0
+    return folder / "out"
+
+
+def test_a_suite_goes_on_where_it_was_stopped_and_measures_each_program(suite):
+    found = json.loads((suite / "suite.json").read_text())["catalogues"]["shop"]
+    assert found["majority"] == scored(colour=(0.1, 0.1)), "what is there is not computed again"
+    assert list(found) == ["majority", "tfidf", "defaults 0"]
+    for name in ("tfidf", "defaults 0"):
+        assert found[name]["scores"].keys() == {
+            "colour", "category", "features", "colour (titles)", "category (titles)", "features (titles)"}  # fmt: skip
+        assert found[name]["cpu_seconds"] > 1 and found[name]["peak_mb"] > 100
+
+
+def test_the_plot_shows_paired_differences_to_the_best_baseline(suite):
+    found = json.loads((suite / "suite.json").read_text())
+    gained, scores = found["gains"]["shop"], found["catalogues"]["shop"]
+    assert gained.keys() == scores["tfidf"]["scores"].keys()
+    for attribute, gain in gained.items():
+        ours, theirs = (scores[name]["scores"][attribute]["macro_f1"] for name in ("defaults 0", "tfidf"))
+        assert gain["over"] == "tfidf" and gain["value"] == pytest.approx(ours["value"] - theirs["value"], abs=1e-4)
+        assert gain["low"] <= gain["value"] <= gain["high"]
+    drawing = (suite / "suite.svg").read_text()
+    assert drawing.startswith("<?xml") and "shop · colour (tfidf)" in drawing
+    assert "(suite.svg)" in (suite / "suite.md").read_text()
+    same = gains(suite / "shop", {"tfidf": {}, "defaults 0": {}}, {"all": "", "titles": " (titles)"})
+    assert same == gained
+    plot({"shop": same}, suite / "again.svg")
+    assert (suite / "again.svg").read_text() == drawing
