@@ -6,7 +6,16 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import NamedTuple
 
-from hf_tagger.catalog.formats.cells import CellError, CellSyntax, join, join_pairs, set_pair, split, split_pairs
+from hf_tagger.catalog.formats.cells import (
+    CellError,
+    CellSyntax,
+    join,
+    join_pairs,
+    json_list,
+    set_pair,
+    split,
+    split_pairs,
+)
 from hf_tagger.catalog.strict import ConfigError
 from hf_tagger.model.decisions import fold
 
@@ -249,7 +258,9 @@ def _written(kept: list[str], new: list[Tag], value: str, target: Target, cell: 
 
 
 def _extended(kept: list[str], texts: list[str], value: str, syntax: CellSyntax) -> str:
-    if value.strip() and texts and syntax.delimiter and not syntax.json and not value.lstrip().startswith("["):
+    if json_list(value) is not None:  # it stays a list, whatever others in the column are
+        syntax = CellSyntax(json=True)
+    if value.strip() and texts and syntax.delimiter and not syntax.json:
         delimiter = re.escape(syntax.delimiter)
         own = re.search(rf"[^\s{delimiter}](\s*{delimiter}\s*)[^\s{delimiter}]", value)
         glue = own[1] if own else join(["a", "b"], syntax)[1:-1]
