@@ -3,7 +3,7 @@
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import partial
+from functools import cached_property, partial
 from typing import NamedTuple
 
 from hf_tagger.catalog.formats.cells import (
@@ -35,7 +35,8 @@ class Target:
         vocabulary: the attribute's tags, `fold`ed: other values of a list are none of the model's business.
         aliases: {other spelling, `fold`ed: tag}
         codes: {tag: what stands for it in the cell}
-        nodes, parents: how the nodes of a path stand in the cell, and {tag: its parent}, where the cell holds paths.
+        nodes: how the nodes of a path stand in the cell, where it holds paths.
+        parents: {tag: its parent}, where a tag in the cell says its parents as well.
         tags, characters: most tags of the cell, most characters of a tag and of the cell (None: any number).
     """
 
@@ -66,6 +67,16 @@ class Target:
         while line[-1] in self.parents and self.parents[line[-1]] not in line:
             line.append(self.parents[line[-1]])
         return line
+
+    def says(self, there: str, key: str) -> bool:
+        """Whether a tag in the cell is this one, or below it."""
+        if self.nodes is not None:
+            return there.startswith(key)
+        return key == there or key in self._above.get(there, ())
+
+    @cached_property
+    def _above(self) -> dict[str, set[str]]:
+        return {fold(tag): set(map(fold, self.line(tag)[1:])) for tag in self.parents}
 
     def last(self, text: str) -> str:
         """The tag that a text of the cell says, `fold`ed."""
@@ -179,7 +190,7 @@ class Policy:
         bare = self._bare(cell)
         value = split_pairs(bare).get(target.code, "") if target.how == "pair" else bare
         value = "" if value == self.empty_value else value
-        there = _values(value, target.syntax)
+        there = values_of(value, target.syntax)
         known = {target.key(text): text for text in reversed(there)}
         changes: list[Change] = []
 
@@ -188,7 +199,7 @@ class Policy:
                                   target.column, what, why))
 
         wanted: dict[str, Tag] = {}
-        above = {node for tag in predicted for node in target.line(tag.label)[1:]} if target.nodes else ()
+        above = {node for tag in predicted for node in target.line(tag.label)[1:]}
         for tag in predicted:
             if self.verdicts.get((product, target.attribute, fold(tag.label))) is False:
                 say("refused", tag, "a person removed it")
@@ -202,7 +213,7 @@ class Policy:
         taken = own - dropped and (target.single or target.how == "cell")
         new: list[Tag] = []
         for key, tag in wanted.items():
-            if key in known or (target.nodes and any(other.startswith(key) for other in known)):
+            if any(target.says(there, key) for there in known):
                 say("unchanged", tag)
             elif taken:
                 say("refused", tag, "the cell has another")
@@ -239,7 +250,7 @@ class Policy:
         return "" if self.takes(text) else "not in the file's encoding"
 
 
-def _values(cell: str, syntax: CellSyntax) -> list[str]:
+def values_of(cell: str, syntax: CellSyntax) -> list[str]:
     try:
         return split(cell, syntax) if cell.strip() else []
     except CellError:
