@@ -111,6 +111,27 @@ def node_of(attribute: dict, tag: str) -> tuple[str | None, str] | None:
     return kept["ids"].get(tag), kept["paths"].get(tag, tag)
 
 
+def node_texts(attribute: dict) -> dict[str, dict[str, str]]:
+    """How a cell may say each tag that is a node, by an entry of the model's config: {"id": {tag: GID or number},
+    "short_id": {tag: its end}, "path": {tag: names from the root}, "name": {tag: itself}}."""
+    ids, paths = attribute["taxonomy"]["ids"], attribute["taxonomy"]["paths"]
+    names = {tag: tag for tag in attribute["tags"]}
+    return {"id": ids, "short_id": {tag: id.rpartition("/")[2] for tag, id in ids.items()},
+            "path": names | paths, "name": names}
+
+
+def node_spellings(attribute: dict) -> dict[str, str]:
+    """{what a cell may say: the tag}, of ids, of paths and of the ends of paths that only one of them has."""
+    texts = node_texts(attribute)
+    ends: dict[str, set[str]] = defaultdict(set)
+    for tag, path in texts["path"].items():
+        names = path.split(" > ")
+        for length in range(1, len(names)):
+            ends[" > ".join(names[-length:])].add(tag)
+    found = {end: tags.pop() for end, tags in ends.items() if len(tags) == 1}
+    return found | {text: tag for form in ("path", "short_id", "id") for tag, text in texts[form].items()}
+
+
 def read_taxonomy(files: Sequence[str], of: str) -> Taxonomy:
     """The nodes that an attribute names by `of` (`CATEGORIES`, or the name, handle or GID of a Shopify attribute).
 

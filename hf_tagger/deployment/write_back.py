@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -35,10 +36,12 @@ from hf_tagger.catalog.editing.targets import Slots, find_slots, find_targets
 from hf_tagger.catalog.profiles import profile, recognise
 from hf_tagger.catalog.settings import CatalogSettings
 from hf_tagger.catalog.strict import ConfigError
+from hf_tagger.catalog.taxonomy import node_of
 from hf_tagger.model.text import WORD, stem
 
 _ENCODER = json.JSONEncoder(ensure_ascii=False)
 _REASON = re.compile(r"([^:]+: [a-z_]+): ")
+_SAMPLE_ROWS = 1000
 _SHARD_COLUMNS = ["id", "row", "tags", "scores", "attribute", "photos", "error"]
 
 
@@ -160,12 +163,18 @@ class WriteBack:
                     "column": change.column, "what": change.what}
             if change.what == "added":
                 text = text or " ".join(str(self.file.value(row, column) or "") for column in self.text)
-                line |= {"score": round(change.score, 4),
+                line |= {"score": round(change.score, 4), **self._node(change),
                          "threshold": self._thresholds.get((change.attribute, change.label)),
                          "words": naming_words(change.label, text), "photos": product["photos"]}
             elif change.what == "refused":
                 line |= {"score": round(change.score, 4), "why": change.why}
             yield line
+
+    def _node(self, change: Change) -> dict[str, str]:
+        """The id of a tag that is a node of a taxonomy."""
+        entry = next(entry for entry in self.attributes if entry["name"] == change.attribute)
+        id, _ = node_of(entry, change.label) or (None, "")
+        return {} if id is None else {"node": id}
 
     def _merge(self, product: dict, row: Any) -> tuple[dict[str, str], list[Change]]:
         tags = [Tag(attribute, label, score) for attribute, label, score in zip(
@@ -249,8 +258,13 @@ def prepare(settings: CatalogSettings, source: tuple[str, str], attributes: Sequ
     name = settings.source.profile
     found = recognise(file.header) if name is None else None
     system = found[0] if found else None if name in (None, "none") else profile(name)
+
+    def sample(column: str) -> Iterator[str]:
+        for row in islice(file.rows(), _SAMPLE_ROWS) if column in file.header else ():
+            yield file.value(row, column) or ""
+
     targets, notes = find_targets(attributes, file.header, schema.attributes, system, settings.write,
-                                   file.holds_lists, only)
+                                  file.holds_lists, only, sample)
     slots = find_slots(targets, file.header, system)
     file.add_columns({target.column: target.syntax.json for target in targets if target.column not in slots.targets})
     for target in targets:
@@ -287,7 +301,9 @@ def write(output: Path, work: WriteBack, folder: Path, about: dict[str, Any]) ->
         origins_part = stack.enter_context(unfinished(provenance_path(output)))
         undo_part = stack.enter_context(unfinished(undo_path(output)))
         lines = stack.enter_context(origins_part.open("w", encoding="utf-8"))
-        _line(lines, {"provenance": 1} | about)
+        taxonomies = {entry["name"]: " ".join(filter(None, map(entry["taxonomy"].get, ("name", "of", "version"))))
+                      for entry in work.attributes if entry.get("taxonomy")}
+        _line(lines, {"provenance": 1} | about | ({"taxonomies": taxonomies} if taxonomies else {}))
 
         def seen(product: dict, row: Any, changes: list[Change]) -> None:
             for line in work.origins(product, row, changes):

@@ -105,11 +105,12 @@ def load_evaluation(catalogue: str | Path, model: str | Path, arguments: list[st
     return build(EvaluateSettings, override(parts, arguments))
 
 
-def load_checked_evaluation(catalogue: str | Path, model: str, arguments: list[str]) -> EvaluateSettings:
+def load_checked_evaluation(catalogue: str | Path, model: str, arguments: list[str],
+                            config: str | Path | None = None) -> EvaluateSettings:
     """`load_evaluation`, for recipes: what is not there (the model, a file of the catalogue) raises ConfigError, too,
     before they import what takes seconds."""
     check_model(model)
-    settings = load_evaluation(catalogue, model, arguments)
+    settings = load_evaluation(catalogue, model, arguments, config)
     settings.catalog.check_paths()
     return settings
 

@@ -1,15 +1,17 @@
 """Open a page on which people accept and correct a catalogue's tags: `hf_tagger review`.
 
     hf_tagger review runs/my-shop my.yaml
+    hf_tagger review runs/my-shop products_export.csv
     hf_tagger review runs/my-shop my.yaml --split test --predictions runs/my-shop/evaluation/predictions.parquet
     hf_tagger review my-shop/tagger my.yaml --space my-space
     hf_tagger review runs/my-shop my.yaml --host 0.0.0.0 --auth people.txt
 
 MODEL is a model folder, adapter folder or Hub id. CATALOGUE is a YAML file with source and schema, such as the training
-configuration, or the path of a catalogue with the columns of the training one; keys of `catalog` can be overridden as
-`--key.sub value`. The page is served to this machine only, unless --host is given; others have to log in then, with a
-NAME:PASSWORD of --auth, and their verdicts carry that name; they stay logged in when the page is started again.
-Verdicts go into the feedback store; `hf_tagger update` trains the model on them.
+configuration, or the path of a catalogue: an export of a shop's system, or a file with the columns of the training one
+or of --config; keys of `catalog` can be overridden as `--key.sub value`. The page is served to this machine only,
+unless --host is given; others have to log in then, with a NAME:PASSWORD of --auth, and their verdicts carry that name;
+they stay logged in when the page is started again. Verdicts go into the feedback store;
+`hf_tagger update` trains the model on them.
 """
 
 import argparse
@@ -47,7 +49,7 @@ def main(arguments: list[str]) -> int:
         check_listening(options.host, people is not None, options.open_to_all, "--auth FILE")
         app = build_app(options.model, options.catalogue, options.feedback, split=options.split,
                         predictions=options.predictions, most=options.products, reviewer=options.reviewer,
-                        speech=options.speech, overrides=overrides)
+                        speech=options.speech, overrides=overrides, config=options.config)
     except UserError as error:
         print(f"hf_tagger review: {error}", file=sys.stderr)
         return 2
@@ -62,7 +64,8 @@ def parse(arguments: list[str]) -> tuple[argparse.Namespace, list[str]]:
     parser = argparse.ArgumentParser(prog="hf_tagger review", description=__doc__, allow_abbrev=False,
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("model", help="model folder, adapter folder or Hub id")
-    parser.add_argument("catalogue", help="YAML file, or the path of a catalogue written like the training one")
+    parser.add_argument("catalogue", help="YAML file, or the path of a catalogue")
+    parser.add_argument("--config", help="YAML file whose schema reads CATALOGUE, in place of the model's")
     parser.add_argument("--feedback", default="feedback.db", help="path or URL of the store (default: feedback.db)")
     parser.add_argument("--split", help="which split (default: train, which updates learn from, or the first)")
     parser.add_argument("--predictions", help="predictions.parquet of `hf_tagger evaluate`, or the folder of "
@@ -101,13 +104,13 @@ def read_people(path: str) -> list[tuple[str, str]]:
 
 def build_app(model: str, catalogue: str, feedback: str = "feedback.db", *, split: str | None = None,
               predictions: str | None = None, most: int = 10_000, reviewer: str = "", speech: str | None = None,
-              overrides: list[str] = ()):
+              overrides: list[str] = (), config: str | None = None):
     """The review page as a Gradio app, to be served by `page.launch`. The arguments are the command's. Reading and
     predicting products starts in the background.
 
     Raises UserError for a model, catalogue, store or file that does not fit.
     """
-    settings = load_checked_evaluation(catalogue, model, list(overrides))
+    settings = load_checked_evaluation(catalogue, model, list(overrides), config)
     try:
         from hf_tagger.feedback.log import VerdictLog
         from hf_tagger.feedback.store import FeedbackStore

@@ -4,6 +4,7 @@ import io
 import itertools
 import json
 import zipfile
+from unittest import mock
 from xml.sax.saxutils import escape
 
 import pyarrow as pa
@@ -12,12 +13,13 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from hf_tagger.catalog.editing.json_lines import JsonLinesFile
+from hf_tagger.catalog.editing.json_lines import JsonDocument, JsonLinesFile
 from hf_tagger.catalog.editing.patches import Digest, Unwritable, write_undo
 from hf_tagger.catalog.editing.spreadsheet import Spreadsheet
 from hf_tagger.catalog.editing.table import ParquetTable, restore_values
 from hf_tagger.catalog.editing.xml_feed import XmlFeed
-from hf_tagger.catalog.formats.documents import read_xml
+from hf_tagger.catalog.formats import json_values
+from hf_tagger.catalog.formats.documents import read_json_document, read_xml
 from hf_tagger.catalog.reading.readers import read_rows
 from hf_tagger.catalog.strict import ConfigError
 from tests.catalog.test_documents import write_xlsx
@@ -143,13 +145,90 @@ def test_a_value_of_a_json_line_is_changed_alone(tmp_path, rows, ascii_only, sep
     path.write_bytes(content)
     file = JsonLinesFile(str(path))
     assert edited_rows(file, {}) == content
-    assume(not isinstance(rows[0].get(column), dict))
+    wanted = after_edit(rows[0].get(column), value)
+    assume(wanted is not None)
     new = edited_rows(file, {1: {column: value}}).decode(encoding)
     assert new.partition("\n")[2] == text.partition("\n")[2]
-    listed = json.loads(value) if value.startswith("[") else value
-    assert list(json.loads(new.partition("\n")[0]).items()) == list((rows[0] | {column: listed}).items())
+    assert list(json.loads(new.partition("\n")[0]).items()) == list((rows[0] | {column: wanted}).items())
     if rows[0].get(column) is None and column not in rows[0] and rows[0]:
         assert new.startswith(lines[0][:-1])
+
+
+def after_edit(was, value):
+    """What a value of a file is where `value` is put; None of one that is not changed."""
+    listed = json.loads(value) if value.startswith("[") else value
+    objects = isinstance(was, list) and any(isinstance(item, dict | list) for item in was)
+    texts = [text for item in was if (text := str(item).strip())] if isinstance(was, list) else None
+    if isinstance(was, dict):
+        return None
+    if was and texts is not None and isinstance(listed, list):
+        return was + listed[len(texts):] if listed[:len(texts)] == texts else None if objects else listed
+    return listed
+
+
+ITEMS = st.dictionaries(KEYS, VALUES, max_size=4) | st.builds(
+    lambda row, type: {"@type": type} | row, st.dictionaries(KEYS, VALUES, max_size=2),
+    st.sampled_from(["Product", "Organization", ["Thing", "Product"]])) | st.builds(
+    lambda row: {"@type": "ListItem", "position": 1, "item": row}, st.dictionaries(KEYS, VALUES, max_size=2))
+
+
+@given(st.lists(ITEMS, min_size=1, max_size=4), st.booleans(), st.sampled_from([None, 0, 1, "\t"]),
+       st.sampled_from(["utf-8", "utf-8-sig"]),
+       st.sampled_from(["{}", '{{"@context": "é", "meta": {{"n": [{{}}, 1]}}, "products": {}, "z": [1]}}']),
+       st.sampled_from(['["a", "é"]', "a", "", '["x"]']), st.sampled_from(["tags", "new"]), st.integers(1, 40),
+       st.data())
+@OPTIONS
+def test_a_value_of_a_json_document_is_changed_alone(tmp_path, items, ascii_only, indent, encoding, around, value,
+                                                     column, at_once, data):
+    path = tmp_path / "a.json"
+    texts = [json.dumps(item, indent=indent, ensure_ascii=ascii_only) for item in items]
+    parts = [part.encode() for part in around.format("[\0]").split("\0")]
+    parts[0] = "".encode(encoding) + parts[0]
+    content = parts[0] + b" ,\r\n".join(text.encode() for text in texts) + b"\n" + parts[1]
+    path.write_bytes(content)
+    with mock.patch.object(json_values, "_AT_ONCE", at_once):  # values are cut in two
+        file = JsonDocument(str(path))
+        rows = list(file.rows())
+        assert [(row.number, row.values) for row in rows] == [
+            (number, values) for number, values, _ in read_json_document(str(path))]
+        assert edited_rows(file, {}) == content
+        places = [place for place, item in enumerate(items) if item.get("@type") != "Organization"]
+        assume(places)
+        number = data.draw(st.integers(1, len(places)))
+        was = rows[number - 1].values
+        wanted = after_edit(was.get(column), value)
+        assume(wanted is not None)
+        new = edited_rows(file, {number: {column: value}})
+    texts[places[number - 1]] = None
+    cut = texts.index(None)
+    before = parts[0] + b"".join(text.encode() + b" ,\r\n" for text in texts[:cut])
+    after = b"".join(b" ,\r\n" + text.encode() for text in texts[cut + 1:]) + b"\n" + parts[1]
+    assert new.startswith(before) and new.endswith(after)
+    changed = json.loads(new[len(before):len(new) - len(after)])
+    changed = changed["item"] if changed.get("@type") == "ListItem" else changed
+    assert list(changed.items()) == list((was | {column: wanted}).items())
+
+
+def test_a_changed_document_keeps_its_indents_and_one_that_breaks_off_its_end(tmp_path):
+    path = tmp_path / "a.json"
+    content = b'''{"products": [
+  {
+    "id": 1,
+    "tags": [
+      "new"
+    ],
+    "sizes": [{"name": "S"}]
+  },
+  {"id":2,"tags":[]}, {}, {"id": 3, "ta'''
+    path.write_bytes(content)
+    new = edited_rows(JsonDocument(str(path)), {1: {"tags": '["new", "red"]', "colour": "Red"}, 2: {"tags": '["blue"]'},
+                                                3: {"tags": "x"}, 4: {"tags": "y"}})
+    assert new == content.replace(b'"new"\n', b'"new",\n      "red"\n').replace(
+        b'"S"}]\n', b'"S"}],\n    "colour": "Red"\n').replace(b"[]", b'["blue"]').replace(b"{}", b'{"tags":"x"}')
+    with pytest.raises(Unwritable, match="a list of objects"):
+        edited_rows(JsonDocument(str(path)), {1: {"sizes": '["M"]'}})
+    path.write_bytes(b'[{"id": 1, "tags": "\xff"}, {"id": 2}]')
+    assert edited_rows(JsonDocument(str(path)), {2: {"tags": "x"}}) == path.read_bytes()
 
 
 def test_cells_of_a_sheet_are_changed_and_every_other_file_of_the_archive_stays(tmp_path):

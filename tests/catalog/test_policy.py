@@ -38,7 +38,7 @@ def merged(cell, labels, target=None, product="p", **options):
     ("", "Red, Blue"), ("  ", "Red, Blue"), ("sale, linen", "sale, linen, Red, Blue"),
     ("sale,linen", "sale,linen,Red,Blue"),
     ("sale ", "sale, Red, Blue"), ("RED, sale", "RED, sale, Blue"), ("red,Blue", "red,Blue"),
-    ('["sale", "Red"]', "sale, Red, Blue"), ("a, a", "a, a, Red, Blue"),
+    ('["sale", "Red"]', '["sale", "Red", "Blue"]'), ("a, a", "a, a, Red, Blue"),
 ])  # fmt: skip
 def test_tags_are_added_to_those_there_as_they_are_written(cell, after):
     assert merged(cell, ["Red", "Blue"])[0] == after

@@ -2,6 +2,7 @@
 
 import csv
 import itertools
+import json
 
 from hf_tagger.catalog.synthetic.products import generate
 
@@ -101,3 +102,30 @@ def prestashop(path):
              "Feature (Name:Value:Position:Customized)": f"Colour:{row['colour']}:1,Print:{row['pattern']}:2"}
             for number, row in enumerate(products(), start=1)]  # fmt: skip
     return write(path, PRESTASHOP, rows, delimiter=";", encoding="utf-8-sig")
+
+
+def shopify_json(path):
+    """`products.json` of a shop, as one line."""
+    found = [{"id": 9_007_199_254_740_993 + number, "title": row["title"], "handle": row["id"].lower(),
+              "body_html": f"<p>{row['description']}</p>", "vendor": "Acme", "product_type": row["category"] or "",
+              "tags": ["new", *row["features"]] if number % 3 else [],
+              "variants": [{"id": number, "price": "34.00", "sku": row["id"], "available": True}],
+              "images": [{"id": 1, "src": f"https://cdn.example/{row['id']}.jpg", "width": 600}],
+              "options": [{"name": "Title", "position": 1, "values": ["Default Title"]}]}
+             for number, row in enumerate(products())]
+    path.write_text(json.dumps({"products": found}, separators=(",", ":")))
+    return path
+
+
+def json_ld(path):
+    """A graph of a page, indented, with what is no product in it."""
+    graph = [{"@type": "Organization", "name": "Shop"}]
+    for number, row in enumerate(products()):
+        product = {"@type": "Product", "sku": row["id"], "name": row["title"], "description": row["description"],
+                   "image": [f"https://shop.example/{row['id']}.jpg"], "brand": {"@type": "Brand", "name": "Acme"},
+                   "offers": {"@type": "Offer", "price": 34.0, "priceCurrency": "EUR"}}
+        product |= ({"keywords": ["new", "sale"]}, {"keywords": "new, sale"}, {})[number % 3]
+        graph.append({"@type": "ListItem", "position": number, "item": product} if number % 2 else product)
+    path.write_text(json.dumps({"@context": "https://schema.org", "@graph": graph}, indent=2, ensure_ascii=False),
+                    encoding="utf-8-sig")
+    return path

@@ -190,6 +190,25 @@ def test_systems_that_have_a_place_for_tags(run, tmp_path, write, delimiter, col
             assert other.startswith(one)
 
 
+@pytest.mark.parametrize(("write", "place", "column"), [
+    (shop_exports.shopify_json, "products", "tags"), (shop_exports.json_ld, "@graph", "keywords")])  # fmt: skip
+def test_one_json_document(run, tmp_path, write, place, column):
+    export = write(tmp_path / "export.json")
+    before = export.read_bytes()
+    after, printed = tagged(run, export, tmp_path)
+    was, now = ([item.get("item", item) for item in json.loads(data.decode("utf-8-sig"))[place]]
+                for data in (before, after))
+    rows, products, cells, _ = changed_in(printed)
+    changed = [place for place, pair in enumerate(zip(was, now, strict=True)) if pair[0] != pair[1]]
+    assert (rows, products, cells) == (200, 200, len(changed)) and cells > 100
+    for one, other in zip(was, now, strict=True):
+        assert one | {column: None} == other | {column: None}
+        given, held = one.get(column), other.get(column)
+        assert given is None or type(given) is type(held) and held[:len(given)] == given  # what was there stands first
+    pieces = re.compile(rb',\s*"' + column.encode() + rb'": ?(\[[^\]]*\]|"[^"]*")')
+    assert pieces.sub(b"", after) == pieces.sub(b"", before)
+
+
 def test_akeneo_gets_columns_of_its_own(run, tmp_path):
     export = shop_exports.akeneo(tmp_path / "export.csv")
     before = export.read_bytes()
@@ -246,6 +265,9 @@ def _gzipped(path):
 @pytest.mark.parametrize(("name", "write", "read"), [
     ("a.parquet", lambda path: write_parquet(path, PRODUCTS), lambda path: pq.read_table(path).to_pylist()),
     ("a.jsonl", lambda path: write_jsonl(path, PRODUCTS), lambda path: list(map(json.loads, path.open()))),
+    ("a.json", lambda path: path.write_text(json.dumps(PRODUCTS, indent=1)), lambda path: json.loads(path.read_text())),
+    ("a.json.gz", lambda path: path.write_bytes(gzip.compress(json.dumps({"items": PRODUCTS}).encode())),
+     lambda path: json.loads(gzip.decompress(path.read_bytes()))["items"]),
     ("a.xlsx", lambda path: write_xlsx(path, [list(PRODUCTS[0]), *(list(row.values()) for row in PRODUCTS)]),
      lambda path: [values for _, values, _ in read_xlsx(str(path))]),
     ("a.csv.gz", _gzipped, lambda path: list(csv.DictReader(io.StringIO(gzip.decompress(path.read_bytes()).decode())))),
@@ -265,7 +287,7 @@ def test_other_formats_come_back_with_tags(run, tmp_path, name, write, read):
     assert read(tmp_path / f"again_{name}") == after
     assert run("--undo", f"{output}.undo.jsonl")[0] == 0
     assert read(output) == before
-    if name in ("a.jsonl", "a.xlsx"):
+    if name in ("a.jsonl", "a.json", "a.xlsx"):
         assert output.read_bytes() == export.read_bytes()
     status, printed = run("--undo", f"{output}.undo.jsonl")
     assert status == 2 and "is not as it was written" in printed.err

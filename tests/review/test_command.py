@@ -1,3 +1,4 @@
+import re
 import runpy
 import sys
 import time
@@ -5,6 +6,7 @@ import time
 import pytest
 
 from hf_tagger import cli
+from hf_tagger.catalog.synthetic.exports import write_example
 from hf_tagger.feedback.versions import Versions
 from hf_tagger.review import command, page
 from tests.review.shop import write_shop
@@ -76,6 +78,17 @@ def test_products_that_nobody_has_tagged_are_reviewed_and_counted(shop, tmp_path
         assert time.monotonic() < until, printed
         printed += capsys.readouterr().out
     assert "train: 3 rows: 2 used, 1 set aside" in printed
+
+
+@pytest.mark.parametrize("system", ["shopify", "woocommerce", "google"])
+def test_exports_of_shop_systems_are_reviewed_as_they_are(shop, tmp_path, capsys, system):
+    for export in write_example(system, tmp_path / system, 20):
+        command.build_app(str(shop / "model"), str(export), str(tmp_path / f"{export.name}.db"))
+        until, printed = time.monotonic() + 60, ""
+        while "set aside" not in printed:
+            assert time.monotonic() < until, printed
+            printed += capsys.readouterr().out
+        assert re.search(r"test: (\d+) rows: \1 used, 0 set aside", printed), printed
 
 
 def test_verdicts_name_the_version_of_the_model(shop, tagger, tmp_path):

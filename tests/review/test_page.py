@@ -179,6 +179,36 @@ def test_a_new_word_is_proposed_and_approved_and_then_belongs_to_the_vocabulary(
         assert approved(store, tagger.model.config.attributes) == {"colour": ["Teal"]}
 
 
+def test_products_of_an_export_are_reviewed_and_tried(browser, shop, tmp_path):
+    with (tmp_path / "export.csv").open("w") as file:
+        file.write("Handle,Title,Body (HTML),Image Src,Tags\n")
+        for number in range(1, 4):
+            file.write(f"item-{number},{('red mug', 'blue dress', '')[number - 1]},,P{number}.png,new\n")
+            file.write(f"item-{number},,,P4.png,\n")  # a further photo
+    for number in range(1, 5):
+        shutil.copy(shop / f"P{number}.png", tmp_path)
+    app = command.build_app(str(shop / "model"), str(tmp_path / "export.csv"), str(tmp_path / "feedback.db"))
+    page = browser.new_page()
+    page.set_default_timeout(PATIENCE)
+    page.goto(launch(app, block=False, quiet=True))
+    expect(page.locator(".bar")).to_contain_text("of 3 judged")
+    page.get_by_role("tab", name="Try it").click()
+    for wanted, text, tags in (("item-2", "blue dress", ("Blue", "Dress")), ("3", "", ("Blue", "Mug")),
+                               ("1", "red mug", ("Red", "Mug"))):
+        page.fill("#try-product input, #try-product textarea", wanted)
+        page.keyboard.press("Enter")
+        expect(page.locator("#try-text textarea")).to_have_value(text)
+        expect(page.locator("#try-photo img")).to_be_visible()
+        page.click("#try-button")
+        for tag in tags:
+            expect(page.locator("#try-result")).to_contain_text(tag)
+    page.fill("#try-product input, #try-product textarea", "item-9")
+    page.keyboard.press("Enter")
+    expect(page.locator("#try-result .trouble")).to_contain_text("None of the 3 products read so far has the id")
+    page.close()
+    app.close()
+
+
 def test_a_text_and_a_spoken_description_are_tried(page, tmp_path):
     page.get_by_role("tab", name="Try it").click()
     page.fill("#try-text textarea", "blue mug")

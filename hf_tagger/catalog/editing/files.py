@@ -78,10 +78,12 @@ def open_file(path: str, format: str, columns: Iterable[str], source: SourceConf
         from hf_tagger.catalog.editing.spreadsheet import Spreadsheet
 
         return Spreadsheet(path)
-    if format == "jsonl" and not is_json_document(path):
+    if format == "jsonl" and is_json_document(path):
+        from hf_tagger.catalog.editing.json_lines import JsonDocument
+
+        return JsonDocument(path)
+    if format == "jsonl":
         from hf_tagger.catalog.editing.json_lines import JsonLinesFile
 
         return JsonLinesFile(path, source.encoding)
-    if format == "jsonl":
-        raise ConfigError(f"{path} is one JSON document: tags are written back into one object per line (jq -c)")
     raise ConfigError(f"{path}: tags are not written back into {format}; --output_dir writes them beside it")

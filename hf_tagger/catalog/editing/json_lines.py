@@ -1,8 +1,9 @@
-"""Jsonl files, of which single values are changed: everything else stays as it is, byte for byte."""
+"""Jsonl files and JSON documents, of which single values are changed: everything else stays as it is, byte for byte."""
 
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from typing import Any, NamedTuple
 
 import fsspec
@@ -12,10 +13,9 @@ from hf_tagger.catalog.editing.patches import Patch, PatchedFile, Unwritable
 from hf_tagger.catalog.formats import dialect
 from hf_tagger.catalog.formats.cells import json_list
 from hf_tagger.catalog.formats.dialect import open_lines
+from hf_tagger.catalog.formats.json_values import DECODER, Member, json_products, members
 
 _SAMPLE_ROWS = 1000
-_SPACE = re.compile(r"[ \t\r\n]*")
-_DECODER = json.JSONDecoder()
 
 
 class JsonRow(NamedTuple):
@@ -24,14 +24,12 @@ class JsonRow(NamedTuple):
     line: Line
 
 
-class JsonLinesFile(PatchedFile):
-    """One object a line; lists are JSON's own. `encoding`: None: found."""
+class JsonFile(PatchedFile):
+    """Objects one after the other; lists are JSON's own."""
 
-    def __init__(self, path: str, encoding: str | None = None):
+    def __init__(self, path: str, encoding: str):
         super().__init__(path)
-        with open_lines(path, encoding) as lines:
-            self.encoding, self.mark = without_mark(lines.encoding, lines.mark), lines.mark
-        check_encoding(self.encoding, path)
+        self.encoding = encoding
         found: dict[str, bool] = {}  # {key: whether it has had a text}
         for row in self.rows():
             if row.number > _SAMPLE_ROWS:
@@ -43,11 +41,66 @@ class JsonLinesFile(PatchedFile):
     def add_columns(self, columns: Mapping[str, bool]) -> None:
         """A key is written where it has a value: nothing has to be declared."""
 
+    def rows(self) -> Iterator[JsonRow]:
+        raise NotImplementedError
+
     def holds_lists(self, column: str) -> bool:
         return column not in self.texts
 
     def header_patches(self) -> list[Patch]:
         return []
+
+    def value(self, row: JsonRow, column: str) -> str | None:
+        return None if row.values is None else json_text(row.values.get(column))
+
+    def takes(self, text: str) -> bool:
+        try:
+            text.encode(self.encoding)
+        except UnicodeEncodeError:
+            return False
+        return True
+
+    def patches(self, row: JsonRow, values: Mapping[str, str]) -> list[Patch]:
+        if row.values is None or not values:
+            return []
+        text = row.line.text
+        opening = text.index("{")
+        there = members(text, opening)
+        last = {member.key: member for member in there}
+        comma, colon = (", " if re.search(r'["\]}\w], "', text) else ","), ": " if '": ' in text else ":"
+        written = partial(json.dumps, ensure_ascii=text.isascii() and "\\u" in text, separators=(comma, colon))
+        changes, more = [], ""
+        for column, value in values.items():
+            was, listed = row.values.get(column), json_list(value)
+            if isinstance(was, dict):
+                raise Unwritable("an object")
+            if isinstance(was, list) and was and listed is not None:
+                start = last[column].start
+                changes.append(_longer_list(text, start, was, listed, comma, written))
+            elif column in last:
+                changes.append((last[column].start, last[column].stop, written(value if listed is None else listed)))
+            else:
+                between = _between(text, opening, there, comma) if there else comma if more else ""
+                more += between + written(column) + colon + written(value if listed is None else listed)
+        if more:
+            end = there[-1].stop if there else opening + 1
+            changes.append((end, end, more))
+        at = byte_places(text, [row.line], self.encoding)
+        try:
+            return [Patch(at(start), at(stop), new.encode(self.encoding)) for start, stop, new in sorted(changes)]
+        except UnicodeEncodeError as error:
+            raise Unwritable(f"{error.object[error.start]!r} is not in {self.encoding}") from None
+
+
+class JsonLinesFile(JsonFile):
+    """One object a line. `encoding`: None: found."""
+
+    def __init__(self, path: str, encoding: str | None = None):
+        with open_lines(path, encoding) as lines:
+            self.mark = lines.mark
+            encoding = without_mark(lines.encoding, lines.mark)
+        check_encoding(encoding, path)
+        super().__init__(path, encoding)
 
     def rows(self) -> Iterator[JsonRow]:
         """In the order and with the numbers of `text_files.read_json_lines`."""
@@ -66,42 +119,21 @@ class JsonLinesFile(PatchedFile):
                         pass
                 yield JsonRow(number, values if isinstance(values, dict) else None, line)
 
-    def value(self, row: JsonRow, column: str) -> str | None:
-        return None if row.values is None else json_text(row.values.get(column))
 
-    def takes(self, text: str) -> bool:
-        try:
-            text.encode(self.encoding)
-        except UnicodeEncodeError:
-            return False
-        return True
+class JsonDocument(JsonFile):
+    """A document that `json_values.json_products` reads. Where it is not JSON any more, it stays as it is."""
 
-    def patches(self, row: JsonRow, values: Mapping[str, str]) -> list[Patch]:
-        if row.values is None or not values:
-            return []
-        text = row.line.text
-        spans, end = _spans(text)
-        ascii_only = text.isascii() and "\\u" in text
-        comma, colon = (", " if re.search(r'["\]}\w], "', text) else ","), ": " if '": ' in text else ":"
-        changes, more = [], ""
-        for column, value in values.items():
-            if isinstance(row.values.get(column), dict):
-                raise Unwritable("an object")
-            listed = json_list(value)
-            written = json.dumps(value if listed is None else listed, ensure_ascii=ascii_only,
-                                 separators=(comma, colon))
-            if column in spans:
-                changes.append((*spans[column], written))
-            else:
-                name = json.dumps(column, ensure_ascii=ascii_only)
-                more += (comma if spans or more else "") + name + colon + written
-        if more:
-            changes.append((end, end, more))
-        at = byte_places(text, [row.line], self.encoding)
+    def __init__(self, path: str):
+        super().__init__(path, "utf-8")
+
+    def rows(self) -> Iterator[JsonRow]:
+        """In the order and with the numbers of `documents.read_json_document`."""
         try:
-            return [Patch(at(start), at(stop), new.encode(self.encoding)) for start, stop, new in sorted(changes)]
-        except UnicodeEncodeError as error:
-            raise Unwritable(f"{error.object[error.start]!r} is not in {self.encoding}") from None
+            for number, (start, text, value) in enumerate(json_products(self.path), start=1):
+                raw = text.encode()
+                yield JsonRow(number, value if isinstance(value, dict) else None, Line(start, len(raw), raw, text))
+        except (ValueError, RecursionError):
+            return
 
 
 def json_text(value: Any) -> str | None:
@@ -109,16 +141,22 @@ def json_text(value: Any) -> str | None:
     return value if value is None or isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
 
 
-def _spans(text: str) -> tuple[dict[str, tuple[int, int]], int]:
-    """{key: (start, stop) of its value} of an object, and the place after its last value."""
-    spans: dict[str, tuple[int, int]] = {}
-    place = end = text.index("{") + 1
-    while text[place := _SPACE.match(text, place).end()] != "}":
-        if text[place] == ",":
-            place = _SPACE.match(text, place + 1).end()
-        key, place = _DECODER.raw_decode(text, place)
-        place = _SPACE.match(text, _SPACE.match(text, place).end() + 1).end()
-        _, end = _DECODER.raw_decode(text, place)
-        spans[key] = place, end
-        place = end
-    return spans, end
+def _between(text: str, opening: int, there: list[Member], comma: str) -> str:
+    """What stands between two members of an object or list that has some."""
+    if len(there) > 1:
+        return text[there[-2].stop:there[-1].begin]
+    indent = text[opening + 1:there[0].begin]
+    return "," + indent if "\n" in indent else comma
+
+
+def _longer_list(text: str, start: int, was: list, wanted: list[str], comma: str,
+                 written: Callable[[Any], str]) -> tuple[int, int, str]:
+    """(start, stop, what comes there) of a list that is not empty. The items there stay as they are written, unless
+    one of them goes."""
+    there, kept = members(text, start), [said for item in was if (said := str(item).strip())]  # as `cells.split`
+    if wanted[:len(kept)] == kept:
+        between, end = _between(text, start, there, comma), there[-1].stop
+        return end, end, "".join(between + written(item) for item in wanted[len(kept):])
+    if any(isinstance(item, dict | list) for item in was):
+        raise Unwritable("a list of objects")
+    return start, DECODER.raw_decode(text, start)[1], written(wanted)

@@ -3,10 +3,19 @@
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import partial
+from functools import cached_property, partial
 from typing import NamedTuple
 
-from hf_tagger.catalog.formats.cells import CellError, CellSyntax, join, join_pairs, set_pair, split, split_pairs
+from hf_tagger.catalog.formats.cells import (
+    CellError,
+    CellSyntax,
+    join,
+    join_pairs,
+    json_list,
+    set_pair,
+    split,
+    split_pairs,
+)
 from hf_tagger.catalog.strict import ConfigError
 from hf_tagger.model.decisions import fold
 
@@ -26,7 +35,8 @@ class Target:
         vocabulary: the attribute's tags, `fold`ed: other values of a list are none of the model's business.
         aliases: {other spelling, `fold`ed: tag}
         codes: {tag: what stands for it in the cell}
-        nodes, parents: how the nodes of a path stand in the cell, and {tag: its parent}, where the cell holds paths.
+        nodes: how the nodes of a path stand in the cell, where it holds paths.
+        parents: {tag: its parent}, where a tag in the cell says its parents as well.
         tags, characters: most tags of the cell, most characters of a tag and of the cell (None: any number).
     """
 
@@ -57,6 +67,16 @@ class Target:
         while line[-1] in self.parents and self.parents[line[-1]] not in line:
             line.append(self.parents[line[-1]])
         return line
+
+    def says(self, there: str, key: str) -> bool:
+        """Whether a tag in the cell is this one, or below it."""
+        if self.nodes is not None:
+            return there.startswith(key)
+        return key == there or key in self._above.get(there, ())
+
+    @cached_property
+    def _above(self) -> dict[str, set[str]]:
+        return {fold(tag): set(map(fold, self.line(tag)[1:])) for tag in self.parents}
 
     def last(self, text: str) -> str:
         """The tag that a text of the cell says, `fold`ed."""
@@ -170,7 +190,7 @@ class Policy:
         bare = self._bare(cell)
         value = split_pairs(bare).get(target.code, "") if target.how == "pair" else bare
         value = "" if value == self.empty_value else value
-        there = _values(value, target.syntax)
+        there = values_of(value, target.syntax)
         known = {target.key(text): text for text in reversed(there)}
         changes: list[Change] = []
 
@@ -179,7 +199,7 @@ class Policy:
                                   target.column, what, why))
 
         wanted: dict[str, Tag] = {}
-        above = {node for tag in predicted for node in target.line(tag.label)[1:]} if target.nodes else ()
+        above = {node for tag in predicted for node in target.line(tag.label)[1:]}
         for tag in predicted:
             if self.verdicts.get((product, target.attribute, fold(tag.label))) is False:
                 say("refused", tag, "a person removed it")
@@ -193,7 +213,7 @@ class Policy:
         taken = own - dropped and (target.single or target.how == "cell")
         new: list[Tag] = []
         for key, tag in wanted.items():
-            if key in known or (target.nodes and any(other.startswith(key) for other in known)):
+            if any(target.says(there, key) for there in known):
                 say("unchanged", tag)
             elif taken:
                 say("refused", tag, "the cell has another")
@@ -230,7 +250,7 @@ class Policy:
         return "" if self.takes(text) else "not in the file's encoding"
 
 
-def _values(cell: str, syntax: CellSyntax) -> list[str]:
+def values_of(cell: str, syntax: CellSyntax) -> list[str]:
     try:
         return split(cell, syntax) if cell.strip() else []
     except CellError:
@@ -249,7 +269,9 @@ def _written(kept: list[str], new: list[Tag], value: str, target: Target, cell: 
 
 
 def _extended(kept: list[str], texts: list[str], value: str, syntax: CellSyntax) -> str:
-    if value.strip() and texts and syntax.delimiter and not syntax.json and not value.lstrip().startswith("["):
+    if json_list(value) is not None:  # it stays a list, whatever others in the column are
+        syntax = CellSyntax(json=True)
+    if value.strip() and texts and syntax.delimiter and not syntax.json:
         delimiter = re.escape(syntax.delimiter)
         own = re.search(rf"[^\s{delimiter}](\s*{delimiter}\s*)[^\s{delimiter}]", value)
         glue = own[1] if own else join(["a", "b"], syntax)[1:-1]

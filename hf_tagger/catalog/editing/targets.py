@@ -1,15 +1,17 @@
 """Where the tags of each attribute go: as the command says, as the system's profile has it, or where they came from."""
 
 import re
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 
 from hf_tagger.catalog.attributes import AttributeSpec
-from hf_tagger.catalog.editing.policy import Target
+from hf_tagger.catalog.editing.policy import Target, values_of
 from hf_tagger.catalog.formats.cells import CellSyntax
 from hf_tagger.catalog.profiles import Pattern, Profile, Write
 from hf_tagger.catalog.reading.products import pair_columns
 from hf_tagger.catalog.strict import ConfigError, did_you_mean
+from hf_tagger.catalog.taxonomy import node_spellings, node_texts
 from hf_tagger.model.decisions import fold
 
 _DELIMITERS = (",", ";", "|")
@@ -18,7 +20,8 @@ _DELIMITERS = (",", ";", "|")
 def find_targets(attributes: Sequence[dict], header: Sequence[str], specs: Mapping[str, AttributeSpec],
                  profile: Profile | None = None, asked: Mapping[str, Write] | None = None,
                  lists: Callable[[str], bool] = lambda column: False,
-                 only: Sequence[str] | None = None) -> tuple[list[Target], list[str]]:
+                 only: Sequence[str] | None = None,
+                 sample: Callable[[str], Iterable[str]] = lambda column: ()) -> tuple[list[Target], list[str]]:
     """One target for each attribute that can be written, and a line for a person about each that cannot.
 
     Args:
@@ -29,6 +32,7 @@ def find_targets(attributes: Sequence[dict], header: Sequence[str], specs: Mappi
         asked: {attribute, or "*" for every other one: where it goes}, before all else.
         lists: whether a column holds lists of the file's own; what a text would part by commas is then one.
         only: attributes that are written (None: all).
+        sample: cells of a column.
 
     Raises ConfigError for an attribute that the model does not have, or a column that is not there.
     """
@@ -44,14 +48,14 @@ def find_targets(attributes: Sequence[dict], header: Sequence[str], specs: Mappi
         if only is not None and entry["name"] not in only:
             continue
         places = [asked[name] for name in (entry["name"], "*") if name in asked]
+        own = _place_of_its_own(entry, specs.get(entry["name"]), header)
         if not places and profile is not None:
-            places = [write if name != "*" else _free(write, taken, columns)
-                      for key in (entry["name"].casefold(), "*") for name, write in profile.write.items()
-                      if name.casefold() == key]
-        if not places:
-            places = [_place_of_its_own(entry, specs.get(entry["name"]), header)]
+            places = [write for name, write in profile.write.items() if name.casefold() == entry["name"].casefold()]
+            if not places and "taxonomy" in entry and own.column in header:
+                places = [own]  # nodes go where they came from
+            places += [_free(profile.write["*"], taken, columns)] if "*" in profile.write else []
         # A cell of paths takes no bare names: the attribute's next place does.
-        made = (_target(entry, write, header, specs, profile, columns) for write in places)
+        made = (_target(entry, write, header, specs, profile, columns, sample) for write in places or [own])
         found = next(filter(None, made), None)
         if found and lists(found.column) and found.syntax.delimiter == ",":
             found = replace(found, syntax=CellSyntax(json=True))
@@ -80,8 +84,20 @@ def _place_of_its_own(entry: dict, spec: AttributeSpec | None, header: Sequence[
     return Write(spec.column, "cell" if spec.kind == "single" and spec.format != "path" else "append")
 
 
+def _form(write: Write, column: str, syntax: CellSyntax, texts: dict[str, dict[str, str]],
+          sample: Callable[[str], Iterable[str]]) -> str:
+    """How the nodes of a taxonomy are written into a column: a key of `texts` (`taxonomy.node_texts`)."""
+    known = [(form, set(map(fold, texts[form].values()))) for form in ("id", "short_id", "path", "name")]
+    found = Counter(form for cell in sample(column) for text in map(fold, values_of(cell, syntax))
+                    if (form := "path" if ">" in text else next((form for form, of in known if text in of), None)))
+    if write.nodes is not None or found:
+        return write.nodes or found.most_common(1)[0][0]
+    return "id" if texts["id"] and write.how in ("cell", "column") else "name"
+
+
 def _target(entry: dict, write: Write, header: Sequence[str], specs: Mapping[str, AttributeSpec],
-            profile: Profile | None, columns: Mapping[str, str]) -> Target | None:
+            profile: Profile | None, columns: Mapping[str, str],
+            sample: Callable[[str], Iterable[str]]) -> Target | None:
     name, column = entry["name"], write.column
     spec = None
     if column in columns:
@@ -97,15 +113,15 @@ def _target(entry: dict, write: Write, header: Sequence[str], specs: Mapping[str
         limit, limit_name = profile and profile.limits, column
     spec = spec or next((other for other in specs.values() if other.column == column), None)
     own = specs.get(name)
-    nodes, parents = None, entry.get("parents") or {}
+    nodes, parents, tree = None, entry.get("parents") or {}, entry.get("taxonomy") is not None
     if write.how == "pair":
         pattern = next((one for one in profile.patterns.values() if one.pairs) if profile else iter(()), None)
         syntax = pattern.attribute.syntax if pattern else CellSyntax("|", glue="|")
     elif spec is not None and spec.format == "path":
-        if not parents:
+        if not parents and not tree:
             return None
-        syntax, nodes = spec.syntax, spec.node_syntax
-    elif spec is not None and (spec.format != "column" or entry["kind"] == "single"):
+        syntax, nodes = spec.syntax, None if tree else spec.node_syntax
+    elif spec is not None and (spec.format != "column" or entry["kind"] == "single" or spec.taxonomy):
         syntax = spec.syntax
     elif write.how in ("append", "column") or entry["kind"] == "multi":
         syntax = CellSyntax(next((by for by in _DELIMITERS if not any(by in tag for tag in entry["tags"])), "|"))
@@ -113,12 +129,21 @@ def _target(entry: dict, write: Write, header: Sequence[str], specs: Mapping[str
         syntax = CellSyntax()
     if write.how in ("cell", "column") and entry["kind"] == "single" and nodes is None and spec is None:
         syntax = CellSyntax()
+    aliases = {fold(spelling): tag for spelling, tag in (own.aliases if own else {}).items()}
+    codes = {tag: code for code, tag in reversed(own.aliases.items())} if own and profile and profile.codes else {}
+    form = "name"
+    if tree:
+        texts = node_texts(entry)
+        aliases |= {fold(spelling): tag for spelling, tag in node_spellings(entry).items()}
+        form = _form(write, column, syntax, texts, sample)
+        codes = codes if form == "name" else texts[form]
+    # A list of names has room for each node of a line; a path or an id says all above it.
+    implied = nodes is not None or (tree and (form != "name" or (syntax.delimiter is None and not syntax.json)))
     characters = limit.characters.get(limit_name) if limit else None
     made = Target(
         name, column, write.how, syntax, entry["kind"] == "single",
-        aliases={fold(spelling): tag for spelling, tag in (own.aliases if own else {}).items()},
-        codes={tag: code for code, tag in reversed(own.aliases.items())} if own and profile and profile.codes else {},
-        nodes=nodes, parents=parents, code=_code(name, own) if write.how == "pair" else None,
+        aliases=aliases, codes=codes, nodes=nodes, parents=parents if implied else {},
+        code=_code(name, own) if write.how == "pair" else None,
         tags=limit.tags if limit and limit_name == "tags" else None,
         tag_characters=characters if limit_name == "tags" else None,
         characters=None if limit_name == "tags" else characters)

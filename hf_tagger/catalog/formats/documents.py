@@ -8,69 +8,25 @@ from typing import Any, NamedTuple
 import fsspec
 
 from hf_tagger.catalog.formats.columns import RawRow
+from hf_tagger.catalog.formats.json_values import json_products
 from hf_tagger.catalog.quarantine import RowError
 from hf_tagger.catalog.strict import ConfigError
 
-_LISTS = ("products", "items", "data", "results", "@graph", "itemListElement", "rows", "records")
-_PRODUCT_TYPES = ("Product", "ProductGroup", "ProductModel", "IndividualProduct", "Vehicle")
 _XML_ITEMS = ("item", "entry", "product", "SHOPITEM", "offer")
 _SEARCHED_EVENTS = 20_000
 
 
 def read_json_document(file: str) -> Iterator[RawRow]:
-    """The objects of the document's first list of objects, or the document itself where it is a product. Of JSON-LD,
-    products alone (no organisation, no breadcrumbs). Lists are read item by item: memory does not grow with them."""
-    import ijson
-
-    prefix = _json_prefix(file)
+    """The products of `json_values.json_products`."""
     number = 0
-    with fsspec.open(file, "rb", compression="infer") as handle:
-        items = ijson.items(_without_mark(handle), prefix, use_float=True)
-        while True:
-            try:
-                item = next(items, None)
-            except ijson.JSONError as error:
-                yield number + 1, None, RowError(None, "malformed", f"not JSON from here on: {error}")
-                return
-            if item is None:
-                return
-            if isinstance(item, dict) and item.get("@type") == "ListItem":
-                item = item.get("item")
-            types = item.get("@type") if isinstance(item, dict) else None
-            types = types if isinstance(types, list) else [types]
-            if types != [None] and not any(type in _PRODUCT_TYPES for type in types):
-                continue
-            number += 1
+    try:
+        for number, (_, _, item) in enumerate(json_products(file), start=1):
             if isinstance(item, dict):
                 yield number, item, None
             else:
                 yield number, None, RowError(None, "malformed", f"not a JSON object: got {type(item).__name__}")
-
-
-def _json_prefix(file: str) -> str:
-    """ijson's name of the list whose items are the products."""
-    import ijson
-
-    try:
-        with fsspec.open(file, "rb", compression="infer") as handle:
-            lists, is_item = [], False
-            for prefix, event, value in ijson.parse(_without_mark(handle)):
-                if event == "start_map" and prefix == "item":
-                    return "item"
-                if event == "start_map" and prefix.endswith(".item") and prefix.count(".") == 1:
-                    lists.append(prefix)
-                    if prefix.removesuffix(".item") in _LISTS:
-                        return prefix
-                is_item |= event == "map_key" and prefix == "" and value in ("@type", "name", "title", "sku")
-        return "" if is_item or not lists else lists[0]
-    except ijson.JSONError as error:
-        raise ConfigError(f"{file} is not valid JSON: {error}") from error
-
-
-def _without_mark(handle):
-    if handle.read(3) != b"\xef\xbb\xbf":
-        handle.seek(0)
-    return handle
+    except (ValueError, RecursionError) as error:
+        yield number + 1, None, RowError(None, "malformed", f"not JSON from here on: {error}")
 
 
 def read_xml(file: str) -> Iterator[RawRow]:

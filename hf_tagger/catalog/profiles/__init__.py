@@ -57,10 +57,12 @@ class Pattern:
 
 @dataclass(frozen=True)
 class Write:
-    """Where the tags of an attribute go. `column`: a name of the profile, or with `how: column` a new column."""
+    """Where the tags of an attribute go. `column`: a name of the profile, or with `how: column` a new column. `nodes`:
+    how the nodes of a taxonomy are written; by default as the column has them."""
 
     column: str
     how: Literal["append", "cell", "pair", "column"] = "append"
+    nodes: Literal["id", "short_id", "path", "name"] | None = None
 
 
 @dataclass(frozen=True)
