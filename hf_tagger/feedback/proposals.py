@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from hf_tagger.catalog.spellings import loose_key
 from hf_tagger.feedback.review_state import settle
 from hf_tagger.feedback.store import FeedbackStore
 from hf_tagger.feedback.verdicts import UNDECIDED
@@ -17,12 +18,15 @@ class Proposal:
         attribute: `verdicts.UNDECIDED` until the tag is approved for one.
         products: ids of those that reviewers gave it to.
         ruling: "approve", "decline", or None while nobody has ruled.
+        alike: tags of the vocabulary, and other proposed ones, of which it may be another spelling (case, accents,
+            plural): nobody should approve it without seeing them.
     """
 
     attribute: str
     tag: str
     products: list[str]
     ruling: str | None
+    alike: list[str]
 
 
 def proposals(store: FeedbackStore, attributes: Sequence[dict]) -> list[Proposal]:
@@ -40,7 +44,11 @@ def proposals(store: FeedbackStore, attributes: Sequence[dict]) -> list[Proposal
             ruled = [name for name in known if rulings.get((name, tag)) == "approve"]
             for attribute in ruled or [UNDECIDED]:
                 products.setdefault((attribute, tag), set()).add(product)
-    found = [Proposal(*key, sorted(wanted), rulings.get(key)) for key, wanted in products.items()]
+    spellings: dict[str, set[str]] = {}
+    for tag in (*(tag for tags in known.values() for tag in tags), *(tag for _, tag in products)):
+        spellings.setdefault(loose_key(tag), set()).add(tag)
+    found = [Proposal(attribute, tag, sorted(wanted), rulings.get((attribute, tag)),
+                      sorted(spellings[loose_key(tag)] - {tag})) for (attribute, tag), wanted in products.items()]
     return sorted(found, key=lambda proposal: (-len(proposal.products), proposal.attribute, proposal.tag))
 
 

@@ -131,6 +131,8 @@ def read_feedback(store: FeedbackStore, catalog: Catalog, attributes: list[dict]
     summary = (f"{len(verdicts)} verdicts: {len(settled.holds)} settled, {len(settled.disputed)} disputed, "
                f"{len(settled.stale)} stale or not about a product of the training split; "
                f"{len(waiting)} proposed tags wait for approval")
+    if alike := [f"{proposal.tag} (like {', '.join(proposal.alike)})" for proposal in waiting if proposal.alike]:
+        summary += f", of which {len(alike)} may be other spellings: " + "; ".join(alike[:5]) + "; …" * (len(alike) > 5)
     if repeated:
         shown = ", ".join(sorted(repeated)[:3]) + ", …" * (len(repeated) > 3)
         summary += f"; {len(repeated)} ids are of several products, from which nothing is learned ({shown})"

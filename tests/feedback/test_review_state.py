@@ -72,6 +72,12 @@ def test_an_unknown_tag_becomes_a_proposal_then_a_tag(store, say):
         store.rule("colour", "Teal", "aprove", "ana")
 
 
+def test_a_proposal_names_the_tags_that_it_may_be_another_spelling_of(store, say):
+    store.add([say("P1", "Réds", "add"), say("P2", "Sages", "add"), say("P3", "Sage", "add"), say("P4", "Teal", "add")])
+    assert {found.tag: found.alike for found in proposals(store, ATTRIBUTES)} == {
+        "Réds": ["Red"], "Sages": ["Sage"], "Sage": ["Sages"], "Teal": []}
+
+
 def test_a_tag_that_could_belong_to_several_attributes_waits_until_one_is_chosen(store, say):
     store.add([say("P1", "Sage", "add", attribute=UNDECIDED), say("P2", "Sage", "add"),
                say("P3", "Red", "add", attribute=UNDECIDED), say("P4", "Sage", "add", "ben", UNDECIDED)])
