@@ -115,7 +115,8 @@ def report(run: RunContext, batches: Batches) -> dict[str, dict[str, float]]:
     for features in run.checkpoints.glob("features.rank*"):
         shutil.rmtree(features)
     run.log.say(f"model folder: {run.folder}")
+    product = "'Red cotton dress'" if model.config.text_config is not None else "{'image': 'photo.jpg'}"
     run.log.say(f'python -c "import hf_tagger; from transformers import pipeline; '
-                f"print(pipeline('product-tagging', model='{run.folder}')('Red cotton dress'))\"")
+                f"print(pipeline('product-tagging', model='{run.folder}')({product}))\"")
     run.log.say(quarantine.totals())
     return results
