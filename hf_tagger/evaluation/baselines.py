@@ -209,20 +209,28 @@ class NearestNeighbours:
         return {"embeddings": vectors, "words": self.words(products)}
 
     def predict(self, products: Products, vectors: np.ndarray) -> Predictions:
-        seen, blocks = self._seen(products, vectors), [[] for _ in self.attributes]
+        return self.predict_each(products, vectors, [self.neighbours])[0]
+
+    def predict_each(self, products: Products, vectors: np.ndarray, choices: Sequence[int]) -> list[Predictions]:
+        """Predictions by each number of neighbours."""
+        seen, blocks = self._seen(products, vectors), [[[] for _ in self.attributes] for _ in choices]
         for start in range(0, len(vectors), 512):
             similarity = sum(_dense(seen[name][start:start + 512] @ self.known[name].T) for name in self.by)
-            for block, attribute, (known, votes) in zip(blocks, self.attributes, self.votes, strict=True):
-                block.append(self._vote(similarity[:, known], votes, attribute["kind"]))
-        return products.predictions(self.attributes, nones_last([np.concatenate(block) for block in blocks]))
+            for neighbours, found in zip(choices, blocks, strict=True):
+                for block, attribute, (known, votes) in zip(found, self.attributes, self.votes, strict=True):
+                    block.append(_vote(similarity[:, known], votes, attribute["kind"], neighbours))
+        return [products.predictions(self.attributes, nones_last([np.concatenate(block) for block in found]))
+                for found in blocks]
 
-    def _vote(self, similarity: np.ndarray, votes: np.ndarray, kind: str) -> np.ndarray:
-        nearest = np.argpartition(-similarity, min(self.neighbours, len(votes)) - 1, axis=1)[:, : self.neighbours]
-        weight = np.take_along_axis(similarity, nearest, axis=1).clip(1e-6)
-        share = (weight[..., None] * votes[nearest]).sum(1) / weight.sum(1, keepdims=True)
-        # One more vote is spread over all tags: a tag that no neighbour has is not impossible.
-        share = (share * self.neighbours + 1 / share.shape[1]) / (self.neighbours + 1)
-        return np.log(share) if kind == "single" else np.log(share / (1 - share).clip(1e-6))
+
+def _vote(similarity: np.ndarray, votes: np.ndarray, kind: str, neighbours: int) -> np.ndarray:
+    """Logits [n, T + 1] from similarities [n, known] and their tags [known, T + 1]."""
+    nearest = np.argpartition(-similarity, min(neighbours, len(votes)) - 1, axis=1)[:, :neighbours]
+    weight = np.take_along_axis(similarity, nearest, axis=1).clip(1e-6)
+    share = (weight[..., None] * votes[nearest]).sum(1) / weight.sum(1, keepdims=True)
+    # One more vote is spread over all tags: a tag that no neighbour has is not impossible.
+    share = (share * neighbours + 1 / share.shape[1]) / (neighbours + 1)
+    return np.log(share) if kind == "single" else np.log(share / (1 - share).clip(1e-6))
 
 
 def _dense(matrix) -> np.ndarray:
@@ -258,7 +266,7 @@ def best_neighbours(
     fitted = NearestNeighbours(attributes, *train)
     scores = {}
     for fitted.by in (("embeddings",), ("words",), ("embeddings", "words")):
-        for fitted.neighbours in choices:
-            scores[fitted.by, fitted.neighbours] = fitted.predict(*validation).metrics()["macro_f1"]
+        for neighbours, found in zip(choices, fitted.predict_each(*validation, choices), strict=True):
+            scores[fitted.by, neighbours] = found.metrics()["macro_f1"]
     fitted.by, fitted.neighbours = max(scores, key=scores.get)
     return fitted

@@ -26,7 +26,7 @@ def main(path: Path) -> None:
     from autogluon.multimodal import MultiModalPredictor
 
     job, folder = json.loads(path.read_text(encoding="utf-8")), path.parent
-    frames = {split: pd.read_parquet(file) for split, file in job["files"].items()}
+    frames = {split: pd.read_parquet(file)[[*inputs(job), "label"]] for split, file in job["files"].items()}
     started = time.time()
     shutil.rmtree(folder / "predictor", ignore_errors=True)  # AutoGluon takes no folder that is there
     predictor = MultiModalPredictor(label="label", problem_type="multiclass", path=str(folder / "predictor"),

@@ -69,11 +69,7 @@ def beside(config: str, model: Path, spent: dict, python: Path, folder: Path, on
     """
     settings, _ = load_run(model / "training_config.yaml", [])
     catalog = open_catalog(settings.catalog, folder / "catalog")
-    attributes = [{name: entry[name] for name in ("name", "kind", "tags")}
-                  for entry in TaggerConfig.from_pretrained(model).attributes
-                  if entry["kind"] == "single" and (not only or entry["name"] in only)]
-    if not attributes:
-        raise ConfigError(f"{model} has no attribute with one tag per product{' among ' * bool(only)}{', '.join(only)}")
+    attributes = learnable(TaggerConfig.from_pretrained(model).attributes, only)
     ours = our_speed(config, model, settings, catalog, spent)
     checkpoints = write_checkpoints(settings, folder)
     runs = [train(entry, catalog, settings, checkpoints, spent["seconds"], python, folder) for entry in attributes]
@@ -87,6 +83,17 @@ def beside(config: str, model: Path, spent: dict, python: Path, folder: Path, on
         "scores": scores, "peak_mb": max(run["spent"]["peak_mb"] for run in runs), "attribute": name, "bar": bar,
         "speed": {"defaults": ours, "autogluon": their_speed(first["result"], bar)},
     }
+
+
+def learnable(attributes: list[dict], only: list[str]) -> list[dict]:
+    """The attributes with one tag per product, or `only` those named, without a tagger's calibration."""
+    found = {entry["name"]: {key: entry[key] for key in ("name", "kind", "tags")} for entry in attributes
+             if entry["kind"] == "single"}
+    unknown = [name for name in only if name not in found]
+    if unknown or not found:
+        raise ConfigError(f"AutoGluon cannot learn {', '.join(unknown) or 'any attribute'}: with one tag per product "
+                          f"there are {', '.join(found) or 'none'}")
+    return [found[name] for name in only or found]
 
 
 def our_speed(config: str, model: Path, settings: RunSettings, catalog: Catalog, spent: dict) -> dict:

@@ -15,6 +15,7 @@ from safetensors.torch import load_file, save_file
 from transformers import BertConfig, BertModel
 
 from hf_tagger.catalog.settings import open_catalog
+from hf_tagger.catalog.strict import ConfigError
 from hf_tagger.training.arguments import load_run
 from recipes.lab import benchmark_suite, peer
 from tests.catalog.files import write_parquet
@@ -162,6 +163,15 @@ def test_known_without_a_tag_is_a_class_of_its_own_and_unknown_tags_are_not_lear
     assert [peer.label_of(given, attribute) for given in (["Red"], [], None, ["Teal"])] == ["Red", "(none)", None, None]
     logits = peer.logits_of(attribute, ["(none)", "Red"], [[0.25, 0.75], [1.0, 0.0]])
     assert np.exp(logits).round(6).tolist() == [[0, 0.75, 0.25], [0, 0, 1]]
+
+
+def test_attributes_that_it_cannot_learn_are_named():
+    attributes = [{"name": name, "kind": kind, "tags": [], "thresholds": [0.4]} for name, kind in
+                  (("colour", "single"), ("category", "single"), ("features", "multi"))]  # fmt: skip
+    assert [entry["name"] for entry in peer.learnable(attributes, [])] == ["colour", "category"]
+    assert peer.learnable(attributes, ["category"]) == [{"name": "category", "kind": "single", "tags": []}]
+    with pytest.raises(ConfigError, match="cannot learn features, color: with one tag per product there are colour, c"):
+        peer.learnable(attributes, ["colour", "features", "color"])
 
 
 def test_a_peer_needs_an_environment_of_its_own(capsys):
