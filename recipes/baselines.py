@@ -31,6 +31,7 @@ from hf_tagger.training.arguments import RunSettings, load_run
 
 CLASSIC = Path(__file__).parent / "configs" / "lstm_resnet50.yaml"
 Predict = Callable  # (split, protocol) -> Predictions
+TEXT, BOTH = {"text"}, {"text", "image"}
 
 
 @cli.recipe
@@ -58,10 +59,10 @@ def main(arguments: list[str]) -> None:
     for name in [*options.only, *options.models]:
         print(f"{name} ...")
         if name in METHODS:
-            predict, reads_photos = METHODS[name](catalog, attributes, settings, folder / name, options)
+            predict, reads = METHODS[name](catalog, attributes, settings, folder / name, options)
         else:
-            predict, reads_photos = tagger(catalog, name, settings), True
-        results = judge(predict, settings, reads_photos, options.resamples)
+            predict, reads = tagger(catalog, name, settings), BOTH
+        results = judge(predict, settings, reads, options.resamples)
         write_results(folder / Path(name).name / "evaluation", results, {"method": name})
         about["methods"][Path(name).name] = {result.name: rounded(result.plain()) for result in results}
         # After every method: the last one may take hours.
@@ -83,9 +84,9 @@ def parse(arguments: list[str]) -> tuple[argparse.Namespace, list[str]]:
     return parser.parse_known_args(arguments)
 
 
-def judge(predict: Predict, settings: RunSettings, reads_photos: bool, resamples: int) -> list:
+def judge(predict: Predict, settings: RunSettings, reads: set[str], resamples: int) -> list:
     """Thresholds from validation; a `ProtocolResult` of the test split under every protocol that shows the method
-    something."""
+    something of what it reads, "text" or "image"."""
     from hf_tagger.evaluation.calibration import fit_calibration
     from hf_tagger.evaluation.protocols import standard_protocols
     from hf_tagger.evaluation.results import ProtocolResult, measurable
@@ -96,29 +97,29 @@ def judge(predict: Predict, settings: RunSettings, reads_photos: bool, resamples
     found, left_out = measurable({
         name: predict(evaluation.split, protocol).decided(attributes)
         for name, protocol in standard_protocols(evaluation.protocols).items()
-        if reads_photos or "text" not in protocol.without})
+        if reads - set(protocol.without)})
     for line in left_out:
         cli.say(f"note: {line}")
     return [ProtocolResult.of(name, predictions, resamples=resamples) for name, predictions in found.items()]
 
 
-def majority(catalog, attributes: list[dict], *_) -> tuple[Predict, bool]:
+def majority(catalog, attributes: list[dict], *_) -> tuple[Predict, set[str]]:
     from hf_tagger.evaluation.baselines import MajorityBaseline, Products
 
-    return on_texts(catalog, MajorityBaseline(attributes, Products.read(catalog.records("train")))), False
+    return on_texts(catalog, MajorityBaseline(attributes, Products.read(catalog.records("train")))), TEXT
 
 
-def rules(catalog, attributes: list[dict], *_) -> tuple[Predict, bool]:
+def rules(catalog, attributes: list[dict], *_) -> tuple[Predict, set[str]]:
     from hf_tagger.evaluation.baselines import RuleBaseline
 
     aliases = {entry["name"]: entry.get("aliases", {}) for entry in attributes}
-    return on_texts(catalog, RuleBaseline(attributes, aliases)), False
+    return on_texts(catalog, RuleBaseline(attributes, aliases)), TEXT
 
 
-def tfidf(catalog, attributes: list[dict], *_) -> tuple[Predict, bool]:
+def tfidf(catalog, attributes: list[dict], *_) -> tuple[Predict, set[str]]:
     from hf_tagger.evaluation.baselines import BagOfWordsBaseline, Products
 
-    return on_texts(catalog, BagOfWordsBaseline(attributes, Products.read(catalog.records("train")))), False
+    return on_texts(catalog, BagOfWordsBaseline(attributes, Products.read(catalog.records("train")))), TEXT
 
 
 def on_texts(catalog, fitted) -> Predict:
@@ -129,22 +130,27 @@ def on_texts(catalog, fitted) -> Predict:
         Products.read(seen_through(catalog, protocol).records(split), protocol.without))
 
 
-def regression(catalog, attributes: list[dict], settings: RunSettings, *_) -> tuple[Predict, bool]:
+def regression(catalog, attributes: list[dict], settings: RunSettings, *_) -> tuple[Predict, set[str]]:
     from hf_tagger.evaluation.baselines import BagOfWordsBaseline
 
     embedded, train = embedding(catalog, attributes, settings)
     fitted = BagOfWordsBaseline(attributes, *train)
-    return lambda split, protocol: fitted.predict(*embedded(split, protocol)), True
+    return lambda split, protocol: fitted.predict(*embedded(split, protocol)), towers_of(settings)
 
 
-def knn(catalog, attributes: list[dict], settings: RunSettings, *_) -> tuple[Predict, bool]:
+def knn(catalog, attributes: list[dict], settings: RunSettings, *_) -> tuple[Predict, set[str]]:
     from hf_tagger.evaluation.baselines import best_neighbours
 
     embedded, train = embedding(catalog, attributes, settings)
     evaluation = settings.evaluation
     fitted = best_neighbours(attributes, train, embedded(evaluation.validation, evaluation.first_protocol))
     print(f"{fitted.neighbours} neighbours by {' and '.join(fitted.by)}, by macro-F1 on validation")
-    return lambda split, protocol: fitted.predict(*embedded(split, protocol)), True
+    return lambda split, protocol: fitted.predict(*embedded(split, protocol)), towers_of(settings)
+
+
+def towers_of(settings: RunSettings) -> set[str]:
+    towers = {"text": settings.model.text_backbone, "image": settings.model.vision_backbone}
+    return {name for name, backbone in towers.items() if backbone is not None}
 
 
 def embedding(catalog, attributes: list[dict], settings: RunSettings) -> tuple[Callable, tuple]:
@@ -187,7 +193,7 @@ def joined(parts: tuple[dict[str, np.ndarray], ...]) -> dict[str, np.ndarray]:
     return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
 
-def lstm_cnn(catalog, attributes, settings: RunSettings, folder: Path, options) -> tuple[Predict, bool]:
+def lstm_cnn(catalog, attributes, settings: RunSettings, folder: Path, options) -> tuple[Predict, set[str]]:
     from hf_tagger.training.batches import Batches
     from hf_tagger.training.context import start_run
     from hf_tagger.training.data import read_catalog
@@ -202,7 +208,7 @@ def lstm_cnn(catalog, attributes, settings: RunSettings, folder: Path, options) 
     training = start_training(run, batches)
     train_phases(run, training)
     save_run(run, training)
-    return tagger(catalog, str(folder), settings), True
+    return tagger(catalog, str(folder), settings), BOTH
 
 
 def tagger(catalog, model: str, settings: RunSettings) -> Predict:

@@ -44,7 +44,7 @@ def table(tmp_path_factory):
     assert status == 0
     written = {path.parts[-3] for path in (folder / "out").glob("*/evaluation/predictions.parquet")}
     return (json.loads((folder / "out" / "baselines.json").read_text()),
-            (folder / "out" / "baselines.md").read_text(), written)
+            (folder / "out" / "baselines.md").read_text(), written, folder)
 
 
 def test_every_method_is_scored_under_every_protocol_that_shows_it_something(table):
@@ -60,6 +60,16 @@ def test_every_method_is_scored_under_every_protocol_that_shows_it_something(tab
         assert methods[name]["text only"]["attributes"]["category"]["accuracy"]["value"] > 0.9
     interval = methods["tfidf"]["all"]["overall"]["macro_f1"]
     assert interval["low"] <= interval["value"] <= interval["high"]
+
+
+def test_frozen_features_of_a_shop_without_photos_are_those_of_its_texts(table):
+    folder = table[3]
+    assert baselines.main([str(folder / "shop.yaml"), "--output_dir", str(folder / "texts"), "--resamples", "0",
+                           "--only", "regression", "knn", "--model.vision_backbone", "null",
+                           "--catalog.schema.images", "[]"]) == 0  # fmt: skip
+    methods = json.loads((folder / "texts" / "baselines.json").read_text())["methods"]
+    assert {name: list(results) for name, results in methods.items()} == dict.fromkeys(
+        ("regression", "knn"), ["all", "text only"])
 
 
 def test_the_table_has_one_row_per_protocol_and_method(table):
