@@ -24,6 +24,7 @@ import argparse
 import json
 import sys
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -37,6 +38,7 @@ from hf_tagger.evaluation.settings import EvaluateSettings, load_checked_evaluat
 
 PARTS = ("text", "vision")  # that `deployment.quantize` knows how to bring to int8
 JUDGED_BATCHES, WRITTEN_PRODUCTS = 16, 300
+MEASURED_AT_ONCE = 4  # products: onnxruntime holds all activations of a batch while their ranges are measured
 
 
 @cli.recipe
@@ -79,7 +81,8 @@ def parse(arguments: list[str]) -> tuple[argparse.Namespace, list[str]]:
                              "default: text, and vision where it gains)")
     parser.add_argument("--int8_changes", type=float, default=0.005, metavar="SHARE",
                         help="decisions, one per product and attribute, that int8 may change (1: all; default: 0.005)")
-    parser.add_argument("--calibration_batches", type=int, default=4, help="batches that int8 scales are measured on")
+    parser.add_argument("--calibration_batches", type=int, default=4,
+                        help="batches of `loader.batch_size` that int8 scales are measured on")
     parser.add_argument("--products", type=int, default=64, help="products that are timed (0: none)")
     return parser.parse_known_args(arguments)
 
@@ -98,10 +101,12 @@ def export(tagger, catalog, settings: EvaluateSettings, options: argparse.Namesp
     folders = {"onnx": export_tagger(tagger.model, tagger.processor, work / "onnx", fingerprint)}
     exported = {"onnx": OnnxTagger(folders["onnx"], threads=torch.get_num_threads())}
     if options.int8 != []:
-        wanted = {"train": options.calibration_batches, settings.evaluation.validation: JUDGED_BATCHES}
-        read = {split: arrays(batches(tagger, catalog, settings, split)) for split in wanted}
-        scaled, judged = ([exported["onnx"].feed(**batch) for batch in islice(read[split], count)]
-                          for split, count in wanted.items())
+        few = replace(settings, loader=replace(settings.loader, batch_size=MEASURED_AT_ONCE))
+        measured = options.calibration_batches * settings.loader.batch_size // MEASURED_AT_ONCE
+        wanted = [(few, "train", measured), (settings, settings.evaluation.validation, JUDGED_BATCHES)]
+        scaled, judged = ([exported["onnx"].feed(**batch)
+                           for batch in islice(arrays(batches(tagger, catalog, each, split)), count)]
+                          for each, split, count in wanted)
         parts = options.int8 or parts_that_gain(folders["onnx"])
         cli.say(f"int8: {', '.join(parts)}")
         folders["onnx_int8"] = quantize_within(folders["onnx"], work / "onnx_int8", scaled, judged, parts,
