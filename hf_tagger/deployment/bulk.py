@@ -3,6 +3,8 @@
 import csv
 import json
 import os
+import re
+import shutil
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
@@ -12,12 +14,16 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from hf_tagger.catalog.editing.policy import FORMULA
+from hf_tagger.catalog.pieces import Piece, plan
 from hf_tagger.catalog.quarantine import Refusal
+from hf_tagger.catalog.stream import Catalog
 from hf_tagger.catalog.strict import ConfigError
+from hf_tagger.deployment import shards
 from hf_tagger.model.urls import without_credentials
 from hf_tagger.runtime import model_fingerprint
 
 MANIFEST = "manifest.json"
+_REASON = re.compile(r"([^:]+: [a-z_]+): ")
 COLUMNS = {"tags": "label", "scores": "score", "attribute": "attribute", "source": "source"}  # of shards: keys of a tag
 SCHEMA = pa.schema([
     ("id", pa.string()), ("tags", pa.list_(pa.string())), ("scores", pa.list_(pa.float32())),
@@ -48,6 +54,30 @@ def open_output(folder: str | Path, manifest: dict[str, Any], resume: bool) -> P
     waiting.write_text(json.dumps(manifest, indent=1), encoding="utf-8")
     os.replace(waiting, path)
     return folder
+
+
+def open_shards(folder: Path, catalog: Catalog, split: str, rows: int, manifest: dict[str, Any], resume: bool,
+                main: bool, anew: bool = False) -> list[Piece]:
+    """The pieces of the split, of at most so many rows, of which the main process writes the plan.
+
+    Args:
+        anew: where the shards were made by something else, they make way.
+
+    Raises ConfigError as `open_output` does.
+    """
+    if not main:
+        return shards.read_plan(folder)
+    pieces = plan(catalog, split, rows)
+    manifest = manifest | {"content": shards.describe(pieces)}
+    try:
+        open_output(folder, manifest, resume or anew)
+    except ConfigError:
+        if not anew:
+            raise
+        shutil.rmtree(folder)  # of another model, or of the file as it was before
+        open_output(folder, manifest, resume=True)
+    shards.write_plan(folder, pieces)
+    return pieces
 
 
 def opened_fingerprint(model: str | Path, opened) -> str:
@@ -167,11 +197,42 @@ def write_plain(folder: Path, format: str, attributes: Sequence[str]) -> Path:
     return path
 
 
+class Progress:
+    """What all workers have done, those of earlier runs among them, by the shards that are there.
+
+    Attributes: `rows`; `reasons`, {reason: rows with such an error}.
+    """
+
+    def __init__(self, folder: Path, pieces: Sequence[Piece]):
+        self.folder, self.left, self.rows, self.reasons = folder, set(pieces), 0, Counter()
+
+    def look(self) -> int:
+        """Rows that have been done since the last look."""
+        found = set(shards.done(self.folder, self.left))
+        for piece in found:
+            errors = pq.read_table(shards.shard_path(self.folder, piece), columns=["error"])["error"]
+            self.reasons.update(reason for error in errors.drop_null().to_pylist() for reason in reasons(error))
+        self.left -= found
+        self.rows += (rows := sum(piece.rows for piece in found))
+        return rows
+
+    def __str__(self) -> str:
+        return ", ".join(f"{count} {reason}" for reason, count in self.reasons.most_common(3))
+
+
+def reasons(error: str | None) -> set[str]:
+    """"images: url_refused: https://…; …" -> {"images: url_refused"}"""
+    if error is None:
+        return set()
+    found = {match.group(1) for part in error.split("; ") if (match := _REASON.match(part))}
+    return found or {"a photo or text could not be read"}
+
+
 def summarize(folder: Path, attributes: Iterable[str]) -> dict[str, Any]:
-    """Over all shards: "rows", "errors", "untagged" (rows that could not be tagged at all or have no tag), and of each
-    attribute its tags and "abstentions", the rows without one."""
+    """Over all shards: "rows", "errors", "untagged" (rows that could not be tagged at all or have no tag), the
+    rows of each of the "reasons", and of each attribute its tags and "abstentions", the rows without one."""
     rows, errors, untagged = 0, 0, 0
-    tags, covered = Counter(), Counter()
+    tags, covered, why = Counter(), Counter(), Counter()
     for path in sorted(Path(folder).glob("part-*.parquet")):
         for row in pq.read_table(path, columns=["attribute", "error"]).to_pylist():
             rows += 1
@@ -179,5 +240,6 @@ def summarize(folder: Path, attributes: Iterable[str]) -> dict[str, Any]:
             untagged += not row["attribute"]
             tags.update(row["attribute"])
             covered.update(set(row["attribute"]))
-    return {"rows": rows, "errors": errors, "untagged": untagged,
+            why.update(reasons(row["error"]))
+    return {"rows": rows, "errors": errors, "untagged": untagged, "reasons": dict(why.most_common()),
             "attributes": {name: {"tags": tags[name], "abstentions": rows - covered[name]} for name in attributes}}

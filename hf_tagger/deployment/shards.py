@@ -12,7 +12,7 @@ import socket
 import threading
 import time
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict
 from hashlib import blake2b
 from pathlib import Path
@@ -24,6 +24,10 @@ from hf_tagger.catalog.reading.pieces import Piece
 PLAN, CLAIMS = "plan.json", "claims"
 # Seconds between two signs of life, after which without one a claim is void, and between two looks at others' claims.
 BEAT, VOID, LOOK = 10.0, 60.0, 0.2
+
+
+def open_folder(path: str) -> Path:
+    return Path(path)
 
 
 def write_plan(folder: Path, pieces: Sequence[Piece]) -> None:
@@ -47,20 +51,24 @@ def shard_path(folder: Path, piece: Piece) -> Path:
     return folder / f"part-{piece.id}.parquet"
 
 
-def done(folder: Path, pieces: Sequence[Piece]) -> list[Piece]:
+def is_done(folder: Path, piece: Piece) -> bool:
+    return shard_path(folder, piece).exists()
+
+
+def done(folder: Path, pieces: Iterable[Piece]) -> list[Piece]:
     there = {path.name for path in folder.glob("part-*.parquet")}
     return [piece for piece in pieces if shard_path(folder, piece).name in there]
 
 
-def claimed(folder: Path, pieces: Sequence[Piece]) -> Iterator[Piece]:
+def claimed(folder: Path, pieces: Sequence[Piece], wait: bool = True) -> Iterator[Piece]:
     """Pieces that this worker is to do, each claimed until the next is asked for. Ends when all are done, whoever does
-    them: a piece whose worker dies comes up again."""
+    them: a piece whose worker dies comes up again. Without `wait`, it ends after one look at each."""
     (folder / CLAIMS).mkdir(exist_ok=True)
     left = list(pieces)
     while left:
         waiting = []
         for piece in left:
-            if shard_path(folder, piece).exists():
+            if is_done(folder, piece):
                 continue
             claim = folder / CLAIMS / piece.id
             if not _take(claim):
@@ -69,11 +77,11 @@ def claimed(folder: Path, pieces: Sequence[Piece]) -> Iterator[Piece]:
             try:
                 with _kept_young(claim):
                     # Another may have done it between the first look and the claim.
-                    if not shard_path(folder, piece).exists():
+                    if not is_done(folder, piece):
                         yield piece
             finally:
                 claim.unlink(missing_ok=True)
-        left = waiting
+        left = waiting if wait else []
         if left:
             time.sleep(LOOK)
 
@@ -120,7 +128,10 @@ def _void(claim: Path) -> bool:
         owner = json.loads(text)
         if owner["host"] != socket.gethostname():
             return age > VOID
-        return psutil.Process(owner["process"]).create_time() != owner["started"] or age > VOID
+        process = psutil.Process(owner["process"])
+        # Ray leaves the dead unburied for a while.
+        gone = process.create_time() != owner["started"] or process.status() == psutil.STATUS_ZOMBIE
+        return gone or age > VOID
     except psutil.NoSuchProcess:
         return True
     except (ValueError, KeyError):  # killed before it was written

@@ -4,7 +4,6 @@ comes from."""
 import heapq
 import json
 import os
-import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -37,10 +36,10 @@ from hf_tagger.catalog.profiles import profile, recognise
 from hf_tagger.catalog.settings import CatalogSettings
 from hf_tagger.catalog.strict import ConfigError
 from hf_tagger.catalog.taxonomy import node_of
+from hf_tagger.deployment.bulk import reasons
 from hf_tagger.model.text import WORD, stem
 
 _ENCODER = json.JSONEncoder(ensure_ascii=False)
-_REASON = re.compile(r"([^:]+: [a-z_]+): ")
 _SAMPLE_ROWS = 1000
 _SHARD_COLUMNS = ["id", "row", "tags", "scores", "attribute", "photos", "error"]
 
@@ -144,11 +143,11 @@ class WriteBack:
             self.done.products += 1
             said = set(product["attribute"])
             self.done.abstained.update(name for name in names if name not in said)
-            reasons = _reasons(product["error"])
-            self.done.errors.update(reasons)
-            for reason in reasons:
+            found = reasons(product["error"])
+            self.done.errors.update(found)
+            for reason in found:
                 self.done.examples.setdefault(reason, f"row {product['row']}: {product['error'][:200]}")
-            if any("url_refused" not in reason for reason in reasons):  # those are told once, in the sums
+            if any("url_refused" not in reason for reason in found):  # those are told once, in the sums
                 log({"row": product["row"], "id": product["id"], "error": product["error"]})
             if said - {None}:
                 yield product
@@ -376,11 +375,3 @@ def _open(part: Path, output: Path, mode: str):
 
 def _line(file: TextIO, values: dict) -> None:
     file.write(_ENCODER.encode(values) + "\n")
-
-
-def _reasons(error: str | None) -> set[str]:
-    """"images: url_refused: https://…; …" -> {"images: url_refused"}"""
-    if error is None:
-        return set()
-    found = {match.group(1) for part in error.split("; ") if (match := _REASON.match(part))}
-    return found or {"a photo or text could not be read"}
