@@ -39,6 +39,8 @@ from pathlib import Path
 
 from hf_tagger import cli
 from hf_tagger.catalog.settings import made_up
+from hf_tagger.catalog.strict import ConfigError
+from hf_tagger.deployment.storage import fetched
 from hf_tagger.evaluation.settings import check_model, load_evaluation
 from hf_tagger.runtime import TAGGER
 
@@ -51,18 +53,21 @@ def main(arguments: list[str]) -> None:
 
         print(f"restored: {undo(Path(options.undo), options.output)}")
         return
-    if not Path(options.model, TAGGER).exists():
-        check_model(options.model)
-    settings = load_evaluation(options.catalogue, options.model, overrides, options.config).catalog
+    model = fetched(options.model)
+    if not Path(model, TAGGER).exists():
+        check_model(model)
+    settings = load_evaluation(options.catalogue, model, overrides, options.config).catalog
     settings.labels = None
     settings.check_paths(tags=False)
+    if settings.synthetic is not None and "://" in (options.output_dir or ""):
+        raise ConfigError("a made-up catalogue is written into --output_dir: name a folder on a disk")
     back = options.output is not None or options.preview is not None
     if back:
         from hf_tagger.deployment.write_back import Rules, prepare, whole_file, write
 
         rules = Rules(options.replace, options.only_empty, options.min_score, options.at_most)
         settings, source = whole_file(settings, options.split, options.output, options.feedback)
-    from hf_tagger.deployment import shards
+    from hf_tagger.deployment import shards, storage
     from hf_tagger.deployment.bulk import Progress, open_shards, summarize, write_plain
     from hf_tagger.deployment.worker import Work
     from hf_tagger.evaluation.machine import process_state
@@ -89,7 +94,7 @@ def main(arguments: list[str]) -> None:
             print(text_table(done.table()), *done.lines("would change"), *notes, sep="\n")
             return
         with state.main_process_first():
-            folder = Path(options.output_dir or f"{options.output}.shards")
+            folder = storage.open_folder(options.output_dir or f"{options.output}.shards")
             pieces = open_shards(folder, catalog, options.split, options.shard_rows, manifest, options.resume,
                                  state.is_main_process, anew=not options.output_dir)
         start, tagged, progress = time.perf_counter(), 0, Progress(folder, pieces)
@@ -115,7 +120,7 @@ def main(arguments: list[str]) -> None:
         return
     summary = {"seconds": round(seconds, 1), "rows_per_second_of_this_process": round(tagged / seconds, 1),
                **summarize(folder, names)}
-    (folder / "summary.json").write_text(json.dumps(summary, indent=1), encoding="utf-8")
+    storage.write(folder / "summary.json", json.dumps(summary, indent=1))
     if options.format != "parquet":
         write_plain(folder, options.format, names)
     print(text_table(summary["attributes"]))

@@ -2,7 +2,6 @@
 
 import csv
 import json
-import os
 import re
 import shutil
 from collections import Counter
@@ -18,7 +17,7 @@ from hf_tagger.catalog.pieces import Piece, plan
 from hf_tagger.catalog.quarantine import Refusal
 from hf_tagger.catalog.stream import Catalog
 from hf_tagger.catalog.strict import ConfigError
-from hf_tagger.deployment import shards
+from hf_tagger.deployment import shards, storage
 from hf_tagger.model.urls import without_credentials
 from hf_tagger.runtime import model_fingerprint
 
@@ -37,8 +36,9 @@ def open_output(folder: str | Path, manifest: dict[str, Any], resume: bool) -> P
 
     Raises ConfigError where there are shards and `resume` is not wanted, or where they were made by something else.
     """
-    folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
+    folder = storage.open_folder(folder)
+    if not storage.is_store(folder):
+        folder.mkdir(parents=True, exist_ok=True)
     path = folder / MANIFEST
     manifest = {key: without_credentials(value) if isinstance(value, str) else value for key, value in manifest.items()}
     if path.exists():
@@ -50,9 +50,7 @@ def open_output(folder: str | Path, manifest: dict[str, Any], resume: bool) -> P
             raise ConfigError(f"{folder} was begun with another {changed[0]} ({earlier.get(changed[0])}, now "
                               f"{manifest[changed[0]]}): go on as it was begun, or name another folder")
         return folder
-    waiting = folder / f"{MANIFEST}.{os.getpid()}"
-    waiting.write_text(json.dumps(manifest, indent=1), encoding="utf-8")
-    os.replace(waiting, path)
+    storage.write(path, json.dumps(manifest, indent=1))
     return folder
 
 
@@ -97,19 +95,20 @@ def opened_fingerprint(model: str | Path, opened) -> str:
     return f"{model_fingerprint(folder)} on {model_fingerprint(base) if Path(base).is_dir() else base}"
 
 
-def tag_shards(shards: Iterable[tuple[Path, Iterable[dict | Refusal]]], tag: Callable[[list[dict]], list],
+def tag_shards(work: Iterable[tuple[Path, Iterable[dict | Refusal]]], tag: Callable[[list[dict]], list],
                attributes: Sequence[dict] = ()) -> Iterator[int]:
     """Tags the records of one shard after the other. A shard carries its name only once it is whole.
 
     Args:
-        shards: (path, records as of `Catalog.records`); a refused row becomes a row with an error.
+        work: (path, records as of `Catalog.records`); a refused row becomes a row with an error.
         tag: products, as `pipeline` takes them -> their tags, or {"error": ...} each.
 
     Yields the number of products of each shard.
     """
-    for path, records in shards:
+    for path, records in work:
         rows = list(product_rows(records))
         write_shard(path, tag_rows(rows, tag), [entry["name"] for entry in attributes])
+        shards.mark(path)
         yield len(rows)
 
 
@@ -155,13 +154,18 @@ def tag_rows(rows: list[dict], tag: Callable[[list[dict]], list]) -> list[dict]:
 
 def write_shard(path: Path, rows: list[dict], attributes: Sequence[str] = ()) -> None:
     """With `attributes`, a column `by_attribute` holds the tags once more, a list of each."""
-    waiting, schema = path.with_suffix(f".{os.getpid()}.unfinished"), SCHEMA
+    schema = SCHEMA
     if attributes:
         of_each = pa.struct([(name, pa.list_(pa.string())) for name in attributes])
         schema = schema.append(pa.field("by_attribute", of_each))
         rows = [row | {"by_attribute": by_attribute(row, attributes)} for row in rows]
-    pq.write_table(pa.Table.from_pylist(rows, schema=schema), waiting, compression="zstd")
-    os.replace(waiting, path)
+    with storage.unfinished(path) as part:
+        pq.write_table(pa.Table.from_pylist(rows, schema=schema), part, compression="zstd")
+
+
+def read_shard(path: Path, columns: list[str] | None = None) -> pa.Table:
+    with path.open("rb") as file:
+        return pq.read_table(file, columns=columns)
 
 
 def by_attribute(row: dict, attributes: Sequence[str]) -> dict[str, list[str]]:
@@ -175,13 +179,13 @@ def by_attribute(row: dict, attributes: Sequence[str]) -> dict[str, list[str]]:
 def write_plain(folder: Path, format: str, attributes: Sequence[str]) -> Path:
     """All shards as one file: tags.jsonl with {"id", "tags": {attribute: [tag, …]}, "scores": the same, "error"} a
     line, or tags.csv with a column of each attribute, a JSON list where there are several tags."""
-    path, waiting = folder / f"tags.{format}", folder / f"tags.{format}.unfinished"
-    with waiting.open("w", encoding="utf-8-sig" if format == "csv" else "utf-8", newline="") as file:
+    path, encoding = folder / f"tags.{format}", "utf-8-sig" if format == "csv" else "utf-8"
+    with storage.unfinished(path) as part, part.open("w", encoding=encoding, newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
         if format == "csv":
             writer.writerow(["id", *attributes, "error"])
         for shard in sorted(folder.glob("part-*.parquet")):
-            for row in pq.read_table(shard).to_pylist():
+            for row in read_shard(shard).to_pylist():
                 tags = by_attribute(row, attributes)
                 if format == "csv":
                     cells = [json.dumps(each, ensure_ascii=False) if len(each) > 1 else "".join(each)
@@ -193,7 +197,6 @@ def write_plain(folder: Path, format: str, attributes: Sequence[str]) -> Path:
                 scores = by_attribute(row | {"tags": row["scores"]}, attributes)
                 line = {"id": row["id"], "tags": tags, "scores": scores, "error": row["error"]}
                 file.write(json.dumps(line, ensure_ascii=False) + "\n")
-    os.replace(waiting, path)
     return path
 
 
@@ -210,7 +213,7 @@ class Progress:
         """Rows that have been done since the last look."""
         found = set(shards.done(self.folder, self.left))
         for piece in found:
-            errors = pq.read_table(shards.shard_path(self.folder, piece), columns=["error"])["error"]
+            errors = read_shard(shards.shard_path(self.folder, piece), ["error"])["error"]
             self.reasons.update(reason for error in errors.drop_null().to_pylist() for reason in reasons(error))
         self.left -= found
         self.rows += (rows := sum(piece.rows for piece in found))
@@ -233,8 +236,8 @@ def summarize(folder: Path, attributes: Iterable[str]) -> dict[str, Any]:
     rows of each of the "reasons", and of each attribute its tags and "abstentions", the rows without one."""
     rows, errors, untagged = 0, 0, 0
     tags, covered, why = Counter(), Counter(), Counter()
-    for path in sorted(Path(folder).glob("part-*.parquet")):
-        for row in pq.read_table(path, columns=["attribute", "error"]).to_pylist():
+    for path in sorted(folder.glob("part-*.parquet")):
+        for row in read_shard(path, ["attribute", "error"]).to_pylist():
             rows += 1
             errors += row["error"] is not None
             untagged += not row["attribute"]

@@ -15,6 +15,7 @@ from hf_tagger import UserError
 from hf_tagger.catalog.pieces import Piece
 from hf_tagger.catalog.strict import ConfigError
 from hf_tagger.deployment import shards
+from hf_tagger.deployment.storage import open_folder
 from hf_tagger.deployment.worker import Work, Worker
 
 # So many actors may die of the same rows, or as they open the model, before it is taken for the cause.
@@ -32,7 +33,7 @@ class Actor:
 
     def tag(self, folder: str, piece: Piece) -> int | None:
         """The number of products; None where another worker has the piece."""
-        count = next(self.worker.tag(shards.open_folder(folder), [piece], wait=False), None)
+        count = next(self.worker.tag(open_folder(folder), [piece], wait=False), None)
         if count is None:
             time.sleep(shards.LOOK)
         return count

@@ -14,6 +14,7 @@ from hf_tagger.catalog.strict import ConfigError
 from hf_tagger.deployment import shards
 from hf_tagger.deployment.bulk import opened_fingerprint, tag_shards
 from hf_tagger.deployment.engines import open_engine
+from hf_tagger.deployment.storage import fetched
 from hf_tagger.model.saving import FormatError
 from hf_tagger.runtime import TAGGER, file_fingerprint
 
@@ -23,7 +24,7 @@ class Work:
     """What every worker is told, wherever it runs: what it reads, it reads itself.
 
     Args:
-        model: exported folder, model folder, adapter folder or Hub id.
+        model: exported folder, model folder, adapter folder (of any file system of fsspec) or Hub id.
         catalog: no made-up one, but what `made_up` returns for it.
         batch_size: products; num_workers: threads that decode photos.
     """
@@ -46,16 +47,16 @@ class Worker:
     """Attributes: `attributes` of the model's config; `fingerprint`, which tells the model from others."""
 
     def __init__(self, work: Work, device: torch.device):
-        self.work = work
+        self.work, model = work, fetched(work.model)
         try:
-            self.tagger = open_engine(work.model, torch.get_num_threads(), device).tagger
+            self.tagger = open_engine(model, torch.get_num_threads(), device).tagger
         except FormatError as error:
             raise ConfigError(str(error)) from error
-        if Path(work.model, TAGGER).exists():
-            self.attributes, self.fingerprint = self.tagger.attributes, file_fingerprint(Path(work.model, TAGGER))
+        if Path(model, TAGGER).exists():
+            self.attributes, self.fingerprint = self.tagger.attributes, file_fingerprint(Path(model, TAGGER))
         else:
             self.attributes = self.tagger.model.config.attributes
-            self.fingerprint = opened_fingerprint(work.model, self.tagger.model)
+            self.fingerprint = opened_fingerprint(model, self.tagger.model)
 
     @cached_property
     def reader(self) -> PieceReader:

@@ -3,10 +3,9 @@ comes from."""
 
 import heapq
 import json
-import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import islice
@@ -36,7 +35,8 @@ from hf_tagger.catalog.profiles import profile, recognise
 from hf_tagger.catalog.settings import CatalogSettings
 from hf_tagger.catalog.strict import ConfigError
 from hf_tagger.catalog.taxonomy import node_of
-from hf_tagger.deployment.bulk import reasons
+from hf_tagger.deployment.bulk import read_shard, reasons
+from hf_tagger.deployment.storage import unfinished
 from hf_tagger.model.text import WORD, stem
 
 _ENCODER = json.JSONEncoder(ensure_ascii=False)
@@ -194,7 +194,7 @@ def shard_rows(folder: Path, tagged: Callable[[Iterable[dict]], Iterator[dict]])
     tagged them."""
     spans = []
     for path in folder.glob("part-*.parquet"):
-        shard = pq.read_table(path, columns=["row", "attribute"])
+        shard = read_shard(path, ["row", "attribute"])
         rows = shard["row"].filter(pc.greater(pc.list_value_length(shard["attribute"]), 0))
         spans.append((rows[0].as_py(), rows[-1].as_py(), path) if len(rows) else (0, 0, path))
     chains: list[list[tuple[int, int, Path]]] = []  # shards that follow each other are read one at a time
@@ -208,8 +208,9 @@ def shard_rows(folder: Path, tagged: Callable[[Iterable[dict]], Iterator[dict]])
 
 def _read(paths: Iterable[Path]) -> Iterator[dict]:
     for path in paths:
-        for batch in pq.ParquetFile(path).iter_batches(1024, columns=_SHARD_COLUMNS):
-            yield from batch.to_pylist()
+        with path.open("rb") as file:
+            for batch in pq.ParquetFile(file).iter_batches(1024, columns=_SHARD_COLUMNS):
+                yield from batch.to_pylist()
 
 
 def naming_words(label: str, text: str, most: int = 20_000) -> list[str]:
@@ -355,17 +356,6 @@ def undo_path(output: Path) -> Path:
 
 def provenance_path(output: Path) -> Path:
     return Path(f"{output}.provenance.jsonl")
-
-
-@contextmanager
-def unfinished(path: Path) -> Iterator[Path]:
-    """A file to write, which gets its name where nothing is raised, and else goes."""
-    part = path.with_name(f".{path.name}.{os.getpid()}.unfinished")
-    try:
-        yield part
-        os.replace(part, path)
-    finally:
-        part.unlink(missing_ok=True)
 
 
 def _open(part: Path, output: Path, mode: str):
