@@ -10,7 +10,7 @@ import shutil
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import cache
 from pathlib import Path
 
@@ -108,7 +108,8 @@ def remove_folder(folder: Path) -> None:
     if not is_store(folder):
         shutil.rmtree(folder, ignore_errors=True)
     elif exists(folder):
-        folder.fs.rm(folder.path, recursive=True)
+        with suppress(FileNotFoundError):  # another removes it, too
+            folder.fs.rm(folder.path, recursive=True)
 
 
 @cache
