@@ -13,9 +13,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from hf_tagger.catalog.editing.policy import FORMULA
-from hf_tagger.catalog.pieces import Piece, plan
 from hf_tagger.catalog.quarantine import Refusal
-from hf_tagger.catalog.stream import Catalog
+from hf_tagger.catalog.reading.pieces import Piece, plan
+from hf_tagger.catalog.reading.stream import Catalog
 from hf_tagger.catalog.strict import ConfigError
 from hf_tagger.deployment import shards, storage
 from hf_tagger.model.urls import without_credentials

@@ -12,7 +12,7 @@ import torch
 from ray.exceptions import RayActorError, RayTaskError
 
 from hf_tagger import UserError
-from hf_tagger.catalog.pieces import Piece
+from hf_tagger.catalog.reading.pieces import Piece
 from hf_tagger.catalog.strict import ConfigError
 from hf_tagger.deployment import shards
 from hf_tagger.deployment.storage import open_folder

@@ -22,7 +22,7 @@ from pathlib import Path
 
 import psutil
 
-from hf_tagger.catalog.pieces import Piece
+from hf_tagger.catalog.reading.pieces import Piece
 from hf_tagger.deployment import storage
 
 PLAN, CLAIMS, MARKS = "plan.json", "claims", "done"

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import torch
 
-from hf_tagger.catalog.pieces import Piece, PieceReader
+from hf_tagger.catalog.reading.pieces import Piece, PieceReader
+from hf_tagger.catalog.reading.stream import Catalog
 from hf_tagger.catalog.settings import CatalogSettings, open_catalog
-from hf_tagger.catalog.stream import Catalog
 from hf_tagger.catalog.strict import ConfigError
 from hf_tagger.deployment import shards
 from hf_tagger.deployment.bulk import opened_fingerprint, tag_shards

@@ -27,9 +27,9 @@ from tqdm import tqdm
 from transformers import AutoConfig
 
 from hf_tagger import cli
-from hf_tagger.catalog.pieces import plan
+from hf_tagger.catalog.reading.pieces import plan
+from hf_tagger.catalog.reading.source import SourceConfig
 from hf_tagger.catalog.settings import CatalogSettings, open_catalog
-from hf_tagger.catalog.source import SourceConfig
 from hf_tagger.catalog.vocabulary import Vocabulary
 from hf_tagger.deployment.bulk import tag_shards
 from hf_tagger.deployment.export import export_tagger
