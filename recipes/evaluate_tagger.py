@@ -99,7 +99,7 @@ def calibrate(evaluator, settings: EvaluateSettings, model: str) -> dict:
     evaluator.tagger.model.config.attributes = attributes
     if evaluator.state.is_main_process:
         shown = ("products", "log_loss_before", "log_loss_after", "precision", "recall", "coverage")
-        print(f"calibrated on {len(validation.ids)} products of {settings.evaluation.validation}")
+        print(f"calibrated on {validation.products} of {settings.evaluation.validation}")
         print(text_table({name: {key.replace("_", " "): found[key] for key in shown if key in found}
                           for name, found in fitted.items()}))
         for name, found in fitted.items():

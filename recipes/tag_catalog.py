@@ -22,22 +22,27 @@ row per row of the catalogue; plan.json, which rows each is of; manifest.json; s
 name when it is complete. Any number of processes share the work: those of `accelerate launch`, or started with --resume
 at any time on any machine that sees the folder; each takes what nobody has taken, also what a process that died has
 left. A run that was killed goes on with --resume and as many processes as you like, unless the model or the catalogue
-is another one by now. Where a photo cannot be read, the text is tagged and `error` says why; rows that cannot be tagged
-at all have an error alone.
+is another one by now. With `--engine ray`, actors of Ray do the work, on this machine or a cluster (--address): one
+kind of workers goes on with what another has begun. Where a photo cannot be read, the text is tagged and `error` says
+why; rows that cannot be tagged at all have an error alone.
 """
 
 import argparse
+import importlib.util
 import json
+import os
 import shutil
 import sys
 import time
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
 from hf_tagger import cli
-from hf_tagger.catalog.settings import open_catalog
+from hf_tagger.catalog.settings import made_up
 from hf_tagger.catalog.strict import ConfigError
+from hf_tagger.deployment.storage import fetched
 from hf_tagger.evaluation.settings import check_model, load_evaluation
-from hf_tagger.runtime import TAGGER, OnnxTagger, file_fingerprint
+from hf_tagger.runtime import TAGGER
 
 
 @cli.recipe
@@ -48,58 +53,58 @@ def main(arguments: list[str]) -> None:
 
         print(f"restored: {undo(Path(options.undo), options.output)}")
         return
-    if not Path(options.model, TAGGER).exists():
-        check_model(options.model)
-    settings = load_evaluation(options.catalogue, options.model, overrides, options.config).catalog
+    model = fetched(options.model)
+    if not Path(model, TAGGER).exists():
+        check_model(model)
+    settings = load_evaluation(options.catalogue, model, overrides, options.config).catalog
     settings.labels = None
     settings.check_paths(tags=False)
+    if settings.synthetic is not None and "://" in (options.output_dir or ""):
+        raise ConfigError("a made-up catalogue is written into --output_dir: name a folder on a disk")
     back = options.output is not None or options.preview is not None
     if back:
         from hf_tagger.deployment.write_back import Rules, prepare, whole_file, write
 
         rules = Rules(options.replace, options.only_empty, options.min_score, options.at_most)
         settings, source = whole_file(settings, options.split, options.output, options.feedback)
-    from hf_tagger.catalog.reading.pieces import PieceReader
-    from hf_tagger.deployment import shards
-    from hf_tagger.deployment.bulk import summarize, tag_shards, write_plain
+    from hf_tagger.deployment import shards, storage
+    from hf_tagger.deployment.bulk import Progress, open_shards, summarize, write_plain
+    from hf_tagger.deployment.worker import Work
     from hf_tagger.evaluation.machine import process_state
     from hf_tagger.evaluation.progress import progress_bar
     from hf_tagger.evaluation.tables import text_table
 
     state = process_state()
-    tagger, attributes, fingerprint = open_model(options.model, state.device)
-    manifest = {"model": fingerprint, "catalogue": repr(settings.source), "split": options.split,
-                "shard_rows": options.shard_rows}
-    if back:
-        work, notes = prepare(settings, source, attributes, rules, options.attributes, options.feedback)
-        manifest["file"] = [Path(source[0]).stat().st_size, Path(source[0]).stat().st_mtime_ns]
     with state.main_process_first():
-        catalog = open_catalog(settings, Path(options.output_dir or ".", "catalog"),
-                               write=state.is_main_process).without_tags()
-        if options.split not in catalog.splits:
-            raise ConfigError(f"there is no split {options.split!r}; the catalogue has {', '.join(catalog.splits)}")
-        if options.preview is None:
-            folder, pieces = open_shards(options, catalog, manifest, state.is_main_process)
+        settings = made_up(settings, Path(options.output_dir or ".", "catalog"), write=state.is_main_process)
+    work = Work(options.model, settings, options.split, options.batch_size, options.num_workers)
+    catalog = work.open_catalog()
+    with open_workers(options, work, state) as worker:
+        names, fingerprint = [entry["name"] for entry in worker.attributes], worker.fingerprint
+        manifest = {"model": fingerprint, "catalogue": repr(settings.source), "split": options.split,
+                    "shard_rows": options.shard_rows}
+        if back:
+            file, notes = prepare(settings, source, worker.attributes, rules, options.attributes, options.feedback)
+            manifest["file"] = [Path(source[0]).stat().st_size, Path(source[0]).stat().st_mtime_ns]
+        if options.preview is not None:
+            from hf_tagger.evaluation.preview import preview
 
-    def tag(products):
-        return tagger(products, batch_size=options.batch_size, num_workers=options.num_workers, on_error="skip",
-                      allow_urls=catalog.schema.allow_urls) if products else []
-
-    if options.preview is not None:
-        from hf_tagger.evaluation.preview import preview
-
-        records = catalog.records(options.split)
-        done = preview(work, records, tag, options.products, Path(options.preview), Path(source[0]).name)
-        print(text_table(done.table()), *done.lines("would change"), *notes, sep="\n")
-        return
-    read, start, tagged = PieceReader(catalog, options.split), time.perf_counter(), 0
-    taken = ((shards.shard_path(folder, piece), read(piece)) for piece in shards.claimed(folder, pieces))
-    # What all workers have done, those of an earlier run among them.
-    with progress_bar(total=sum(piece.rows for piece in pieces), unit="row", disable=not state.is_main_process,
-                      initial=sum(piece.rows for piece in shards.done(folder, pieces))) as progress:
-        for count in tag_shards(taken, tag, attributes):
-            progress.update(sum(piece.rows for piece in shards.done(folder, pieces)) - progress.n)
-            tagged += count
+            done = preview(file, catalog.records(options.split), worker.products, options.products,
+                           Path(options.preview), Path(source[0]).name)
+            print(text_table(done.table()), *done.lines("would change"), *notes, sep="\n")
+            return
+        with state.main_process_first():
+            folder = storage.open_folder(options.output_dir or f"{options.output}.shards")
+            pieces = open_shards(folder, catalog, options.split, options.shard_rows, manifest, options.resume,
+                                 state.is_main_process, anew=not options.output_dir)
+        start, tagged, progress = time.perf_counter(), 0, Progress(folder, pieces)
+        with progress_bar(total=sum(piece.rows for piece in pieces), unit="row", disable=not state.is_main_process,
+                          initial=progress.look() if state.is_main_process else 0) as bar:
+            for count in worker.tag(folder, pieces):
+                tagged += count
+                if state.is_main_process:
+                    bar.update(progress.look())
+                    bar.set_postfix_str(str(progress), refresh=False)
     seconds = time.perf_counter() - start
     if back:  # the folder is about to go
         state.wait_for_everyone()
@@ -108,16 +113,16 @@ def main(arguments: list[str]) -> None:
     shards.tidy(folder)
     if back:
         about = {"model": fingerprint, "opened_as": options.model, "export": Path(source[0]).name}
-        done = write(options.output, work, folder, about)
+        done = write(options.output, file, folder, about)
         if not options.output_dir:
             shutil.rmtree(folder)
         print(text_table(done.table()), *done.lines(), *notes, sep="\n")
         return
     summary = {"seconds": round(seconds, 1), "rows_per_second_of_this_process": round(tagged / seconds, 1),
-               **summarize(folder, [entry["name"] for entry in attributes])}
-    (folder / "summary.json").write_text(json.dumps(summary, indent=1), encoding="utf-8")
+               **summarize(folder, names)}
+    storage.write(folder / "summary.json", json.dumps(summary, indent=1))
     if options.format != "parquet":
-        write_plain(folder, options.format, [entry["name"] for entry in attributes])
+        write_plain(folder, options.format, names)
     print(text_table(summary["attributes"]))
     print(f"{summary['rows']} rows, {summary['errors']} with an error, {summary['untagged']} without a tag; "
           f"{tagged / seconds:.1f} rows a second")
@@ -144,6 +149,12 @@ def parse(arguments: list[str]) -> tuple[argparse.Namespace, list[str]]:
                         help="of --output_dir; others are written beside the shards, as one file")
     parser.add_argument("--resume", action="store_true", help="go on with the shards of an interrupted run")
     parser.add_argument("--shard_rows", type=int, default=4096, help="rows of a shard; what a killed run does again")
+    parser.add_argument("--engine", choices=["processes", "ray"], default="processes",
+                        help="who tags: this process and those started beside it, or actors of Ray")
+    parser.add_argument("--address", help="of a Ray cluster: auto, HOST:6379; default: RAY_ADDRESS, else this machine")
+    parser.add_argument("--actors", type=int, help="how many; default: as many as there is room for")
+    parser.add_argument("--num_cpus", type=float, default=1, help="of each actor")
+    parser.add_argument("--num_gpus", type=float, default=0, help="of each actor")
     parser.add_argument("--batch_size", type=int, default=32)
     parser.add_argument("--num_workers", type=int, default=1, help="threads that decode photos")
     options, overrides = parser.parse_known_args(arguments)
@@ -151,44 +162,25 @@ def parse(arguments: list[str]) -> tuple[argparse.Namespace, list[str]]:
         return options, overrides
     if options.output is None and options.output_dir is None and options.preview is None:
         parser.error("say where the tags go: --output FILE, --output_dir FOLDER or --preview PAGE")
+    if options.engine == "ray":
+        if importlib.util.find_spec("ray") is None:
+            parser.error("--engine ray: Ray is not installed: pip install 'hf_tagger[ray]'")
+        if options.preview is not None or int(os.environ.get("WORLD_SIZE", "1")) > 1:
+            parser.error("--engine ray starts its own workers: without accelerate launch, and not for --preview")
+        if options.num_cpus <= 0 or options.num_gpus < 0 or (options.actors or 1) < 1:
+            parser.error("--actors and --num_cpus are above 0, --num_gpus is not below")
     return options, overrides
 
 
-def open_shards(options: argparse.Namespace, catalog, manifest: dict, main: bool) -> tuple:
-    """The folder of the shards: --output_dir, or beside --output one of its own, which goes on where it can; and the
-    pieces of the catalogue, of which the main process writes the plan."""
-    from hf_tagger.catalog.reading.pieces import plan
-    from hf_tagger.deployment import shards
-    from hf_tagger.deployment.bulk import open_output
+def open_workers(options: argparse.Namespace, work, state) -> AbstractContextManager:
+    """This process, or the actors of --engine ray."""
+    if options.engine == "ray":
+        from hf_tagger.deployment.ray_engine import Actors
 
-    folder = Path(options.output_dir or f"{options.output}.shards")
-    if not main:
-        return folder, shards.read_plan(folder)
-    pieces = plan(catalog, options.split, options.shard_rows)
-    manifest = manifest | {"content": shards.describe(pieces)}
-    try:
-        open_output(folder, manifest, options.resume or not options.output_dir)
-    except ConfigError:
-        if options.output_dir:
-            raise
-        shutil.rmtree(folder)  # of another model, or of the file as it was before
-        open_output(folder, manifest, resume=True)
-    shards.write_plan(folder, pieces)
-    return folder, pieces
+        return Actors(work, options.actors, options.num_cpus, options.num_gpus, options.address)
+    from hf_tagger.deployment.worker import Worker
 
-
-def open_model(model: str, device) -> tuple:
-    """(tagger, its attributes, what tells it from others)."""
-    if Path(model, TAGGER).exists():
-        import torch
-
-        tagger = OnnxTagger(model, threads=torch.get_num_threads())
-        return tagger, tagger.attributes, file_fingerprint(Path(model, TAGGER))
-    from hf_tagger.deployment.bulk import opened_fingerprint
-    from hf_tagger.evaluation.protocols import open_tagger
-
-    tagger = open_tagger(model, device)
-    return tagger, tagger.model.config.attributes, opened_fingerprint(model, tagger.model)
+    return nullcontext(Worker(work, state.device))
 
 
 if __name__ == "__main__":

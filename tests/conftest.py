@@ -19,7 +19,8 @@ os.environ |= {"OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false", "HF_HU
 LONGEST = ("recipes/test_finetune", "deployment/test_export_decoder", "model/test_saving", "deployment/test_export",
            "recipes/test_export", "storm/test_training", "recipes/test_search", "recipes/test_distill",
            "recipes/test_evaluate", "storm/test_export", "training/test_threads", "deployment/test_serve",
-           "storm/test_update", "test_cli", "review/test_page", "recipes/lab/test_benchmark_training",
+           "storm/test_update", "test_cli", "review/test_page", "recipes/lab/test_benchmark",
+           "recipes/lab/test_benchmark_training",
            "model/test_handler", "storm/test_bulk", "storm/test_serve", "training/test_loop",
            "training/test_backbones", "recipes/test_tag_catalog", "recipes/lab/test_ablate", "catalog/test_stream",
            "deployment/test_server_limits", "recipes/test_fit_personalization")

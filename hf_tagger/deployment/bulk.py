@@ -2,7 +2,8 @@
 
 import csv
 import json
-import os
+import re
+import shutil
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
@@ -13,11 +14,15 @@ import pyarrow.parquet as pq
 
 from hf_tagger.catalog.editing.policy import FORMULA
 from hf_tagger.catalog.quarantine import Refusal
+from hf_tagger.catalog.reading.pieces import Piece, plan
+from hf_tagger.catalog.reading.stream import Catalog
 from hf_tagger.catalog.strict import ConfigError
+from hf_tagger.deployment import shards, storage
 from hf_tagger.model.urls import without_credentials
 from hf_tagger.runtime import model_fingerprint
 
 MANIFEST = "manifest.json"
+_REASON = re.compile(r"([^:]+: [a-z_]+): ")
 COLUMNS = {"tags": "label", "scores": "score", "attribute": "attribute", "source": "source"}  # of shards: keys of a tag
 SCHEMA = pa.schema([
     ("id", pa.string()), ("tags", pa.list_(pa.string())), ("scores", pa.list_(pa.float32())),
@@ -31,8 +36,9 @@ def open_output(folder: str | Path, manifest: dict[str, Any], resume: bool) -> P
 
     Raises ConfigError where there are shards and `resume` is not wanted, or where they were made by something else.
     """
-    folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
+    folder = storage.open_folder(folder)
+    if not storage.is_store(folder):
+        folder.mkdir(parents=True, exist_ok=True)
     path = folder / MANIFEST
     manifest = {key: without_credentials(value) if isinstance(value, str) else value for key, value in manifest.items()}
     if path.exists():
@@ -44,10 +50,32 @@ def open_output(folder: str | Path, manifest: dict[str, Any], resume: bool) -> P
             raise ConfigError(f"{folder} was begun with another {changed[0]} ({earlier.get(changed[0])}, now "
                               f"{manifest[changed[0]]}): go on as it was begun, or name another folder")
         return folder
-    waiting = folder / f"{MANIFEST}.{os.getpid()}"
-    waiting.write_text(json.dumps(manifest, indent=1), encoding="utf-8")
-    os.replace(waiting, path)
+    storage.write(path, json.dumps(manifest, indent=1))
     return folder
+
+
+def open_shards(folder: Path, catalog: Catalog, split: str, rows: int, manifest: dict[str, Any], resume: bool,
+                main: bool, anew: bool = False) -> list[Piece]:
+    """The pieces of the split, of at most so many rows, of which the main process writes the plan.
+
+    Args:
+        anew: where the shards were made by something else, they make way.
+
+    Raises ConfigError as `open_output` does.
+    """
+    if not main:
+        return shards.read_plan(folder)
+    pieces = plan(catalog, split, rows)
+    manifest = manifest | {"content": shards.describe(pieces)}
+    try:
+        open_output(folder, manifest, resume or anew)
+    except ConfigError:
+        if not anew:
+            raise
+        shutil.rmtree(folder)  # of another model, or of the file as it was before
+        open_output(folder, manifest, resume=True)
+    shards.write_plan(folder, pieces)
+    return pieces
 
 
 def opened_fingerprint(model: str | Path, opened) -> str:
@@ -67,19 +95,20 @@ def opened_fingerprint(model: str | Path, opened) -> str:
     return f"{model_fingerprint(folder)} on {model_fingerprint(base) if Path(base).is_dir() else base}"
 
 
-def tag_shards(shards: Iterable[tuple[Path, Iterable[dict | Refusal]]], tag: Callable[[list[dict]], list],
+def tag_shards(work: Iterable[tuple[Path, Iterable[dict | Refusal]]], tag: Callable[[list[dict]], list],
                attributes: Sequence[dict] = ()) -> Iterator[int]:
     """Tags the records of one shard after the other. A shard carries its name only once it is whole.
 
     Args:
-        shards: (path, records as of `Catalog.records`); a refused row becomes a row with an error.
+        work: (path, records as of `Catalog.records`); a refused row becomes a row with an error.
         tag: products, as `pipeline` takes them -> their tags, or {"error": ...} each.
 
     Yields the number of products of each shard.
     """
-    for path, records in shards:
+    for path, records in work:
         rows = list(product_rows(records))
         write_shard(path, tag_rows(rows, tag), [entry["name"] for entry in attributes])
+        shards.mark(path)
         yield len(rows)
 
 
@@ -125,13 +154,18 @@ def tag_rows(rows: list[dict], tag: Callable[[list[dict]], list]) -> list[dict]:
 
 def write_shard(path: Path, rows: list[dict], attributes: Sequence[str] = ()) -> None:
     """With `attributes`, a column `by_attribute` holds the tags once more, a list of each."""
-    waiting, schema = path.with_suffix(f".{os.getpid()}.unfinished"), SCHEMA
+    schema = SCHEMA
     if attributes:
         of_each = pa.struct([(name, pa.list_(pa.string())) for name in attributes])
         schema = schema.append(pa.field("by_attribute", of_each))
         rows = [row | {"by_attribute": by_attribute(row, attributes)} for row in rows]
-    pq.write_table(pa.Table.from_pylist(rows, schema=schema), waiting, compression="zstd")
-    os.replace(waiting, path)
+    with storage.unfinished(path) as part:
+        pq.write_table(pa.Table.from_pylist(rows, schema=schema), part, compression="zstd")
+
+
+def read_shard(path: Path, columns: list[str] | None = None) -> pa.Table:
+    with path.open("rb") as file:
+        return pq.read_table(file, columns=columns)
 
 
 def by_attribute(row: dict, attributes: Sequence[str]) -> dict[str, list[str]]:
@@ -145,13 +179,13 @@ def by_attribute(row: dict, attributes: Sequence[str]) -> dict[str, list[str]]:
 def write_plain(folder: Path, format: str, attributes: Sequence[str]) -> Path:
     """All shards as one file: tags.jsonl with {"id", "tags": {attribute: [tag, …]}, "scores": the same, "error"} a
     line, or tags.csv with a column of each attribute, a JSON list where there are several tags."""
-    path, waiting = folder / f"tags.{format}", folder / f"tags.{format}.unfinished"
-    with waiting.open("w", encoding="utf-8-sig" if format == "csv" else "utf-8", newline="") as file:
+    path, encoding = folder / f"tags.{format}", "utf-8-sig" if format == "csv" else "utf-8"
+    with storage.unfinished(path) as part, part.open("w", encoding=encoding, newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
         if format == "csv":
             writer.writerow(["id", *attributes, "error"])
         for shard in sorted(folder.glob("part-*.parquet")):
-            for row in pq.read_table(shard).to_pylist():
+            for row in read_shard(shard).to_pylist():
                 tags = by_attribute(row, attributes)
                 if format == "csv":
                     cells = [json.dumps(each, ensure_ascii=False) if len(each) > 1 else "".join(each)
@@ -163,21 +197,52 @@ def write_plain(folder: Path, format: str, attributes: Sequence[str]) -> Path:
                 scores = by_attribute(row | {"tags": row["scores"]}, attributes)
                 line = {"id": row["id"], "tags": tags, "scores": scores, "error": row["error"]}
                 file.write(json.dumps(line, ensure_ascii=False) + "\n")
-    os.replace(waiting, path)
     return path
 
 
+class Progress:
+    """What all workers have done, those of earlier runs among them, by the shards that are there.
+
+    Attributes: `rows`; `reasons`, {reason: rows with such an error}.
+    """
+
+    def __init__(self, folder: Path, pieces: Sequence[Piece]):
+        self.folder, self.left, self.rows, self.reasons = folder, set(pieces), 0, Counter()
+
+    def look(self) -> int:
+        """Rows that have been done since the last look."""
+        found = set(shards.done(self.folder, self.left))
+        for piece in found:
+            errors = read_shard(shards.shard_path(self.folder, piece), ["error"])["error"]
+            self.reasons.update(reason for error in errors.drop_null().to_pylist() for reason in reasons(error))
+        self.left -= found
+        self.rows += (rows := sum(piece.rows for piece in found))
+        return rows
+
+    def __str__(self) -> str:
+        return ", ".join(f"{count} {reason}" for reason, count in self.reasons.most_common(3))
+
+
+def reasons(error: str | None) -> set[str]:
+    """"images: url_refused: https://…; …" -> {"images: url_refused"}"""
+    if error is None:
+        return set()
+    found = {match.group(1) for part in error.split("; ") if (match := _REASON.match(part))}
+    return found or {"a photo or text could not be read"}
+
+
 def summarize(folder: Path, attributes: Iterable[str]) -> dict[str, Any]:
-    """Over all shards: "rows", "errors", "untagged" (rows that could not be tagged at all or have no tag), and of each
-    attribute its tags and "abstentions", the rows without one."""
+    """Over all shards: "rows", "errors", "untagged" (rows that could not be tagged at all or have no tag), the
+    rows of each of the "reasons", and of each attribute its tags and "abstentions", the rows without one."""
     rows, errors, untagged = 0, 0, 0
-    tags, covered = Counter(), Counter()
-    for path in sorted(Path(folder).glob("part-*.parquet")):
-        for row in pq.read_table(path, columns=["attribute", "error"]).to_pylist():
+    tags, covered, why = Counter(), Counter(), Counter()
+    for path in sorted(folder.glob("part-*.parquet")):
+        for row in read_shard(path, ["attribute", "error"]).to_pylist():
             rows += 1
             errors += row["error"] is not None
             untagged += not row["attribute"]
             tags.update(row["attribute"])
             covered.update(set(row["attribute"]))
-    return {"rows": rows, "errors": errors, "untagged": untagged,
+            why.update(reasons(row["error"]))
+    return {"rows": rows, "errors": errors, "untagged": untagged, "reasons": dict(why.most_common()),
             "attributes": {name: {"tags": tags[name], "abstentions": rows - covered[name]} for name in attributes}}

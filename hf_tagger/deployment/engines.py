@@ -46,8 +46,9 @@ def _run_options(options: Mapping[str, Any]) -> dict[str, Any]:
     return {name: options[name] for name in names if name in options}
 
 
-def open_engine(model: str | Path, threads: int | None = None) -> Engine:
-    """An exported folder without importing torch; anything else through torch, on the accelerator where there is one.
+def open_engine(model: str | Path, threads: int | None = None, device: Any = None) -> Engine:
+    """An exported folder without importing torch; anything else through torch, on this device or, by default, on the
+    accelerator where there is one.
 
     Raises ArtefactError for a damaged export, OSError where there is no model.
     """
@@ -61,6 +62,7 @@ def open_engine(model: str | Path, threads: int | None = None) -> Engine:
 
     if threads is not None:
         torch.set_num_threads(threads)
-    device = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else torch.device("cpu")
+    if device is None:
+        device = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else torch.device("cpu")
     tagger = pipeline("product-tagging", model=str(model), device=device)
     return Engine(tagger, PARAMETERS, tagger.processor.image_size if tagger.processor.reads_images else None)

@@ -3,11 +3,9 @@ comes from."""
 
 import heapq
 import json
-import os
-import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import islice
@@ -37,10 +35,11 @@ from hf_tagger.catalog.profiles import profile, recognise
 from hf_tagger.catalog.settings import CatalogSettings
 from hf_tagger.catalog.strict import ConfigError
 from hf_tagger.catalog.taxonomy import node_of
+from hf_tagger.deployment.bulk import read_shard, reasons
+from hf_tagger.deployment.storage import unfinished
 from hf_tagger.model.text import WORD, stem
 
 _ENCODER = json.JSONEncoder(ensure_ascii=False)
-_REASON = re.compile(r"([^:]+: [a-z_]+): ")
 _SAMPLE_ROWS = 1000
 _SHARD_COLUMNS = ["id", "row", "tags", "scores", "attribute", "photos", "error"]
 
@@ -144,11 +143,11 @@ class WriteBack:
             self.done.products += 1
             said = set(product["attribute"])
             self.done.abstained.update(name for name in names if name not in said)
-            reasons = _reasons(product["error"])
-            self.done.errors.update(reasons)
-            for reason in reasons:
+            found = reasons(product["error"])
+            self.done.errors.update(found)
+            for reason in found:
                 self.done.examples.setdefault(reason, f"row {product['row']}: {product['error'][:200]}")
-            if any("url_refused" not in reason for reason in reasons):  # those are told once, in the sums
+            if any("url_refused" not in reason for reason in found):  # those are told once, in the sums
                 log({"row": product["row"], "id": product["id"], "error": product["error"]})
             if said - {None}:
                 yield product
@@ -195,7 +194,7 @@ def shard_rows(folder: Path, tagged: Callable[[Iterable[dict]], Iterator[dict]])
     tagged them."""
     spans = []
     for path in folder.glob("part-*.parquet"):
-        shard = pq.read_table(path, columns=["row", "attribute"])
+        shard = read_shard(path, ["row", "attribute"])
         rows = shard["row"].filter(pc.greater(pc.list_value_length(shard["attribute"]), 0))
         spans.append((rows[0].as_py(), rows[-1].as_py(), path) if len(rows) else (0, 0, path))
     chains: list[list[tuple[int, int, Path]]] = []  # shards that follow each other are read one at a time
@@ -209,8 +208,9 @@ def shard_rows(folder: Path, tagged: Callable[[Iterable[dict]], Iterator[dict]])
 
 def _read(paths: Iterable[Path]) -> Iterator[dict]:
     for path in paths:
-        for batch in pq.ParquetFile(path).iter_batches(1024, columns=_SHARD_COLUMNS):
-            yield from batch.to_pylist()
+        with path.open("rb") as file:
+            for batch in pq.ParquetFile(file).iter_batches(1024, columns=_SHARD_COLUMNS):
+                yield from batch.to_pylist()
 
 
 def naming_words(label: str, text: str, most: int = 20_000) -> list[str]:
@@ -358,17 +358,6 @@ def provenance_path(output: Path) -> Path:
     return Path(f"{output}.provenance.jsonl")
 
 
-@contextmanager
-def unfinished(path: Path) -> Iterator[Path]:
-    """A file to write, which gets its name where nothing is raised, and else goes."""
-    part = path.with_name(f".{path.name}.{os.getpid()}.unfinished")
-    try:
-        yield part
-        os.replace(part, path)
-    finally:
-        part.unlink(missing_ok=True)
-
-
 def _open(part: Path, output: Path, mode: str):
     """Compressed as the name says that the file gets."""
     return fsspec.open(str(part), mode, compression=fsspec.utils.infer_compression(str(output)))
@@ -376,11 +365,3 @@ def _open(part: Path, output: Path, mode: str):
 
 def _line(file: TextIO, values: dict) -> None:
     file.write(_ENCODER.encode(values) + "\n")
-
-
-def _reasons(error: str | None) -> set[str]:
-    """"images: url_refused: https://…; …" -> {"images: url_refused"}"""
-    if error is None:
-        return set()
-    found = {match.group(1) for part in error.split("; ") if (match := _REASON.match(part))}
-    return found or {"a photo or text could not be read"}

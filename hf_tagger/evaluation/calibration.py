@@ -14,12 +14,13 @@ import torch
 from hf_tagger.catalog.batching.collate import UNKNOWN
 from hf_tagger.catalog.strict import ConfigError, did_you_mean
 from hf_tagger.evaluation.convex import minimise
-from hf_tagger.evaluation.predict import Predictions
+from hf_tagger.evaluation.predict import Predictions, blocks, few
 from hf_tagger.evaluation.settings import CalibrationSettings, ThresholdSettings
 from hf_tagger.model.decisions import attribute_slices, tag_scores
 
 # The best F1 of a tag that is told badly lies where most products would get it: nothing less sure is given.
 LEAST_SURE = 0.15
+ENTRIES = 20_000_000  # products x tags that are fitted at once
 
 
 def fit_calibration(validation: Predictions, settings: CalibrationSettings) -> tuple[list[dict], dict[str, dict]]:
@@ -47,9 +48,11 @@ def fit_calibration(validation: Predictions, settings: CalibrationSettings) -> t
         references = references[known]
         if validation.logits is not None:
             columns = [*range(where.start, where.stop), len(validation.logits[0]) - len(plain) + index]
-            logits = torch.from_numpy(validation.logits[known][:, columns]).double()
-            attribute, losses = fit_probabilities(attribute, logits, references, settings.min_positives)
-            scores = tag_scores([attribute], logits.float().numpy())
+            logits = validation.logits[known][:, columns]
+            attribute, losses = fit_probabilities(attribute, torch.from_numpy(logits), references,
+                                                  settings.min_positives)
+            scores = np.concatenate([tag_scores([attribute], logits[rows]) for rows in blocks(*logits.shape)])
+            del logits
         else:
             scores, losses = validation.scores[known][:, where], {}
         chosen = settings.attributes.get(attribute["name"], settings)
@@ -71,12 +74,15 @@ def fit_probabilities(
     """The attribute with a "temperature" (single) or a "calibration" (multi), and log-losses before and after.
 
     Args:
-        logits: float64 [N, T + 1], "none" last; references: int [N, C >= T] of known products.
+        logits: [N, T + 1], "none" last; references: int [N, C >= T] of known products. What all tags share is fitted on
+            a sample of the products, evenly spaced, where there are more than `ENTRIES` logits.
     """
     width = len(attribute["tags"])
-    inside = torch.from_numpy(references[:, :width])
+    few_rows = few(*logits.shape, ENTRIES)
     if attribute["kind"] == "multi":
-        return _fit_platt(attribute, logits[:, :width], inside, min_positives)
+        return _fit_platt(attribute, logits[:, :width], references[:, :width], min_positives, few_rows)
+    logits, references = logits[few_rows].double(), references[few_rows]
+    inside = torch.from_numpy(references[:, :width])
     # A product whose tag the model never learned has no right answer among the candidates.
     usable = torch.from_numpy((references[:, :width] == 1).any(1) | ~(references == 1).any(1))
     if not usable.any():
@@ -92,24 +98,27 @@ def fit_probabilities(
     return entry, {"log_loss_before": float(loss(log_scale)), "log_loss_after": float(loss(fitted))}
 
 
-def _fit_platt(attribute: dict, logits: torch.Tensor, references: torch.Tensor, min_positives: int):
+def _fit_platt(attribute: dict, logits: torch.Tensor, references: np.ndarray, min_positives: int, few_rows: slice):
     """Platt scaling (Platt 1999); tags with few positives share one slope and intercept. Platt's softened targets
     would, summed over many rare tags, raise every probability. In their place every fit is pulled towards its start
     with the weight of one product, so that few or separable examples do not lead to certainty."""
-    known, targets = references != UNKNOWN, (references == 1).double()
-    positives, negatives = (references == 1).sum(0), (references == 0).sum(0)
+    given = torch.from_numpy(references)
+    positives, negatives = (given == 1).sum(0), (given == 0).sum(0)
 
-    def loss(parameters, columns):
-        scaled = logits[:, columns] * parameters[..., 0].exp() + parameters[..., 1]
-        losses = torch.nn.functional.binary_cross_entropy_with_logits(scaled, targets[:, columns], reduction="none")
-        return losses[known[:, columns]].mean()
+    def loss(parameters, columns, rows=few_rows):
+        part = given[rows][:, columns]
+        scaled = logits[rows][:, columns].double() * parameters[..., 0].exp() + parameters[..., 1]
+        losses = torch.nn.functional.binary_cross_entropy_with_logits(scaled, (part == 1).double(), reduction="none")
+        return losses[part != UNKNOWN].mean()
 
-    start, all_tags = torch.zeros(2, dtype=torch.float64), torch.arange(logits.shape[1])
-    shared = minimise(lambda parameters: loss(parameters, all_tags), start, pull=1 / len(logits))
+    start, all_tags = torch.zeros(2, dtype=torch.float64), slice(None)
+    pull = 1 / len(logits[few_rows])
+    shared = minimise(lambda parameters: loss(parameters, all_tags), start, pull=pull)
     fitted = shared.repeat(logits.shape[1], 1)
-    for column in all_tags[(positives >= min_positives) & (negatives >= min_positives)]:
-        fitted[column] = minimise(lambda parameters, column=column: loss(parameters, column[None]), shared,
-                                  pull=1 / int(known[:, column].sum()))
+    for column in torch.arange(logits.shape[1])[(positives >= min_positives) & (negatives >= min_positives)]:
+        known = (given[:, column] != UNKNOWN).nonzero().flatten()
+        fitted[column] = minimise(lambda parameters, column=column, known=known: loss(parameters, column[None], known),
+                                  shared, pull=1 / len(known))
     calibration = {"slopes": [round(value, 4) for value in fitted[:, 0].exp().tolist()],
                    "intercepts": [round(value, 4) for value in fitted[:, 1].tolist()]}
     losses = {"log_loss_before": float(loss(start, all_tags)), "log_loss_after": float(loss(fitted, all_tags))}
@@ -127,7 +136,8 @@ def fit_thresholds(
     the best one for all tags of the attribute together: with settings.shrinkage positives both weigh the same.
 
     Args:
-        references: int [N, C], scores: float [N, T], probabilities, of products whose attribute is known.
+        references: int [N, C], scores: float [N, T], probabilities, of products whose attribute is known. The common
+            threshold is that of a sample of the products, evenly spaced, where there are more than `ENTRIES` scores.
     """
     width = len(attribute["tags"])
     references = references[:, :width]
@@ -140,7 +150,9 @@ def fit_thresholds(
         candidates = np.where(best, scores, -np.inf)
     known, positives = (references != UNKNOWN) & np.isfinite(candidates), (references == 1).sum(0)
     missed = ((references == 1) & ~known).sum(0)
-    shared, reached = best_threshold(candidates[known], references[known] == 1, missed.sum(), settings)
+    some = few(*candidates.shape, ENTRIES)
+    shared, reached = best_threshold(candidates[some][known[some]], references[some][known[some]] == 1,
+                                     ((references == 1) & ~known)[some].sum(), settings)
     thresholds = []
     for column in range(width):
         own, rows = candidates[known[:, column], column], references[known[:, column], column] == 1

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from hf_tagger.evaluation.metrics import outcomes
-from hf_tagger.evaluation.predict import Predictions
+from hf_tagger.evaluation.predict import Predictions, blocks
 from hf_tagger.model.decisions import attribute_slices
 
 NONE = "(none)"
@@ -74,16 +74,20 @@ def uncertain_products(predictions: Predictions, most: int = 12) -> list[Case]:
     """The products with the highest entropy, mean over attributes: that of a `single` attribute's distribution, or the
     mean of a `multi` one's tags, each as a share of the highest possible."""
     shares = []
-    for attribute, _, _, chosen, scores in predictions.parts():
-        if attribute["kind"] == "single":
-            candidates = np.concatenate([scores, 1 - scores.sum(1, keepdims=True)], axis=1).clip(1e-9, 1)
-            shares.append(-(candidates * np.log(candidates)).sum(1) / np.log(chosen.shape[1] + 1))
-        else:
-            p = scores.clip(1e-9, 1 - 1e-9)
-            shares.append(-(p * np.log(p) + (1 - p) * np.log(1 - p)).mean(1) / np.log(2))
+    for attribute, _, _, _, scores in predictions.parts():
+        shares.append(np.concatenate([_doubt(attribute["kind"], scores[rows]) for rows in blocks(*scores.shape)]))
     doubt = np.mean(shares, axis=0)
     return [Case(row, predictions.ids[row], predictions.about[row]["text"], f"doubt {doubt[row]:.2f}",
                  verdicts_of(predictions, row)) for row in np.argsort(-doubt, kind="stable")[:most]]
+
+
+def _doubt(kind: str, scores: np.ndarray) -> np.ndarray:
+    """[N, P] -> [N]"""
+    if kind == "single":
+        candidates = np.concatenate([scores, 1 - scores.sum(1, keepdims=True)], axis=1).clip(1e-9, 1)
+        return -(candidates * np.log(candidates)).sum(1) / np.log(candidates.shape[1])
+    p = scores.clip(1e-9, 1 - 1e-9)
+    return -(p * np.log(p) + (1 - p) * np.log(1 - p)).mean(1) / np.log(2)
 
 
 def verdicts_of(predictions: Predictions, row: int) -> list[Verdict]:

@@ -14,12 +14,14 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, NullFormatter
 
 from hf_tagger.catalog.batching.collate import UNKNOWN
+from hf_tagger.evaluation.predict import few
 from hf_tagger.evaluation.scoring import HEAD, MEDIUM
 
 STYLE = {"font.size": 9, "axes.spines.top": False, "axes.spines.right": False, "svg.fonttype": "none",
          "font.family": "sans-serif", "axes.titlesize": 10, "axes.titleweight": "bold", "svg.hashsalt": "hf_tagger"}
 INK, ACCENT, SECOND, FAINT = "#1f2933", "#2563a8", "#c2571a", "#c4ccd4"
 # In a report the page decides on the colours, light or dark.
+DRAWN = 20_000_000  # scores that a curve is drawn from
 VARIABLES = {INK: "var(--ink)", ACCENT: "var(--accent)", SECOND: "var(--second)", FAINT: "var(--faint)"}
 
 
@@ -95,8 +97,11 @@ def reliability(name: str, bins: np.ndarray, before: np.ndarray | None = None) -
 
 
 def precision_recall(name: str, references: np.ndarray, scores: np.ndarray, point: tuple[float, float]) -> Panel:
-    """Precision against recall over all tags of an attribute pooled; `point`: (recall, precision) at the thresholds."""
+    """Precision against recall over all tags of an attribute pooled (of very many scores, those of a sample of the
+    products); `point`: (recall, precision) at the thresholds."""
     width = scores.shape[1]
+    rows = few(*scores.shape, DRAWN)
+    references, scores = references[rows], scores[rows]
     known = references[:, :width] != UNKNOWN
     order = np.argsort(-scores[known], kind="stable")
     hits = (references[:, :width][known] == 1)[order].cumsum()

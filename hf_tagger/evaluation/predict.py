@@ -1,11 +1,13 @@
 """Runs a tagger over a split and collects what metrics need: each product once, whatever the number of processes."""
 
+import hashlib
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 import torch
+from accelerate import PartialState
 from accelerate.utils import gather_object
 
 from hf_tagger.catalog.batching.collate import UNKNOWN, model_inputs, tower_inputs
@@ -15,6 +17,9 @@ from hf_tagger.model.towers import TowerFeatures
 
 PER_PRODUCT = ("ids", "tags", "free_form", "texts", "languages", "about")
 LOG_LIKELIHOOD = "decoder/log_likelihood"
+# Scores of products x tags that are held of one set of products: of more products a sample is looked at.
+ENTRIES = 100_000_000
+ENTRIES_AT_ONCE = 4_000_000
 
 
 @dataclass
@@ -30,6 +35,13 @@ class Predictions:
     # Of batches with `labels`: sum of the log-probabilities of the decoder's tokens, and their number [N, 2].
     written: np.ndarray | None = None
     about: list[dict[str, Any]] = field(default_factory=list)  # what else is known of each product, see `Collator`
+    drawn_from: int | None = None  # products of which these are a sample; None: they are all
+
+    @property
+    def products(self) -> str:
+        """How many, for a person."""
+        drawn = "" if self.drawn_from is None else f", a sample of {self.drawn_from:,}, by a hash of their ids"
+        return f"{len(self.ids):,} products{drawn}"
 
     def and_of(self, other: "Predictions") -> "Predictions":
         """These products and those of `other`, by logits of the same model."""
@@ -38,7 +50,11 @@ class Predictions:
 
     def decided(self, attributes: list[dict]) -> "Predictions":
         """Decides anew with the calibration and thresholds of `attributes`. Without logits, scores stay as they are."""
-        scores = self.scores if self.logits is None else tag_scores(attributes, self.logits)
+        scores = self.scores
+        if self.logits is not None:
+            scores = np.empty((len(self.logits), self.logits.shape[1] - len(attributes)), np.float32)
+            for rows in blocks(*self.logits.shape):
+                scores[rows] = tag_scores(attributes, self.logits[rows])
         return replace(self, attributes=attributes, scores=scores, chosen=predicted_tags(attributes, scores))
 
     def parts(self) -> Iterator[tuple[dict, list[str], np.ndarray, np.ndarray, np.ndarray]]:
@@ -108,8 +124,11 @@ def _hide(batch: dict[str, Any], without: Iterable[str]) -> dict[str, Any]:
     left_out = {key for modality in without for key in hidden[modality]}
     batch = {key: value for key, value in batch.items() if key not in left_out}
     there = _with_content(batch)
-    if there.all():
-        return batch
+    return batch if there.all() else _rows_of(batch, there)
+
+
+def _rows_of(batch: dict[str, Any], there: torch.Tensor) -> dict[str, Any]:
+    """The batch with these of its products, bool [B]."""
     rows = there.nonzero().flatten()
     kept = {key: [value[row] for row in rows] for key, value in batch.items() if key in PER_PRODUCT}
     kept |= {key: value[rows] for key, value in batch.items()
@@ -133,27 +152,82 @@ def predict(model, batches: Iterable[dict[str, Any]], without: Sequence[str] = (
 def predict_each(model, batches: Iterable[dict[str, Any]], without: Sequence[Sequence[str]]) -> list[Predictions]:
     """`predict` for several sets of hidden modalities, from one reading of the batches."""
     config = model.config
-    nothing = np.zeros((0, config.num_tags + len(config.attributes)), np.float32)
-    found = [Predictions(config.attributes) for _ in without]
-    logits, written = [[nothing] for _ in without], [[] for _ in without]
-    for index, batch, outputs in outputs_of_each(model, batches, without):
-        logits[index].append(torch.cat([outputs.tag_logits, outputs.none_logits], dim=1).float().cpu().numpy())
+    width = config.num_tags + len(config.attributes)
+    sample = Sample(max(1, ENTRIES // width // PartialState().num_processes))
+    found = [_Found(Predictions(config.attributes), [np.zeros((0, width), np.float32)], []) for _ in without]
+    for index, batch, outputs in outputs_of_each(model, sample.drawn(batches), without):
+        part = found[index]
+        part.logits.append(torch.cat([outputs.tag_logits, outputs.none_logits], dim=1).float().cpu().numpy())
         if outputs.logits is not None:
-            written[index].append(_log_likelihoods(outputs.logits, batch["labels"], config.first_control_id))
-        found[index].ids += batch["ids"]
-        found[index].tags += batch["tags"]
-        found[index].about += batch.get("about", ())
-    return [_gathered(*parts) for parts in zip(found, logits, written, strict=True)]
+            part.written.append(_log_likelihoods(outputs.logits, batch["labels"], config.first_control_id))
+        part.predictions.ids += batch["ids"]
+        part.predictions.tags += batch["tags"]
+        part.predictions.about += batch.get("about", ())
+        while len(part.predictions.ids) > sample.most:
+            sample.share /= 2
+            for each in found:
+                each.keep(sample.share)
+    return [_gathered(part, sample) for part in found]
 
 
-def _gathered(found: Predictions, logits: list[np.ndarray], written: list[np.ndarray]) -> Predictions:
+class Sample:
+    """Products by a hash of their ids: all, a half of them, a quarter … Every run and every process takes the same."""
+
+    def __init__(self, most: int):
+        self.most, self.share, self.seen = most, 1.0, 0
+
+    def drawn(self, batches: Iterable[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+        """The batches with the products that `share` takes by then."""
+        for batch in batches:
+            self.seen += len(batch["ids"])
+            yield batch if self.share == 1 else _rows_of(batch, torch.from_numpy(in_share(batch["ids"], self.share)))
+
+
+def in_share(ids: Sequence[str], share: float) -> np.ndarray:
+    """bool [N]"""
+    drawn = (hashlib.blake2b(name.encode(errors="surrogatepass"), digest_size=8).digest() for name in ids)
+    return np.array([int.from_bytes(draw, "big") < share * 2**64 for draw in drawn], bool)
+
+
+@dataclass
+class _Found:
+    predictions: Predictions
+    logits: list[np.ndarray]
+    written: list[np.ndarray]
+
+    def keep(self, share: float) -> None:
+        kept, old = in_share(self.predictions.ids, share), self.predictions
+        for name in ("ids", "tags", "about"):
+            setattr(old, name, [item for item, there in zip(getattr(old, name), kept, strict=False) if there])
+        self.logits = [np.concatenate(self.logits)[kept]]
+        self.written = [np.concatenate(self.written)[kept]] if self.written else []
+
+
+def _gathered(found: _Found, sample: Sample) -> Predictions:
     """The products of all processes."""
     # Ranks may hold different numbers of rows: plain objects travel where padded tensors would count rows twice.
-    parts = gather_object([(found.ids, found.tags, found.about, logits, written)])
+    shares, seen = zip(*gather_object([(sample.share, sample.seen)]), strict=True)
+    if min(shares) < 1:  # some batches came before the share fell, here or in another process
+        found.keep(min(shares))
+    own = found.predictions
+    parts = gather_object([(own.ids, own.tags, own.about, found.logits, found.written)])
     ids, tags, about, logits, written = ([item for part in column for item in part]
                                          for column in zip(*parts, strict=True))
-    return Predictions(found.attributes, ids, tags, logits=np.concatenate(logits), about=about,
-                       written=np.concatenate(written) if written else None).decided(found.attributes)
+    found.logits = None
+    return Predictions(own.attributes, ids, tags, logits=np.concatenate(logits), about=about,
+                       written=np.concatenate(written) if written else None,
+                       drawn_from=sum(seen) if min(shares) < 1 else None).decided(own.attributes)
+
+
+def blocks(rows: int, width: int) -> Iterator[slice]:
+    """All rows, so many at a time that what is made of them stays small."""
+    size = max(1, ENTRIES_AT_ONCE // max(1, width))
+    return (slice(start, start + size) for start in range(0, rows, size))
+
+
+def few(rows: int, width: int, most: int) -> slice:
+    """Evenly spaced rows with `most` entries at most."""
+    return slice(None, None, max(1, -(-rows * width // most)))
 
 
 @torch.no_grad()

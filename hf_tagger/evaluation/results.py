@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from hf_tagger.catalog.strict import ConfigError
-from hf_tagger.evaluation.predict import Predictions
+from hf_tagger.evaluation.predict import ENTRIES, Predictions, blocks
 from hf_tagger.evaluation.scoring import Scorer
 from hf_tagger.evaluation.slices import product_slices
 
@@ -83,7 +83,8 @@ def remarks(predictions: Predictions, scorer: Scorer) -> list[str]:
     """What a reader of the scores must know: attributes and tags that could not be scored, thresholds never fitted."""
     known = {entry["name"]: entry for entry in predictions.attributes}
     seen = {name for tags in predictions.tags for name, given in tags.items() if given is not None}
-    found = []
+    found = [] if predictions.drawn_from is None else [
+        f"scored on {predictions.products}: not more than {ENTRIES:,} scores are held at a time"]
     if foreign := sorted(seen - known.keys()):
         found.append(f"not scored, for the model does not know them: the attributes {', '.join(foreign)}")
     if unlabelled := [name for name in known if name not in seen]:
@@ -151,10 +152,12 @@ def _write_predictions(path: Path, results: list[ProtocolResult]) -> None:
             columns[f"{name}.best_score"] = scores.max(1)
             fields += [(f"{name}.given", pa.list_(pa.string())), (f"{name}.predicted", pa.list_(pa.string())),
                        (f"{name}.best_score", pa.float32())]
-        columns["scores"] = list(predictions.scores)
+        columns["scores"] = predictions.scores
         fields.append(("scores", pa.list_(pa.float32())))
         names = [[entry["name"], tag] for entry in predictions.attributes for tag in entry["tags"]]
         schema = pa.schema(fields, {"tags": json.dumps(names, ensure_ascii=False)})
         writer = writer or pq.ParquetWriter(path, schema, compression="zstd")
-        writer.write_table(pa.Table.from_pydict(columns, schema))
+        for rows in blocks(*predictions.scores.shape):
+            writer.write_table(pa.Table.from_pydict({name: list(values[rows]) for name, values in columns.items()},
+                                                    schema))
     writer.close()

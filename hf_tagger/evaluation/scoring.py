@@ -12,12 +12,13 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from hf_tagger.evaluation.metrics import average_precisions, averaged, mean_of_measured, mean_over, outcomes, tag_ratios
-from hf_tagger.evaluation.predict import Predictions
+from hf_tagger.evaluation.predict import Predictions, blocks
 from hf_tagger.evaluation.probabilities import BINS, calibration_bins, calibration_error, f1_at_k, log_losses
 
 ROWS_AT_ONCE = 16_384
 HEAD, MEDIUM = 100, 20  # training products of head tags, and of medium ones (Liu et al. 2019, arXiv 1904.05160)
 TOP_K = (1, 3, 5)
+RANKED = 20_000_000_000  # resamples x products x tags that are sorted at most
 
 
 @dataclass
@@ -26,33 +27,57 @@ class AttributeRows:
 
     name: str
     tags: list[str]  # those of the vocabulary, then those that only occur among the given tags
-    # float32 [N, 3 C + 5 + 45]: hits, false alarms and misses of each tag; exact, known, log-loss and its number of
-    # terms, answered; confidence bins.
+    # Product and column, int [2, M], by product, of every 1 among the hits, false alarms and misses [N, 3 C].
+    outcomes: np.ndarray
+    # float32 [N, 5 + 45]: exact, known, log-loss and its number of terms, answered; confidence bins.
     rows: np.ndarray
     references: np.ndarray  # [N, C] and
     scores: np.ndarray  # [N, P], for average precision
 
     @classmethod
     def of(cls, attribute: dict, tags: list[str], references, chosen, scores) -> "AttributeRows":
-        hits, false_alarms, misses, exact, known = outcomes(references, chosen)
-        loss, terms = log_losses(references, scores, attribute["kind"])
-        bins = calibration_bins(references, scores, attribute["kind"])
-        answered = known & chosen.any(1)
-        columns = [hits, false_alarms, misses, np.stack([exact, known, loss, terms, answered], axis=1),
-                   bins.reshape(len(bins), -1)]
-        rows = np.concatenate([column.astype(np.float32) for column in columns], axis=1)
-        return cls(attribute["name"], tags, rows, references, scores)
+        found, rows = [], np.zeros((len(references), 5 + 3 * BINS), np.float32)
+        for block in blocks(*references.shape):
+            *tag_outcomes, exact, known = outcomes(references[block], chosen[block])
+            there = np.nonzero(np.concatenate(tag_outcomes, axis=1))
+            found.append(np.stack([there[0] + block.start, there[1]]))
+            loss, terms = log_losses(references[block], scores[block], attribute["kind"])
+            rows[block, :5] = np.stack([exact, known, loss, terms, known & chosen[block].any(1)], axis=1)
+            bins = calibration_bins(references[block], scores[block], attribute["kind"])
+            rows[block, 5:] = bins.reshape(len(bins), -1)
+        found = np.concatenate(found, axis=1) if found else np.zeros((2, 0), int)
+        return cls(attribute["name"], tags, found, rows, references, scores)
+
+    def of_rows(self, rows: np.ndarray) -> "AttributeRows":
+        """These products, int [n]."""
+        first, last = (np.searchsorted(self.outcomes[0], rows, side=side) for side in ("left", "right"))
+        place = np.repeat(np.arange(len(rows)), last - first)
+        entry = np.arange(len(place)) - np.repeat((last - first).cumsum() - last, last - first)
+        return replace(self, outcomes=np.stack([place, self.outcomes[1, entry]]), rows=self.rows[rows],
+                       references=self.references[rows], scores=self.scores[rows])
+
+    def sums(self, weights: np.ndarray | None) -> np.ndarray:
+        """Weighted sums [G, 3 C + 5 + 45] over the products."""
+        product, column = self.outcomes[:, np.argsort(self.outcomes[1], kind="stable")]
+        columns, starts = np.unique(column, return_index=True)
+        tags = np.zeros((1 if weights is None else len(weights), 3 * len(self.tags)))
+        if weights is None:
+            tags[0] = np.bincount(column, minlength=tags.shape[1])
+        elif len(columns):
+            for block in blocks(len(weights), len(product)):
+                tags[block, columns] = np.add.reduceat(weights[block, product], starts, axis=1, dtype=np.float64)
+        return np.concatenate([tags, _weighted(self.rows, weights)], axis=1)
 
     def counts(self, sums: np.ndarray) -> np.ndarray:
-        """Sums [..., K] of `rows` -> `TagCounts.tags` [..., 3, C]."""
+        """`sums` [..., K] -> `TagCounts.tags` [..., 3, C]."""
         return sums[..., :3 * len(self.tags)].reshape(*sums.shape[:-1], 3, len(self.tags))
 
     def bins(self, sums: np.ndarray) -> np.ndarray:
-        """Sums [..., K] of `rows` -> confidence bins [..., 3, 15]."""
+        """`sums` [..., K] -> confidence bins [..., 3, 15]."""
         return sums[..., -3 * BINS:].reshape(*sums.shape[:-1], 3, BINS)
 
     def metrics(self, sums: np.ndarray) -> dict[str, np.ndarray]:
-        """Every score but average precision from sums [..., K] of `rows`."""
+        """Every score but average precision from `sums` [..., K]."""
         exact, known, loss, terms, answered = np.moveaxis(sums[..., 3 * len(self.tags):-3 * BINS], -1, 0)
         return {"accuracy": mean_over(exact, known), **averaged(self.counts(sums)), "log_loss": mean_over(loss, terms),
                 "coverage": mean_over(answered, known), "ece": calibration_error(self.bins(sums))}
@@ -68,10 +93,9 @@ class Scorer:
 
     def subset(self, rows: np.ndarray) -> "Scorer":
         """The scores of some products only: indices, or bool [N]."""
-        other = copy(self)
+        other, rows = copy(self), np.arange(len(self))[rows]
         other.overall = self.overall[rows]
-        other.parts = [replace(part, rows=part.rows[rows], references=part.references[rows], scores=part.scores[rows])
-                       for part in self.parts]
+        other.parts = [part.of_rows(rows) for part in self.parts]
         return other
 
     def __len__(self) -> int:
@@ -92,7 +116,7 @@ class Scorer:
         """
         found, counts, average = {}, [], []
         for part in self.parts:
-            sums = _weighted(part.rows, weights)
+            sums = part.sums(weights)
             counts.append(part.counts(sums))
             found |= {f"{part.name}/{metric}": value for metric, value in part.metrics(sums).items()}
             if precisions:
@@ -127,13 +151,16 @@ class Scorer:
 
         The interval is that of the percentiles over resampled products, moved so that their median falls on the score.
         Resamples are biased: of the tags with one product every third is lost and others occur twice, which shifts
-        macro means and calibration errors.
+        macro means and calibration errors. Average precision has none where its ranking would take longer than minutes.
         """
         values = {name: float(value[0]) for name, value in self.scores(None, precisions).items()}
         summary = {name: {"value": value} for name, value in values.items() if not np.isnan(value)}
         if resamples and len(self) > 1:
-            drawn = self.scores(draw(len(self), resamples, seed), precisions)
+            ranked = resamples * len(self) * sum(len(part.tags) for part in self.parts)
+            drawn = self.scores(draw(len(self), resamples, seed), precisions and ranked <= RANKED)
             for name, entry in summary.items():
+                if name not in drawn:
+                    continue
                 low, middle, high = (float(bound) for bound in np.nanpercentile(drawn[name], [2.5, 50, 97.5]))
                 entry["low"] = max(entry["value"] - (middle - low), 0.0)
                 entry["high"] = entry["value"] + (high - middle)
@@ -148,11 +175,11 @@ class Scorer:
         rows = []
         weights = draw(len(self), resamples, seed) if resamples and len(self) > 1 else None
         for part in self.parts:
-            hits, false_alarms, misses = counts = part.counts(_weighted(part.rows, None)[0])
+            hits, false_alarms, misses = counts = part.counts(part.sums(None)[0])
             ratios, average = tag_ratios(counts), average_precisions(part.references, part.scores)
             bounds = np.full((2, len(part.tags)), np.nan)
             if weights is not None:
-                drawn = tag_ratios(part.counts(_weighted(part.rows, weights)))
+                drawn = tag_ratios(part.counts(part.sums(weights)))
                 bounds = np.percentile(drawn["f1"], [2.5, 97.5], axis=0)
             training = self.training_counts[part.name]
             for column, tag in enumerate(part.tags):
@@ -169,7 +196,7 @@ class Scorer:
 
     def reliability(self) -> dict[str, np.ndarray]:
         """{attribute: confidence bins [3, 15]}: predictions, summed confidence, right ones."""
-        return {part.name: part.bins(_weighted(part.rows, None)[0]) for part in self.parts}
+        return {part.name: part.bins(part.sums(None)[0]) for part in self.parts}
 
     def unseen(self) -> dict[str, dict[str, int]]:
         """{attribute: {tag: products}} of given tags that the model does not know."""
@@ -201,14 +228,16 @@ def _overall_rows(parts: Sequence[AttributeRows], products: int) -> np.ndarray:
     """[N, 8]: every known attribute right, any attribute known; then F1@k over the tags of all attributes."""
     exact, known = np.ones(products, bool), np.zeros(products, bool)
     for part in parts:
-        right, there = part.rows[:, 3 * len(part.tags)] > 0, part.rows[:, 3 * len(part.tags) + 1] > 0
+        right, there = part.rows[:, 0] > 0, part.rows[:, 1] > 0
         exact &= right | ~there
         known |= there
-    columns = [exact & known, known]
-    inside = [part.references[:, : part.scores.shape[1]] for part in parts]
-    outside = [part.references[:, part.scores.shape[1]:] for part in parts]
-    references = np.concatenate(inside + outside, axis=1)
-    scores = np.concatenate([part.scores for part in parts], axis=1)
-    for k in TOP_K:
-        columns += f1_at_k(references, scores, k)
-    return np.stack(columns, axis=1).astype(np.float32)
+    found = np.zeros((products, 2 + 2 * len(TOP_K)), np.float32)
+    found[:, :2] = np.stack([exact & known, known], axis=1)
+    for rows in blocks(products, sum(part.references.shape[1] for part in parts)):
+        inside = [part.references[rows, : part.scores.shape[1]] for part in parts]
+        outside = [part.references[rows, part.scores.shape[1]:] for part in parts]
+        references = np.concatenate(inside + outside, axis=1)
+        scores = np.concatenate([part.scores[rows] for part in parts], axis=1)
+        for index, k in enumerate(TOP_K, 1):
+            found[rows, 2 * index], found[rows, 2 * index + 1] = f1_at_k(references, scores, k)
+    return found

@@ -44,7 +44,7 @@ def calibrate(run: RunContext, batches: Batches, out_of_fold: Sequence[SourceRow
         fitted = [entry for entry in step.details.values() if "log_loss_before" in entry]
         before, after = (np.mean([entry[f"log_loss_{when}"] for entry in fitted] or [np.nan])
                          for when in ("before", "after"))
-        step.result = (f"{len(found.ids):,} products, log-loss {before:.3f} to {after:.3f}, mean of {len(fitted)} "
+        step.result = (f"{found.products}, log-loss {before:.3f} to {after:.3f}, mean of {len(fitted)} "
                        "attributes")
 
 
@@ -98,7 +98,8 @@ def report(run: RunContext, batches: Batches) -> dict[str, dict[str, float]]:
                                               protocol.without, settings.one_attribute)
                 results[name] |= {f"free_form/{metric}": value for metric, value in written[name].items()}
             best = [f"macro-F1 {scores['macro_f1']:.3f} ({name})" for name, scores in results.items()][:1]
-            step.result = "\n".join([*best, *left_out])
+            drawn = [f"of {each.products}" for each in found.values() if each.drawn_from is not None][:1]
+            step.result = "\n".join([*best, *drawn, *left_out])
             step.details = results
     quarantine = batches.data.quarantine
     for other in gather_object([quarantine.lost]):

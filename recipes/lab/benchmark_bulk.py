@@ -2,11 +2,13 @@
 
     python recipes/lab/benchmark_bulk.py runs/fashion/onnx_int8 recipes/configs/fashion.yaml --products 1024
     python recipes/lab/benchmark_bulk.py --memory_rows 1000000
+    python recipes/lab/benchmark_bulk.py --memory_rows 200000 --actors 1 2
 
 With a model: products of a split, read from the catalogue, tagged and written to shards, in turns with the same tagger
 on the same products in memory, in batches of 16, 32 and 64; "ratio" is the rows per second of the first to the best of
 the others. Without one: a small untrained tagger of texts, exported, goes through a made-up catalogue of --memory_rows
-rows, with photos that it does not look at; what is resident within the first 10,000 rows is compared with all.
+rows, with photos that it does not look at; what is resident within the first 10,000 rows is compared with all. With
+--actors, so many actors of Ray go through it instead, each number in turn, with one processor each.
 """
 
 import argparse
@@ -25,12 +27,13 @@ from tqdm import tqdm
 from transformers import AutoConfig
 
 from hf_tagger import cli
+from hf_tagger.catalog.reading.pieces import plan
 from hf_tagger.catalog.reading.source import SourceConfig
-from hf_tagger.catalog.reading.stream import Catalog
 from hf_tagger.catalog.settings import CatalogSettings, open_catalog
 from hf_tagger.catalog.vocabulary import Vocabulary
 from hf_tagger.deployment.bulk import tag_shards
 from hf_tagger.deployment.export import export_tagger
+from hf_tagger.deployment.worker import Work
 from hf_tagger.evaluation.protocols import open_tagger
 from hf_tagger.model.configuration_tagger import TaggerConfig
 from hf_tagger.model.modeling_tagger import TaggerModel
@@ -48,8 +51,13 @@ def main(arguments: list[str]) -> None:
     options, overrides = parse(arguments)
     found = conditions()
     with TemporaryDirectory() as folder:
-        if options.model is None:
-            found["memory"] = memory(options.memory_rows, Path(folder))
+        if options.model is None and options.actors:
+            work = make_up(options.memory_rows, Path(folder))
+            found["ray"] = [by_actors(work, count, Path(folder, f"by-{count}")) for count in options.actors]
+        elif options.model is None:
+            work = make_up(options.memory_rows, Path(folder))
+            cli.say(f"tagging {options.memory_rows} rows")
+            found["memory"] = in_fresh_process(memory_of_run, work, Path(folder, "shards"))
         else:
             _, catalog = open_split(options, overrides, folder)
             if Path(options.model, TAGGER).exists():
@@ -72,6 +80,7 @@ def parse(arguments: list[str]) -> tuple[argparse.Namespace, list[str]]:
     parser.add_argument("--products", type=int, default=1024)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--memory_rows", type=int, default=1_000_000)
+    parser.add_argument("--actors", type=int, nargs="+", default=[], help="numbers of Ray's actors")
     options, overrides = parser.parse_known_args(arguments)
     if options.model is not None and options.catalogue is None:
         parser.error("name a catalogue after the model")
@@ -114,7 +123,8 @@ def rows_per_second(work: Callable[[], int]) -> float:
     return work() / (time.perf_counter() - start)
 
 
-def memory(rows: int, folder: Path) -> dict:
+def make_up(rows: int, folder: Path) -> Work:
+    """A catalogue of at least so many rows, and an exported tagger for it."""
     cli.say(f"making up {FILE_ROWS} rows and a tagger")
     made_up = CatalogSettings(synthetic={"rows": FILE_ROWS, "picture_size": 24, "rows_per_shard": FILE_ROWS})
     catalog = open_catalog(made_up, folder / "made-up")
@@ -127,8 +137,23 @@ def memory(rows: int, folder: Path) -> dict:
     file = next((folder / "made-up").glob("train-*.parquet"))
     for number in range(-(-rows // vocabulary.rows["total"])):
         os.link(file, folder / "links" / f"part-{number:05}.parquet")
-    cli.say(f"tagging {rows} rows")
-    return in_fresh_process(memory_of_run, folder, catalog.schema)
+    source = SourceConfig(path=f"{folder}/links/*.parquet", fractions={})
+    return Work(str(folder / "onnx"), CatalogSettings(source=source, schema=catalog.schema), "train")
+
+
+def by_actors(work: Work, count: int, folder: Path) -> dict:
+    """Seconds until the first actor has opened the tagger, and from then on until all rows are tagged."""
+    from hf_tagger.deployment.ray_engine import Actors
+
+    cli.say(f"tagging by {count} actors")
+    folder.mkdir()
+    pieces, start = plan(work.open_catalog(), work.split, SHARD_ROWS), time.perf_counter()
+    with Actors(work, count) as actors:
+        opened = time.perf_counter()
+        rows = sum(actors.tag(folder, pieces))
+        seconds = time.perf_counter() - opened
+    return {"actors": count, "opening_seconds": round(opened - start, 1), "rows": rows, "seconds": round(seconds, 1),
+            "rows_per_second": round(rows / seconds, 1)}
 
 
 def text_tagger(attributes: list[dict], tokenizer) -> tuple[TaggerModel, TaggerProcessor]:
@@ -140,19 +165,19 @@ def text_tagger(attributes: list[dict], tokenizer) -> tuple[TaggerModel, TaggerP
     return model.eval(), TaggerProcessor(tokenizer=tokenizer, max_length=32)
 
 
-def memory_of_run(folder: Path, schema) -> dict:
+def memory_of_run(work: Work, folder: Path) -> dict:
     """Tags all records into shards, in a process of its own: what making the catalogue and the tagger took is gone.
 
     Returns "rows", "seconds", and resident memory in MiB after each shard: the highest within the first FILE_ROWS rows
     ("first_mb"), the highest of all ("peak_mb"), and at the end ("end_mb").
     """
-    (folder / "shards").mkdir()
-    records = Catalog(SourceConfig(path=f"{folder}/links/*.parquet"), schema).records("train")
-    tag = in_batches(OnnxTagger(folder / "onnx", threads=torch.get_num_threads()))
+    folder.mkdir()
+    records = work.open_catalog().records(work.split)
+    tag = in_batches(OnnxTagger(work.model, threads=torch.get_num_threads()))
     start, rows = time.perf_counter(), 0
     first, later = [], []
     with tqdm(unit="row", mininterval=5) as progress:
-        for count in tag_shards(in_shards(folder / "shards", records), tag):
+        for count in tag_shards(in_shards(folder, records), tag):
             rows += count
             (first if rows <= FILE_ROWS or not first else later).append(resident_mb())
             progress.update(count)

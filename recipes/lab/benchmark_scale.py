@@ -4,6 +4,7 @@
     python recipes/lab/benchmark_scale.py --rows 2000 4000 --tags 250 500 --base_rows 2000 --base_tags 250
     python recipes/lab/benchmark_scale.py --words 24000 2700 --words 200000 10000
     python recipes/lab/benchmark_scale.py --words 40000 10000 --sgd_passes 3
+    python recipes/lab/benchmark_scale.py --judged 200000 10000
 
 Makes catalogues of made-up words: one attribute, its tags as frequent as 1 / rank ** ZIPF, groups of tags that share
 words, words of a tag's own in two of three titles, noise, and 3 % wrong tags. Every size trains, saves and opens a
@@ -12,7 +13,8 @@ step. The text tower is a tiny untrained one, for its cost does not depend on ta
 logarithm over the size's, from the smallest size to the largest (and over the last two): 1 is in proportion.
 
 `--words ROWS TAGS` fits the lexical head alone instead, and scores it on further products beside TF-IDF + logistic
-regression by SGD (scikit-learn) where `--sgd_passes` is given.
+regression by SGD (scikit-learn) where `--sgd_passes` is given. `--judged ROWS TAGS` calibrates a small untrained tagger
+on that many products and scores it on them, with the report.
 """
 
 import argparse
@@ -30,6 +32,7 @@ from tempfile import TemporaryDirectory
 import numpy as np
 import torch
 
+from benchmark_bulk import text_tagger
 from hf_tagger import cli
 from hf_tagger.catalog.batching.collate import TagEncoder
 from hf_tagger.catalog.strict import build
@@ -62,6 +65,14 @@ def main(arguments: list[str]) -> None:
             found["words"].append(in_fresh_process(fit_words, rows, tags, options.zipf, options.sgd_passes))
             keep(found, options.output)
             cli.say(json.dumps(found["words"][-1]))
+        return
+    if options.judged:
+        found["judged"] = []
+        for rows, tags in options.judged:
+            with TemporaryDirectory() as folder:
+                found["judged"].append(in_fresh_process(judge, rows, tags, options.zipf, Path(folder)))
+            keep(found, options.output)
+            cli.say(json.dumps(found["judged"][-1]))
         return
     rows_vary = {rows: (rows, options.base_tags) for rows in sorted(options.rows)}
     tags_vary = {tags: (options.base_rows, tags) for tags in sorted(options.tags)}
@@ -102,6 +113,8 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument("--zipf", type=float, default=1.0, help="a tag's frequency is 1 / rank ** this")
     parser.add_argument("--words", type=int, nargs=2, action="append", metavar=("ROWS", "TAGS"),
                         help="only fit the lexical head, and score it")
+    parser.add_argument("--judged", type=int, nargs=2, action="append", metavar=("ROWS", "TAGS"),
+                        help="only calibrate and evaluate")
     parser.add_argument("--sgd_passes", type=int, default=0, help="passes of scikit-learn's SGD beside it; 0: none")
     parser.add_argument("--output", help="JSON file for all figures")
     parser.add_argument("--card", help="page whose table of growth is written anew")
@@ -140,6 +153,14 @@ def products(rows: int, tags: int, zipf: float, seed: int = 0, every: bool = Fal
         yield " ".join(draw.permutation(title)), mine, given[row]
 
 
+def write_products(path: Path, rows: int, tags: int, zipf: float) -> None:
+    with open(path, "w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(["id", "title", "category"])
+        writer.writerows([number, title, f"tag {given}"]
+                         for number, (title, _, given) in enumerate(products(rows, tags, zipf, every=True)))
+
+
 def train(rows: int, tags: int, zipf: float, folder: Path) -> dict[str, dict[str, float]]:
     """{step: {"seconds", "mb"}} of a whole run, and what its model costs."""
     from transformers import pipeline
@@ -147,11 +168,7 @@ def train(rows: int, tags: int, zipf: float, folder: Path) -> dict[str, dict[str
     from recipes import evaluate_tagger, finetune
 
     folder.mkdir(parents=True)
-    with open(folder / "products.csv", "w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file)
-        writer.writerow(["id", "title", "category"])
-        writer.writerows([number, title, f"tag {given}"]
-                         for number, (title, _, given) in enumerate(products(rows, tags, zipf, every=True)))
+    write_products(folder / "products.csv", rows, tags, zipf)
     data = {
         "output_dir": str(folder / "model"),
         "catalog": {"source": {"path": str(folder / "products.csv"), "fractions": {"validation": 0.1, "test": 0.1}},
@@ -188,6 +205,32 @@ def train(rows: int, tags: int, zipf: float, folder: Path) -> dict[str, dict[str
             tagger(titles[50:], batch_size=32)
     steps["model file"] = {"seconds": 0.0, "mb": (model / "model.safetensors").stat().st_size / 1e6}
     return steps
+
+
+def judge(rows: int, tags: int, zipf: float, folder: Path) -> dict[str, float]:
+    """Seconds of the processor, and the highest memory of this process, of `hf_tagger evaluate --calibrate`."""
+    from hf_tagger.model.pipeline_tagger import ProductTaggingPipeline
+    from hf_tagger.training.unigram_tokenizer import train_unigram_tokenizer
+    from recipes import evaluate_tagger
+
+    write_products(folder / "products.csv", rows, tags, zipf)
+    titles = [title for title, *_ in products(2000, tags, zipf)]
+    attributes = [{"name": "category", "kind": "single", "tags": [f"tag {number}" for number in range(tags)]}]
+    model, processor = text_tagger(attributes, train_unigram_tokenizer(titles, 2000))
+    ProductTaggingPipeline(model, processor=processor).save_pretrained(folder / "model")
+    file = str(folder / "products.csv")
+    config = {"source": {"files": {"validation": file, "test": file}},
+              "schema": {"id": "id", "text": ["title"], "attributes": {"category": {"kind": "single"}}}}
+    (folder / "shop.yaml").write_text(json.dumps(config), encoding="utf-8")
+    steps: dict[str, dict[str, float]] = {}
+    with measured(steps, "judged"):
+        given = [str(folder / "model"), str(folder / "shop.yaml")]
+        if evaluate_tagger.main([*given, "--calibrate", "--resamples", "100"]):
+            raise RuntimeError("the evaluation has failed")
+    metrics = json.loads((folder / "model" / "evaluation" / "metrics.json").read_text(encoding="utf-8"))
+    scored = next(iter(metrics["protocols"].values()))
+    return {"rows": rows, "tags": tags, "cpu_seconds": steps["judged"]["seconds"], "peak_mb": steps["judged"]["mb"],
+            "scored": scored["products"], "remarks": [remark[:200] for remark in scored["remarks"]]}
 
 
 @contextmanager

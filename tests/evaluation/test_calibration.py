@@ -34,6 +34,14 @@ def test_temperature_and_platt_scaling_find_the_factor_and_mend_new_products(fit
         assert report[name]["log_loss_after"] < report[name]["log_loss_before"]
 
 
+def test_of_very_many_scores_a_sample_fits_what_all_tags_share(fitted, monkeypatch):
+    monkeypatch.setattr("hf_tagger.evaluation.calibration.ENTRIES", 1500)
+    (colour, uses), _ = fit_calibration(a_split(1500, 0), CalibrationSettings())
+    assert colour["temperature"] == pytest.approx(3, rel=0.3) and colour["temperature"] != fitted[2][0]["temperature"]
+    # A tag's own fit is that of all products.
+    assert uses["calibration"]["slopes"][0] == pytest.approx(fitted[2][1]["calibration"]["slopes"][0], rel=0.05)
+
+
 def test_the_default_objective_leaves_a_single_attribute_its_accuracy(fitted):
     before, after, (colour, _), _ = fitted
     assert "thresholds" not in colour

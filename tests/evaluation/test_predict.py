@@ -2,7 +2,8 @@ import pytest
 import torch
 
 from hf_tagger.catalog.batching.collate import INPUTS
-from hf_tagger.evaluation.predict import outputs_of, predict, predict_each
+from hf_tagger.evaluation import predict as module
+from hf_tagger.evaluation.predict import in_share, outputs_of, predict, predict_each
 from tests.random_tagger import PHOTOS, TEXTS, tagger
 from tests.tiny_tagger import tiny_model, tiny_processor
 
@@ -103,3 +104,33 @@ def test_metrics_count_tags_outside_the_vocabulary_as_misses_and_unknown_ones_no
 def test_nothing_to_score_gives_no_rows(model):
     found = predict(model, batches([]))
     assert found.ids == [] and found.scores.shape == (0, 6) and "macro_f1" in found.metrics()
+
+
+def test_where_scores_of_all_do_not_fit_a_sample_is_looked_at_the_same_in_any_batches(model, monkeypatch):
+    whole = predict(model, batches([0, 1, 2, 3]))
+    monkeypatch.setattr(module, "ENTRIES", 2 * 9)  # scores of six tags and three nones
+    found = [predict(model, batches(*groups)) for groups in ([[0, 1, 2, 3]], [[3], [2, 1], [], [0]])]
+    assert 1 <= len(found[0].ids) <= 2 and sorted(found[0].ids) == sorted(found[1].ids)
+    assert whole.drawn_from is None and [each.drawn_from for each in found] == [4, 4]
+    rows = [whole.ids.index(name) for name in found[0].ids]
+    assert found[0].tags == [whole.tags[row] for row in rows]
+    assert found[0].scores == pytest.approx(whole.scores[rows], abs=1e-4)
+    assert (whole.products, found[0].products.partition(",")[2]) == (
+        "4 products", " a sample of 4, by a hash of their ids")
+    for each in predict_each(model, batches([0, 1], [2, 3]), [[], ["text"]]):
+        assert set(each.ids) <= set(found[0].ids)
+
+
+def test_a_share_of_the_products_holds_every_smaller_one():
+    ids = [str(number) for number in range(4000)]
+    half, eighth = in_share(ids, 1 / 2), in_share(ids, 1 / 8)
+    assert in_share(ids, 1).all() and half.mean() == pytest.approx(1 / 2, abs=0.03)
+    assert eighth.mean() == pytest.approx(1 / 8, abs=0.02) and not (eighth & ~half).any()
+
+
+def test_scores_made_in_blocks_are_those_made_at_once(model, monkeypatch):
+    whole = predict(model, batches([0, 1, 2, 3]))
+    monkeypatch.setattr(module, "ENTRIES_AT_ONCE", 9)
+    assert (whole.decided(whole.attributes).scores == whole.scores).all()
+    assert list(module.blocks(5, 4)) == [slice(0, 2), slice(2, 4), slice(4, 6)] and module.few(10, 4, 20) == slice(
+        None, None, 2)

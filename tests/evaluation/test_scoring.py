@@ -23,6 +23,20 @@ def test_every_shared_score_is_that_of_the_plain_metrics(predictions):
     assert found["colour/weighted_f1"] == pytest.approx(sk.f1_score(truth, guess, average="weighted", zero_division=0))
 
 
+def test_what_is_counted_in_blocks_is_what_is_counted_at_once(predictions, monkeypatch):
+    weights = draw(len(predictions.ids), 20, seed=2)
+    whole = Scorer(predictions).scores(weights)
+    monkeypatch.setattr("hf_tagger.evaluation.predict.ENTRIES_AT_ONCE", 70)
+    for name, values in Scorer(predictions).scores(weights).items():
+        assert values == pytest.approx(whole[name], nan_ok=True), name
+
+
+def test_average_precision_has_no_interval_where_it_would_take_too_long(predictions, monkeypatch):
+    monkeypatch.setattr("hf_tagger.evaluation.scoring.RANKED", 20 * len(predictions.ids) * 12 - 1)
+    summary = Scorer(predictions).summary(20)
+    assert set(summary["map"]) == {"value"} and set(summary["macro_f1"]) == {"value", "low", "high"}
+
+
 def test_a_product_is_right_if_all_its_known_attributes_are(predictions):
     exact = known = 0
     parts = list(predictions.parts())

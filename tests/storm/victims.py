@@ -32,7 +32,7 @@ class Victim:
                  delay: float = 0.0, seconds: float | None = None, file_bytes: int | None = None,
                  environment: dict | None = None, context=None):
         context = context or forks()
-        rank = f".{environment['RANK']}" if environment else ""
+        rank = f".{environment['RANK']}" if "RANK" in (environment or {}) else ""
         self.seconds, self._said = seconds, b""
         log = Path(f"{folder}{rank}.log")
         self._log = _pipe(log)

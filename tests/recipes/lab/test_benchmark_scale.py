@@ -41,3 +41,12 @@ def test_the_lexical_head_is_scored_beside_sgd(tmp_path):
     (found,) = json.loads(out.read_text())["words"]
     assert found["texts"] == 300 and found["kept"] == "" and found["peak_mb"] > 100
     assert found["ours"]["accuracy"] > 0.5 and found["sgd"]["accuracy"] > 0.5
+
+
+def test_what_calibration_and_evaluation_cost_is_told_with_what_they_looked_at(tmp_path, monkeypatch, fresh_accelerate):
+    monkeypatch.setattr("hf_tagger.evaluation.predict.ENTRIES", 100 * 21)
+    out = tmp_path / "judged.json"
+    assert benchmark_scale.main(["--judged", "400", "20", "--output", str(out)]) == 0
+    (found,) = json.loads(out.read_text())["judged"]
+    assert 30 < found["scored"] <= 100 and found["peak_mb"] > 100
+    assert found["remarks"][0].startswith(f"scored on {found['scored']} products, a sample of 400, by a hash")
