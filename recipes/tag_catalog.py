@@ -58,7 +58,7 @@ def main(arguments: list[str]) -> None:
         from hf_tagger.deployment.write_back import Rules, prepare, whole_file, write
 
         rules = Rules(options.replace, options.only_empty, options.min_score, options.at_most)
-        settings, source = whole_file(settings, options.split, options.output, options.feedback)
+        settings, source = whole_file(settings, options.split, options.output, options.feedback, options.preview)
     from hf_tagger.catalog.reading.pieces import PieceReader
     from hf_tagger.deployment import shards
     from hf_tagger.deployment.bulk import summarize, tag_shards, write_plain
@@ -89,7 +89,7 @@ def main(arguments: list[str]) -> None:
         from hf_tagger.evaluation.preview import preview
 
         records = catalog.records(options.split)
-        done = preview(work, records, tag, options.products, Path(options.preview), Path(source[0]).name)
+        done = preview(work, records, tag, options.products, options.preview, Path(source[0]).name)
         print(text_table(done.table()), *done.lines("would change"), *notes, sep="\n")
         return
     read, start, tagged = PieceReader(catalog, options.split), time.perf_counter(), 0
@@ -128,8 +128,8 @@ def parse(arguments: list[str]) -> tuple[argparse.Namespace, list[str]]:
     parser = cli.parser(__doc__, *() if undo else ("model", "catalogue"))
     parser.add_argument("--output", type=Path, help="file to write: the catalogue's own with tags in it")
     parser.add_argument("--output_dir", help="folder for the shards")
-    parser.add_argument("--preview", metavar="PAGE", help="HTML page of what --output would change; nothing else is "
-                                                          "written")
+    parser.add_argument("--preview", type=Path, metavar="PAGE", help="HTML page of what --output would change; nothing "
+                                                                     "else is written")
     parser.add_argument("--products", type=int, default=1000, help="so many are looked at for --preview")
     parser.add_argument("--undo", metavar="FILE", help="restore what --output had changed, in place or as --output")
     parser.add_argument("--config", help="YAML file whose schema reads CATALOGUE, in place of the model's")
