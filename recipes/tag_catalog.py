@@ -66,7 +66,7 @@ def main(arguments: list[str]) -> None:
         from hf_tagger.deployment.write_back import Rules, prepare, whole_file, write
 
         rules = Rules(options.replace, options.only_empty, options.min_score, options.at_most)
-        settings, source = whole_file(settings, options.split, options.output, options.feedback)
+        settings, source = whole_file(settings, options.split, options.output, options.feedback, options.preview)
     from hf_tagger.deployment import shards, storage
     from hf_tagger.deployment.bulk import Progress, open_shards, summarize, write_plain
     from hf_tagger.deployment.worker import Work
@@ -90,7 +90,7 @@ def main(arguments: list[str]) -> None:
             from hf_tagger.evaluation.preview import preview
 
             done = preview(file, catalog.records(options.split), worker.products, options.products,
-                           Path(options.preview), Path(source[0]).name)
+                           options.preview, Path(source[0]).name)
             print(text_table(done.table()), *done.lines("would change"), *notes, sep="\n")
             return
         with state.main_process_first():
@@ -133,8 +133,8 @@ def parse(arguments: list[str]) -> tuple[argparse.Namespace, list[str]]:
     parser = cli.parser(__doc__, *() if undo else ("model", "catalogue"))
     parser.add_argument("--output", type=Path, help="file to write: the catalogue's own with tags in it")
     parser.add_argument("--output_dir", help="folder for the shards")
-    parser.add_argument("--preview", metavar="PAGE", help="HTML page of what --output would change; nothing else is "
-                                                          "written")
+    parser.add_argument("--preview", type=Path, metavar="PAGE", help="HTML page of what --output would change; nothing "
+                                                                     "else is written")
     parser.add_argument("--products", type=int, default=1000, help="so many are looked at for --preview")
     parser.add_argument("--undo", metavar="FILE", help="restore what --output had changed, in place or as --output")
     parser.add_argument("--config", help="YAML file whose schema reads CATALOGUE, in place of the model's")

@@ -40,6 +40,7 @@ from hf_tagger.deployment.storage import unfinished
 from hf_tagger.model.text import WORD, stem
 
 _ENCODER = json.JSONEncoder(ensure_ascii=False)
+_ADDRESS = re.compile(r"[a-z][a-z0-9+]+:/")  # a path of s3://… has lost its second slash
 _SAMPLE_ROWS = 1000
 _SHARD_COLUMNS = ["id", "row", "tags", "scores", "attribute", "photos", "error"]
 
@@ -221,8 +222,8 @@ def naming_words(label: str, text: str, most: int = 20_000) -> list[str]:
     return [word for word in found if stem(word) in stems]
 
 
-def whole_file(settings: CatalogSettings, split: str, output: Path | None,
-               feedback: str | None) -> tuple[CatalogSettings, tuple[str, str]]:
+def whole_file(settings: CatalogSettings, split: str, output: Path | None, feedback: str | None,
+               page: Path | None = None) -> tuple[CatalogSettings, tuple[str, str]]:
     """The settings by which all of one file is the split, and the file with its format.
 
     Raises ConfigError where there is no such file, or something stands in the way, before what takes seconds to import.
@@ -237,8 +238,11 @@ def whole_file(settings: CatalogSettings, split: str, output: Path | None,
         for there in (output, undo_path(output), provenance_path(output)):
             if there.exists():
                 raise ConfigError(f"{there} is there already, and is not written over: name another --output")
-        if not output.absolute().parent.is_dir():
-            raise ConfigError(f"there is no folder {output.parent} for --output")
+    for option, written in (("--output", output), ("--preview", page)):
+        if written is not None and _ADDRESS.match(str(written)):
+            raise ConfigError(f"{option} writes a file of this machine: copy it to {written.parts[0]}//… afterwards")
+        if written is not None and not written.absolute().parent.is_dir():
+            raise ConfigError(f"there is no folder {written.parent} for {option}")
     if feedback is not None and "://" not in feedback and not Path(feedback).exists():
         raise ConfigError(f"--feedback: there is no file {feedback}")
     return settings, (path, format)

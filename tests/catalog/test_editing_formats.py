@@ -225,6 +225,10 @@ def test_a_changed_document_keeps_its_indents_and_one_that_breaks_off_its_end(tm
                                                 3: {"tags": "x"}, 4: {"tags": "y"}})
     assert new == content.replace(b'"new"\n', b'"new",\n      "red"\n').replace(
         b'"S"}]\n', b'"S"}],\n    "colour": "Red"\n').replace(b"[]", b'["blue"]').replace(b"{}", b'{"tags":"x"}')
+    path.write_text(json.dumps({"name": "mug", "sizes": {}}, indent=2))
+    new = edited_rows(JsonDocument(str(path)), {1: {"keywords": '["red", "new"]'}}).decode()
+    assert new == '{\n  "name": "mug",\n  "sizes": {},\n  "keywords": ["red", "new"]\n}'
+    path.write_bytes(content)
     with pytest.raises(Unwritable, match="a list of objects"):
         edited_rows(JsonDocument(str(path)), {1: {"sizes": '["M"]'}})
     path.write_bytes(b'[{"id": 1, "tags": "\xff"}, {"id": 2}]')

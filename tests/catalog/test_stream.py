@@ -15,6 +15,7 @@ import pytest
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
 from hf_tagger.catalog.quarantine import Refusal
+from hf_tagger.catalog.reading.source import SourceConfig, catalogue_files
 from hf_tagger.catalog.schema import CatalogSchema
 from hf_tagger.catalog.strict import ConfigError, build
 from hf_tagger.model.images import ImageError, load_image
@@ -61,6 +62,15 @@ def test_files_anywhere_fsspec_reaches_and_their_photos_when_needed():
     assert load_image(first["images"][0]).size == (8, 8)
     with pytest.raises(ImageError, match="2.png"):  # which is not there: only now was it looked for
         load_image(second["images"][0])
+
+
+def test_a_service_that_refuses_is_told_in_one_line(monkeypatch):
+    def refused(*_):
+        raise RuntimeError("no credentials")
+
+    monkeypatch.setattr(type(fsspec.filesystem("memory")), "exists", refused)
+    with pytest.raises(ConfigError, match="memory://shop/a.csv cannot be reached: RuntimeError: no credentials"):
+        catalogue_files(SourceConfig(path="memory://shop/a.csv"), "train")
 
 
 @pytest.mark.parametrize(

@@ -118,6 +118,68 @@ def test_every_column_of_other_systems_exports(system, tmp_path, capsys):
         row["colour"].lower() if system == "akeneo" else row["colour"] for row in written.values())
 
 
+SHADES = ["Red", "Blue", "Green"]
+
+
+def table(path, columns, rows, delimiter=","):
+    with path.open("w", newline="", encoding="utf-8") as file:
+        csv.writer(file, delimiter=delimiter).writerows([columns, *rows])
+    return path
+
+
+def test_a_magento_export_with_long_paths_codes_and_more_photos(tmp_path, capsys):
+    columns = ["sku", "attribute_set_code", "product_type", "categories", "name", "base_image", "small_image",
+               "additional_attributes"]
+    root = "Default Category/Everything for garden and balcony and terrace/Moon lamps of all kinds"
+    rows = [[f"S{n}", "Default", "simple", f"Default Category,{root},{root}/{SHADES[n % 3]} moon lamps", f"Lamp {n}",
+             f"/l/a/{n}.jpg", f"/l/a/{n % 4}.jpg", f"ean_code={4_000_000_000_000 + n},finish={SHADES[n % 2]}"]
+            for n in range(12)]
+    found, _ = started(capsys, table(tmp_path / "a.csv", columns, rows), tmp_path / "a.yaml")
+    given = {column: role for column, role in roles(found).items() if role}
+    assert given == {"sku": "id", "name": "text", "base_image": "photo", "categories": "attribute multi path",
+                     "additional_attributes:finish": "attribute multi column"}
+    assert next(column["tags"] for column in found["columns"] if column["column"] == "categories") == 6
+
+
+def test_the_old_import_template_of_prestashop(tmp_path, capsys):
+    columns = ["id", "Active (0/1)", "Name*", "Categories (x,y,z,...)", "Reference #", "Tags (x,y,z,...)",
+               "Image URLs (x,y,z,...)", "Feature (Name:Value:Position)"]
+    rows = [[n, 1, f"Moon lamp {n}", f"Home, {SHADES[n % 2]} lamps", f"R{n}", f"lamp, {SHADES[n % 3]}",
+             f"https://shop.example/{n}.jpg", f"Finish:{SHADES[n % 2]}:1"] for n in range(9)]
+    found, _ = started(capsys, table(tmp_path / "a.csv", columns, rows, ";"), tmp_path / "a.yaml")
+    assert found["system"] == "prestashop"
+    assert {column: role for column, role in roles(found).items() if role} == {
+        "id": "id", "Name*": "text", "Categories (x,y,z,...)": "attribute multi path",
+        "Tags (x,y,z,...)": "attribute multi delimited", "Image URLs (x,y,z,...)": "photo",
+        "feature:Finish": "attribute multi column"}
+
+
+def test_of_a_text_in_several_channels_the_fullest_is_read(tmp_path, capsys):
+    columns = ["sku", "categories", "enabled", "family", "name", "description-de_DE-print", "description-en_US-print",
+               "image", "picture"]
+    rows = [[n, SHADES[n % 2].lower(), 1, "lamps", f"Lamp {n}", "Eine Lampe" * (n == 3),
+             f"A lamp that glows like the moon, number {n}", f"files/{n}/image/a.jpg" * (n % 2),
+             f"files/{n}/picture/a.jpg" * (n % 2 == 0)] for n in range(9)]
+    found, catalog = started(capsys, table(tmp_path / "a.csv", columns, rows, ";"), tmp_path / "a.yaml")
+    given = {column: role for column, role in roles(found).items() if role}
+    assert given == {"sku": "id", "name": "text", "description-en_US-print": "text", "image": "photo",
+                     "picture": "photo", "categories": "attribute multi delimited"}
+    assert all("glows" in record["text"] for record in catalog.records("train"))
+
+
+def test_a_column_that_says_tags_is_one_and_an_option_without_a_name_is_none(tmp_path, capsys):
+    rows = [[f"k{n}", f"Moon lamp {n}", f"A lamp that glows like the moon, number {n}",
+             f"lamp number {n}, moon of {n}, gift {n % 2}, hand made by {n}", SHADES[n % 3]] for n in range(9)]
+    columns = ["ID", "Name", "Description", "Tags (comma separated)", "Shade"]
+    found, _ = started(capsys, table(tmp_path / "a.csv", columns, rows), tmp_path / "a.yaml")
+    assert roles(found)["Tags (comma separated)"] == "attribute multi delimited"
+    columns = ["Handle", "Title", "Body (HTML)", "Tags", "Option1 Name", "Option1 Value"]
+    rows = [[f"k{n}", f"Lamp {n}", "", "new" if n % 2 else "old", "Title", SHADES[n % 3]] for n in range(9)]
+    found, _ = started(capsys, table(tmp_path / "b.csv", columns, rows), tmp_path / "b.yaml")
+    assert {column: role for column, role in roles(found).items() if role} == {
+        "Handle": "id", "Title": "text", "Tags": "attribute multi delimited"}
+
+
 def test_codes_get_their_labels(tmp_path, capsys):
     path = shop_exports.akeneo(tmp_path / "export.csv")
     (tmp_path / "options.csv").write_text(

@@ -336,6 +336,8 @@ def test_options_and_verdicts_of_people_are_kept_to(run, tmp_path):
         (["--output", export], "is there already, and is not written over"),
         (["--feedback", tmp_path / "no.db"], "--feedback: there is no file"),
         (["--catalog.write.colour.column", "titel"], "the file has no column 'titel'"),
+        (["--output", "s3://shop/a.csv"], "--output writes a file of this machine: copy it to s3://… afterwards"),
+        (["--preview", tmp_path / "nowhere" / "a.html"], "nowhere for --preview"),
     ):
         status, printed = run(export, "--output", tmp_path / "c.csv", *arguments)
         assert status == 2 and message in printed.err and not (tmp_path / "c.csv").exists()

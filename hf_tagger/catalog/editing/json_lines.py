@@ -67,7 +67,9 @@ class JsonFile(PatchedFile):
         opening = text.index("{")
         there = members(text, opening)
         last = {member.key: member for member in there}
-        comma, colon = (", " if re.search(r'["\]}\w], "', text) else ","), ": " if '": ' in text else ":"
+        colon = ": " if '": ' in text else ":"
+        tight = re.search(r'["\]}\w],["\[{]', text) or colon == ":"
+        comma = ", " if re.search(r'["\]}\w], "', text) or not tight else ","
         written = partial(json.dumps, ensure_ascii=text.isascii() and "\\u" in text, separators=(comma, colon))
         changes, more = [], ""
         for column, value in values.items():

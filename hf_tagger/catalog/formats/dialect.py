@@ -10,7 +10,7 @@ import os
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import islice
@@ -22,7 +22,7 @@ from hf_tagger.catalog.formats.columns import with_imagefolder_names
 MAX_LINE = 8 << 20  # characters; a compressed file may hold lines of any length
 UNDECODABLE = "\udc80"
 codecs.register_error("hf_tagger.mark", lambda error: (UNDECODABLE, error.end))
-_HEAD_LINES, _PREAMBLE_LINES = 1000, 20
+_HEAD_LINES, _PREAMBLE_LINES, _COMPARED = 1000, 20, 10
 _CHUNK = 1 << 20
 # Bytes that are looked through for what is not ASCII, and how many lines with such bytes are enough to tell.
 _SEARCHED, _ENOUGH = 256 << 20, 256 << 10
@@ -236,7 +236,7 @@ def _header(head: list[str], columns: list[str], delimiter: str | None) -> tuple
             delimiter = separator[1]
         elif line.strip():
             likeliest = max((_names(head, place, by) for by in delimiter or ",;\t|"), key=lambda found: (
-                sum(column in found[1] for column in columns), len(found[1])))
+                sum(column in found[1] for column in columns), _fits(head, place, found[0]), len(found[1])))
             if columns and set(columns) <= set(with_imagefolder_names(likeliest[1])):
                 return likeliest
             found.append(likeliest)
@@ -250,6 +250,16 @@ def _header(head: list[str], columns: list[str], delimiter: str | None) -> tuple
     # Titles above a header have fewer names than it, or empty or numeric ones.
     widest = max(sum(1 for name in names if name and not name.isnumeric()) for _, names, _ in found)
     return next(one for one in found if sum(1 for name in one[1] if name and not name.isnumeric()) > widest / 2)
+
+
+def _fits(head: list[str], place: int, delimiter: str) -> bool:
+    """Whether the delimiter gives the header several cells, and most of the next records as many: names of columns may
+    hold commas."""
+    lengths: list[int] = []
+    with suppress(csv.Error):  # told where rows are read
+        for record in islice(csv.reader(head[place:], delimiter=delimiter), _COMPARED + 1):
+            lengths += [len(record)] if record else []
+    return bool(lengths) and lengths[0] > 1 and lengths.count(lengths[0]) - 1 >= len(lengths[1:]) / 2
 
 
 def _names(head: list[str], place: int, delimiter: str) -> tuple[str, list[str], int]:

@@ -13,6 +13,7 @@ from hf_tagger.catalog.formats.cells import json_list
 ALL_UP_TO, THEN_EVERY = 50_000, 20
 DELIMITERS = (",", ";", "|", "/", ">>", ">", "»")
 _DISTINCT, _LONGEST_TAG, _EXAMPLES, _TEXTS = 10_000, 120, 3, 400
+_LONGEST_LIST, _LIST_CHARACTERS = 20 * _LONGEST_TAG, 1 << 20  # of one cell; of all that are longer than a tag
 _MOST_COLUMNS = 2000  # JSON may have a key of its own in each product
 _IMAGE = re.compile(r"\.(jpe?g|png|webp|gif|avif|bmp|tiff?)(\?|#|$)", re.IGNORECASE)
 _KINDS = {
@@ -40,7 +41,8 @@ class ColumnStats:
     words: int = 0
     longest: int = 0
     html: int = 0
-    values: Counter[str] = field(default_factory=Counter)  # {cell: rows}, of short cells, the first distinct ones
+    values: Counter[str] = field(default_factory=Counter)  # {cell: rows} of tags and lists, the first distinct ones
+    list_characters: int = 0  # of those longer than a tag
     pieces: dict[str, Counter[str]] = field(default_factory=dict)  # {delimiter, or "list": {piece: rows}}
     split_cells: Counter[str] = field(default_factory=Counter)  # {delimiter: cells that have it}
     texts: list[str] = field(default_factory=list)
@@ -72,7 +74,7 @@ class ColumnStats:
             if _IMAGE.search(text[-300:]) and " " not in text.split(",")[0].strip():
                 self.images += 1
                 self._keep(self.photos, re.split(r"[,|;]\s*", text)[0])
-            if len(text) <= 20 * _LONGEST_TAG:
+            if len(text) <= _LONGEST_LIST:
                 for delimiter in DELIMITERS:
                     if delimiter in text:
                         self.split_cells[delimiter] += 1
@@ -87,8 +89,10 @@ class ColumnStats:
             # What tells nothing from the first thousand cells on is not asked again.
             if (self.filled < 1000 or self.kinds[kind]) and len(text) < 300 and pattern.fullmatch(text):
                 self.kinds[kind] += 1
-        if len(text) <= _LONGEST_TAG and (len(self.values) < _DISTINCT or text in self.values):
+        if text in self.values:
             self.values[text] += 1
+        elif len(self.values) < _DISTINCT and (len(text) <= _LONGEST_TAG or self._holds_list(text)):
+            self.values[text] = 1
         # Spread over the rows, as far as they are known: every row whose number is a multiple of a growing step.
         if len(self.texts) < _TEXTS or row_number % (self.filled // _TEXTS + 1) == 0:
             self._keep(self.texts, text[:500], row_number)
@@ -113,6 +117,14 @@ class ColumnStats:
 
     def examples(self, most: int = _EXAMPLES) -> list[str]:
         return [value for value, _ in self.values.most_common(most)] or [text[:40] for text in self.texts[:most]]
+
+    def _holds_list(self, text: str) -> bool:
+        """Whether a long cell may be a list of tags, and there is room for it."""
+        if len(text) > _LONGEST_LIST or self.list_characters > _LIST_CHARACTERS or not any(
+                delimiter in text for delimiter in DELIMITERS):
+            return False
+        self.list_characters += len(text)
+        return True
 
     def _count_pieces(self, delimiter: str, pieces: list[str]) -> None:
         counts = self.pieces.setdefault(delimiter, Counter())

@@ -28,6 +28,7 @@ _NAMES = {role: re.compile(words, re.IGNORECASE) for role, words in {
                  r"link|barcode|\bean|gtin|upc|\bmpn|isbn|currency|position|\bsort|taxable|fulfil|featured|download|"
                  r"meta: _|\bseo|meta[_ ](title|desc|key)|\balt\b|label$|website|layout|design|sells?$|_skus$|button|"
                  r"default|allow|rating|reviews?|discount|sold).*",
+    "tags": r".*(tags?\b|keyword|schlagw|etiquet|étiquet|label|タグ).*",
     "size": r".*(size|größe|grösse|taille|talla|taglia|maat|サイズ).*",
 }.items()}  # fmt: skip
 _UNKNOWN_WORDS = {"n/a", "na", "unknown", "null", "nan", "-", "--", "?", "tbd", "k.a.", "keine angabe", "unbekannt",
@@ -59,10 +60,11 @@ class Guess:
 
 def guess_columns(survey: Survey, system: Profile | None = None, names: dict[str, str] | None = None) -> list[Guess]:
     """A guess for each column, in the file's order. `names`: as `Profile.columns` gives them."""
-    names = names or {}
+    names = dict(names or {})
     stats = [column for column in survey.columns.values() if column.filled]
     guesses: dict[str, Guess] = {}
     if system is not None:
+        names |= {name: _fullest(name, names[name], system, stats) for name in system.text if name in names}
         for column in stats:
             guess = _by_profile(column, system, names, survey)
             if guess is not None:
@@ -78,6 +80,14 @@ def guess_columns(survey: Survey, system: Profile | None = None, names: dict[str
     for column in stats:
         guesses[column.name].coverage = column.filled / max(1, survey.looked_at)
     return [guesses[column.name] for column in stats]
+
+
+def _fullest(name: str, column: str, system: Profile, stats: list[ColumnStats]) -> str:
+    """Of the columns that may be a text of the system (one per language and channel), the one in most products."""
+    templates = [pattern_regex(template) for template in system.templates(name)]
+    fits = [one for one in stats if any(template.fullmatch(one.name) for template in templates)]
+    best = max(fits, key=lambda one: (one.filled, one.name == column), default=None)
+    return column if best is None else best.name
 
 
 def is_id_name(column: str) -> bool:
@@ -104,6 +114,8 @@ def _by_profile(column: ColumnStats, system: Profile, names: dict[str, str], sur
         return Guess(column.name, "", "the shop system's own")
     key, colon, option = column.name.partition(":")
     if colon and key in system.patterns:
+        if column.share("code") > 0.9 and column.distinct > 0.9 * column.filled > 4:
+            return Guess(column.name, "", f"codes, one each; {_shown(column)}")
         return _attribute(column, {"kind": "multi"}, survey, option)
     for pattern in system.patterns.values():
         if pattern.column and (match := pattern_regex(pattern.column).fullmatch(column.name)):
@@ -156,6 +168,8 @@ def _by_content(column: ColumnStats, survey: Survey, attributes_only: bool) -> G
                          warnings=[f"personal data ({what}): not read"])
     if _NAMES["personal"].fullmatch(name) and not _NAMES["technical"].fullmatch(name):
         return Guess(name, "personal", f"by its name; {_shown(column)}", warnings=["personal data: not read"])
+    if attributes_only and column.share("image") > 0.5:
+        return Guess(name, "", f"photos that are no product's own by the system's profile; {_shown(column)}")
     if not attributes_only:
         if column.share("image") > 0.5 or (_NAMES["photo"].fullmatch(name) and column.share("url") > 0.5):
             example = (column.photos or column.texts or ["bytes"])[0]
@@ -177,6 +191,10 @@ def _by_content(column: ColumnStats, survey: Survey, attributes_only: bool) -> G
     if column.distinct == 1:
         return Guess(name, "", f"always {column.examples(1)[0]}")
     unique = column.distinct / column.filled
+    delimiter = max(",;|", key=lambda delimiter: column.split_cells[delimiter])
+    if _NAMES["tags"].fullmatch(name) and column.split_cells[delimiter] > 0.5 * column.filled:
+        return _attribute(column, {"kind": "multi", "format": "delimited"} | (
+            {"delimiter": delimiter} if delimiter != "," else {}), survey, name)
     if not attributes_only:
         is_code = column.mean_words < 2 and column.share("code") > 0.5
         if _NAMES["group"].fullmatch(name) and is_code and 1 < column.distinct < 0.95 * column.filled:

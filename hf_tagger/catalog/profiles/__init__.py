@@ -51,7 +51,7 @@ class Pattern:
     between: str = ","
     equals: str = "="
     column: str | None = None
-    skip: list[str] = field(default_factory=list)  # values that say nothing (Shopify's "Default Title")
+    skip: list[str] = field(default_factory=list)  # names and values that say nothing (Shopify's "Default Title")
     attribute: AttributeSpec = field(default_factory=AttributeSpec)
 
 
@@ -94,6 +94,11 @@ class Profile:
     formula_escape: str | None = None  # what the system itself sets before a cell that begins with = + - @
     empty_value: str | None = None  # what clears a cell
     notes: str = ""
+
+    def templates(self, name: str) -> list[str]:
+        """All columns that `names` have for it in some generation."""
+        found = (generation.names.get(name, []) for generation in self.generations)
+        return [template for one in found for template in ([one] if isinstance(one, str) else one)]
 
     def columns(self, header: Iterable[str], exact: bool = False) -> dict[str, str] | None:
         """{name: its column, as this header spells it} of the generation that fits; None where none does.

@@ -233,7 +233,8 @@ def named_values(pattern: Pattern, pairs: list[tuple[str, str]], row: dict, name
         if is_missing(name) or is_missing(value):
             continue
         values = value if isinstance(value, list) else split(cell_text(value), pattern.attribute.syntax)
-        yield from ((cell_text(name), text) for item in values if (text := cell_text(item)) not in pattern.skip)
+        if cell_text(name) not in pattern.skip:
+            yield from ((cell_text(name), text) for item in values if (text := cell_text(item)) not in pattern.skip)
 
 
 def pair_columns(pattern: Pattern, header: Iterable[str]) -> list[tuple[str, str]]:

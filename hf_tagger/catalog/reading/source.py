@@ -196,8 +196,13 @@ def _files_at(pattern: str) -> list[str]:
         found = fs.find(entry)
         return [f for f in found if f.endswith(_METADATA_FILES)] or [f for f in found if format_of(f)]
 
-    entries = [path] if fs.exists(path) else fs.glob(path) if glob.has_magic(path) else []
-    found = [file for entry in entries for file in files_in(entry)]
+    try:
+        entries = [path] if fs.exists(path) else fs.glob(path) if glob.has_magic(path) else []
+        found = [file for entry in entries for file in files_in(entry)]
+    except Exception as error:  # each service has errors of its own
+        if "://" not in pattern:
+            raise
+        raise ConfigError(f"{pattern} cannot be reached: {type(error).__name__}: {error}") from error
     if not found:
         raise ConfigError(f"No catalogue file at {pattern} (looked from {os.getcwd()}).")
     return [fs.unstrip_protocol(file) if "://" in pattern else file for file in found]
