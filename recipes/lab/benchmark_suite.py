@@ -49,7 +49,9 @@ def main(arguments: list[str]) -> None:
 
     def write() -> None:
         path.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
-        (folder / "suite.md").write_text(report(found, any(gained.values())), encoding="utf-8")
+        if drawn := any(gained.values()):
+            plot(gained, folder / "suite.svg")
+        (folder / "suite.md").write_text(report(found, drawn), encoding="utf-8")
 
     for config in options.configs:
         results, at = catalogues.setdefault(Path(config).stem, {}), folder / Path(config).stem
@@ -62,9 +64,7 @@ def main(arguments: list[str]) -> None:
                 results[method]["scores"] = kept(results[method]["scores"], protocols)
                 write()
         gained[at.name] = gains(at, results, protocols)
-    if any(gained.values()):
-        plot(gained, folder / "suite.svg")
-    write()
+        write()
     print(report(found))
 
 

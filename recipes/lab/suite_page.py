@@ -120,7 +120,8 @@ def gains(folder: Path, results: dict[str, dict], protocols: dict[str, str]) -> 
     baseline which is best there. The 95 % interval is of paired bootstrap resamples: both are scored on the same ones.
 
     Args:
-        folder: where each of `results` has left evaluation/predictions.parquet; those that have not are passed over.
+        folder: where each of `results` has left evaluation/predictions.parquet. An attribute whose best baseline has
+            left none is passed over.
         protocols: {name: what stands behind an attribute scored under it}.
     """
     found = {}
@@ -136,14 +137,16 @@ def gains(folder: Path, results: dict[str, dict], protocols: dict[str, str]) -> 
         scores = {name: of_attributes for name, (_, of_attributes) in drawn.items()}
         seeds = [each for name, each in scores.items() if name.startswith(DEFAULTS)]
         for attribute in seeds[0] if seeds else ():
-            theirs = {name: scores[name][attribute] for name in baselines_of(scores) if attribute in scores[name]}
-            if theirs:
-                best = max(theirs, key=lambda name: theirs[name][0])  # noqa: B023
-                value, *others = np.mean([each[attribute] for each in seeds], axis=0) - theirs[best]
+            row = attribute + suffix
+            theirs = {name: results[name]["scores"][row]["macro_f1"]["value"] for name in baselines_of(results)
+                      if "macro_f1" in results[name]["scores"].get(row, {})}
+            best = max(theirs, key=theirs.get, default=None)
+            if best in scores:
+                value, *others = np.mean([each[attribute] for each in seeds], axis=0) - scores[best][attribute]
                 low, middle, high = np.nanpercentile(others, [2.5, 50, 97.5])
                 # Resamples are biased, see `Scorer.summary`.
-                found[attribute + suffix] = {"value": float(value), "low": float(value - middle + low),
-                                             "high": float(value - middle + high), "over": best}
+                found[row] = {"value": float(value), "low": float(value - middle + low),
+                              "high": float(value - middle + high), "over": best}
     return found
 
 

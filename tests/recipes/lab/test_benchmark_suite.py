@@ -126,7 +126,10 @@ def test_the_plot_shows_paired_differences_to_the_best_baseline(suite):
     drawing = (suite / "suite.svg").read_text()
     assert drawing.startswith("<?xml") and "shop · colour (tfidf)" in drawing
     assert "(suite.svg)" in (suite / "suite.md").read_text()
-    same = gains(suite / "shop", {"tfidf": {}, "defaults 0": {}}, {"all": "", "titles": " (titles)"})
+    same = gains(suite / "shop", scores, {"all": "", "titles": " (titles)"})
     assert same == gained
+    better = scores | {"majority": scored(colour=(0.1, 0.99))}
+    found = gains(suite / "shop", better, {"all": ""})
+    assert found.keys() == {"category", "features"}, "predictions of the best of colour are not there"
     plot({"shop": same}, suite / "again.svg")
     assert (suite / "again.svg").read_text() == drawing
