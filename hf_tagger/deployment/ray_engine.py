@@ -9,7 +9,7 @@ from pathlib import Path
 
 import ray
 import torch
-from ray.exceptions import RayActorError, RayTaskError
+from ray.exceptions import OutOfMemoryError, RayActorError, RayTaskError
 
 from hf_tagger import UserError
 from hf_tagger.catalog.reading.pieces import Piece
@@ -20,6 +20,8 @@ from hf_tagger.deployment.worker import Work, Worker
 
 # So many actors may die of the same rows, or as they open the model, before it is taken for the cause.
 DEATHS = 3
+# Ray kills an actor where the machine runs out of memory, and does not call that the actor's death.
+DIED = (RayActorError, OutOfMemoryError)
 OBJECT_STORE_BYTES = 75 << 20  # Ray's least
 
 
@@ -76,7 +78,7 @@ class Actors:
                 actor, piece = self.idle.pop(), waiting.popleft()
                 self.calls[actor.tag.remote(str(folder), piece)] = actor, piece
             for piece, ended in self._ended():
-                deaths[piece] += isinstance(ended, RayActorError)
+                deaths[piece] += isinstance(ended, DIED)
                 if isinstance(ended, int):
                     yield ended
                 elif deaths[piece] >= DEATHS:
@@ -100,14 +102,14 @@ class Actors:
         actor = self._new()
         self.calls[actor.open.remote(self.work, self.gpu)] = actor, None
 
-    def _ended(self) -> Iterator[tuple[Piece, int | RayActorError | None]]:
+    def _ended(self) -> Iterator[tuple[Piece, int | Exception | None]]:
         """The pieces of calls that have ended meanwhile, each with what became of it."""
         ready, _ = ray.wait([*self.calls], timeout=shards.LOOK)
         for call in ready:
             actor, piece = self.calls.pop(call)
             try:
                 found = ray.get(call)
-            except RayActorError as error:
+            except DIED as error:
                 self._start()
                 self.died_opening += piece is None
                 if self.died_opening >= DEATHS:
