@@ -56,15 +56,17 @@ class Written:
     changed_products: int = 0
     changed_cells: int = 0
     abstained: Counter = field(default_factory=Counter)  # {attribute: products of which the model says nothing}
+    into: dict[str, str] = field(default_factory=dict)  # {attribute: the column that its tags go into}
     counts: dict[str, Counter] = field(default_factory=dict)  # {attribute: {"added", "dropped", ...: tags}}
     refused: Counter = field(default_factory=Counter)  # {why a tag was not written: tags}
     errors: Counter = field(default_factory=Counter)  # {reason: products}
     examples: dict[str, str] = field(default_factory=dict)  # {reason: the first such error}
 
-    def table(self) -> dict[str, dict[str, int]]:
-        """{attribute: what became of its tags}"""
+    def table(self) -> dict[str, dict[str, int | str]]:
+        """{attribute: what became of its tags, and where they go}"""
         return {name: {kind: counts[kind] for kind in ("added", "dropped", "unchanged", "refused")}
-                | {"abstained": self.abstained[name]} for name, counts in self.counts.items()}
+                | {"abstained": self.abstained[name], "into": self.into.get(name, "–")}
+                for name, counts in self.counts.items()}
 
     def lines(self, done: str = "changed") -> list[str]:
         """For a person: the sums, and what was not done."""
@@ -95,7 +97,8 @@ class WriteBack:
     def __init__(self, file: EditedFile, policy: Policy, attributes: Sequence[dict], text: Sequence[str],
                  slots: Slots):
         self.file, self.policy, self.attributes, self.text, self.slots = file, policy, attributes, text, slots
-        self.done = Written(file.kept, counts={entry["name"]: Counter() for entry in attributes})
+        into = {target.attribute: column for column, targets in policy.columns.items() for target in targets}
+        self.done = Written(file.kept, into=into, counts={entry["name"]: Counter() for entry in attributes})
         self._thresholds = {(entry["name"], tag): threshold for entry in attributes if entry.get("thresholds")
                             for tag, threshold in zip(entry["tags"], entry["thresholds"], strict=True)}
 
