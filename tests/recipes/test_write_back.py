@@ -238,7 +238,7 @@ def test_a_plain_file_comes_back_with_tags(run, tmp_path):
         b"\xef\xbb\xbfsku;title;colour;price;category;features\r\n1;red mug;Red;9;Mug;\r\n"
         b"2;\"blue\ndress\";Blue;\"1,5\";Dress;\r\n3;;;;;\r\n4;\"open;Red;1\r\n5;blue mug;Red;2;Mug;\r\n")
     assert "the cell has another" in printed.out
-    assert re.search(r"\ncolour +1 +0 +1 +1 +1 +colour\n", printed.out) and printed.out.split()[5] == "into"
+    assert re.search(r"\ncolour +1 +0 +1 +1 +2 +colour\n", printed.out) and printed.out.split()[5] == "into"
     assert sorted(path.name for path in tmp_path.iterdir()) == [
         "export.csv", "tagged.csv", "tagged.csv.provenance.jsonl", "tagged.csv.undo.jsonl"]
     first, *lines = map(json.loads, (tmp_path / "tagged.csv.provenance.jsonl").read_text().splitlines())
