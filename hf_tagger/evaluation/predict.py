@@ -45,7 +45,8 @@ class Predictions:
 
     def and_of(self, other: "Predictions") -> "Predictions":
         """These products and those of `other`, by logits of the same model."""
-        return Predictions(self.attributes, self.ids + other.ids, self.tags + other.tags,
+        drawn_from = None if other.drawn_from is None else len(self.ids) + other.drawn_from
+        return Predictions(self.attributes, self.ids + other.ids, self.tags + other.tags, drawn_from=drawn_from,
                            logits=np.concatenate([self.logits, other.logits])).decided(self.attributes)
 
     def decided(self, attributes: list[dict]) -> "Predictions":

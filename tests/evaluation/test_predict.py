@@ -117,6 +117,7 @@ def test_where_scores_of_all_do_not_fit_a_sample_is_looked_at_the_same_in_any_ba
     assert found[0].scores == pytest.approx(whole.scores[rows], abs=1e-4)
     assert (whole.products, found[0].products.partition(",")[2]) == (
         "4 products", " a sample of 4, by a hash of their ids")
+    assert whole.and_of(found[0]).drawn_from == 8 and whole.and_of(whole).drawn_from is None
     for each in predict_each(model, batches([0, 1], [2, 3]), [[], ["text"]]):
         assert set(each.ids) <= set(found[0].ids)
 
