@@ -36,11 +36,13 @@ def time_in_turns(taggers: dict[str, str | Path], products: Sequence[dict], roun
         products: as the pipeline takes them; those that fill no batch are left out.
         options: of each call.
 
-    Returns {"batch 1": {name: {"rows_per_second", "p50_ms", "p95_ms"}}, ...} of calls with so many products each,
-    decoding of photos included. Batch sizes for which there are too few products are left out.
+    Returns {"batch 1": {name: {"rows_per_second", "p50_ms", "p95_ms", "cpu_ms"}}, ...} of calls with so many products
+    each, decoding of photos included; the median of CPU time hardly depends on what else the machine does. Batch sizes
+    for which there are too few products are left out.
     """
     sizes = [size for size in BATCH_SIZES if len(products) >= size]
-    seconds: dict[str, dict[str, list[float]]] = {f"batch {size}": {name: [] for name in taggers} for size in sizes}
+    seconds: dict[str, dict[str, list[tuple[float, float]]]] = {
+        f"batch {size}": {name: [] for name in taggers} for size in sizes}
     # Where there is a fork server, one process imports torch, and the others come from it.
     served = "forkserver" in multiprocessing.get_all_start_methods()
     forks = multiprocessing.get_context("forkserver" if served else "spawn")
@@ -69,18 +71,21 @@ def _open(source: str | Path, products: list[dict], options: dict[str, Any], thr
     _opened.update(tagger=tagger, products=products, options=options)
 
 
-def _round(size: int) -> list[float]:
+def _round(size: int) -> list[tuple[float, float]]:
+    """Seconds and CPU seconds of each call."""
     products, seconds = _opened["products"], []
     chunks = [products[start : start + size] for start in range(0, len(products) // size * size, size)]
     # The first two calls, which allocate buffers and wake threads, are not timed.
     for chunk in [*chunks[:2], *chunks]:
-        start = time.perf_counter()
+        start, used = time.perf_counter(), time.process_time()
         _opened["tagger"](chunk, batch_size=size, num_workers=0, **_opened["options"])
-        seconds.append(time.perf_counter() - start)
+        seconds.append((time.perf_counter() - start, time.process_time() - used))
     return seconds[len(chunks[:2]) :]
 
 
-def _summary(seconds: list[float], size: int) -> dict[str, float]:
+def _summary(taken: list[tuple[float, float]], size: int) -> dict[str, float]:
+    seconds, used = zip(*taken, strict=True)
     return {"rows_per_second": round(size * len(seconds) / sum(seconds), 2),
             "p50_ms": round(1e3 * float(np.percentile(seconds, 50)), 2),
-            "p95_ms": round(1e3 * float(np.percentile(seconds, 95)), 2)}
+            "p95_ms": round(1e3 * float(np.percentile(seconds, 95)), 2),
+            "cpu_ms": round(1e3 * float(np.median(used)), 2)}

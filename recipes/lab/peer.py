@@ -103,7 +103,8 @@ def our_speed(config: str, model: Path, settings: RunSettings, catalog: Catalog,
     rows = sum(1 for _ in readable(catalog, "train")) * sum(phase.epochs for phase in settings.phases)
     products = [as_product(record) for record in islice(readable(catalog, settings.evaluation.split), PRODUCTS)]
     exported = {path.parent.name: path.parent for path in sorted(model.glob(f"*/{TAGGER}"))}
-    return {"rows_per_second": rows / spent["seconds"], "model_seconds": spent["seconds"],
+    return {"rows_per_second": rows / spent["seconds"], "rows_per_cpu_second": rows / spent["cpu_seconds"],
+            "model_seconds": spent["seconds"],
             "latency": time_in_turns({"torch": model, **exported}, products, ROUNDS)}
 
 
@@ -111,6 +112,7 @@ def their_speed(result: dict, bar: float) -> dict:
     seconds = result["import_seconds"] + result["fit_seconds"]
     useful = [when for when, accuracy in result["validation_accuracy"] if accuracy >= bar]
     return {"rows_per_second": result["rows_seen"] / seconds, "model_seconds": seconds,
+            "rows_per_cpu_second": result["rows_seen"] / result["fit_cpu_seconds"],
             "useful_seconds": min(useful, default=None),
             "latency": {size: {"autogluon": times} for size, times in result["latency"].items()}}
 

@@ -99,19 +99,22 @@ def _speed(catalogues: dict[str, dict]) -> list[str]:
             lines += ["", f"## Speed beside {name}: {catalogue}, {result['attribute']}", "",
                       f"| | defaults | {name} | ratio |", "|---|---|---|---|",
                       _row("training, rows/s", ours["rows_per_second"], theirs["rows_per_second"], faster=True),
+                      _row("training, rows/s of CPU", ours["rows_per_cpu_second"], theirs["rows_per_cpu_second"],
+                           faster=True),
                       _row("seconds to a model", ours["model_seconds"], theirs["model_seconds"]),
                       _row(f"seconds to the first useful model (accuracy {decimal(result['bar'])} on validation)",
-                           ours["useful_seconds"], theirs["useful_seconds"])]
+                           ours["useful_seconds"], theirs["useful_seconds"], missing="never")]
             for size, times in ours["latency"].items():
-                there = theirs["latency"].get(size, {}).get(name, {}).get("p50_ms")
-                lines += [_row(f"{size}, ms, {way}", taken["p50_ms"], there) for way, taken in times.items()]
+                there = theirs["latency"].get(size, {}).get(name, {})
+                lines += [_row(f"{size}, {label}, {way}", taken[key], there.get(key)) for way, taken in times.items()
+                          for key, label in (("p50_ms", "ms"), ("cpu_ms", "ms of CPU"))]
     return lines
 
 
-def _row(label: str, ours: float | None, theirs: float | None, faster: bool = False) -> str:
+def _row(label: str, ours: float | None, theirs: float | None, faster: bool = False, missing: str = "–") -> str:
     known = ours is not None and theirs is not None
     ratio = (ours / theirs if faster else theirs / ours) if known else None
-    cells = ["never" if value is None else f"{value:.4g}" for value in (ours, theirs)]
+    cells = [missing if value is None else f"{value:.4g}" for value in (ours, theirs)]
     return f"| {label} | {' | '.join(cells)} | {'–' if ratio is None else f'{ratio:.3g} ×'} |"
 
 

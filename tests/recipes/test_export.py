@@ -154,6 +154,7 @@ def test_taggers_are_timed_in_processes_of_their_own(exported, monkeypatch):
     found = inference.time_in_turns(taggers, [{"text": "red mug"}] * 5, 2, top_k=1)
     elapsed = time.perf_counter() - start
     assert set(found) == {"batch 1", "batch 2"} and set(found["batch 2"]) == set(taggers)
+    assert all(0 < times["cpu_ms"] for timed in found.values() for times in timed.values())
     # Five products, timed twice.
     assert sum(2 * 5 / times["rows_per_second"] for timed in found.values() for times in timed.values()) < elapsed
 

@@ -27,10 +27,11 @@ FOUND = {"machine": MACHINE, "overrides": ["--budget", "60"], "catalogues": {"sh
 
 
 def with_peer():
-    times = {"batch 1": {"torch": {"p50_ms": 20.0}, "onnx": {"p50_ms": 10.0}}}
-    ours = {"rows_per_second": 50.0, "model_seconds": 100.0, "useful_seconds": 100.0, "latency": times}
-    theirs = {"rows_per_second": 4.0, "model_seconds": 120.0, "useful_seconds": None,
-              "latency": {"batch 1": {"autogluon": {"p50_ms": 400.0}}}}
+    times = {"batch 1": {"torch": {"p50_ms": 20.0, "cpu_ms": 16.0}}}
+    ours = {"rows_per_second": 50.0, "rows_per_cpu_second": 60.0, "model_seconds": 100.0, "useful_seconds": 100.0,
+            "latency": times}
+    theirs = {"rows_per_second": 4.0, "rows_per_cpu_second": 5.0, "model_seconds": 120.0, "useful_seconds": None,
+              "latency": {"batch 1": {"autogluon": {"p50_ms": 400.0, "cpu_ms": 320.0}}}}
     peer = scored(colour=(0.95, 0.9)) | {"attribute": "colour", "bar": 0.55,
                                          "speed": {"defaults": ours, "autogluon": theirs}}
     return FOUND | {"catalogues": {"shop": FOUND["catalogues"]["shop"] | {"autogluon": peer}}}
@@ -58,9 +59,10 @@ def test_a_peer_that_learns_some_attributes_counts_there_and_its_speed_is_shown_
     assert "| size | .450 / .450 [.350, .550] | .500 / .500 [.400, .600] | .400 / .300 [.200, .400] | – |" in page
     assert "below on 2: shop colour (-4.0), shop size (-5.0)" in page and "single baseline, tfidf, .650" in page
     speed = page.partition("## Speed beside autogluon: shop, colour\n")[2].splitlines()[3:]
-    assert speed == ["| training, rows/s | 50 | 4 | 12.5 × |", "| seconds to a model | 100 | 120 | 1.2 × |",
+    assert speed == ["| training, rows/s | 50 | 4 | 12.5 × |", "| training, rows/s of CPU | 60 | 5 | 12 × |",
+                     "| seconds to a model | 100 | 120 | 1.2 × |",
                      "| seconds to the first useful model (accuracy .550 on validation) | 100 | never | – |",
-                     "| batch 1, ms, torch | 20 | 400 | 20 × |", "| batch 1, ms, onnx | 10 | 400 | 40 × |"]
+                     "| batch 1, ms, torch | 20 | 400 | 20 × |", "| batch 1, ms of CPU, torch | 16 | 320 | 20 × |"]
 
 
 def test_a_page_of_unfinished_programs_can_be_read():

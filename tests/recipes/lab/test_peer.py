@@ -146,7 +146,7 @@ def test_its_answers_are_scored_as_a_tagger_s(trained):
     speed = peer.their_speed(runs[0]["result"], bar=0.6)
     assert speed["useful_seconds"] == runs[0]["result"]["validation_accuracy"][1][0]
     assert peer.their_speed(runs[0]["result"], bar=0.9)["useful_seconds"] is None
-    assert speed["latency"]["batch 1"]["autogluon"]["p50_ms"] > 0 and runs[0]["result"]["steps"] == 2
+    assert speed["latency"]["batch 1"]["autogluon"].keys() == {"p50_ms", "cpu_ms"} and runs[0]["result"]["steps"] == 2
     assert speed["rows_per_second"] == pytest.approx(runs[0]["result"]["rows_seen"] / speed["model_seconds"])
 
 
