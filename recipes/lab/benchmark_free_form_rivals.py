@@ -5,9 +5,9 @@
 
 CONFIG names free-form tags; every method learns from the training products (as they are read for CONFIG), has what it
 may choose, and the score from which tags are listed, chosen on validation by F1@M, and sees test once. MODELS are
-taggers trained by CONFIG, one per seed, and give three rows: `decoder` (what it writes), `vocabulary` (what it writes
-of closed tags) and `closed` (the closed tags of its heads). Writes OUTPUT/rivals.json after every method (what is there
-is not computed again), OUTPUT/rivals.md and, for a card, OUTPUT/rivals.png. Needs the extra `baselines`.
+taggers trained by CONFIG, one per seed, and give three rows (`--modes`): `decoder` (what it writes), `vocabulary` (what
+it writes of closed tags) and `closed` (the closed tags of its heads). Writes OUTPUT/rivals.json after every method
+(what is there is not computed again), OUTPUT/rivals.md and, for a card, OUTPUT/rivals.png. Needs the extra `baselines`.
 """
 
 import argparse
@@ -59,7 +59,7 @@ def main(arguments: list[str]) -> None:
     if path.exists():
         found = json.loads(path.read_text(encoding="utf-8"))
     counts = Counter(tag for tags in train.tags for tag in tags)
-    for name in [*options.rivals, *(f"{mode} {model}" for model in options.models for mode in MODES)]:
+    for name in [*options.rivals, *(f"{mode} {model}" for model in options.models for mode in options.modes)]:
         if name in found["methods"]:
             continue
         cli.say(f"{name} ...")
@@ -77,6 +77,8 @@ def main(arguments: list[str]) -> None:
 def parse(arguments: list[str]) -> tuple[argparse.Namespace, list[str]]:
     parser = cli.parser(__doc__, "config")
     parser.add_argument("--models", nargs="*", default=[], help="folders of taggers with a decoder")
+    parser.add_argument("--modes", nargs="*", choices=list(MODES), default=list(MODES), help="of the taggers; one "
+                        "without a decoder has only its closed tags")
     parser.add_argument("--rivals", nargs="*", choices=RIVALS, default=RIVALS, help="these alone")
     parser.add_argument("--output_dir", default="runs/free-form-rivals")
     return parser.parse_known_args(arguments)

@@ -19,7 +19,7 @@ Scored = list[list[tuple[str, float]]]  # per product (tag, score), best first
 WIDEST = 100  # tags that a product is answered with, at most
 NEIGHBOURS = (1, 2, 3, 5, 10, 20)
 ALPHAS = (3e-6, 1e-5, 3e-5)
-COMMON = 10  # training products of the tags that `alpha` is chosen by
+COMMON = 30  # training products of the tags that `alpha` is chosen by
 SMOOTHING = 1.0
 FEATURES = 40_000  # of words, and of letters: a weight for each and every tag is held
 PHRASES = 40  # candidates per text
@@ -85,7 +85,7 @@ class TfidfRegression:
 
         weights, bias = np.zeros((given.shape[1], features.shape[1]), np.float32), np.zeros(given.shape[1], np.float32)
         for tag, column in enumerate(given.T):
-            fitted = SGDClassifier(loss="log_loss", alpha=alpha, max_iter=30, tol=None, random_state=0)
+            fitted = SGDClassifier(loss="log_loss", alpha=alpha, max_iter=15, tol=None, random_state=0)
             fitted.fit(features, column)
             weights[tag], bias[tag] = fitted.coef_[0], fitted.intercept_[0]
         return weights, bias
