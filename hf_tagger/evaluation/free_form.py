@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 
 import datasets
 import evaluate
+import numpy as np
 
 from hf_tagger.model.decisions import fold
 
@@ -31,17 +32,25 @@ def ratios(counts: Counts) -> tuple[float, float, float]:
     return right / written if written else 0.0, right / true if true else 0.0, 2 * right / (written + true)
 
 
-def _set_counts(predictions, references, keep: Callable[[int, str], bool] | None = None, limit: int | None = None):
-    right = written = true = 0
+def set_counts(predictions, references, keep: Callable[[int, str], bool] | None = None,
+               limit: int | None = None) -> np.ndarray:
+    """Per product how many tags are right, written and true, int [N, 3].
+
+    Args:
+        keep: (row, folded tag) -> whether it counts; limit: so many written tags count, the first ones.
+    """
+    counts = np.zeros((len(predictions), 3), int)
     for row, (predicted, reference) in enumerate(zip(predictions, references, strict=True)):
         predicted, reference = unique(predicted)[:limit], unique(reference)
         if keep is not None:
             predicted = [tag for tag in predicted if keep(row, tag)]
             reference = [tag for tag in reference if keep(row, tag)]
-        right += len(set(predicted) & set(reference))
-        written += len(predicted)
-        true += len(reference)
-    return right, written, true
+        counts[row] = len(set(predicted) & set(reference)), len(predicted), len(reference)
+    return counts
+
+
+def _set_ratios(*arguments, **options) -> tuple[float, float, float]:
+    return ratios(set_counts(*arguments, **options).sum(0).tolist())
 
 
 def set_scores(predictions, references) -> dict[str, float]:
@@ -49,26 +58,32 @@ def set_scores(predictions, references) -> dict[str, float]:
     the same of the first five ("@5"); and {"exact_match"}, the share of products whose set is written exactly."""
     scores = {}
     for name, limit in (("M", None), (str(FEW), FEW)):
-        values = ratios(_set_counts(predictions, references, limit=limit))
+        values = _set_ratios(predictions, references, limit=limit)
         scores |= {f"{ratio}@{name}": value for ratio, value in zip(RATIOS, values, strict=True)}
     exact = [set(unique(predicted)) == set(unique(reference))
              for predicted, reference in zip(predictions, references, strict=True)]
     return scores | {"exact_match": sum(exact) / len(exact)}
 
 
-def present_absent_scores(predictions, references, texts) -> dict[str, float]:
-    """F1 of the tags that stand in the product's text ("" where there is none) and of those that do not:
-    {"present/f1@M", "present/recall@M", "absent/f1@M", "absent/recall@M"}."""
-    spaced, scores = [_spaced(text) for text in texts], {}
+def stands_in(texts: Sequence[str]) -> Callable[[int, str], bool]:
+    """(row, tag) -> whether the tag stands in the text of that row."""
+    spaced = [_spaced(text) for text in texts]
 
     def stands(row: int, tag: str) -> bool:
         tag = _spaced(tag)
         # Chinese, Japanese and Thai have no spaces around a word.
         return (tag if tag.isascii() else tag.strip()) in spaced[row]
 
+    return stands
+
+
+def present_absent_scores(predictions, references, texts) -> dict[str, float]:
+    """F1 of the tags that stand in the product's text ("" where there is none) and of those that do not:
+    {"present/f1@M", "present/recall@M", "absent/f1@M", "absent/recall@M"}."""
+    stands, scores = stands_in(texts), {}
     for name, wanted in (("present", True), ("absent", False)):
-        counts = _set_counts(predictions, references, lambda row, tag, wanted=wanted: stands(row, tag) is wanted)
-        _, scores[f"{name}/recall@M"], scores[f"{name}/f1@M"] = ratios(counts)
+        _, scores[f"{name}/recall@M"], scores[f"{name}/f1@M"] = _set_ratios(
+            predictions, references, lambda row, tag, wanted=wanted: stands(row, tag) is wanted)
     return scores
 
 
