@@ -218,7 +218,8 @@ class _Counts:
             if ranked:
                 seen = f"its commonest, {ranked[0][0]!r}, has {ranked[0][1]}"
             remedy = "lower min_count" if ranked else "name the column that has them, or leave the attribute out"
-            raise ConfigError(f"attributes.{name}: no tag is on min_count={spec.min_count} products ({seen}): {remedy}.")
+            raise ConfigError(f"attributes.{name}: no tag is on min_count={spec.min_count} products ({seen}): "
+                              f"{remedy}.")
         unknown = self.rows["total"] - self.rows["refused"] - self.given[name] - self.none[name]
         attribute = {"name": name, "kind": spec.kind, "tags": list(kept), "counts": list(kept.values()),
                      "none_count": self.none[name], "unknown_count": unknown}
