@@ -19,7 +19,7 @@ Scored = list[list[tuple[str, float]]]  # per product (tag, score), best first
 WIDEST = 100  # tags that a product is answered with, at most
 NEIGHBOURS = (1, 2, 3, 5, 10, 20)
 ALPHAS = (3e-6, 1e-5, 3e-5)
-COMMON = 30  # training products of the tags that `alpha` is chosen by
+COMMON = 100  # tags that `alpha` is chosen by, the commonest
 SMOOTHING = 1.0
 FEATURES = 40_000  # of words, and of letters: a weight for each and every tag is held
 PHRASES = 40  # candidates per text
@@ -72,7 +72,7 @@ class TfidfRegression:
         self.vectorizer = tfidf()
         features = self.vectorizer.fit_transform(train.texts)
         self.names, given = indicators(train)
-        common = np.flatnonzero(given.sum(0) >= COMMON)
+        common = np.argsort(-given.sum(0), kind="stable")[:COMMON]
         known = np.array([[self.names[tag] in tags for tag in common] for tags in validation.tags])
         losses = {alpha: self._loss(features, given[:, common], validation, known, alpha) for alpha in ALPHAS}
         alpha = min(losses, key=losses.get)
