@@ -188,6 +188,6 @@ def plot(catalogues: dict[str, dict[str, dict]], path: Path) -> None:
             axes.plot([100 * gain["low"], 100 * gain["high"]], [height, height], color=colour, linewidth=1.2)
             axes.plot(100 * gain["value"], height, "o", color=colour, markersize=4)
         axes.set_yticks(range(len(rows)), [f"{label} ({gain['over']})" for label, gain in reversed(rows)])
-        axes.set(xlabel="macro-F1 less that of the best baseline (in brackets), points", ylim=(-0.7, len(rows) - 0.3))
+        axes.set(xlabel="points of macro-F1 above the best baseline", ylim=(-0.7, len(rows) - 0.3))
         axes.grid(axis="x", color=FAINT, linewidth=0.5)
         figure.savefig(path, format=path.suffix[1:], metadata={"Date": None, "Creator": None})
