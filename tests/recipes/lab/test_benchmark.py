@@ -7,6 +7,7 @@ from functools import partial
 
 import pytest
 import torch
+from accelerate.state import AcceleratorState
 from transformers import XLMRobertaModel, pipeline
 
 from recipes import finetune
@@ -20,6 +21,7 @@ def found(tmp_path_factory):
     output = tmp_path_factory.mktemp("benchmark") / "tiny.json"
     with redirect_stdout(io.StringIO()) as printed:
         assert benchmark.main(["--suite", "tiny", "--rounds", "1", "--output", str(output)]) == 0
+    AcceleratorState._reset_state(True)  # precision is set once per process
     assert json.loads(printed.getvalue()) == json.loads(output.read_text())
     return json.loads(output.read_text())
 
