@@ -1,28 +1,26 @@
 """The suite for a GPU, at sizes that a CPU runs."""
 
-import io
 import json
-from contextlib import redirect_stdout
+import subprocess
+import sys
 from functools import partial
 
 import pytest
 import torch
-from accelerate.state import AcceleratorState
 from transformers import XLMRobertaModel, pipeline
 
 from recipes import finetune
 from recipes.lab import benchmark
-from tests.processes import forks
 
 
 @pytest.fixture(scope="module")
 def found(tmp_path_factory):
-    forks()
+    """In a process of its own: precision is set once per process."""
     output = tmp_path_factory.mktemp("benchmark") / "tiny.json"
-    with redirect_stdout(io.StringIO()) as printed:
-        assert benchmark.main(["--suite", "tiny", "--rounds", "1", "--output", str(output)]) == 0
-    AcceleratorState._reset_state(True)  # precision is set once per process
-    assert json.loads(printed.getvalue()) == json.loads(output.read_text())
+    done = subprocess.run([sys.executable, benchmark.__file__, "--suite", "tiny", "--rounds", "1", "--output", output],
+                          capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout) == json.loads(output.read_text())
     return json.loads(output.read_text())
 
 
