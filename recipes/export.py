@@ -102,7 +102,7 @@ def export(tagger, catalog, settings: EvaluateSettings, options: argparse.Namesp
     exported = {"onnx": OnnxTagger(folders["onnx"], threads=torch.get_num_threads())}
     if options.int8 != []:
         few = replace(settings, loader=replace(settings.loader, batch_size=MEASURED_AT_ONCE))
-        measured = options.calibration_batches * settings.loader.batch_size // MEASURED_AT_ONCE
+        measured = -(-options.calibration_batches * settings.loader.batch_size // MEASURED_AT_ONCE)
         wanted = [(few, "train", measured), (settings, settings.evaluation.validation, JUDGED_BATCHES)]
         scaled, judged = ([exported["onnx"].feed(**batch)
                            for batch in islice(arrays(batches(tagger, catalog, each, split)), count)]

@@ -5,6 +5,7 @@ from pathlib import Path
 import yaml
 
 from hf_tagger.catalog.synthetic.pictures import encode_jpeg
+from tests.catalog.files import write_parquet
 from tests.tiny_tagger import photo
 
 SCHEMA = {
@@ -28,6 +29,12 @@ def shop_rows(start, stop):
             "image": encode_jpeg(photo(colour, category, seed=number)) if number % 7 else None,
         })  # fmt: skip
     return [row for row in rows if row["title"] or row["image"]]
+
+
+def write_splits(folder: Path) -> dict[str, str]:
+    """{split: parquet file} of a shop."""
+    return {split: str(write_parquet(folder / f"{split}.parquet", shop_rows(*rows)))
+            for split, rows in {"train": (0, 160), "validation": (160, 200), "test": (200, 260)}.items()}
 
 
 def write_config(path: Path, catalog: dict, **changes) -> Path:

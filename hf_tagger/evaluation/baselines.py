@@ -112,17 +112,22 @@ def _stemmed(text: str) -> str:
     return WORD.sub(lambda word: stem(word.group()), text.casefold())
 
 
+def tfidf_of_words(most: int | None = None):
+    """A vectorizer of words and word pairs, and of letter n-grams, each of length 1, with so many features of each kind
+    at most. Needs scikit-learn (the extra `baselines`)."""
+    from sklearn.feature_extraction.text import TfidfVectorizer
+    from sklearn.pipeline import make_union
+
+    return make_union(
+        TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True, token_pattern=r"(?u)\b\w+\b", max_features=most),
+        TfidfVectorizer(analyzer="char_wb", ngram_range=(2, 5), sublinear_tf=True, min_df=2, max_features=most))
+
+
 class Words:
-    """TF-IDF of words, word pairs and letter n-grams, fitted on training products. Needs scikit-learn (the extra
-    `baselines`)."""
+    """`tfidf_of_words`, fitted on training products."""
 
     def __init__(self, products: Products):
-        from sklearn.feature_extraction.text import TfidfVectorizer
-        from sklearn.pipeline import make_union
-
-        self.vectorizer = make_union(
-            TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True, token_pattern=r"(?u)\b\w+\b"),
-            TfidfVectorizer(analyzer="char_wb", ngram_range=(2, 5), sublinear_tf=True, min_df=2))
+        self.vectorizer = tfidf_of_words()
         self.any = any(products.texts)
         if self.any:
             self.vectorizer.fit([text or "" for text in products.texts])

@@ -150,25 +150,26 @@ def fit_thresholds(
         candidates = np.where(best, scores, -np.inf)
     known, positives = (references != UNKNOWN) & np.isfinite(candidates), (references == 1).sum(0)
     missed = ((references == 1) & ~known).sum(0)
-    some = few(*candidates.shape, ENTRIES)
-    shared, reached = best_threshold(candidates[some][known[some]], references[some][known[some]] == 1,
-                                     ((references == 1) & ~known)[some].sum(), settings)
-    thresholds = []
-    for column in range(width):
-        own, rows = candidates[known[:, column], column], references[known[:, column], column] == 1
-        if settings.objective == "f1":
-            threshold = expected_f1_threshold(own)
-        else:
+    if settings.objective == "f1":
+        thresholds, aim = [expected_f1_threshold(candidates[known[:, column], column]) for column in range(width)], {}
+    else:
+        some = few(*candidates.shape, ENTRIES)
+        shared, reached = best_threshold(candidates[some][known[some]], references[some][known[some]] == 1,
+                                         ((references == 1) & ~known)[some].sum(), settings)
+        thresholds, aim = [], {"target": settings.target, "reached": bool(reached),
+                               "attribute_threshold": round(float(shared), 4)}
+        for column in range(width):
+            rows, own = known[:, column], shared
+            if positives[column]:
+                own, _ = best_threshold(candidates[rows, column], references[rows, column] == 1, missed[column],
+                                        settings)
             weight = positives[column] / (positives[column] + settings.shrinkage or 1)
-            threshold, _ = best_threshold(own, rows, missed[column], settings) if positives[column] else (shared, True)
-            threshold = _sigmoid((1 - weight) * _logit(shared) + weight * _logit(threshold))
-        thresholds.append(round(float(threshold), 4))
-    entry = {**attribute, "thresholds": thresholds}
-    given = known & (candidates >= np.array(thresholds))
+            thresholds.append(_sigmoid((1 - weight) * _logit(shared) + weight * _logit(own)))
+    entry = {**attribute, "thresholds": [round(float(threshold), 4) for threshold in thresholds]}
+    given = known & (candidates >= np.array(entry["thresholds"]))
     right = (given & (references == 1)).sum()
     return entry, {
-        "objective": settings.objective, "target": None if settings.objective == "f1" else settings.target,
-        "reached": bool(reached), "attribute_threshold": round(float(shared), 4),
+        "objective": settings.objective, **aim,
         "precision": float(right / max(given.sum(), 1)), "recall": float(right / max(positives.sum(), 1)),
         "coverage": float(given.any(1).mean()),
     }

@@ -141,7 +141,7 @@ class TaggerConfig(PreTrainedConfig):
             kwargs.pop("custom_pipelines", None)
         super().__post_init__(**kwargs)
         # Copies: what training writes into its entries is this model's alone.
-        self.attributes = [dict(entry) if isinstance(entry, dict) else entry for entry in self.attributes or []]
+        self.attributes = [dict(entry) for entry in self.attributes or []]
         self.modality_dropout, self.kernel_weights = self.modality_dropout or {}, self.kernel_weights or {}
         _check_attributes(self.attributes)
         if self.fusion == "gated":

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+from hf_tagger.evaluation.baselines import tfidf_of_words
 from hf_tagger.evaluation.free_form import stands_in, unique
 from hf_tagger.model.decisions import fold
 
@@ -55,21 +56,11 @@ def indicators(train: Texts) -> tuple[list[str], np.ndarray]:
     return names, given
 
 
-def tfidf():
-    """A vectorizer of words, word pairs and letter n-grams."""
-    from sklearn.feature_extraction.text import TfidfVectorizer
-    from sklearn.pipeline import make_union
-
-    return make_union(
-        TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True, token_pattern=r"(?u)\b\w+\b", max_features=FEATURES),
-        TfidfVectorizer(analyzer="char_wb", ngram_range=(2, 5), sublinear_tf=True, min_df=2, max_features=FEATURES))
-
-
 class TfidfRegression:
     """TF-IDF and a logistic regression per tag by stochastic gradient."""
 
     def __init__(self, train: Texts, validation: Texts):
-        self.vectorizer = tfidf()
+        self.vectorizer = tfidf_of_words(FEATURES)
         features = self.vectorizer.fit_transform(train.texts)
         self.names, given = indicators(train)
         common = np.argsort(-given.sum(0), kind="stable")[:COMMON]
@@ -110,7 +101,7 @@ class Neighbours:
 
     def __init__(self, train: Texts, embed: Callable, validation: Texts, judge: Callable[[Scored], float]):
         self.names, self.given = indicators(train)
-        self.embed, self.vectorizer = embed, tfidf()
+        self.embed, self.vectorizer = embed, tfidf_of_words(FEATURES)
         self.words = self.vectorizer.fit_transform(train.texts)
         vectors = embed(train.texts)
         self.mean = vectors.mean(0)
@@ -186,9 +177,9 @@ class Keyphrases:
         return found
 
 
-@torch.no_grad()
 def embed_by(tagger, batch_size: int = 64) -> Callable[[Sequence[str]], np.ndarray]:
     """Texts -> unit vectors [N, F] of a tagger's text tower."""
+    @torch.no_grad()
     def embed(texts: Sequence[str]) -> np.ndarray:
         order = sorted(range(len(texts)), key=lambda row: len(texts[row]))
         vectors = None
@@ -201,4 +192,4 @@ def embed_by(tagger, batch_size: int = 64) -> Callable[[Sequence[str]], np.ndarr
             vectors[rows] = part
         return vectors
 
-    return torch.no_grad()(embed)
+    return embed

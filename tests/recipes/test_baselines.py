@@ -8,19 +8,15 @@ from accelerate.state import AcceleratorState
 
 from hf_tagger.model.pipeline_tagger import ProductTaggingPipeline
 from recipes import baselines
-from tests.catalog.files import write_parquet
-from tests.shops import SCHEMA, shop_rows
+from tests.shops import SCHEMA, shop_rows, write_splits
 from tests.tiny_tagger import trained_tagger
 
 
 @pytest.fixture(scope="module")
 def table(tmp_path_factory):
     folder = tmp_path_factory.mktemp("baselines")
-    for split, (start, stop) in {"train": (0, 160), "validation": (160, 200), "test": (200, 260)}.items():
-        write_parquet(folder / f"{split}.parquet", shop_rows(start, stop))
-    files = {split: str(folder / f"{split}.parquet") for split in ("train", "validation", "test")}
     config = {
-        "catalog": {"source": {"files": files}, "schema": SCHEMA},
+        "catalog": {"source": {"files": write_splits(folder)}, "schema": SCHEMA},
         "model": {"text_backbone": "scratch:bert-tiny", "vision_backbone": "scratch:test_convnext",
                   "image_size": [32, 32], "hidden_size": 16},
         "training": {"loader": {"batch_size": 16, "num_workers": 0}},

@@ -25,7 +25,7 @@ class JsonRow(NamedTuple):
 
 
 class JsonFile(PatchedFile):
-    """Objects one after the other; lists are JSON's own."""
+    """Objects one after the other, which a subclass gives as `rows`; lists are JSON's own."""
 
     def __init__(self, path: str, encoding: str):
         super().__init__(path)
@@ -40,9 +40,6 @@ class JsonFile(PatchedFile):
 
     def add_columns(self, columns: Mapping[str, bool]) -> None:
         """A key is written where it has a value: nothing has to be declared."""
-
-    def rows(self) -> Iterator[JsonRow]:
-        raise NotImplementedError
 
     def holds_lists(self, column: str) -> bool:
         return column not in self.texts

@@ -11,6 +11,7 @@ from transformers import XLMRobertaModel, pipeline
 
 from recipes import finetune
 from recipes.lab import benchmark
+from tests.processes import as_started_by_hand, forks
 
 
 @pytest.fixture(scope="module")
@@ -49,13 +50,22 @@ def test_a_product_of_matrices_is_counted_as_two_per_multiplication(monkeypatch)
     assert benchmark.matmul(64, "no")["tflop_per_second"] == pytest.approx(2 * 64**3 * 20 / 0.5 / 1e12, rel=1e-3)
 
 
-def test_the_configuration_trains_both_towers_and_what_is_saved_tags(tmp_path, monkeypatch, fresh_accelerate):
-    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="eager"))  # traced; but no C++ compiler
+def train(folder):
+    """In a process of its own: compiling leaves threads behind, after which nothing can be forked."""
+    as_started_by_hand(folder / "output")
+    torch.compile = partial(torch.compile, backend="eager")  # traced; but no C++ compiler
     settings = benchmark.prepare(benchmark.SUITES["tiny"], [
-        "--output_dir", str(tmp_path / "model"), "--training.compile", "true", "--training.loader.num_workers", "0",
-        "--phases.0.epochs", "1", "--phases.1.epochs", "1", "--phases.1.max_steps", "2"], tmp_path)  # fmt: skip
+        "--output_dir", str(folder / "model"), "--training.compile", "true", "--training.loader.num_workers", "0",
+        "--phases.0.epochs", "1", "--phases.1.epochs", "1", "--phases.1.max_steps", "2"], folder)  # fmt: skip
     assert settings.lora.rank == 16 and [phase.moves_towers for phase in settings.phases] == [False, True]
     finetune.finetune(settings, {})
+
+
+def test_the_configuration_trains_both_towers_and_what_is_saved_tags(tmp_path):
+    process = forks().Process(target=train, args=(tmp_path,))
+    process.start()
+    process.join(240)
+    assert process.exitcode == 0, (tmp_path / "output.err").read_text()[-3000:]
     tagger = pipeline("product-tagging", model=str(tmp_path / "model"), device="cpu")
     assert tagger.model.config.text_config.model_type == "xlm-roberta"
     assert tagger.model.config.vision_config.architecture == "test_convnext.r160_in1k"

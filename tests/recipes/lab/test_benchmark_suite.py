@@ -8,8 +8,7 @@ import yaml
 from recipes.lab import benchmark_suite
 from recipes.lab.benchmark_suite import kept, shown_protocols
 from recipes.lab.suite_page import gains, plot, report
-from tests.catalog.files import write_parquet
-from tests.shops import SCHEMA, shop_rows
+from tests.shops import SCHEMA, write_splits
 
 
 def scored(**attributes):
@@ -87,11 +86,8 @@ def test_scores_are_those_of_the_attributes_alone_under_every_protocol_that_is_s
 def suite(tmp_path_factory):
     """The folder of a suite that was stopped after its first baseline and went on."""
     folder = tmp_path_factory.mktemp("suite")
-    for split, (start, stop) in {"train": (0, 160), "validation": (160, 200), "test": (200, 260)}.items():
-        write_parquet(folder / f"{split}.parquet", shop_rows(start, stop))
-    files = {split: str(folder / f"{split}.parquet") for split in ("train", "validation", "test")}
     config = {
-        "catalog": {"source": {"files": files}, "schema": SCHEMA},
+        "catalog": {"source": {"files": write_splits(folder)}, "schema": SCHEMA},
         "model": {"text_backbone": "scratch:bert-tiny", "vision_backbone": "scratch:test_convnext",
                   "image_size": [32, 32], "hidden_size": 16},
         "lora": None, "phases": [{"epochs": 1}],
