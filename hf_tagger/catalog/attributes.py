@@ -33,6 +33,9 @@ class AttributeSpec:
     level: int | None = None
     min_count: int = 1  # tags of fewer products in the training split are reported and left out
     when_missing: Literal["unknown", "none"] = "unknown"  # an empty cell: nobody looked, or no tag applies
+    # multi: what a list lacks does not apply, or nobody may have looked; auto: by products that have the same words
+    # (`catalog.completeness`).
+    absent: Literal["auto", "no", "unknown"] = "auto"
     none_values: list[str] = field(default_factory=list)  # cells that mean the same in words ("No pattern")
     unknown_values: list[str] = field(default_factory=list)  # ("n/a")
     aliases: dict[str, str] = field(default_factory=dict)  # {other spelling: tag}
@@ -65,6 +68,8 @@ class AttributeSpec:
             raise ConfigError("level needs format: path, or taxonomy: categories.")
         if self.is_tree and self.kind == "single":
             raise ConfigError("a path without level gives a product several tags: write kind: multi, or level: -1.")
+        if self.absent == "unknown" and self.kind == "single":
+            raise ConfigError("absent: unknown is for lists: write kind: multi. An empty cell is when_missing.")
         if self.min_count < 1:
             raise ConfigError(f"min_count must be at least 1, got {self.min_count}.")
 

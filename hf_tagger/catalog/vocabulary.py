@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from hf_tagger.catalog.attributes import AttributeSpec
+from hf_tagger.catalog.completeness import Repeats
 from hf_tagger.catalog.duplicates import content_digest, count_repeats
 from hf_tagger.catalog.quarantine import Refusal
 from hf_tagger.catalog.schema import CatalogSchema, Record
@@ -38,11 +39,14 @@ class Vocabulary:
     rows_per_language: dict[str, int] = field(default_factory=dict)
     fingerprint: str = ""  # of the ids, texts, numbers of photos and tags of all rows, in any order
     repeated_ids: int = 0  # rows with the id of an earlier one
+    # Of `multi` attributes, how far the lists of products with the same words agree (`completeness.Repeats.found`).
+    agreement: dict[str, dict[str, int]] = field(default_factory=dict)
 
     @classmethod
     def scan(cls, records: Iterable[Record | Refusal], schema: CatalogSchema,
              names: TagNames | None = None) -> "Vocabulary":
-        """Counts the records of `Catalog.records`. Memory: the different tags, and 16 bytes per row. With the
+        """Counts the records of `Catalog.records`. Memory: the different tags, 16 bytes per row,
+        and the lists of at most `completeness.MOST_ROWS` products. With the
         catalogue's `names`, the spellings of one tag are merged (`spellings.propose_merges`), and records read later
         have the merged ones.
 
@@ -119,6 +123,8 @@ class _Counts:
         self.contents, self.ids = array("Q"), array("Q")
         self.row_digests = 0
         self.aliases: dict[str, dict[str, str]] = {}
+        self.lists = [name for name, spec in schema.attributes.items() if spec.kind == "multi"]
+        self.repeats = Repeats()
 
     def add(self, item: Record | Refusal) -> None:
         if isinstance(item, Refusal):
@@ -133,6 +139,7 @@ class _Counts:
         self.ids.append(_digest(item["id"]))
         # A sum, because it does not depend on the order of the rows.
         self.row_digests += _digest([item["id"], item["text"], len(item["images"]), item["tags"]])
+        self.repeats.add(item["text"], item["tags"], self.lists)
         for name, tags in item["tags"].items():
             if tags is None:
                 continue
@@ -158,6 +165,7 @@ class _Counts:
             rows=self.rows | {"duplicates": count_repeats(self.contents)}, repeated_ids=count_repeats(self.ids),
             rows_per_language=dict(self.rows_per_language.most_common()),
             fingerprint=f"{self.rows['total'] - self.rows['refused']}:{self.row_digests % 2**64:016x}",
+            agreement=self.repeats.found(),
         )
         totals = {}
         for name, languages in self.tags.items():

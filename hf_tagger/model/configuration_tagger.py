@@ -46,8 +46,8 @@ class TaggerConfig(PreTrainedConfig):
         attributes: one entry per attribute, in the order of the logits:
             `{"name": "colour", "kind": "single" | "multi", "tags": ["Black", ...]}` and optionally `"counts"` (training
             rows per tag), `"none_count"` (training rows to which no tag applies), `"parents"` ({tag: parent tag}), and
-            what is fitted on validation products: `"thresholds"` (one per tag), `"temperature"`, `"calibration"` (see
-            `decisions.py`). A `single` attribute has at most one tag per product.
+            what is fitted on validation products: `"thresholds"` (one per tag), `"temperature"`, `"calibration"`,
+            `"label_frequency"` (see `decisions.py`). A `single` attribute has at most one tag per product.
         text_config: any `AutoModel` encoder's configuration, `RecurrentTextConfig`, or None for a photo-only model.
         vision_config: a `timm_wrapper` configuration (any timm backbone), or None for a text-only model.
         text_heads: attention heads that pruning has left in each layer of the text tower; 0: all that `text_config`
@@ -255,8 +255,9 @@ def _check_attributes(attributes: list[dict]) -> None:
         for key, values in per_tag.items():
             if values is not None and len(values) != len(tags):
                 raise ValueError(f"attribute {name!r}: {len(values)} {key} for {len(tags)} tags")
-        if (attribute.get("temperature") or 1.0) <= 0:
-            raise ValueError(f"attribute {name!r}: temperature must be above 0, got {attribute['temperature']}")
+        for key, most in (("temperature", float("inf")), ("label_frequency", 1.0)):
+            if not 0 < (1.0 if attribute.get(key) is None else attribute[key]) <= most:
+                raise ValueError(f"attribute {name!r}: {key} must be above 0 and at most {most}, got {attribute[key]}")
 
 
 __all__ = ["RecurrentTextConfig", "TaggerConfig"]

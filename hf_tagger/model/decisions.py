@@ -5,6 +5,7 @@ All of it is plain data in an entry of `TaggerConfig.attributes`, fitted on vali
 
     "temperature": 1.3                                 single: logits, "none" included, are divided by it
     "calibration": {"slopes": [..], "intercepts": [..]}  multi, one per tag: logit -> slope * logit + intercept
+    "label_frequency": 0.7                             multi: the share of right tags that lists held in training
     "thresholds": [..]                                 one per tag; lowest probability at which it is given
     "parents": {tag: parent}                           multi: a tag implies its parents
 
@@ -46,7 +47,8 @@ def tag_scores(attributes: Sequence[dict], logits: np.ndarray) -> np.ndarray:
     """Probabilities float32 [B, T] from logits [B, T + A], "none" of each attribute last.
 
     Of a `single` attribute: softmax over its tags and "none" (temperature scaling: arXiv 1706.04599). Of a `multi` one:
-    a sigmoid per tag (after Platt scaling), a parent's at least as high as any child's.
+    a sigmoid per tag (after Platt scaling), a parent's at least as high as any child's; where lists are partial, the
+    probability of being listed over that of a right tag to be listed (Elkan & Noto 2008).
     """
     tags = logits.shape[1] - len(attributes)
     scores = np.empty((len(logits), tags), np.float32)
@@ -62,6 +64,8 @@ def tag_scores(attributes: Sequence[dict], logits: np.ndarray) -> np.ndarray:
         if calibration is not None:
             part = part * np.float32(calibration["slopes"]) + np.float32(calibration["intercepts"])
         part = np.float32(0.5) * (1 + np.tanh(np.float32(0.5) * part))
+        if attribute.get("label_frequency") is not None:
+            part = np.minimum(part / np.float32(attribute["label_frequency"]), np.float32(1.0))
         for child, parent in upwards(attribute):
             part[:, parent] = np.maximum(part[:, parent], part[:, child])
         scores[:, where] = part

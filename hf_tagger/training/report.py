@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from accelerate.utils import gather_object
 
+from hf_tagger.catalog.completeness import label_frequency
 from hf_tagger.evaluation.calibration import fit_calibration
 from hf_tagger.evaluation.predict import Predictions, predict
 from hf_tagger.evaluation.protocols import predict_protocols
@@ -18,6 +19,7 @@ from hf_tagger.evaluation.writing import free_form_table, score_written
 from hf_tagger.model.modeling_tagger import TaggerModel
 from hf_tagger.training.batches import Batches
 from hf_tagger.training.context import RunContext
+from hf_tagger.training.data import TrainingData
 from hf_tagger.training.heads.logit_fusion import SourceRows
 from hf_tagger.training.heads.written_scores import fit_free_form
 from hf_tagger.training.whole import written_whole
@@ -40,12 +42,29 @@ def calibrate(run: RunContext, batches: Batches, out_of_fold: Sequence[SourceRow
             with run.accelerator.autocast():
                 found = found.and_of(predict(model, batches.evaluation(settings.validation, protocol),
                                              protocol.without))
-        model.config.attributes, step.details = fit_calibration(found, run.settings.calibration)
+        attributes, partial_lists = with_label_frequencies(found.attributes, batches.data)
+        model.config.attributes, step.details = fit_calibration(found.decided(attributes), run.settings.calibration)
         fitted = [entry for entry in step.details.values() if "log_loss_before" in entry]
         before, after = (np.mean([entry[f"log_loss_{when}"] for entry in fitted] or [np.nan])
                          for when in ("before", "after"))
         step.result = (f"{found.products}, log-loss {before:.3f} to {after:.3f}, mean of {len(fitted)} "
                        "attributes")
+        step.result = "\n".join([step.result, *partial_lists])
+
+
+def with_label_frequencies(attributes: Sequence[dict], data: TrainingData) -> tuple[list[dict], list[str]]:
+    """The attributes, those whose lists are partial with their "label_frequency", and a line about each of these."""
+    schema, found, lines = data.catalog.schema, [], []
+    for entry in attributes:
+        entry = {key: value for key, value in entry.items() if key != "label_frequency"}
+        if entry["kind"] == "multi" and (spec := schema.attributes.get(entry["name"])):
+            share, why = label_frequency(spec, data.vocabulary.agreement.get(entry["name"]))
+            if share < 1.0:
+                entry["label_frequency"] = round(share, 3)
+                lines.append(f"{entry['name']}: lists are taken to hold {share:.0%} of the right tags: {why} "
+                             "(absent: no takes them to be complete)")
+        found.append(entry)
+    return found, lines
 
 
 @torch.no_grad()

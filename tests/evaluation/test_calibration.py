@@ -1,4 +1,5 @@
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -176,3 +177,22 @@ def test_attributes_are_stored_in_the_config_of_a_model_or_of_an_adapters_base(t
 def test_impossible_settings_are_refused(wrong):
     with pytest.raises(ConfigError):
         build(CalibrationSettings, wrong)
+
+
+def test_where_lists_are_partial_scores_are_of_right_tags_and_more_are_given():
+    whole, test = a_split(4000, 0), a_split(3000, 1)
+    random, thinned = np.random.default_rng(0), []
+    for tags in whole.tags:
+        thinned.append(tags | {"uses": tags["uses"] and [tag for tag in tags["uses"] if random.random() < 0.6]})
+    found = {}
+    for share in (None, 0.6):
+        attributes = [dict(entry) for entry in whole.attributes]
+        if share:
+            attributes[1]["label_frequency"] = share
+        partial = replace(whole, tags=thinned).decided(attributes)
+        fitted, _ = fit_calibration(partial, CalibrationSettings())
+        assert fitted[1].get("label_frequency") == share
+        found[share] = Scorer(test.decided(fitted)).scores()
+    (as_listed, as_right) = found.values()
+    assert as_right["uses/ece"][0] < 0.5 * as_listed["uses/ece"][0]
+    assert as_right["uses/macro_f1"][0] > as_listed["uses/macro_f1"][0] + 0.02

@@ -29,6 +29,12 @@ def test_platt_scaling_moves_each_tag_by_its_own_numbers():
     assert scores_of(uses, [0.5, 0.5, 2.0]) == pytest.approx(torch.tensor([0.5, 0.0, 2.0]).sigmoid().tolist())
 
 
+def test_where_lists_are_partial_a_score_is_that_of_being_right():
+    listed = scores_of(USES, [0.0, -2.0, 3.0], 0.0)
+    right = scores_of(USES | {"label_frequency": 0.6}, [0.0, -2.0, 3.0], 0.0)
+    np.testing.assert_allclose(right, np.minimum(np.array(listed) / 0.6, 1.0), rtol=1e-6)
+
+
 @pytest.mark.parametrize(("thresholds", "scores", "tags"), [
     (None, [0.4, 0.2], ["Red"]),
     (None, [0.3, 0.2], []),  # "none" has .5
@@ -72,6 +78,7 @@ def test_added_tags_get_what_is_typical_of_their_attribute():
 @pytest.mark.parametrize(("fitted", "message"), [
     ({"calibration": {"slopes": [1.0], "intercepts": [0.0] * 3}}, "'uses': 1 slopes for 3 tags"),
     ({"thresholds": [0.5] * 4}, "'uses': 4 thresholds for 3 tags"),
+    ({"label_frequency": 1.2}, "'uses': label_frequency must be above 0 and at most 1.0, got 1.2"),
     ({"temperature": -1.0}, "'uses': temperature must be above 0"),
 ])  # fmt: skip
 def test_a_config_refuses_what_does_not_fit_its_tags(fitted, message):
