@@ -12,7 +12,7 @@ WORDS = re.compile(r"[^\W\d_]{2,}")
 FEWEST_WORDS = 2
 MOST_ROWS = 100_000  # the first ones: a bound of memory and time
 # From fewer tags on products with the words of another, nothing is concluded.
-ENOUGH = 60
+ENOUGH = 200
 # Lists of about one tag each are choices: two products differ there because they differ.
 LIST_LENGTH = 1.5
 COMPLETE, LEAST = 0.85, 0.5
