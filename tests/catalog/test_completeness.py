@@ -39,7 +39,7 @@ def test_few_products_conclude_nothing():
 
 def test_variants_that_differ_in_their_one_colour_leave_nothing_out():
     repeats = Repeats()
-    for number in range(100):
+    for number in range(150):
         repeats.add(f"Linen shirt {number}", {"colours": [f"colour {number}"]}, ["colours"])
     share, why = label_frequency(AttributeSpec(kind="multi"), repeats.found()["colours"])
     assert share == 1.0 and "a choice" in why
