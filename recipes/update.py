@@ -14,11 +14,16 @@ Corrected products of the training split are mixed with `--replay` others for ea
 fifth of them is held out. Approved tags are added before heads or towers are trained. The new version is only kept if
 macro- and micro-F1 on the validation split as the catalogue has it are no lower than before (by more than --tolerance),
 and it agrees with the verdicts on held-out products at least as often; else the recipe says why, and exits with 1.
+
+Tags that the model does not know and that the catalogue gives to `--propose` products or more are proposed as well, for
+a person to approve or decline: `hf_tagger review`, "New tags". With `--within 30 created_at`, products of the last 30
+days alone count, by the date in that column.
 """
 
 import argparse
 import shutil
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 from hf_tagger import cli
@@ -55,6 +60,10 @@ def parse(arguments: list[str]) -> tuple[argparse.Namespace, list[str]]:
     parser.add_argument("--how", choices=("calibrate", "heads", "towers"), default="heads", help="what is learned anew")
     parser.add_argument("--replay", type=float, default=10.0, help="other products for each corrected one")
     parser.add_argument("--tolerance", type=float, default=0.0, help="F1 that a new version may lose on validation")
+    parser.add_argument("--propose", type=int, default=5, metavar="N",
+                        help="propose unknown tags that the catalogue gives to so many products (0: none)")
+    parser.add_argument("--within", nargs=2, metavar=("DAYS", "COLUMN"),
+                        help="count for that the products of the last DAYS days alone, by the date in COLUMN")
     parser.add_argument("--list", action="store_true", help="list the versions")
     parser.add_argument("--rollback", type=int, metavar="VERSION", help="put an earlier version to use")
     return parser.parse_known_args(arguments)
@@ -71,6 +80,8 @@ def update(options: argparse.Namespace, settings: RunSettings, data: dict, versi
     catalog = open_catalog(settings.catalog, pending / "catalog")
     tagger = open_tagger(str(parent), process_state().device)
     with FeedbackStore(options.feedback) as store:
+        if options.propose:
+            propose(options, store, catalog, tagger.model.config.attributes, str(versions.current))
         feedback = read_feedback(store, catalog, tagger.model.config.attributes)
         new_tags = approved(store, tagger.model.config.attributes)
     print(feedback.summary)
@@ -101,6 +112,19 @@ def update(options: argparse.Namespace, settings: RunSettings, data: dict, versi
                  added_tags=new_tags)
     show(versions)
     return 0
+
+
+def propose(options: argparse.Namespace, store, catalog, attributes: list[dict], version: str) -> None:
+    from hf_tagger.feedback.proposals import Since, propose_from_catalogue
+
+    since = None
+    if options.within:
+        days, column = options.within
+        if not days.isdecimal():
+            raise ConfigError(f"--within wants a number of days and a column, got {days!r} and {column!r}")
+        since = Since(int(days), column)
+        catalog.schema = replace(catalog.schema, keep=[*catalog.schema.keep, column])
+    propose_from_catalogue(store, catalog.records("train"), attributes, version, options.propose, since)
 
 
 def show(versions: Versions) -> None:

@@ -1,13 +1,24 @@
-"""Tags that reviewers gave and the model does not know: proposed, approved or declined, and added to the model."""
+"""Tags that reviewers or the catalogue gave and the model does not know: proposed, approved or declined, and added to
+the model."""
 
-from collections.abc import Sequence
+import hashlib
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from datetime import UTC, date, datetime, timedelta
+from typing import Any
 
+from hf_tagger.catalog.quarantine import Refusal
+from hf_tagger.catalog.schema import Record
 from hf_tagger.catalog.spellings import loose_key
+from hf_tagger.catalog.strict import ConfigError
 from hf_tagger.feedback.review_state import settle
 from hf_tagger.feedback.store import FeedbackStore
-from hf_tagger.feedback.verdicts import UNDECIDED
+from hf_tagger.feedback.verdicts import UNDECIDED, Verdict, fingerprint
 from hf_tagger.model.text import clean_tag
+
+CATALOGUE = "the catalogue"  # the reviewer of what it gives
+MOST_PRODUCTS = 200  # that are kept of one tag
 
 
 @dataclass(frozen=True)
@@ -16,7 +27,7 @@ class Proposal:
 
     Args:
         attribute: `verdicts.UNDECIDED` until the tag is approved for one.
-        products: ids of those that reviewers gave it to.
+        products: ids of those that reviewers, or the catalogue, gave it to.
         ruling: "approve", "decline", or None while nobody has ruled.
         alike: tags of the vocabulary, and other proposed ones, of which it may be another spelling (case, accents,
             plural): nobody should approve it without seeing them.
@@ -59,3 +70,62 @@ def approved(store: FeedbackStore, attributes: Sequence[dict]) -> dict[str, list
         if proposal.ruling == "approve":
             tags.setdefault(proposal.attribute, []).append(proposal.tag)
     return tags
+
+
+@dataclass(frozen=True)
+class Since:
+    """Products of which a column has a date of the last days, today included."""
+
+    days: int
+    column: str
+
+    def __contains__(self, record: Record) -> bool:
+        given = record["kept"].get(self.column)
+        return given is not None and as_date(given, self.column) > datetime.now(UTC).date() - timedelta(self.days)
+
+
+def as_date(value: Any, column: str) -> date:
+    """Raises ConfigError for a cell that does not begin with a date such as 2026-11-28."""
+    if isinstance(value, datetime):
+        return value.date()
+    try:
+        return value if isinstance(value, date) else date.fromisoformat(str(value).strip()[:10])
+    except ValueError as error:
+        raise ConfigError(f"{column} is no column of dates such as 2026-11-28: it has {str(value)[:40]!r}.") from error
+
+
+def propose_from_catalogue(store: FeedbackStore, records: Iterable[Record | Refusal], attributes: Sequence[dict],
+                           version: str, least: int, since: Since | None = None) -> int:
+    """Proposes the tags that at least so many products have in an attribute or as free-form tags, and that no tag of
+    the model is; returns how many. What was proposed before is not stored again.
+
+    Args:
+        records: of the catalogue; attributes: as in the model's config; version: of that model.
+        since: counts only these products.
+    """
+    known = {entry["name"]: set(entry["tags"]) for entry in attributes}
+    given: dict[tuple[str, str], dict[str, str]] = defaultdict(dict)  # the products, with their fingerprints
+    for record in records:
+        if isinstance(record, Refusal) or (since is not None and record not in since):
+            continue
+        wanted = [item for item in _unknown(record, known) if len(given[item]) < MOST_PRODUCTS]
+        shown = fingerprint(record) if wanted else ""
+        for item in wanted:
+            given[item].setdefault(record["id"], shown)
+    given = {item: products for item, products in given.items() if len(products) >= least}
+    store.add(Verdict(product, shown, attribute, tag, "add", CATALOGUE, version,
+                      key=hashlib.blake2b(repr((product, attribute, tag)).encode(errors="replace")).hexdigest()[:32])
+              for (attribute, tag), products in given.items() for product, shown in products.items())
+    return len(given)
+
+
+def _unknown(record: Record, known: dict[str, set[str]]) -> Iterator[tuple[str, str]]:
+    """(attribute, tag) of what the model does not know."""
+    for name in known:
+        for tag in record["tags"].get(name) or ():
+            if tag not in known[name]:
+                yield name, tag
+    for name, tags in record.get("free_form", {}).items():
+        for tag in tags or () if name not in known else ():
+            if not any(tag in mine for mine in known.values()):
+                yield UNDECIDED, tag
