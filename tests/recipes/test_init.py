@@ -198,6 +198,57 @@ def test_codes_get_their_labels(tmp_path, capsys):
     assert "labels need a column code" in capsys.readouterr().err
 
 
+TREES = {
+    "categories.txt": "# Shopify Product Taxonomy - Categories: 2031-02\n" + "".join(
+        f"gid://shopify/TaxonomyCategory/{id} : {path}\n" for id, path in (
+            ("qx", "Moon Garden"), ("qx-1", "Moon Garden > Lamps"), ("qx-2", "Moon Garden > Benches"))),
+    "google.txt": "# Google_Product_Taxonomy_Version: 2031-03-04\n7 - Moon Garden\n71 - Moon Garden > Lamps\n"
+                  "72 - Moon Garden > Benches\n"}  # fmt: skip
+
+
+@pytest.mark.parametrize(("columns", "cells", "tree"), [
+    ("Handle,Title,Body (HTML),Tags,Product Category",
+     ["gid://shopify/TaxonomyCategory/qx-1", "gid://shopify/TaxonomyCategory/qx-2"], "categories.txt"),
+    ("Handle,Title,Body (HTML),Tags,Product Category", ["qx-1", "qx-2"], "categories.txt"),
+    ("Handle,Title,Body (HTML),Tags,Google Shopping / Google Product Category", ["71", "72"], "google.txt"),
+    ("sku,name,description,colour,google_product_category", ["71", "72"], "google.txt"),
+    ("sku,name,description,colour,node", ["gid://shopify/TaxonomyCategory/qx-1", ""], "categories.txt"),
+])  # fmt: skip
+def test_ids_of_a_taxonomy_need_its_file(tmp_path, capsys, columns, cells, tree):
+    columns = columns.split(",")
+    rows = [[f"k{n}", f"Moon lamp {n}", f"A lamp that glows like the moon, number {n}", SHADES[n % 2],
+             cells[n // 3 % 2]] for n in range(12)]
+    path = table(tmp_path / "a.csv", columns, rows)
+    found, _ = started(capsys, path, tmp_path / "a.yaml")
+    column = found["columns"][-1]
+    assert column["role"] == "taxonomy" and "run init again with --taxonomy FILE" in column["warnings"][0]
+    text = (tmp_path / "a.yaml").read_text(encoding="utf-8")
+    assert "  # taxonomy: FILE  # ids of" in text and "      #   taxonomy: categories\n" in text
+    (tmp_path / tree).write_text(TREES[tree])
+    found, catalog = started(capsys, path, tmp_path / "b.yaml", "--taxonomy", str(tmp_path / tree))
+    column = found["columns"][-1]
+    assert column["role"] == "attribute" and column["spec"]["taxonomy"] == "categories"
+    tags = [record["tags"][column["attribute"]] for record in catalog.records("train")]
+    assert ["Moon Garden", "Lamps"] in tags and all(given is None or given[0] == "Moon Garden" for given in tags)
+
+
+def test_paths_are_nodes_where_the_file_is_given(tmp_path, capsys):
+    columns = ["id", "title", "description", "link", "image_link", "product_type", "google_product_category"]
+    rows = [[n, f"Moon lamp {n}", "", "", "", f"Home > {SHADES[n % 3]}", f"Moon Garden > {['Lamps', 'Benches'][n % 2]}"]
+            for n in range(40)]
+    rows[0][-1] = "Moon Garden > Moats"
+    (tmp_path / "google.txt").write_text(TREES["google.txt"])
+    path = table(tmp_path / "a.tsv", columns, rows, "\t")
+    found, catalog = started(capsys, path, tmp_path / "b.yaml", "--taxonomy", str(tmp_path / "google.txt"))
+    assert [column["spec"].get("taxonomy") for column in found["columns"][-2:]] == [None, "categories"]
+    assert any("1 cells name no node of Google" in warning for warning in found["columns"][-1]["warnings"])
+    found, _ = started(capsys, path, tmp_path / "c.yaml")
+    assert roles(found)["google_product_category"] == "attribute multi path"
+    (tmp_path / "categories.txt").write_text(TREES["categories.txt"].replace("Moon", "Sun"))
+    found, _ = started(capsys, path, tmp_path / "d.yaml", "--taxonomy", str(tmp_path / "categories.txt"))
+    assert any("no column names categories" in warning for warning in found["warnings"])
+
+
 def test_the_table_says_what_each_column_is(example_export, tmp_path, capsys):
     _, (file, *_) = example_export
     assert init.main([str(file), "--output", str(tmp_path / "a.yaml")]) == 0

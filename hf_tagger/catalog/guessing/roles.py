@@ -7,9 +7,11 @@ from typing import Any
 
 from hf_tagger.catalog.attributes import AttributeSpec, TagReader
 from hf_tagger.catalog.guessing.column_stats import ColumnStats, Survey
+from hf_tagger.catalog.guessing.nodes import FILES, nodes, whose_ids
 from hf_tagger.catalog.profiles import Pattern, Profile, pattern_regex
 from hf_tagger.catalog.quarantine import RowError
 from hf_tagger.catalog.spellings import Merge, propose_merges
+from hf_tagger.catalog.taxonomy import CATEGORIES, Taxonomy
 
 _NAMES = {role: re.compile(words, re.IGNORECASE) for role, words in {
     "id": r"_?id|sku|handle|code|asin|ean|gtin|ref(erence)?|(product|item|article|artikel|variant)[ _.-]?(id|sku|code|"
@@ -41,7 +43,8 @@ _MIN_COUNT, _MOST_ALIASES, _FEW_PRODUCTS = 3, 200, 60
 class Guess:
     """
     Args:
-        role: "id", "text", "photo", "group", "language", "attribute", "personal", or "" for what is left out.
+        role: "id", "text", "photo", "group", "language", "attribute", "taxonomy" (an attribute that needs a file),
+            "personal", or "" for what is left out.
         why: what was seen.
         name, spec, tags: of an attribute: its name, the keys of its `AttributeSpec`, and its tags with their rows.
         merges: spellings that are another tag.
@@ -58,7 +61,8 @@ class Guess:
     merges: list[Merge] = field(default_factory=list)
 
 
-def guess_columns(survey: Survey, system: Profile | None = None, names: dict[str, str] | None = None) -> list[Guess]:
+def guess_columns(survey: Survey, system: Profile | None = None, names: dict[str, str] | None = None,
+                  taxonomy: Taxonomy | None = None) -> list[Guess]:
     """A guess for each column, in the file's order. `names`: as `Profile.columns` gives them."""
     names = dict(names or {})
     stats = [column for column in survey.columns.values() if column.filled]
@@ -72,9 +76,13 @@ def guess_columns(survey: Survey, system: Profile | None = None, names: dict[str
     else:
         _find_id(stats, survey, guesses)
     for column in stats:
-        if column.name not in guesses:
+        known = guesses.get(column.name)
+        if (known is None or known.role in ("", "attribute")) and (
+                guess := _by_taxonomy(column, survey, taxonomy, names)):
+            guesses[column.name] = guess
+        elif known is None:
             guesses[column.name] = _by_content(column, survey, attributes_only=system is not None)
-    _name_attributes([guess for guess in guesses.values() if guess.role == "attribute"])
+    _name_attributes([guess for guess in guesses.values() if guess.role in ("attribute", "taxonomy")])
     if system is None:
         _order_texts(guesses)
     for column in stats:
@@ -138,6 +146,23 @@ def _keys(spec: AttributeSpec) -> dict[str, Any]:
     if keys.get("delimiter") == {"delimited": ",", "path": ">"}.get(spec.format, ""):
         del keys["delimiter"]
     return keys
+
+
+def _by_taxonomy(column: ColumnStats, survey: Survey, taxonomy: Taxonomy | None, names: dict[str, str]) -> Guess | None:
+    name = next((name for name, spelt in names.items() if spelt == column.name), column.name)
+    spec, found = {"taxonomy": CATEGORIES, "kind": "multi"}, taxonomy and nodes(column, taxonomy)
+    if found:
+        guess = _attribute(column, spec, survey, name, found[0])
+        guess.why = f"{taxonomy.title}: {guess.why}"
+        if found[1]:
+            guess.warnings.append(f"{found[1].total():,} cells name no node of {taxonomy.title}, such as "
+                                  f"{next(iter(found[1]))!r}")
+        return guess
+    if (system := whose_ids(column)) is None:
+        return None
+    why = f"{column.distinct:,} ids of {system}'s taxonomy; {_shown(column)}"
+    return Guess(column.name, "taxonomy", why, name=name.strip().lower(), spec=spec, warnings=[
+        f"ids of {system}'s taxonomy: download {FILES[system]}, and run init again with --taxonomy FILE"])
 
 
 def _find_id(stats: list[ColumnStats], survey: Survey, guesses: dict[str, Guess]) -> None:
@@ -266,7 +291,8 @@ def _tells_paths_apart(column: ColumnStats, by: str, delimiter: str) -> bool:
     return bool(parts) and whole > 0.6 * len(parts)
 
 
-def _attribute(column: ColumnStats, spec: dict[str, Any], survey: Survey, name: str) -> Guess:
+def _attribute(column: ColumnStats, spec: dict[str, Any], survey: Survey, name: str,
+               nodes: Counter[str] | None = None) -> Guess:
     spec = dict(spec)
     folded = {value.casefold(): value for value in [*column.values, *column.pieces.get("list", ())]}
     unknown = [folded[word] for word in sorted(_UNKNOWN_WORDS & folded.keys())]
@@ -275,7 +301,7 @@ def _attribute(column: ColumnStats, spec: dict[str, Any], survey: Survey, name: 
         spec["unknown_values"] = unknown
     if none:
         spec["none_values"] = none
-    tags = _count_tags(column, spec)
+    tags = _count_tags(column, spec) if nodes is None else nodes
     shown = ", ".join(f"{tag} ({count:,})" for tag, count in tags.most_common(3))
     guess = Guess(column.name, "attribute", f"{len(tags):,} tags: {shown}", name=name.strip().lower(), spec=spec,
                   tags=tags)
@@ -286,7 +312,7 @@ def _attribute(column: ColumnStats, spec: dict[str, Any], survey: Survey, name: 
             count >= _MIN_COUNT for count in tags.values()) < 2):
         guess.role, guess.why = "", f"too few products have one of its tags: {shown}"
         return guess
-    guess.merges = propose_merges(tags)
+    guess.merges = propose_merges(tags) if nodes is None else []
     if len(guess.merges) > _MOST_ALIASES:
         guess.warnings.append(f"{len(guess.merges):,} spellings are another tag; {_MOST_ALIASES} of them are aliases")
         guess.merges = guess.merges[:_MOST_ALIASES]
