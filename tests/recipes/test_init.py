@@ -141,6 +141,32 @@ def test_a_magento_export_with_long_paths_codes_and_more_photos(tmp_path, capsys
     assert next(column["tags"] for column in found["columns"] if column["column"] == "categories") == 6
 
 
+def test_settings_of_a_shop_are_no_tags(tmp_path, capsys):
+    flags = ["use_config_backorders", "is_returnable", "shipment_type", "bundle_values", "enable_parcel_point"]
+    columns = ["sku", "attribute_set_code", "product_type", "name", *flags, "additional_attributes"]
+    said = ["Use config", "Yes", "No"]
+    rows = [[f"S{n}", "Default", "simple", f"Moon lamp {n}", n % 2, said[n % 3], ["together", "separately"][n % 2],
+             ["name=Lamp", "name=Shade"][n % 2], said[n % 3],
+             f"gift_wrapping_available={said[n % 3]},parcel_point={said[n % 3]},has_options={n % 2},"
+             f"finish={SHADES[n % 2]}"] for n in range(60)]
+    found, _ = started(capsys, table(tmp_path / "a.csv", columns, rows), tmp_path / "a.yaml")
+    assert {column: role for column, role in roles(found).items() if role} == {
+        "sku": "id", "name": "text", "additional_attributes:finish": "attribute multi column"}
+
+
+@pytest.mark.parametrize(("cell", "role"), [
+    ("Size: S, M, L; Colour: {}", "text"), ("Colour: {} | Size: S", "text"), ("Colour={},Size=S", "text"),
+    ("[S]Colour={},[RB]Size=S", "text"), ("Colour: {}", "attribute single column"), ("{}", "attribute single column"),
+])  # fmt: skip
+def test_options_and_their_values_in_one_cell_are_text(tmp_path, capsys, cell, role):
+    rows = [[f"k{n}", f"Moon lamp {n}", cell.format(SHADES[n % 3]), f"mood:{SHADES[n % 2]}, size:S", SHADES[n % 2]]
+            for n in range(60)]
+    columns = ["sku", "name", "Options & variants", "tags", "shade"]
+    found, _ = started(capsys, table(tmp_path / "a.csv", columns, rows), tmp_path / "a.yaml")
+    assert roles(found) == {"sku": "id", "name": "text", "Options & variants": role,
+                            "tags": "attribute multi delimited", "shade": "attribute single column"}
+
+
 def test_the_old_import_template_of_prestashop(tmp_path, capsys):
     columns = ["id", "Active (0/1)", "Name*", "Categories (x,y,z,...)", "Reference #", "Tags (x,y,z,...)",
                "Image URLs (x,y,z,...)", "Feature (Name:Value:Position)"]

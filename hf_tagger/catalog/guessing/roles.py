@@ -29,13 +29,14 @@ _NAMES = {role: re.compile(words, re.IGNORECASE) for role, words in {
                  r"versand|weight|gewicht|status|publish|visib|\bactive|enabled|availab|condition|creat|updat|modif|\bdate|url|"
                  r"link|barcode|\bean|gtin|upc|\bmpn|isbn|currency|position|\bsort|taxable|fulfil|featured|download|"
                  r"meta: _|\bseo|meta[_ ](title|desc|key)|\balt\b|label$|website|layout|design|sells?$|_skus$|button|"
-                 r"default|allow|rating|reviews?|discount|sold).*",
+                 r"default|use[_ ]config|allow|rating|reviews?|discount|sold).*",
     "tags": r".*(tags?\b|keyword|schlagw|etiquet|étiquet|label|タグ).*",
     "size": r".*(size|größe|grösse|taille|talla|taglia|maat|サイズ).*",
 }.items()}  # fmt: skip
 _UNKNOWN_WORDS = {"n/a", "na", "unknown", "null", "nan", "-", "--", "?", "tbd", "k.a.", "keine angabe", "unbekannt",
                   "inconnu", "desconocido", "not specified", "unspecified"}
 _NONE_WORDS = {"none", "no", "keine", "ohne", "aucun", "ninguno", "nessuno", "geen", "not applicable", "なし"}
+_OPTION = re.compile(r"(?:^|[;,|/\n])\s*(?:\[\w+\])?[^\W\d][^:=;,|/\n]{0,30}[:=]\s*[^;,|/\s]")
 _MIN_COUNT, _MOST_ALIASES, _FEW_PRODUCTS = 3, 200, 60
 
 
@@ -103,6 +104,8 @@ def is_id_name(column: str) -> bool:
 
 
 def _by_profile(column: ColumnStats, system: Profile, names: dict[str, str], survey: Survey) -> Guess | None:
+    if column.name.rpartition(":")[2] in system.own:
+        return Guess(column.name, "", "the shop system's own")
     name = next((name for name, spelt in names.items() if spelt == column.name), None)
     if name is None and column.name.partition(".")[0] in names.values():
         return Guess(column.name, "", "part of a column that is read as a whole")
@@ -124,6 +127,8 @@ def _by_profile(column: ColumnStats, system: Profile, names: dict[str, str], sur
     if colon and key in system.patterns:
         if column.share("code") > 0.9 and column.distinct > 0.9 * column.filled > 4:
             return Guess(column.name, "", f"codes, one each; {_shown(column)}")
+        if column.share("bool") > 0.95 and any(value.casefold().startswith("use config") for value in column.values):
+            return Guess(column.name, "", f"a setting of the shop; {_shown(column)}")
         return _attribute(column, {"kind": "multi"}, survey, option)
     for pattern in system.patterns.values():
         if pattern.column and (match := pattern_regex(pattern.column).fullmatch(column.name)):
@@ -228,6 +233,9 @@ def _by_content(column: ColumnStats, survey: Survey, attributes_only: bool) -> G
         worded = column.mean_words >= 3 or column.mean_characters >= 25
         if unique > 0.4 and column.share("list") < 0.5 and (worded or (named and unique > 0.6)):
             return Guess(name, "text", _sizes(column))
+        if sum(len(_OPTION.findall(text)) > 1 for text in column.texts) > 0.5 * len(column.texts) and (
+                column.share("list") < 0.5):
+            return Guess(name, "text", f"options with their values; {_shown(column)}")
     if column.share("code") > 0.9 and unique > 0.1 and not is_size:
         return Guess(name, "", f"codes, {1 / unique:.1f} rows each (a group, if these are variants); {_shown(column)}")
     guess = _attribute(column, _format(column), survey, name)
