@@ -39,7 +39,7 @@ class Pattern:
 
     `name` and `value` are pairs of columns (in each language of the system); `items` is a column of {name, value}
     objects, with `name` and `value` their keys; `pairs` is a column of `code=value` texts, with `between` two of them
-    and `equals` inside one; `column` is one column each.
+    and `equals` inside one, or found by `regex` and its groups `name` and `value`; `column` is one column each.
 
     A product's values under the name Color are read from the column "KEY:Color", KEY being the pattern's own key in the
     profile; a `column` is read as it stands."""
@@ -50,6 +50,7 @@ class Pattern:
     pairs: str | None = None
     between: str = ","
     equals: str = "="
+    regex: str | None = None
     column: str | None = None
     skip: list[str] = field(default_factory=list)  # names and values that say nothing (Shopify's "Default Title")
     attribute: AttributeSpec = field(default_factory=AttributeSpec)
