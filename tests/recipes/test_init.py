@@ -186,15 +186,17 @@ def test_the_old_import_template_of_prestashop(tmp_path, capsys):
 
 
 def test_of_a_text_in_several_channels_the_fullest_is_read(tmp_path, capsys):
-    columns = ["sku", "categories", "enabled", "family", "name", "description-de_DE-print", "description-en_US-print",
-               "image", "picture"]
-    rows = [[n, SHADES[n % 2].lower(), 1, "lamps", f"Lamp {n}", "Eine Lampe" * (n == 3),
+    columns = ["uuid", "sku", "categories", "enabled", "family", "name", "description-de_DE-mobile",
+               "description-en_US-print", "image", "picture-print", "PACK-groups", "X_SELL-products", "diagonal-unit"]
+    rows = [[f"u{n}", n, SHADES[n % 2].lower(), 1, "lamps", f"Lamp {n}", ["Lampe", "Licht"][n % 2] * (n < 6),
              f"A lamp that glows like the moon, number {n}", f"files/{n}/image/a.jpg" * (n % 2),
-             f"files/{n}/picture/a.jpg" * (n % 2 == 0)] for n in range(9)]
+             f"files/{n}/picture/a.jpg" * (n % 2 == 0), SHADES[n % 2], SHADES[n % 2], SHADES[n % 2]] for n in range(9)]
     found, catalog = started(capsys, table(tmp_path / "a.csv", columns, rows, ";"), tmp_path / "a.yaml")
     given = {column: role for column, role in roles(found).items() if role}
     assert given == {"sku": "id", "name": "text", "description-en_US-print": "text", "image": "photo",
-                     "picture": "photo", "categories": "attribute multi delimited"}
+                     "picture-print": "photo", "categories": "attribute multi delimited"}
+    assert {column["column"]: column["why"] for column in found["columns"]}["description-de_DE-mobile"] == (
+        "description in another language or channel")
     assert all("glows" in record["text"] for record in catalog.records("train"))
 
 

@@ -22,8 +22,8 @@ _NAMES = {role: re.compile(words, re.IGNORECASE) for role, words in {
     "photo": r".*(image|photo|picture|\bimg|bild|foto|imagen|immagine|thumbnail|画像).*",
     "group": r".*(group|parent|family|style|modell?|master|gruppe|groupe|grupo)([ _.-]?(id|code|no|nr|sku|number))?",
     "language": r"(lang(uage)?|locale|sprache|langue|idioma|lingua|taal)([ _.-]?code)?",
-    "personal": r".*(e-?mail|phone|telefon|téléphone|mobile|customer|contact|(first|last)[ _]?name|address|kunde|"
-                r"birth).*",
+    "personal": r".*(e-?mail|phone|telefon|téléphone|customer|contact|(first|last)[ _]?name|address|kunde|birth).*|"
+                r"(.*[ _])?mobile([ _]?(no|nr|number))?",
     "brand": r"(.*[ _])?(brand|vendor|manufacturer|marke|marque|marca|maker|hersteller|supplier)s?([ _]name)?|メーカー",
     "technical": r".*(price|cost\b|preis|prix\b|precio|stock|inventory|qty|quantity|menge|\btax|steuer|shipping|"
                  r"versand|weight|gewicht|status|publish|visib|\bactive|enabled|availab|condition|creat|updat|modif|\bdate|url|"
@@ -104,7 +104,7 @@ def is_id_name(column: str) -> bool:
 
 
 def _by_profile(column: ColumnStats, system: Profile, names: dict[str, str], survey: Survey) -> Guess | None:
-    if column.name.rpartition(":")[2] in system.own:
+    if any(pattern_regex(own).fullmatch(column.name.rpartition(":")[2]) for own in system.own):
         return Guess(column.name, "", "the shop system's own")
     name = next((name for name, spelt in names.items() if spelt == column.name), None)
     if name is None and column.name.partition(".")[0] in names.values():
@@ -123,6 +123,9 @@ def _by_profile(column: ColumnStats, system: Profile, names: dict[str, str], sur
         if name in system.attributes:
             return _attribute(column, _keys(system.attributes[name]), survey, name)
         return Guess(column.name, "", "the shop system's own")
+    for text in system.text:
+        if any(pattern_regex(one).fullmatch(column.name) for one in system.templates(text) if "{" in one):
+            return Guess(column.name, "", f"{text} in another language or channel")
     key, colon, option = column.name.partition(":")
     if colon and key in system.patterns:
         if column.share("code") > 0.9 and column.distinct > 0.9 * column.filled > 4:

@@ -88,7 +88,7 @@ class Profile:
     rows: Rows = field(default_factory=Rows)
     attributes: dict[str, AttributeSpec] = field(default_factory=dict)  # {name of the column: how its tags are written}
     patterns: dict[str, Pattern] = field(default_factory=dict)
-    own: list[str] = field(default_factory=list)  # columns, and names under patterns, that say nothing of a product
+    own: list[str] = field(default_factory=list)  # columns, names under patterns, that say nothing of a product
     escapes: dict[str, str] = field(default_factory=dict)  # in texts: {what is written: what it means}
     codes: bool = False  # cells hold codes, for which `aliases` have the names: tags go back as codes
     write: dict[str, Write] = field(default_factory=dict)  # {attribute, or "*" for every other one: where it goes}
