@@ -113,3 +113,20 @@ def test_a_space_opens_the_page_of_its_model(shop, tmp_path, monkeypatch):
     assert app.title == page.TITLE and options == {"host": None}
     assert (tmp_path / "feedback.db").is_file()
     assert "hf_tagger[review,postgresql]==" in (tmp_path / "space" / "requirements.txt").read_text()
+
+
+def test_a_space_reads_its_catalogue_by_the_config_and_the_keys_that_the_command_names(shop, tmp_path, monkeypatch):
+    (tmp_path / "other.csv").write_text("nummer;bezeichnung\n1;red mug\n2;blue dress\n3;blue mug\n")
+    (tmp_path / "other.yaml").write_text("schema: {id: nummer, text: bezeichnung, attributes: {colour: {}}}")
+    arguments = [str(shop / "model"), "other.csv", "--space", "space", "--config", "other.yaml"]
+    monkeypatch.chdir(tmp_path)
+    secret = ["--catalog.labels", "https://ana:s3cret@host/labels.csv"]
+    assert command.main([*arguments, *secret]) == 2 and not (tmp_path / "space").exists()
+    assert command.main([*arguments, "--catalog.schema.max_chars", "100"]) == 0
+    opened = []
+    monkeypatch.setattr(command, "choose_split", lambda catalog, split: opened.append(catalog) or catalog.splits[0])
+    monkeypatch.setattr(page, "launch", lambda app, **options: None)
+    runpy.run_path("space/app.py")
+    (catalog,) = opened
+    assert catalog.schema.text == ["bezeichnung"] and catalog.schema.max_chars == 100
+    assert "`other.csv` and `other.yaml` here too" in (tmp_path / "space" / "README.md").read_text()
