@@ -159,17 +159,23 @@ def test_settings_of_a_shop_are_no_tags(tmp_path, capsys):
         "sku": "id", "name": "text", "additional_attributes:finish": "attribute multi column"}
 
 
-@pytest.mark.parametrize(("cell", "role"), [
-    ("Size: S, M, L; Colour: {}", "text"), ("Colour: {} | Size: S", "text"), ("Colour={},Size=S", "text"),
-    ("[S]Colour={},[RB]Size=S", "text"), ("Colour: {}", "attribute single column"), ("{}", "attribute single column"),
+@pytest.mark.parametrize(("name", "cell", "role"), [
+    ("Options & variants", "Size: S, M, L; Colour: {}", None), ("Options & variants", "Colour: {}", None),
+    ("Variant", "{}", "attribute single column"), ("Specs", "Size: S, M, L; Colour: {}", "text"),
+    ("Specs", "Colour: {} | Size: S", "text"), ("Specs", "Colour={},Size=S", "text"),
+    ("Specs", "Colour: {}", "attribute single column"),
 ])  # fmt: skip
-def test_options_and_their_values_in_one_cell_are_text(tmp_path, capsys, cell, role):
+def test_options_and_their_values_in_one_cell_are_no_tags(tmp_path, capsys, name, cell, role):
     rows = [[f"k{n}", f"Moon lamp {n}", cell.format(SHADES[n % 3]), f"mood:{SHADES[n % 2]}, size:S", SHADES[n % 2]]
             for n in range(60)]
-    columns = ["sku", "name", "Options & variants", "tags", "shade"]
-    found, _ = started(capsys, table(tmp_path / "a.csv", columns, rows), tmp_path / "a.yaml")
-    assert roles(found) == {"sku": "id", "name": "text", "Options & variants": role,
-                            "tags": "attribute multi delimited", "shade": "attribute single column"}
+    path = table(tmp_path / "a.csv", ["sku", "name", name, "tags", "shade"], rows)
+    found, _ = started(capsys, path, tmp_path / "a.yaml")
+    assert roles(found) == {"sku": "id", "name": "text", name: role, "tags": "attribute multi delimited",
+                            "shade": "attribute single column"}
+    each = table(tmp_path / "b.csv", ["sku", "name", "Options & variants", "shade"], [
+        [f"k{n}", f"Moon lamp {n}", f"Size: {n} inch, {n + 2} inch", SHADES[n % 2]] for n in range(9)])
+    found, _ = started(capsys, each, tmp_path / "b.yaml")
+    assert roles(found)["Options & variants"] is None
 
 
 def test_the_old_import_template_of_prestashop(tmp_path, capsys):
@@ -245,12 +251,13 @@ TREES = {
     ("Handle,Title,Body (HTML),Tags,Product Category", ["qx-1", "qx-2"], "categories.txt"),
     ("Handle,Title,Body (HTML),Tags,Google Shopping / Google Product Category", ["71", "72"], "google.txt"),
     ("sku,name,description,colour,google_product_category", ["71", "72"], "google.txt"),
-    ("sku,name,description,colour,node", ["gid://shopify/TaxonomyCategory/qx-1", ""], "categories.txt"),
+    ("sku,name,description,colour,node", ["gid://shopify/TaxonomyCategory/qx-1", "", "gid://shopify/TaxonomyCategory/qx"],
+     "categories.txt"),
 ])  # fmt: skip
 def test_ids_of_a_taxonomy_need_its_file(tmp_path, capsys, columns, cells, tree):
     columns = columns.split(",")
     rows = [[f"k{n}", f"Moon lamp {n}", f"A lamp that glows like the moon, number {n}", SHADES[n % 2],
-             cells[n // 3 % 2]] for n in range(12)]
+             cells[n // 3 % len(cells)]] for n in range(12)]
     path = table(tmp_path / "a.csv", columns, rows)
     found, _ = started(capsys, path, tmp_path / "a.yaml")
     column = found["columns"][-1]

@@ -31,6 +31,7 @@ _NAMES = {role: re.compile(words, re.IGNORECASE) for role, words in {
                  r"meta: _|\bseo|meta[_ ](title|desc|key)|\balt\b|label$|website|layout|design|sells?$|_skus$|button|"
                  r"default|use[_ ]config|allow|rating|reviews?|discount|sold).*",
     "tags": r".*(tags?\b|keyword|schlagw|etiquet|étiquet|label|タグ).*",
+    "variants": r".*(option|variant|variation|variaci|déclinaison).*",
     "size": r".*(size|größe|grösse|taille|talla|taglia|maat|サイズ).*",
 }.items()}  # fmt: skip
 _UNKNOWN_WORDS = {"n/a", "na", "unknown", "null", "nan", "-", "--", "?", "tbd", "k.a.", "keine angabe", "unbekannt",
@@ -166,7 +167,7 @@ def _by_taxonomy(column: ColumnStats, survey: Survey, taxonomy: Taxonomy | None,
             guess.warnings.append(f"{found[1].total():,} cells name no node of {taxonomy.title}, such as "
                                   f"{next(iter(found[1]))!r}")
         return guess
-    if (system := whose_ids(column)) is None:
+    if column.distinct < 2 or (system := whose_ids(column)) is None:
         return None
     why = f"{column.distinct:,} ids of {system}'s taxonomy; {_shown(column)}"
     return Guess(column.name, "taxonomy", why, name=name.strip().lower(), spec=spec, warnings=[
@@ -228,6 +229,8 @@ def _by_content(column: ColumnStats, survey: Survey, attributes_only: bool) -> G
     if _NAMES["tags"].fullmatch(name) and column.split_cells[delimiter] > 0.5 * column.filled:
         return _attribute(column, {"kind": "multi", "format": "delimited"} | (
             {"delimiter": delimiter} if delimiter != "," else {}), survey, name)
+    if _NAMES["variants"].fullmatch(name) and _with_options(column, 1):
+        return Guess(name, "", f"options and their values (add it to text to have it read); {_shown(column)}")
     if not attributes_only:
         is_code = column.mean_words < 2 and column.share("code") > 0.5
         if _NAMES["group"].fullmatch(name) and is_code and 1 < column.distinct < 0.95 * column.filled:
@@ -236,8 +239,7 @@ def _by_content(column: ColumnStats, survey: Survey, attributes_only: bool) -> G
         worded = column.mean_words >= 3 or column.mean_characters >= 25
         if unique > 0.4 and column.share("list") < 0.5 and (worded or (named and unique > 0.6)):
             return Guess(name, "text", _sizes(column))
-        if sum(len(_OPTION.findall(text)) > 1 for text in column.texts) > 0.5 * len(column.texts) and (
-                column.share("list") < 0.5):
+        if _with_options(column, 2):
             return Guess(name, "text", f"options with their values; {_shown(column)}")
     if column.share("code") > 0.9 and unique > 0.1 and not is_size:
         return Guess(name, "", f"codes, {1 / unique:.1f} rows each (a group, if these are variants); {_shown(column)}")
@@ -248,6 +250,12 @@ def _by_content(column: ColumnStats, survey: Survey, attributes_only: bool) -> G
     if len(guess.tags) > 1 and repeated > 0.5 * tagged and words <= 5 and coverage >= 0.005:
         return guess
     return Guess(name, "", f"too many different ones for tags, too short for text: {_shown(column)}")
+
+
+def _with_options(column: ColumnStats, least: int) -> bool:
+    """Whether most cells are texts that name so many options with their values: "Size: S, M; Colour: red"."""
+    named = sum(len(_OPTION.findall(text)) >= least for text in column.texts)
+    return named > 0.5 * len(column.texts) and column.share("list") < 0.5
 
 
 def _format(column: ColumnStats) -> dict[str, Any]:
