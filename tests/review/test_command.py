@@ -116,9 +116,10 @@ def test_a_space_opens_the_page_of_its_model(shop, tmp_path, monkeypatch):
 
 
 def test_a_space_reads_its_catalogue_by_the_config_and_the_keys_that_the_command_names(shop, tmp_path, monkeypatch):
-    (tmp_path / "other.csv").write_text("nummer;bezeichnung\n1;red mug\n2;blue dress\n3;blue mug\n")
-    (tmp_path / "other.yaml").write_text("schema: {id: nummer, text: bezeichnung, attributes: {colour: {}}}")
-    arguments = [str(shop / "model"), "other.csv", "--space", "space", "--config", "other.yaml"]
+    catalogue, config = tmp_path / "other.csv", tmp_path / "other.yaml"
+    catalogue.write_text("nummer;bezeichnung\n1;red mug\n2;blue dress\n3;blue mug\n")
+    config.write_text("schema: {id: nummer, text: bezeichnung, attributes: {colour: {}}}")
+    arguments = [str(shop / "model"), str(catalogue), "--space", "space", "--config", str(config)]
     monkeypatch.chdir(tmp_path)
     secret = ["--catalog.labels", "https://ana:s3cret@host/labels.csv"]
     assert command.main([*arguments, *secret]) == 2 and not (tmp_path / "space").exists()
@@ -129,4 +130,4 @@ def test_a_space_reads_its_catalogue_by_the_config_and_the_keys_that_the_command
     runpy.run_path("space/app.py")
     (catalog,) = opened
     assert catalog.schema.text == ["bezeichnung"] and catalog.schema.max_chars == 100
-    assert "`other.csv` and `other.yaml` here too" in (tmp_path / "space" / "README.md").read_text()
+    assert f"`{catalogue}` and `{config}` here too" in (tmp_path / "space" / "README.md").read_text()
