@@ -76,6 +76,7 @@ def test_products_that_nobody_has_tagged_are_reviewed_and_counted(shop, tmp_path
     until, printed = time.monotonic() + 60, ""
     while "set aside" not in printed:
         assert time.monotonic() < until, printed
+        time.sleep(0.2)  # what is printed while the output is taken may be lost
         printed += capsys.readouterr().out
     assert "train: 3 rows: 2 used, 1 set aside" in printed
 
@@ -87,6 +88,7 @@ def test_exports_of_shop_systems_are_reviewed_as_they_are(shop, tmp_path, capsys
         until, printed = time.monotonic() + 60, ""
         while "set aside" not in printed:
             assert time.monotonic() < until, printed
+            time.sleep(0.2)
             printed += capsys.readouterr().out
         assert re.search(r"test: (\d+) rows: \1 used, 0 set aside", printed), printed
 
