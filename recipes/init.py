@@ -3,6 +3,7 @@
     hf_tagger init products_export.csv                       # writes products_export.yaml
     hf_tagger init feed.xml --output my.yaml
     hf_tagger init sqlite:///shop.db --table products --output my.yaml
+    hf_tagger init feed.tsv --taxonomy taxonomy.txt          # cells are ids or paths of Google's or Shopify's taxonomy
     hf_tagger init exports/ --json                           # the same for programs, on stdout
     hf_tagger finetune my.yaml
 
@@ -36,7 +37,7 @@ def main(arguments: list[str]) -> None:
     check_files(SourceConfig(path=options.export, **database))
     from hf_tagger.catalog.guessing.draft import as_yaml, draft_catalog
 
-    draft = draft_catalog(options.export, options.labels, **database)
+    draft = draft_catalog(options.export, options.labels, options.taxonomy, **database)
     text = as_yaml(draft, f"runs/{output.stem}")
     output.parent.mkdir(parents=True, exist_ok=True)
     output.write_text(text, encoding="utf-8")
@@ -54,6 +55,8 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument("--output", metavar="FILE", help="default: the export's name with .yaml, here")
     parser.add_argument("--labels", metavar="FILE", action="append", default=[],
                         help="what codes in cells mean: Akeneo's export of options or categories; may be repeated")
+    parser.add_argument("--taxonomy", metavar="FILE",
+                        help="Shopify's categories.txt or Google's taxonomy, whose ids or paths a column holds")
     parser.add_argument("--table", help="of a database: the table with the rows")
     parser.add_argument("--query", help="of a database, in place of --table: a SELECT")
     parser.add_argument("--key", help="of a database: the column in whose order rows are read; default: the id's")

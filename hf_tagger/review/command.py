@@ -42,7 +42,8 @@ def main(arguments: list[str]) -> int:
         if options.space:
             from hf_tagger.review.space import write_space
 
-            write_space(options.space, options.model, options.catalogue, options.split, options.speech)
+            write_space(options.space, options.model, options.catalogue, options.split, options.speech,
+                        options.config, overrides)
             print(f"written to {options.space}: fill in what README.md says, and push it to a Space")
             return 0
         people = read_people(options.auth) if options.auth else None

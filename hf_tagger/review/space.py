@@ -1,5 +1,6 @@
 """A Space of the Hub that runs the review page."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from hf_tagger import __version__
@@ -10,19 +11,21 @@ HERE = Path(__file__).parent
 
 
 def write_space(folder: str | Path, model: str, catalogue: str, split: str | None = None,
-                speech: str | None = None) -> None:
-    """Writes app.py, requirements.txt and README.md.
+                speech: str | None = None, config: str | None = None, overrides: Sequence[str] = ()) -> None:
+    """Writes app.py, requirements.txt and README.md. The arguments are those of `command.build_app`.
 
     Raises ConfigError if the folder has an app.py already, or if the files would tell a password.
     """
-    if without_credentials(catalogue) != catalogue:
-        raise ConfigError(f"{without_credentials(catalogue)}: name and password would be in the Space's files. "
-                          "Write them as ${SHOP_LOGIN}, and set a secret of that name in the Space")
+    for told in (catalogue, *overrides):
+        if without_credentials(told) != told:
+            raise ConfigError(f"{without_credentials(told)}: name and password would be in the Space's files. "
+                              "Write them as ${SHOP_LOGIN}, and set a secret of that name in the Space")
     folder = Path(folder)
     if (folder / "app.py").exists():
         raise ConfigError(f"{folder} holds an app.py already: name another folder")
     folder.mkdir(parents=True, exist_ok=True)
-    values = {"model": model, "catalogue": catalogue, "split": split, "speech": speech}
+    values = {"model": model, "catalogue": catalogue, "split": split, "speech": speech, "config": config,
+              "overrides": list(overrides), "files": f"`{catalogue}`" + (f" and `{config}`" if config else "")}
     for name, template in (("app.py", "space_app.py.template"), ("README.md", "space_readme.md.template")):
         text = (HERE / template).read_text(encoding="utf-8").format(**values)
         (folder / name).write_text(text, encoding="utf-8")

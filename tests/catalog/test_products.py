@@ -105,16 +105,38 @@ def test_bigcommerce_rows_of_skus_follow_their_product(tmp_path):
     lines = ["Item Type,Product ID,Product Name,Product Description,Category,Product Image File - 1,"
              "Product Image File - 2,Product Custom Fields",
              "Product,7,Linen shirt,Airy,Shop/Shirts;Shop/Sale,a/1.jpg,a/2.jpg,Colour=Blue;Fit=Slim",
-             '"  SKU",70,"[S]Size=Small",,,a/3.jpg,,', "  Rule,700,,,,,,",
-             "Product,8,Bag,Sturdy,Shop/Bags,,,Colour=Red"]
+             '"  SKU",70,"[S]Size=Small,[CS]Trim=Red:#ff0000",,,a/3.jpg,,', "  Rule,700,,,,,,",
+             '"  SKU",71,"[S]Size= 8"" wide,[CS]Trim=Grey",,,a/3.jpg,,', '"  Rule",701,"[S]Size=1,Size=2",,,,,',
+             "Product,8,Bag,Sturdy,Shop\\/Home/Bags,,,Colour=Red"]
     found = read(write(tmp_path / "a.csv", lines), {
         "id": "Product ID", "text": "Product Name", "images": ["Product Image File - 1", "Product Image File - 2"],
-        "attributes": {"category": {"column": "Category", "kind": "multi", "format": "path", "delimiter": "/"},
-                       "colour": {"column": "custom_fields:Colour"}}})  # fmt: skip
+        "attributes": {"category": {"column": "Category", "kind": "multi", "format": "path", "delimiter": "/",
+                                    "escape": "\\"}, "colour": {"column": "custom_fields:Colour"},
+                       "size": {"column": "option:Size", "kind": "multi"},
+                       "trim": {"column": "option:Trim", "kind": "multi"}}})  # fmt: skip
     assert {key: record["tags"] for key, record in found.items()} == {
-        "7": {"category": ["Shop", "Shirts", "Sale"], "colour": ["Blue"]},
-        "8": {"category": ["Shop", "Bags"], "colour": ["Red"]}}
+        "7": {"category": ["Shop", "Shirts", "Sale"], "colour": ["Blue"], "size": ["Small", '8" wide'],
+              "trim": ["Red", "Grey"]},
+        "8": {"category": ["Shop/Home", "Bags"], "colour": ["Red"], "size": None, "trim": None}}
     assert [image.rpartition("/")[2] for image in found["7"]["images"]] == ["1.jpg", "3.jpg", "2.jpg"]
+    assert found["7"]["texts"] == ["Linen shirt"]
+
+
+def test_the_modern_export_of_bigcommerce_has_rows_of_variants_and_images(tmp_path):
+    lines = ["Item,ID,Name,Type,SKU,Options,Categories,Custom Fields,Variant Image URL,Internal Image URL (Export)",
+             'Product,7,Linen shirt,physical,L,,23;24,"[{""name"":""Fit"",""value"":""Slim, long""}]",,',
+             "Variant,70,,,L-S,Type=Rectangle|Name=Size|Value=SType=Swatch|Name=Trim|Value=Red[#ff0000],,,http://x/s.jpg,",
+             "Variant,71,,,L-M,Type=Swatch|Name=Trim|Value=Grey[#888888|#999999]Type=Radio|Name=Size|Value=M,,,,",
+             "Image,9,,,,,,,,http://x/1.jpg", "Product,8,Bag,physical,B,,23,,,", "Image,10,,,,,,,,http://x/2.jpg"]
+    found = read(write(tmp_path / "a.csv", lines), {
+        "id": "ID", "text": "Name", "images": ["Internal Image URL (Export)", "Variant Image URL"], "allow_urls": True,
+        "attributes": {"category": {"column": "Categories", "kind": "multi", "format": "path", "delimiter": "/"},
+                       "fit": {"column": "field:Fit"}, "size": {"column": "option:Size", "kind": "multi"},
+                       "trim": {"column": "option:Trim", "kind": "multi"}}})  # fmt: skip
+    assert {key: record["tags"] for key, record in found.items()} == {
+        "7": {"category": ["23", "24"], "fit": ["Slim, long"], "size": ["S", "M"], "trim": ["Red", "Grey"]},
+        "8": {"category": ["23"], "fit": None, "size": None, "trim": None}}
+    assert [len(found[id]["images"]) for id in "78"] == [2, 1]
 
 
 def test_prestashop_features_are_attributes(tmp_path):

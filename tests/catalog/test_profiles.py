@@ -33,6 +33,14 @@ def test_the_first_column_of_several_locales_is_read():
     assert columns["title"] == "name-de_DE" and columns["description"] == "description-en_US-ecommerce"
 
 
+def test_both_exports_of_bigcommerce():
+    modern = ["Item", "ID", "Name", "Type", "SKU", "Options", "Channels", "Categories", "Search Keywords"]
+    found, columns = recognise(modern)
+    assert found.name == "bigcommerce" and columns["id"] == "ID" and columns["category"] == "Categories"
+    with_urls = [*HEADERS["bigcommerce"], "Product Image URL - 1"]
+    assert recognise(with_urls)[1]["image_1"] == "Product Image URL - 1"
+
+
 def test_both_generations_of_shopify_headers_and_another_case_where_it_is_declared():
     assert recognise(["Title", "URL handle", "Description", "Product image URL"])[1]["image"] == "Product image URL"
     lower = ["handle", "title", "body (html)"]

@@ -24,6 +24,12 @@ BIGCOMMERCE = [
     "Product Image File - 1", "Product Image Description - 1", "Product Image Is Thumbnail - 1",
     "Product Image Sort - 1", "Search Keywords", "Page Title", "Product Condition", "Sort Order", "Product Tax Class",
     "Product Custom Fields"]  # fmt: skip
+BIGCOMMERCE_MODERN = [
+    "Item", "ID", "Name", "Type", "SKU", "Options", "Inventory Tracking", "Current Stock", "Low Stock", "Price",
+    "Cost Price", "Brand ID", "Channels", "Categories", "Description", "Custom Fields", "Page Title", "Product URL",
+    "Search Keywords", "UPC/EAN", "Free Shipping", "Weight", "Is Visible", "Is Featured", "Warranty", "Tax Class",
+    "Product Condition", "Show Product Condition", "Sort Order", "Variant Image URL", "Internal Image URL (Export)",
+    "Image Description", "Image is Thumbnail", "Image Sort Order", "YouTube ID"]
 PRESTASHOP = [
     "Product ID", "Active (0/1)", "Name *", "Categories (x,y,z...)", "Price tax excluded", "Tax rules ID",
     "Wholesale price", "On sale (0/1)", "Reference #", "Supplier", "Manufacturer", "EAN13", "Width", "Weight",
@@ -87,9 +93,30 @@ def bigcommerce(path):
             "Product Image File - 1": f"a/{number}.jpg", "Product Image Is Thumbnail - 1": "Y",
             "Product Image Sort - 1": 0, "Search Keywords": ", ".join(row["features"]), "Product Condition": "New",
             "Page Title": row["title"], "Product Custom Fields": f"Colour={row['colour']};Print={row['pattern']}"})
-        rows.append({"Item Type": "  SKU", "Product ID": 9000 + number, "Product Name": "[RB]Size=Small",
+        rows.append({"Item Type": "  SKU", "Product ID": 9000 + number,
+                     "Product Name": "[RB]Size=" + ["Small", "Large"][number % 2],
                      "Product Code/SKU": f"{row['id']}-S"})
     return write(path, BIGCOMMERCE, rows)
+
+
+def bigcommerce_modern(path):
+    rows, numbers = [], {}
+    for number, row in enumerate(products(), start=1):
+        fields = [{"name": "Print", "value": row["pattern"]}]
+        colour = f"Type=Swatch|Name=Colour|Value={row['colour']}[#11aaff]"
+        rows.append({
+            "Item": "Product", "ID": number, "Name": row["title"], "Type": ["physical", "digital"][number % 9 == 0],
+            "SKU": row["id"], "Inventory Tracking": "variant", "Current Stock": number % 9, "Price": "19.90",
+            "Brand ID": number % 3 + 30, "Channels": "1;2" if number % 2 else "1", "Description": row["description"],
+            "Categories": f"{numbers.setdefault(row['category'], len(numbers) + 20)};19",
+            "Custom Fields": json.dumps(fields), "Search Keywords": ",".join(row["features"]), "Weight": "0.3",
+            "Is Visible": "TRUE", "Is Featured": "FALSE", "Product Condition": "New", "Page Title": row["title"]})
+        rows += [{"Item": "Variant", "ID": 9000 + 2 * number + place, "SKU": f"{row['id']}-{size}", "Price": "19.90",
+                  "Options": f"Type=Rectangle|Name=Size|Value={size}{colour}",
+                  "Free Shipping": "FALSE"} for place, size in enumerate("SM")]
+        rows.append({"Item": "Image", "ID": 700 + number, "Image is Thumbnail": "TRUE", "Image Sort Order": 0,
+                     "Internal Image URL (Export)": f"https://cdn.example/{number}.jpg?c=1"})
+    return write(path, BIGCOMMERCE_MODERN, rows)
 
 
 def prestashop(path):

@@ -39,8 +39,13 @@ RIGHT = {
                "print": "attribute single column", "features": "attribute multi delimited"},
     "bigcommerce": {"Product ID": "id", "Product Name": "text", "Product Description": "text",
                     "Product Image File - 1": "photo", "Category": "attribute multi path",
-                    "Search Keywords": "attribute multi delimited",
+                    "Search Keywords": "attribute multi delimited", "option:Size": "attribute multi column",
                     "custom_fields:Colour": "attribute multi column", "custom_fields:Print": "attribute multi column"},
+    "bigcommerce_modern": {
+        "ID": "id", "Name": "text", "Description": "text", "Internal Image URL (Export)": "photo",
+        "Categories": "attribute multi path", "Search Keywords": "attribute multi delimited",
+        "option:Size": "attribute multi column", "option:Colour": "attribute multi column",
+        "field:Print": "attribute multi column"},
     "prestashop": {"Product ID": "id", "Name *": "text", "Description": "text", "Image URLs (x,y,z...)": "photo",
                    "Categories (x,y,z...)": "attribute multi path", "Tags (x,y,z...)": "attribute multi delimited",
                    "feature:Colour": "attribute multi column", "feature:Print": "attribute multi column"},
@@ -104,11 +109,11 @@ def test_the_present_headers_of_shopify(tmp_path, capsys):
         "Tags": "attribute multi delimited", "option:Color": "attribute multi column"}
 
 
-@pytest.mark.parametrize("system", ["magento", "akeneo", "bigcommerce", "prestashop"])
+@pytest.mark.parametrize("system", ["magento", "akeneo", "bigcommerce", "bigcommerce_modern", "prestashop"])
 def test_every_column_of_other_systems_exports(system, tmp_path, capsys):
     path = getattr(shop_exports, system)(tmp_path / "export.csv")
     found, catalog = started(capsys, path, tmp_path / "my.yaml")
-    assert (found["system"], found["products"], found["refused_rows"]) == (system, 200, 0)
+    assert (found["system"], found["products"], found["refused_rows"]) == (system.partition("_")[0], 200, 0)
     assert {column: role for column, role in roles(found).items() if role is not None} == RIGHT[system]
     records = [item for split in ("train", "validation", "test") for item in catalog.records(split)]
     assert len({record["id"] for record in records}) == 200
@@ -141,6 +146,38 @@ def test_a_magento_export_with_long_paths_codes_and_more_photos(tmp_path, capsys
     assert next(column["tags"] for column in found["columns"] if column["column"] == "categories") == 6
 
 
+def test_settings_of_a_shop_are_no_tags(tmp_path, capsys):
+    flags = ["use_config_backorders", "is_returnable", "shipment_type", "bundle_values", "enable_parcel_point"]
+    columns = ["sku", "attribute_set_code", "product_type", "name", *flags, "additional_attributes"]
+    said = ["Use config", "Yes", "No"]
+    rows = [[f"S{n}", "Default", "simple", f"Moon lamp {n}", n % 2, said[n % 3], ["together", "separately"][n % 2],
+             ["name=Lamp", "name=Shade"][n % 2], said[n % 3],
+             f"gift_wrapping_available={said[n % 3]},parcel_point={said[n % 3]},has_options={n % 2},"
+             f"finish={SHADES[n % 2]}"] for n in range(60)]
+    found, _ = started(capsys, table(tmp_path / "a.csv", columns, rows), tmp_path / "a.yaml")
+    assert {column: role for column, role in roles(found).items() if role} == {
+        "sku": "id", "name": "text", "additional_attributes:finish": "attribute multi column"}
+
+
+@pytest.mark.parametrize(("name", "cell", "role"), [
+    ("Options & variants", "Size: S, M, L; Colour: {}", None), ("Options & variants", "Colour: {}", None),
+    ("Variant", "{}", "attribute single column"), ("Specs", "Size: S, M, L; Colour: {}", "text"),
+    ("Specs", "Colour: {} | Size: S", "text"), ("Specs", "Colour={},Size=S", "text"),
+    ("Specs", "Colour: {}", "attribute single column"),
+])  # fmt: skip
+def test_options_and_their_values_in_one_cell_are_no_tags(tmp_path, capsys, name, cell, role):
+    rows = [[f"k{n}", f"Moon lamp {n}", cell.format(SHADES[n % 3]), f"mood:{SHADES[n % 2]}, size:S", SHADES[n % 2]]
+            for n in range(60)]
+    path = table(tmp_path / "a.csv", ["sku", "name", name, "tags", "shade"], rows)
+    found, _ = started(capsys, path, tmp_path / "a.yaml")
+    assert roles(found) == {"sku": "id", "name": "text", name: role, "tags": "attribute multi delimited",
+                            "shade": "attribute single column"}
+    each = table(tmp_path / "b.csv", ["sku", "name", "Options & variants", "shade"], [
+        [f"k{n}", f"Moon lamp {n}", f"Size: {n} inch, {n + 2} inch", SHADES[n % 2]] for n in range(9)])
+    found, _ = started(capsys, each, tmp_path / "b.yaml")
+    assert roles(found)["Options & variants"] is None
+
+
 def test_the_old_import_template_of_prestashop(tmp_path, capsys):
     columns = ["id", "Active (0/1)", "Name*", "Categories (x,y,z,...)", "Reference #", "Tags (x,y,z,...)",
                "Image URLs (x,y,z,...)", "Feature (Name:Value:Position)"]
@@ -155,15 +192,17 @@ def test_the_old_import_template_of_prestashop(tmp_path, capsys):
 
 
 def test_of_a_text_in_several_channels_the_fullest_is_read(tmp_path, capsys):
-    columns = ["sku", "categories", "enabled", "family", "name", "description-de_DE-print", "description-en_US-print",
-               "image", "picture"]
-    rows = [[n, SHADES[n % 2].lower(), 1, "lamps", f"Lamp {n}", "Eine Lampe" * (n == 3),
+    columns = ["uuid", "sku", "categories", "enabled", "family", "name", "description-de_DE-mobile",
+               "description-en_US-print", "image", "picture-print", "PACK-groups", "X_SELL-products", "diagonal-unit"]
+    rows = [[f"u{n}", n, SHADES[n % 2].lower(), 1, "lamps", f"Lamp {n}", ["Lampe", "Licht"][n % 2] * (n < 6),
              f"A lamp that glows like the moon, number {n}", f"files/{n}/image/a.jpg" * (n % 2),
-             f"files/{n}/picture/a.jpg" * (n % 2 == 0)] for n in range(9)]
+             f"files/{n}/picture/a.jpg" * (n % 2 == 0), SHADES[n % 2], SHADES[n % 2], SHADES[n % 2]] for n in range(9)]
     found, catalog = started(capsys, table(tmp_path / "a.csv", columns, rows, ";"), tmp_path / "a.yaml")
     given = {column: role for column, role in roles(found).items() if role}
     assert given == {"sku": "id", "name": "text", "description-en_US-print": "text", "image": "photo",
-                     "picture": "photo", "categories": "attribute multi delimited"}
+                     "picture-print": "photo", "categories": "attribute multi delimited"}
+    assert {column["column"]: column["why"] for column in found["columns"]}["description-de_DE-mobile"] == (
+        "description in another language or channel")
     assert all("glows" in record["text"] for record in catalog.records("train"))
 
 
@@ -196,6 +235,58 @@ def test_codes_get_their_labels(tmp_path, capsys):
     assert {"The shop", "Mugs & cups"} < tags and "shop" not in tags and "dress" in tags
     assert init.main([str(path), "--output", str(tmp_path / "b.yaml"), "--labels", str(path)]) == 2
     assert "labels need a column code" in capsys.readouterr().err
+
+
+TREES = {
+    "categories.txt": "# Shopify Product Taxonomy - Categories: 2031-02\n" + "".join(
+        f"gid://shopify/TaxonomyCategory/{id} : {path}\n" for id, path in (
+            ("qx", "Moon Garden"), ("qx-1", "Moon Garden > Lamps"), ("qx-2", "Moon Garden > Benches"))),
+    "google.txt": "# Google_Product_Taxonomy_Version: 2031-03-04\n7 - Moon Garden\n71 - Moon Garden > Lamps\n"
+                  "72 - Moon Garden > Benches\n"}  # fmt: skip
+
+
+@pytest.mark.parametrize(("columns", "cells", "tree"), [
+    ("Handle,Title,Body (HTML),Tags,Product Category",
+     ["gid://shopify/TaxonomyCategory/qx-1", "gid://shopify/TaxonomyCategory/qx-2"], "categories.txt"),
+    ("Handle,Title,Body (HTML),Tags,Product Category", ["qx-1", "qx-2"], "categories.txt"),
+    ("Handle,Title,Body (HTML),Tags,Google Shopping / Google Product Category", ["71", "72"], "google.txt"),
+    ("sku,name,description,colour,google_product_category", ["71", "72"], "google.txt"),
+    ("sku,name,description,colour,node", ["gid://shopify/TaxonomyCategory/qx-1", "", "gid://shopify/TaxonomyCategory/qx"],
+     "categories.txt"),
+])  # fmt: skip
+def test_ids_of_a_taxonomy_need_its_file(tmp_path, capsys, columns, cells, tree):
+    columns = columns.split(",")
+    rows = [[f"k{n}", f"Moon lamp {n}", f"A lamp that glows like the moon, number {n}", SHADES[n % 2],
+             cells[n // 3 % len(cells)]] for n in range(12)]
+    path = table(tmp_path / "a.csv", columns, rows)
+    found, _ = started(capsys, path, tmp_path / "a.yaml")
+    column = found["columns"][-1]
+    assert column["role"] == "taxonomy" and "run init again with --taxonomy FILE" in column["warnings"][0]
+    text = (tmp_path / "a.yaml").read_text(encoding="utf-8")
+    assert "  # taxonomy: FILE  # ids of" in text and "      #   taxonomy: categories\n" in text
+    (tmp_path / tree).write_text(TREES[tree])
+    found, catalog = started(capsys, path, tmp_path / "b.yaml", "--taxonomy", str(tmp_path / tree))
+    column = found["columns"][-1]
+    assert column["role"] == "attribute" and column["spec"]["taxonomy"] == "categories"
+    tags = [record["tags"][column["attribute"]] for record in catalog.records("train")]
+    assert ["Moon Garden", "Lamps"] in tags and all(given is None or given[0] == "Moon Garden" for given in tags)
+
+
+def test_paths_are_nodes_where_the_file_is_given(tmp_path, capsys):
+    columns = ["id", "title", "description", "link", "image_link", "product_type", "google_product_category"]
+    rows = [[n, f"Moon lamp {n}", "", "", "", f"Home > {SHADES[n % 3]}", f"Moon Garden > {['Lamps', 'Benches'][n % 2]}"]
+            for n in range(40)]
+    rows[0][-1] = "Moon Garden > Moats"
+    (tmp_path / "google.txt").write_text(TREES["google.txt"])
+    path = table(tmp_path / "a.tsv", columns, rows, "\t")
+    found, catalog = started(capsys, path, tmp_path / "b.yaml", "--taxonomy", str(tmp_path / "google.txt"))
+    assert [column["spec"].get("taxonomy") for column in found["columns"][-2:]] == [None, "categories"]
+    assert any("1 cells name no node of Google" in warning for warning in found["columns"][-1]["warnings"])
+    found, _ = started(capsys, path, tmp_path / "c.yaml")
+    assert roles(found)["google_product_category"] == "attribute multi path"
+    (tmp_path / "categories.txt").write_text(TREES["categories.txt"].replace("Moon", "Sun"))
+    found, _ = started(capsys, path, tmp_path / "d.yaml", "--taxonomy", str(tmp_path / "categories.txt"))
+    assert any("no column names categories" in warning for warning in found["warnings"])
 
 
 def test_the_table_says_what_each_column_is(example_export, tmp_path, capsys):

@@ -171,6 +171,7 @@ def test_google_tsv_and_xml(run, tmp_path):
 
 @pytest.mark.parametrize(("write", "delimiter", "column"), [
     (shop_exports.magento, b",", "additional_attributes"), (shop_exports.bigcommerce, b",", "Search Keywords"),
+    (shop_exports.bigcommerce_modern, b",", "Search Keywords"),
     (shop_exports.prestashop, b";", "Tags (x,y,z...)"),
 ])  # fmt: skip
 def test_systems_that_have_a_place_for_tags(run, tmp_path, write, delimiter, column):

@@ -76,6 +76,7 @@ def test_products_that_nobody_has_tagged_are_reviewed_and_counted(shop, tmp_path
     until, printed = time.monotonic() + 60, ""
     while "set aside" not in printed:
         assert time.monotonic() < until, printed
+        time.sleep(0.2)  # what is printed while the output is taken may be lost
         printed += capsys.readouterr().out
     assert "train: 3 rows: 2 used, 1 set aside" in printed
 
@@ -87,6 +88,7 @@ def test_exports_of_shop_systems_are_reviewed_as_they_are(shop, tmp_path, capsys
         until, printed = time.monotonic() + 60, ""
         while "set aside" not in printed:
             assert time.monotonic() < until, printed
+            time.sleep(0.2)
             printed += capsys.readouterr().out
         assert re.search(r"test: (\d+) rows: \1 used, 0 set aside", printed), printed
 
@@ -113,3 +115,21 @@ def test_a_space_opens_the_page_of_its_model(shop, tmp_path, monkeypatch):
     assert app.title == page.TITLE and options == {"host": None}
     assert (tmp_path / "feedback.db").is_file()
     assert "hf_tagger[review,postgresql]==" in (tmp_path / "space" / "requirements.txt").read_text()
+
+
+def test_a_space_reads_its_catalogue_by_the_config_and_the_keys_that_the_command_names(shop, tmp_path, monkeypatch):
+    catalogue, config = tmp_path / "other.csv", tmp_path / "other.yaml"
+    catalogue.write_text("nummer;bezeichnung\n1;red mug\n2;blue dress\n3;blue mug\n")
+    config.write_text("schema: {id: nummer, text: bezeichnung, attributes: {colour: {}}}")
+    arguments = [str(shop / "model"), str(catalogue), "--space", "space", "--config", str(config)]
+    monkeypatch.chdir(tmp_path)
+    secret = ["--catalog.labels", "https://ana:s3cret@host/labels.csv"]
+    assert command.main([*arguments, *secret]) == 2 and not (tmp_path / "space").exists()
+    assert command.main([*arguments, "--catalog.schema.max_chars", "100"]) == 0
+    opened = []
+    monkeypatch.setattr(command, "choose_split", lambda catalog, split: opened.append(catalog) or catalog.splits[0])
+    monkeypatch.setattr(page, "launch", lambda app, **options: None)
+    runpy.run_path("space/app.py")
+    (catalog,) = opened
+    assert catalog.schema.text == ["bezeichnung"] and catalog.schema.max_chars == 100
+    assert f"`{catalogue}` and `{config}` here too" in (tmp_path / "space" / "README.md").read_text()

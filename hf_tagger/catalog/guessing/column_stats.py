@@ -18,7 +18,7 @@ _MOST_COLUMNS = 2000  # JSON may have a key of its own in each product
 _IMAGE = re.compile(r"\.(jpe?g|png|webp|gif|avif|bmp|tiff?)(\?|#|$)", re.IGNORECASE)
 _KINDS = {
     "number": re.compile(r"[-+]?[\d.,\s]*\d(\s?[%€$£¥]|\s?[A-Z]{3})?"),
-    "bool": re.compile(r"true|false|yes|no|y|n|0|1|ja|nein|oui|non|sí|si|on|off", re.IGNORECASE),
+    "bool": re.compile(r"true|false|yes|no|y|n|0|1|ja|nein|oui|non|sí|si|on|off|use config( settings)?", re.IGNORECASE),
     "date": re.compile(r"\d{4}-\d\d-\d\d([T ].*)?|\d{1,2}[./]\d{1,2}[./]\d{2,4}( .*)?"),
     "url": re.compile(r"\w+://\S+|www\.\S+"),
     "email": re.compile(r"[\w.+-]+@[\w-]+\.[\w.-]+"),

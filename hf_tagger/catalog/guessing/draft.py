@@ -20,6 +20,7 @@ from hf_tagger.catalog.reading.readers import file_columns, read_objects, read_r
 from hf_tagger.catalog.reading.source import SourceConfig, catalogue_files
 from hf_tagger.catalog.spellings import Merge
 from hf_tagger.catalog.strict import ConfigError
+from hf_tagger.catalog.taxonomy import CATEGORIES, read_taxonomy
 
 _PERSONAL = re.compile(r"[\w.+-]+@[\w-]+\.\w+|\+\d[\d\s()./-]{7,}\d")
 _LOCALE = re.compile(r"-(?P<locale>[a-z]{2}_[A-Z]{2})")
@@ -35,6 +36,7 @@ class Draft:
     guesses: list[Guess]
     system: Profile | None = None
     dialect: Dialect | None = None
+    taxonomy: str | None = None  # its file
     splits: dict[str, str] = field(default_factory=dict)  # {split: its file}, where the export has them apart
     database: dict[str, str] = field(default_factory=dict)  # {key of the source: its value}
     languages: Counter[str | None] = field(default_factory=Counter)
@@ -45,16 +47,19 @@ class Draft:
         return [guess for guess in self.guesses if guess.role == role]
 
 
-def draft_catalog(path: str, label_files: list[str] = (), **database: str | None) -> Draft:
+def draft_catalog(path: str, label_files: list[str] = (), taxonomy: str | None = None,
+                  **database: str | None) -> Draft:
     """Looks through a catalogue: a file, a folder or glob of them, a dataset on the Hub, or a database.
 
     Args:
         label_files: what the codes in its cells mean (`option_labels`).
+        taxonomy: file of a standard taxonomy whose nodes columns may name.
         database: `table` or `query`, and `key`, as in `SourceConfig`.
 
     Raises ConfigError where there is none, or nothing in it that could be tagged.
     """
     source, survey = SourceConfig(path=path, **database), Survey()
+    tree = read_taxonomy([taxonomy], CATEGORIES) if taxonomy else None
     if source.database("train") is not None:
         found, file, dialect, splits = None, "sql://", None, {}
         source.key = _survey_database(source, survey)
@@ -69,13 +74,15 @@ def draft_catalog(path: str, label_files: list[str] = (), **database: str | None
     if not survey.products:
         raise ConfigError(f"{path}: no product in it{': ' + survey.refusal if survey.refusal else ''}")
     system, names = found or (None, {})
-    draft = Draft(path, survey, guess_columns(survey, system, names), system, dialect, splits,
+    draft = Draft(path, survey, guess_columns(survey, system, names, tree), system, dialect, taxonomy, splits,
                   {key: value for key in ("table", "query", "key") if (value := getattr(source, key))})
     if not draft.columns("text") and not draft.columns("photo"):
         raise ConfigError(f"{path}: no column looks like a text or a photo. It has {', '.join(survey.columns)}.")
     _name_codes(draft, label_files)
     _look_at_texts(draft)
     _look_at_photos(draft, os.path.dirname(file if os.path.isabs(path) or "://" in file else os.path.relpath(file)))
+    if tree and not any("taxonomy" in guess.spec for guess in draft.columns("attribute")):
+        draft.warnings.append(f"no column names categories of {taxonomy}: it is not used")
     if survey.full:
         draft.warnings.append(f"more than {len(survey.columns):,} columns: the others are not looked at")
     if survey.left_out:
@@ -214,6 +221,10 @@ def as_yaml(draft: Draft, output_dir: str) -> str:
     cut = ", ".join(f"{split}: 0.1" for split in ("validation", "test") if split not in draft.splits)
     if cut:
         lines.append(f"    fractions: {{{cut}}}  # by a hash of the id, or group: products stay there")
+    if any("taxonomy" in guess.spec for guess in draft.columns("attribute")):
+        lines.append(f"  taxonomy: {_value(draft.taxonomy)}")
+    elif draft.columns("taxonomy"):
+        lines.append(f"  # taxonomy: FILE  # {draft.columns('taxonomy')[0].warnings[0]}, or name it here")
     lines += ["  schema:"]
     for role, key, many in (("id", "id", False), ("group", "group", False), ("text", "text", True),
                             ("photo", "images", True), ("language", "language_column", False)):
@@ -234,8 +245,11 @@ def as_yaml(draft: Draft, output_dir: str) -> str:
     lines.append("    attributes:")
     for guess in draft.columns("attribute"):
         lines += _attribute_lines(guess)
+    for guess in draft.columns("taxonomy"):
+        lines += [f"      # {line.removeprefix('      ')}" for line in _attribute_lines(guess)]
     if not draft.columns("attribute"):
-        raise ConfigError(f"{draft.path}: no column looks like tags. It has {', '.join(survey.columns)}.")
+        needs = "".join(f" {guess.column} holds {guess.warnings[0]}." for guess in draft.columns("taxonomy"))
+        raise ConfigError(f"{draft.path}: no column looks like tags.{needs} It has {', '.join(survey.columns)}.")
     left_out = [guess for guess in draft.guesses if guess.role in ("", "personal")]
     if left_out:
         lines.append("# Not read:")

@@ -7,9 +7,11 @@ from typing import Any
 
 from hf_tagger.catalog.attributes import AttributeSpec, TagReader
 from hf_tagger.catalog.guessing.column_stats import ColumnStats, Survey
+from hf_tagger.catalog.guessing.nodes import FILES, nodes, whose_ids
 from hf_tagger.catalog.profiles import Pattern, Profile, pattern_regex
 from hf_tagger.catalog.quarantine import RowError
 from hf_tagger.catalog.spellings import Merge, propose_merges
+from hf_tagger.catalog.taxonomy import CATEGORIES, Taxonomy
 
 _NAMES = {role: re.compile(words, re.IGNORECASE) for role, words in {
     "id": r"_?id|sku|handle|code|asin|ean|gtin|ref(erence)?|(product|item|article|artikel|variant)[ _.-]?(id|sku|code|"
@@ -20,20 +22,22 @@ _NAMES = {role: re.compile(words, re.IGNORECASE) for role, words in {
     "photo": r".*(image|photo|picture|\bimg|bild|foto|imagen|immagine|thumbnail|画像).*",
     "group": r".*(group|parent|family|style|modell?|master|gruppe|groupe|grupo)([ _.-]?(id|code|no|nr|sku|number))?",
     "language": r"(lang(uage)?|locale|sprache|langue|idioma|lingua|taal)([ _.-]?code)?",
-    "personal": r".*(e-?mail|phone|telefon|téléphone|mobile|customer|contact|(first|last)[ _]?name|address|kunde|"
-                r"birth).*",
+    "personal": r".*(e-?mail|phone|telefon|téléphone|customer|contact|(first|last)[ _]?name|address|kunde|birth).*|"
+                r"(.*[ _])?mobile([ _]?(no|nr|number))?",
     "brand": r"(.*[ _])?(brand|vendor|manufacturer|marke|marque|marca|maker|hersteller|supplier)s?([ _]name)?|メーカー",
     "technical": r".*(price|cost\b|preis|prix\b|precio|stock|inventory|qty|quantity|menge|\btax|steuer|shipping|"
                  r"versand|weight|gewicht|status|publish|visib|\bactive|enabled|availab|condition|creat|updat|modif|\bdate|url|"
                  r"link|barcode|\bean|gtin|upc|\bmpn|isbn|currency|position|\bsort|taxable|fulfil|featured|download|"
                  r"meta: _|\bseo|meta[_ ](title|desc|key)|\balt\b|label$|website|layout|design|sells?$|_skus$|button|"
-                 r"default|allow|rating|reviews?|discount|sold).*",
+                 r"default|use[_ ]config|allow|rating|reviews?|discount|sold).*",
     "tags": r".*(tags?\b|keyword|schlagw|etiquet|étiquet|label|タグ).*",
+    "variants": r".*(option|variant|variation|variaci|déclinaison).*",
     "size": r".*(size|größe|grösse|taille|talla|taglia|maat|サイズ).*",
 }.items()}  # fmt: skip
 _UNKNOWN_WORDS = {"n/a", "na", "unknown", "null", "nan", "-", "--", "?", "tbd", "k.a.", "keine angabe", "unbekannt",
                   "inconnu", "desconocido", "not specified", "unspecified"}
 _NONE_WORDS = {"none", "no", "keine", "ohne", "aucun", "ninguno", "nessuno", "geen", "not applicable", "なし"}
+_OPTION = re.compile(r"(?:^|[;,|/\n])\s*(?:\[\w+\])?[^\W\d][^:=;,|/\n]{0,30}[:=]\s*[^;,|/\s]")
 _MIN_COUNT, _MOST_ALIASES, _FEW_PRODUCTS = 3, 200, 60
 
 
@@ -41,7 +45,8 @@ _MIN_COUNT, _MOST_ALIASES, _FEW_PRODUCTS = 3, 200, 60
 class Guess:
     """
     Args:
-        role: "id", "text", "photo", "group", "language", "attribute", "personal", or "" for what is left out.
+        role: "id", "text", "photo", "group", "language", "attribute", "taxonomy" (an attribute that needs a file),
+            "personal", or "" for what is left out.
         why: what was seen.
         name, spec, tags: of an attribute: its name, the keys of its `AttributeSpec`, and its tags with their rows.
         merges: spellings that are another tag.
@@ -58,7 +63,8 @@ class Guess:
     merges: list[Merge] = field(default_factory=list)
 
 
-def guess_columns(survey: Survey, system: Profile | None = None, names: dict[str, str] | None = None) -> list[Guess]:
+def guess_columns(survey: Survey, system: Profile | None = None, names: dict[str, str] | None = None,
+                  taxonomy: Taxonomy | None = None) -> list[Guess]:
     """A guess for each column, in the file's order. `names`: as `Profile.columns` gives them."""
     names = dict(names or {})
     stats = [column for column in survey.columns.values() if column.filled]
@@ -72,9 +78,13 @@ def guess_columns(survey: Survey, system: Profile | None = None, names: dict[str
     else:
         _find_id(stats, survey, guesses)
     for column in stats:
-        if column.name not in guesses:
+        known = guesses.get(column.name)
+        if (known is None or known.role in ("", "attribute")) and (
+                guess := _by_taxonomy(column, survey, taxonomy, names)):
+            guesses[column.name] = guess
+        elif known is None:
             guesses[column.name] = _by_content(column, survey, attributes_only=system is not None)
-    _name_attributes([guess for guess in guesses.values() if guess.role == "attribute"])
+    _name_attributes([guess for guess in guesses.values() if guess.role in ("attribute", "taxonomy")])
     if system is None:
         _order_texts(guesses)
     for column in stats:
@@ -95,6 +105,8 @@ def is_id_name(column: str) -> bool:
 
 
 def _by_profile(column: ColumnStats, system: Profile, names: dict[str, str], survey: Survey) -> Guess | None:
+    if any(pattern_regex(own).fullmatch(column.name.rpartition(":")[2]) for own in system.own):
+        return Guess(column.name, "", "the shop system's own")
     name = next((name for name, spelt in names.items() if spelt == column.name), None)
     if name is None and column.name.partition(".")[0] in names.values():
         return Guess(column.name, "", "part of a column that is read as a whole")
@@ -112,10 +124,15 @@ def _by_profile(column: ColumnStats, system: Profile, names: dict[str, str], sur
         if name in system.attributes:
             return _attribute(column, _keys(system.attributes[name]), survey, name)
         return Guess(column.name, "", "the shop system's own")
+    for text in system.text:
+        if any(pattern_regex(one).fullmatch(column.name) for one in system.templates(text) if "{" in one):
+            return Guess(column.name, "", f"{text} in another language or channel")
     key, colon, option = column.name.partition(":")
     if colon and key in system.patterns:
         if column.share("code") > 0.9 and column.distinct > 0.9 * column.filled > 4:
             return Guess(column.name, "", f"codes, one each; {_shown(column)}")
+        if column.share("bool") > 0.95 and any(value.casefold().startswith("use config") for value in column.values):
+            return Guess(column.name, "", f"a setting of the shop; {_shown(column)}")
         return _attribute(column, {"kind": "multi"}, survey, option)
     for pattern in system.patterns.values():
         if pattern.column and (match := pattern_regex(pattern.column).fullmatch(column.name)):
@@ -138,6 +155,23 @@ def _keys(spec: AttributeSpec) -> dict[str, Any]:
     if keys.get("delimiter") == {"delimited": ",", "path": ">"}.get(spec.format, ""):
         del keys["delimiter"]
     return keys
+
+
+def _by_taxonomy(column: ColumnStats, survey: Survey, taxonomy: Taxonomy | None, names: dict[str, str]) -> Guess | None:
+    name = next((name for name, spelt in names.items() if spelt == column.name), column.name)
+    spec, found = {"taxonomy": CATEGORIES, "kind": "multi"}, taxonomy and nodes(column, taxonomy)
+    if found:
+        guess = _attribute(column, spec, survey, name, found[0])
+        guess.why = f"{taxonomy.title}: {guess.why}"
+        if found[1]:
+            guess.warnings.append(f"{found[1].total():,} cells name no node of {taxonomy.title}, such as "
+                                  f"{next(iter(found[1]))!r}")
+        return guess
+    if column.distinct < 2 or (system := whose_ids(column)) is None:
+        return None
+    why = f"{column.distinct:,} ids of {system}'s taxonomy; {_shown(column)}"
+    return Guess(column.name, "taxonomy", why, name=name.strip().lower(), spec=spec, warnings=[
+        f"ids of {system}'s taxonomy: download {FILES[system]}, and run init again with --taxonomy FILE"])
 
 
 def _find_id(stats: list[ColumnStats], survey: Survey, guesses: dict[str, Guess]) -> None:
@@ -195,6 +229,8 @@ def _by_content(column: ColumnStats, survey: Survey, attributes_only: bool) -> G
     if _NAMES["tags"].fullmatch(name) and column.split_cells[delimiter] > 0.5 * column.filled:
         return _attribute(column, {"kind": "multi", "format": "delimited"} | (
             {"delimiter": delimiter} if delimiter != "," else {}), survey, name)
+    if _NAMES["variants"].fullmatch(name) and _with_options(column, 1):
+        return Guess(name, "", f"options and their values (add it to text to have it read); {_shown(column)}")
     if not attributes_only:
         is_code = column.mean_words < 2 and column.share("code") > 0.5
         if _NAMES["group"].fullmatch(name) and is_code and 1 < column.distinct < 0.95 * column.filled:
@@ -203,6 +239,8 @@ def _by_content(column: ColumnStats, survey: Survey, attributes_only: bool) -> G
         worded = column.mean_words >= 3 or column.mean_characters >= 25
         if unique > 0.4 and column.share("list") < 0.5 and (worded or (named and unique > 0.6)):
             return Guess(name, "text", _sizes(column))
+        if _with_options(column, 2):
+            return Guess(name, "text", f"options with their values; {_shown(column)}")
     if column.share("code") > 0.9 and unique > 0.1 and not is_size:
         return Guess(name, "", f"codes, {1 / unique:.1f} rows each (a group, if these are variants); {_shown(column)}")
     guess = _attribute(column, _format(column), survey, name)
@@ -212,6 +250,12 @@ def _by_content(column: ColumnStats, survey: Survey, attributes_only: bool) -> G
     if len(guess.tags) > 1 and repeated > 0.5 * tagged and words <= 5 and coverage >= 0.005:
         return guess
     return Guess(name, "", f"too many different ones for tags, too short for text: {_shown(column)}")
+
+
+def _with_options(column: ColumnStats, least: int) -> bool:
+    """Whether most cells are texts that name so many options with their values: "Size: S, M; Colour: red"."""
+    named = sum(len(_OPTION.findall(text)) >= least for text in column.texts)
+    return named > 0.5 * len(column.texts) and column.share("list") < 0.5
 
 
 def _format(column: ColumnStats) -> dict[str, Any]:
@@ -266,7 +310,8 @@ def _tells_paths_apart(column: ColumnStats, by: str, delimiter: str) -> bool:
     return bool(parts) and whole > 0.6 * len(parts)
 
 
-def _attribute(column: ColumnStats, spec: dict[str, Any], survey: Survey, name: str) -> Guess:
+def _attribute(column: ColumnStats, spec: dict[str, Any], survey: Survey, name: str,
+               nodes: Counter[str] | None = None) -> Guess:
     spec = dict(spec)
     folded = {value.casefold(): value for value in [*column.values, *column.pieces.get("list", ())]}
     unknown = [folded[word] for word in sorted(_UNKNOWN_WORDS & folded.keys())]
@@ -275,7 +320,7 @@ def _attribute(column: ColumnStats, spec: dict[str, Any], survey: Survey, name: 
         spec["unknown_values"] = unknown
     if none:
         spec["none_values"] = none
-    tags = _count_tags(column, spec)
+    tags = _count_tags(column, spec) if nodes is None else nodes
     shown = ", ".join(f"{tag} ({count:,})" for tag, count in tags.most_common(3))
     guess = Guess(column.name, "attribute", f"{len(tags):,} tags: {shown}", name=name.strip().lower(), spec=spec,
                   tags=tags)
@@ -286,7 +331,7 @@ def _attribute(column: ColumnStats, spec: dict[str, Any], survey: Survey, name: 
             count >= _MIN_COUNT for count in tags.values()) < 2):
         guess.role, guess.why = "", f"too few products have one of its tags: {shown}"
         return guess
-    guess.merges = propose_merges(tags)
+    guess.merges = propose_merges(tags) if nodes is None else []
     if len(guess.merges) > _MOST_ALIASES:
         guess.warnings.append(f"{len(guess.merges):,} spellings are another tag; {_MOST_ALIASES} of them are aliases")
         guess.merges = guess.merges[:_MOST_ALIASES]

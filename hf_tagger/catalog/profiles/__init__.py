@@ -39,7 +39,7 @@ class Pattern:
 
     `name` and `value` are pairs of columns (in each language of the system); `items` is a column of {name, value}
     objects, with `name` and `value` their keys; `pairs` is a column of `code=value` texts, with `between` two of them
-    and `equals` inside one; `column` is one column each.
+    and `equals` inside one, or found by `regex` and its groups `name` and `value`; `column` is one column each.
 
     A product's values under the name Color are read from the column "KEY:Color", KEY being the pattern's own key in the
     profile; a `column` is read as it stands."""
@@ -50,6 +50,7 @@ class Pattern:
     pairs: str | None = None
     between: str = ","
     equals: str = "="
+    regex: str | None = None
     column: str | None = None
     skip: list[str] = field(default_factory=list)  # names and values that say nothing (Shopify's "Default Title")
     attribute: AttributeSpec = field(default_factory=AttributeSpec)
@@ -87,6 +88,7 @@ class Profile:
     rows: Rows = field(default_factory=Rows)
     attributes: dict[str, AttributeSpec] = field(default_factory=dict)  # {name of the column: how its tags are written}
     patterns: dict[str, Pattern] = field(default_factory=dict)
+    own: list[str] = field(default_factory=list)  # columns, names under patterns, that say nothing of a product
     escapes: dict[str, str] = field(default_factory=dict)  # in texts: {what is written: what it means}
     codes: bool = False  # cells hold codes, for which `aliases` have the names: tags go back as codes
     write: dict[str, Write] = field(default_factory=dict)  # {attribute, or "*" for every other one: where it goes}

@@ -1,6 +1,7 @@
 """Products from the rows of a shop system's export: variants, further photos and translations stand in rows of their
 own. What joins them is in the system's profile."""
 
+import re
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
@@ -219,9 +220,12 @@ def named_values(pattern: Pattern, pairs: list[tuple[str, str]], row: dict, name
     """(attribute's name, one value) of each that a row names under a pattern. `pairs`: as `pair_columns` has them."""
     found = [(row.get(name), row.get(value)) for name, value in pairs]
     if pattern.pairs:
-        found += split_pairs(cell_text(row.get(names.get(pattern.pairs))), pattern.between, pattern.equals).items()
+        text = cell_text(row.get(names.get(pattern.pairs)))
+        found += [(match["name"], match["value"]) for match in re.finditer(pattern.regex, text)] if pattern.regex else (
+            split_pairs(text, pattern.between, pattern.equals).items())
     if pattern.items:
         items = row.get(names.get(pattern.items))
+        items = json_list(items) or items
         items = items if isinstance(items, list) else [items]
         for item in items:
             if isinstance(item, dict):
