@@ -60,7 +60,7 @@ def parse(arguments: list[str]) -> tuple[argparse.Namespace, list[str]]:
     parser.add_argument("--how", choices=("calibrate", "heads", "towers"), default="heads", help="what is learned anew")
     parser.add_argument("--replay", type=float, default=10.0, help="other products for each corrected one")
     parser.add_argument("--tolerance", type=float, default=0.0, help="F1 that a new version may lose on validation")
-    parser.add_argument("--propose", type=int, default=5, metavar="N",
+    parser.add_argument("--propose", type=int, default=10, metavar="N",
                         help="propose unknown tags that the catalogue gives to so many products (0: none)")
     parser.add_argument("--within", nargs=2, metavar=("DAYS", "COLUMN"),
                         help="count for that the products of the last DAYS days alone, by the date in COLUMN")
