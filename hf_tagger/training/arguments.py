@@ -133,7 +133,8 @@ class RunSettings:
     start_from: str | None = None
     output_dir: str = "runs/tagger"  # the model folder; its `checkpoints` holds the last one and the best weights
     seed: int = 0  # of weights, batches and augmentation
-    # Minutes for a run on frozen towers, see `training.budget`. "auto": 20 on a CPU, no limit on a GPU; null: no limit.
+    # Minutes for a run, see `training.budget`; null: no limit. "auto": 20 on a CPU if no phase moves the towers, else
+    # no limit.
     budget: float | Literal["auto"] | None = "auto"
     model: ModelSettings = field(default_factory=ModelSettings)
     lora: LoraSettings | None = field(default_factory=LoraSettings)  # null: a tower that moves is trained in full

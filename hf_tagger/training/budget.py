@@ -1,20 +1,26 @@
-"""Keeps a run on frozen towers within its minutes: where they cannot look at all products, they look at a sample."""
+"""Keeps a run within its minutes: where the towers cannot look at all products, they look at a sample, and phases that
+move them take fewer steps."""
 
 import hashlib
 import json
+import math
 import time
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field, replace
 from itertools import islice
 
 from hf_tagger.catalog.reading.partial import Part, PartialCatalog
 from hf_tagger.evaluation.predict import embeddings_of
+from hf_tagger.training.arguments import RunSettings
 from hf_tagger.training.batches import Batches
 from hf_tagger.training.context import RunContext
+from hf_tagger.training.data import TrainingData
 from hf_tagger.training.whole import whole_file
 
 # What the towers may take of the budget; the heads that are fitted on what they see need the rest.
 LOOKING = 0.6
-# Of this, what validation and test may take; each is looked at about so often, validation in three steps of a run.
+# Of this, what phases that move the towers get, if there are any; a step costs about so many looks at its products.
+MOVING, STEP = 0.5, 3
+# Of the rest, what validation and test may take; each is looked at about so often, validation in three steps of a run.
 JUDGING, LOOKS = 0.25, {"validation": 3, "test": 1}
 SMALL = 2000  # so many products of a split are always looked at
 MEASURED, WARM_UP = 8, 2  # batches
@@ -34,25 +40,38 @@ class Sample:
             (name, tag) in self.rare for name, tags in record["tags"].items() for tag in tags or ())
 
 
+@dataclass
+class Plan:
+    """What there is time for."""
+
+    shares: dict[str, float] = field(default_factory=dict)  # {split: share of its products that the towers look at}
+    steps: dict[str, int] = field(default_factory=dict)  # {number of a phase that moves the towers: its steps}
+
+
 def fit_to_budget(run: RunContext, batches: Batches) -> None:
-    """Puts a sample in the place of a split that the towers cannot look at within the budget, in place, and says so. A
-    resumed run keeps its samples."""
-    settings, data, path = run.settings, batches.data, run.checkpoints / "samples.json"
-    frozen = settings.phases and not any(phase.moves_towers for phase in settings.phases)
-    if settings.budget is None or not frozen or run.accelerator.num_processes > 1:
+    """Puts a sample in the place of a split that the towers cannot look at within the budget, and limits the steps of
+    phases that move them, in place, and says so. A resumed run keeps its plan."""
+    settings, data, path = run.settings, batches.data, run.checkpoints / "budget.json"
+    moving = any(phase.moves_towers for phase in settings.phases)
+    if settings.budget is None or not settings.phases or run.accelerator.num_processes > 1:
         return
     if run.resumable and path.exists():
-        shares = json.loads(path.read_text(encoding="utf-8"))
-    elif data.rows <= SMALL:
-        shares = {}
+        plan = Plan(**json.loads(path.read_text(encoding="utf-8")))
+    elif data.rows <= SMALL and not moving:
+        plan = Plan()
     else:
-        shares = affordable(run, batches)
+        plan = affordable(run, batches)
         with whole_file(path) as waiting:
-            waiting.write_text(json.dumps(shares), encoding="utf-8")
+            waiting.write_text(json.dumps(asdict(plan)), encoding="utf-8")
+    for number, steps in plan.steps.items():
+        phase = settings.phases[int(number)]
+        settings.phases[int(number)] = replace(phase, max_steps=steps)
+        run.log.say(f"budget of {settings.budget:g} minutes: phase {int(number) + 1}, {phase.name}, ends after "
+                    f"{steps:,} steps")
     rare = frozenset((entry["name"], tag) for entry in data.vocabulary.attributes
                      for tag, count in zip(entry["tags"], entry["counts"], strict=True) if count <= RARE)
     parts = {split: Part(split, Sample(share, rare if split == "train" else frozenset()))
-             for split, share in shares.items() if share < 1}
+             for split, share in plan.shares.items() if share < 1}
     if parts:
         data.catalog = PartialCatalog(data.catalog, parts)
         run.log.say(f"budget of {settings.budget:g} minutes: the encoders look at " + ", ".join(
@@ -61,12 +80,25 @@ def fit_to_budget(run: RunContext, batches: Batches) -> None:
             "hf_tagger evaluate scores the whole test split")
 
 
-def affordable(run: RunContext, batches: Batches) -> dict[str, float]:
-    """{split: share of its products that there is time for}."""
+def affordable(run: RunContext, batches: Batches) -> Plan:
     with run.log.step("speed of the encoders") as step:
         seconds = seconds_per_product(run, batches)
         step.result = f"{1 / seconds:.0f} products a second"
     settings, data = run.settings, batches.data
+    left = max(60 * settings.budget * LOOKING - (time.monotonic() - run.started), 0.0)
+    moving = {number: phase for number, phase in enumerate(settings.phases) if phase.moves_towers}
+    steps = {}
+    for number, phase in moving.items():
+        size = (phase.batch_size or settings.training.loader.batch_size) * settings.training.gradient_accumulation
+        wanted = min(phase.epochs * math.ceil(data.rows / size), phase.max_steps or math.inf)
+        most = max(1, int(left * MOVING / len(moving) / (STEP * size * seconds)))
+        if most < wanted:
+            steps[str(number)] = most
+    return Plan(_shares(settings, data, seconds, left * (1 - MOVING) if moving else left), steps)
+
+
+def _shares(settings: RunSettings, data: TrainingData, seconds: float, left: float) -> dict[str, float]:
+    """{split: share of its products that there is time for}, with so many seconds left and for each product."""
     evaluated = {split: LOOKS[kind] for kind, split in (("validation", settings.evaluation.validation),
                                                         ("test", settings.evaluation.split))
                  if split in data.catalog.splits}
@@ -75,14 +107,13 @@ def affordable(run: RunContext, batches: Batches) -> dict[str, float]:
     # Beside the views, texts are read once more without the words of their tags.
     looks = {"train": max(phase.cached_views for phase in settings.phases) + (settings.model.text_backbone is not None)}
     wanted = {split: (looks | evaluated)[split] * count * seconds for split, count in products.items()}
-    left = 60 * settings.budget * LOOKING - (time.monotonic() - run.started)
     if sum(wanted.values()) <= left:
         return {}
     judged = {split: wanted[split] for split in wanted if split != "train"}
     judging = min(sum(judged.values()), JUDGING * left)
     allowed = {"train": left - judging} | {split: judging * each / sum(judged.values())
                                            for split, each in judged.items()}
-    return {split: round(min(1.0, max(allowed[split] / wanted[split], SMALL / count)), 4)
+    return {split: round(min(1.0, max(allowed[split] / max(wanted[split], 1e-9), SMALL / count)), 4)
             for split, count in products.items()}
 
 

@@ -240,6 +240,8 @@ def choose_training(settings: RunSettings, data: "TrainingData", processes: int,
         phases = [PhaseSettings(**phase) for phase in plain]
     if settings.budget == "auto":
         minutes, reason = (BUDGET, "minutes, on a CPU") if device == "cpu" else (None, "no limit on a GPU")
+        if any(phase.moves_towers for phase in phases):
+            minutes, reason = None, "the phases say how long"
         yield Choice("budget", minutes, reason)
     if settings.logit_fusion.folds == "auto":
         moving = any(phase.moves_towers for phase in phases)

@@ -6,6 +6,7 @@ import pytest
 
 from hf_tagger.training.batches import Batches
 from hf_tagger.training.budget import Sample, fit_to_budget
+from hf_tagger.training.checkpoint import save_checkpoint
 from hf_tagger.training.data import read_catalog
 from hf_tagger.training.starting_model import starting_model
 from tests.catalog.files import products, write_jsonl
@@ -49,14 +50,32 @@ def test_without_it_a_sample_is_which_has_every_rare_tag_and_is_the_same_again(s
     assert 1900 < len(seen["train"]) < 2100 and len(seen["validation"]) == len(seen["test"]) == 60
     assert {f"{number:05d}" for number in range(2993, 3000)} <= seen["train"]
     assert "the encoders look at 67% of train" in capsys.readouterr().out
-    assert json.loads((run.checkpoints / "samples.json").read_text())["train"] == pytest.approx(2 / 3, abs=1e-3)
+    plan = json.loads((run.checkpoints / "budget.json").read_text())
+    assert plan["shares"]["train"] == pytest.approx(2 / 3, abs=1e-3) and plan["steps"] == {}
     assert looked_at(shop, budget=1e-6)[0] == seen
 
 
-@pytest.mark.parametrize("changes", [{"budget": None}, {"phases": [{"name": "all"}]}])
-def test_no_limit_and_towers_that_move_read_everything(shop, changes, capsys):
-    assert len(looked_at(shop, **{"budget": 1e-6} | changes)[0]["train"]) == 3000
+@pytest.mark.parametrize("changes", [{"budget": None}, {"budget": "auto", "phases": [{"name": "all"}]}])
+def test_no_limit_reads_everything(shop, changes, capsys):
+    seen, run = looked_at(shop, **changes)
+    assert len(seen["train"]) == 3000 and not any(phase.max_steps for phase in run.settings.phases)
     assert "products a second" not in capsys.readouterr().out
+
+
+def test_phases_that_move_towers_take_fewer_steps_and_the_same_when_resumed(shop, capsys, monkeypatch):
+    monkeypatch.setattr("hf_tagger.training.budget.seconds_per_product", lambda run, batches: 0.001)
+    phases = [HEADS, {"name": "towers", "epochs": 4, "batch_size": 30}, {"name": "short", "max_steps": 2}]
+    seen, run = looked_at(shop, budget=1.0, phases=phases)
+    # Of 36 s less what has passed, a quarter for each phase that moves: 100 steps of 30 products at 3 ms.
+    assert 80 <= run.settings.phases[1].max_steps <= 100 and run.settings.phases[2].max_steps == 2
+    assert len(seen["train"]) == 3000
+    assert f"phase 2, towers, ends after {run.settings.phases[1].max_steps} steps" in capsys.readouterr().out
+    monkeypatch.setattr("hf_tagger.training.budget.affordable", None)
+    save_checkpoint(run.checkpoints, 1, {}, {})
+    again = a_run(shop, resume=True, model=MODEL, budget=1.0, phases=phases)
+    data = read_catalog(again)
+    fit_to_budget(again, Batches(data, *starting_model(again, data)))
+    assert again.settings.phases[1].max_steps == run.settings.phases[1].max_steps
 
 
 def test_a_sample_has_its_share_of_the_products():
