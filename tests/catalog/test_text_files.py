@@ -59,6 +59,19 @@ def test_where_a_file_does_not_use_quotes_they_are_text(tmp_path, separator):
     assert [title for _, title, _ in rows(tmp_path / "a.csv")] == ['"Loud" lamp', '"Open lamp', '24" wide', 'x"']
 
 
+def test_two_stray_quotes_around_many_lines_cost_their_own_two(tmp_path):
+    lines = [f"{n},Mug {n},Red" for n in range(1, 21)]
+    lines[2], lines[15] = ',"3,Mug 3,Red', '16,Mug 16","Red'
+    (tmp_path / "a.csv").write_text("\n".join(["id,title,colour", *lines]) + "\n")
+    found = [item["id"] for item in catalog(tmp_path / "a.csv").records("train") if isinstance(item, dict)]
+    assert {str(n) for n in range(1, 21)} - set(found) <= {"3", "16"}
+    # A long text beside a cell that lacks its quotes stays one row: its lines are none by themselves.
+    html = "\n".join(f"<li>{n}</li>" for n in range(20))
+    (tmp_path / "b.csv").write_text(f'id,title,colour\n1,"{html}",Red, dark\n2,Mug,Red\n')
+    (refused,) = refusals(catalog(tmp_path / "b.csv"))
+    assert refused.number == 1 and "4 cells under 3 columns" in refused.detail
+
+
 def test_a_cell_may_go_on_over_many_lines_and_an_open_one_costs_its_own_line(tmp_path):
     html = "\n".join(f"<li>one, two, {n}</li>" for n in range(80))
     rows = "".join(f"{n},Mug {n},Red\n" for n in range(3, 900)) + '900,"a ""mug""",Red\n'

@@ -92,8 +92,11 @@ def test_csv(storm):
     def check(folder, changes, rows):
         content = b"id,title,colour\n" + changed(rows, changes)
         found = read(folder, "a.csv", content)
-        # Two changes together may write a cell of two lines.
-        assert lines_of(content) - 1 - len(changes) <= len(found) <= lines_of(content) - 1
+        assert len(found) <= lines_of(content) - 1
+        # Two changes together may write a cell of two lines; two quotes and another change one of many, as nobody can
+        # tell from a text with line breaks.
+        if [piece for *_, piece in changes].count(b'"') < 2 or len(changes) < 3:
+            assert lines_of(content) - 1 - len(changes) <= len(found)
         return found
 
     try_all(storm, check, changes=CHANGES, rows=st.sampled_from([PLAIN, QUOTED]))

@@ -133,12 +133,15 @@ class Records:
             cells, wrong = next(csv.reader(follow(), delimiter=self.delimiter, strict=True)), None
         except csv.Error as error:
             cells, wrong = None, f"{error} (check the quotes)"
-        if len(taken) > 1 and (cells is None or len(cells) < self.width or self._looks_like_records(taken)):
+        if len(taken) > 1 and (cells is None or len(cells) < self.width
+                               or self._look_like_records(taken, too_wide=any(cells[self.width:]))):
             self.ahead.extendleft(reversed(taken[1:]))
             return 1, None, "a quote that nothing closes (check the quotes)"
         return len(taken), cells, wrong
 
-    def _looks_like_records(self, taken: list[str]) -> bool:
-        """Whether the lines of one record would be records by themselves: a stray quote has swallowed them."""
+    def _look_like_records(self, taken: list[str], too_wide: bool) -> bool:
+        """Whether the lines of one record would be records by themselves: a stray quote has swallowed them. Of a record
+        with too many cells its first and last line need not be."""
         whole = [len(self._split(line)) == self.width for line in taken]
-        return whole[0] and whole[-1] and sum(whole) > (len(taken) / 2 if self.width > 2 else max(3, len(taken) - 1))
+        most = sum(whole) > (len(taken) / 2 if self.width > 2 else max(3, len(taken) - 1))
+        return most and (too_wide or (whole[0] and whole[-1]))
