@@ -21,6 +21,8 @@ from hf_tagger.evaluation.machine import describe_machine, package_versions
 from hf_tagger.evaluation.settings import EvaluateSettings, load_evaluation
 
 HF_TAGGER = (sys.executable, "-m", "hf_tagger.cli")
+# What takes seconds to import.
+HEAVY = ["hf_tagger.evaluation.inference", "hf_tagger.training.phases", "hf_tagger.training.starting_model"]
 
 
 def conditions() -> dict:
@@ -88,6 +90,7 @@ def in_fresh_process(function, *arguments, **keywords):
     settings that an earlier measurement left. What it prints goes to stderr."""
     own = multiprocessing.get_start_method()
     forks = multiprocessing.get_context("forkserver")
+    forks.set_forkserver_preload(HEAVY)
     with ProcessPoolExecutor(1, forks, initializer=_as_if_started_by_hand, initargs=(own,)) as pool:
         return pool.submit(function, *arguments, **keywords).result()
 
