@@ -22,8 +22,7 @@ ASSUMED = 0.7  # where lists are said to be partial, and no products tell how pa
 @dataclass
 class Repeats:
     """Counts, product by product, how many of its tags the first product with the same words has as well, and the
-    other way round. Numbers, case and order of words are left aside, and products without photos or with other photos
-    count as the same."""
+    other way round. Numbers, case and order of words are left aside."""
 
     lists: dict[str, int] = field(default_factory=dict)  # {attribute: lists that have been compared}
     tags: dict[str, int] = field(default_factory=dict)  # tags in these

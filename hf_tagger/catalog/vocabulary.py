@@ -139,7 +139,8 @@ class _Counts:
         self.ids.append(_digest(item["id"]))
         # A sum, because it does not depend on the order of the rows.
         self.row_digests += _digest([item["id"], item["text"], len(item["images"]), item["tags"]])
-        self.repeats.add(item["text"], item["tags"], self.lists)
+        if not item["images"]:  # photos may show why products with the same words have different tags
+            self.repeats.add(item["text"], item["tags"], self.lists)
         for name, tags in item["tags"].items():
             if tags is None:
                 continue

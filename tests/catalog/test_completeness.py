@@ -3,7 +3,9 @@ import pytest
 
 from hf_tagger.catalog.attributes import AttributeSpec
 from hf_tagger.catalog.completeness import ASSUMED, COMPLETE, MOST_ROWS, Repeats, label_frequency
+from hf_tagger.catalog.schema import CatalogSchema
 from hf_tagger.catalog.strict import ConfigError
+from hf_tagger.catalog.vocabulary import Vocabulary
 
 
 def thinned_pairs(listed: float, pairs: int = 400) -> dict[str, int]:
@@ -57,3 +59,11 @@ def test_only_lists_of_products_with_words_count_and_the_first_rows(monkeypatch)
 def test_of_one_tag_per_product_nothing_is_absent():
     with pytest.raises(ConfigError, match="kind: multi"):
         AttributeSpec(absent="unknown")
+
+
+def test_products_with_photos_are_not_compared():
+    schema = CatalogSchema(text="title", images="photo", attributes={"kinds": AttributeSpec(kind="multi")})
+    records = [schema.record({"title": f"Jam {number}", "kinds": ["a", "b"], "photo": photo}, number)
+               for number, photo in enumerate(("a.jpg", "b.jpg", None, None))]
+    records = [record | {"text": "Red jam"} for record in records]
+    assert Vocabulary.scan(records, schema).agreement == {"kinds": {"lists": 2, "tags": 4, "repeated": 4}}
