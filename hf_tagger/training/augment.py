@@ -1,7 +1,7 @@
 """Augmentation of a product's text and photos while training. Rates are probabilities per product and epoch."""
 
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 
 import numpy as np
@@ -12,30 +12,48 @@ from hf_tagger.model.text import WORD, stem
 from hf_tagger.training.settings import ImageAugmentation, TextAugmentation
 
 
-def text_augmenter(settings: TextAugmentation) -> Callable[[dict], str | None]:
+class OwnNames:
+    """A function record -> its tags and their other spellings, whose words stand for them in texts.
+
+    Args:
+        attributes: as in `TaggerConfig`.
+    """
+
+    def __init__(self, attributes: Sequence[dict] = ()):
+        self.aliases: dict[tuple[str, str], list[str]] = {}
+        for entry in attributes:
+            for spelling, tag in (entry.get("aliases") or {}).items():
+                self.aliases.setdefault((entry["name"], tag), []).append(spelling)
+
+    def __call__(self, record: dict) -> list[str]:
+        return [spelling for name, given in record["tags"].items() for tag in given or ()
+                for spelling in (tag, *self.aliases.get((name, tag), ()))]
+
+
+def text_augmenter(settings: TextAugmentation, names: OwnNames | None = None) -> Callable[[dict], str | None]:
     """A function record -> text (None where nothing is left)."""
-    return partial(_augment_text, settings)
+    return partial(_augment_text, settings, names or OwnNames())
 
 
-def _augment_text(settings: TextAugmentation, record: dict) -> str | None:
+def _augment_text(settings: TextAugmentation, names: OwnNames, record: dict) -> str | None:
     texts = record["texts"]
     if len(texts) > 1 and random.random() < settings.field_dropout:
         texts = [random.choice(texts)]
     text = ". ".join(texts)
     if random.random() < settings.label_masking:
-        text = mask_labels(text, _own_tags(record))
+        text = mask_labels(text, names(record))
     if settings.word_dropout or settings.typos:
         text = " ".join(_noisy_words(text.split(), settings))
     return text.strip() or None
 
 
-def masked_text(record: dict) -> str | None:
-    """A record's text without any word of its own tags; None where nothing is left."""
-    return mask_labels(record["text"] or "", _own_tags(record)) or None
+def text_masker(names: OwnNames | None = None) -> Callable[[dict], str | None]:
+    """A function record -> its text without any word of its own tags; None where nothing is left."""
+    return partial(_masked_text, names or OwnNames())
 
 
-def _own_tags(record: dict) -> list[str]:
-    return [tag for given in record["tags"].values() for tag in given or ()]
+def _masked_text(names: OwnNames, record: dict) -> str | None:
+    return mask_labels(record["text"] or "", names(record)) or None
 
 
 def mask_labels(text: str, tags: list[str]) -> str:

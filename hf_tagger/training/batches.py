@@ -12,7 +12,7 @@ from hf_tagger.evaluation.settings import Protocol
 from hf_tagger.model.modeling_tagger import TaggerModel
 from hf_tagger.model.processing_tagger import TaggerProcessor
 from hf_tagger.training.arguments import PhaseSettings, RunSettings
-from hf_tagger.training.augment import image_augmenter, masked_text, text_augmenter
+from hf_tagger.training.augment import OwnNames, image_augmenter, text_augmenter, text_masker
 from hf_tagger.training.data import TrainingData
 
 
@@ -33,6 +33,10 @@ class Batches:
         """Reads as evaluation does."""
         return replace(self.settings.training.loader, batch_size=self.settings.evaluation.batch_size)
 
+    @property
+    def names(self) -> OwnNames:
+        return OwnNames(self.model.config.attributes)
+
     def collator(self, *augmenters) -> Collator:
         targets, decoder = None, self.settings.model.decoder
         if decoder is not None:
@@ -42,7 +46,8 @@ class Batches:
 
     def augmenting_collator(self) -> Collator:
         training = self.settings.training
-        return self.collator(text_augmenter(training.text_augmentation), image_augmenter(training.image_augmentation))
+        return self.collator(text_augmenter(training.text_augmentation, self.names),
+                             image_augmenter(training.image_augmentation))
 
     def view_collator(self, view: int) -> Collator:
         if self.collate_view is not None:
@@ -64,7 +69,7 @@ class Batches:
     def masked(self, split: str = "train") -> Iterator[dict[str, Any]]:
         """All products of a split without the words of their own tags."""
         reader = replace(self.reader, bucket_batches=8)
-        return self.data.loader(split, self.collator(masked_text), reader, whole=True).epoch()
+        return self.data.loader(split, self.collator(text_masker(self.names)), reader, whole=True).epoch()
 
     def evaluation(self, split: str, protocol: Protocol, whole: bool = False) -> Iterator[dict[str, Any]]:
         """Of a split as the protocol sees it: this process's share, or all of it."""

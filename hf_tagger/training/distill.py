@@ -21,7 +21,7 @@ from hf_tagger.model.modeling_tagger import TaggerModel
 from hf_tagger.model.processing_tagger import TaggerProcessor
 from hf_tagger.runtime import model_fingerprint
 from hf_tagger.training.arguments import DistillSettings, PhaseSettings
-from hf_tagger.training.augment import image_augmenter, text_augmenter
+from hf_tagger.training.augment import OwnNames, image_augmenter, text_augmenter
 from hf_tagger.training.backbones import TextBackbone, VisionBackbone
 from hf_tagger.training.batches import Batches
 from hf_tagger.training.context import RunContext
@@ -87,8 +87,8 @@ def collate_as_taught(data: TrainingData, processor: TaggerProcessor, teacher_pr
     return ViewCollator(
         processor, data.vocabulary.attributes, view, settings.seed,
         teacher_processor.image_size if teacher_processor.reads_images else None,
-        text_augmenter(settings.training.text_augmentation), image_augmenter(settings.training.image_augmentation),
-        allow_urls=data.catalog.schema.allow_urls)
+        text_augmenter(settings.training.text_augmentation, OwnNames(data.vocabulary.attributes)),
+        image_augmenter(settings.training.image_augmentation), allow_urls=data.catalog.schema.allow_urls)
 
 
 def ask_teacher(run: RunContext, data: TrainingData, teacher: TaggerModel,
