@@ -48,10 +48,10 @@ def finetune(settings: RunSettings, data: dict, resume: bool = False) -> None:
     from hf_tagger.training.context import start_run
     from hf_tagger.training.data import read_catalog
     from hf_tagger.training.frozen_heads import fit_kernel_head, fit_lexical_head, fit_logit_fusion
-    from hf_tagger.training.phases import start_training, train_phases
+    from hf_tagger.training.phases import start_training, train_closed_tags, train_decoder
     from hf_tagger.training.rare_tags import judge_critic, retrain_for_rare_tags
     from hf_tagger.training.refit import out_of_fold_rows
-    from hf_tagger.training.report import calibrate, calibrate_written, report
+    from hf_tagger.training.report import calibrate, calibrate_written, fused, report
     from hf_tagger.training.saving import save_run
     from hf_tagger.training.starting_model import fit_feature_scales, starting_model
 
@@ -64,7 +64,7 @@ def finetune(settings: RunSettings, data: dict, resume: bool = False) -> None:
     fit_to_budget(run, batches)
 
     training = start_training(run, batches)
-    train_phases(run, training)
+    train_closed_tags(run, training)
 
     # Heads fitted on what the towers say now that they no longer move.
     critic = retrain_for_rare_tags(run, training)
@@ -72,9 +72,10 @@ def finetune(settings: RunSettings, data: dict, resume: bool = False) -> None:
     out_of_fold = out_of_fold_rows(run, training)
     fit_logit_fusion(run, training, out_of_fold)
 
-    # Scores become probabilities, and get thresholds.
-    calibrate_written(run, batches)
+    # Scores become probabilities, and get thresholds. The decoder learns from the closed tags as they then are.
     calibrate(run, batches, out_of_fold)
+    train_decoder(run, training, fused(model, out_of_fold))
+    calibrate_written(run, batches)
     if critic is not None:
         judge_critic(run, batches, critic)
 

@@ -126,6 +126,7 @@ class TaggerModel(PreTrainedModel, GenerationMixin):
         features: TowerFeatures | None = None,
         output_sequence: bool = False,
         output_memory: bool = False,
+        closed_scores: torch.FloatTensor | None = None,
         labels: torch.LongTensor | None = None,
         decoder_input_ids: torch.LongTensor | None = None,
         decoder_attention_mask: torch.Tensor | None = None,
@@ -144,6 +145,8 @@ class TaggerModel(PreTrainedModel, GenerationMixin):
             features: what `encoder.run_towers` returned earlier; the towers then stay idle.
             output_sequence: also return the fused sequence.
             output_memory: also return what `generate` takes as `encoder_outputs`.
+            closed_scores: [B, T], what the memory says of the closed tags of products given as `features`; NaN where
+                the model itself is to say it.
             labels: int64 [B, S], targets of the decoder, -100 padded: its logits are returned too.
             decoder_input_ids, decoder_attention_mask, cache, use_cache: a step of generation.
             encoder_outputs: an earlier output's `memory`; the encoder then stays idle, and only `logits` are returned.
@@ -170,7 +173,13 @@ class TaggerModel(PreTrainedModel, GenerationMixin):
         memory, written = None, {}
         if output_memory:
             self._check_decoder()
-            scores = self.tag_scores(logits[:, :tags], logits[:, tags:])
+            # Lexical and kernel head know the products that a decoder learns from by heart.
+            said = encoder_logits if self.decoder.training else logits
+            scores = self.tag_scores(said[:, :tags], said[:, tags:])
+            if closed_scores is not None:
+                # Of a product one of whose modalities is hidden, they would say too much.
+                usable = ~closed_scores.isnan() & (encoded.present == features.present).all(1, keepdim=True)
+                scores = torch.where(usable, closed_scores, scores)
             memory = self.decoder_memory(encoded, scores, self.decoder.stack.embed_tokens)
         if decoder_input_ids is not None:
             written = self._decode(memory, decoder_input_ids, decoder_attention_mask, cache, use_cache)

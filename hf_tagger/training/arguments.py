@@ -1,6 +1,7 @@
 """Everything a training run can be told, as plain dataclasses: their fields are the YAML keys."""
 
 from dataclasses import dataclass, field, replace
+from itertools import takewhile
 from pathlib import Path
 from typing import ClassVar, Literal
 
@@ -180,6 +181,12 @@ class RunSettings:
     def moves_closed_tags(self) -> bool:
         """Whether more than a decoder on a trained model is trained."""
         return not self.start_from or any(set(phase.train) != {"decoder"} for phase in self.phases)
+
+    @property
+    def first_decoder_phase(self) -> int:
+        """The place of the first of those last phases that train the decoder alone."""
+        alone = sum(1 for _ in takewhile(lambda phase: set(phase.train) == {"decoder"}, reversed(self.phases)))
+        return len(self.phases) - alone
 
 
 @dataclass

@@ -37,6 +37,9 @@ class FeatureLoader:
     sequences: list[dict[str, "Ragged"]] = field(default_factory=list)
     free_form: list[tuple[FreeForm, str | None]] = field(default_factory=list)
     encode_targets: TargetEncoder | None = None
+    # Probabilities of the closed tags [N, T] by heads that have not learned from the product (NaN: not known), for the
+    # decoder to learn with.
+    closed_scores: np.ndarray | None = None
 
     def epoch(self, epoch: int = 0, skip_batches: int = 0) -> Iterator[dict[str, Any]]:
         """Shuffled batches, each product in a view drawn afresh."""
@@ -66,6 +69,10 @@ class FeatureLoader:
                                  image=None if image is None else image.float())
         batch = {"ids": [self.ids[row] for row in rows], "views": views, "features": features, "refusals": [],
                  "tag_labels": torch.from_numpy(self.tag_labels[rows])}
+        if self.closed_scores is not None:
+            # Of products as they are, in view 0.
+            known = np.array(views)[:, None] == 0
+            batch["closed_scores"] = torch.from_numpy(np.where(known, self.closed_scores[rows], np.nan))
         if self.sequences:
             for name in ("text", "image"):
                 found = [self.sequences[view][name][row] for row, view in zip(rows, views, strict=True)]

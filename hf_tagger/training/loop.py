@@ -97,6 +97,7 @@ class TrainingLoop:
         self._last_batch: dict[str, Any] | None = None
         self._sharded: nn.Module | None = None
         self._stop = False
+        self._drawn: dict | None = None  # random state at the end of the last phase
 
     def resume(self, model: nn.Module) -> bool:
         """Puts the weights of the newest complete checkpoint into `model`; `run_phase` then skips what is done. False
@@ -154,6 +155,9 @@ class TrainingLoop:
         if self.resumed is not None:
             self._restore(optimizer, scheduler)
         else:
+            if self._drawn is not None:
+                # As a resumed run does, which does not repeat what is drawn between two phases.
+                checkpoint.set_random_state(self._drawn)
             self.progress.begin(index)
             if self.accelerator.is_main_process and self.folder is not None:
                 # Where this phase is never validated, the best weights of an earlier one must not come back.
@@ -175,6 +179,7 @@ class TrainingLoop:
         if self.evaluate is not None and (self.folder / BEST).exists():
             checkpoint.load_kept(model, load_file(self.folder / BEST))
         self.progress.begin(index + 1)
+        self._drawn = checkpoint.random_state()
         self._save(model, None)
 
     def _run_epochs(self, phase, model, wrapped, optimizer, scheduler, loader, total):
@@ -300,7 +305,7 @@ class TrainingLoop:
         device = self.accelerator.device
         inputs = {key: to_device(batch[key], device) for key in (*INPUTS, "features") if key in batch}
         if self._decodes:
-            inputs["labels"] = batch["labels"].to(device)
+            inputs |= {key: batch[key].to(device) for key in ("labels", "closed_scores") if key in batch}
         taught = self._tags and self.distillation is not None
         if taught and self.distillation.settings.hidden and "features" not in batch:
             inputs["output_sequence"] = True

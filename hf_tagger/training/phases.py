@@ -1,19 +1,21 @@
 """Trains the phases of a run, one after the other."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
+import numpy as np
 import torch
 from accelerate.utils import set_seed
 from peft import PeftModel
+from safetensors.torch import load_file
 from torch import nn
 
-from hf_tagger.evaluation.predict import predict
+from hf_tagger.evaluation.predict import Predictions, predict
 from hf_tagger.model.modeling_tagger import TaggerModel
 from hf_tagger.training.arguments import PhaseSettings
 from hf_tagger.training.batches import Batches
 from hf_tagger.training.build import set_trainable, with_lora
-from hf_tagger.training.checkpoint import copied_heads
+from hf_tagger.training.checkpoint import copied_heads, load_kept, write_safetensors
 from hf_tagger.training.context import RunContext
 from hf_tagger.training.distill_loss import DistillationLoss
 from hf_tagger.training.feature_cache import FeatureCache
@@ -31,6 +33,7 @@ class Training:
     adapter: PeftModel | None  # the same model as peft sees it, with LoRA on its towers; None: trained in full
     features: FeatureCache  # of the frozen towers
     start: dict[str, torch.Tensor] | None  # the heads before training, where `logit_fusion.folds` fits them again
+    decoder: dict[str, torch.Tensor] = field(default_factory=dict)  # of a run that is resumed in one of its phases
 
     @property
     def model(self) -> TaggerModel:
@@ -78,6 +81,48 @@ def train_phases(run: RunContext, training: Training,
     """Trains one phase of the settings after the other; arguments as of `train_phase`."""
     for index, phase in enumerate(run.settings.phases):
         train_phase(run, training, index, phase, load)
+
+
+def train_closed_tags(run: RunContext, training: Training) -> None:
+    """Trains all phases but the last ones, which are of the decoder alone: `train_decoder` does these.
+
+    A run that is resumed in one of them gets its heads back as they were here: what is fitted on them next must not
+    start from what it ended with.
+    """
+    first, kept = run.settings.first_decoder_phase, run.checkpoints / "closed.safetensors"
+    for index, phase in enumerate(run.settings.phases[:first]):
+        train_phase(run, training, index, phase)
+    if first == len(run.settings.phases):
+        return
+    if run.resumable and training.loop.progress.phase >= first and kept.exists():
+        set_trainable(training.model, run.settings.phases[first], training.adapter is not None)
+        training.decoder = {name: tensor.detach().clone() for name, tensor in training.model.named_parameters()
+                            if tensor.requires_grad}
+        load_kept(training.model, load_file(kept))
+    elif run.accelerator.is_main_process:
+        write_safetensors(kept, copied_heads(training.model))
+
+
+def train_decoder(run: RunContext, training: Training, out_of_fold: Predictions) -> None:
+    """Trains the last phases, those of the decoder alone, when the closed tags are as they will be.
+
+    Args:
+        out_of_fold: what the closed tags' heads say of training products that they were not fitted on. Of products that
+            they know by heart they are too sure to learn from.
+    """
+    place = {product: row for row, product in enumerate(out_of_fold.ids)}
+    load_kept(training.model, training.decoder)
+
+    def load(phase: PhaseSettings):
+        loader = training.features.of_phase(phase)
+        rows = np.array([place.get(product, -1) for product in loader.ids])
+        scores = np.concatenate([out_of_fold.scores, np.full((1, training.model.config.num_tags), np.nan)])
+        loader.closed_scores = scores[rows].astype(np.float32)
+        return loader
+
+    first = run.settings.first_decoder_phase
+    for index, phase in enumerate(run.settings.phases[first:], first):
+        train_phase(run, training, index, phase, load if phase.cached_views and out_of_fold.ids else None)
 
 
 def train_phase(run: RunContext, training: Training, index: int, phase: PhaseSettings,

@@ -1,5 +1,6 @@
 from collections import Counter
 
+import numpy as np
 import pytest
 import torch
 
@@ -46,6 +47,13 @@ def test_stored_features_are_the_towers_own(tmp_path):
     assert batch["features"].present.tolist() == [[bool(TEXTS[row]), bool(PHOTOS[row])] for row in rows]
     found = outputs(model, {"features": batch["features"]})["encoder_logits"]
     torch.testing.assert_close(found, outputs(model, inputs)["encoder_logits"], rtol=0.02, atol=0.02)  # float16
+
+
+def test_what_other_heads_said_of_a_product_goes_with_its_first_view_alone(tmp_path):
+    loader = stored(tmp_path)
+    loader.closed_scores = np.arange(8, dtype=np.float32).reshape(4, 2)
+    scores = loader.batch([2, 2, 0], [0, 1, 0])["closed_scores"]
+    assert scores[[0, 2]].tolist() == [[4.0, 5.0], [0.0, 1.0]] and scores[1].isnan().all()
 
 
 def test_what_could_not_be_read_is_told(tmp_path):
