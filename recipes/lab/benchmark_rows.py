@@ -3,18 +3,21 @@
     python recipes/lab/benchmark_rows.py --rows 10000 1000000 --budget 20
 
 Makes catalogues up (texts in six languages, photos of 24 x 24, the quickstart's attributes and `line`, one of 500 tags
-as frequent as 1 / rank) and trains each by `hf_tagger finetune`: the default's encoders, heads on stored features, then
-one pass in which LoRA moves both towers; `--budget` minutes limit all of it. Every run is a process of its own,
-measured from outside: minutes, minutes of CPU, the highest memory of its largest process, and the most that it had on
-disk. Prints a table, and what each run said of its budget. `--key.sub value` overrides keys of both runs.
+as frequent as 1 / rank; from 50,000 products on, these again and again with other ids and lines) and trains each by
+`hf_tagger finetune`: the default's encoders, heads on stored features, then one pass in which LoRA moves both towers;
+`--budget` minutes limit all of it. Every run is a process of its own, measured from outside: minutes, minutes of CPU,
+the highest memory of its largest process, and the most that it had on disk. Prints a table, and what each run said of
+its budget. `--key.sub value` overrides keys of both runs.
 """
 
+import shutil
 import sys
 import threading
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import yaml
 
@@ -24,6 +27,7 @@ from hf_tagger.evaluation.tables import text_table
 from measuring import HF_TAGGER, measured
 
 PHOTO_SIZE, LINES = 24, 500
+DRAWN = 50_000  # products that are made up; of more, all are copied, under other ids and with other lines
 PHASES = [{"name": "heads", "train": ["heads"], "cached_views": 1, "epochs": 10, "batch_size": 128,
            "evaluate_every": 0},
           {"name": "towers", "train": ["heads", "text", "vision"], "epochs": 1, "batch_size": 32,
@@ -55,15 +59,22 @@ def main(arguments: list[str]) -> None:
 
 def make(folder: Path, rows: int, budget: float) -> None:
     """Writes the catalogue and `my.yaml`, which trains on it."""
-    write_catalog(folder, rows_per_shard=5000, rows=rows, picture_size=PHOTO_SIZE)
+    copies = max(1, round(rows / DRAWN))
+    write_catalog(folder / "drawn", rows_per_shard=5000, rows=rows // copies, picture_size=PHOTO_SIZE)
     random = np.random.default_rng(0)
     share = 1 / np.arange(1, LINES + 1)
-    for path in sorted(folder.glob("*.parquet")):
+    for path in sorted((folder / "drawn").glob("*.parquet")):
         table = pq.read_table(path)
-        lines = [f"line {number:03d}" for number in random.choice(LINES, len(table), p=share / share.sum())]
-        titles = [title and f"{title}, {line}" for title, line in zip(table["title"].to_pylist(), lines, strict=True)]
-        table = table.set_column(table.schema.get_field_index("title"), "title", pa.array(titles, pa.string()))
-        pq.write_table(table.append_column("line", pa.array(lines)), path, row_group_size=500, compression="zstd")
+        for copy in range(copies):
+            drawn = random.choice(LINES, len(table), p=share / share.sum())
+            lines = pa.array([f"line {number:03d}" for number in drawn])
+            changed = {name: pc.binary_join_element_wise(table[name], str(copy), "-") for name in ("id", "product")}
+            changed["title"] = pc.binary_join_element_wise(table["title"], lines, ", ")  # null stays null
+            written = table.append_column("line", lines)
+            for name, column in changed.items():
+                written = written.set_column(written.schema.get_field_index(name), name, column)
+            pq.write_table(written, folder / f"{path.stem}-{copy:03d}.parquet", row_group_size=500, compression="zstd")
+    shutil.rmtree(folder / "drawn")
     schema = catalog_schema()
     del schema["free_form"]
     schema["attributes"]["line"] = {"kind": "single"}
