@@ -18,8 +18,8 @@ from hf_tagger.training.whole import whole_file
 
 # What the towers may take of the budget; the heads that are fitted on what they see need the rest.
 LOOKING = 0.6
-# Of this, what phases that move the towers get, if there are any. A step costs about so many looks at its products: with
-# LoRA on both default encoders, 37 products a second were looked at and 4 trained on (one thread, photos of 192 x 192).
+# Of this, what phases that move the towers get, if there are any. A step costs about so many looks at its products:
+# with LoRA on both default encoders, 37 products a second were looked at and 4 trained on (one thread).
 MOVING, STEP = 0.5, 8
 # Of the rest, what validation and test may take; each is looked at about so often, validation in three steps of a run.
 JUDGING, LOOKS = 0.25, {"validation": 3, "test": 1}
