@@ -13,6 +13,7 @@ from hf_tagger.evaluation.protocols import reading_alike
 from hf_tagger.model.lexical_features import LexicalFeatures
 from hf_tagger.model.modeling_tagger import TaggerModel
 from hf_tagger.training.batches import Batches
+from hf_tagger.training.budget import lexical_sample
 from hf_tagger.training.context import RunContext
 from hf_tagger.training.features import FeatureLoader
 from hf_tagger.training.heads import kernel, lexical, logit_fusion
@@ -24,13 +25,15 @@ ROWS_AT_ONCE = 256
 
 
 def fit_lexical_head(run: RunContext, batches: Batches) -> None:
-    """Fits the lexical head of a new model in place, on all training products; a resumed run has it in its
-    checkpoint."""
+    """Fits the lexical head of a new model in place, on the training products that there is time for; a resumed run has
+    it in its checkpoint."""
     model = batches.model
     if run.settings.start_from or model.lexical_head is None or run.resumable:
         return
     encode = TagEncoder(model.config.attributes)
-    texts = ((record["text"], encode(record["tags"])) for record in batches.data.records("train") if record["text"])
+    read = lexical_sample(run, batches.data)
+    texts = ((record["text"], encode(record["tags"])) for record in batches.data.records("train")
+             if record["text"] and read(record))
     with run.log.step("lexical head") as step:
         step.details = fit_lexical_on(model, texts, run.settings.model.lexical)
         step.result = f"{step.details['texts']:,} texts"

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from hf_tagger.training.batches import Batches
-from hf_tagger.training.budget import Sample, fit_to_budget
+from hf_tagger.training.budget import Sample, fit_to_budget, lexical_sample
 from hf_tagger.training.checkpoint import save_checkpoint
 from hf_tagger.training.data import read_catalog
 from hf_tagger.training.starting_model import starting_model
@@ -84,3 +84,14 @@ def test_a_sample_has_its_share_of_the_products():
     assert 900 < len(kept) < 1100
     rare = [number for number, record in enumerate(records) if Sample(0.25, frozenset({("colour", "Teal")}))(record)]
     assert set(rare) == set(kept) | set(range(9))
+
+
+def test_the_lexical_head_reads_what_it_has_time_for(shop, capsys):
+    run = a_run(shop, model=MODEL, phases=[HEADS], budget=0.001)
+    data = read_catalog(run)
+    read = lexical_sample(run, data)
+    kept = {record["id"] for record in data.records("train") if read(record)}
+    assert 1900 < len(kept) < 2100 and {f"{number:05d}" for number in range(2993, 3000)} <= kept
+    assert "the lexical head reads 67% of train" in capsys.readouterr().out
+    run.settings.budget = 20.0
+    assert all(map(lexical_sample(run, data), data.records("train"))) and "lexical" not in capsys.readouterr().out
