@@ -74,7 +74,8 @@ def finetune(settings: RunSettings, data: dict, resume: bool = False) -> None:
 
     # Scores become probabilities, and get thresholds. The decoder learns from the closed tags as they then are.
     calibrate(run, batches, out_of_fold)
-    train_decoder(run, training, fused(model, out_of_fold))
+    if run.settings.model.decoder is not None:
+        train_decoder(run, training, fused(model, out_of_fold))
     calibrate_written(run, batches)
     if critic is not None:
         judge_critic(run, batches, critic)

@@ -72,18 +72,21 @@ def parse(arguments: list[str]) -> tuple[argparse.Namespace, list[str]]:
 def update(options: argparse.Namespace, settings: RunSettings, data: dict, versions: Versions) -> int:
     from hf_tagger.evaluation.machine import process_state
     from hf_tagger.evaluation.protocols import open_tagger
-    from hf_tagger.feedback.proposals import approved
+    from hf_tagger.feedback.proposals import Since, UnknownTags, approved
     from hf_tagger.feedback.store import FeedbackStore
     from hf_tagger.training.update import Update, read_feedback
 
     pending, parent = versions.pending(), versions.path(versions.current)
     catalog = open_catalog(settings.catalog, pending / "catalog")
+    since = Since.of(*options.within) if options.within else None
+    if since is not None:
+        catalog.schema = replace(catalog.schema, keep=[*catalog.schema.keep, since.column])
     tagger = open_tagger(str(parent), process_state().device)
+    attributes = tagger.model.config.attributes
+    unknown = UnknownTags(attributes, options.propose, since) if options.propose else None
     with FeedbackStore(options.feedback) as store:
-        if options.propose:
-            propose(options, store, catalog, tagger.model.config.attributes, str(versions.current))
-        feedback = read_feedback(store, catalog, tagger.model.config.attributes)
-        new_tags = approved(store, tagger.model.config.attributes)
+        feedback = read_feedback(store, catalog, attributes, unknown, str(versions.current))
+        new_tags = approved(store, attributes)
     print(feedback.summary)
     if not feedback.learned:
         print("nothing to learn: no verdict on a product of the training split is settled")
@@ -112,19 +115,6 @@ def update(options: argparse.Namespace, settings: RunSettings, data: dict, versi
                  added_tags=new_tags)
     show(versions)
     return 0
-
-
-def propose(options: argparse.Namespace, store, catalog, attributes: list[dict], version: str) -> None:
-    from hf_tagger.feedback.proposals import Since, propose_from_catalogue
-
-    since = None
-    if options.within:
-        days, column = options.within
-        if not days.isdecimal():
-            raise ConfigError(f"--within wants a number of days and a column, got {days!r} and {column!r}")
-        since = Since(int(days), column)
-        catalog.schema = replace(catalog.schema, keep=[*catalog.schema.keep, column])
-    propose_from_catalogue(store, catalog.records("train"), attributes, version, options.propose, since)
 
 
 def show(versions: Versions) -> None:

@@ -1,14 +1,12 @@
 """How complete a catalogue's lists of tags are: by products that say the same in words, but not in tags."""
 
 import hashlib
-import re
-from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
 from hf_tagger.catalog.attributes import AttributeSpec
+from hf_tagger.model.text import WORD
 
-WORDS = re.compile(r"[^\W\d_]{2,}")
 FEWEST_WORDS = 2
 MOST_ROWS = 100_000  # the first ones: a bound of memory and time
 # From fewer tags on products with the words of another, nothing is concluded.
@@ -22,35 +20,30 @@ ASSUMED = 0.7  # where lists are said to be partial, and no products tell how pa
 @dataclass
 class Repeats:
     """Counts, product by product, how many of its tags the first product with the same words has as well, and the
-    other way round. Numbers, case and order of words are left aside."""
+    other way round. Numbers, case and order of words are left aside.
 
-    lists: dict[str, int] = field(default_factory=dict)  # {attribute: lists that have been compared}
-    tags: dict[str, int] = field(default_factory=dict)  # tags in these
-    repeated: dict[str, int] = field(default_factory=dict)  # of these, how many the other product has
+    `found` has {attribute: {"lists": that have been compared, "tags": in these, "repeated": of these, how many the
+    other product has}}, plain data.
+    """
+
+    found: dict[str, dict[str, int]] = field(default_factory=dict)
     _rows: int = 0
-    _first: dict[bytes, dict[str, frozenset[str]]] = field(default_factory=dict)  # {digest of words: tags}
+    _first: dict[bytes, dict[str, frozenset[str]]] = field(default_factory=dict)  # {digest of words: lists}
 
-    def add(self, text: str | None, tags: dict[str, list[str] | None], attributes: Iterable[str]) -> None:
-        mine = {name: frozenset(tags[name]) for name in attributes if tags.get(name)}
+    def add(self, text: str | None, lists: dict[str, list[str]]) -> None:
+        """`lists`: {attribute: tags} of a product's lists that hold any."""
         self._rows += 1
-        if not mine or self._rows > MOST_ROWS:
-            return
-        words = sorted(set(WORDS.findall((text or "").casefold())))
-        if len(words) < FEWEST_WORDS:
+        words = sorted({word for word in WORD.findall((text or "").casefold()) if word.isalpha() and len(word) > 1})
+        if not lists or len(words) < FEWEST_WORDS or self._rows > MOST_ROWS:
             return
         digest = hashlib.blake2b(" ".join(words).encode(errors="surrogatepass"), digest_size=8).digest()
+        mine = {name: frozenset(tags) for name, tags in lists.items()}
         first = self._first.setdefault(digest, mine)
-        if first is mine:
-            return
-        for name in mine.keys() & first.keys():
-            for counts, number in ((self.lists, 2), (self.tags, len(mine[name]) + len(first[name])),
-                                   (self.repeated, 2 * len(mine[name] & first[name]))):
-                counts[name] = counts.get(name, 0) + number
-
-    def found(self) -> dict[str, dict[str, int]]:
-        """{attribute: {"lists", "tags", "repeated"}} as plain data."""
-        return {name: {"lists": self.lists[name], "tags": self.tags[name], "repeated": self.repeated[name]}
-                for name in sorted(self.lists)}
+        for name in mine.keys() & first.keys() if first is not mine else ():
+            counts = self.found.setdefault(name, dict.fromkeys(("lists", "tags", "repeated"), 0))
+            counts["lists"] += 2
+            counts["tags"] += len(mine[name]) + len(first[name])
+            counts["repeated"] += 2 * len(mine[name] & first[name])
 
 
 def label_frequency(spec: AttributeSpec, counts: dict[str, Any] | None) -> tuple[float, str]:

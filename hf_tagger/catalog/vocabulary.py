@@ -45,10 +45,9 @@ class Vocabulary:
     @classmethod
     def scan(cls, records: Iterable[Record | Refusal], schema: CatalogSchema,
              names: TagNames | None = None) -> "Vocabulary":
-        """Counts the records of `Catalog.records`. Memory: the different tags, 16 bytes per row,
-        and the lists of at most `completeness.MOST_ROWS` products. With the
-        catalogue's `names`, the spellings of one tag are merged (`spellings.propose_merges`), and records read later
-        have the merged ones.
+        """Counts the records of `Catalog.records`. Memory: the different tags, 16 bytes per row, and the lists of at
+        most `completeness.MOST_ROWS` products. With the catalogue's `names`, the spellings of one tag are merged
+        (`spellings.propose_merges`), and records read later have the merged ones.
 
         Raises ConfigError for a declared attribute without any tag on `min_count` products.
         """
@@ -123,7 +122,6 @@ class _Counts:
         self.contents, self.ids = array("Q"), array("Q")
         self.row_digests = 0
         self.aliases: dict[str, dict[str, str]] = {}
-        self.lists = [name for name, spec in schema.attributes.items() if spec.kind == "multi"]
         self.repeats = Repeats()
 
     def add(self, item: Record | Refusal) -> None:
@@ -140,7 +138,8 @@ class _Counts:
         # A sum, because it does not depend on the order of the rows.
         self.row_digests += _digest([item["id"], item["text"], len(item["images"]), item["tags"]])
         if not item["images"]:  # photos may show why products with the same words have different tags
-            self.repeats.add(item["text"], item["tags"], self.lists)
+            self.repeats.add(item["text"], {name: tags for name, tags in item["tags"].items()
+                                            if tags and self.schema.attribute(name).kind == "multi"})
         for name, tags in item["tags"].items():
             if tags is None:
                 continue
@@ -166,7 +165,7 @@ class _Counts:
             rows=self.rows | {"duplicates": count_repeats(self.contents)}, repeated_ids=count_repeats(self.ids),
             rows_per_language=dict(self.rows_per_language.most_common()),
             fingerprint=f"{self.rows['total'] - self.rows['refused']}:{self.row_digests % 2**64:016x}",
-            agreement=self.repeats.found(),
+            agreement=self.repeats.found,
         )
         totals = {}
         for name, languages in self.tags.items():

@@ -3,18 +3,17 @@ the model."""
 
 import hashlib
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
-from hf_tagger.catalog.quarantine import Refusal
 from hf_tagger.catalog.schema import Record
 from hf_tagger.catalog.spellings import loose_key
 from hf_tagger.catalog.strict import ConfigError
 from hf_tagger.feedback.review_state import settle
 from hf_tagger.feedback.store import FeedbackStore
-from hf_tagger.feedback.verdicts import UNDECIDED, Verdict, fingerprint
+from hf_tagger.feedback.verdicts import UNDECIDED, Verdict
 from hf_tagger.model.text import clean_tag
 
 CATALOGUE = "the catalogue"  # the reviewer of what it gives
@@ -79,6 +78,13 @@ class Since:
     days: int
     column: str
 
+    @classmethod
+    def of(cls, days: str, column: str) -> "Since":
+        """Raises ConfigError for what is no number of days."""
+        if not days.isdecimal():
+            raise ConfigError(f"{days!r} is no number of days: write 30 {column}, say.")
+        return cls(int(days), column)
+
     def __contains__(self, record: Record) -> bool:
         given = record["kept"].get(self.column)
         return given is not None and as_date(given, self.column) > datetime.now(UTC).date() - timedelta(self.days)
@@ -94,38 +100,45 @@ def as_date(value: Any, column: str) -> date:
         raise ConfigError(f"{column} is no column of dates such as 2026-11-28: it has {str(value)[:40]!r}.") from error
 
 
-def propose_from_catalogue(store: FeedbackStore, records: Iterable[Record | Refusal], attributes: Sequence[dict],
-                           version: str, least: int, since: Since | None = None) -> int:
-    """Proposes the tags that at least so many products have in an attribute or as free-form tags, and that no tag of
-    the model is; returns how many. What was proposed before is not stored again.
+class UnknownTags:
+    """What products have in an attribute, or as free-form tags, and the model does not know.
 
     Args:
-        records: of the catalogue; attributes: as in the model's config; version: of that model.
+        attributes: as in the model's config.
+        least: products that a tag needs to be proposed.
         since: counts only these products.
     """
-    known = {entry["name"]: set(entry["tags"]) for entry in attributes}
-    given: dict[tuple[str, str], dict[str, str]] = defaultdict(dict)  # the products, with their fingerprints
-    for record in records:
-        if isinstance(record, Refusal) or (since is not None and record not in since):
-            continue
-        wanted = [item for item in _unknown(record, known) if len(given[item]) < MOST_PRODUCTS]
-        shown = fingerprint(record) if wanted else ""
-        for item in wanted:
-            given[item].setdefault(record["id"], shown)
-    given = {item: products for item, products in given.items() if len(products) >= least}
-    store.add(Verdict(product, shown, attribute, tag, "add", CATALOGUE, version,
-                      key=hashlib.blake2b(repr((product, attribute, tag)).encode(errors="replace")).hexdigest()[:32])
-              for (attribute, tag), products in given.items() for product, shown in products.items())
-    return len(given)
+
+    def __init__(self, attributes: Sequence[dict], least: int, since: Since | None = None):
+        self.known = {entry["name"]: set(entry["tags"]) for entry in attributes}
+        self.least, self.since = least, since
+        self.products: dict[tuple[str, str], dict[str, str]] = defaultdict(dict)  # with their fingerprints
+
+    def add(self, record: Record, fingerprint: str) -> None:
+        if self.since is None or record in self.since:
+            for item in self._of(record):
+                if len(self.products[item]) < MOST_PRODUCTS:
+                    self.products[item].setdefault(record["id"], fingerprint)
+
+    def propose(self, store: FeedbackStore, version: str) -> None:
+        """Stores proposals, as the catalogue's verdicts beside tags of the model's `version`; those that are there
+        already are not stored again."""
+        found = ((product, shown, attribute, tag) for (attribute, tag), products in self.products.items()
+                 if len(products) >= self.least for product, shown in products.items())
+        store.add(Verdict(product, shown, attribute, tag, "add", CATALOGUE, version, key=_key(product, attribute, tag))
+                  for product, shown, attribute, tag in found)
+
+    def _of(self, record: Record) -> Iterator[tuple[str, str]]:
+        """(attribute, tag) of what the model does not know."""
+        for name, tags in record["tags"].items():
+            for tag in tags or ():
+                if name in self.known and tag not in self.known[name]:
+                    yield name, tag
+        for name, tags in record.get("free_form", {}).items():
+            for tag in tags or () if name not in self.known else ():
+                if not any(tag in mine for mine in self.known.values()):
+                    yield UNDECIDED, tag
 
 
-def _unknown(record: Record, known: dict[str, set[str]]) -> Iterator[tuple[str, str]]:
-    """(attribute, tag) of what the model does not know."""
-    for name in known:
-        for tag in record["tags"].get(name) or ():
-            if tag not in known[name]:
-                yield name, tag
-    for name, tags in record.get("free_form", {}).items():
-        for tag in tags or () if name not in known else ():
-            if not any(tag in mine for mine in known.values()):
-                yield UNDECIDED, tag
+def _key(*what: str) -> str:
+    return hashlib.blake2b(repr(what).encode(errors="replace"), digest_size=16).hexdigest()

@@ -25,9 +25,9 @@ LOOKING = 0.6
 MOVING, STEP = 0.5, 8
 # Of the rest, what validation and test may take; each is looked at about so often, validation in three steps of a run.
 JUDGING, LOOKS = 0.25, {"validation": 3, "test": 1}
-# What the lexical head may take, and what it takes for each product and tag (30 s of CPU for 7,596 texts and 551 tags
-# were seen); an attribute written in codes counts as one of as many tags as these have numbers.
-LEXICAL, SECONDS = 0.15, 6e-6
+# What the lexical head may take, and its seconds for each product and tag, or product and number of a code: 75 s for
+# 7,600 x 551 and 51 s for 24,000 x 512 (`recipes/lab/benchmark_scale.py --words 7600 550 --words 24000 2700`).
+LEXICAL, PER_TAG, PER_CODE = 0.15, 2e-5, 4e-6
 SMALL = 2000  # so many products of a split are always looked at
 MEASURED, WARM_UP = 8, 2  # batches
 RARE = 20  # products with a tag of no more training products than this are in every sample
@@ -95,8 +95,9 @@ def lexical_sample(run: RunContext, data: TrainingData) -> Callable[[dict], bool
     if settings.budget is None or data.rows <= SMALL:
         return lambda record: True
     coded = coded_attributes(attributes, settings.model.lexical)
-    columns = sum(coded.get(entry["name"], len(entry["tags"]) + 1) for entry in attributes)
-    share = max(60 * settings.budget * LEXICAL / (SECONDS * columns), SMALL) / data.rows
+    seconds = sum(PER_CODE * coded[entry["name"]] if entry["name"] in coded else PER_TAG * (len(entry["tags"]) + 1)
+                  for entry in attributes)
+    share = max(60 * settings.budget * LEXICAL / seconds, SMALL) / data.rows
     if share >= 1:
         return lambda record: True
     run.log.say(f"budget of {settings.budget:g} minutes: the lexical head reads {share:.0%} of train; products with a "

@@ -57,7 +57,8 @@ def with_label_frequencies(attributes: Sequence[dict], data: TrainingData) -> tu
     schema, found, lines = data.catalog.schema, [], []
     for entry in attributes:
         entry = {key: value for key, value in entry.items() if key != "label_frequency"}
-        if entry["kind"] == "multi" and (spec := schema.attributes.get(entry["name"])):
+        spec = schema.attributes.get(entry["name"]) or (schema.pairs and schema.pairs.discover)
+        if entry["kind"] == "multi" and spec:
             share, why = label_frequency(spec, data.vocabulary.agreement.get(entry["name"]))
             if share < 1.0:
                 entry["label_frequency"] = round(share, 3)

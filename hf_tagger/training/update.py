@@ -19,7 +19,7 @@ from hf_tagger.evaluation.calibration import fit_calibration, store_attributes
 from hf_tagger.evaluation.machine import process_state
 from hf_tagger.evaluation.predict import Predictions
 from hf_tagger.evaluation.protocols import Evaluator
-from hf_tagger.feedback.proposals import proposals
+from hf_tagger.feedback.proposals import UnknownTags, proposals
 from hf_tagger.feedback.review_state import decided, settle
 from hf_tagger.feedback.store import FeedbackStore
 from hf_tagger.feedback.verdicts import fingerprint
@@ -111,8 +111,10 @@ class Feedback:
     summary: str  # a line for a person
 
 
-def read_feedback(store: FeedbackStore, catalog: Catalog, attributes: list[dict]) -> Feedback:
-    """The verdicts on products of the training split; a fifth of these products, drawn by their ids, is held out."""
+def read_feedback(store: FeedbackStore, catalog: Catalog, attributes: list[dict],
+                  unknown: UnknownTags | None = None, version: str = "") -> Feedback:
+    """The verdicts on products of the training split; a fifth of these products, drawn by their ids, is held out. What
+    is `unknown` of these products to this version of the model is proposed in the same pass."""
     verdicts = store.verdicts()
     records: dict[str, str] = {}
     repeated = set()  # ids of several different products: nobody knows which of them a verdict is about
@@ -121,6 +123,10 @@ def read_feedback(store: FeedbackStore, catalog: Catalog, attributes: list[dict]
             shown = fingerprint(record)
             if records.setdefault(record["id"], shown) != shown:
                 repeated.add(record["id"])
+            if unknown is not None:
+                unknown.add(record, shown)
+    if unknown is not None:
+        unknown.propose(store, version)
     known = {product: shown for product, shown in records.items() if product not in repeated}
     settled = settle(decided(verdicts, attributes), known)
     waiting = [proposal for proposal in proposals(store, attributes) if proposal.ruling is None]

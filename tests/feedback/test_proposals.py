@@ -7,9 +7,9 @@ from hf_tagger.catalog.reading.source import SourceConfig
 from hf_tagger.catalog.reading.stream import Catalog
 from hf_tagger.catalog.schema import CatalogSchema
 from hf_tagger.catalog.strict import ConfigError, build
-from hf_tagger.feedback.proposals import CATALOGUE, Since, approved, proposals, propose_from_catalogue
+from hf_tagger.feedback.proposals import CATALOGUE, Since, UnknownTags, approved, proposals
 from hf_tagger.feedback.store import FeedbackStore
-from hf_tagger.feedback.verdicts import UNDECIDED
+from hf_tagger.feedback.verdicts import UNDECIDED, fingerprint
 
 ATTRIBUTES = [{"name": "colour", "kind": "single", "tags": ["Red", "Sage green"]},
               {"name": "uses", "kind": "multi", "tags": ["Outdoor"]}]  # fmt: skip
@@ -36,9 +36,17 @@ def records(tmp_path):
     return list(catalog.records("train"))
 
 
+def propose(store, records, least=4, since=None):
+    unknown = UnknownTags(ATTRIBUTES, least, since)
+    for record in records:
+        unknown.add(record, fingerprint(record))
+    unknown.propose(store, "1")
+    return len(proposals(store, ATTRIBUTES))
+
+
 def test_tags_of_enough_products_that_the_model_does_not_know_are_proposed_once(store, records):
     for _ in range(2):
-        assert propose_from_catalogue(store, records, ATTRIBUTES, "1", least=4) == 3
+        assert propose(store, records) == 3
     found = {(each.attribute, each.tag): (len(each.products), each.alike) for each in proposals(store, ATTRIBUTES)}
     assert found == {("colour", "sage greens"): (6, ["Sage green"]), ("uses", "Camping"): (4, []),
                      (UNDECIDED, "picnic"): (5, [])}  # fmt: skip
@@ -49,10 +57,15 @@ def test_tags_of_enough_products_that_the_model_does_not_know_are_proposed_once(
 
 
 def test_only_products_of_the_last_days_count(store, records):
-    assert propose_from_catalogue(store, records, ATTRIBUTES, "1", 4, Since(5, "created")) == 2
+    assert propose(store, records, since=Since.of("5", "created")) == 2
     assert {(each.tag, len(each.products)) for each in proposals(store, ATTRIBUTES)} == {("sage greens", 5),
                                                                                        ("Camping", 4)}  # fmt: skip
-    assert propose_from_catalogue(store, records, ATTRIBUTES, "1", 4, Since(0, "created")) == 0
+
+
+def test_days_that_are_none(store, records):
+    assert propose(store, records, since=Since(0, "created")) == 0
+    with pytest.raises(ConfigError, match="'soon' is no number of days"):
+        Since.of("soon", "created")
 
 
 def test_dates_come_as_cells_have_them(records):
@@ -66,5 +79,5 @@ def test_dates_come_as_cells_have_them(records):
 
 def test_of_a_common_tag_some_products_are_kept(store, records, monkeypatch):
     monkeypatch.setattr("hf_tagger.feedback.proposals.MOST_PRODUCTS", 4)
-    propose_from_catalogue(store, records, ATTRIBUTES, "1", least=4)
+    propose(store, records)
     assert {len(each.products) for each in proposals(store, ATTRIBUTES)} == {4}

@@ -190,7 +190,8 @@ def test_killed_and_resumed_a_run_ends_with_the_very_same_weights(adapters, tmp_
     assert {path.name for path in (tmp_path / "checkpoints").glob("checkpoint-*")} == {
         "checkpoint-00000006.01", "checkpoint-00000009.01.incomplete"}  # fmt: skip
     assert in_a_process({"step": 12}, config, tmp_path, "--resume") == -signal.SIGKILL
-    # The decoder alone: phase 3 has steps 17 to 20.
+    # Between the phases, and then of the decoder alone: phase 3 has steps 17 to 20.
+    assert in_a_process({"fusion": 1}, config, tmp_path, "--resume") == -signal.SIGKILL
     assert in_a_process({"step": 20}, config, tmp_path, "--resume") == -signal.SIGKILL
     assert in_a_process({"fusion": 1}, config, tmp_path, "--resume") == -signal.SIGKILL
     assert in_a_process({}, config, tmp_path, "--resume") == 0
