@@ -1,0 +1,218 @@
+"""`hf_tagger init` on tables of which nothing is known but what is in them, its refusals, and `hf_tagger example`."""
+
+import csv
+import json
+import random
+import sqlite3
+from contextlib import closing
+
+import datasets
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from hf_tagger.catalog.guessing import column_stats
+from hf_tagger.catalog.strict import read_yaml
+from recipes import example, init
+from tests.recipes.init_runs import roles, started
+
+COLUMNS = ["Artikelnummer", "EAN", "Bezeichnung", "Beschreibung", "Preis", "Marke", "Kategorie", "Farbe", "Material",
+           "Größe", "Bild", "Kontakt", "Telefon", "Aktiv", "Angelegt", "Modell-Nr"]  # fmt: skip
+
+
+def german_shop(path, encoding="cp1252", delimiter=";", photos=0.6, rows=300):
+    draw = random.Random(0)
+    departments = {"Bekleidung": ["Hemden", "Hosen"], "Taschen": ["Rucksäcke", "Shopper"], "Wohnen": ["Vasen"]}
+    materials = ["Leinen", "Baumwolle", "Wolle", "Leder"]
+    with open(path, "w", newline="", encoding=encoding) as file:
+        writer = csv.writer(file, delimiter=delimiter)
+        writer.writerow(COLUMNS)
+        for n in range(rows):
+            department = draw.choice(list(departments))
+            kind = draw.choice(departments[department])
+            writer.writerow([
+                f"A{n:05d}", 4_000_000_000_000 + n, f"{kind} {draw.choice(['Riva', 'Tolo', 'Nika'])} {n % 97}",
+                f"Ein schönes Stück für jeden Tag und mit Liebe gemacht, Nummer {n}.", f"{draw.randint(5, 99)},90",
+                draw.choice(["Acme", "Umbra"]), f"{department} > {kind}",
+                draw.choice(["Rot", "Blau", "Grün", "grün", "k.A.", ""]),
+                ", ".join(draw.sample(materials, draw.choice([1, 1, 2]))), draw.choice("SML"),
+                f"{n}.jpg" if draw.random() < photos else "", f"info{n}@shop.example", f"+49 30 {1_000_000 + n}",
+                draw.choice(["ja", "ja", "nein"]), "2024-01-02", f"M{n // 3}"])
+    return path
+
+
+@pytest.mark.parametrize(("encoding", "delimiter"), [("cp1252", ";"), ("utf-8-sig", ","), ("utf-16", "\t")])
+def test_an_unknown_table_is_read_by_its_content(tmp_path, capsys, encoding, delimiter):
+    path = german_shop(tmp_path / "plain.csv", encoding, delimiter)
+    found, catalog = started(capsys, path, tmp_path / "my.yaml")
+    assert found["system"] is None and found["languages"] == {"de": 300}
+    assert {column: role for column, role in roles(found).items() if role} == {
+        "Artikelnummer": "id", "Bezeichnung": "text", "Beschreibung": "text", "Bild": "photo", "Kontakt": "personal",
+        "Telefon": "personal", "Kategorie": "attribute multi path", "Farbe": "attribute single column",
+        "Material": "attribute multi delimited", "Größe": "attribute single column", "Modell-Nr": "group"}
+    colour = next(column for column in found["columns"] if column["column"] == "Farbe")
+    assert colour["spec"]["unknown_values"] == ["k.A."] and set(colour["spec"]["aliases"]) < {"grün", "Grün"}
+    assert any("of the products without photo" in warning for warning in found["warnings"])
+    records = [item for item in catalog.records("train") if isinstance(item, dict)]
+    assert {tag for record in records for tag in record["tags"]["farbe"] or ()} in (
+        {"Rot", "Blau", "Grün"}, {"Rot", "Blau", "grün"})
+    assert {record["language"] for record in records} == {"de"}
+
+
+def test_personal_data_is_never_written_as_something_to_read(tmp_path, capsys):
+    started(capsys, german_shop(tmp_path / "plain.csv"), tmp_path / "my.yaml")
+    schema = read_yaml(tmp_path / "my.yaml")["catalog"]["schema"]
+    assert not {"Kontakt", "Telefon"} & set(json.dumps(schema, ensure_ascii=False).split('"'))
+
+
+def test_a_column_that_repeats_the_id_is_told(tmp_path, capsys):
+    path = tmp_path / "a.jsonl"
+    path.write_text("".join(json.dumps({"sku": f"S{n}", "code": f"S{n}", "title": f"Shirt number {n} of linen",
+                                        "colour": ["Red", "Blue"][n % 2]}) + "\n" for n in range(50)))
+    found, _ = started(capsys, path, tmp_path / "my.yaml")
+    repeated = next(column for column in found["columns"] if column["column"] == "code")
+    assert repeated["role"] is None and repeated["warnings"] == ["repeats the id (sku)"]
+
+
+@pytest.mark.parametrize("values", [["Red", "Blue"], [["Red"], ["Blue", "Red"]]])
+def test_parquet_and_lists(tmp_path, capsys, values):
+    rows = [{"id": n, "title": f"Linen shirt number {n}", "colour": values[n % 2]} for n in range(60)]
+    pq.write_table(pa.Table.from_pylist(rows), tmp_path / "a.parquet")
+    found, catalog = started(capsys, tmp_path / "a.parquet", tmp_path / "my.yaml")
+    kind = "multi list" if isinstance(values[0], list) else "single column"
+    assert roles(found)["colour"] == f"attribute {kind}"
+    assert [record["tags"]["colour"] for record in catalog.records("train")][:1] != [None]
+
+
+def test_a_hub_dataset_is_read_like_a_file(tmp_path, capsys, monkeypatch):
+    rows = {"sku": [f"S{n}" for n in range(60)], "name": [f"Linen shirt number {n}" for n in range(60)],
+            "colour": [n % 2 for n in range(60)]}
+    features = datasets.Features(sku=datasets.Value("string"), name=datasets.Value("string"),
+                                 colour=datasets.ClassLabel(names=["Red", "Blue"]))
+    stored = datasets.Dataset.from_dict(rows, features=features).to_iterable_dataset()
+    monkeypatch.setattr(datasets, "load_dataset", lambda path, *args, **options: stored)
+    found, _ = started(capsys, "shop/catalogue", tmp_path / "my.yaml")
+    assert roles(found) == {"sku": "id", "name": "text", "colour": "attribute single column"}
+    assert next(c["tags"] for c in found["columns"] if c["column"] == "colour") == 2
+
+
+def test_a_database_is_read_like_a_file(tmp_path, capsys):
+    path = tmp_path / "shop.db"
+    with closing(sqlite3.connect(path)) as database:
+        database.execute("CREATE TABLE products (row INTEGER, sku TEXT, name TEXT, colour TEXT)")
+        database.executemany("INSERT INTO products VALUES (?, ?, ?, ?)", [
+            (n, f"S{n:03d}", f"Linen shirt number {n}", ["Red", "Blue"][n % 2]) for n in range(60)])
+        database.commit()
+    found, catalog = started(capsys, f"sqlite:///{path}", tmp_path / "my.yaml", "--table", "products")
+    assert roles(found) == {"sku": "id", "name": "text", "colour": "attribute single column", "row": None}
+    assert (catalog.source.table, catalog.source.key) == ("products", "sku")
+    assert sum(1 for split in ("train", "validation", "test") for _ in catalog.records(split)) == 60
+
+
+def test_splits_in_files_of_their_own_stay_apart(tmp_path, capsys):
+    for split, start in (("train", 0), ("test", 100)):
+        german_shop(tmp_path / f"{split}.csv", rows=60 + start)
+    _, catalog = started(capsys, tmp_path / "train.csv", tmp_path / "my.yaml")
+    assert catalog.splits == ["train", "test", "validation"] and catalog.source.fractions == {"validation": 0.1}
+    assert sum(1 for _ in catalog.records("test")) == 160
+
+
+def test_nested_json(tmp_path, capsys):
+    products = [{"id": n, "title": f"Linen shirt number {n}", "details": {"colour": ["Red", "Blue"][n % 2]},
+                 "images": [{"src": f"https://x.example/{n}.jpg"}, {"src": f"https://x.example/{n}b.jpg"}]}
+                for n in range(40)]  # fmt: skip
+    (tmp_path / "a.json").write_text(json.dumps({"products": products}))
+    found, catalog = started(capsys, tmp_path / "a.json", tmp_path / "my.yaml")
+    assert roles(found) == {"id": "id", "title": "text", "details.colour": "attribute single column",
+                            "images.src": "photo"}
+    assert all(len(record["images"]) == 2 for record in catalog.records("train"))
+
+
+@pytest.mark.parametrize("system", ["schema_org", "shopify_json"])
+def test_products_of_a_shop_in_json(tmp_path, capsys, system):
+    colours = ["Red", "Blue"]
+    if system == "schema_org":
+        document = {"@context": "https://schema.org", "@graph": [{"@type": "Organization", "name": "Shop"}] + [
+            {"@type": "Product", "sku": f"S{n}", "name": f"Linen shirt number {n}", "category": "Men > Shirts",
+             "image": [{"@type": "ImageObject", "url": f"https://x.example/{n}.jpg"}], "color": colours[n % 2],
+             "brand": {"@type": "Brand", "name": "Acme"}, "offers": {"@type": "Offer", "price": "9.90"},
+             "additionalProperty": [{"@type": "PropertyValue", "name": "Fit", "value": ["Slim", "Wide"][n // 2 % 2]}]}
+            for n in range(60)]}
+        right = {"sku": "id", "name": "text", "image": "photo", "category": "attribute multi path",
+                 "color": "attribute multi column", "property:Fit": "attribute multi column"}
+    else:
+        document = {"products": [
+            {"id": 900 + n, "title": f"Linen shirt number {n}", "handle": f"shirt-{n}", "body_html": "<p>Airy</p>",
+             "vendor": "Acme", "product_type": ["Shirts", "Bags"][n % 2], "tags": ["summer", "linen, raw"][: n % 2 + 1],
+             "variants": [{"id": n, "option1": colours[0], "price": "9.90"}], "images": [
+                 {"id": n, "src": f"https://x.example/{n}.jpg"}],
+             "options": [{"name": "Color", "position": 1, "values": colours[: n % 2 + 1]}]} for n in range(60)]}
+        right = {"id": "id", "title": "text", "body_html": "text", "images": "photo",
+                 "product_type": "attribute single column", "tags": "attribute multi delimited",
+                 "option:Color": "attribute multi column"}
+    (tmp_path / "a.json").write_text(json.dumps(document))
+    found, catalog = started(capsys, tmp_path / "a.json", tmp_path / "my.yaml")
+    assert found["system"] == system and found["products"] == 60
+    assert {column: role for column, role in roles(found).items() if role} == right
+    records = list(catalog.records("train"))
+    assert all(len(record["images"]) == 1 for record in records)
+    if system == "shopify_json":
+        assert {tag for record in records for tag in record["tags"]["tags"]} == {"summer", "linen, raw"}
+
+
+def test_keys_without_end_are_not_all_counted(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(column_stats, "_MOST_COLUMNS", 10)
+    (tmp_path / "a.jsonl").write_text("".join(json.dumps(
+        {"sku": f"S{n}", "name": f"Linen shirt number {n}", "colour": ["Red", "Blue"][n % 2], f"key{n}": n}) + "\n"
+        for n in range(60)))
+    found, _ = started(capsys, tmp_path / "a.jsonl", tmp_path / "my.yaml")
+    assert len(found["columns"]) == 10 and roles(found)["colour"] == "attribute single column"
+    assert "more than 10 columns: the others are not looked at" in found["warnings"]
+
+
+def test_cells_that_would_be_something_else_in_yaml(tmp_path, capsys):
+    lines = ["no: 1,title #,yes"] + [f"{n:03d},Linen shirt number {n} of all,{['no', 'on', '010'][n % 3]}"
+                                     for n in range(60)]
+    (tmp_path / "a.csv").write_text("\n".join(lines) + "\n")
+    found, catalog = started(capsys, tmp_path / "a.csv", tmp_path / "my.yaml")
+    assert roles(found)["yes"] == "attribute single column" and roles(found)["title #"] == "text"
+    assert {tag for record in catalog.records("train") for tag in record["tags"]["yes"] or ()} <= {"on", "010"}
+
+
+def test_columns_without_a_name_of_their_own(tmp_path, capsys):
+    lines = ["sku,,note,note,name,colour"] + [f"S{n},x,a,b,Linen shirt number {n},{['Red', 'Blue'][n % 2]}"
+                                              for n in range(60)]
+    (tmp_path / "a.csv").write_text("\n".join(lines) + "\n")
+    found, catalog = started(capsys, tmp_path / "a.csv", tmp_path / "my.yaml")
+    assert roles(found) == {"sku": "id", "name": "text", "colour": "attribute single column"}
+    assert any("several columns have one name" in warning and "note" in warning for warning in found["warnings"])
+    assert next(catalog.records("train"))["tags"]["colour"]
+
+
+def test_what_is_there_is_not_written_over(tmp_path, capsys):
+    path = german_shop(tmp_path / "plain.csv", rows=30)
+    (tmp_path / "my.yaml").write_text("mine")
+    assert init.main([str(path), "--output", str(tmp_path / "my.yaml")]) == 2
+    assert "not written over" in capsys.readouterr().err and (tmp_path / "my.yaml").read_text() == "mine"
+
+
+@pytest.mark.parametrize(("content", "message"), [
+    ("", "no product in it"), ("a,b\n1,2\n3,4\n", "no column looks like a text or a photo")])
+def test_what_cannot_be_tagged_is_told_in_one_line(tmp_path, capsys, content, message):
+    (tmp_path / "a.csv").write_text(content)
+    assert init.main([str(tmp_path / "a.csv"), "--output", str(tmp_path / "my.yaml")]) == 2
+    assert message in capsys.readouterr().err and not (tmp_path / "my.yaml").exists()
+
+
+def test_a_file_that_is_not_there(tmp_path, capsys):
+    assert init.main([str(tmp_path / "none.csv")]) == 2
+    assert "No catalogue file at" in capsys.readouterr().err
+
+
+def test_example(tmp_path, capsys):
+    folder = tmp_path / "shop"
+    assert example.main(["shopify", "--output_dir", str(folder), "--products", "12"]) == 0
+    assert capsys.readouterr().out == f"{folder / 'products_export.csv'}\n"
+    assert example.main(["shopify", "--output_dir", str(folder)]) == 2
+    assert "not written over" in capsys.readouterr().err
+    assert (folder / "photos").is_dir()
