@@ -20,6 +20,8 @@ from tests.random_tagger import tagger
 from tests.tiny_tagger import ATTRIBUTES, photo, tiny_model, tiny_processor
 
 COUNTED = [{**entry, "counts": [4, 4], "none_count": 1} for entry in ATTRIBUTES]
+pytestmark = pytest.mark.usefixtures("fresh_accelerate")  # an earlier test's bfloat16 must not be found
+
 PRODUCTS = [
     ("red mug", [1, 0, 1, 0, 0, 0]),
     ("blue dress", [0, 1, 0, 1, -100, -100]),
