@@ -10,13 +10,16 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from hf_tagger.catalog.attributes import AttributeSpec
-from hf_tagger.catalog.completeness import Repeats
+from hf_tagger.catalog.completeness import MOST_ROWS, Repeats
 from hf_tagger.catalog.duplicates import content_digest, count_repeats
 from hf_tagger.catalog.quarantine import Refusal
 from hf_tagger.catalog.schema import CatalogSchema, Record
 from hf_tagger.catalog.spellings import Merge, lookalikes, one_spelling_each, propose_merges
 from hf_tagger.catalog.strict import ConfigError
 from hf_tagger.catalog.tag_names import TagNames
+
+# Of lists of tags: products whose tag is common, lists that are kept, and the share of empty ones that is an oversight.
+COMMON, MOST_LISTS, EMPTY = 5, 1000, 0.01
 
 
 @dataclass
@@ -41,12 +44,15 @@ class Vocabulary:
     repeated_ids: int = 0  # rows with the id of an earlier one
     # Of `multi` attributes, how far the lists of products with the same words agree (`completeness.Repeats.found`).
     agreement: dict[str, dict[str, int]] = field(default_factory=dict)
+    # Of `multi` attributes but trees, the lists that products have: {attribute: {"never_empty", "common": [[tag, ...],
+    # ...]}}, see `_Counts.lists_of`.
+    lists: dict[str, dict] = field(default_factory=dict)
 
     @classmethod
     def scan(cls, records: Iterable[Record | Refusal], schema: CatalogSchema,
              names: TagNames | None = None) -> "Vocabulary":
-        """Counts the records of `Catalog.records`. Memory: the different tags, 16 bytes per row, and the lists of at
-        most `completeness.MOST_ROWS` products. With the catalogue's `names`, the spellings of one tag are merged
+        """Counts the records of `Catalog.records`. Memory: the different tags, 16 bytes per row, and the lists of the
+        first `completeness.MOST_ROWS` products. With the catalogue's `names`, the spellings of one tag are merged
         (`spellings.propose_merges`), and records read later have the merged ones.
 
         Raises ConfigError for a declared attribute without any tag on `min_count` products.
@@ -123,6 +129,7 @@ class _Counts:
         self.row_digests = 0
         self.aliases: dict[str, dict[str, str]] = {}
         self.repeats = Repeats()
+        self.lists: dict[str, Counter[frozenset[str]]] = defaultdict(Counter)
 
     def add(self, item: Record | Refusal) -> None:
         if isinstance(item, Refusal):
@@ -143,6 +150,9 @@ class _Counts:
         for name, tags in item["tags"].items():
             if tags is None:
                 continue
+            if self.rows["total"] <= MOST_ROWS and (spec := self.schema.attribute(name)).kind == "multi":
+                if not spec.is_tree:
+                    self.lists[name][frozenset(tags)] += 1
             if tags:
                 self.given[name] += 1
                 self.tags.setdefault(name, defaultdict(Counter))[language].update(self._spelt_once(name, tags))
@@ -180,6 +190,17 @@ class _Counts:
         for name in [*self.schema.attributes, *discovered]:
             self._add_attribute(found, name, totals[name])
         return found
+
+    def lists_of(self, attribute: dict) -> dict:
+        """{"never_empty": whether at most `EMPTY` of the lists are, "common": the `MOST_LISTS` most frequent lists of
+        the tags on `COMMON` products and more; empty for products with none of these}."""
+        aliases, common = attribute.get("aliases", {}), Counter()
+        counted = {tag for tag, count in zip(attribute["tags"], attribute["counts"], strict=True) if count >= COMMON}
+        for tags, count in self.lists[attribute["name"]].items():
+            common[tuple(sorted({aliases.get(tag, tag) for tag in tags} & counted))] += count
+        ranked = sorted(common, key=lambda tags: (-common[tags], tags))
+        empty = self.lists[attribute["name"]][frozenset()]
+        return {"never_empty": empty <= EMPTY * common.total(), "common": [list(each) for each in ranked[:MOST_LISTS]]}
 
     def _spelt_once(self, name: str, tags: list[str]) -> list[str]:
         """The tags of a product, of which those that are the same for certain count once."""
@@ -243,6 +264,8 @@ class _Counts:
             parents = self.parents[name]
             attribute["parents"] = {tag: parents[tag] for tag in kept if parents.get(tag) in kept}
         found.attributes.append(attribute)
+        if name in self.lists:
+            found.lists[name] = self.lists_of(attribute)
 
 
 def _modalities(record: Record) -> str:

@@ -16,7 +16,7 @@ from hf_tagger.catalog.strict import ConfigError, did_you_mean
 from hf_tagger.evaluation.convex import minimise
 from hf_tagger.evaluation.predict import Predictions, blocks, few
 from hf_tagger.evaluation.settings import CalibrationSettings, ThresholdSettings
-from hf_tagger.model.decisions import attribute_slices, tag_scores
+from hf_tagger.model.decisions import attribute_slices, predicted_tags, tag_scores
 
 # The best F1 of a tag that is told badly lies where most products would get it: nothing less sure is given.
 LEAST_SURE = 0.15
@@ -64,8 +64,9 @@ def fit_calibration(validation: Predictions, settings: CalibrationSettings) -> t
 
 def without_calibration(attributes: Sequence[dict]) -> list[dict]:
     """The attributes without what is fitted here."""
-    return [{key: value for key, value in entry.items() if key not in ("temperature", "calibration", "thresholds")}
-            for entry in attributes]
+    plain = [{key: value for key, value in entry.items() if key not in ("temperature", "calibration", "thresholds")}
+             for entry in attributes]
+    return [{**entry, "lists": {**entry["lists"], "used": False}} if "lists" in entry else entry for entry in plain]
 
 
 def fit_probabilities(
@@ -166,7 +167,10 @@ def fit_thresholds(
             weight = positives[column] / (positives[column] + settings.shrinkage or 1)
             thresholds.append(_sigmoid((1 - weight) * _logit(shared) + weight * _logit(own)))
     entry = {**attribute, "thresholds": [round(float(threshold), 4) for threshold in thresholds]}
-    given = known & (candidates >= np.array(entry["thresholds"]))
+    if attribute.get("lists") is not None:
+        # What a precision or a recall asks of each tag, a list as a whole would not keep to.
+        entry["lists"] = {**attribute["lists"], "used": settings.objective == "f1"}
+    given = known & predicted_tags([entry], scores)
     right = (given & (references == 1)).sum()
     return entry, {
         "objective": settings.objective, **aim,

@@ -12,7 +12,7 @@ FUSION_NAMES = ("concat", "attention", "late")
 DECODER_DEFAULTS = {
     "vocab_size": None, "d_model": 256, "layers": 3, "heads": 4, "ffn_dim": 1024, "dropout": 0.1, "max_length": 64,
     "languages": [], "attributes": [], "aliases": {}, "any_order": False, "closed_weight": 0.0,
-    "calibration": None, "min_score": 0.0, "merge_similarity": 0.88,
+    "calibration": None, "closed_calibration": None, "min_score": 0.0, "merge_similarity": 0.88,
 }
 
 
@@ -47,7 +47,7 @@ class TaggerConfig(PreTrainedConfig):
             `{"name": "colour", "kind": "single" | "multi", "tags": ["Black", ...]}` and optionally `"counts"` (training
             rows per tag), `"none_count"` (training rows to which no tag applies), `"parents"` ({tag: parent tag}), and
             what is fitted on validation products: `"thresholds"` (one per tag), `"temperature"`, `"calibration"`,
-            `"label_frequency"` (see `decisions.py`). A `single` attribute has at most one tag per product.
+            `"label_frequency"`, `"lists"` (see `decisions.py`). A `single` attribute has at most one tag per product.
         text_config: any `AutoModel` encoder's configuration, `RecurrentTextConfig`, or None for a photo-only model.
         vision_config: a `timm_wrapper` configuration (any timm backbone), or None for a text-only model.
         text_heads: attention heads that pruning has left in each layer of the text tower; 0: all that `text_config`
@@ -84,8 +84,10 @@ class TaggerConfig(PreTrainedConfig):
             control tokens; `aliases` ({spelling: tag}); `any_order`, whether it learned tags in a new order every time,
             so that which one comes next says nothing of it; `closed_weight` of the closed head's log-probabilities
             beside its own where it writes closed tags only; `calibration` ([slope, intercept] from a tag's mean
-            log-probability to the log-odds that it is right; None: not calibrated), `min_score` of a tag that is
-            listed, and `merge_similarity`, the cosine from which two tags are near-duplicates.
+            log-probability to the log-odds that it is right; None: not calibrated), `closed_calibration` (the same of
+            a closed tag: [slope, slope of the log-odds that the heads give it, intercept]; None: as the others),
+            `min_score` of a tag that is listed, and `merge_similarity`, the cosine from which two tags are
+            near-duplicates.
         format_version: of the saved model, see `saving.py`.
     """
 
@@ -255,6 +257,9 @@ def _check_attributes(attributes: list[dict]) -> None:
         for key, values in per_tag.items():
             if values is not None and len(values) != len(tags):
                 raise ValueError(f"attribute {name!r}: {len(values)} {key} for {len(tags)} tags")
+        lists = attribute.get("lists") or {}
+        if not all(0 <= column < len(tags) for columns in lists.get("common", ()) for column in columns):
+            raise ValueError(f"attribute {name!r}: lists.common holds columns of tags, from 0 to {len(tags) - 1}")
         for key, most in (("temperature", float("inf")), ("label_frequency", 1.0)):
             if not 0 < (1.0 if attribute.get(key) is None else attribute[key]) <= most:
                 raise ValueError(f"attribute {name!r}: {key} must be above 0 and at most {most}, got {attribute[key]}")

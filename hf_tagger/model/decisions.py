@@ -7,6 +7,8 @@ All of it is plain data in an entry of `TaggerConfig.attributes`, fitted on vali
     "calibration": {"slopes": [..], "intercepts": [..]}  multi, one per tag: logit -> slope * logit + intercept
     "label_frequency": 0.7                             multi: the share of right tags that lists held in training
     "thresholds": [..]                                 one per tag; lowest probability at which it is given
+    "lists": {"used": true, "never_empty": true,       multi: the lists of common tags, by their columns, that training
+              "common": [[0, 3], [2], ..]}             products have
     "parents": {tag: parent}                           multi: a tag implies its parents
 
 In numpy: the model, the exported runtime and evaluation decide by the same lines.
@@ -14,9 +16,15 @@ In numpy: the model, the exported runtime and evaluation decide by the same line
 
 import unicodedata
 from collections.abc import Sequence
+from itertools import chain
 from typing import Any
 
 import numpy as np
+
+# By so many log-odds must tags be likelier than every list that products had, to be given in its place; and so far
+# below its threshold may the best tag be where no list is empty. Chosen out of fold, see model_cards/suite.md.
+UNLIKE_ALL, LAST_RESORT = 0.5, 2.0
+LIST_ROWS = 64  # products whose lists are compared at once
 
 
 def attribute_slices(attributes: Sequence[dict]) -> list[slice]:
@@ -76,7 +84,8 @@ def predicted_tags(attributes: Sequence[dict], scores: np.ndarray) -> np.ndarray
     """The predicted tags, bool [B, T], from `tag_scores`.
 
     Of a `single` attribute the best tag, if it reaches its threshold; without thresholds, if it is likelier than
-    "none". Of a `multi` attribute all tags that reach their thresholds (0.5 until these are fitted), and their parents.
+    "none". Of a `multi` attribute all tags that reach their thresholds (0.5 until these are fitted), and their parents;
+    with "lists", see `as_products_have_them`.
     """
     chosen = np.zeros(scores.shape, bool)
     for attribute, where in zip(attributes, attribute_slices(attributes), strict=True):
@@ -88,11 +97,49 @@ def predicted_tags(attributes: Sequence[dict], scores: np.ndarray) -> np.ndarray
             rows = np.arange(len(part))
             chosen[rows, where.start + best] = part[rows, best] >= least
         else:
-            given = part >= (np.float32(0.5) if thresholds is None else thresholds)
+            thresholds = np.full(part.shape[1], 0.5, np.float32) if thresholds is None else thresholds
+            given, lists = part >= thresholds, attribute.get("lists")
+            for first in range(0, len(part) if lists is not None and lists["used"] else 0, LIST_ROWS):
+                rows = slice(first, first + LIST_ROWS)
+                given[rows] = as_products_have_them(given[rows], _log_odds(part[rows]) - _log_odds(thresholds), lists)
             for child, parent in upwards(attribute):
                 given[:, parent] |= given[:, child]
             chosen[:, where] = given
     return chosen
+
+
+def as_products_have_them(given: np.ndarray, odds: np.ndarray, lists: dict) -> np.ndarray:
+    """The tags of each product, bool [B, C], decided as a list and not one by one.
+
+    Of the lists of common tags that training products have, the likeliest: the one with the highest sum of its tags'
+    log-odds over their thresholds. It takes the place of the common tags that reach their thresholds, unless these are
+    likelier than all such lists by `UNLIKE_ALL`; other tags stay as they are. Where no list is empty, neither is one
+    decided, as long as a tag comes near its threshold. (A label powerset: Tsoumakas & Katakis 2007.)
+
+    Args:
+        given: tags that reach their thresholds [B, C].
+        odds: log-odds of the tags less those of their thresholds [B, C].
+    """
+    given, common = given.copy(), [columns for columns in lists["common"] if columns]
+    if common:
+        columns = np.fromiter(chain.from_iterable(common), np.int64)
+        starts, covered = np.cumsum([0, *map(len, common[:-1])]), np.unique(columns)
+        sums = np.add.reduceat(odds[:, columns], starts, axis=1)
+        best, likelihood, alone = sums.argmax(1), sums.max(1), (odds * given)[:, covered].sum(1)
+        nothing = 0.0 if [] in lists["common"] else -np.inf
+        for row in np.flatnonzero(np.maximum(likelihood, nothing) >= alone - UNLIKE_ALL):
+            given[row, covered] = False
+            if likelihood[row] >= nothing:
+                given[row, common[best[row]]] = True
+    if lists["never_empty"]:
+        best, rows = odds.argmax(1), np.arange(len(odds))
+        given[rows, best] |= ~given.any(1) & (odds[rows, best] > -LAST_RESORT)
+    return given
+
+
+def _log_odds(probabilities: np.ndarray) -> np.ndarray:
+    clipped = np.clip(probabilities, np.float32(1e-6), np.float32(1 - 1e-6))
+    return np.log(clipped / (1 - clipped))
 
 
 def grown(attribute: dict, new: Sequence[str]) -> dict:

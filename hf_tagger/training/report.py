@@ -42,7 +42,7 @@ def calibrate(run: RunContext, batches: Batches, out_of_fold: Sequence[SourceRow
             with run.accelerator.autocast():
                 found = found.and_of(predict(model, batches.evaluation(settings.validation, protocol),
                                              protocol.without))
-        attributes, partial_lists = with_label_frequencies(found.attributes, batches.data)
+        attributes, partial_lists = with_lists(found.attributes, batches.data)
         model.config.attributes, step.details = fit_calibration(found.decided(attributes), run.settings.calibration)
         fitted = [entry for entry in step.details.values() if "log_loss_before" in entry]
         before, after = (np.mean([entry[f"log_loss_{when}"] for entry in fitted] or [np.nan])
@@ -52,11 +52,12 @@ def calibrate(run: RunContext, batches: Batches, out_of_fold: Sequence[SourceRow
         step.result = "\n".join([step.result, *partial_lists])
 
 
-def with_label_frequencies(attributes: Sequence[dict], data: TrainingData) -> tuple[list[dict], list[str]]:
-    """The attributes, those whose lists are partial with their "label_frequency", and a line about each of these."""
+def with_lists(attributes: Sequence[dict], data: TrainingData) -> tuple[list[dict], list[str]]:
+    """The attributes with the "lists" that training products have; those whose lists are partial with their
+    "label_frequency" instead, and a line about each of these."""
     schema, found, lines = data.catalog.schema, [], []
     for entry in attributes:
-        entry = {key: value for key, value in entry.items() if key != "label_frequency"}
+        entry = {key: value for key, value in entry.items() if key not in ("label_frequency", "lists")}
         spec = schema.attributes.get(entry["name"]) or (schema.pairs and schema.pairs.discover)
         if entry["kind"] == "multi" and spec:
             share, why = label_frequency(spec, data.vocabulary.agreement.get(entry["name"]))
@@ -64,6 +65,11 @@ def with_label_frequencies(attributes: Sequence[dict], data: TrainingData) -> tu
                 entry["label_frequency"] = round(share, 3)
                 lines.append(f"{entry['name']}: lists are taken to hold {share:.0%} of the right tags: {why} "
                              "(absent: no takes them to be complete)")
+            elif lists := data.vocabulary.lists.get(entry["name"]):
+                column = {tag: number for number, tag in enumerate(entry["tags"])}
+                known = [tags for tags in lists["common"] if column.keys() >= set(tags)]
+                entry["lists"] = {"used": False, "never_empty": lists["never_empty"],
+                                  "common": [[column[tag] for tag in tags] for tags in known]}
         found.append(entry)
     return found, lines
 

@@ -8,7 +8,7 @@ from hf_tagger.catalog.completeness import ASSUMED, COMPLETE, Repeats, label_fre
 from hf_tagger.catalog.schema import CatalogSchema, PairsSpec
 from hf_tagger.catalog.strict import ConfigError
 from hf_tagger.catalog.vocabulary import Vocabulary
-from hf_tagger.training.report import with_label_frequencies
+from hf_tagger.training.report import with_lists
 
 
 def thinned_pairs(listed: float, pairs: int = 400) -> dict[str, int]:
@@ -81,6 +81,19 @@ def test_a_run_writes_how_partial_lists_are_into_the_model_and_says_so(discover)
     data = SimpleNamespace(catalog=SimpleNamespace(schema=schema), vocabulary=vocabulary)
     entries = [{"name": "brand", "kind": "single", "tags": ["x"], "label_frequency": 0.9},
                {"name": "kinds", "kind": "multi", "tags": ["a"]}]
-    (brand, kinds), (line,) = with_label_frequencies(entries, data)
+    (brand, kinds), (line,) = with_lists(entries, data)
     assert "label_frequency" not in brand and kinds["label_frequency"] == 0.6
     assert line.startswith("kinds: lists are taken to hold 60% of the right tags: of 800 tags")
+
+
+def test_lists_that_products_have_come_into_the_model_by_its_own_columns_unless_they_are_partial():
+    multi = AttributeSpec(kind="multi")
+    schema = CatalogSchema(text="title", attributes={"kinds": multi, "uses": multi})
+    lists = {"never_empty": True, "common": [["a", "b"], ["gone"], []]}
+    vocabulary = Vocabulary(agreement={"uses": {"lists": 200, "tags": 800, "repeated": 480}},
+                            lists={"kinds": lists, "uses": lists})
+    data = SimpleNamespace(catalog=SimpleNamespace(schema=schema), vocabulary=vocabulary)
+    entries = [{"name": name, "kind": "multi", "tags": ["c", "b", "a"]} for name in ("kinds", "uses")]
+    (kinds, uses), _ = with_lists(entries, data)
+    assert kinds["lists"] == {"used": False, "never_empty": True, "common": [[2, 1], []]}
+    assert "lists" not in uses

@@ -96,6 +96,18 @@ def test_several_paths_in_a_cell_make_no_parents_of_their_own():
     assert path["parents"] == {"Topwear": "Men", "Winter": "Sale", "Shoes": "Men"}
 
 
+def test_lists_that_products_have_are_counted_by_their_common_tags():
+    lists = 5 * [["Mint", "Lime"]] + 4 * [["lime"]] + 2 * [["Plum"]] + [["Plum", "Mint"]] + [None]
+    schema = {"flavours": {"kind": "multi", "aliases": {"lime": "Lime"}}}
+    vocabulary = scan(schema, [{"flavours": tags} for tags in lists])
+    assert vocabulary.attributes[0]["tags"] == ["Lime", "Mint", "Plum"]
+    # Plum is on three products alone. Those have no common tag, or Mint.
+    assert vocabulary.lists == {"flavours": {"never_empty": True, "common": [["Lime", "Mint"], ["Lime"], [], ["Mint"]]}}
+    assert scan(schema, [{"flavours": tags} for tags in [*lists, []]]).lists["flavours"]["never_empty"] is False
+    assert scan({"flavours": {}}, [{"flavours": "Mint"}]).lists == {}, "a single attribute has no lists"
+    assert scan({"flavours": {"kind": "multi", "format": "path"}}, [{"flavours": "Herbs > Mint"}]).lists == {}
+
+
 def test_refusals_and_exact_duplicates_are_counted(tmp_path):
     rows = [{"id": str(n), "title": title, "colour": "Red"} for n, title in enumerate(["A", "B", "a", " A ", "A", ""])]
     write_jsonl(tmp_path / "shop.jsonl", rows)

@@ -129,6 +129,20 @@ def test_thresholds_for_f1_are_those_of_the_highest_f1_to_be_expected():
     assert expected_f1_threshold(np.full(50, 0.01)) == 0.15 and expected_f1_threshold(np.ones(3)) == 0.5
 
 
+def test_lists_are_decided_as_a_whole_for_f1_and_tag_by_tag_for_a_precision():
+    split = a_split(400, 7)
+    lists = {"used": False, "never_empty": True, "common": [[0], [1]]}
+    for entry in split.attributes:
+        if entry["kind"] == "multi":
+            entry["lists"] = lists
+    for settings in (CalibrationSettings(), CalibrationSettings("precision", 0.9)):
+        fitted, report = fit_calibration(split, settings)
+        (uses,) = [entry for entry in fitted if entry["kind"] == "multi"]
+        assert uses["lists"] == lists | {"used": settings.objective == "f1"}
+        (again,) = [entry for entry in fit_calibration(split.decided(fitted), settings)[0] if entry["kind"] == "multi"]
+        assert again["lists"] == uses["lists"]
+
+
 def test_rows_and_attributes_of_which_nothing_is_known_change_nothing():
     split = a_split(400, 7)
     alone, _ = fit_calibration(split, CalibrationSettings())
