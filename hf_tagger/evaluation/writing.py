@@ -9,6 +9,7 @@ from accelerate.utils import gather_object
 from hf_tagger.evaluation.free_form import score_free_form
 from hf_tagger.evaluation.predict import outputs_of
 from hf_tagger.evaluation.tables import text_table
+from hf_tagger.model.decisions import best_first, list_tags
 from hf_tagger.model.decoder import FreeFormTagger
 
 
@@ -18,23 +19,23 @@ class Written:
 
     tags: list[list[dict[str, Any]]] = field(default_factory=list)  # {"label", "score", "attribute"}, best first
     references: list[list[str]] = field(default_factory=list)  # the true tags
-    closed: list[list[str]] = field(default_factory=list)  # the closed tags chosen for the same attributes
+    closed: list[list[dict[str, Any]]] = field(default_factory=list)  # the heads' choice, of the same attributes
+    closed_scores: list[list[float | None]] = field(default_factory=list)  # of `tags`, where they are closed tags
     texts: list[str | None] = field(default_factory=list)
     languages: list[str | None] = field(default_factory=list)
     constrained: list[list[dict[str, Any]]] = field(default_factory=list)  # as tags, in vocabulary mode, if asked for
 
     def metrics(self, vocabulary: Iterable[str] = ()) -> dict[str, float]:
-        """`score_free_form` of the written tags, of the closed tags as if they were written ("closed/...") and, if
-        there are any, of those in vocabulary mode ("constrained/...")."""
-        modes = {"": _labels(self.tags), "closed/": self.closed}
+        """`score_free_form` of the written tags, of the closed tags as if they were written ("closed/..."), of both
+        together, as they are listed ("together/...") and, if there are any, of those in vocabulary mode
+        ("constrained/...")."""
+        together = [best_first(closed, tags) for closed, tags in zip(self.closed, self.tags, strict=True)]
+        modes = {"": self.tags, "closed/": self.closed, "together/": together}
         if self.constrained:
-            modes["constrained/"] = _labels(self.constrained)
-        return {f"{mode}{name}": value for mode, labels in modes.items() for name, value in
-                score_free_form(labels, self.references, self.texts, self.languages, list(vocabulary)).items()}
-
-
-def _labels(rows: list[list[dict[str, Any]]]) -> list[list[str]]:
-    return [[tag["label"] for tag in tags] for tags in rows]
+            modes["constrained/"] = self.constrained
+        return {f"{mode}{name}": value for mode, rows in modes.items() for name, value in score_free_form(
+            [[tag["label"] for tag in tags] for tags in rows], self.references, self.texts, self.languages,
+            list(vocabulary)).items()}
 
 
 def write(
@@ -51,7 +52,6 @@ def write(
         both_modes: also write in vocabulary mode.
     """
     found, config = Written(), tagger.config
-    names = [(tag, entry["name"]) for entry in config.attributes for tag in entry["tags"]]
     options = {"min_score": 0.0} if one_attribute else {}
     for batch, outputs in outputs_of(tagger.model, batches, without, output_memory=True):
         scores = tagger.model.tag_scores(outputs.tag_logits, outputs.none_logits)
@@ -68,8 +68,9 @@ def write(
             if known:
                 found.tags.append(tags[row])
                 found.references.append(sorted({tag for given in known.values() for tag in given}))
-                found.closed.append([tag for (tag, name), wanted in zip(names, chosen[row], strict=True)
-                                     if wanted and name in known])
+                found.closed_scores.append([tagger.closed_score(tag, scores[row]) for tag in tags[row]])
+                found.closed.append(best_first(list_tags(config.attributes, scores[row].tolist(), chosen[row],
+                                                         attributes=list(known)), []))
                 found.texts.append(batch["texts"][row])
                 found.languages.append(batch["languages"][row])
                 if constrained is not None:
@@ -93,7 +94,8 @@ def free_form_table(results: dict[str, dict[str, float]]) -> str:
     """Set scores of the written tags (rows) per protocol (columns)."""
     shown = {"exact match": "exact_match", "exact match, closed tags": "closed/exact_match",
              "F1@M": "f1@M", "F1@5": "f1@5", "F1@M, constrained": "constrained/f1@M",
-             "F1@M, closed tags": "closed/f1@M", "absent from text, F1@M": "absent/f1@M",
+             "F1@M, closed tags": "closed/f1@M", "F1@M, both together": "together/f1@M",
+             "absent from text, F1@M": "absent/f1@M",
              "duplicates": "duplicate_rate",
              "outside vocabulary": "out_of_vocabulary_rate",
              "outside vocabulary, constrained": "constrained/out_of_vocabulary_rate"}

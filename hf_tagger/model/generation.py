@@ -90,19 +90,25 @@ class TagPrior:
     tags that are already written do not count. Over the tokens of a tag this adds up to the log of the tag's share
     among all tags that could be written. Added to the decoder's logits, it is a product of experts (Hinton 2002).
 
+    The list ends with the probability that none of the tags left applies.
+
     Args:
         probabilities: of the trie's tags by their numbers, for each product [B, N].
         nothing: probability that none of them applies [B].
+        without: factors of `nothing` that a tag is written with no more [B, N]: what its own absence is worth, or of a
+            `single` attribute that of all its tags, for it has no other.
         weight: factor of the prior.
     """
 
     LOWEST = 1e-9
 
-    def __init__(self, trie: TagTrie, probabilities: np.ndarray, nothing: np.ndarray, weight: float = 1.0):
+    def __init__(self, trie: TagTrie, probabilities: np.ndarray, nothing: np.ndarray, without: np.ndarray,
+                 weight: float = 1.0):
         self.trie, self.weight = trie, weight
-        self.nothing = np.clip(nothing.astype(np.float64), self.LOWEST, 1 - self.LOWEST)
+        self.nothing = np.maximum(nothing.astype(np.float64), self.LOWEST)
         # In a float32 sum over many tags the unlikely ones would vanish.
         self.probabilities = np.maximum(probabilities[:, trie.order].astype(np.float64), self.LOWEST)
+        self.without = np.maximum(without[:, trie.order].astype(np.float64), self.LOWEST)
         self.sums = np.pad(self.probabilities.cumsum(1), ((0, 0), (1, 0)))
 
     def add(self, scores: np.ndarray, rows: Sequence[Sequence[int]]) -> None:
@@ -124,12 +130,16 @@ class TagPrior:
             mass -= np.where((spans[:, 0] <= place) & (place < spans[:, 1]), self.probabilities[product, place], 0.0)
         shares = self.weight * np.log(np.maximum(mass, self.LOWEST) / max(mass[0], self.LOWEST))
         scores[tokens] += shares[1:]
-        if not written:
-            scores[tokens] += self.weight * np.log(1 - self.nothing[product])
-            scores[EOS] += self.weight * np.log(self.nothing[product])
+        more = tokens if not written else SEPARATOR
         if node in trie.tag_at:
+            used.append(trie.first[node])
             own = self.probabilities[product, trie.first[node]]
             scores[[EOS, SEPARATOR]] += self.weight * np.log(own / max(mass[0], self.LOWEST))
+        if node in trie.tag_at or not written:
+            ends = self.nothing[product] / self.without[product, used].prod()
+            ends = min(max(ends, self.LOWEST), 1 - self.LOWEST)
+            scores[more] += self.weight * np.log(1 - ends)
+            scores[EOS] += self.weight * np.log(ends)
 
 
 class TagRules:
@@ -298,20 +308,30 @@ class TagWriter:
         weight, prior = self.decoder.get("closed_weight", 0.0), None
         if scores is not None and weight:
             closed = np.asarray(scores, np.float32)[:, columns]
+            nothing, absence = self._absence(attribute, scores)
             probabilities = np.zeros((len(closed), tag_of.max() + 1), np.float32)
-            # A tag that attributes share has the higher of its probabilities.
+            without = np.ones(probabilities.shape)
+            # A tag that attributes share has the higher of its probabilities, and is written for all of them.
             np.maximum.at(probabilities, (slice(None), tag_of), closed)
-            prior = TagPrior(trie, probabilities, self._nothing(attribute, scores), weight)
+            np.multiply.at(without, (slice(None), tag_of), absence)
+            prior = TagPrior(trie, probabilities, nothing, without, weight)
         return TagRules(self.decoder, max_tags, trie, prior)
 
-    def _nothing(self, attribute: str | None, scores) -> np.ndarray:
-        """The probability that no tag of the attribute applies, or of all attributes (None) [B]."""
-        nothing = np.ones(len(scores))
+    def _absence(self, attribute: str | None, scores) -> tuple[np.ndarray, np.ndarray]:
+        """The probabilities that no tag of the attribute applies, or of all attributes (None) [B], and for each of
+        these tags the factor of that which goes where the tag does apply [B, N]."""
+        nothing, factors = np.ones(len(scores)), []
         for entry, where in zip(self.attributes, attribute_slices(self.attributes), strict=True):
             if attribute in (None, entry["name"]):
-                block = np.asarray(scores[:, where], np.float64)
-                nothing *= np.maximum(1 - block.sum(1), 0) if entry["kind"] == "single" else (1 - block).prod(1)
-        return nothing
+                absent = np.maximum(1 - np.asarray(scores[:, where], np.float64), TagPrior.LOWEST)
+                if entry["kind"] == "single":
+                    none = np.maximum(absent.sum(1, keepdims=True) - (absent.shape[1] - 1), TagPrior.LOWEST)
+                    absent = none.repeat(absent.shape[1], axis=1)
+                    nothing *= none[:, 0]
+                else:
+                    nothing *= absent.prod(1)
+                factors.append(absent)
+        return nothing, np.concatenate(factors, axis=1)
 
     def _trie(self, attribute: str | None) -> tuple[TagTrie, np.ndarray, np.ndarray]:
         """The trie of one attribute's closed tags, or of all (None); the tags' numbers in it, and columns in [B, T]."""
@@ -335,15 +355,24 @@ class TagWriter:
             owners = [owner for owner in owners if owner[1] == label] or owners
             likeliest = 0 if scores is None else int(scores[[column for _, _, column in owners]].argmax())
             attribute, label, _ = owners[likeliest]
-        return {"label": label, "score": self.score(tag.log_probability), "attribute": attribute, "source": "generated"}
+        entry = {"label": label, "score": 0.0, "attribute": attribute, "source": "generated"}
+        closed = None if scores is None else self.closed_score(entry, scores)
+        return {**entry, "score": self.score(tag.log_probability, closed)}
 
-    def score(self, log_probability: float) -> float:
-        """The probability that a tag is right, from its mean log-probability (its exponential if not calibrated)."""
-        calibration = self.decoder["calibration"]
+    def closed_score(self, tag: dict[str, Any], scores: Sequence[float]) -> float | None:
+        """The probability that the heads give a written tag, from `scores` [T]; None for one that is no closed tag."""
+        known = self.known.get(fold(tag["label"]), ())
+        return next((float(scores[column]) for name, _, column in known if name == tag["attribute"]), None)
+
+    def score(self, log_probability: float, closed: float | None = None) -> float:
+        """The probability that a tag is right, from its mean log-probability (its exponential if not calibrated) and,
+        of a closed tag, the probability that the heads give it."""
+        calibration, evidence = self.decoder["calibration"], [log_probability, 1.0]
         if calibration is None:
             return math.exp(log_probability)
-        slope, intercept = calibration
-        return 1 / (1 + math.exp(-(slope * log_probability + intercept)))
+        if closed is not None and self.decoder.get("closed_calibration"):
+            calibration, evidence = self.decoder["closed_calibration"], [log_probability, log_odds(closed), 1.0]
+        return 1 / (1 + math.exp(-sum(weight * given for weight, given in zip(calibration, evidence, strict=True))))
 
     def _listed(self, tags: list[dict], min_score: float) -> list[dict]:
         listed: list[dict] = []
@@ -361,6 +390,11 @@ class TagWriter:
         if first in self.known and second in self.known:  # two tags of the vocabulary are never merged
             return False
         return float(self._vector(first) @ self._vector(second)) >= self.decoder["merge_similarity"]
+
+
+def log_odds(probability: float) -> float:
+    probability = min(max(probability, TagPrior.LOWEST), 1 - TagPrior.LOWEST)
+    return math.log(probability / (1 - probability))
 
 
 def written_tags(tokens: Sequence[int], log_probabilities: Sequence[float],

@@ -68,23 +68,37 @@ def prior_of(tokens, prior, written=(), product=0, products=2):
 
 @pytest.mark.parametrize("end", [EOS, SEPARATOR])
 def test_a_prior_adds_up_to_the_share_of_a_tag_among_those_not_yet_written(end):
-    trie, probabilities = TagTrie(TAGS), np.array([[0.1, 0.2, 0.4, 0.8, 0.05], [0.5, 0.1, 0.1, 0.1, 0.2]])
-    prior = TagPrior(trie, probabilities, nothing=np.array([0.3, 0.0]), weight=0.5)
-    for product, (beliefs, something) in enumerate(zip(probabilities, (0.7, 1.0), strict=True)):
-        for tag, belief in zip(TAGS, beliefs, strict=True):
-            share = something * belief / beliefs.sum()
-            assert prior_of([*tag, end], prior, product=product) == pytest.approx(0.5 * np.log(share))
+    trie, probabilities = TagTrie(TAGS), np.array([[0.1, 0.2, 0.4, 0.3, 0.05], [0.5, 0.1, 0.1, 0.1, 0.2]])
+    nothing = np.array([0.3, 0.0])
+    prior = TagPrior(trie, probabilities, nothing, without=1 - probabilities, weight=0.5)
+
+    def ends(product, *tags):
+        none = nothing[product] / (1 - probabilities[product, list(tags)]).prod()
+        return none if end == EOS else 1 - none
+
+    for tag, belief in zip(range(5), probabilities[0], strict=True):
+        share = 0.7 * belief / probabilities[0].sum() * ends(0, tag)
+        assert prior_of([*TAGS[tag], end], prior) == pytest.approx(0.5 * np.log(share))
     assert prior_of([EOS], prior) == pytest.approx(0.5 * np.log(0.3))
     assert -20 < prior_of([EOS], prior, product=1) < -10, "unlikely, not impossible"
     # "abc" and "e" are written: what they held is gone.
     written, left = [*TAGS[1], SEPARATOR, *TAGS[3], SEPARATOR], [0.1, 0.4, 0.05]
-    for tag, belief in zip([TAGS[0], TAGS[2], TAGS[4]], left, strict=True):
-        assert prior_of([*tag, end], prior, written) == pytest.approx(0.5 * np.log(belief / sum(left)))
+    for tag, belief in zip((0, 2, 4), left, strict=True):
+        share = belief / sum(left) * ends(0, 1, 3, tag)
+        assert prior_of([*TAGS[tag], end], prior, written) == pytest.approx(0.5 * np.log(share))
+
+
+def test_where_a_written_tag_settles_its_attribute_the_list_ends():
+    probabilities = np.array([[0.5, 0.3, 0.1, 0.05, 0.04]])
+    one, many = (TagPrior(TagTrie(TAGS), probabilities, np.array([0.01]), without) for without in
+                 (np.full((1, 5), 0.01), 1 - probabilities))
+    assert prior_of([*TAGS[0], EOS], one) > prior_of([*TAGS[0], SEPARATOR], one) + 10
+    assert prior_of([*TAGS[0], EOS], many) < prior_of([*TAGS[0], SEPARATOR], many) - 3
 
 
 def test_beams_share_the_prior_of_their_product_and_nothing_certain_is_infinite():
     prior = TagPrior(TagTrie(TAGS), np.array([[0.0, 0.0, 0.0, 1.0, 0.0], [0.0, 0.0, 0.0, 0.0, 1.0]]),
-                     nothing=np.array([0.0, 0.0]))
+                     nothing=np.array([0.0, 0.0]), without=np.zeros((2, 5)))
     rules = TagRules(DECODER, trie=prior.trie, prior=prior)
     chosen_by = rules.apply(np.zeros((4, VOCABULARY), np.float32), [[], [], [], [9, SEPARATOR]])
     assert chosen_by.argmax(1).tolist() == [9, 9, 10, 10]

@@ -15,6 +15,8 @@ def overconfident(products=400):
         written.tags.append([{"label": f"t{place}", "score": value} for place, value in enumerate(said)])
         right = [f"T{place}" for place, value in enumerate(said) if draw.random() < value / 2]
         written.references.append(right or ["x"])
+        written.closed.append([])
+        written.closed_scores.append([None] * 3)
     return written
 
 
@@ -27,7 +29,7 @@ def test_calibrated_scores_are_the_rates_at_which_tags_are_right():
 
 def test_the_lowest_listed_score_is_where_f1_is_highest():
     tags = [{"label": label, "score": score} for label, score in (("a", 0.9), ("b", 0.2), ("c", 0.1))]
-    written = Written(tags=[tags] * 9, references=[["a"]] * 9)
+    written = Written(tags=[tags] * 9, references=[["a"]] * 9, closed=[[]] * 9, closed_scores=[[None] * 3] * 9)
     fitted = fit_written_scores([written])
     slope, intercept = fitted["calibration"]
     low, high = (1 / (1 + math.exp(-(slope * math.log(said) + intercept))) for said in (0.2, 0.9))
@@ -35,7 +37,27 @@ def test_the_lowest_listed_score_is_where_f1_is_highest():
 
 
 def test_with_nothing_right_or_nothing_wrong_there_is_nothing_to_fit():
-    tags = [[{"label": "a", "score": 0.5}]]
-    assert fit_written_scores([Written(tags=tags, references=[["a"]])]) == {}
-    assert fit_written_scores([Written(tags=tags, references=[["b"]])]) == {}
+    written = {"tags": [[{"label": "a", "score": 0.5}]], "closed": [[]], "closed_scores": [[None]]}
+    assert fit_written_scores([Written(**written, references=[["a"]])]) == {}
+    assert fit_written_scores([Written(**written, references=[["b"]])]) == {}
     assert fit_written_scores([]) == {}
+
+
+def test_of_closed_tags_the_heads_know_more_and_what_they_choose_is_listed_anyway():
+    # The decoder is as sure of all of them; the heads know which closed tag is right, and choose it. Of the new tags
+    # one in ten is right: too few to be listed beside.
+    labels = ("right", "wrong", "new")
+    tags = [{"label": label, "score": 0.5} for label in labels]
+    references = [["right", "new"] if row % 10 == 0 else ["right"] for row in range(100)]
+    written = Written(tags=[tags] * 100, references=references, closed=[tags[:1]] * 100,
+                      closed_scores=[[0.9, 0.1, None]] * 100)
+    fitted = fit_written_scores([written])
+
+    def score(closed):
+        weights, given = fitted["calibration"], (math.log(0.5), 1.0)
+        if closed is not None:
+            weights, given = fitted["closed_calibration"], (math.log(0.5), math.log(closed / (1 - closed)), 1.0)
+        return 1 / (1 + math.exp(-sum(weight * value for weight, value in zip(weights, given, strict=True))))
+
+    assert score(0.9) > 0.95 and score(0.1) < 0.05 and score(None) == pytest.approx(0.1, abs=0.02)
+    assert fitted["min_score"] > score(None)

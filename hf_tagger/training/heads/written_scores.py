@@ -3,6 +3,7 @@
 import math
 from collections.abc import Iterable
 
+import numpy as np
 import torch
 
 from hf_tagger.evaluation.calibration import best_threshold
@@ -12,6 +13,7 @@ from hf_tagger.evaluation.settings import ThresholdSettings
 from hf_tagger.evaluation.writing import Written, write
 from hf_tagger.model.decisions import fold
 from hf_tagger.model.decoder import FreeFormTagger
+from hf_tagger.model.generation import log_odds
 
 LOWEST = 1e-30
 
@@ -22,7 +24,7 @@ def fit_free_form(model, processor, views: Iterable[tuple[Iterable[dict], Iterab
     Args:
         views: batches of the validation split and the modalities hidden from the model, for each protocol.
     """
-    model.config.decoder |= {"calibration": None, "min_score": 0.0}
+    model.config.decoder |= {"calibration": None, "closed_calibration": None, "min_score": 0.0}
     tagger = FreeFormTagger(model, processor)
     fitted = fit_written_scores(write(tagger, batches, without, one_attribute, gather=False)
                                 for batches, without in views)
@@ -33,30 +35,56 @@ def fit_free_form(model, processor, views: Iterable[tuple[Iterable[dict], Iterab
 def fit_written_scores(parts: Iterable[Written]) -> dict[str, float | list[float]]:
     """Platt scaling (Platt 1999) of the mean log-probability of a tag, and the score from which F1 is highest.
 
+    Closed tags are scaled on their own, with what the heads say of them. The F1 is that of all that is listed, the
+    heads' own choice of closed tags included.
+
     Args:
         parts: what was written, with scores not yet calibrated and no `min_score`.
 
-    Returns {"calibration": [slope, intercept], "min_score"} for `TaggerConfig.decoder`, or {} where there is nothing to
-    learn from: all tags were right, or none.
+    Returns {"calibration", "closed_calibration", "min_score"} for `TaggerConfig.decoder`, or {} where there is nothing
+    to learn from: all tags were right, or none.
     """
-    logs, right, true = [], [], 0
+    evidence, right, chosen, heads_right, heads_wrong, missed = [], [], [], 0, 0, 0
     for part in parts:
-        for tags, reference in zip(part.tags, part.references, strict=True):
-            reference = unique(reference)
-            true += len(reference)
-            logs += [math.log(max(tag["score"], LOWEST)) for tag in tags]
-            right += [fold(tag["label"]) in reference for tag in tags]
-    x, y = torch.tensor(logs, dtype=torch.float64), torch.tensor(right, dtype=torch.float64)
-    if not len(y) or y.min() == y.max():
+        for row, tags in enumerate(part.tags):
+            labels, heads = ([fold(tag["label"]) for tag in listed] for listed in (tags, part.closed[row]))
+            reference, heads = set(unique(part.references[row])), set(heads)
+            heads_right, heads_wrong = heads_right + len(heads & reference), heads_wrong + len(heads - reference)
+            missed += len(reference - heads - set(labels))
+            evidence += [(math.log(max(tag["score"], LOWEST)), 0.0 if closed is None else log_odds(closed),
+                          closed is not None) for tag, closed in zip(tags, part.closed_scores[row], strict=True)]
+            right += [label in reference for label in labels]
+            chosen += [label in heads for label in labels]
+    if not right or all(right) or not any(right):
         return {}
+    x, y = torch.tensor(evidence, dtype=torch.float64), torch.tensor(right)
+    x, known = torch.cat([x[:, :2], torch.ones(len(x), 1)], dim=1), x[:, 2] > 0
+    own = [0, 2]
+    fitted = {"calibration": _platt(x[:, own], y), "closed_calibration": None}
+    scores = torch.sigmoid(x[:, own] @ fitted["calibration"])
+    if known.any():
+        if (~known).any():
+            fitted["calibration"] = _platt(x[~known][:, own], y[~known])
+        fitted["closed_calibration"] = _platt(x[known], y[known])
+        scores = torch.where(known, x @ fitted["closed_calibration"], x[:, own] @ fitted["calibration"]).sigmoid()
+    # What the heads choose is listed whatever its score as a written tag.
+    further = ~np.array(chosen)
+    scores = np.concatenate([np.ones(heads_right + heads_wrong), scores.numpy()[further]])
+    given = np.concatenate([np.arange(heads_right + heads_wrong) < heads_right, y.numpy()[further]])
+    min_score, _ = best_threshold(scores, given, missed, ThresholdSettings("f1"))
+    return {name: None if weights is None else weights.tolist() for name, weights in fitted.items()} | {
+        "min_score": float(min_score)}
+
+
+def _platt(evidence: torch.Tensor, right: torch.Tensor) -> torch.Tensor:
+    """Weights [K] of the evidence [N, K], 1 last, whose sum is the log-odds of being right [N]."""
     # Platt's targets are not quite 0 and 1: the slope stays finite even if the scores tell right from wrong perfectly.
-    positives, negatives = y.sum(), len(y) - y.sum()
-    target = torch.where(y > 0, (positives + 1) / (positives + 2), 1 / (negatives + 2))
+    positives = right.sum()
+    target = torch.where(right, (positives + 1) / (positives + 2), 1 / (len(right) - positives + 2)).double()
+    start = torch.zeros(evidence.shape[1], dtype=torch.float64)
+    start[-2] = 1.0
 
     def loss(weights):
-        return torch.nn.functional.binary_cross_entropy_with_logits(weights[0] * x + weights[1], target)
+        return torch.nn.functional.binary_cross_entropy_with_logits(evidence @ weights, target)
 
-    slope, intercept = minimise(loss, torch.tensor([1.0, 0.0], dtype=torch.float64)).tolist()
-    scores = torch.sigmoid(slope * x + intercept)
-    min_score, _ = best_threshold(scores.numpy(), y.numpy() > 0, true - int(positives), ThresholdSettings("f1"))
-    return {"calibration": [slope, intercept], "min_score": float(min_score)}
+    return minimise(loss, start)
