@@ -20,6 +20,7 @@ from tests.tiny_tagger import tiny_model, tiny_processor
 
 ray_engine = pytest.importorskip("hf_tagger.deployment.ray_engine", reason="Ray is not installed: hf_tagger[ray]",
                                  exc_type=ImportError)
+SHARDS = 160  # many: a run must not be over before it is interrupted
 ACTORS = ["--engine", "ray", "--actors"]
 
 
@@ -28,7 +29,7 @@ def shop(tmp_path_factory):
     """(arguments, ids) of a catalogue of many small shards."""
     folder = tmp_path_factory.mktemp("shop")
     ProductTaggingPipeline(tiny_model().eval(), processor=tiny_processor()).save_pretrained(folder / "model")
-    rows = shop_rows(0, 96)
+    rows = shop_rows(0, 2 * SHARDS)
     rows[7] |= {"title": None, "image": b"no photo"}
     write_parquet(folder / "test.parquet", rows)
     config = {"catalog": {"source": {"files": {"test": str(folder / "test.parquet")}}, "schema": SCHEMA}}
@@ -68,13 +69,13 @@ def test_actors_end_what_a_process_began_though_one_is_killed(shop, tmp_path, fr
     begun.process.kill()
     begun.end()
     before = {path: path.stat().st_mtime_ns for path in folder.glob("part-*.parquet")}
-    assert 6 <= len(before) < 40
+    assert 6 <= len(before) < SHARDS - 8
     killed = []
     killer = threading.Thread(target=lambda: killed.append(kill_one(folder)))
     killer.start()
     assert tag_catalog.main([*arguments, "--output_dir", str(folder), *ACTORS, "2"]) == 0
     killer.join()
-    assert len(before) <= killed[0] < 48
+    assert len(before) <= killed[0] < SHARDS
     assert tagged(folder) == ids
     assert all(path.stat().st_mtime_ns == stamp for path, stamp in before.items())
     summary = json.loads((folder / "summary.json").read_text())
@@ -90,7 +91,7 @@ def test_a_process_ends_what_actors_began_of_which_one_was_killed_and_replaced(s
     wait_for(kill_one(folder) + 2, folder, begun)
     os.kill(begun.process.pid, signal.SIGINT)
     assert begun.end() == 130 and "interrupted" in begun.errors and "Traceback" not in begun.errors
-    assert 5 <= len(list(folder.glob("part-*.parquet"))) < 48
+    assert 5 <= len(list(folder.glob("part-*.parquet"))) < SHARDS
     assert tag_catalog.main([*arguments, "--output_dir", str(folder)]) == 0
     assert tagged(folder) == ids
 
