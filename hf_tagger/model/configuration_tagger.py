@@ -11,7 +11,7 @@ from .saving import BOS, EOS, FORMAT, PAD, SEPARATOR, TRAIN_AGAIN, check_format,
 FUSION_NAMES = ("concat", "attention", "late")
 DECODER_DEFAULTS = {
     "vocab_size": None, "d_model": 256, "layers": 3, "heads": 4, "ffn_dim": 1024, "dropout": 0.1, "max_length": 64,
-    "languages": [], "attributes": [], "aliases": {}, "any_order": False, "closed_weight": 0.0,
+    "languages": [], "attributes": [], "aliases": {}, "any_order": False,
     "calibration": None, "closed_calibration": None, "min_score": 0.0, "merge_similarity": 0.88,
 }
 
@@ -82,8 +82,7 @@ class TaggerConfig(PreTrainedConfig):
             included; `d_model`, `layers`, `heads`, `ffn_dim`, `dropout` of the decoder; `max_length` in tokens of what
             it writes, prompt included; `languages` and `attributes` that it can be asked for, in the order of their
             control tokens; `aliases` ({spelling: tag}); `any_order`, whether it learned tags in a new order every time,
-            so that which one comes next says nothing of it; `closed_weight` of the closed head's log-probabilities
-            beside its own where it writes closed tags only; `calibration` ([slope, intercept] from a tag's mean
+            so that which one comes next says nothing of it; `calibration` ([slope, intercept] from a tag's mean
             log-probability to the log-odds that it is right; None: not calibrated), `closed_calibration` (the same of
             a closed tag: [slope, slope of the log-odds that the heads give it, intercept]; None: as the others),
             `min_score` of a tag that is listed, and `merge_similarity`, the cosine from which two tags are
@@ -166,6 +165,7 @@ class TaggerConfig(PreTrainedConfig):
 
     def set_decoder(self, decoder: dict[str, Any]) -> None:
         """Completes and checks what describes the decoder, and makes this the configuration of a model that has one."""
+        decoder = {key: value for key, value in decoder.items() if key != "closed_weight"}  # of older folders
         unknown = set(decoder) - set(DECODER_DEFAULTS)
         if unknown:
             raise ValueError(f"decoder has no key {sorted(unknown)[0]!r}; known: {', '.join(DECODER_DEFAULTS)}")

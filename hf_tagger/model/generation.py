@@ -84,72 +84,68 @@ class TagTrie:
 
 
 class TagPrior:
-    """Shallow fusion of a decoder with probabilities of the trie's tags.
-
-    Each token that may follow gets log(probability of the tags behind it / probability of all tags below the node);
-    tags that are already written do not count. Over the tokens of a tag this adds up to the log of the tag's share
-    among all tags that could be written. Added to the decoder's logits, it is a product of experts (Hinton 2002).
-
-    The list ends with the probability that none of the tags left applies.
+    """What a decoder's next token is by the probabilities of the trie's tags alone: a list whose next tag is drawn from
+    those that are not yet written, and which ends with the probability that none of these applies.
 
     Args:
         probabilities: of the trie's tags by their numbers, for each product [B, N].
         nothing: probability that none of them applies [B].
-        without: factors of `nothing` that a tag is written with no more [B, N]: what its own absence is worth, or of a
-            `single` attribute that of all its tags, for it has no other.
-        weight: factor of the prior.
+        without: factors of `nothing` that go once a tag is written [B, N]: the probability that it does not apply, or
+            of a `single` attribute that none of its tags does, for it has no other.
     """
 
     LOWEST = 1e-9
 
-    def __init__(self, trie: TagTrie, probabilities: np.ndarray, nothing: np.ndarray, without: np.ndarray,
-                 weight: float = 1.0):
-        self.trie, self.weight = trie, weight
+    def __init__(self, trie: TagTrie, probabilities: np.ndarray, nothing: np.ndarray, without: np.ndarray):
+        self.trie = trie
         self.nothing = np.maximum(nothing.astype(np.float64), self.LOWEST)
         # In a float32 sum over many tags the unlikely ones would vanish.
         self.probabilities = np.maximum(probabilities[:, trie.order].astype(np.float64), self.LOWEST)
         self.without = np.maximum(without[:, trie.order].astype(np.float64), self.LOWEST)
         self.sums = np.pad(self.probabilities.cumsum(1), ((0, 0), (1, 0)))
 
-    def add(self, scores: np.ndarray, rows: Sequence[Sequence[int]]) -> None:
-        """Adds the weighted prior, in place, to the logits [R, V] of the next token of R lists. R is a multiple of B:
-        the first R / B lists are of the first product, and so on."""
-        beams = len(rows) // len(self.sums)
-        for index, written in enumerate(rows):
-            if EOS not in written:
-                self._add(scores[index], index // beams, written)
-
-    def _add(self, scores: np.ndarray, product: int, written: Sequence[int]) -> None:
+    def following(self, product: int, written: Sequence[int]) -> tuple[np.ndarray, np.ndarray, float] | None:
+        """The tokens [K] that may follow a list, their probabilities [K], at least `LOWEST`, and how many tags that go
+        on like this are to be expected, at most 1; None where the list's last tag has left the trie. Whole tags outside
+        of it count for nothing."""
         trie, sums = self.trie, self.sums[product]
         *whole, last = split_tags(written)
-        used = [trie.first[trie.walk(tag)[-1]] for tag in whole]
-        node = trie.walk(last)[-1]
-        tokens, spans = trie.branches(node)
+        path, ends = trie.walk(last), [trie.walk(tag) for tag in whole]
+        if path is None:
+            return None
+        used = [trie.first[end[-1]] for end in ends if end is not None and end[-1] in trie.tag_at]
+        tokens, spans = trie.branches(path[-1])
         mass = sums[spans[:, 1]] - sums[spans[:, 0]]
         for place in used:
             mass -= np.where((spans[:, 0] <= place) & (place < spans[:, 1]), self.probabilities[product, place], 0.0)
-        shares = self.weight * np.log(np.maximum(mass, self.LOWEST) / max(mass[0], self.LOWEST))
-        scores[tokens] += shares[1:]
-        more = tokens if not written else SEPARATOR
-        if node in trie.tag_at:
-            used.append(trie.first[node])
-            own = self.probabilities[product, trie.first[node]]
-            scores[[EOS, SEPARATOR]] += self.weight * np.log(own / max(mass[0], self.LOWEST))
-        if node in trie.tag_at or not written:
-            ends = self.nothing[product] / self.without[product, used].prod()
-            ends = min(max(ends, self.LOWEST), 1 - self.LOWEST)
-            scores[more] += self.weight * np.log(1 - ends)
-            scores[EOS] += self.weight * np.log(ends)
+        shares = mass[1:] / max(mass[0], self.LOWEST)
+        complete = path[-1] in trie.tag_at
+        if complete:
+            used.append(trie.first[path[-1]])
+        none = min(max(self.nothing[product] / self.without[product, used].prod(), self.LOWEST), 1 - self.LOWEST)
+        if complete:
+            own = self.probabilities[product, used[-1]] / max(mass[0], self.LOWEST)
+            tokens = np.append(tokens, [SEPARATOR, EOS])
+            shares = np.append(shares, [own * (1 - none), own * none])
+        elif not written:
+            tokens, shares = np.append(tokens, EOS), np.append(shares * (1 - none), none)
+        return tokens, np.maximum(shares, self.LOWEST), min(mass[0], 1.0)
 
 
 class TagRules:
     """Which tokens continue a list of tags: no control tokens, no empty tag, at most `max_tags` tags, and with a `trie`
     only its tags, none of them twice.
 
+    A `prior` is joined to what the decoder says. With a trie by shallow fusion, its log-probabilities, times `WEIGHT`,
+    being added: a product of experts (Hinton 2002). Without, up to half of each token's probability is the prior's, as
+    long as it expects tags that are not yet written; what it does not know, and where the list ends, is the decoder's
+    to say (a pointer-generator: See et al. 2017).
+
     Args:
         decoder: as in `TaggerConfig`.
-        prior: added to the logits by `apply`.
     """
+
+    WEIGHT, COPIED = 3.0, 0.5
 
     def __init__(self, decoder: dict, max_tags: int | None = None, trie: TagTrie | None = None,
                  prior: TagPrior | None = None):
@@ -162,12 +158,29 @@ class TagRules:
             self.roots[list(trie.children[ROOT])] = False
 
     def apply(self, logits: np.ndarray, rows: Sequence[Sequence[int]]) -> np.ndarray:
-        """Logits [B, V] of the next token of B lists (without their prompts) -> the same with the prior added, and -inf
-        for tokens that may not follow."""
+        """Logits [R, V] of the next token of R lists (without their prompts) -> the same with the prior, and -inf for
+        tokens that may not follow. R is a multiple of the prior's B products: the first R / B lists are of the first
+        product, and so on."""
         if self.prior is not None:
-            logits = logits.copy()
-            self.prior.add(logits, rows)
+            logits, beams = logits.copy(), len(rows) // len(self.prior.nothing)
+            for index, written in enumerate(rows):
+                if EOS not in written:
+                    self._join(logits[index], self.prior.following(index // beams, written))
         return np.where(self.banned(rows), -np.inf, logits)
+
+    def _join(self, logits: np.ndarray, following: tuple[np.ndarray, np.ndarray, float] | None) -> None:
+        """Joins the prior, in place, to the logits [V] of one list."""
+        if following is None:
+            return
+        tokens, shares, expected = following
+        if self.trie is not None:
+            logits[tokens] += self.WEIGHT * np.log(shares)
+        else:
+            copied = self.COPIED * expected * np.where(tokens == EOS, 0.0, shares)
+            powers = np.exp(logits - logits.max())
+            mixed = (1 - copied.sum()) * powers / powers.sum()
+            mixed[tokens] += copied
+            logits[:] = np.log(np.maximum(mixed, TagPrior.LOWEST))
 
     def banned(self, rows: Iterable[Sequence[int]]) -> np.ndarray:
         """The tokens of B lists so far, without their prompts -> which tokens may not follow, bool [B, V]."""
@@ -251,21 +264,24 @@ class TagWriter:
         named = ((attribute["name"], tag) for attribute in attributes for tag in attribute["tags"])
         for column, (name, tag) in enumerate(named):
             self.known.setdefault(fold(tag), []).append((name, tag, column))
-        self._tries: dict[str | None, tuple[TagTrie, np.ndarray, np.ndarray]] = {}
+        self._tries: dict[tuple[str, ...], tuple[TagTrie, np.ndarray, np.ndarray]] = {}
 
     def __call__(self, memory, languages: Sequence[str | None], scores=None, attributes: Sequence[str] | None = None,
                  constrained: bool = False, max_tags: int | None = None, min_score: float | None = None,
-                 asked: Sequence[Sequence[str | None]] | None = None, **generation) -> list[list[dict[str, Any]]]:
+                 asked: Sequence[Sequence[str | None]] | None = None, own_language: bool = True,
+                 **generation) -> list[list[dict[str, Any]]]:
         """
         Args:
             memory: of B products.
             languages: of each product; None, or one that the decoder does not know, leaves the choice to it.
             scores: closed-tag probabilities, float array [B, T]. A tag that several attributes share gets the likelier
-                one; `constrained` adds them to the decoder's logits (`closed_weight`).
+                one; they say with the decoder what is written next, see `TagRules`.
             attributes: write the tags of these attributes only, one list for each.
             constrained: write closed tags only.
             max_tags: at most so many tags per product (and attribute).
             min_score: lowest score that is listed (default: the model's own).
+            own_language: the languages are the products' own, in which closed tags are given. In another one the
+                decoder writes without the heads, unless `constrained`.
             asked: in place of `attributes`, those of each product; None among them: all of its tags in one list.
             generation: options of the search; one sequence per product.
 
@@ -281,10 +297,11 @@ class TagWriter:
         # The prompts of a batch have one length and one trie.
         groups: dict[tuple[int, str | None], list[int]] = {}
         for index, (prompt, (_, attribute)) in enumerate(zip(prompts, rows, strict=True)):
-            groups.setdefault((len(prompt), attribute if constrained else None), []).append(index)
+            groups.setdefault((len(prompt), attribute), []).append(index)
         for (_, attribute), chosen in groups.items():
             products = [rows[index][0] for index in chosen]
-            rules = self._rules(attribute, constrained, max_tags, None if scores is None else scores[products])
+            heads = None if scores is None or not (own_language or constrained) else scores[products]
+            rules = self._rules(attribute, constrained, max_tags, heads)
             written = self._write(memory, products, [prompts[index] for index in chosen], rules, generation)
             for index, tags in zip(chosen, written, strict=True):
                 product, attribute_asked = rows[index]
@@ -302,27 +319,29 @@ class TagWriter:
 
     def _rules(self, attribute: str | None, constrained: bool, max_tags: int | None, scores) -> TagRules:
         """scores: closed-tag probabilities [B, T] of the products in question, or None."""
-        if not constrained:
-            return TagRules(self.decoder, max_tags)
-        trie, tag_of, columns = self._trie(attribute)
-        weight, prior = self.decoder.get("closed_weight", 0.0), None
-        if scores is not None and weight:
-            closed = np.asarray(scores, np.float32)[:, columns]
-            nothing, absence = self._absence(attribute, scores)
-            probabilities = np.zeros((len(closed), tag_of.max() + 1), np.float32)
+        names = tuple(entry["name"] for entry in self.attributes if attribute in (None, entry["name"])
+                      and (constrained or entry["name"] in self.decoder["attributes"]))
+        if constrained and not names:
+            raise ValueError(f"constrained writes closed tags only, and {attribute} has none")
+        trie, prior = None, None
+        if names:
+            trie, tag_of, columns = self._trie(names)
+        if names and scores is not None:
+            nothing, absence = self._absence(names, scores)
+            probabilities = np.zeros((len(scores), tag_of.max() + 1), np.float32)
             without = np.ones(probabilities.shape)
             # A tag that attributes share has the higher of its probabilities, and is written for all of them.
-            np.maximum.at(probabilities, (slice(None), tag_of), closed)
+            np.maximum.at(probabilities, (slice(None), tag_of), np.asarray(scores, np.float32)[:, columns])
             np.multiply.at(without, (slice(None), tag_of), absence)
-            prior = TagPrior(trie, probabilities, nothing, without, weight)
-        return TagRules(self.decoder, max_tags, trie, prior)
+            prior = TagPrior(trie, probabilities, nothing, without)
+        return TagRules(self.decoder, max_tags, trie if constrained else None, prior)
 
-    def _absence(self, attribute: str | None, scores) -> tuple[np.ndarray, np.ndarray]:
-        """The probabilities that no tag of the attribute applies, or of all attributes (None) [B], and for each of
-        these tags the factor of that which goes where the tag does apply [B, N]."""
+    def _absence(self, names: tuple[str, ...], scores) -> tuple[np.ndarray, np.ndarray]:
+        """The probabilities that no tag of these attributes applies [B], and for each of their tags the factor of that
+        which goes where the tag does apply [B, N]."""
         nothing, factors = np.ones(len(scores)), []
         for entry, where in zip(self.attributes, attribute_slices(self.attributes), strict=True):
-            if attribute in (None, entry["name"]):
+            if entry["name"] in names:
                 absent = np.maximum(1 - np.asarray(scores[:, where], np.float64), TagPrior.LOWEST)
                 if entry["kind"] == "single":
                     none = np.maximum(absent.sum(1, keepdims=True) - (absent.shape[1] - 1), TagPrior.LOWEST)
@@ -333,17 +352,15 @@ class TagWriter:
                 factors.append(absent)
         return nothing, np.concatenate(factors, axis=1)
 
-    def _trie(self, attribute: str | None) -> tuple[TagTrie, np.ndarray, np.ndarray]:
-        """The trie of one attribute's closed tags, or of all (None); the tags' numbers in it, and columns in [B, T]."""
-        if attribute not in self._tries:
+    def _trie(self, names: tuple[str, ...]) -> tuple[TagTrie, np.ndarray, np.ndarray]:
+        """The trie of these attributes' closed tags, the tags' numbers in it, and their columns in [B, T]."""
+        if names not in self._tries:
             named = [(tag, entry["name"]) for entry in self.attributes for tag in entry["tags"]]
-            columns = [column for column, (_, name) in enumerate(named) if attribute in (None, name)]
-            if not columns:
-                raise ValueError(f"constrained writes closed tags only, and {attribute} has none")
+            columns = [column for column, (_, name) in enumerate(named) if name in names]
             numbers: dict[str, int] = {}
             tag_of = [numbers.setdefault(named[column][0], len(numbers)) for column in columns]
-            self._tries[attribute] = TagTrie(self._encode(list(numbers))), np.array(tag_of), np.array(columns)
-        return self._tries[attribute]
+            self._tries[names] = TagTrie(self._encode(list(numbers))), np.array(tag_of), np.array(columns)
+        return self._tries[names]
 
     def _entry(self, tag: WrittenTag, asked: str | None, scores) -> dict[str, Any]:
         label = normalise(self._decode(tag.tokens))

@@ -315,7 +315,8 @@ class ProductTaggingPipeline(Pipeline):
                     self.model, self.processor)
                 written = self._free_form(
                     output.memory, [language or own for own in languages], scores.float().cpu().numpy(), attributes,
-                    min_score=threshold if min_score is None else min_score, **options, **(generation or {}))
+                    own_language=language is None, min_score=threshold if min_score is None else min_score,
+                    **options, **(generation or {}))
             chosen = self.model.predicted_tags(scores)
             if self.model.config.critic if critic is None else critic:
                 chosen = self.critic.keep(output.pooled, chosen)

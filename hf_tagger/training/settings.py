@@ -195,6 +195,8 @@ class LogitFusionSettings:
 class DecoderSettings:
     """The decoder of free-form tags, see `training.decoder`."""
 
+    REMOVED: ClassVar[dict[str, str]] = {"closed_weight": "closed tags' scores always have a say in what is written"}
+
     layers: int = 3
     d_model: int = 256
     heads: int = 4
@@ -203,7 +205,6 @@ class DecoderSettings:
     max_length: int = 64  # tokens of what it writes, prompt included
     vocab_size: int = 4000  # of the tag tokenizer, control tokens included
     weight: float = 1.0  # of its loss (per token) beside the closed tags' (per attribute)
-    closed_weight: float = 0.0  # of the closed tags' log-probabilities beside its own, where it writes closed tags only
     label_smoothing: float = 0.1  # share of a token's target spread over the tokenizer's vocabulary, in [0, 1)
     targets: TargetSettings = field(default_factory=TargetSettings)  # what is asked for in training, in which order
 
@@ -212,8 +213,6 @@ class DecoderSettings:
             raise ValueError(f"label_smoothing must lie in [0, 1), got {self.label_smoothing}")
         if self.weight <= 0:
             raise ValueError(f"weight must be positive, got {self.weight}; for no decoder write decoder: null")
-        if self.closed_weight < 0:
-            raise ValueError(f"closed_weight must not be negative, got {self.closed_weight}")
 
 
 @dataclass

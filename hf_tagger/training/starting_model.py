@@ -39,8 +39,7 @@ def prepare_model(run: RunContext, data: TrainingData, model: TaggerModel, proce
         if model.decoder is None:
             set_seed(settings.seed)
             add_decoder(model, processor, data.records("train"), data.catalog.schema, data.vocabulary, decoder)
-        model.config.decoder |= {"any_order": decoder.targets.order == "random",
-                                 "closed_weight": decoder.closed_weight}
+        model.config.decoder |= {"any_order": decoder.targets.order == "random"}
     if settings.save_adapter and settings.lora is not None and run.accelerator.is_main_process:
         with whole_folder(run.folder / "base") as folder:
             model.save_pretrained(folder)

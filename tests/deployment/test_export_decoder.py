@@ -39,7 +39,7 @@ def saved(tmp_path_factory):
     """The folder of a model that has learned to write, with its exports."""
     folder = tmp_path_factory.mktemp("writer")
     model, processor = bert_tagger("test_efficientnet")
-    add_tiny_decoder(model, processor, calibration=[0.5, 1.0], min_score=0.0, closed_weight=0.5)
+    add_tiny_decoder(model, processor, calibration=[0.5, 1.0], min_score=0.0)
     teach_to_write(model, processor, steps=120)
     pipeline("product-tagging", model=model, processor=processor, device="cpu").save_pretrained(folder)
     export_tagger(model, processor, folder / "onnx", model_fingerprint(folder))

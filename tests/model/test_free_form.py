@@ -155,26 +155,25 @@ def test_constrained_writes_closed_tags_only_with_their_attribute(tagger):
 
 
 @pytest.mark.parametrize("options", [{}, {"num_beams": 2}])
-def test_constrained_can_weigh_in_the_closed_head(writer, batch, options):
+def test_the_heads_have_a_say_in_what_is_written(writer, batch, options):
     model, processor = writer
     with torch.no_grad():
         output = model(**batch, output_memory=True)
     # Scores that are sure of the opposite of what the photos and titles show.
     labels = [tag for attribute in ATTRIBUTES for tag in attribute["tags"]]
-    scores = np.full((3, len(labels)), 0.01, np.float32)
-    scores[:, [labels.index("Blue"), labels.index("Dress")]] = 0.98
+    scores = np.full((3, len(labels)), 1e-4, np.float32)
+    scores[:, [labels.index("Blue"), labels.index("Dress")]] = 0.9998
 
-    def written(weight, scores=scores, asked="category"):
-        model.config.decoder["closed_weight"] = weight
-        try:
-            rows = FreeFormTagger(model, processor)(output.memory, [None] * 3, scores, [asked], constrained=True,
-                                                    max_tags=1, min_score=0.0, **options)
-        finally:
-            model.config.decoder["closed_weight"] = 0.0
+    def written(scores, asked="category", constrained=True, own_language=True):
+        rows = FreeFormTagger(model, processor)(output.memory, [None] * 3, scores, [asked], constrained=constrained,
+                                                own_language=own_language, max_tags=1, min_score=0.0, **options)
         return [[tag["label"] for tag in tags] for tags in rows]
 
-    assert written(0.0) == written(50.0, scores=None) == [["Mug"], ["Dress"], ["Mug"]]
-    assert written(50.0) == [["Dress"]] * 3 and written(50.0, asked="colour") == [["Blue"]] * 3
+    assert written(None) == [["Mug"], ["Dress"], ["Mug"]]
+    assert written(scores) == [["Dress"]] * 3 and written(scores, asked="colour") == [["Blue"]] * 3
+    free = written(None, constrained=False)
+    assert written(scores, constrained=False) == [["Dress"]] * 3 != free
+    assert written(scores, constrained=False, own_language=False) == free
 
 
 def test_max_tags_and_min_score(tagger):

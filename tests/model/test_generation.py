@@ -52,58 +52,77 @@ def test_a_trie_lets_only_unused_tags_through():
     assert allowed([9], max_tags=1, **options) == {EOS}
 
 
-def prior_of(tokens, prior, written=(), product=0, products=2):
-    """What a prior adds for each of the tokens that go on from `written`, the last of which ends the tag."""
-    added, written = [], list(written)
+def log_prior(tokens, prior, written=(), product=0):
+    """The sum of what a prior gives each of the tokens that go on from `written`, the last of which ends the tag."""
+    total, written = 0.0, list(written)
     for token in tokens:
-        rows = [[EOS]] * products
-        rows[product] = list(written)
-        scores = np.zeros((products, VOCABULARY))
-        prior.add(scores, rows)
-        assert not scores[[row for row in range(products) if row != product]].any(), "finished rows are left alone"
-        added.append(scores[product, token])
+        following, shares, expected = prior.following(product, written)
+        assert 0 < expected <= 1
+        assert shares.sum() == pytest.approx(1.0)
+        total += float(np.log(shares[following.tolist().index(token)]))
         written.append(token)
-    return sum(added)
+    return total
 
 
 @pytest.mark.parametrize("end", [EOS, SEPARATOR])
 def test_a_prior_adds_up_to_the_share_of_a_tag_among_those_not_yet_written(end):
     trie, probabilities = TagTrie(TAGS), np.array([[0.1, 0.2, 0.4, 0.3, 0.05], [0.5, 0.1, 0.1, 0.1, 0.2]])
     nothing = np.array([0.3, 0.0])
-    prior = TagPrior(trie, probabilities, nothing, without=1 - probabilities, weight=0.5)
+    prior = TagPrior(trie, probabilities, nothing, without=1 - probabilities)
 
-    def ends(product, *tags):
-        none = nothing[product] / (1 - probabilities[product, list(tags)]).prod()
+    def ends(*tags):
+        none = nothing[0] / (1 - probabilities[0, list(tags)]).prod()
         return none if end == EOS else 1 - none
 
     for tag, belief in zip(range(5), probabilities[0], strict=True):
-        share = 0.7 * belief / probabilities[0].sum() * ends(0, tag)
-        assert prior_of([*TAGS[tag], end], prior) == pytest.approx(0.5 * np.log(share))
-    assert prior_of([EOS], prior) == pytest.approx(0.5 * np.log(0.3))
-    assert -20 < prior_of([EOS], prior, product=1) < -10, "unlikely, not impossible"
+        share = 0.7 * belief / probabilities[0].sum() * ends(tag)
+        assert log_prior([*TAGS[tag], end], prior) == pytest.approx(np.log(share))
+    assert log_prior([EOS], prior) == pytest.approx(np.log(0.3))
+    assert -40 < log_prior([EOS], prior, product=1) < -20, "unlikely, not impossible"
     # "abc" and "e" are written: what they held is gone.
     written, left = [*TAGS[1], SEPARATOR, *TAGS[3], SEPARATOR], [0.1, 0.4, 0.05]
     for tag, belief in zip((0, 2, 4), left, strict=True):
-        share = belief / sum(left) * ends(0, 1, 3, tag)
-        assert prior_of([*TAGS[tag], end], prior, written) == pytest.approx(0.5 * np.log(share))
+        share = belief / sum(left) * ends(1, 3, tag)
+        assert log_prior([*TAGS[tag], end], prior, written) == pytest.approx(np.log(share))
+    # So it is with a tag before them that is none of the trie's; within one, the prior says nothing.
+    assert log_prior([*TAGS[0], end], prior, [12, 13, SEPARATOR, *written]) == pytest.approx(
+        log_prior([*TAGS[0], end], prior, written))
+    assert prior.following(0, [12]) is None and prior.following(0, [5, 6, 9]) is None
 
 
 def test_where_a_written_tag_settles_its_attribute_the_list_ends():
     probabilities = np.array([[0.5, 0.3, 0.1, 0.05, 0.04]])
     one, many = (TagPrior(TagTrie(TAGS), probabilities, np.array([0.01]), without) for without in
                  (np.full((1, 5), 0.01), 1 - probabilities))
-    assert prior_of([*TAGS[0], EOS], one) > prior_of([*TAGS[0], SEPARATOR], one) + 10
-    assert prior_of([*TAGS[0], EOS], many) < prior_of([*TAGS[0], SEPARATOR], many) - 3
+    assert log_prior([*TAGS[0], EOS], one) > log_prior([*TAGS[0], SEPARATOR], one) + 10
+    assert log_prior([*TAGS[0], EOS], many) < log_prior([*TAGS[0], SEPARATOR], many) - 3
+
+
+def a_prior():
+    return TagPrior(TagTrie(TAGS), np.array([[0.0, 0.0, 0.0, 1.0, 0.0], [0.0, 0.0, 0.0, 0.0, 1.0]]),
+                    nothing=np.array([0.0, 0.0]), without=np.zeros((2, 5)))
 
 
 def test_beams_share_the_prior_of_their_product_and_nothing_certain_is_infinite():
-    prior = TagPrior(TagTrie(TAGS), np.array([[0.0, 0.0, 0.0, 1.0, 0.0], [0.0, 0.0, 0.0, 0.0, 1.0]]),
-                     nothing=np.array([0.0, 0.0]), without=np.zeros((2, 5)))
-    rules = TagRules(DECODER, trie=prior.trie, prior=prior)
-    chosen_by = rules.apply(np.zeros((4, VOCABULARY), np.float32), [[], [], [], [9, SEPARATOR]])
-    assert chosen_by.argmax(1).tolist() == [9, 9, 10, 10]
-    finite = rules.apply(np.zeros((2, VOCABULARY), np.float32), [[5], [9]])
-    assert np.isfinite(finite[0, 6]) and np.isfinite(finite[1, [EOS, SEPARATOR]]).all()
+    for trie in (a_prior().trie, None):
+        rules = TagRules(DECODER, trie=trie, prior=a_prior())
+        scores = np.zeros((4, VOCABULARY), np.float32)
+        chosen_by = rules.apply(scores, [[], [], [], [9, SEPARATOR]])
+        assert chosen_by.argmax(1).tolist() == [9, 9, 10, 10] and not scores.any()
+        finite = rules.apply(np.zeros((2, VOCABULARY), np.float32), [[5], [9]])
+        assert np.isfinite(finite[0, 6]) and np.isfinite(finite[1, [EOS, SEPARATOR]]).all()
+        finished = rules.apply(np.zeros((2, VOCABULARY), np.float32), [[9, EOS], [9, EOS]])
+        assert np.ptp(finished) == 0, "what is finished is left alone"
+
+
+def test_in_a_free_list_the_decoder_can_still_say_what_the_prior_does_not_know():
+    rules, logits = TagRules(DECODER, prior=a_prior()), np.zeros((2, VOCABULARY), np.float32)
+    logits[:, 20] = 9.0
+    sure = rules.apply(logits, [[], []])
+    assert sure[0, [9, 20]].argmax() == 0 and sure[0, 20] > np.log(0.49), "half of the decoder, half of the prior"
+    # Within a tag that no attribute has, the decoder goes on alone.
+    alone = TagRules(DECODER).apply(logits, [[20], [20]])
+    assert (rules.apply(logits, [[20], [20]]) == alone).all()
 
 
 @pytest.mark.parametrize("max_tags", [None, 2])
