@@ -83,4 +83,4 @@ def test_a_run_writes_how_partial_lists_are_into_the_model_and_says_so(discover)
                {"name": "kinds", "kind": "multi", "tags": ["a"]}]
     (brand, kinds), (line,) = with_label_frequencies(entries, data)
     assert "label_frequency" not in brand and kinds["label_frequency"] == 0.6
-    assert line.startswith("kinds: lists are taken to hold 60% of the right tags: of 800 tags")
+    assert line.startswith("kinds: lists are taken to hold 60% of the right tags (absent: no")
