@@ -177,12 +177,12 @@ def choose_splits(run: RunContext) -> Iterator[Choice]:
     catalog = run.settings.catalog
     given = (run.data.get("catalog") or {}).get("source") or {}
     if catalog.source is not None and catalog.source.fractions and given.get("fractions") is None:
-        by = "group" if catalog.schema.group else "id"
-        yield Choice("catalog.source.fractions", catalog.source.fractions, f"no such rows are given: by a hash of the {by}")
+        yield Choice("catalog.source.fractions", catalog.source.fractions,
+                     f"no such rows are given: by a hash of the {'group' if catalog.schema.group else 'id'}")
 
 
 def choose_absent(settings: RunSettings, data: "TrainingData") -> Iterator[Choice]:
-    """Whether lists are complete, by what was counted of each attribute; of discovered ones once, if all of them are."""
+    """Whether lists are complete, by what was counted of each attribute; of discovered ones in one choice."""
     schema, discovered = settings.catalog.schema, {}
     if schema is None:  # of a made-up catalogue, which has no such key
         return

@@ -120,6 +120,12 @@ class Catalog:
             see(item)
             yield item
 
+    def held_out(self, splits: Iterable[str]) -> Iterator[Record | Refusal]:
+        """The products of those of these splits that are cut from "train"."""
+        for split in splits:
+            if split in (self.source.fractions or ()):
+                yield from self.records(split)
+
     def one_pass(self, split: str) -> Callable[[Any], None]:
         """What counts, in `rows`, the items of one pass over a split; a row that is read again does not count again."""
         counted, rows = self.rows.setdefault(split, Quarantine(None)), 0
