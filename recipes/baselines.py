@@ -51,8 +51,7 @@ def main(arguments: list[str]) -> None:
     catalog = open_catalog(settings.catalog, folder / "catalog")
     opened = replace(settings.catalog, source=catalog.source, schema=catalog.schema, synthetic=None)
     settings = replace(settings, catalog=opened)
-    vocabulary = Vocabulary.scan(catalog.records("train"), catalog.schema, catalog.names,
-                                 catalog.held_out(settings.evaluation.splits))
+    vocabulary = Vocabulary.scan(catalog.records("train"), catalog.schema, catalog.names)
     settings = settled_for(settings, catalog, vocabulary)
     attributes = [entry for entry in vocabulary.attributes if entry["tags"]]
     about = {"catalogue": options.config, "split": settings.evaluation.split, "machine": describe_machine(),

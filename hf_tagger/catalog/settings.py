@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 # Share of the rows of each split that is cut from a catalogue unasked. A hash decides alone, not the tags: to keep each
 # rare tag in training would move products between the splits when others come. A tag of three products is left without
-# one in training in 0.8 % of cases; what is left so is scored by its name (`Catalog.held_out`).
+# one in training in 0.8 % of cases.
 HELD_OUT = 0.1
 
 

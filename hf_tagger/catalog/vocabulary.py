@@ -45,24 +45,17 @@ class Vocabulary:
     agreement: dict[str, dict[str, int]] = field(default_factory=dict)
 
     @classmethod
-    def scan(cls, records: Iterable[Record | Refusal], schema: CatalogSchema, names: TagNames | None = None,
-             held_out: Iterable[Record | Refusal] = ()) -> "Vocabulary":
+    def scan(cls, records: Iterable[Record | Refusal], schema: CatalogSchema,
+             names: TagNames | None = None) -> "Vocabulary":
         """Counts the records of `Catalog.records`. Memory: the different tags, 16 bytes per row, and the lists of at
-        most `completeness.MOST_ROWS` products.
-
-        Args:
-            names: of the catalogue; the spellings of one tag are then merged (`spellings.propose_merges`), and records
-                read later have the merged ones.
-            held_out: products that are not learned from, of the same shop (`Catalog.held_out`). What else their tags
-                are called belongs to the vocabulary where `min_count` is 1, with a count of 0.
+        most `completeness.MOST_ROWS` products. With the catalogue's `names`, the spellings of one tag are merged
+        (`spellings.propose_merges`), and records read later have the merged ones.
 
         Raises ConfigError for a declared attribute without any tag on `min_count` products.
         """
         counts = _Counts(schema, names)
         for item in records:
             counts.add(item)
-        for item in held_out:
-            counts.add_names(item)
         found = counts.vocabulary()
         if names is not None:
             names.learn(found.attributes)
@@ -127,7 +120,6 @@ class _Counts:
         self.together: dict[str, set[frozenset[str]]] = defaultdict(set)  # {attribute: tags that a product has both}
         # Declared attributes first, in the schema's order, even without any tag.
         self.tags: dict[str, dict[str, Counter]] = {name: defaultdict(Counter) for name in schema.attributes}
-        self.unseen: dict[str, dict[str, int]] = defaultdict(dict)  # {attribute: {tag of held-out products: 0}}
         self.none: Counter[str] = Counter()
         self.given: Counter[str] = Counter()
         self.parents: dict[str, dict[str, str | None]] = defaultdict(dict)
@@ -160,27 +152,19 @@ class _Counts:
             if tags:
                 self.given[name] += 1
                 self.tags.setdefault(name, defaultdict(Counter))[language].update(self._spelt_once(name, tags))
-                self._add_paths(item, name, tags)
+                if len(tags) > 1 and self.schema.attribute(name).is_tree:
+                    paths = item.get("paths", {}).get(name, ())
+                    # Corrected tags are one path: the record's own paths are no longer theirs.
+                    for path in paths if set().union(*paths) == set(tags) else [tags]:
+                        self._add_path(name, path)
             else:
                 self.none[name] += 1
 
-    def add_names(self, item: Record | Refusal) -> None:
-        """Takes from a held-out product what its tags are called, and nothing else."""
-        for name, tags in () if isinstance(item, Refusal) else item["tags"].items():
-            spec = self.schema.attribute(name)
-            if tags and name in self.tags and spec.tags is None and spec.min_count == 1:
-                self.unseen[name].update(dict.fromkeys(self._spelt_once(name, tags), 0))
-                self._add_paths(item, name, tags)
-
-    def _add_paths(self, item: Record, name: str, tags: list[str]) -> None:
-        if len(tags) < 2 or not self.schema.attribute(name).is_tree:
-            return
-        paths, parents = item.get("paths", {}).get(name, ()), self.parents[name]
-        # Corrected tags are one path: the record's own paths are no longer theirs.
-        for path in paths if set().union(*paths) == set(tags) else [tags]:
-            for parent, child in zip(path, path[1:], strict=False):
-                # A tag below several others ("Accessories" in two departments) has no parent.
-                parents[child] = parent if parents.get(child, parent) == parent else None
+    def _add_path(self, name: str, path: list[str]) -> None:
+        parents = self.parents[name]
+        for parent, child in zip(path, path[1:], strict=False):
+            # A tag below several others ("Accessories" in two departments) has no parent.
+            parents[child] = parent if parents.get(child, parent) == parent else None
 
     def vocabulary(self) -> Vocabulary:
         found = Vocabulary(
@@ -191,9 +175,7 @@ class _Counts:
         )
         totals = {}
         for name, languages in self.tags.items():
-            counted = sum(languages.values(), Counter())
-            # Of an attribute without any training product there is nothing to learn.
-            totals[name] = Counter({**self.unseen[name], **counted}) if counted else counted
+            totals[name] = sum(languages.values(), Counter())
             spec = self.schema.attribute(name)
             if self._merges(spec):
                 known = [*(spec.tags or []), *spec.aliases.values(), *self.names.known(name)]
@@ -237,7 +219,7 @@ class _Counts:
             kept = {tag: totals[tag] for tag in spec.tags}
             found.not_listed[name] = {tag: count for tag, count in ranked if tag not in kept}
         else:
-            kept = {tag: count for tag, count in ranked if count >= spec.min_count or not count}
+            kept = {tag: count for tag, count in ranked if count >= spec.min_count}
             found.below_min_count[name] = {tag: count for tag, count in ranked if tag not in kept}
         found.languages[name] = {
             language: dict(sorted(counts.items(), key=lambda item: (-item[1], item[0])))

@@ -34,10 +34,6 @@ class EvaluationSettings:
     protocols: dict[str, Protocol] = field(default_factory=lambda: {"all": Protocol()})
 
     @property
-    def splits(self) -> list[str]:
-        return list(dict.fromkeys([self.validation, self.split]))
-
-    @property
     def first_protocol(self) -> Protocol:
         """The one that validation is looked at by."""
         return next(iter(self.protocols.values()))

@@ -172,10 +172,7 @@ def _count(run: RunContext, catalog: Catalog, quarantine: Quarantine) -> Vocabul
     records = progress_bar(catalog.records("train", drop_duplicates=run.settings.catalog.drop_duplicates),
                            desc="counting tags", unit="row", leave=False)
     looks = run.settings.start_from is not None or run.settings.model.vision_backbone is not None
-    # A trained model has its tags, and augmentation needs an example of each.
-    splits = () if run.settings.start_from or run.settings.augmentation else run.settings.evaluation.splits
-    vocabulary = Vocabulary.scan(_checked(records, quarantine, looks), catalog.schema, catalog.names,
-                                 catalog.held_out(splits))
+    vocabulary = Vocabulary.scan(_checked(records, quarantine, looks), catalog.schema, catalog.names)
     quarantine.check(final=True)
     return vocabulary
 
@@ -209,7 +206,7 @@ def _check_evaluation(run: RunSettings, data: TrainingData) -> None:
         nearest = did_you_mean(run.training.metric, known)
         raise ConfigError(f"training.metric: {run.training.metric!r} is not measured.{nearest}")
     for name, protocol in settings.protocols.items():
-        for split in set(settings.splits) & set(data.catalog.splits):
+        for split in {settings.validation, settings.split} & set(data.catalog.splits):
             try:
                 next(seen_through(data.catalog, protocol).records(split), None)
             except ConfigError as error:

@@ -98,21 +98,6 @@ def test_products_that_are_not_there_are_counted(shop):
     assert line == ("labels: 3 corrections of 3 products, 1 of them in the training split (not there: 9, 8)")
 
 
-def test_corrections_of_held_out_products_say_nothing_of_the_training_split(tmp_path):
-    write_csv(tmp_path / "shop.csv", [{"id": str(n), "title": f"Bag {n}", "colour": "Red" if n == 3 else "Blue"}
-                                      for n in range(60)])
-    source = {"path": str(tmp_path / "shop.csv"), "fractions": {"test": 0.5}}
-    schema = build(CatalogSchema, SCHEMA | {"attributes": {"colour": {}}})
-    plain = catalog(source, schema)
-    assert "3" in [record["id"] for record in plain.records("train")], "the one that is red"
-    product = next(plain.records("test"))["id"]
-    write_csv(tmp_path / "labels.csv", [{"id": product, "attribute": "colour", "tags": '["Red"]'}])
-    labels = Labels(tmp_path / "labels.csv", schema)
-    opened = catalog(source, schema, labels)
-    vocabulary = Vocabulary.scan(opened.records("train"), schema, None, opened.held_out(["validation", "test"]))
-    assert "0 of them in the training split" in labels.check(vocabulary, schema) and labels.counting
-
-
 def test_ids_on_several_rows_are_told(shop, tmp_path):
     opened, labels = shop(("1", "colour", '["Red"]'), ("2", "colour", '["Red"]'))
     write_csv(tmp_path / "shop.csv", [*ROWS, ROWS[1] | {"title": "Another bag"}, ROWS[2]])

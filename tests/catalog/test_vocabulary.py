@@ -7,7 +7,6 @@ import pytest
 from hf_tagger.catalog.quarantine import Refusal
 from hf_tagger.catalog.schema import CatalogSchema
 from hf_tagger.catalog.strict import ConfigError, build
-from hf_tagger.catalog.tag_names import TagNames
 from hf_tagger.catalog.vocabulary import Vocabulary
 from tests.catalog.files import catalog, shirts_schema, write_jsonl
 
@@ -49,35 +48,6 @@ def test_rare_tags_are_named():
     tags = ["Red"] * 3 + ["Blue"] * 2 + list("ABCDEF")
     assert "; 7 on fewer than 3 products: B, C, D, E, F, …; none" in scan({"colour": {}}, colours(*tags)).summary()
     assert "fewer than" not in scan({"colour": {}}, colours("Red", "Red", "Red")).summary()
-
-
-def test_what_tags_of_held_out_products_are_called_is_known_and_nothing_else(tmp_path):
-    schema = build(CatalogSchema, {"id": "id", "text": "title", "attributes": {
-        "colour": {"column": "colour"}, "often": {"column": "colour", "min_count": 2},
-        "listed": {"column": "colour", "tags": ["Red"]},
-        "path": {"column": "path", "format": "path", "kind": "multi"}},
-        "pairs": {"names": "n", "values": "v", "discover": {}}})
-
-    def products(*rows):
-        return [schema.record({"id": f"{row}", "title": "Shirt", **row}, 1) for row in rows]
-
-    learned = products({"colour": "Red", "path": "A > B"}, {"colour": "Red"}, {"colour": "Blue"})
-    others = products({"colour": "Reds", "path": "A > C"}, {"colour": "Mauve"}, {"n": ["Fit"], "v": ["Slim"]})
-    alone, both = Vocabulary.scan(learned, schema), Vocabulary.scan(learned, schema, TagNames(schema), others)
-    colour, often, listed, path = both.attributes
-    assert (colour["tags"], colour["counts"]) == (["Red", "Blue", "Mauve"], [2, 1, 0])
-    assert colour["aliases"] == {"Reds": "Red"}, "spellings are merged with those of training products"
-    assert often["tags"] == listed["tags"] == ["Red"], "not where it is said which tags there are"
-    assert path["parents"] == {"B": "A", "C": "A"} and path["counts"] == [1, 1, 0]
-    assert both.below_min_count["often"] == alone.below_min_count["often"] == {"Blue": 1}
-    assert (both.rows, both.fingerprint, both.languages) == (alone.rows, alone.fingerprint, alone.languages)
-
-
-def test_an_attribute_that_only_held_out_products_have_is_an_error():
-    schema = shirts_schema()
-    with pytest.raises(ConfigError, match="no row has any"):
-        Vocabulary.scan([schema.record({"title": "Shirt"}, 1)], schema, None,
-                        [schema.record({"title": "Shirt", "colour": "Red"}, 2)])
 
 
 def test_a_fixed_list_keeps_its_order_and_its_unseen_tags():

@@ -111,19 +111,6 @@ def test_a_resumed_run_names_what_has_changed_before_anything_else(shop, change,
             read_catalog(again)
 
 
-@pytest.mark.parametrize(("fractions", "settings", "known"), [
-    ({"validation": 0.3, "test": 0.3}, {}, True), ({"validation": 0.3, "unused": 0.3}, {}, False),
-    ({"validation": 0.3, "test": 0.3}, {"augmentation": {"min_examples": 1}}, False)])
-def test_tags_whose_products_are_all_cut_off_for_validation_and_test_are_known(tmp_path, fractions, settings, known):
-    rows = [row | {"colour": f"colour {number}" if number >= 60 else "Red"}
-            for number, row in enumerate(products(0, 90))]
-    source = {"path": str(write_jsonl(tmp_path / "all.jsonl", rows)), "fractions": fractions}
-    run = a_run(tmp_path, catalog={"source": source, "schema": SHIRTS}, **settings)
-    (colour,) = read_catalog(run).vocabulary.attributes
-    assert (len(colour["tags"]) == 31) is known
-    assert (0 in colour["counts"]) is (not settings)
-
-
 def test_repeated_ids_are_said_at_the_start(shop, capsys):
     write_jsonl(shop / "train.jsonl", [*products(0, 100), *products(90, 110)])
     read_catalog(a_run(shop))

@@ -44,7 +44,6 @@ class Labels:
         self.tags: dict[str, dict[str, list[str] | None]] = {}
         # (product, attribute): the catalogue's own tags and the corrected ones, for records that were read.
         self._moves: dict[tuple[str, str], tuple] = {}
-        self.counting = True  # whether what is read belongs to the training split, as `check` takes it
         self._row: dict[str, tuple[str, int]] = {}
         self.repeated: set[str] = set()  # corrected ids that were met on several rows
         format = format_of(self.path)
@@ -83,8 +82,7 @@ class Labels:
             if self._row.setdefault(record["id"], row) != row:
                 self.repeated.add(record["id"])
         for name, tags in self.tags.get(record["id"], {}).items():
-            if self.counting:
-                self._moves[record["id"], name] = (record["tags"].get(name) or (), tags or ())
+            self._moves[record["id"], name] = (record["tags"].get(name) or (), tags or ())
             record["tags"][name] = None if tags is None else list(tags)
 
     def check(self, vocabulary: Vocabulary, schema: CatalogSchema, names: TagNames | None = None) -> str:

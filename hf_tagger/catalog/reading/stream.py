@@ -120,16 +120,6 @@ class Catalog:
             see(item)
             yield item
 
-    def held_out(self, splits: Iterable[str]) -> Iterator[Record | Refusal]:
-        """The products of those of these splits that are cut from "train"."""
-        cut = [split for split in splits if split in (self.source.fractions or ())]
-        if self.labels is not None:
-            self.labels.counting = False
-        for split in cut:
-            yield from self.records(split)
-        if self.labels is not None:
-            self.labels.counting = True
-
     def one_pass(self, split: str) -> Callable[[Any], None]:
         """What counts, in `rows`, the items of one pass over a split; a row that is read again does not count again."""
         counted, rows = self.rows.setdefault(split, Quarantine(None)), 0
