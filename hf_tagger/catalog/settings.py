@@ -14,7 +14,10 @@ if TYPE_CHECKING:
     from hf_tagger.catalog.reading.stream import Catalog
 
 
-HELD_OUT = 0.1  # share of the rows of each split that is cut from a catalogue unasked
+# Share of the rows of each split that is cut from a catalogue unasked. A hash decides alone, not the tags: to keep each
+# rare tag in training would move products between the splits when others come. A tag of three products is left without
+# one in training in 0.8 % of cases.
+HELD_OUT = 0.1
 
 
 @dataclass

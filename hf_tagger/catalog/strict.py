@@ -75,8 +75,9 @@ def read_yaml(path: str | Path) -> dict:
 def override(data: dict, arguments: list[str]) -> dict:
     """A copy of `data` with `--key.sub value`, `--key.sub=value` and bare `--flag` (true) arguments applied.
 
-    Values are read as YAML. List items are addressed by index (`--phases.0.learning_rate 1e-3`). Raises ConfigError for
-    a key below a plain value, an argument without `--` and an index past the end; `build` checks the keys.
+    Values are read as YAML. List items are addressed by index (`--phases.0.learning_rate 1e-3`); a name with dots in it
+    is found where it is there already (`--catalog.schema.attributes.No. of doors.kind multi`). Raises ConfigError for a
+    key below a plain value, an argument without `--` and an index past the end; `build` checks the keys.
     """
     data = copy.deepcopy(data)
     position = 0
@@ -93,27 +94,34 @@ def override(data: dict, arguments: list[str]) -> dict:
                 position += 1
             else:
                 text = "true"
-        _assign(data, key, _parse_value(text, key))
+        assign(data, key, _parse_value(text, key))
     return data
 
 
-def _assign(data: dict, key: str, value: Any) -> None:
-    *path, last = key.split(".")
-    node: Any = data
-    for depth, part in enumerate(path):
+def assign(data: dict, key: str, value: Any) -> None:
+    """Sets the value of a dotted key, in place; errors as of `override`."""
+    node, rest = data, key
+    while (part := first_part(node, rest)) != rest:
         index = _index(node, part, key)
-        if isinstance(node, dict) and node.get(part) is None:
-            node[part] = {}
-        node = node[index]
+        if isinstance(node, dict) and node.get(index) is None:
+            node[index] = {}
+        node, rest = node[index], rest[len(part) + 1:]
         if not isinstance(node, dict | list):
-            parent = ".".join(path[: depth + 1])
+            parent = key[:len(key) - len(rest) - 1]
             raise ConfigError(f'"--{key}": "{parent}" holds {node!r}, which has no keys of its own.')
-    node[_index(node, last, key)] = value
+    node[_index(node, rest, key)] = value
+
+
+def first_part(node: Any, key: str) -> str:
+    """The first part of a dotted key below this node: a name of its own, of several the longest, else up to the dot."""
+    parts = key.split(".")
+    names = (".".join(parts[:count]) for count in range(len(parts), 1, -1)) if isinstance(node, dict) else ()
+    return next((name for name in names if name in map(str, node)), parts[0])
 
 
 def _index(node: dict | list, part: str, key: str) -> str | int:
     if isinstance(node, dict):
-        return part
+        return next((name for name in node if str(name) == part), part)  # YAML reads 36 as a number
     if part.isdigit() and int(part) < len(node):
         return int(part)
     raise ConfigError(f'"--{key}": "{part}" must be an index below {len(node)} of this list.')

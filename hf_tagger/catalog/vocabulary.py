@@ -20,6 +20,7 @@ from hf_tagger.catalog.tag_names import TagNames
 
 # Of lists of tags: products whose tag is common, lists that are kept, and the share of empty ones that is an oversight.
 COMMON, MOST_LISTS, EMPTY = 5, 1000, 0.01
+FEW = 3  # tags of fewer training products are named when a catalogue is counted
 
 
 @dataclass
@@ -101,6 +102,10 @@ class Vocabulary:
             line = f"{name} ({attribute['kind']}): {len(tags)} tags"
             if tags:
                 line += f", {attribute['counts'][0]} × {tags[0]} … {attribute['counts'][-1]} × {tags[-1]}"
+                rare = [tag for tag, count in zip(tags, attribute["counts"], strict=True) if count < FEW]
+                if rare:
+                    shown = ", ".join(rare[-5:]) + ", …" * (len(rare) > 5)
+                    line += f"; {len(rare)} on fewer than {FEW} products: {shown}"
             line += f"; none {attribute['none_count']}, unknown {attribute['unknown_count']}"
             for left_out, why in ((self.below_min_count, "below min_count"), (self.not_listed, "not in the list")):
                 if left_out.get(name):

@@ -86,7 +86,7 @@ def _doubt(kind: str, scores: np.ndarray) -> np.ndarray:
     if kind == "single":
         candidates = np.concatenate([scores, 1 - scores.sum(1, keepdims=True)], axis=1).clip(1e-9, 1)
         return -(candidates * np.log(candidates)).sum(1) / np.log(candidates.shape[1])
-    p = scores.clip(1e-9, 1 - 1e-9)
+    p = scores.astype(np.float64).clip(1e-9, 1 - 1e-9)  # in float32 the upper bound would be 1
     return -(p * np.log(p) + (1 - p) * np.log(1 - p)).mean(1) / np.log(2)
 
 

@@ -70,6 +70,11 @@ class ProtocolResult:
             owner, _, short = metric.rpartition("/")
             found.setdefault(owner, {})[short] = entry
         overall, frequency = found.pop("", {}), self.scorer.frequency()
+        for entry in self.predictions.attributes:
+            scores = found.get(entry["name"], {})
+            if entry.get("parents") and "micro_f1" in scores:
+                # Every node above a tag is a tag as well, given and predicted (Kiritchenko, Matwin & Famili 2005).
+                scores["hierarchical_f1"] = scores["micro_f1"]
         return {"products": len(self.predictions.ids), "overall": overall,
                 "attributes": {entry["name"]: found[entry["name"]] for entry in self.predictions.attributes
                                if entry["name"] in found},

@@ -4,6 +4,7 @@ A choice has the key that it would have in the YAML file. It is printed, and wri
 training_config.yaml, from where the same run can be repeated or changed.
 """
 
+import copy
 import io
 import json
 import math
@@ -15,8 +16,9 @@ from typing import TYPE_CHECKING, Any, get_type_hints
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
+from hf_tagger.catalog.completeness import label_frequency
 from hf_tagger.catalog.schema import Record
-from hf_tagger.catalog.strict import convert, override
+from hf_tagger.catalog.strict import assign, convert, first_part
 from hf_tagger.evaluation.protocols import standard_protocols
 from hf_tagger.evaluation.settings import EvaluationSettings
 from hf_tagger.training.arguments import DistillSettings, PhaseSettings, RunSettings
@@ -95,13 +97,14 @@ def settle(run: RunContext, data: "TrainingData") -> None:
         choices = [Choice(**entry) for entry in json.loads(path.read_text(encoding="utf-8"))]
     else:
         accelerator = run.accelerator
-        choices = list(choose(run.settings, data, accelerator.num_processes, accelerator.device.type))
+        choices = [*choose_splits(run), *choose(run.settings, data, accelerator.num_processes, accelerator.device.type)]
         if run.accelerator.is_main_process:
             with whole_file(path) as waiting:
                 waiting.write_text(json.dumps([asdict(choice) for choice in choices]), encoding="utf-8")
     run.settings = settled(run.settings, choices)
+    run.data = copy.deepcopy(run.data)
     for choice in choices:
-        run.data = override(run.data, [f"--{choice.key}={json.dumps(choice.value)}"])
+        assign(run.data, choice.key, choice.value)
     if choices:
         width = max(len(choice.key) for choice in choices)
         run.log.say("\n".join(["chosen for this catalogue", *(
@@ -111,14 +114,17 @@ def settle(run: RunContext, data: "TrainingData") -> None:
 def settled(settings: RunSettings, choices: Iterable[Choice]) -> RunSettings:
     """The settings with these choices."""
     for choice in choices:
-        settings = _with(settings, choice.key.split("."), choice.value, choice.key)
+        settings = _with(settings, choice.key, choice.value)
     return settings
 
 
-def _with(settings: Any, path: list[str], value: Any, key: str) -> Any:
-    name, *rest = path
-    new = _with(getattr(settings, name), rest, value, key) if rest else convert(
-        get_type_hints(type(settings))[name], value, key)
+def _with(settings: Any, key: str, value: Any) -> Any:
+    name = first_part(settings, key)
+    rest = key[len(name) + 1:]
+    if isinstance(settings, dict):
+        return settings | {name: _with(settings[name], rest, value)}
+    new = _with(getattr(settings, name), rest, value) if rest else convert(get_type_hints(type(settings))[name], value,
+                                                                           name)
     return replace(settings, **{name: new})
 
 
@@ -126,7 +132,7 @@ def shown(value: Any) -> str:
     if isinstance(value, list) and value and isinstance(value[0], dict):
         return ", ".join(entry["name"] for entry in value)
     if isinstance(value, dict):
-        return ", ".join(value)
+        return ", ".join(f"{name} {entry}" if isinstance(entry, float) else name for name, entry in value.items())
     if isinstance(value, str) and value.strip() != value:
         return repr(value)
     return "none" if value is None else str(value)
@@ -135,6 +141,7 @@ def shown(value: Any) -> str:
 def choose(settings: RunSettings, data: "TrainingData", processes: int = 1, device: str = "cpu") -> Iterator[Choice]:
     """A choice for each "auto"."""
     model, rows = settings.model, data.vocabulary.rows
+    yield from choose_absent(settings, data)
     if settings.start_from:
         yield from choose_training(settings, data, processes, device, frozen=False)
         return
@@ -163,6 +170,35 @@ def choose(settings: RunSettings, data: "TrainingData", processes: int = 1, devi
     if settings.evaluation.protocols == EvaluationSettings().protocols and text and vision:
         ways = {name: {"without": list(protocol.without)} for name, protocol in standard_protocols({}).items()}
         yield Choice("evaluation.protocols", ways, "products may lack text or photo")
+
+
+def choose_splits(run: RunContext) -> Iterator[Choice]:
+    """The splits that the settings have cut from "train" where the configuration left them open."""
+    catalog = run.settings.catalog
+    given = (run.data.get("catalog") or {}).get("source") or {}
+    if catalog.source is not None and catalog.source.fractions and given.get("fractions") is None:
+        yield Choice("catalog.source.fractions", catalog.source.fractions,
+                     f"no such rows are given: by a hash of the {'group' if catalog.schema.group else 'id'}")
+
+
+def choose_absent(settings: RunSettings, data: "TrainingData") -> Iterator[Choice]:
+    """Whether lists are complete, by what was counted of each attribute; of discovered ones in one choice."""
+    schema, discovered = settings.catalog.schema, {}
+    if schema is None:  # of a made-up catalogue, which has no such key
+        return
+    for name in (entry["name"] for entry in data.vocabulary.attributes if entry["kind"] == "multi"):
+        spec = schema.attributes.get(name) or (schema.pairs and schema.pairs.discover)
+        if not spec or spec.absent != "auto":
+            continue
+        share, why = label_frequency(spec, data.vocabulary.agreement.get(name))
+        if name in schema.attributes:
+            yield Choice(f"catalog.schema.attributes.{name}.absent", "unknown" if share < 1.0 else "no", why)
+        else:
+            discovered[name] = share, why
+    partial = [f"{name} ({why})" for name, (share, why) in discovered.items() if share < 1.0]
+    if discovered:
+        yield Choice("catalog.schema.pairs.discover.absent", "auto" if partial else "no",
+                     f"partial are {'; '.join(partial)}" if partial else "no list is found to be partial")
 
 
 def choose_length(survey: Survey) -> Choice:

@@ -60,10 +60,10 @@ def with_lists(attributes: Sequence[dict], data: TrainingData) -> tuple[list[dic
         entry = {key: value for key, value in entry.items() if key not in ("label_frequency", "lists")}
         spec = schema.attributes.get(entry["name"]) or (schema.pairs and schema.pairs.discover)
         if entry["kind"] == "multi" and spec:
-            share, why = label_frequency(spec, data.vocabulary.agreement.get(entry["name"]))
+            share, _ = label_frequency(spec, data.vocabulary.agreement.get(entry["name"]))
             if share < 1.0:
                 entry["label_frequency"] = round(share, 3)
-                lines.append(f"{entry['name']}: lists are taken to hold {share:.0%} of the right tags: {why} "
+                lines.append(f"{entry['name']}: lists are taken to hold {share:.0%} of the right tags "
                              "(absent: no takes them to be complete)")
             elif lists := data.vocabulary.lists.get(entry["name"]):
                 column = {tag: number for number, tag in enumerate(entry["tags"])}

@@ -83,7 +83,7 @@ def test_a_run_writes_how_partial_lists_are_into_the_model_and_says_so(discover)
                {"name": "kinds", "kind": "multi", "tags": ["a"]}]
     (brand, kinds), (line,) = with_lists(entries, data)
     assert "label_frequency" not in brand and kinds["label_frequency"] == 0.6
-    assert line.startswith("kinds: lists are taken to hold 60% of the right tags: of 800 tags")
+    assert line.startswith("kinds: lists are taken to hold 60% of the right tags (absent: no")
 
 
 def test_lists_that_products_have_come_into_the_model_by_its_own_columns_unless_they_are_partial():

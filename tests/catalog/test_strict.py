@@ -119,6 +119,13 @@ def test_override_mistakes(arguments):
         override({"seed": 1, "phases": []}, arguments)
 
 
+def test_names_with_dots_and_numbers_are_found_where_they_are():
+    data = {"named": {"No. of doors": {"epochs": 1}, "No": {"epochs": 1}, 36: {"epochs": 1}, "v1.5": None}}
+    changes = [f"--named.{name}.epochs={number}" for number, name in enumerate(("No. of doors", "No", "36", "v1.5"), 2)]
+    found = override(data, changes)["named"]
+    assert found == {"No. of doors": {"epochs": 2}, "No": {"epochs": 3}, 36: {"epochs": 4}, "v1.5": {"epochs": 5}}
+
+
 def test_text_is_read_as_it_is_written(tmp_path):
     @dataclass
     class Spec:

@@ -44,6 +44,12 @@ def test_rare_tags_are_reported_and_left_out():
     assert "left out: 2 below min_count" in vocabulary.summary()
 
 
+def test_rare_tags_are_named():
+    tags = ["Red"] * 3 + ["Blue"] * 2 + list("ABCDEF")
+    assert "; 7 on fewer than 3 products: B, C, D, E, F, …; none" in scan({"colour": {}}, colours(*tags)).summary()
+    assert "fewer than" not in scan({"colour": {}}, colours("Red", "Red", "Red")).summary()
+
+
 def test_a_fixed_list_keeps_its_order_and_its_unseen_tags():
     spec = {"tags": ["Sage", "Red", "Blue"], "min_count": 5}
     vocabulary = scan({"colour": spec}, colours("Red", "Blue", "Blue", "Mauve"))

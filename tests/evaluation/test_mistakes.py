@@ -45,6 +45,14 @@ def test_the_least_decided_products_come_first_labelled_or_not(found):
     assert [case.id for case in uncertain_products(found)][-1] == "a"
 
 
+def test_of_tags_that_are_certain_there_is_no_doubt():
+    scores = np.array([[1.0, 1.0], [0.5, 1.0], [0.0, 1.0]], np.float32)
+    about = [{"text": "Shirt", "language": None, "photos": 0}] * 3
+    cases = uncertain_products(Predictions([USES], list("abc"), [{}] * 3, scores, scores > 0.4, about=about))
+    assert {case.id: case.reason for case in cases} == {"b": "doubt 0.50", "a": "doubt 0.00", "c": "doubt 0.00"}
+    assert cases[0].id == "b"
+
+
 def test_verdicts_tell_what_was_said_what_is_given_and_whether_it_is_right(found):
     colour, uses = verdicts_of(found, 3)
     assert (colour.given, colour.right) == (None, None) and colour.predicted == [("Red", pytest.approx(0.34))]

@@ -9,6 +9,7 @@ from PIL import Image
 from hf_tagger.catalog.synthetic.pictures import encode_jpeg
 from hf_tagger.evaluation import plots
 from hf_tagger.evaluation.calibration import fit_calibration
+from hf_tagger.evaluation.predict import Predictions
 from hf_tagger.evaluation.report import ReportData, thumbnails, write_report
 from hf_tagger.evaluation.results import ProtocolResult
 from hf_tagger.evaluation.settings import CalibrationSettings
@@ -120,6 +121,25 @@ def test_without_photos_thresholds_or_training_counts_there_is_still_a_report(tm
     text = write_report(tmp_path, data).read_text()
     Page(text)
     assert data.uncalibrated is None and data.figures["f1_by_frequency"] == [] and "no photo" in text
+
+
+def test_of_paths_the_hierarchical_f1_is_reported_and_of_each_language_its_own(tmp_path):
+    path = {"name": "path", "kind": "multi", "tags": ["Men", "Tops", "Jeans"],
+            "parents": {"Tops": "Men", "Jeans": "Men"}}
+    # Stops at the inner node, is wrong about the leaf, is right; none of it is said of the last one.
+    scores = np.array([[0.9, 0.1, 0.2], [0.9, 0.1, 0.8], [0.9, 0.9, 0.1], [0.1, 0.1, 0.1]], np.float32)
+    given = [["Men", "Tops"], ["Men", "Tops"], ["Men", "Tops"], ["Men", "Jeans"]]
+    about = [{"text": "t", "language": language, "photos": 0, "kept": {}} for language in ("de", "de", "en", "en")]
+    found = Predictions([path], list("abcd"), [{"path": tags} for tags in given], scores, about=about).decided([path])
+    result = ProtocolResult.of("all", found, resamples=0)
+    plain = result.plain()
+    # Nodes that are right, said and given: 1 + 1 + 2 + 0, 1 + 2 + 2 + 0, 4 x 2.
+    assert plain["attributes"]["path"]["hierarchical_f1"]["value"] == pytest.approx(2 * 4 / (5 + 8))
+    german, english = (plain["slices"]["language"][name]["micro_f1"]["value"] for name in ("de", "en"))
+    assert (german, english) == (pytest.approx(2 * 2 / (3 + 4)), pytest.approx(2 * 2 / (2 + 4)))
+    page = Page(write_report(tmp_path, ReportData.of("x", ABOUT, [result])).read_text())
+    words = " ".join(" ".join(page.words).split())
+    assert ".615 hierarchical" in words and "de 2 " in words and ".571" in words and ".667" in words
 
 
 def test_thumbnails_skip_unreadable_photos(tmp_path):

@@ -81,6 +81,14 @@ def test_the_present_headers_of_shopify(tmp_path, capsys):
         "Tags": "attribute multi delimited", "option:Color": "attribute multi column"}
 
 
+def test_rare_tags_are_said_and_kept(tmp_path, capsys):
+    rows = [f"{number},Shirt {number} of linen,{'Red' if number % 2 else 'Blue'}" for number in range(100)]
+    (tmp_path / "shop.csv").write_text("\n".join(["sku,title,colour", *rows, "100,Shirt 100 of linen,Mauve\n"]))
+    found, catalog = started(capsys, tmp_path / "shop.csv", tmp_path / "my.yaml")
+    assert found["columns"][-1]["warnings"] == ["1 of 3 tags stand on fewer than 3 products"]
+    assert catalog.schema.attributes["colour"].min_count == 1
+
+
 @pytest.mark.parametrize("system", ["magento", "akeneo", "bigcommerce", "bigcommerce_modern", "prestashop"])
 def test_every_column_of_other_systems_exports(system, tmp_path, capsys):
     path = getattr(shop_exports, system)(tmp_path / "export.csv")

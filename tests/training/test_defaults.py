@@ -130,6 +130,57 @@ def test_a_decoder_gets_a_phase_of_its_own(tmp_path):
     assert [phase.train for phase in settings.phases] == [["heads"], ["decoder"]]
 
 
+def listed(number, colours):
+    return {"title": f"Shirt {'abcdefghij'[number % 10] * (2 + number // 10)} one", "No. of colours": colours}
+
+
+@pytest.mark.parametrize(("second", "absent"), [(["Red", "Blue"], "no"), (["Red", "Green"], "unknown")])
+def test_whether_lists_are_complete_is_a_choice_with_a_key(tmp_path, second, absent):
+    rows = [listed(number, colours) | {"id": f"{number} {place}"} for number in range(100)
+            for place, colours in enumerate((["Red", "Blue"], second))]
+    source = {"fractions": {}, "path": str(write_jsonl(tmp_path / "all.jsonl", rows))}
+    schema = {"id": "id", "text": "title", "attributes": {"No. of colours": {"kind": "multi"}, "Fit": {"tags": ["x"]}}}
+    rows[0]["Fit"] = "x"
+    write_jsonl(tmp_path / "all.jsonl", rows)
+    found, settings = chosen({"source": source, "schema": schema})
+    value, reason = found["catalog.schema.attributes.No. of colours.absent"]
+    assert value == absent == settings.catalog.schema.attributes["No. of colours"].absent
+    assert "of 400 tags of products that have the words of another" in reason
+    assert "catalog.schema.attributes.Fit.absent" not in found, "of single tags there are no lists"
+    schema["attributes"]["No. of colours"]["absent"] = "no"
+    assert not any("absent" in key for key in chosen({"source": source, "schema": schema})[0])
+
+
+def test_of_discovered_lists_there_is_one_choice(tmp_path):
+    rows = [{"id": f"{number} {place}", "title": listed(number, [])["title"], "names": ["colours", "fits"],
+             "values": [colours, ["slim", "long"]]} for number in range(100)
+            for place, colours in enumerate((["Red", "Blue"], ["Red", "Green"]))]
+    path = write_jsonl(tmp_path / "all.jsonl", rows)
+    schema = {"id": "id", "text": "title",
+              "pairs": {"names": "names", "values": "values", "discover": {"kind": "multi"}}}
+    key = "catalog.schema.pairs.discover.absent"
+    value, reason = chosen({"source": {"path": str(path), "fractions": {}}, "schema": schema})[0][key]
+    assert value == "auto" and reason.startswith("partial are colours (of 400 tags") and "fits" not in reason
+    write_jsonl(path, [row | {"values": [["Red"], ["slim", "long"]]} for row in rows])
+    assert chosen({"source": {"path": str(path)}, "schema": schema})[0][key] == ("no", "no list is found to be partial")
+
+
+@pytest.mark.usefixtures("fresh_accelerate")
+def test_splits_that_are_lent_are_choices_and_stay_when_the_file_is_read_again(tmp_path, capsys):
+    from hf_tagger.training.data import read_catalog
+
+    catalog = texts_alone(tmp_path, products(0, 90)) | {"schema": SHIRTS | {"group": "family"}}
+    run = a_run(tmp_path, catalog=catalog)
+    read_catalog(run)
+    assert "catalog.source.fractions  validation 0.1, test 0.1: no such rows are given: by a hash of the group" in (
+        capsys.readouterr().out)
+    assert run.data["catalog"]["source"]["fractions"] == {"validation": 0.1, "test": 0.1}
+    assert "fractions" not in catalog["source"], "what was given is not changed"
+    again = a_run(tmp_path, catalog=run.data["catalog"])
+    read_catalog(again)
+    assert "fractions" not in capsys.readouterr().out
+
+
 @pytest.mark.usefixtures("fresh_accelerate")
 def test_choices_are_printed_and_saved_and_a_resumed_run_keeps_them(shop, capsys):  # noqa: F811
     from hf_tagger.training.data import read_catalog

@@ -38,7 +38,7 @@ _UNKNOWN_WORDS = {"n/a", "na", "unknown", "null", "nan", "-", "--", "?", "tbd", 
                   "inconnu", "desconocido", "not specified", "unspecified"}
 _NONE_WORDS = {"none", "no", "keine", "ohne", "aucun", "ninguno", "nessuno", "geen", "not applicable", "なし"}
 _OPTION = re.compile(r"(?:^|[;,|/\n])\s*(?:\[\w+\])?[^\W\d][^:=;,|/\n]{0,30}[:=]\s*[^;,|/\s]")
-_MIN_COUNT, _MOST_ALIASES, _FEW_PRODUCTS = 3, 200, 60
+_FEW_TAGGED, _MOST_ALIASES, _FEW_PRODUCTS = 3, 200, 60
 
 
 @dataclass
@@ -327,8 +327,8 @@ def _attribute(column: ColumnStats, spec: dict[str, Any], survey: Survey, name: 
     if len(tags) < 2:
         guess.role, guess.why = "", f"always {next(iter(tags), '')}" if tags else "no tags"
         return guess
-    if survey.looked_at >= _FEW_PRODUCTS and (tags.most_common(1)[0][1] < _MIN_COUNT + 2 or sum(
-            count >= _MIN_COUNT for count in tags.values()) < 2):
+    if survey.looked_at >= _FEW_PRODUCTS and (tags.most_common(1)[0][1] < _FEW_TAGGED + 2 or sum(
+            count >= _FEW_TAGGED for count in tags.values()) < 2):
         guess.role, guess.why = "", f"too few products have one of its tags: {shown}"
         return guess
     guess.merges = propose_merges(tags) if nodes is None else []
@@ -343,10 +343,9 @@ def _attribute(column: ColumnStats, spec: dict[str, Any], survey: Survey, name: 
         guess.warnings.append(f"{more} ({', '.join(map(repr, spelt))})")
     if guess.merges:
         spec["aliases"] = {merge.spelling: merge.tag for merge in guess.merges}
-    rare = sum(count < _MIN_COUNT for count in tags.values())
+    rare = sum(count < _FEW_TAGGED for count in tags.values())
     if rare and len(tags) - rare > 1:
-        spec["min_count"] = _MIN_COUNT
-        guess.warnings.append(f"{rare:,} of {len(tags):,} tags stand on fewer than {_MIN_COUNT} products")
+        guess.warnings.append(f"{rare:,} of {len(tags):,} tags stand on fewer than {_FEW_TAGGED} products")
     return guess
 
 
