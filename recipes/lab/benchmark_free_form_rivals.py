@@ -5,9 +5,10 @@
 
 CONFIG names free-form tags; every method learns from the training products (as they are read for CONFIG), has what it
 may choose, and the score from which tags are listed, chosen on validation by F1@M, and sees test once. MODELS are
-taggers trained by CONFIG, one per seed, and give three rows (`--modes`): `decoder` (what it writes), `vocabulary` (what
-it writes of closed tags) and `closed` (the closed tags of its heads). Writes OUTPUT/rivals.json after every method
-(what is there is not computed again), OUTPUT/rivals.md and, for a card, OUTPUT/rivals.png. Needs the extra `baselines`.
+taggers trained by CONFIG, one per seed, and give four rows (`--modes`): `free` (what `free_form=True` lists: closed
+tags and written ones), `written` (the decoder's alone), `vocabulary` (what it writes of closed tags alone) and `closed`
+(the closed tags of its heads). Writes OUTPUT/rivals.json after every method (what is there is not computed again),
+OUTPUT/rivals.md and, for a card, OUTPUT/rivals.png. Needs the extra `baselines`.
 """
 
 import argparse
@@ -15,6 +16,7 @@ import json
 import sys
 from collections import Counter
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from statistics import mean
 
@@ -102,20 +104,22 @@ def fitted(name: str, models: Sequence[str], train: Texts, validation: Texts) ->
     return Neighbours(train, embed, validation, lambda scored: f1(scored, validation))
 
 
-def of_tagger(tagger, products: Texts, source: str, **options) -> Scored:
-    """The tags of a tagger's pipeline that come from `source`, with all scores."""
+def of_tagger(tagger, products: Texts, sources: Sequence[str], **options) -> Scored:
+    """The tags of a tagger's pipeline that come from one of the `sources`."""
     asked = [{"text": text, "language": language} for text, language in
              zip(products.texts, products.languages, strict=True)]
     found = []
     for start in range(0, len(asked), BATCH):
-        found += tagger(asked[start:start + BATCH], batch_size=BATCH, threshold=0.0, **options)
-    return [[(tag["label"], tag["score"]) for tag in tags if tag["source"] == source] for tags in found]
+        found += tagger(asked[start:start + BATCH], batch_size=BATCH, **options)
+    return [[(tag["label"], tag["score"]) for tag in tags if tag["source"] in sources] for tags in found]
 
 
 MODES = {
-    "decoder": lambda tagger, products: of_tagger(tagger, products, "generated", free_form=True),
-    "vocabulary": lambda tagger, products: of_tagger(tagger, products, "generated", free_form=True, constrained=True),
-    "closed": lambda tagger, products: of_tagger(tagger, products, "vocabulary", top_k=100),
+    "free": partial(of_tagger, sources=["vocabulary", "generated"], free_form=True),
+    "written": partial(of_tagger, sources=["generated"], free_form=True, threshold=1.0, min_score=0.0),
+    "vocabulary": partial(of_tagger, sources=["generated"], free_form=True, constrained=True, threshold=1.0,
+                          min_score=0.0),
+    "closed": partial(of_tagger, sources=["vocabulary"], threshold=0.0, top_k=100),
 }
 
 
@@ -206,7 +210,7 @@ def plot(found: dict, path: Path) -> None:
         def draw(axes) -> None:
             for name, scores in methods.items():
                 axes.plot(range(len(metrics)), [scores[metric]["value"] for metric in metrics], marker="o",
-                          markersize=3, linewidth=2.4 if name == "decoder" else 1.0, label=name)
+                          markersize=3, linewidth=2.4 if name == "free" else 1.0, label=name)
             axes.set(ylim=(0, 1), ylabel=ylabel)
             axes.set_xticks(range(len(metrics)), names)
             axes.legend(frameon=False, fontsize=6)

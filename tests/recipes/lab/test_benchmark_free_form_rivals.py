@@ -71,11 +71,11 @@ def test_the_table_has_the_mean_of_a_taggers_seeds():
     products = Texts(["milk"] * 60, ["en"] * 60, [["milk"]] * 60)
     good, bad = (scores_of([[tag]] * 60, products, Counter(milk=9)) for tag in ("milk", "x"))
     found = {"config": "my.yaml", "machine": {"cpu": "a machine", "cores": 2}, "methods": {
-        "tfidf": {"choice": "alpha 1", "test": bad}, "decoder runs/0": {"choice": "", "test": good},
-        "decoder runs/1": {"choice": "", "test": bad}}}
-    assert averaged(found)["decoder"]["f1@M"]["value"] == 0.5
+        "tfidf": {"choice": "alpha 1", "test": bad}, "free runs/0": {"choice": "", "test": good},
+        "free runs/1": {"choice": "", "test": bad}}}
+    assert averaged(found)["free"]["f1@M"]["value"] == 0.5
     page = report(found)
-    assert "| decoder | .500 [.500, .500] |" in page and "| method | en |" in page and "tfidf: alpha 1." in page
+    assert "| free | .500 [.500, .500] |" in page and "| method | en |" in page and "tfidf: alpha 1." in page
 
 
 def test_a_method_that_reads_with_a_tower_asks_for_a_tagger():
