@@ -46,6 +46,7 @@ STEPS = 1000  # of the heads, about
 EPOCHS = (10, 60)
 # From so many products on, validation alone says how far each source is to be trusted.
 ENOUGH_VALIDATION = 2000
+NOTHING_TO_CHOOSE = "there are no photos, or no pretrained encoder of them"  # kept in the file, and not printed
 
 
 @dataclass(frozen=True)
@@ -105,10 +106,11 @@ def settle(run: RunContext, data: "TrainingData") -> None:
     run.data = copy.deepcopy(run.data)
     for choice in choices:
         assign(run.data, choice.key, choice.value)
-    if choices:
-        width = max(len(choice.key) for choice in choices)
+    told = [choice for choice in choices if choice.reason != NOTHING_TO_CHOOSE]
+    if told:
+        width = max(len(choice.key) for choice in told)
         run.log.say("\n".join(["chosen for this catalogue", *(
-            f"  {choice.key:<{width}}  {shown(choice.value)}: {choice.reason}" for choice in choices)]))
+            f"  {choice.key:<{width}}  {shown(choice.value)}: {choice.reason}" for choice in told)]))
 
 
 def settled(settings: RunSettings, choices: Iterable[Choice]) -> RunSettings:
@@ -221,20 +223,20 @@ def choose_photos(model, vision: str | None, survey: Survey) -> Iterator[Choice]
         side = math.sqrt(PHOTO_AREA / aspect)
         size = [8 * round(side * aspect / 8), 8 * round(side / 8)]
         yield Choice("model.image_size", size if frozen else [128, 128],
-                     "no photos" if vision is None else f"photos are {aspect:.2f} times as high as wide"
+                     NOTHING_TO_CHOOSE if vision is None else f"photos are {aspect:.2f} times as high as wide"
                      if survey.aspects else "the shape of photos is not known")
     if model.vision_stages == "auto":
         stages = stages_of(vision) if frozen else []
         yield Choice("model.vision_stages", stages, "early layers still know colour and texture" if stages
-                     else "no pretrained vision encoder with stages")
+                     else NOTHING_TO_CHOOSE)
         model = replace(model, vision_stages=stages)
     several = frozen and len(model.vision_stages) > 1
     if model.vision_grid == "auto":
         across = math.sqrt(GRID_CELLS / aspect)
         yield Choice("model.vision_grid", [round(across * aspect), round(across)] if several else [],
-                     "what stands where on a photo" if several else "no stages")
+                     "what stands where on a photo" if several else NOTHING_TO_CHOOSE)
     if model.colour_histogram == "auto":
-        yield Choice("model.colour_histogram", frozen, "tags may be colours" if frozen else "no pretrained encoder")
+        yield Choice("model.colour_histogram", frozen, "tags may be colours" if frozen else NOTHING_TO_CHOOSE)
 
 
 def stages_of(vision: str) -> list[int]:
