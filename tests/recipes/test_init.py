@@ -34,9 +34,13 @@ RIGHT = {
                     "custom_fields:Colour": "attribute multi column", "custom_fields:Print": "attribute multi column"},
     "bigcommerce_modern": {
         "ID": "id", "Name": "text", "Description": "text", "Internal Image URL (Export)": "photo",
-        "Categories": "attribute multi path", "Search Keywords": "attribute multi delimited",
+        "Categories": "attribute multi delimited", "Search Keywords": "attribute multi delimited",
         "option:Size": "attribute multi column", "option:Colour": "attribute multi column",
         "field:Print": "attribute multi column"},
+    "bigcommerce_default": {
+        "Product ID": "id", "Name": "text", "Description": "text", "Images": "photo",
+        "Category Details": "attribute multi path", "custom_fields:Colour": "attribute multi column",
+        "custom_fields:Print": "attribute multi column"},
     "prestashop": {"Product ID": "id", "Name *": "text", "Description": "text", "Image URLs (x,y,z...)": "photo",
                    "Categories (x,y,z...)": "attribute multi path", "Tags (x,y,z...)": "attribute multi delimited",
                    "feature:Colour": "attribute multi column", "feature:Print": "attribute multi column"},
@@ -81,7 +85,8 @@ def test_the_present_headers_of_shopify(tmp_path, capsys):
         "Tags": "attribute multi delimited", "option:Color": "attribute multi column"}
 
 
-@pytest.mark.parametrize("system", ["magento", "akeneo", "bigcommerce", "bigcommerce_modern", "prestashop"])
+@pytest.mark.parametrize("system", ["magento", "akeneo", "bigcommerce", "bigcommerce_modern",
+                                    "bigcommerce_default", "prestashop"])
 def test_every_column_of_other_systems_exports(system, tmp_path, capsys):
     path = getattr(shop_exports, system)(tmp_path / "export.csv")
     found, catalog = started(capsys, path, tmp_path / "my.yaml")

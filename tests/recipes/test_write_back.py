@@ -210,6 +210,16 @@ def test_one_json_document(run, tmp_path, write, place, column):
     assert pieces.sub(b"", after) == pieces.sub(b"", before)
 
 
+def test_the_default_template_of_bigcommerce_gets_a_column_of_search_keywords(run, tmp_path):
+    export = shop_exports.bigcommerce_default(tmp_path / "export.csv")
+    before = export.read_bytes()
+    after, printed = tagged(run, export, tmp_path)
+    rows, products, cells, _ = changed_in(printed)
+    was, now = (list(csv.DictReader(io.StringIO(data.decode(), newline=""))) for data in (before, after))
+    assert (rows, products) == (200, 200) and sum(bool(row["Search Keywords"]) for row in now) == cells > 100
+    assert [row | {"Search Keywords": None} for row in was] == [row | {"Search Keywords": None} for row in now]
+
+
 def test_akeneo_gets_columns_of_its_own(run, tmp_path):
     export = shop_exports.akeneo(tmp_path / "export.csv")
     before = export.read_bytes()

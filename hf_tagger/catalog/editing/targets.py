@@ -50,7 +50,8 @@ def find_targets(attributes: Sequence[dict], header: Sequence[str], specs: Mappi
         places = [asked[name] for name in (entry["name"], "*") if name in asked]
         own = _place_of_its_own(entry, specs.get(entry["name"]), header)
         if not places and profile is not None:
-            places = [write for name, write in profile.write.items() if name.casefold() == entry["name"].casefold()]
+            places = [write for name, write in profile.write.items() if name.casefold() == entry["name"].casefold()
+                      and write.column in columns]
             if not places and "taxonomy" in entry and own.column in header:
                 places = [own]  # nodes go where they came from
             places += [_free(profile.write["*"], taken, columns)] if "*" in profile.write else []
@@ -130,7 +131,8 @@ def _target(entry: dict, write: Write, header: Sequence[str], specs: Mapping[str
     if write.how in ("cell", "column") and entry["kind"] == "single" and nodes is None and spec is None:
         syntax = CellSyntax()
     aliases = {fold(spelling): tag for spelling, tag in (own.aliases if own else {}).items()}
-    codes = {tag: code for code, tag in reversed(own.aliases.items())} if own and profile and profile.codes else {}
+    codes = {tag: code for code, tag in reversed(own.aliases.items())} if (
+        own and profile and not {write.column, "*"}.isdisjoint(profile.codes)) else {}
     form = "name"
     if tree:
         texts = node_texts(entry)
@@ -152,11 +154,12 @@ def _target(entry: dict, write: Write, header: Sequence[str], specs: Mapping[str
 
 
 def _columns(profile: Profile, header: Sequence[str]) -> dict[str, str]:
-    """{name of the profile: its column}, also of those that the file does not have yet."""
-    there = {column.casefold() for column in header}
-    generation = next(one for one in profile.generations if all(column.casefold() in there for column in one.required))
+    """{name of the profile: its column}, also of those that the file does not have yet; without those whose values are
+    buried in other words."""
+    generation = profile.generation(header)
     names = {name: column if isinstance(column, str) else column[0] for name, column in generation.names.items()}
-    return {name: column for name, column in names.items() if "{" not in column} | (profile.columns(header) or {})
+    names = {name: column for name, column in names.items() if "{" not in column} | (profile.columns(header) or {})
+    return {name: column for name, column in names.items() if name not in generation.parts}
 
 
 def slot_pattern(column: str, profile: Profile) -> Pattern | None:

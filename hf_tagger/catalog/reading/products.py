@@ -40,8 +40,8 @@ class Layout:
         header = list(header)
         names = system.columns(header)
         if names is None:
-            lacks = [column for column in system.generations[0].required if column not in header]
-            raise ConfigError(f"{where} is no {system.title}: it has no column {', '.join(lacks)} (source.profile).")
+            lacks = ", ".join(system.generations[0].lacks(header))
+            raise ConfigError(f"{where} is no {system.title}: it has no column {lacks} (source.profile).")
         self.system, self.names = system, names
         # {(pattern, name to look for): "option:Color"}
         self.named: dict[tuple[str, str], str] = {}
@@ -61,6 +61,8 @@ class Layout:
         found += [names.get(system.patterns[key].pairs or system.patterns[key].items) for key in self.pairs]
         self.columns = dict.fromkeys(filter(None, found), "source.profile") | {
             column: wanted[column] for column in self.plain}
+        self.parts = {names[name]: re.compile(part) for name, part in system.generation(header).parts.items()
+                      if name in names}
         self.images = {names[name] for name in system.images if name in names}
         self.texts = {names[name] for name in system.text if name in names}
         # Lists of tags are split as the system writes them, whatever the schema says of them.
@@ -77,10 +79,9 @@ class Layout:
         rules = self.system.rows
         if rules.parent in self.names:
             return self._with_variants(rows)
-        if rules.starts:
-            (name, values), = rules.starts.items()
-            firsts = {value.casefold() for value in values}
-            column = self.names.get(name)
+        (name, values), = rules.starts.items() or [("", [])]
+        if name in self.names:
+            firsts, column = {value.casefold() for value in values}, self.names[name]
             return self._runs(rows, lambda held, row: cell_text(row.get(column)).strip().casefold() not in firsts)
         if rules.continuation:
             column, text = self.names[rules.continuation], self.names.get(self.system.text[0])
@@ -189,6 +190,9 @@ class Layout:
             if column in self.texts:
                 for written, meant in self.system.escapes.items():
                     value = value.replace(written, meant)
+            if column in self.parts:
+                return [found[found.lastindex or 0].strip()
+                        for found in self.parts[column].finditer(value)] or None
             if column in self.lists:
                 return self._list(value, self.lists[column])
         return value
