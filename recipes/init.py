@@ -37,7 +37,7 @@ def main(arguments: list[str]) -> None:
     check_files(SourceConfig(path=options.export, **database))
     from hf_tagger.catalog.guessing.draft import as_yaml, draft_catalog
 
-    draft = draft_catalog(options.export, options.labels, options.taxonomy, **database)
+    draft = draft_catalog(options.export, options.labels, options.taxonomy, options.locale, **database)
     text = as_yaml(draft, f"runs/{output.stem}")
     output.parent.mkdir(parents=True, exist_ok=True)
     output.write_text(text, encoding="utf-8")
@@ -54,7 +54,10 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument("export", metavar="EXPORT", help="the file, or a folder or glob of files")
     parser.add_argument("--output", metavar="FILE", help="default: the export's name with .yaml, here")
     parser.add_argument("--labels", metavar="FILE", action="append", default=[],
-                        help="what codes in cells mean: Akeneo's export of options or categories; may be repeated")
+                        help="what codes in cells mean: Akeneo's export of options, categories or families, or a table "
+                             "of ids and names of categories; may be repeated")
+    parser.add_argument("--locale", help="of an export in several (Akeneo's name-en_US): whose texts and labels to take; "
+                                         "default: all texts, labels of the locale that most texts are in")
     parser.add_argument("--taxonomy", metavar="FILE",
                         help="Shopify's categories.txt or Google's taxonomy, whose ids or paths a column holds")
     parser.add_argument("--table", help="of a database: the table with the rows")

@@ -181,3 +181,14 @@ def test_labels_of_codes_go_back_as_codes():
     assert merged("bl", ["Red", "Blue"], color)[0] == "bl, rd, Blue"
     assert merged("r2", ["Red"], color) == ("r2", {"unchanged": ["Red"]})
     assert merged("bl,rd", ["Blue"], color, replace=True)[0] == "bl, Blue"
+    # Of BigCommerce's categories, and where another form of the export has none of its own, or only in other words.
+    bigcommerce = profile("bigcommerce")
+    specs = {"categories": AttributeSpec(column="Categories", kind="multi", format="delimited", delimiter=";", glue=";",
+                                         aliases={"23": "Red", "24": "Blue"})}
+    modern = ["Item", "ID", "Name", "Options", "Categories", "Search Keywords"]
+    (categories,), _ = find_targets([entry("categories", kind="multi")], modern, specs, bigcommerce)
+    assert merged("19;23", ["Red", "Blue"], categories)[0] == "19;23;24"
+    for name, other in (("category", modern), ("categories", ["Product ID", "Name", "Category Details"]),
+                        ("category", ["Product ID", "Name", "Category Details"])):
+        (target,), _ = find_targets([entry(name, kind="multi", parents={"Red": "Blue"})], other, {}, bigcommerce)
+        assert target.column == "Search Keywords"

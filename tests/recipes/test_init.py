@@ -168,19 +168,71 @@ def test_the_old_import_template_of_prestashop(tmp_path, capsys):
         "feature:Finish": "attribute multi column"}
 
 
-def test_of_a_text_in_several_channels_the_fullest_is_read(tmp_path, capsys):
-    columns = ["uuid", "sku", "categories", "enabled", "family", "name", "description-de_DE-mobile",
-               "description-en_US-print", "image", "picture-print", "PACK-groups", "X_SELL-products", "diagonal-unit"]
-    rows = [[f"u{n}", n, SHADES[n % 2].lower(), 1, "lamps", f"Lamp {n}", ["Lampe", "Licht"][n % 2] * (n < 6),
-             f"A lamp that glows like the moon, number {n}", f"files/{n}/image/a.jpg" * (n % 2),
-             f"files/{n}/picture/a.jpg" * (n % 2 == 0), SHADES[n % 2], SHADES[n % 2], SHADES[n % 2]] for n in range(9)]
-    found, catalog = started(capsys, table(tmp_path / "a.csv", columns, rows, ";"), tmp_path / "a.yaml")
+def several_locales(path):
+    """Products in German or English or both, with codes of options, and some French."""
+    columns = ["uuid", "sku", "categories", "enabled", "family", "name-de_DE", "name-en_US", "name-fr_FR",
+               "description-de_DE-mobile", "description-en_US-mobile", "description-en_US-print", "image",
+               "picture-print", "shade", "print-de_DE", "print-en_US", "PACK-groups", "X_SELL-products", "diagonal-unit"]
+    rows = [[f"u{n}", n, SHADES[n % 2].lower(), 1, "lamps", f"Mondlampe {n}" * (n % 3 == 0), f"Lamp {n}" * (n % 3 < 2),
+             f"Lampe {n}" * (n % 9 == 8), f"Eine Lampe für das Haus und die Nacht {n}" * (n % 3 == 0),
+             f"A lamp for the house {n}" * (n % 9 == 1), f"A lamp that glows like the moon, number {n}" * (n % 3 < 2),
+             f"files/{n}/image/a.jpg" * (n % 2), f"files/{n}/picture/a.jpg" * (n % 2 == 0), SHADES[n % 3].lower(),
+             ["Punkte", "Streifen"][n % 2], ["dots", "stripes"][n % 2], SHADES[n % 2], SHADES[n % 2], SHADES[n % 2]]
+            for n in range(27)]
+    return table(path, columns, rows, ";")
+
+
+def test_a_product_has_the_texts_of_all_its_locales_the_fullest_of_its_channels_in_each(tmp_path, capsys):
+    found, catalog = started(capsys, several_locales(tmp_path / "a.csv"), tmp_path / "a.yaml")
     given = {column: role for column, role in roles(found).items() if role}
-    assert given == {"sku": "id", "name": "text", "description-en_US-print": "text", "image": "photo",
-                     "picture-print": "photo", "categories": "attribute multi delimited"}
-    assert {column["column"]: column["why"] for column in found["columns"]}["description-de_DE-mobile"] == (
+    assert given == {"sku": "id", "name-en_US": "text", "name-de_DE": "text", "name-fr_FR": "text",
+                     "description-en_US-print": "text", "description-de_DE-mobile": "text", "image": "photo",
+                     "picture-print": "photo", "categories": "attribute multi delimited",
+                     "shade": "attribute single column", "print-de_DE": "attribute single column",
+                     "print-en_US": "attribute single column"}
+    assert {column["column"]: column["why"] for column in found["columns"]}["description-en_US-mobile"] == (
         "description in another language or channel")
-    assert all("glows" in record["text"] for record in catalog.records("train"))
+    assert any("en_US, de_DE, fr_FR: all that a product has" in warning for warning in found["warnings"])
+    assert catalog.schema.text == ["name-en_US", "name-de_DE", "name-fr_FR", "description-en_US-print",
+                                   "description-de_DE-mobile"]
+    assert catalog.schema.language is None
+    records = {record["id"]: record for split in catalog.splits for record in catalog.records(split)
+               if isinstance(record, dict)}
+    assert records["0"]["texts"] == ["Lamp 0", "Mondlampe 0", "A lamp that glows like the moon, number 0",
+                                     "Eine Lampe für das Haus und die Nacht 0"]
+    assert records["8"]["texts"] == ["Lampe 8"] and "2" in records  # has a photo alone
+
+
+def test_one_locale_alone_is_read_where_it_is_asked_for(tmp_path, capsys):
+    path = several_locales(tmp_path / "a.csv")
+    (tmp_path / "options.csv").write_text("code;attribute;label-de_DE;label-en_US\nred;shade;Rot;Fire red\n"
+                                          "blue;shade;Blau;Sky\ngreen;shade;;Moss\n")
+    labels = ["--labels", str(tmp_path / "options.csv")]
+    found, catalog = started(capsys, path, tmp_path / "a.yaml", "--locale", "de_DE", *labels)
+    given = {column: role for column, role in roles(found).items() if role}
+    assert {column for column in given if "_" in column} == {"name-de_DE", "description-de_DE-mobile", "print-de_DE"}
+    shade = next(column for column in found["columns"] if column["column"] == "shade")
+    assert shade["spec"]["aliases"] == {"red": "Rot", "blue": "Blau"} and "2 labels of options.csv (de_DE)" in shade["why"]
+    found, _ = started(capsys, path, tmp_path / "b.yaml", *labels)  # most texts are in English
+    shade = next(column for column in found["columns"] if column["column"] == "shade")
+    assert shade["spec"]["aliases"] == {"red": "Fire red", "blue": "Sky", "green": "Moss"}
+    assert init.main([str(path), "--output", str(tmp_path / "c.yaml"), "--locale", "en_UK"]) == 2
+    assert 'Did you mean "en_US"' in capsys.readouterr().err
+    assert init.main([str(path), "--output", str(tmp_path / "c.yaml"), "--locale", "fr_FR", *labels]) == 2
+    assert "no labels of fr_FR, but of de_DE, en_US" in capsys.readouterr().err
+    plain = table(tmp_path / "plain.csv", ["sku", "name", "shade"], [[n, f"Lamp {n}", SHADES[n % 2]] for n in range(9)])
+    assert init.main([str(plain), "--output", str(tmp_path / "c.yaml"), "--locale", "de_DE"]) == 2
+    assert "whose columns name several" in capsys.readouterr().err
+
+
+def test_numbers_of_categories_get_their_names(tmp_path, capsys):
+    path = shop_exports.bigcommerce_modern(tmp_path / "export.csv")
+    (tmp_path / "categories.csv").write_text("Category ID,Category Name\n19,New\n20,Cups\n21,Frocks\n")
+    found, catalog = started(capsys, path, tmp_path / "my.yaml", "--labels", str(tmp_path / "categories.csv"))
+    spec = next(column["spec"] for column in found["columns"] if column["column"] == "Categories")
+    assert spec["aliases"] == {"19": "New", "20": "Cups", "21": "Frocks"}
+    tags = {tag for record in catalog.records("train") for tag in record["tags"]["categories"]}
+    assert {"New", "Cups", "22"} < tags and not tags & {"19", "20"}
 
 
 def test_a_column_that_says_tags_is_one_and_an_option_without_a_name_is_none(tmp_path, capsys):

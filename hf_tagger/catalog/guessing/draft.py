@@ -10,7 +10,7 @@ from typing import Any
 import yaml
 
 from hf_tagger.catalog.formats.dialect import Dialect, detect
-from hf_tagger.catalog.guessing.column_stats import ALL_UP_TO, THEN_EVERY, Survey
+from hf_tagger.catalog.guessing.column_stats import ALL_UP_TO, THEN_EVERY, ColumnStats, Survey
 from hf_tagger.catalog.guessing.languages import count_languages
 from hf_tagger.catalog.guessing.roles import Guess, guess_columns, is_id_name
 from hf_tagger.catalog.profiles import Profile, recognise
@@ -23,7 +23,6 @@ from hf_tagger.catalog.strict import ConfigError
 from hf_tagger.catalog.taxonomy import CATEGORIES, read_taxonomy
 
 _PERSONAL = re.compile(r"[\w.+-]+@[\w-]+\.\w+|\+\d[\d\s()./-]{7,}\d")
-_LOCALE = re.compile(r"-(?P<locale>[a-z]{2}_[A-Z]{2})")
 _FOLDERS = 200
 
 
@@ -44,16 +43,23 @@ class Draft:
     warnings: list[str] = field(default_factory=list)
 
     def columns(self, role: str) -> list[Guess]:
-        return [guess for guess in self.guesses if guess.role == role]
+        return sorted((guess for guess in self.guesses if guess.role == role), key=lambda guess: guess.place)
+
+    @property
+    def locales(self) -> list[str]:
+        """Of the texts that are read."""
+        return list(dict.fromkeys(guess.locale for guess in self.columns("text") if guess.locale))
 
 
-def draft_catalog(path: str, label_files: list[str] = (), taxonomy: str | None = None,
+def draft_catalog(path: str, label_files: list[str] = (), taxonomy: str | None = None, locale: str | None = None,
                   **database: str | None) -> Draft:
     """Looks through a catalogue: a file, a folder or glob of them, a dataset on the Hub, or a database.
 
     Args:
         label_files: what the codes in its cells mean (`option_labels`).
         taxonomy: file of a standard taxonomy whose nodes columns may name.
+        locale: whose texts are read and whose labels are taken, such as en_US (None: the texts of all, the labels of
+            the one that most texts are in).
         database: `table` or `query`, and `key`, as in `SourceConfig`.
 
     Raises ConfigError where there is none, or nothing in it that could be tagged.
@@ -74,7 +80,7 @@ def draft_catalog(path: str, label_files: list[str] = (), taxonomy: str | None =
     if not survey.products:
         raise ConfigError(f"{path}: no product in it{': ' + survey.refusal if survey.refusal else ''}")
     system, names = found or (None, {})
-    draft = Draft(path, survey, guess_columns(survey, system, names, tree), system, dialect, taxonomy, splits,
+    draft = Draft(path, survey, guess_columns(survey, system, names, tree, locale), system, dialect, taxonomy, splits,
                   {key: value for key in ("table", "query", "key") if (value := getattr(source, key))})
     if not draft.columns("text") and not draft.columns("photo"):
         raise ConfigError(f"{path}: no column looks like a text or a photo. It has {', '.join(survey.columns)}.")
@@ -151,25 +157,32 @@ def _splits(path: str) -> dict[str, str]:
 
 
 def _name_codes(draft: Draft, label_files: list[str]) -> None:
-    """Tags that are codes get their labels as names, in the locale of the first text column that has one."""
-    locales = [match["locale"] for guess in draft.columns("text") if (match := _LOCALE.search(guess.column))]
+    """Tags that are codes get their labels as names, in the first of the texts' locales that the file has."""
     for file in label_files:
-        for attribute, labels in read_labels(file, next(iter(locales), None)).items():
+        locale, named = read_labels(file, draft.locales)
+        for attribute, labels in named.items():
             for guess in draft.columns("attribute"):
-                if guess.column == attribute or (not attribute and guess.column == "categories"):
-                    named = labels_of(guess.tags, labels)
+                if guess.column == attribute or (not attribute and guess.name in ("category", "categories")):
+                    known = labels_of(guess.tags, labels)
                     guess.merges = [Merge(code, label, guess.tags[code], guess.tags[code])
-                                    for code, label in named.items()]
-                    guess.spec["aliases"] = named
-                    guess.tags = Counter({named.get(tag, tag): count for tag, count in guess.tags.items()})
-                    guess.why = f"{guess.why}; {len(named):,} labels of {os.path.basename(file)}"
+                                    for code, label in known.items()]
+                    guess.spec["aliases"] = known
+                    guess.tags = Counter({known.get(tag, tag): count for tag, count in guess.tags.items()})
+                    guess.why = f"{guess.why}; {len(known):,} labels of {os.path.basename(file)}" + (
+                        f" ({locale})" if locale else "")
 
 
 def _look_at_texts(draft: Draft) -> None:
     stats = [draft.survey.columns[guess.column] for guess in draft.columns("text")]
     texts = [text for column in stats for text in column.texts]
-    longest = max(stats, key=lambda column: column.mean_words * column.filled, default=None)
-    draft.languages = count_languages(longest.texts if longest else [])
+    longest: dict[str | None, ColumnStats] = {}
+    for guess, column in zip(draft.columns("text"), stats, strict=True):
+        if guess.locale not in longest or column.words > longest[guess.locale].words:
+            longest[guess.locale] = column
+    draft.languages = count_languages(text for column in longest.values() for text in column.texts)
+    if len(draft.locales) > 1:
+        draft.warnings.append(f"texts in {', '.join(draft.locales)}: all that a product has are read, in this order. "
+                              f"For one alone: --locale {draft.locales[0]}")
     personal = sum(_PERSONAL.search(text) is not None for text in texts)
     if personal:
         draft.warnings.append(f"{personal / len(texts):.1%} of the texts hold an e-mail address or phone number")

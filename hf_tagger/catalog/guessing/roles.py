@@ -1,5 +1,6 @@
 """What each column of a catalogue is for, guessed from its name and from what its cells look like."""
 
+import itertools
 import re
 from collections import Counter, defaultdict
 from dataclasses import dataclass, field
@@ -11,6 +12,7 @@ from hf_tagger.catalog.guessing.nodes import FILES, nodes, whose_ids
 from hf_tagger.catalog.profiles import Pattern, Profile, pattern_regex
 from hf_tagger.catalog.quarantine import RowError
 from hf_tagger.catalog.spellings import Merge, propose_merges
+from hf_tagger.catalog.strict import ConfigError, did_you_mean
 from hf_tagger.catalog.taxonomy import CATEGORIES, Taxonomy
 
 _NAMES = {role: re.compile(words, re.IGNORECASE) for role, words in {
@@ -50,6 +52,7 @@ class Guess:
         why: what was seen.
         name, spec, tags: of an attribute: its name, the keys of its `AttributeSpec`, and its tags with their rows.
         merges: spellings that are another tag.
+        place, locale: of a text among the texts of a product; the locale that its column names.
     """
 
     column: str
@@ -61,21 +64,31 @@ class Guess:
     spec: dict[str, Any] = field(default_factory=dict)
     tags: Counter[str] = field(default_factory=Counter)
     merges: list[Merge] = field(default_factory=list)
+    place: int = 0
+    locale: str | None = None
 
 
 def guess_columns(survey: Survey, system: Profile | None = None, names: dict[str, str] | None = None,
-                  taxonomy: Taxonomy | None = None) -> list[Guess]:
-    """A guess for each column, in the file's order. `names`: as `Profile.columns` gives them."""
+                  taxonomy: Taxonomy | None = None, locale: str | None = None) -> list[Guess]:
+    """A guess for each column, in the file's order. `names`: as `Profile.columns` gives them. `locale`: whose texts are
+    read (None: of all).
+
+    Raises ConfigError for a locale that no text has.
+    """
     names = dict(names or {})
     stats = [column for column in survey.columns.values() if column.filled]
     guesses: dict[str, Guess] = {}
     if system is not None:
-        names |= {name: _fullest(name, names[name], system, stats) for name in system.text if name in names}
+        texts, others = _texts(system, names, stats, locale)
         for column in stats:
-            guess = _by_profile(column, system, names, survey)
+            foreign = not others.isdisjoint(re.split("[-.]", column.name))
+            guess = Guess(column.name, "", f"not in {locale}") if foreign else texts.get(column.name) or _by_profile(
+                column, system, names, survey)
             if guess is not None:
                 guesses[column.name] = guess
     else:
+        if locale is not None:
+            raise ConfigError("a locale is for an export whose columns name several (name-en_US)")
         _find_id(stats, survey, guesses)
     for column in stats:
         known = guesses.get(column.name)
@@ -92,12 +105,29 @@ def guess_columns(survey: Survey, system: Profile | None = None, names: dict[str
     return [guesses[column.name] for column in stats]
 
 
-def _fullest(name: str, column: str, system: Profile, stats: list[ColumnStats]) -> str:
-    """Of the columns that may be a text of the system (one per language and channel), the one in most products."""
-    templates = [pattern_regex(template) for template in system.templates(name)]
-    fits = [one for one in stats if any(template.fullmatch(one.name) for template in templates)]
-    best = max(fits, key=lambda one: (one.filled, one.name == column), default=None)
-    return column if best is None else best.name
+def _texts(system: Profile, names: dict[str, str], stats: list[ColumnStats],
+           locale: str | None) -> tuple[dict[str, Guess], set[str]]:
+    """({column: guess} of the columns that are the system's texts, the locales that are not read): of the channels of a
+    locale the one in most products, and of the locales (None: those without) all of them, the one in most products
+    first."""
+    found: dict[tuple[str, str | None], ColumnStats] = {}
+    for name in filter(names.get, system.text):
+        templates = [pattern_regex(template) for template in system.templates(name)]
+        for column in stats:
+            match = next(filter(None, (template.fullmatch(column.name) for template in templates)), None)
+            key = match and (name, match.groupdict().get("locale"))
+            if key and (key not in found or column.filled > found[key].filled):
+                found[key] = column
+    filled = Counter()
+    for (_, spoken), column in found.items():
+        filled[spoken] += column.filled
+    if locale is not None and locale not in filled:
+        raise ConfigError(f"no text is in the locale {locale!r}.{did_you_mean(locale, [*filter(None, filled)])}")
+    order = [spoken for spoken, _ in filled.most_common() if locale in (None, spoken) or spoken is None]
+    places = {key: place for place, key in enumerate(itertools.product(system.text, order))}
+    texts = {column.name: Guess(column.name, "text", f"{system.title}: {_sizes(column)}", place=places[key],
+                                locale=key[1]) for key, column in found.items() if key in places}
+    return texts, {spoken for spoken in filled if spoken not in order}
 
 
 def is_id_name(column: str) -> bool:
@@ -113,8 +143,6 @@ def _by_profile(column: ColumnStats, system: Profile, names: dict[str, str], sur
     if name is not None:
         if name == system.id:
             return Guess(column.name, "id", f"{system.title}: {column.distinct:,} different ones")
-        if name in system.text:
-            return Guess(column.name, "text", f"{system.title}: {_sizes(column)}")
         if name in system.images:
             return Guess(column.name, "photo", f"{system.title}: photos of {column.filled:,} products")
         if name == system.group:
@@ -238,9 +266,9 @@ def _by_content(column: ColumnStats, survey: Survey, attributes_only: bool) -> G
         named = _NAMES["title"].fullmatch(name) or _NAMES["text"].fullmatch(name)
         worded = column.mean_words >= 3 or column.mean_characters >= 25
         if unique > 0.4 and column.share("list") < 0.5 and (worded or (named and unique > 0.6)):
-            return Guess(name, "text", _sizes(column))
+            return Guess(name, "text", _sizes(column), place=0 if _NAMES["title"].fullmatch(name) else 1)
         if _with_options(column, 2):
-            return Guess(name, "text", f"options with their values; {_shown(column)}")
+            return Guess(name, "text", f"options with their values; {_shown(column)}", place=2)
     if column.share("code") > 0.9 and unique > 0.1 and not is_size:
         return Guess(name, "", f"codes, {1 / unique:.1f} rows each (a group, if these are variants); {_shown(column)}")
     guess = _attribute(column, _format(column), survey, name)
