@@ -56,8 +56,8 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument("--labels", metavar="FILE", action="append", default=[],
                         help="what codes in cells mean: Akeneo's export of options, categories or families, or a table "
                              "of ids and names of categories; may be repeated")
-    parser.add_argument("--locale", help="of an export in several (Akeneo's name-en_US): whose texts and labels to take; "
-                                         "default: all texts, labels of the locale that most texts are in")
+    parser.add_argument("--locale", help="of an export in several (Akeneo's name-en_US): whose texts and labels are "
+                                         "taken; default: all texts, and labels in the locale of most texts")
     parser.add_argument("--taxonomy", metavar="FILE",
                         help="Shopify's categories.txt or Google's taxonomy, whose ids or paths a column holds")
     parser.add_argument("--table", help="of a database: the table with the rows")

@@ -34,7 +34,7 @@ def test_the_first_column_of_several_locales_is_read():
 
 
 @pytest.mark.parametrize(("header", "expected"), [
-    (["Item", "ID", "Name", "Type", "SKU", "Options", "Channels", "Categories"], {"id": "ID", "categories": "Categories"}),
+    (["Item", "ID", "Name", "Type", "SKU", "Options", "Categories"], {"id": "ID", "categories": "Categories"}),
     (["Item", "ID", "Name", "Description", "Internal Image URL (Export)"], {"image_1": "Internal Image URL (Export)"}),
     (["Item", "Name", "Type", "SKU", "Price", "Options", "Image URL (Import)"], {"id": "SKU", "options": "Options"}),
     (["Product ID", "Code", "Name", "Category Details", "Images"], {"category": "Category Details", "title": "Name"}),
