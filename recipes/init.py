@@ -20,11 +20,16 @@ these; the file says so.
 
 import argparse
 import json
+import re
 import sys
+import textwrap
 from pathlib import Path
 
 from hf_tagger import UserError, cli
 from hf_tagger.catalog.reading.source import SourceConfig, check_files, format_of
+
+
+ROLES = ("id", "group", "language", "text", "photo", "attribute", "taxonomy")
 
 
 @cli.recipe
@@ -76,14 +81,24 @@ def name_of(export: str) -> str:
 
 
 def table(draft) -> str:
-    """A line per column: what it is taken for, its tags, how many products have it, and warnings below."""
-    from hf_tagger.evaluation.tables import text_table
-
-    rows = {guess.column[:40]: {"role": guess.role or "not read", "tags": len(guess.tags) or None,
-                                "filled": f"{guess.coverage:.0%}", "because": guess.why[:60]}
-            for guess in draft.guesses}
+    """A line per column that is read: what it is taken for, its tags, how many products have it, and why; below, those
+    that are not read, and warnings."""
+    read = [(guess.column[:40], guess.role, f"{len(guess.tags):,}" if guess.tags else "", f"{guess.coverage:.0%}",
+             textwrap.shorten(guess.why, 70, placeholder="…"))
+            for role in ROLES for guess in draft.columns(role)]
+    rows = [("column", "role", "tags", "filled", "because"), *read]
+    wide, roles, tags, filled = (max(map(len, column)) for column in list(zip(*rows, strict=True))[:4])
+    lines = [f"{column:<{wide}}  {role:<{roles}}  {count:>{tags}}  {share:>{filled}}  {why}"
+             for column, role, count, share, why in rows]
+    left_out: dict[str, list[str]] = {}
+    for guess in draft.guesses:
+        if guess.role in ("", "personal"):
+            left_out.setdefault(re.split("[;,:]? such as |; ", guess.why)[0], []).append(guess.column)
+    lines += ["", "Not read:"] * bool(left_out)
+    for why, columns in left_out.items():
+        lines += textwrap.wrap(f"{why}: {', '.join(columns)}", 118, initial_indent="  ", subsequent_indent="    ")
     warnings = [f"{guess.column}: {warning}" for guess in draft.guesses for warning in guess.warnings]
-    return "\n".join([text_table(rows), "", *(f"! {warning}" for warning in [*draft.warnings, *warnings])]).rstrip()
+    return "\n".join([*lines, "", *(f"! {warning}" for warning in [*draft.warnings, *warnings])]).rstrip()
 
 
 def plain(draft, output: str) -> dict:

@@ -13,7 +13,9 @@ from hf_tagger.catalog.formats.dialect import Dialect, detect
 from hf_tagger.catalog.guessing.column_stats import ALL_UP_TO, THEN_EVERY, ColumnStats, Survey
 from hf_tagger.catalog.guessing.languages import count_languages
 from hf_tagger.catalog.guessing.roles import Guess, guess_columns, is_id_name
+from hf_tagger.catalog.photos import open_photo
 from hf_tagger.catalog.profiles import Profile, recognise
+from hf_tagger.catalog.quarantine import RowError
 from hf_tagger.catalog.reading.option_labels import labels_of, read_labels
 from hf_tagger.catalog.reading.products import Layout
 from hf_tagger.catalog.reading.readers import file_columns, read_objects, read_raw
@@ -201,13 +203,20 @@ def _look_at_photos(draft: Draft, folder: str) -> None:
     if not names or "://" in folder or folder in ("hf:", "sql:"):
         return
     folders = [folder or ".", *sorted(entry.path for entry in os.scandir(folder or ".") if entry.is_dir())[:_FOLDERS]]
-    there = {one: sum(os.path.isfile(os.path.join(one, name.lstrip("/\\"))) for name in names) for one in folders}
+    there = {one: sum(_is_there(name, one) for name in names) for one in folders}
     best = max(there, key=there.get)
     if there[best] < len(names):
         draft.warnings.append(f"{len(names) - there[best]:,} of {len(names):,} photos looked for are not there (in "
-                              f"{best}): set image_root")
+                              f"{best})" + ": set image_root" * (there[best] < len(names) / 2))
     if there[best] and best != folders[0]:
         draft.image_root = best
+
+
+def _is_there(photo: str, folder: str) -> bool:
+    try:
+        return os.path.isfile(open_photo(photo, "", folder, False))
+    except RowError:
+        return False
 
 
 def as_yaml(draft: Draft, output_dir: str) -> str:

@@ -26,7 +26,9 @@ _NAMES = {role: re.compile(words, re.IGNORECASE) for role, words in {
     "language": r"(lang(uage)?|locale|sprache|langue|idioma|lingua|taal)([ _.-]?code)?",
     "personal": r".*(e-?mail|phone|telefon|téléphone|customer|contact|(first|last)[ _]?name|address|kunde|birth).*|"
                 r"(.*[ _])?mobile([ _]?(no|nr|number))?",
-    "brand": r"(.*[ _])?(brand|vendor|manufacturer|marke|marque|marca|maker|hersteller|supplier)s?([ _]name)?|メーカー",
+    "brand": r"(.*[ _])?(brand|vendor|manufacturer|marke|marque|marca|maker|hersteller|supplier|"
+             r"lieferant|fournisseur|fabricante?|proveedor|fornitore|leverancier|produttore|fabrikant)s?([ _]name)?|"
+             r"メーカー",
     "technical": r".*(price|cost\b|preis|prix\b|precio|stock|inventory|qty|quantity|menge|\btax|steuer|shipping|"
                  r"versand|weight|gewicht|status|publish|visib|\bactive|enabled|availab|condition|creat|updat|modif|\bdate|url|"
                  r"link|barcode|\bean|gtin|upc|\bmpn|isbn|currency|position|\bsort|taxable|fulfil|featured|download|"
@@ -40,7 +42,7 @@ _UNKNOWN_WORDS = {"n/a", "na", "unknown", "null", "nan", "-", "--", "?", "tbd", 
                   "inconnu", "desconocido", "not specified", "unspecified"}
 _NONE_WORDS = {"none", "no", "keine", "ohne", "aucun", "ninguno", "nessuno", "geen", "not applicable", "なし"}
 _OPTION = re.compile(r"(?:^|[;,|/\n])\s*(?:\[\w+\])?[^\W\d][^:=;,|/\n]{0,30}[:=]\s*[^;,|/\s]")
-_MIN_COUNT, _MOST_ALIASES, _FEW_PRODUCTS = 3, 200, 60
+_MIN_COUNT, _MOST_ALIASES, _FEW_PRODUCTS, _FEW_TEXTS = 3, 200, 60, 20
 
 
 @dataclass
@@ -97,6 +99,7 @@ def guess_columns(survey: Survey, system: Profile | None = None, names: dict[str
             guesses[column.name] = guess
         elif known is None:
             guesses[column.name] = _by_content(column, survey, attributes_only=system is not None)
+    _leave_out_repeated(guesses)
     _name_attributes([guess for guess in guesses.values() if guess.role in ("attribute", "taxonomy")])
     if system is None:
         _order_texts(guesses)
@@ -161,10 +164,11 @@ def _by_profile(column: ColumnStats, system: Profile, names: dict[str, str], sur
             return Guess(column.name, "", f"codes, one each; {_shown(column)}")
         if column.share("bool") > 0.95 and any(value.casefold().startswith("use config") for value in column.values):
             return Guess(column.name, "", f"a setting of the shop; {_shown(column)}")
-        return _attribute(column, {"kind": "multi"}, survey, option)
+        plain = None if key == "option" else _by_kind(column, option)  # options are what a buyer chooses
+        return plain or _attribute(column, {"kind": "multi"}, survey, option)
     for pattern in system.patterns.values():
         if pattern.column and (match := pattern_regex(pattern.column).fullmatch(column.name)):
-            return _attribute(column, _keys(pattern.attribute), survey, match["name"])
+            return _by_kind(column, match["name"]) or _attribute(column, _keys(pattern.attribute), survey, match["name"])
         if _belongs_to(column.name, pattern, names):
             return Guess(column.name, "", "read under the attributes' own names")
     return None
@@ -238,18 +242,13 @@ def _by_content(column: ColumnStats, survey: Survey, attributes_only: bool) -> G
             return Guess(name, "photo", f"{column.filled:,} cells are photos, such as {example}")
         if _NAMES["language"].fullmatch(name) and column.share("language") > 0.9 and column.distinct < 100:
             return Guess(name, "language", _shown(column))
-    for kind, most in (("url", 0.5), ("date", 0.8)):
-        if column.share(kind) > most:
-            return Guess(name, "", f"{kind}s, such as {column.examples(1)[0]}")
+    if plain := _by_kind(column, name):
+        return plain
     if _NAMES["brand"].fullmatch(name):
         return Guess(name, "", f"known, not seen (add it to the attributes to have it tagged); {_shown(column)}")
     if _NAMES["technical"].fullmatch(name):
         return Guess(name, "", f"by its name; {_shown(column)}")
     is_size = _NAMES["size"].fullmatch(name)
-    if column.share("bool") > 0.95 and not is_size:
-        return Guess(name, "", f"yes or no; {_shown(column)}")
-    if column.share("number") > 0.8 and not is_size:
-        return Guess(name, "", f"numbers, such as {', '.join(column.examples())}")
     if column.distinct == 1:
         return Guess(name, "", f"always {column.examples(1)[0]}")
     unique = column.distinct / column.filled
@@ -265,7 +264,9 @@ def _by_content(column: ColumnStats, survey: Survey, attributes_only: bool) -> G
             return Guess(name, "group", f"{column.distinct:,} groups of {column.filled / column.distinct:.1f} rows")
         named = _NAMES["title"].fullmatch(name) or _NAMES["text"].fullmatch(name)
         worded = column.mean_words >= 3 or column.mean_characters >= 25
-        if unique > 0.4 and column.share("list") < 0.5 and (worded or (named and unique > 0.6)):
+        # Variants share their descriptions.
+        shared = _NAMES["text"].fullmatch(name) and column.mean_words >= 6 and column.distinct > _FEW_TEXTS
+        if column.share("list") < 0.5 and (shared or (unique > 0.4 and (worded or (named and unique > 0.6)))):
             return Guess(name, "text", _sizes(column), place=0 if _NAMES["title"].fullmatch(name) else 1)
         if _with_options(column, 2):
             return Guess(name, "text", f"options with their values; {_shown(column)}", place=2)
@@ -278,6 +279,20 @@ def _by_content(column: ColumnStats, survey: Survey, attributes_only: bool) -> G
     if len(guess.tags) > 1 and repeated > 0.5 * tagged and words <= 5 and coverage >= 0.005:
         return guess
     return Guess(name, "", f"too many different ones for tags, too short for text: {_shown(column)}")
+
+
+def _by_kind(column: ColumnStats, name: str) -> Guess | None:
+    """Of addresses, dates, numbers and yes or no, which are no tags. `name`: what the attribute would be called."""
+    for kind, most in (("url", 0.5), ("date", 0.8)):
+        if column.share(kind) > most:
+            return Guess(column.name, "", f"{kind}s, such as {column.examples(1)[0]}")
+    if _NAMES["size"].fullmatch(name):
+        return None
+    if column.share("bool") > 0.95:
+        return Guess(column.name, "", f"yes or no; {_shown(column)}")
+    if column.share("number") > 0.8:
+        return Guess(column.name, "", f"numbers, such as {', '.join(column.examples())}")
+    return None
 
 
 def _with_options(column: ColumnStats, least: int) -> bool:
@@ -307,6 +322,8 @@ def _format(column: ColumnStats) -> dict[str, Any]:
         plain = sum(1 for value in column.values if delimiter not in value)
         words = sum(piece.count(" ") + 1 for piece in pieces) / max(1, len(pieces))
         known = sum(1 for piece in pieces if pieces[piece] > 1 or piece in column.values)
+        if delimiter == "/" and len(pieces) > whole:  # no piece comes back beside another one
+            continue
         if column.split_cells[delimiter] > 0.02 * column.filled and words <= 3 and known > 0.5 * len(pieces) and (
                 len(pieces.keys() | {value for value in column.values if delimiter not in value}) < 0.8 * whole
                 or plain < 0.5 * whole):
@@ -327,6 +344,8 @@ def _is_hierarchy(column: ColumnStats, delimiter: str) -> bool:
     if not parents:
         return False
     alone = sum(len(above) == 1 for above in parents.values()) / len(parents)
+    if delimiter == "/" and len(parents) <= len(firsts):  # "Spring/Summer", "Autumn/Winter": nothing branches
+        return False
     return alone > 0.6 and len(firsts & parents.keys()) <= 0.2 * len(firsts)
 
 
@@ -390,6 +409,20 @@ def _count_tags(column: ColumnStats, spec: dict[str, Any]) -> Counter[str]:
         for tag in tags or ():
             counts[tag] += count
     return counts
+
+
+def _leave_out_repeated(guesses: dict[str, Guess]) -> None:
+    """Of attributes that have the same tags on as many products, the one that the system's rows name (a buyer reads an
+    option's "Navy Blue", and of the metafield that it is linked to "navy-blue"), else the first."""
+    known: dict[tuple, Guess] = {}
+    for guess in sorted(guesses.values(), key=lambda guess: ":" not in guess.column):
+        if guess.role == "attribute":
+            counts = Counter()
+            for tag, count in guess.tags.items():
+                counts["".join(filter(str.isalnum, tag.casefold()))] += count
+            first = known.setdefault(tuple(sorted(counts.items())), guess)
+            if first is not guess:
+                guess.role, guess.why, guess.warnings = "", f"the same tags as {first.column}", []
 
 
 def _name_attributes(guesses: list[Guess]) -> None:

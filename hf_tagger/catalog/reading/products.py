@@ -55,7 +55,8 @@ class Layout:
         keys = system.patterns if discover else dict.fromkeys(key for key, _ in self.named)
         self.pairs = {key: pair_columns(system.patterns[key], header) for key in keys}
         rows = system.rows
-        joined = [rows.continuation, rows.parent, rows.sku, *rows.starts, system.id, *system.text[:1]]
+        self.view = names.get(system.rows.store_view)
+        joined = [rows.continuation, rows.parent, rows.sku, rows.store_view, *rows.starts, system.id, *system.text[:1]]
         found = [names[name] for name in joined if name in names]
         found += [column for pairs in self.pairs.values() for pair in pairs for column in pair]
         found += [names.get(system.patterns[key].pairs or system.patterns[key].items) for key in self.pairs]
@@ -172,12 +173,15 @@ class Layout:
             if is_missing(row.get(name)):
                 row[name] = product[_NAMES].get(name)
             product[_NAMES].setdefault(name, row[name])
+        # Another store view has the same values in other words.
+        told = {column for column in self.named.values() if product.get(column)} if (
+            self.view and not is_missing(row.get(self.view))) else ()
         for key, pairs in self.pairs.items():
             for name, value in named_values(self.system.patterns[key], pairs, row, self.names, self._cell):
                 column = self.named.get((key, name.strip().casefold()))
                 if column is None and self.discover and len(self.named) < _MAX_NAMES:
                     column = self.named[key, name.strip().casefold()] = f"{key}:{name.strip()}"
-                if column is not None:
+                if column is not None and column not in told:
                     held = product[column] = product.get(column) or []
                     held += [value] if value not in held and len(held) < _MAX_VALUES else []
 
