@@ -20,14 +20,14 @@ these; the file says so.
 
 import argparse
 import json
+import os
 import re
 import sys
 import textwrap
 from pathlib import Path
 
 from hf_tagger import UserError, cli
-from hf_tagger.catalog.reading.source import SourceConfig, check_files, format_of
-
+from hf_tagger.catalog.reading.source import SourceConfig, check_files, format_of, is_database
 
 ROLES = ("id", "group", "language", "text", "photo", "attribute", "taxonomy")
 
@@ -38,7 +38,10 @@ def main(arguments: list[str]) -> None:
     output = Path(options.output or f"{name_of(options.export)}.yaml")
     if output.exists():
         raise UserError(f"{output} is there already, and is not written over: name another --output")
+    options.export = as_database(options.export)
     database = {"table": options.table, "query": options.query, "key": options.key}
+    if is_database(options.export) and not (options.table or options.query):
+        database["table"] = only_table(options.export)
     check_files(SourceConfig(path=options.export, **database))
     from hf_tagger.catalog.guessing.draft import as_yaml, draft_catalog
 
@@ -70,6 +73,24 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument("--key", help="of a database: the column in whose order rows are read; default: the id's")
     parser.add_argument("--json", action="store_true", help="print what was found as JSON")
     return parser.parse_args(arguments)
+
+
+def as_database(export: str) -> str:
+    """A file of SQLite's as its URL; anything else as it is."""
+    if os.path.isfile(export):
+        with open(export, "rb") as file:
+            return f"sqlite:///{export}" if file.read(15) == b"SQLite format 3" else export
+    return export
+
+
+def only_table(url: str) -> str:
+    """The table of a database that has one. Raises UserError, naming them, for another."""
+    from hf_tagger.catalog.reading.sql import table_names
+
+    names = table_names(url)
+    if len(names) != 1:
+        raise UserError(f"say which --table of the database, or give a --query: it has {', '.join(names) or 'none'}")
+    return names[0]
 
 
 def name_of(export: str) -> str:

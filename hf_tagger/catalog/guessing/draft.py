@@ -10,13 +10,16 @@ from typing import Any
 import yaml
 
 from hf_tagger.catalog.formats.dialect import Dialect, detect
+from hf_tagger.catalog.guessing.attribute_guess import Guess
 from hf_tagger.catalog.guessing.column_stats import ALL_UP_TO, THEN_EVERY, ColumnStats, Survey
 from hf_tagger.catalog.guessing.languages import count_languages
-from hf_tagger.catalog.guessing.roles import Guess, guess_columns, is_id_name
+from hf_tagger.catalog.guessing.names import is_id_name
+from hf_tagger.catalog.guessing.roles import guess_columns
 from hf_tagger.catalog.photos import open_photo
 from hf_tagger.catalog.profiles import Profile, recognise
 from hf_tagger.catalog.quarantine import RowError
 from hf_tagger.catalog.reading.option_labels import labels_of, read_labels
+from hf_tagger.catalog.reading.photo_folder import photos_in
 from hf_tagger.catalog.reading.products import Layout
 from hf_tagger.catalog.reading.readers import file_columns, read_objects, read_raw
 from hf_tagger.catalog.reading.source import SourceConfig, catalogue_files
@@ -26,6 +29,7 @@ from hf_tagger.catalog.taxonomy import CATEGORIES, read_taxonomy
 
 _PERSONAL = re.compile(r"[\w.+-]+@[\w-]+\.\w+|\+\d[\d\s()./-]{7,}\d")
 _FOLDERS = 200
+_FOLDERS_OF = {"train": ("train",), "validation": ("validation", "valid", "val"), "test": ("test",)}
 
 
 @dataclass
@@ -75,10 +79,10 @@ def draft_catalog(path: str, label_files: list[str] = (), taxonomy: str | None =
         _survey_hub(source, survey)
         found, file, dialect, splits = None, "hf://", None, {}
     else:
-        files = catalogue_files(source, "train")
+        splits = _splits(path)
+        files = catalogue_files(SourceConfig(path=splits.get("train", path)), "train")
         (file, format), found = files[0], _survey_files(files, survey)
         dialect = detect(file) if format in ("csv", "tsv") else None
-        splits = _splits(path)
     if not survey.products:
         raise ConfigError(f"{path}: no product in it{': ' + survey.refusal if survey.refusal else ''}")
     system, names = found or (None, {})
@@ -88,7 +92,8 @@ def draft_catalog(path: str, label_files: list[str] = (), taxonomy: str | None =
         raise ConfigError(f"{path}: no column looks like a text or a photo. It has {', '.join(survey.columns)}.")
     _name_codes(draft, label_files)
     _look_at_texts(draft)
-    _look_at_photos(draft, os.path.dirname(file if os.path.isabs(path) or "://" in file else os.path.relpath(file)))
+    _look_at_photos(draft, file if os.path.isdir(file) else os.path.dirname(
+        file if os.path.isabs(path) or "://" in file else os.path.relpath(file)))
     if tree and not any("taxonomy" in guess.spec for guess in draft.columns("attribute")):
         draft.warnings.append(f"no column names categories of {taxonomy}: it is not used")
     if survey.full:
@@ -150,7 +155,11 @@ def _survey_database(source: SourceConfig, survey: Survey) -> str:
 
 
 def _splits(path: str) -> dict[str, str]:
-    """Of a file train.csv, those that stand beside it: validation.csv, test.csv."""
+    """Of a file train.csv, those that stand beside it: validation.csv, test.csv; of a folder of photos, those in it."""
+    if os.path.isdir(path):
+        there = {split: folder for split, names in _FOLDERS_OF.items() for name in names
+                 if os.path.isdir(folder := os.path.join(path, name)) and any(True for _ in photos_in(folder))}
+        return there if "train" in there and len(there) > 1 else {}
     folder, name = os.path.split(path)
     if not name.startswith("train.") or "://" in path:
         return {}

@@ -9,6 +9,7 @@ from typing import Any
 from hf_tagger.catalog.attributes import AttributeSpec, cell_text, is_missing
 from hf_tagger.catalog.formats.cells import CellSyntax, json_list, split, split_pairs
 from hf_tagger.catalog.formats.columns import RawRow, check_columns
+from hf_tagger.catalog.formats.nested import outer
 from hf_tagger.catalog.profiles import Pattern, Profile, pattern_regex, profile, recognise
 from hf_tagger.catalog.strict import ConfigError
 
@@ -51,7 +52,7 @@ class Layout:
                 self.named[key, name.strip().casefold()] = column
         self.plain = [column for column in wanted if column not in self.named.values()]
         self.discover, self.repeats = discover, repeats
-        check_columns({column: wanted[column] for column in self.plain}, header, where)
+        check_columns({column: wanted[column] for column in self.plain if outer(column, header) is None}, header, where)
         keys = system.patterns if discover else dict.fromkeys(key for key, _ in self.named)
         self.pairs = {key: pair_columns(system.patterns[key], header) for key in keys}
         rows = system.rows
