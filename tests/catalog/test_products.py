@@ -31,9 +31,9 @@ MAGENTO = [
     "additional_attributes",
     'tee,,Top,simple,"Root/Men/Tees,Root/New",Running tee,Light,/1.jpg,"/2.jpg,/3.jpg",'
     '"care=Cold, hang dry,color=Blue,size=S|M"',
-    "tee,fr,,,,T-shirt de course,__EMPTY__VALUE__,,,",
+    'tee,fr,,,,T-shirt de course,__EMPTY__VALUE__,,,"color=Bleu,size=P|M"',
     "mat,,Gear,simple,Root/Gear,,,,,color=Red",
-    "mat,fr,,,,Tapis,Doux,,,",
+    "mat,fr,,,,Tapis,Doux,,,care=Froid",
 ]
 
 
@@ -99,6 +99,7 @@ def test_magento_store_views_fill_what_the_first_row_lacks(tmp_path):
     assert [image.rpartition("/")[2] for image in found["tee"]["images"]] == ["1.jpg", "2.jpg", "3.jpg"]
     assert found["tee"]["tags"] == {"category": ["Root", "Men", "Tees", "New"], "colour": ["Blue"],
                                     "care": ["Cold, hang dry"], "size": ["S", "M"]}
+    assert found["mat"]["tags"]["care"] == ["Froid"]  # nobody says it in the first store view
 
 
 def test_bigcommerce_rows_of_skus_follow_their_product(tmp_path):

@@ -168,6 +168,38 @@ def test_the_old_import_template_of_prestashop(tmp_path, capsys):
         "feature:Finish": "attribute multi column"}
 
 
+def test_metafields_of_numbers_are_no_tags_and_one_that_repeats_an_option_is_left_out(tmp_path, capsys):
+    columns = ["Handle", "Title", "Body (HTML)", "Option1 Name", "Option1 Value"] + [
+        f"{name} (product.metafields.custom.{name.lower()})" for name in ("Shade", "Stars", "Made", "Shape", "Size")]
+    rows = [[f"k{n}", f"Lamp {n}", "", "Shade", f"Dark {SHADES[n % 3]}", f"dark-{SHADES[n % 3].lower()}", n % 50,
+             f"2024-01-{n % 28 + 1:02d}", ["Round", "Flat"][n // 3 % 2], [38, 40][n % 2]] for n in range(60)]
+    found, catalog = started(capsys, table(tmp_path / "a.csv", columns, rows), tmp_path / "a.yaml")
+    assert {column for column, role in roles(found).items() if (role or "").startswith("attribute")} == {
+        "option:Shade", columns[8], columns[9]}
+    why = {column["column"]: column["why"] for column in found["columns"]}
+    assert why[columns[5]] == "the same tags as option:Shade"
+    assert set(catalog.schema.attributes) == {"shade", "shape", "size"}
+
+
+def test_what_was_found_is_printed_for_people(tmp_path, capsys):
+    columns = ["sku", "attribute_set_code", "product_type", "name", "additional_attributes", "qty", "weight"]
+    rows = [[f"S{n}", "Default", "simple", f"Moon lamp {n}", f"finish={SHADES[n % 2]}", n, n] for n in range(60)]
+    assert init.main([str(table(tmp_path / "a.csv", columns, rows)), "--output", str(tmp_path / "a.yaml")]) == 0
+    assert capsys.readouterr().out == """\
+column                        role       tags  filled  because
+sku                           id                 100%  Magento product CSV: 60 different ones
+name                          text               100%  Magento product CSV: 3 words on average
+additional_attributes:finish  attribute     2    100%  2 tags: Red (30), Blue (30)
+
+Not read:
+  the shop system's own: attribute_set_code, product_type
+  read under the attributes' own names: additional_attributes
+  numbers: qty, weight
+
+! no photos
+"""
+
+
 def several_locales(path):
     """Products in German or English or both, with codes of options, and some French."""
     columns = ["uuid", "sku", "categories", "enabled", "family", "name-de_DE", "name-en_US", "name-fr_FR",

@@ -152,6 +152,24 @@ def test_nested_json(tmp_path, capsys):
     assert all(len(record["images"]) == 2 for record in catalog.records("train"))
 
 
+def test_a_german_list_of_articles(tmp_path, capsys):
+    """Seasons are no hierarchy, variants share descriptions, suppliers are known, and paths are those of Windows."""
+    (tmp_path / "bilder").mkdir()
+    kinds = ["Küche/Becher", "Küche/Töpfe", "Möbel/Stühle"]
+    lines = ["Artikelnummer;Langtext;Bezeichnung;Warengruppe;Saison;Größe;Lieferant;Bild"]
+    for n in range(240):
+        (tmp_path / "bilder" / f"{n}.jpg").touch()
+        lines.append(f"{n:05d};Modell {n // 8}: für Küche und Büro aus gutem Holz, 1.299,00 Euro;Artikel „{n}“;"
+                     f"{kinds[n % 3]};{['Frühjahr/Sommer', 'Herbst/Winter'][n % 2]};{['38/40', '42/44'][n // 2 % 2]};"
+                     f"{['Müller GmbH', 'Bäcker & Söhne'][n % 2]};bilder\\{n}.jpg")
+    (tmp_path / "artikel.csv").write_bytes("\r\n".join(lines).encode("cp1252"))
+    found, catalog = started(capsys, tmp_path / "artikel.csv", tmp_path / "my.yaml")
+    assert roles(found) == {"Artikelnummer": "id", "Bezeichnung": "text", "Langtext": "text", "Bild": "photo",
+                            "Warengruppe": "attribute multi path", "Saison": "attribute single column",
+                            "Größe": "attribute single column", "Lieferant": None}
+    assert found["warnings"] == [] and catalog.schema.text == ["Bezeichnung", "Langtext"]
+
+
 FACTS = [{"Colour": ["Red", "Blue"][n % 2], "fit": ["Slim", "Wide"][n // 2 % 2], "Rating": f"{n % 50}.5"}
          for n in range(60)]
 

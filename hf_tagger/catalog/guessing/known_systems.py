@@ -53,6 +53,8 @@ def by_profile(column: ColumnStats, system: Profile, names: dict[str, str], surv
             return Guess(column.name, "language", shown(column))
         if name in system.attributes:
             return attribute_guess(column, spec_keys(system.attributes[name]), survey, name)
+        if any(_belongs_to(column.name, pattern, names) for pattern in system.patterns.values()):
+            return Guess(column.name, "", "read under the attributes' own names")
         return Guess(column.name, "", "the shop system's own")
     for text in system.text:
         if any(pattern_regex(one).fullmatch(column.name) for one in system.templates(text) if "{" in one):
