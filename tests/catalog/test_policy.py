@@ -151,6 +151,12 @@ def test_profiles_say_where_attributes_go_and_the_command_goes_first():
         ("colour", "Tags", "append", 250), ("product_type", "Type", "cell", None),
         ("category", "Tags", "append", 250),  # of bare names, no path can be made
         ("Category", "Product Category", "cell", None)]  # fmt: skip
+    # Metafields and attributes of the system's go where the catalogue has them, options of variants do not.
+    columns = {"fit": "Fit (product.metafields.custom.fit)", "gender": "Google Shopping / Gender",
+               "shade": "option:Shade", "fabric": "Fabric"}
+    specs = {name: AttributeSpec(column=column) for name, column in columns.items()}
+    found, _ = find_targets([entry(name) for name in specs], [*header, *list(columns.values())[:2]], specs, shopify)
+    assert [one.column for one in found] == [columns["fit"], columns["gender"], "Tags", "Tags"]
     asked = {"colour": Write("Fabric", "cell"), "*": Write("My column", "column")}
     found, _ = find_targets(attributes[:2], header, {}, shopify, asked)
     assert [(one.column, one.how) for one in found] == [("Fabric", "cell"), ("My column", "column")]

@@ -28,9 +28,12 @@ def test_a_system_is_recognised_by_its_columns(name):
     assert set(columns.values()) <= set(HEADERS[name]) and columns[found.id] in HEADERS[name]
 
 
-def test_the_first_column_of_several_locales_is_read():
-    columns = profile("akeneo").columns(HEADERS["akeneo"])
-    assert columns["title"] == "name-de_DE" and columns["description"] == "description-en_US-ecommerce"
+def test_texts_are_of_all_locales_and_of_the_first_channel_in_each():
+    header = [*HEADERS["akeneo"], "description-de_DE-print"]
+    assert profile("akeneo").texts(header) == ["name-de_DE", "name-en_US", "description-en_US-ecommerce",
+                                               "description-de_DE-print"]
+    assert profile("shopify").texts(["Handle", "Body (HTML)", "Title"]) == ["Title", "Body (HTML)"]
+    assert profile("akeneo").texts(["sku", "categories", "family", "name"]) == ["name"]
 
 
 @pytest.mark.parametrize(("header", "expected"), [

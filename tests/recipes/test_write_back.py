@@ -123,6 +123,17 @@ def test_shopify(run, tmp_path, current):
         seen.add(handle)
 
 
+def test_what_the_variants_say_already_is_not_written_into_the_tags(run, tmp_path):
+    export = tmp_path / "export.csv"
+    export.write_text("Handle,Title,Body (HTML),Tags,Option1 Name,Option1 Value\na,red mug,,new,Colour,Teal\na,,,,,RED\n"
+                      "b,red mug,,Red,Colour,Red\nc,red mug,,Reddish,Size,Red\nd,,,,Colour,Blue\ne,blue mug,,,Colour,Red\n")
+    options = ["--attributes", "colour", "--catalog.schema.attributes.colour.column", "option:Colour",
+               "--catalog.schema.attributes.colour.kind", "multi"]
+    after, printed = tagged(run, export, tmp_path, *options)
+    assert [row.split(b",")[3] for row in after.splitlines()[1:]] == [b"new", b"", b"Red", b'"Reddish', b"", b"Blue"]
+    assert re.search(r"\ncolour +2 +0 +2 +0 +1 +Tags\n", printed.out)
+
+
 def test_woocommerce(run, tmp_path):
     (export,) = write_example("woocommerce", tmp_path / "shop", 200)
     before = export.read_bytes()

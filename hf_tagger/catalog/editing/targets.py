@@ -8,7 +8,7 @@ from dataclasses import replace
 from hf_tagger.catalog.attributes import AttributeSpec
 from hf_tagger.catalog.editing.policy import Target, values_of
 from hf_tagger.catalog.formats.cells import CellSyntax
-from hf_tagger.catalog.profiles import Pattern, Profile, Write
+from hf_tagger.catalog.profiles import Pattern, Profile, Write, pattern_regex
 from hf_tagger.catalog.reading.products import pair_columns
 from hf_tagger.catalog.strict import ConfigError, did_you_mean
 from hf_tagger.catalog.taxonomy import node_spellings, node_texts
@@ -52,8 +52,9 @@ def find_targets(attributes: Sequence[dict], header: Sequence[str], specs: Mappi
         if not places and profile is not None:
             places = [write for name, write in profile.write.items() if name.casefold() == entry["name"].casefold()
                       and write.column in columns]
-            if not places and "taxonomy" in entry and own.column in header:
-                places = [own]  # nodes go where they came from
+            if not places and own.column in header and (
+                    "taxonomy" in entry or _is_its_own(own.column, profile, columns)):
+                places = [own]  # nodes, metafields and the system's own attributes go where they came from
             places += [_free(profile.write["*"], taken, columns)] if "*" in profile.write else []
         # A cell of paths takes no bare names: the attribute's next place does.
         made = (_target(entry, write, header, specs, profile, columns, sample) for write in places or [own])
@@ -68,6 +69,13 @@ def find_targets(attributes: Sequence[dict], header: Sequence[str], specs: Mappi
         else:
             targets.append(found)
     return targets, notes
+
+
+def _is_its_own(column: str, profile: Profile, columns: Mapping[str, str]) -> bool:
+    """Whether the system takes tags in this column: of one of its attributes, or of a pattern of columns."""
+    patterns = (pattern.column for pattern in profile.patterns.values())
+    return any(columns.get(name) == column for name in profile.attributes) or any(
+        pattern and pattern_regex(pattern).fullmatch(column) for pattern in patterns)
 
 
 def _free(write: Write, taken: set[str], columns: Mapping[str, str]) -> Write:

@@ -133,6 +133,20 @@ class Profile:
         return {name: column for name, column in found.items() if column is not None}
 
 
+    def texts(self, header: Iterable[str]) -> list[str]:
+        """The columns of text: of each name of `text` that of each locale, the first of its channels."""
+        header = list(header)
+        names, found = self.columns(header) or {}, {}
+        for name in filter(names.get, self.text):
+            templates = [pattern_regex(template) for template in self.templates(name) if "{locale}" in template]
+            for column in header:
+                if match := next(filter(None, (template.fullmatch(column) for template in templates)), None):
+                    found.setdefault((name, match["locale"]), column)
+            if not any(of == name for of, _ in found):
+                found[name, None] = names[name]
+        return list(found.values())
+
+
 @cache
 def profile(name: str) -> Profile:
     """The profile of that name, or in the YAML file of that path. Raises ConfigError, naming the nearest."""
