@@ -125,8 +125,9 @@ def test_shopify(run, tmp_path, current):
 
 def test_what_the_variants_say_already_is_not_written_into_the_tags(run, tmp_path):
     export = tmp_path / "export.csv"
-    export.write_text("Handle,Title,Body (HTML),Tags,Option1 Name,Option1 Value\na,red mug,,new,Colour,Teal\na,,,,,RED\n"
-                      "b,red mug,,Red,Colour,Red\nc,red mug,,Reddish,Size,Red\nd,,,,Colour,Blue\ne,blue mug,,,Colour,Red\n")
+    export.write_text("Handle,Title,Body (HTML),Tags,Option1 Name,Option1 Value\na,red mug,,new,Colour,Teal\n"
+                      "a,,,,,RED\nb,red mug,,Red,Colour,Red\nc,red mug,,Reddish,Size,Red\nd,,,,Colour,Blue\n"
+                      "e,blue mug,,,Colour,Red\n")
     options = ["--attributes", "colour", "--catalog.schema.attributes.colour.column", "option:Colour",
                "--catalog.schema.attributes.colour.kind", "multi"]
     after, printed = tagged(run, export, tmp_path, *options)
