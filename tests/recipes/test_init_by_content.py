@@ -186,13 +186,20 @@ def _objects(facts, name="name", value="value"):
     ("parquet", lambda facts: {"product": {"attributes": _objects(facts, "key")}}),
     ("parquet", lambda facts: {"attributes": _objects(facts, "label")}), ("parquet", list),
     ("csv", lambda facts: {"attributes": json.dumps(_objects(facts))}),
+    ("xml", lambda facts: "".join(f'<attributes name="{fact}">{said}</attributes>' for fact, said in facts.items())),
+    ("xml", lambda facts: "".join(f"<attributes><PARAM_NAME>{fact}</PARAM_NAME><VAL>{said}</VAL></attributes>"
+                                  for fact, said in facts.items())),
 ])  # fmt: skip
 def test_names_with_values_in_a_list_are_attributes(tmp_path, capsys, suffix, given):
     rows = [{"sku": f"S{n}", "name": f"Linen shirt number {n}"} | (
-        given(facts) if given is not list else {"attributes": list(facts.items())}) for n, facts in enumerate(FACTS)]
+        {"attributes": list(facts.items())} if given is list else given(facts) if suffix != "xml" else {
+            "inside": given(facts)}) for n, facts in enumerate(FACTS)]
     path = tmp_path / f"a.{suffix}"
     if suffix == "jsonl":
         write_jsonl(path, rows)
+    elif suffix == "xml":
+        items = (f"<item><sku>{row['sku']}</sku><name>{row['name']}</name>{row['inside']}</item>" for row in rows)
+        path.write_text(f"<shop>{''.join(items)}</shop>")
     elif suffix == "csv":
         with path.open("w", newline="") as file:
             csv.writer(file).writerows([rows[0], *(row.values() for row in rows)])

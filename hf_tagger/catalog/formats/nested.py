@@ -7,7 +7,8 @@ from typing import Any
 
 from hf_tagger.catalog.formats.columns import imagefolder_name
 
-_NAMES = ("name", "label", "key", "attribute_name", "attribute", "property", "attribute_code", "code")
+# Keys, in any case; the first of these that all items have.
+_NAMES = ("name", "label", "key", "attribute_name", "attribute", "property", "param_name", "attribute_code", "code")
 _VALUES = ("value", "values", "attribute_value", "options", "val")
 
 
@@ -51,6 +52,7 @@ def named_items(value: Any) -> list[tuple[str, Any]] | None:
     if all(isinstance(item, tuple) and len(item) == 2 for item in items):
         pairs = items
     elif all(isinstance(item, dict) for item in items):
+        items = [{str(key).lower(): held for key, held in item.items()} for item in items]
         name = next((key for key in _NAMES if all(isinstance(item.get(key), str) for item in items)), None)
         of = next((key for key in _VALUES if any(key in item for item in items)), None)
         if name is None or of is None:

@@ -147,9 +147,10 @@ def read_raw(file: str, format: str, columns: dict[str, str], delimiter: str | N
 def _stored(file: str, format: str, columns: dict[str, str], delimiter: str | None,
             encoding: str | None) -> dict[str, str]:
     """Those of the columns that the file has, and those that the others lead into."""
-    if not any("." in column or ":" in column for column in columns):
+    plain = [column for column in columns if "." not in column and ":" not in column]
+    if len(plain) == len(columns):
         return columns
-    header = with_imagefolder_names(file_columns(file, format, delimiter, encoding))
+    header = with_imagefolder_names(file_columns(file, format, delimiter, encoding, plain))
     return {outer(column, header) or column: key for column, key in columns.items()}
 
 
