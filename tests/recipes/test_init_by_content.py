@@ -152,6 +152,16 @@ def test_nested_json(tmp_path, capsys):
     assert all(len(record["images"]) == 2 for record in catalog.records("train"))
 
 
+def test_a_feed_is_often_called_txt(tmp_path, capsys):
+    lines = ["id\ttitle\tdescription\tlink\timage_link\tcolor\tproduct_type"] + [
+        f"{n}\tLinen shirt {n}\tA shirt for the house\thttps://x.example/{n}\thttps://x.example/{n}.jpg\t"
+        f"{['Red', 'Blue/Red'][n % 2]}\tMen > {['Shirts', 'Hats'][n // 2 % 2]}" for n in range(60)]
+    (tmp_path / "feed.txt").write_text("\n".join(lines), encoding="utf-16")
+    found, catalog = started(capsys, tmp_path / "feed.txt", tmp_path / "my.yaml")
+    assert found["system"] == "google" and found["products"] == 60
+    assert {tuple(record["tags"]["color"]) for record in catalog.records("train")} == {("Red",), ("Blue", "Red")}
+
+
 def test_a_german_list_of_articles(tmp_path, capsys):
     """Seasons are no hierarchy, variants share descriptions, suppliers are known, and paths are those of Windows."""
     (tmp_path / "bilder").mkdir()

@@ -15,7 +15,7 @@ from hf_tagger.catalog.strict import ConfigError, did_you_mean
 
 FORMATS = {
     "parquet": (".parquet", ".pq"),
-    "csv": (".csv",),
+    "csv": (".csv", ".txt"),  # .txt: Google's and Amazon's feeds, with tabs
     "tsv": (".tsv", ".tab"),
     "jsonl": (".jsonl", ".ndjson", ".json", ".jsonld"),
     "xml": (".xml", ".rss", ".atom"),
@@ -195,7 +195,8 @@ def _files_at(pattern: str) -> list[str]:
         if not fs.isdir(entry):
             return [entry]
         found = fs.find(entry)
-        catalogues = [f for f in found if f.endswith(_METADATA_FILES)] or [f for f in found if format_of(f)]
+        catalogues = [f for f in found if f.endswith(_METADATA_FILES)] or [
+            f for f in found if format_of(f) and not f.lower().endswith(".txt")]  # notes lie in folders
         return catalogues or [entry] * ("://" not in pattern and any(True for _ in photos_in(entry)))
 
     try:
