@@ -43,7 +43,8 @@ def known_tags(source: SourceConfig, schema: CatalogSchema, split: str, targets:
                header: Sequence[str], system: Profile | None) -> KnownTags | None:
     """None where all attributes go where they are read."""
     elsewhere = {target.attribute: target for target in targets if system is not None and target.how != "pair"
-                 and (spec := schema.attributes.get(target.attribute)) and spec.column not in (*header, target.column)
+                 and (spec := schema.attributes.get(target.attribute)) and spec.column
+                 and spec.column not in (*header, target.column)
                  and spec.column.partition(":")[0] in system.patterns}
     if not elsewhere:
         return None
