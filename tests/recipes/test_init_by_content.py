@@ -152,6 +152,20 @@ def test_nested_json(tmp_path, capsys):
     assert all(len(record["images"]) == 2 for record in catalog.records("train"))
 
 
+@pytest.mark.parametrize("by", [",", ";", "|", "\n", " ", ", "])
+def test_several_photos_in_a_cell(tmp_path, capsys, by):
+    photos = ["https://x.example/1.jpg", "https://x.example/i?2"]
+    with (tmp_path / "a.csv").open("w", newline="") as file:
+        csv.writer(file).writerows([["sku", "name", "photos", "shade"]] + [
+            [f"S{n}", f"Linen shirt number {n}", by.join(photos[:n % 2 + 1]),
+             f"['{['Red', 'Blue'][n % 2]}', \"men's\"]"] for n in range(60)])
+    found, catalog = started(capsys, tmp_path / "a.csv", tmp_path / "my.yaml")
+    assert roles(found) == {"sku": "id", "name": "text", "photos": "photo", "shade": "attribute multi list"}
+    assert catalog.schema.image_delimiter == (by.strip() or by)
+    assert {len(record["images"]) for record in catalog.records("train")} == {1, 2}
+    assert {tag for record in catalog.records("train") for tag in record["tags"]["shade"]} == {"Red", "Blue", "men's"}
+
+
 def test_a_feed_is_often_called_txt(tmp_path, capsys):
     lines = ["id\ttitle\tdescription\tlink\timage_link\tcolor\tproduct_type"] + [
         f"{n}\tLinen shirt {n}\tA shirt for the house\thttps://x.example/{n}\thttps://x.example/{n}.jpg\t"

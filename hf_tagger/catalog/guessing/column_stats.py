@@ -73,9 +73,10 @@ class ColumnStats:
             return
         else:
             text = cell_text(value).strip()
-            if _IMAGE.search(text[-300:]) and " " not in text.split(",")[0].strip():
+            if (_IMAGE.search(text[-300:]) and " " not in text.split(",")[0].strip()) or (
+                    "://" in text and len(text) <= _LONGEST_LIST and photos_joined_by(text)):
                 self.images += 1
-                self._keep(self.photos, re.split(r"[,|;]\s*", text)[0])
+                self._keep(self.photos, re.split(r"[,|;\n]\s*|\s+(?=\w+://)", text)[0])
             if len(text) <= _LONGEST_LIST:
                 for delimiter in DELIMITERS:
                     if delimiter in text:
@@ -177,6 +178,17 @@ class Survey:
                 self.columns[name] = ColumnStats(name)
             if name in self.columns:
                 self.columns[name].add(value, self.products)
+
+
+def photos_joined_by(text: str) -> str | None:
+    """What stands between several photos; None where this is not what a cell holds."""
+    for by in ("\n", ";", "|", ",", " "):
+        pieces = [piece.strip() for piece in text.split(by) if piece.strip()]
+        photos = [_IMAGE.search(piece) is not None for piece in pieces]
+        if len(pieces) > 1 and any(photos) and all(
+                photo or "://" in piece for photo, piece in zip(photos, pieces, strict=True)):
+            return by
+    return None
 
 
 def flattened(values: dict[str, Any], prefix: str = "", depth: int = 0) -> list[tuple[str, Any]]:

@@ -11,7 +11,7 @@ import yaml
 
 from hf_tagger.catalog.formats.dialect import Dialect, detect
 from hf_tagger.catalog.guessing.attribute_guess import Guess
-from hf_tagger.catalog.guessing.column_stats import ALL_UP_TO, THEN_EVERY, ColumnStats, Survey
+from hf_tagger.catalog.guessing.column_stats import ALL_UP_TO, THEN_EVERY, ColumnStats, Survey, photos_joined_by
 from hf_tagger.catalog.guessing.languages import count_languages
 from hf_tagger.catalog.guessing.names import is_id_name
 from hf_tagger.catalog.guessing.roles import guess_columns
@@ -269,9 +269,10 @@ def as_yaml(draft: Draft, output_dir: str) -> str:
         lines.append(f"    image_root: {_value(draft.image_root)}  # where the photos lie")
     if any(photo.startswith(("http://", "https://")) for photo in photos):
         lines.append("    allow_urls: true  # photos are fetched from where they are")
-    delimited = [guess.column for guess in draft.columns("photo") if _joined(survey.columns[guess.column])]
-    if delimited and draft.system is None:
-        lines.append(f'    image_delimiter: ","  # several photos in a cell of {delimited[0]}')
+    joined = {guess.column: by for guess in draft.columns("photo") if (by := _joined_by(survey.columns[guess.column]))}
+    if joined and draft.system is None:
+        column, by = next(iter(joined.items()))
+        lines.append(f"    image_delimiter: {_quoted(by)}  # several photos in a cell of {column}")
     lines += _language_lines(draft)
     lines.append("    attributes:")
     for guess in draft.columns("attribute"):
@@ -317,9 +318,10 @@ def _language_lines(draft: Draft) -> list[str]:
     return lines
 
 
-def _joined(column: Any) -> bool:
-    return column.split_cells[","] > 0.02 * column.filled and any("," in value for value in column.values) and (
-        not column.lists)
+def _joined_by(column: ColumnStats) -> str | None:
+    """What stands between several photos in a cell."""
+    found = Counter(by for text in column.texts if (by := photos_joined_by(text)))
+    return found.most_common(1)[0][0] if found and found.total() > 0.02 * len(column.texts) else None
 
 
 def _commented(line: str, guess: Guess) -> str:
