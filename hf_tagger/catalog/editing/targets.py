@@ -43,7 +43,8 @@ def find_targets(attributes: Sequence[dict], header: Sequence[str], specs: Mappi
             raise ConfigError(f"{where}{name}: the model has no such attribute.{did_you_mean(name, names)}")
     columns = {} if profile is None else _columns(profile, header)
     targets, notes = [], []
-    taken: set[str] = set()  # cells that hold one value
+    # Cells that hold one value.
+    taken = {specs[name].column for name in names if name in specs} & set(columns.values())
     for entry in attributes:
         if only is not None and entry["name"] not in only:
             continue
@@ -52,9 +53,8 @@ def find_targets(attributes: Sequence[dict], header: Sequence[str], specs: Mappi
         if not places and profile is not None:
             places = [write for name, write in profile.write.items() if name.casefold() == entry["name"].casefold()
                       and write.column in columns]
-            if not places and own.column in header and (
-                    "taxonomy" in entry or _is_its_own(own.column, profile, columns)):
-                places = [own]  # nodes, metafields and the system's own attributes go where they came from
+            if not places and own.column in header:  # nodes, and what the system itself has a column for
+                places = [own] if "taxonomy" in entry else _place_by_profile(own, profile, columns)
             places += [_free(profile.write["*"], taken, columns)] if "*" in profile.write else []
         # A cell of paths takes no bare names: the attribute's next place does.
         made = (_target(entry, write, header, specs, profile, columns, sample) for write in places or [own])
@@ -71,11 +71,13 @@ def find_targets(attributes: Sequence[dict], header: Sequence[str], specs: Mappi
     return targets, notes
 
 
-def _is_its_own(column: str, profile: Profile, columns: Mapping[str, str]) -> bool:
-    """Whether the system takes tags in this column: of one of its attributes, or of a pattern of columns."""
+def _place_by_profile(own: Write, profile: Profile, columns: Mapping[str, str]) -> list[Write]:
+    """The attribute's own place where the system takes tags there: into one of its attributes, or a metafield."""
+    name = next((name for name in profile.attributes if columns.get(name) == own.column), None)
     patterns = (pattern.column for pattern in profile.patterns.values())
-    return any(columns.get(name) == column for name in profile.attributes) or any(
-        pattern and pattern_regex(pattern).fullmatch(column) for pattern in patterns)
+    if name is None and not any(pattern and pattern_regex(pattern).fullmatch(own.column) for pattern in patterns):
+        return []
+    return [replace(own, column=name or own.column)]
 
 
 def _free(write: Write, taken: set[str], columns: Mapping[str, str]) -> Write:
