@@ -2,17 +2,19 @@
 
     hf_tagger init products_export.csv                       # writes products_export.yaml
     hf_tagger init feed.xml --output my.yaml
-    hf_tagger init sqlite:///shop.db --table products --output my.yaml
+    hf_tagger init shop.db --table products --output my.yaml   # or postgresql://…
+    hf_tagger init photos/                                   # nothing but photos: their folders are classes
+    hf_tagger init akeneo.csv --labels options.csv --locale de_DE
     hf_tagger init feed.tsv --taxonomy taxonomy.txt          # cells are ids or paths of Google's or Shopify's taxonomy
     hf_tagger init exports/ --json                           # the same for programs, on stdout
     hf_tagger finetune my.yaml
 
 EXPORT is what a shop's system exports (Shopify, WooCommerce, Google Merchant Center, Magento, Akeneo, BigCommerce and
 PrestaShop are known by their columns), or any table: csv, tsv, xlsx, JSON, JSON-LD, XML, parquet, webdataset, a folder
-or glob of these, a dataset on the Hub, a table of a database. Encoding, delimiter, which columns are texts, photos, id,
-group, language and tags, how lists and paths are written, and spellings of one tag are found from names and cells;
-nothing is asked. A table says what each column was taken for, and what looks wrong. Columns of personal data are never
-read.
+or glob of these or of photos, a dataset on the Hub, a table of a database. Encoding, delimiter, which columns are
+texts, photos, id, group, language and tags, how lists and paths are written, and spellings of one tag are found from
+names and cells; nothing is asked. A table says what each column was taken for, and what looks wrong. Columns of
+personal data are never read.
 
 One pass, with memory that does not grow with the file. Counts are of the first 50,000 products and of every 20th after
 these; the file says so.
