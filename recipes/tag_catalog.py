@@ -84,7 +84,8 @@ def main(arguments: list[str]) -> None:
         manifest = {"model": fingerprint, "catalogue": repr(settings.source), "split": options.split,
                     "shard_rows": options.shard_rows}
         if back:
-            file, notes = prepare(settings, source, worker.attributes, rules, options.attributes, options.feedback)
+            file, notes = prepare(settings, source, options.split, worker.attributes, rules, options.attributes,
+                                  options.feedback)
             manifest["file"] = [Path(source[0]).stat().st_size, Path(source[0]).stat().st_mtime_ns]
         if options.preview is not None:
             from hf_tagger.evaluation.preview import preview

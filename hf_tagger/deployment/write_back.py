@@ -19,6 +19,7 @@ import pyarrow.parquet as pq
 
 from hf_tagger import UserError
 from hf_tagger.catalog.editing.files import EditedFile, one_file, open_file
+from hf_tagger.catalog.editing.known_tags import KnownTags, known_tags
 from hf_tagger.catalog.editing.patches import (
     Digest,
     Patch,
@@ -92,11 +93,13 @@ class WriteBack:
         attributes: of the model's config, those that are written.
         text: columns of text, in which the words are looked for that name a tag.
         slots: of targets that are no columns of the file.
+        known: what products have in columns that are not written into; it is not written elsewhere again.
     """
 
     def __init__(self, file: EditedFile, policy: Policy, attributes: Sequence[dict], text: Sequence[str],
-                 slots: Slots):
+                 slots: Slots, known: KnownTags | None = None):
         self.file, self.policy, self.attributes, self.text, self.slots = file, policy, attributes, text, slots
+        self.known = known
         into = {target.attribute: column for column, targets in policy.columns.items() for target in targets}
         self.done = Written(file.kept, into=into, counts={entry["name"]: Counter() for entry in attributes})
         self._thresholds = {(entry["name"], tag): threshold for entry in attributes if entry.get("thresholds")
@@ -188,7 +191,10 @@ class WriteBack:
             return self.file.value(row, column)
 
         cells = {column: value(column) or "" for column in self.policy.columns if column not in self.slots.targets}
+        there = self.known.among(tags, product["row"], cells) if self.known else []
+        tags = [tag for tag in tags if tag not in there]
         values, changes = self.policy.merge(product["id"], cells | self.slots.read(value), tags)
+        changes += [Change(*tag, "its own columns", "unchanged") for tag in there]
         values, without = self.slots.written(values, value)
         return values, [change._replace(what="refused", why="no column is free for it") if change.column in without
                         and change.what == "added" else change for change in changes]
@@ -252,7 +258,7 @@ def whole_file(settings: CatalogSettings, split: str, output: Path | None, feedb
     return settings, (path, format)
 
 
-def prepare(settings: CatalogSettings, source: tuple[str, str], attributes: Sequence[dict], rules: Rules,
+def prepare(settings: CatalogSettings, source: tuple[str, str], split: str, attributes: Sequence[dict], rules: Rules,
             only: Sequence[str] | None = None, feedback: str | None = None) -> tuple["WriteBack", list[str]]:
     """What writes the model's tags into the file, and lines about what it cannot write.
 
@@ -283,7 +289,8 @@ def prepare(settings: CatalogSettings, source: tuple[str, str], attributes: Sequ
                     _verdicts(feedback, attributes), file.takes)
     text = [column for column in schema.text if column in file.header]
     written = [entry for entry in attributes if only is None or entry["name"] in only]
-    return WriteBack(file, policy, written, text, slots), notes
+    known = known_tags(settings.source, schema, split, targets, file.header, system)
+    return WriteBack(file, policy, written, text, slots, known), notes
 
 
 def _verdicts(feedback: str | None, attributes: Sequence[dict]) -> dict[tuple[str, str, str], bool]:

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Literal
 
 from hf_tagger.catalog.formats.columns import with_imagefolder_names
+from hf_tagger.catalog.formats.nested import outer
 from hf_tagger.catalog.profiles import recognise
 from hf_tagger.catalog.reading.source import format_of, is_database
 from hf_tagger.catalog.schema import CatalogSchema
@@ -133,7 +134,8 @@ def _can_read(config: Path, catalogue: str | Path) -> bool:
     from hf_tagger.catalog.reading.readers import file_columns  # takes seconds to import: not for a misspelt path
 
     wanted = build(CatalogSchema, schema).without_tags().columns()
-    return set(wanted) <= set(with_imagefolder_names(file_columns(str(catalogue), format, None, None, wanted)))
+    header = with_imagefolder_names(file_columns(str(catalogue), format, None, None, wanted))
+    return all(outer(column, header) for column in wanted)
 
 
 def recognised(catalogue: str | Path) -> dict | None:
@@ -143,11 +145,12 @@ def recognised(catalogue: str | Path) -> dict | None:
         return None
     from hf_tagger.catalog.reading.readers import file_columns
 
-    found = recognise(file_columns(str(catalogue), format, None, None))
+    columns = file_columns(str(catalogue), format, None, None)
+    found = recognise(columns)
     if found is None:
         return None
     system, names = found
-    schema = {"id": names.get(system.id), "text": [names[name] for name in system.text if name in names],
+    schema = {"id": names.get(system.id), "text": system.texts(columns),
               "images": [names[name] for name in system.images if name in names],
               "image_delimiter": system.image_delimiter, "language_column": names.get(system.language),
               "attributes": {name: asdict(spec) | {"column": names[name]} for name, spec in system.attributes.items()

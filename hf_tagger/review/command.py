@@ -19,6 +19,7 @@ import os
 import sys
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from hf_tagger import UserError
 from hf_tagger.catalog.settings import open_catalog
@@ -33,6 +34,7 @@ from hf_tagger.model.urls import without_credentials
 os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
 
 PATIENCE = 5.0  # seconds that a click waits for other writers before it fails
+ELSEWHERE = ("feedback", "host", "port", "auth", "open_to_all", "trusted_proxy")  # what a Space has settings for
 NOT_INSTALLED = "the review page needs more than the base installation: pip install 'hf_tagger[review]'"
 
 
@@ -42,15 +44,12 @@ def main(arguments: list[str]) -> int:
         if options.space:
             from hf_tagger.review.space import write_space
 
-            write_space(options.space, options.model, options.catalogue, options.split, options.speech,
-                        options.config, overrides)
+            write_space(options.space, options.model, options.catalogue, **page_options(options, overrides))
             print(f"written to {options.space}: fill in what README.md says, and push it to a Space")
             return 0
         people = read_people(options.auth) if options.auth else None
         check_listening(options.host, people is not None, options.open_to_all, "--auth FILE")
-        app = build_app(options.model, options.catalogue, options.feedback, split=options.split,
-                        predictions=options.predictions, most=options.products, reviewer=options.reviewer,
-                        speech=options.speech, overrides=overrides, config=options.config)
+        app = build_app(options.model, options.catalogue, options.feedback, **page_options(options, overrides))
     except UserError as error:
         print(f"hf_tagger review: {error}", file=sys.stderr)
         return 2
@@ -80,7 +79,19 @@ def parse(arguments: list[str]) -> tuple[argparse.Namespace, list[str]]:
     parser.add_argument("--open_to_all", action="store_true", help="ask nobody to log in, whomever the page answers")
     parser.add_argument("--trusted_proxy", type=proxy_addresses, default="", metavar="ADDRESS", help=PROXY_HELP)
     parser.add_argument("--space", metavar="FOLDER", help="write a Space that runs this page into FOLDER, and end")
-    return parser.parse_known_args(arguments)
+    options, overrides = parser.parse_known_args(arguments)
+    if options.space:
+        given = [f"--{name}" for name in ELSEWHERE if getattr(options, name) != parser.get_default(name)]
+        if given:
+            parser.error(f"{', '.join(given)}: in a Space, its own settings say who reaches the page, and its secret "
+                         "FEEDBACK_URL where verdicts go: leave that out with --space")
+    return options, overrides
+
+
+def page_options(options: argparse.Namespace, overrides: list[str]) -> dict[str, Any]:
+    """Those of `build_app`."""
+    return {"split": options.split, "predictions": options.predictions, "most": options.products,
+            "reviewer": options.reviewer, "speech": options.speech, "config": options.config, "overrides": overrides}
 
 
 def read_people(path: str) -> list[tuple[str, str]]:

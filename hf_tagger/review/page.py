@@ -41,9 +41,9 @@ def build_page(desk: ReviewDesk, reviewer: str = "", speech: str | None = None) 
         speech: checkpoint of a speech recogniser, for the microphone of the try-it tab.
     """
     with gr.Blocks(title=TITLE, analytics_enabled=False, delete_cache=(3600, 3600)) as app:
-        # Reloading a page starts a new session: the browser remembers the reviewer and the product.
-        memory = gr.BrowserState({"reviewer": reviewer, "product": None}, storage_key="hf_tagger-review",
-                                 secret="hf_tagger")
+        # Reloading a page starts a new session: the browser remembers the reviewer, the product and the filters.
+        memory = gr.BrowserState({"reviewer": reviewer, "product": None, "filters": None},
+                                 storage_key="hf_tagger-review", secret="hf_tagger")
         session = gr.State(Session())
         with gr.Tab("Review"):
             with gr.Row(elem_id="top"):
@@ -74,10 +74,17 @@ def build_page(desk: ReviewDesk, reviewer: str = "", speech: str | None = None) 
         def reviewer_of(request: gr.Request, name: str | None) -> str:
             return (request.username or name or "").strip()[:MAX_TAG]
 
-        def start(kept: dict, request: gr.Request):
-            opened = Session(reviewer=reviewer_of(request, kept["reviewer"]))
+        def go_on(opened: Session, kept: dict, request: gr.Request) -> None:
+            opened.reviewer = reviewer_of(request, kept["reviewer"])
+            opened.filters = desk.queue.kept_filters(kept.get("filters"))
             desk.open(opened, kept["product"])
-            return *shown(opened, None), gr.Textbox(opened.reviewer, interactive=not request.username)
+
+        def start(kept: dict, request: gr.Request):
+            go_on(opened := Session(), kept, request)
+            opened.languages = _languages(desk, opened)
+            chosen = [gr.Dropdown(value=value or ANY) for value in vars(opened.filters).values()]
+            chosen[1] = gr.Dropdown(choices=opened.languages, value=opened.filters.language or ANY)
+            return *shown(opened, None), gr.Textbox(opened.reviewer, interactive=not request.username), *chosen
 
         def tick(opened: Session):
             if opened.step == 0:  # `start` is still at work: what it gives must not be overwritten
@@ -85,7 +92,7 @@ def build_page(desk: ReviewDesk, reviewer: str = "", speech: str | None = None) 
             finished, before = desk.predictions.finished, opened.row
             if before is None:
                 desk.open(opened)
-            seen = [ANY, *desk.predictions.languages]
+            seen = _languages(desk, opened)
             new = gr.Dropdown(choices=seen) if seen != opened.languages else gr.skip()
             opened.languages = seen
             return *shown(opened, before), gr.Timer(active=not finished), new
@@ -93,8 +100,7 @@ def build_page(desk: ReviewDesk, reviewer: str = "", speech: str | None = None) 
         def act(opened: Session, kept: dict, request: gr.Request, event: gr.EventData):
             before, data = opened.row, event._data
             if opened.step == 0:  # the server was started again under a page that is still open
-                opened.reviewer = reviewer_of(request, kept["reviewer"])
-                desk.open(opened, kept["product"])
+                go_on(opened, kept, request)
             if data["do"] == "judge":
                 desk.judge(opened, data["product"], data["attribute"], data["tag"], data["decision"])
             elif data["do"] == "add":
@@ -126,7 +132,7 @@ def build_page(desk: ReviewDesk, reviewer: str = "", speech: str | None = None) 
         # "multiple" and one at a time: keys pressed faster than the disk writes are all handled, in order.
         in_turn = quick | {"concurrency_limit": 1, "concurrency_id": "judging"}
         judging = in_turn | {"trigger_mode": "multiple"}
-        app.load(start, [memory], [*views, name], **quick)
+        app.load(start, [memory], [*views, name, *filters], **quick)
         timer.tick(tick, [session], [*views, timer, language], **in_turn)
         card.act(act, [session, memory], views, **judging)
         gr.on([name.blur, name.submit, *(one.input for one in filters)], choose, [session, name, *filters], views,
@@ -173,7 +179,9 @@ def _filters(desk: ReviewDesk) -> list[gr.components.Component]:
     attributes = [ANY, *(entry["name"] for entry in desk.attributes)]
     with gr.Row():
         attribute = gr.Dropdown(attributes, value=ANY, label="Attribute", min_width=140, elem_id="attribute")
-        language = gr.Dropdown([ANY], value=ANY, label="Language", min_width=110)
+        # Any value, for a server that was started again has not read which languages there are.
+        language = gr.Dropdown([ANY], value=ANY, label="Language", min_width=110, allow_custom_value=True,
+                               elem_id="language")
         confidence = gr.Dropdown([(label, value) for value, label in CONFIDENT.items()], value="any",
                                  label="Confidence", min_width=110)
         show = gr.Dropdown([(label, value) for value, label in SHOWN.items()], value="open", label="Show",
@@ -192,7 +200,12 @@ def _shown(desk: ReviewDesk, session: Session, before: int | None) -> list:
     product = desk.product(session)
     same = session.row == before and product is not None
     return [bar_view(desk, session), gr.skip() if same else product_view(desk, session), card_view(desk, session),
-            session, {"reviewer": session.reviewer, "product": product and product.id}]
+            session, {"reviewer": session.reviewer, "product": product and product.id,
+                      "filters": vars(session.filters)}]
+
+
+def _languages(desk: ReviewDesk, session: Session) -> list[str]:
+    return list(dict.fromkeys(filter(None, [ANY, *desk.predictions.languages, session.filters.language])))
 
 
 def _suggest(desk: ReviewDesk):

@@ -2,6 +2,7 @@
 
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -48,6 +49,14 @@ class ReviewQueue:
         self.strategies += ["critic_disagreement"] * has_critic + ["k_center"] * has_vectors + ["catalogue"]
         self._orders: dict[tuple, tuple[int, list[int]]] = {}
         self._fingerprints: dict[int, str] = {}
+
+    def kept_filters(self, kept: Any) -> Filters:
+        """Those that a browser has kept, without what there is not here: another model's attribute, another order."""
+        known = {"attribute": [entry["name"] for entry in self.attributes], "confidence": CONFIDENCE, "show": SHOW,
+                 "strategy": self.strategies}
+        kept = kept if isinstance(kept, dict) else {}
+        return Filters(**{name: kept[name] for name in vars(Filters()) if isinstance(kept.get(name), str) and (
+            name == "language" or kept[name] in known[name])})
 
     def next(self, reviewer: str, filters: Filters, skip: Collection[int] = ()) -> int | None:
         """The row of the first product in order that passes the filters and is none of `skip`."""

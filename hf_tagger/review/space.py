@@ -10,13 +10,14 @@ from hf_tagger.model.urls import without_credentials
 HERE = Path(__file__).parent
 
 
-def write_space(folder: str | Path, model: str, catalogue: str, split: str | None = None,
-                speech: str | None = None, config: str | None = None, overrides: Sequence[str] = ()) -> None:
-    """Writes app.py, requirements.txt and README.md. The arguments are those of `command.build_app`.
+def write_space(folder: str | Path, model: str, catalogue: str, *, speech: str | None = None,
+                config: str | None = None, predictions: str | None = None, overrides: Sequence[str] = (),
+                **options: str | int | None) -> None:
+    """Writes app.py, requirements.txt and README.md. The arguments, and `options`, are those of `command.build_app`.
 
     Raises ConfigError if the folder has an app.py already, or if the files would tell a password.
     """
-    for told in (catalogue, *overrides):
+    for told in (catalogue, predictions or "", *overrides):
         if without_credentials(told) != told:
             raise ConfigError(f"{without_credentials(told)}: name and password would be in the Space's files. "
                               "Write them as ${SHOP_LOGIN}, and set a secret of that name in the Space")
@@ -24,8 +25,10 @@ def write_space(folder: str | Path, model: str, catalogue: str, split: str | Non
     if (folder / "app.py").exists():
         raise ConfigError(f"{folder} holds an app.py already: name another folder")
     folder.mkdir(parents=True, exist_ok=True)
-    values = {"model": model, "catalogue": catalogue, "split": split, "speech": speech, "config": config,
-              "overrides": list(overrides), "files": f"`{catalogue}`" + (f" and `{config}`" if config else "")}
+    options |= {"speech": speech, "config": config, "predictions": predictions, "overrides": list(overrides)}
+    values = {"model": model, "catalogue": catalogue,
+              "options": ",\n                ".join(f"{name}={value!r}" for name, value in options.items()),
+              "files": " and ".join(f"`{file}`" for file in (catalogue, config, predictions) if file)}
     for name, template in (("app.py", "space_app.py.template"), ("README.md", "space_readme.md.template")):
         text = (HERE / template).read_text(encoding="utf-8").format(**values)
         (folder / name).write_text(text, encoding="utf-8")

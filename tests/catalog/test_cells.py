@@ -4,7 +4,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hf_tagger.catalog.formats.cells import CellError, CellSyntax, join, join_pairs, set_pair, split, split_pairs
+from hf_tagger.catalog.formats.cells import (
+    CellError,
+    CellSyntax,
+    join,
+    join_pairs,
+    json_list,
+    set_pair,
+    split,
+    split_pairs,
+)
 
 WOO = CellSyntax(",", escape="\\")
 GOOGLE = CellSyntax(",", quote='"')
@@ -117,3 +126,12 @@ def test_pairs_are_read_back_as_they_are_written_or_refused(pairs):
     except CellError:
         return
     assert split_pairs(cell) == pairs
+
+
+@pytest.mark.parametrize(("cell", "items"), [
+    ('["a", 2]', ["a", 2]), ("['a, b', \"men's\"]", ["a, b", "men's"]), ("['a' 'b'\n 'it\\'s']", ["a", "b", "it's"]),
+    ("[]", []), ("['a',]", ["a"]), ("[some words]", None), ("['a', b]", None), ("['a'", None), ("['a']['b']", None),
+    ("[" * 100_000, None), ("['" + "a" * 100_000, None), ("[" + "'a' " * 20_000, None), ("a", None), (None, None),
+])  # fmt: skip
+def test_lists_as_json_and_as_python_prints_them(cell, items):
+    assert json_list(cell) == items

@@ -46,6 +46,18 @@ def edited_feed(path, new):
     return changed_bytes(path, (patch for row in feed.rows() for patch in feed.patches(row, new.get(row.number, {}))))
 
 
+def test_an_element_with_nothing_in_it_is_not_one_without_an_end(tmp_path):
+    path = tmp_path / "feed.xml"
+    path.write_bytes(FEED.replace(b"<g:material/>", b"<g:material></g:material>\n    <g:pattern></g:pattern>"))
+    after = edited_feed(path, {1: {"material": "Linen", "custom_label_0": "new", "pattern": "Dots"},
+                               3: {"custom_label_0": "empty"}})
+    assert (b"    <g:material>Linen</g:material>\n    <g:pattern>Dots</g:pattern>\n"
+            b"    <g:custom_label_0>new</g:custom_label_0>\n  </item>") in after
+    assert b"<item><g:custom_label_0>empty</g:custom_label_0></item>" in after
+    path.write_bytes(after)
+    assert edited_feed(path, {1: {"custom_label_0": ""}}).count(b"<g:custom_label_0></g:custom_label_0>") == 1
+
+
 def read_feed(path):
     return [values for _, values, _ in read_xml(str(path))]
 

@@ -151,6 +151,15 @@ def test_profiles_say_where_attributes_go_and_the_command_goes_first():
         ("colour", "Tags", "append", 250), ("product_type", "Type", "cell", None),
         ("category", "Tags", "append", 250),  # of bare names, no path can be made
         ("Category", "Product Category", "cell", None)]  # fmt: skip
+    # Metafields and attributes of the system's go where the catalogue has them, options of variants do not.
+    columns = {"fit": "Fit (product.metafields.custom.fit)", "gender": "Google Shopping / Gender",
+               "shade": "option:Shade", "fabric": "Fabric"}
+    specs = {name: AttributeSpec(column=column) for name, column in columns.items()}
+    found, _ = find_targets([entry(name) for name in specs], [*header, *list(columns.values())[:2]], specs, shopify)
+    assert [one.column for one in found] == [columns["fit"], columns["gender"], "Tags", "Tags"]
+    specs = {"words": AttributeSpec(column="Tags", kind="multi", format="delimited")}
+    (words,), _ = find_targets([entry("words", kind="multi")], header, specs, shopify)
+    assert (words.column, words.how, words.tags, words.tag_characters) == ("Tags", "append", 250, 255)
     asked = {"colour": Write("Fabric", "cell"), "*": Write("My column", "column")}
     found, _ = find_targets(attributes[:2], header, {}, shopify, asked)
     assert [(one.column, one.how) for one in found] == [("Fabric", "cell"), ("My column", "column")]
@@ -166,6 +175,10 @@ def test_labels_of_google_are_given_out_and_a_table_gets_its_own_columns():
     found, _ = find_targets([entry("a"), entry("color"), entry("b")], header, {}, google)
     assert [(one.column, one.characters) for one in found] == [
         ("custom_label_0", 100), ("color", 100), ("custom_label_1", 100)]
+    found, _ = find_targets([entry("a"), entry("c"), entry("fit"), entry("b")], [*header, "size", "custom_label_1"], {
+        "fit": AttributeSpec(column="size"), "b": AttributeSpec(column="custom_label_1")}, google)
+    assert [(one.column, one.characters) for one in found] == [
+        ("custom_label_0", 100), ("custom_label_2", 100), ("size", None), ("custom_label_1", 100)]
     specs = {"a": AttributeSpec(column="farbe"), "b": AttributeSpec(column="tags", kind="multi", format="delimited")}
     found, _ = find_targets([entry("a"), entry("b", kind="multi"), entry("c", ["x, y"], "multi")],
                             ["farbe", "tags"], specs)
@@ -181,3 +194,14 @@ def test_labels_of_codes_go_back_as_codes():
     assert merged("bl", ["Red", "Blue"], color)[0] == "bl, rd, Blue"
     assert merged("r2", ["Red"], color) == ("r2", {"unchanged": ["Red"]})
     assert merged("bl,rd", ["Blue"], color, replace=True)[0] == "bl, Blue"
+    # Of BigCommerce's categories, and where another form of the export has none of its own, or only in other words.
+    bigcommerce = profile("bigcommerce")
+    specs = {"categories": AttributeSpec(column="Categories", kind="multi", format="delimited", delimiter=";", glue=";",
+                                         aliases={"23": "Red", "24": "Blue"})}
+    modern = ["Item", "ID", "Name", "Options", "Categories", "Search Keywords"]
+    (categories,), _ = find_targets([entry("categories", kind="multi")], modern, specs, bigcommerce)
+    assert merged("19;23", ["Red", "Blue"], categories)[0] == "19;23;24"
+    for name, other in (("category", modern), ("categories", ["Product ID", "Name", "Category Details"]),
+                        ("category", ["Product ID", "Name", "Category Details"])):
+        (target,), _ = find_targets([entry(name, kind="multi", parents={"Red": "Blue"})], other, {}, bigcommerce)
+        assert target.column == "Search Keywords"

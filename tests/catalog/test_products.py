@@ -31,9 +31,9 @@ MAGENTO = [
     "additional_attributes",
     'tee,,Top,simple,"Root/Men/Tees,Root/New",Running tee,Light,/1.jpg,"/2.jpg,/3.jpg",'
     '"care=Cold, hang dry,color=Blue,size=S|M"',
-    "tee,fr,,,,T-shirt de course,__EMPTY__VALUE__,,,",
+    'tee,fr,,,,T-shirt de course,__EMPTY__VALUE__,,,"color=Bleu,size=P|M"',
     "mat,,Gear,simple,Root/Gear,,,,,color=Red",
-    "mat,fr,,,,Tapis,Doux,,,",
+    "mat,fr,,,,Tapis,Doux,,,care=Froid",
 ]
 
 
@@ -99,6 +99,7 @@ def test_magento_store_views_fill_what_the_first_row_lacks(tmp_path):
     assert [image.rpartition("/")[2] for image in found["tee"]["images"]] == ["1.jpg", "2.jpg", "3.jpg"]
     assert found["tee"]["tags"] == {"category": ["Root", "Men", "Tees", "New"], "colour": ["Blue"],
                                     "care": ["Cold, hang dry"], "size": ["S", "M"]}
+    assert found["mat"]["tags"]["care"] == ["Froid"]  # nobody says it in the first store view
 
 
 def test_bigcommerce_rows_of_skus_follow_their_product(tmp_path):
@@ -130,13 +131,32 @@ def test_the_modern_export_of_bigcommerce_has_rows_of_variants_and_images(tmp_pa
              "Image,9,,,,,,,,http://x/1.jpg", "Product,8,Bag,physical,B,,23,,,", "Image,10,,,,,,,,http://x/2.jpg"]
     found = read(write(tmp_path / "a.csv", lines), {
         "id": "ID", "text": "Name", "images": ["Internal Image URL (Export)", "Variant Image URL"], "allow_urls": True,
-        "attributes": {"category": {"column": "Categories", "kind": "multi", "format": "path", "delimiter": "/"},
+        "attributes": {"category": {"column": "Categories", "kind": "multi", "format": "delimited", "delimiter": ";"},
                        "fit": {"column": "field:Fit"}, "size": {"column": "option:Size", "kind": "multi"},
                        "trim": {"column": "option:Trim", "kind": "multi"}}})  # fmt: skip
     assert {key: record["tags"] for key, record in found.items()} == {
         "7": {"category": ["23", "24"], "fit": ["Slim, long"], "size": ["S", "M"], "trim": ["Red", "Grey"]},
         "8": {"category": ["23"], "fit": None, "size": None, "trim": None}}
     assert [len(found[id]["images"]) for id in "78"] == [2, 1]
+
+
+def test_the_default_template_of_bigcommerce_buries_categories_and_photos_in_words(tmp_path):
+    lines = ["Product ID,Code,Name,Category Details,Images,Product Custom Fields",
+             '7,L,Linen shirt,"Category Name: Men, Category Path: Shop/Men|Category Name: Sale , Category Path: '
+             'Shop/Sale","Product Image File: a/1.jpg, Product Image URL: http://x/1.jpg|Product Image File: a/2.jpg, '
+             'Product Image URL: http://x/2.jpg","Fit=Slim"";""Care=Cold; dry"',
+             '8,B,Bag,"Category ID: 3, Category Name: Bags, Category Path: Bags",Product Image File: a/3.jpg,Fit=Wide',
+             "9,N,Nothing,,,"]
+    found = read(write(tmp_path / "a.csv", lines), {
+        "id": "Product ID", "text": "Name", "images": ["Images"], "allow_urls": True, "attributes": {
+            "category": {"column": "Category Details", "kind": "multi", "format": "path", "delimiter": "/"},
+            "fit": {"column": "custom_fields:Fit"}, "care": {"column": "custom_fields:Care"}}})  # fmt: skip
+    assert {key: record["tags"] for key, record in found.items()} == {
+        "7": {"category": ["Shop", "Men", "Sale"], "fit": ["Slim"], "care": ["Cold; dry"]},
+        "8": {"category": ["Bags"], "fit": ["Wide"], "care": None},
+        "9": {"category": None, "fit": None, "care": None}}
+    assert [len(found[id]["images"]) for id in "789"] == [2, 1, 0]
+    assert found["8"]["images"][0].endswith("a/3.jpg")
 
 
 def test_prestashop_features_are_attributes(tmp_path):

@@ -28,17 +28,25 @@ def test_a_system_is_recognised_by_its_columns(name):
     assert set(columns.values()) <= set(HEADERS[name]) and columns[found.id] in HEADERS[name]
 
 
-def test_the_first_column_of_several_locales_is_read():
-    columns = profile("akeneo").columns(HEADERS["akeneo"])
-    assert columns["title"] == "name-de_DE" and columns["description"] == "description-en_US-ecommerce"
+def test_texts_are_of_all_locales_and_of_the_first_channel_in_each():
+    header = [*HEADERS["akeneo"], "description-de_DE-print"]
+    assert profile("akeneo").texts(header) == ["name-de_DE", "name-en_US", "description-en_US-ecommerce",
+                                               "description-de_DE-print"]
+    assert profile("shopify").texts(["Handle", "Body (HTML)", "Title"]) == ["Title", "Body (HTML)"]
+    assert profile("akeneo").texts(["sku", "categories", "family", "name"]) == ["name"]
 
 
-def test_both_exports_of_bigcommerce():
-    modern = ["Item", "ID", "Name", "Type", "SKU", "Options", "Channels", "Categories", "Search Keywords"]
-    found, columns = recognise(modern)
-    assert found.name == "bigcommerce" and columns["id"] == "ID" and columns["category"] == "Categories"
-    with_urls = [*HEADERS["bigcommerce"], "Product Image URL - 1"]
-    assert recognise(with_urls)[1]["image_1"] == "Product Image URL - 1"
+@pytest.mark.parametrize(("header", "expected"), [
+    (["Item", "ID", "Name", "Type", "SKU", "Options", "Categories"], {"id": "ID", "categories": "Categories"}),
+    (["Item", "ID", "Name", "Description", "Internal Image URL (Export)"], {"image_1": "Internal Image URL (Export)"}),
+    (["Item", "Name", "Type", "SKU", "Price", "Options", "Image URL (Import)"], {"id": "SKU", "options": "Options"}),
+    (["Product ID", "Code", "Name", "Category Details", "Images"], {"category": "Category Details", "title": "Name"}),
+    (["Product ID", "Name", "Category String", "Product Images"], {"category": "Category String"}),
+    ([*HEADERS["bigcommerce"], "Product Image URL - 1"], {"image_1": "Product Image URL - 1"}),
+])  # fmt: skip
+def test_the_exports_of_bigcommerce_with_the_columns_that_their_templates_leave(header, expected):
+    found, columns = recognise(header)
+    assert found.name == "bigcommerce" and expected.items() <= columns.items()
 
 
 def test_both_generations_of_shopify_headers_and_another_case_where_it_is_declared():
@@ -48,7 +56,8 @@ def test_both_generations_of_shopify_headers_and_another_case_where_it_is_declar
     assert profile("shopify").columns(lower) == dict(zip(("id", "title", "description"), lower, strict=True))
 
 
-@pytest.mark.parametrize("header", [[], ["id", "title", "colour"], ["Handle", "Price"], ["sku", "name", "categories"]])
+@pytest.mark.parametrize("header", [[], ["id", "title", "colour"], ["Handle", "Price"], ["sku", "name", "categories"],
+                                    ["Item", "ID", "Name"], ["Product ID", "Name"]])
 def test_other_files_are_not_taken_for_an_export(header):
     assert recognise(header) is None
 
@@ -65,10 +74,13 @@ def test_every_name_that_a_profile_uses_is_a_column_of_each_generation(name):
     assert used <= known
     for generation in made.generations:
         columns = [[names] if isinstance(names, str) else names for names in generation.names.values()]
-        assert set(generation.required) <= {*sum(columns, []), "link"}
+        assert set(generation.parts) <= set(generation.names)
+        required = {name for names in generation.required for name in ([names] if isinstance(names, str) else names)}
+        assert required <= {*sum(columns, []), "link", "Inventory Tracking", "Channels"}
         assert {made.id, made.text[0]} <= set(generation.names)
         # What is written to is one column.
-        assert all(isinstance(generation.names.get(write.column, ""), str) for write in made.write.values())
+        assert all(isinstance(generation.names.get(write.column, ""), str) or write.column in generation.parts
+                   for write in made.write.values())
 
 
 def test_an_unknown_profile_names_the_nearest(tmp_path):

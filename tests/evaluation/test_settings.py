@@ -59,3 +59,10 @@ def test_a_path_needs_a_model_that_knows_how_to_read_it(write, tmp_path, config,
         write(config, "training_config.yaml")
     with pytest.raises(ConfigError, match=message):
         load_evaluation("new.csv", tmp_path, [])
+
+
+def test_an_export_of_a_known_system_is_read_in_all_its_locales(write, tmp_path):
+    export = write("sku;categories;family;name-en_US;name-de_DE;description-de_DE-print\n1;a;b;Lamp;;\n", "a.csv")
+    settings = load_evaluation(export, str(tmp_path), [])
+    assert settings.catalog.source.profile == "akeneo"
+    assert settings.catalog.schema.text == ["name-en_US", "name-de_DE", "description-de_DE-print"]

@@ -24,12 +24,22 @@ BIGCOMMERCE = [
     "Product Image File - 1", "Product Image Description - 1", "Product Image Is Thumbnail - 1",
     "Product Image Sort - 1", "Search Keywords", "Page Title", "Product Condition", "Sort Order", "Product Tax Class",
     "Product Custom Fields"]  # fmt: skip
+BIGCOMMERCE_DEFAULT = [
+    "Product ID", "Product Type", "Code", "Name", "Brand", "Description", "Cost Price", "Retail Price", "Sale Price",
+    "Calculated Price", "Fixed Shipping Price", "Free Shipping", "Warranty", "Weight", "Width", "Height", "Depth",
+    "Allow Purchases", "Product Visible", "Product Availability", "Product Inventoried", "Stock Level",
+    "Low Stock Level", "Date Added", "Date Modified", "Category Details", "Images", "Page Title", "META Keywords",
+    "META Description", "Product Condition", "Product URL", "Redirect Old URL?", "Product Tax Code",
+    "Product Custom Fields"]
 BIGCOMMERCE_MODERN = [
     "Item", "ID", "Name", "Type", "SKU", "Options", "Inventory Tracking", "Current Stock", "Low Stock", "Price",
-    "Cost Price", "Brand ID", "Channels", "Categories", "Description", "Custom Fields", "Page Title", "Product URL",
-    "Search Keywords", "UPC/EAN", "Free Shipping", "Weight", "Is Visible", "Is Featured", "Warranty", "Tax Class",
-    "Product Condition", "Show Product Condition", "Sort Order", "Variant Image URL", "Internal Image URL (Export)",
-    "Image Description", "Image is Thumbnail", "Image Sort Order", "YouTube ID"]
+    "Cost Price", "Retail Price", "Sale Price", "Brand ID", "Channels", "Categories", "Description", "Custom Fields",
+    "Page Title", "Product URL", "Meta Description", "Search Keywords", "Meta Keywords", "Bin Picking Number",
+    "UPC/EAN", "Global Trade Number", "Manufacturer Part Number", "Free Shipping", "Fixed Shipping Cost", "Weight",
+    "Width", "Height", "Depth", "Is Visible", "Is Featured", "Warranty", "Tax Class", "Product Condition",
+    "Show Product Condition", "Sort Order", "Variant Image URL", "Internal Image URL (Export)", "Image URL (Import)",
+    "Image Description", "Image is Thumbnail", "Image Sort Order", "YouTube ID", "Video Title", "Video Description",
+    "Video Sort Order"]
 PRESTASHOP = [
     "Product ID", "Active (0/1)", "Name *", "Categories (x,y,z...)", "Price tax excluded", "Tax rules ID",
     "Wholesale price", "On sale (0/1)", "Reference #", "Supplier", "Manufacturer", "EAN13", "Width", "Weight",
@@ -116,7 +126,29 @@ def bigcommerce_modern(path):
                   "Free Shipping": "FALSE"} for place, size in enumerate("SM")]
         rows.append({"Item": "Image", "ID": 700 + number, "Image is Thumbnail": "TRUE", "Image Sort Order": 0,
                      "Internal Image URL (Export)": f"https://cdn.example/{number}.jpg?c=1"})
+        rows += [{"Item": "Video", "ID": 300 + number, "YouTube ID": "x1", "Video Title": "How to"}] * (number % 5 == 0)
     return write(path, BIGCOMMERCE_MODERN, rows)
+
+
+def bigcommerce_default(path):
+    """The older form's template "Default": one row each, categories and photos in words of their own."""
+    rows = []
+    for number, row in enumerate(products(), start=1):
+        paths = [f"Shop/{row['category']}", "Shop/New"] if row["category"] else ["Shop/New"]
+        photo = f"{row['id']}__{number}.jpg"
+        rows.append({
+            "Product ID": number, "Product Type": "P", "Code": row["id"], "Name": row["title"], "Brand": "Acme",
+            "Description": row["description"], "Calculated Price": "19.90", "Free Shipping": "N", "Weight": "0.3",
+            "Allow Purchases": "Y", "Product Visible": "Y", "Product Inventoried": "N", "Stock Level": number % 9,
+            "Date Added": f"07/{number % 12 + 1:02d}/2019", "Date Modified": "21/01/2021", "Page Title": row["title"],
+            "Category Details": "|".join(f"Category Name: {path.rpartition('/')[2]}, Category Path: {path}"
+                                         for path in paths),
+            "Images": "|".join(f"Product Image File: {part}{photo}, Product Image URL: https://cdn.example/{part}{photo}"
+                               for part in ("", "b/")[:1 + number % 2]),
+            "META Keywords": row["title"], "Product Condition": "New", "Product URL": f"/{row['id'].lower()}/",
+            "Product Custom Fields": f'Colour={row["colour"]}";"Print={row["pattern"]}' if row["pattern"] else
+                                     f"Colour={row['colour']}"})
+    return write(path, BIGCOMMERCE_DEFAULT, rows)
 
 
 def prestashop(path):

@@ -34,9 +34,13 @@ RIGHT = {
                     "custom_fields:Colour": "attribute multi column", "custom_fields:Print": "attribute multi column"},
     "bigcommerce_modern": {
         "ID": "id", "Name": "text", "Description": "text", "Internal Image URL (Export)": "photo",
-        "Categories": "attribute multi path", "Search Keywords": "attribute multi delimited",
+        "Categories": "attribute multi delimited", "Search Keywords": "attribute multi delimited",
         "option:Size": "attribute multi column", "option:Colour": "attribute multi column",
         "field:Print": "attribute multi column"},
+    "bigcommerce_default": {
+        "Product ID": "id", "Name": "text", "Description": "text", "Images": "photo",
+        "Category Details": "attribute multi path", "custom_fields:Colour": "attribute multi column",
+        "custom_fields:Print": "attribute multi column"},
     "prestashop": {"Product ID": "id", "Name *": "text", "Description": "text", "Image URLs (x,y,z...)": "photo",
                    "Categories (x,y,z...)": "attribute multi path", "Tags (x,y,z...)": "attribute multi delimited",
                    "feature:Colour": "attribute multi column", "feature:Print": "attribute multi column"},
@@ -89,7 +93,8 @@ def test_rare_tags_are_said_and_kept(tmp_path, capsys):
     assert catalog.schema.attributes["colour"].min_count == 1
 
 
-@pytest.mark.parametrize("system", ["magento", "akeneo", "bigcommerce", "bigcommerce_modern", "prestashop"])
+@pytest.mark.parametrize("system", ["magento", "akeneo", "bigcommerce", "bigcommerce_modern",
+                                    "bigcommerce_default", "prestashop"])
 def test_every_column_of_other_systems_exports(system, tmp_path, capsys):
     path = getattr(shop_exports, system)(tmp_path / "export.csv")
     found, catalog = started(capsys, path, tmp_path / "my.yaml")
@@ -171,19 +176,104 @@ def test_the_old_import_template_of_prestashop(tmp_path, capsys):
         "feature:Finish": "attribute multi column"}
 
 
-def test_of_a_text_in_several_channels_the_fullest_is_read(tmp_path, capsys):
-    columns = ["uuid", "sku", "categories", "enabled", "family", "name", "description-de_DE-mobile",
-               "description-en_US-print", "image", "picture-print", "PACK-groups", "X_SELL-products", "diagonal-unit"]
-    rows = [[f"u{n}", n, SHADES[n % 2].lower(), 1, "lamps", f"Lamp {n}", ["Lampe", "Licht"][n % 2] * (n < 6),
-             f"A lamp that glows like the moon, number {n}", f"files/{n}/image/a.jpg" * (n % 2),
-             f"files/{n}/picture/a.jpg" * (n % 2 == 0), SHADES[n % 2], SHADES[n % 2], SHADES[n % 2]] for n in range(9)]
-    found, catalog = started(capsys, table(tmp_path / "a.csv", columns, rows, ";"), tmp_path / "a.yaml")
+def test_metafields_of_numbers_are_no_tags_and_one_that_repeats_an_option_is_left_out(tmp_path, capsys):
+    columns = ["Handle", "Title", "Body (HTML)", "Option1 Name", "Option1 Value"] + [
+        f"{name} (product.metafields.custom.{name.lower()})" for name in ("Shade", "Stars", "Made", "Shape", "Size")]
+    rows = [[f"k{n}", f"Lamp {n}", "", "Shade", f"Dark {SHADES[n % 3]}", f"dark-{SHADES[n % 3].lower()}", n % 50,
+             f"2024-01-{n % 28 + 1:02d}", ["Round", "Flat"][n // 3 % 2], [38, 40][n % 2]] for n in range(60)]
+    found, catalog = started(capsys, table(tmp_path / "a.csv", columns, rows), tmp_path / "a.yaml")
+    assert {column for column, role in roles(found).items() if (role or "").startswith("attribute")} == {
+        "option:Shade", columns[8], columns[9]}
+    why = {column["column"]: column["why"] for column in found["columns"]}
+    assert why[columns[5]] == "the same tags as option:Shade"
+    assert set(catalog.schema.attributes) == {"shade", "shape", "size"}
+
+
+def test_what_was_found_is_printed_for_people(tmp_path, capsys):
+    columns = ["sku", "attribute_set_code", "product_type", "name", "additional_attributes", "qty", "weight"]
+    rows = [[f"S{n}", "Default", "simple", f"Moon lamp {n}", f"finish={SHADES[n % 2]}", n, n] for n in range(60)]
+    assert init.main([str(table(tmp_path / "a.csv", columns, rows)), "--output", str(tmp_path / "a.yaml")]) == 0
+    assert capsys.readouterr().out == """\
+column                        role       tags  filled  because
+sku                           id                 100%  Magento product CSV: 60 different ones
+name                          text               100%  Magento product CSV: 3 words on average
+additional_attributes:finish  attribute     2    100%  2 tags: Red (30), Blue (30)
+
+Not read:
+  the shop system's own: attribute_set_code, product_type
+  read under the attributes' own names: additional_attributes
+  numbers: qty, weight
+
+! no photos
+"""
+
+
+def several_locales(path):
+    """Products in German or English or both, with codes of options, and some French."""
+    columns = ["uuid", "sku", "categories", "enabled", "family", "name-de_DE", "name-en_US", "name-fr_FR",
+               "description-de_DE-mobile", "description-en_US-mobile", "description-en_US-print", "image",
+               "picture-print", "shade", "print-de_DE", "print-en_US", "PACK-groups", "X_SELL-products", "size-unit"]
+    rows = [[f"u{n}", n, SHADES[n % 2].lower(), 1, "lamps", f"Mondlampe {n}" * (n % 3 == 0), f"Lamp {n}" * (n % 3 < 2),
+             f"Lampe {n}" * (n % 9 == 8), f"Eine Lampe für das Haus und die Nacht {n}" * (n % 3 == 0),
+             f"A lamp for the house {n}" * (n % 9 == 1), f"A lamp that glows like the moon, number {n}" * (n % 3 < 2),
+             f"files/{n}/image/a.jpg" * (n % 2), f"files/{n}/picture/a.jpg" * (n % 2 == 0), SHADES[n % 3].lower(),
+             ["Punkte", "Streifen"][n % 2], ["dots", "stripes"][n % 2], SHADES[n % 2], SHADES[n % 2], SHADES[n % 2]]
+            for n in range(27)]
+    return table(path, columns, rows, ";")
+
+
+def test_a_product_has_the_texts_of_all_its_locales_the_fullest_of_its_channels_in_each(tmp_path, capsys):
+    found, catalog = started(capsys, several_locales(tmp_path / "a.csv"), tmp_path / "a.yaml")
     given = {column: role for column, role in roles(found).items() if role}
-    assert given == {"sku": "id", "name": "text", "description-en_US-print": "text", "image": "photo",
-                     "picture-print": "photo", "categories": "attribute multi delimited"}
-    assert {column["column"]: column["why"] for column in found["columns"]}["description-de_DE-mobile"] == (
+    assert given == {"sku": "id", "name-en_US": "text", "name-de_DE": "text", "name-fr_FR": "text",
+                     "description-en_US-print": "text", "description-de_DE-mobile": "text", "image": "photo",
+                     "picture-print": "photo", "categories": "attribute multi delimited",
+                     "shade": "attribute single column", "print-de_DE": "attribute single column",
+                     "print-en_US": "attribute single column"}
+    assert {column["column"]: column["why"] for column in found["columns"]}["description-en_US-mobile"] == (
         "description in another language or channel")
-    assert all("glows" in record["text"] for record in catalog.records("train"))
+    assert any("en_US, de_DE, fr_FR: all that a product has" in warning for warning in found["warnings"])
+    assert catalog.schema.text == ["name-en_US", "name-de_DE", "name-fr_FR", "description-en_US-print",
+                                   "description-de_DE-mobile"]
+    assert catalog.schema.language is None
+    records = {record["id"]: record for split in catalog.splits for record in catalog.records(split)
+               if isinstance(record, dict)}
+    assert records["0"]["texts"] == ["Lamp 0", "Mondlampe 0", "A lamp that glows like the moon, number 0",
+                                     "Eine Lampe für das Haus und die Nacht 0"]
+    assert records["8"]["texts"] == ["Lampe 8"] and "2" in records  # has a photo alone
+
+
+def test_one_locale_alone_is_read_where_it_is_asked_for(tmp_path, capsys):
+    path = several_locales(tmp_path / "a.csv")
+    (tmp_path / "options.csv").write_text("code;attribute;label-de_DE;label-en_US\nred;shade;Rot;Fire red\n"
+                                          "blue;shade;Blau;Sky\ngreen;shade;;Moss\n")
+    labels = ["--labels", str(tmp_path / "options.csv")]
+    found, catalog = started(capsys, path, tmp_path / "a.yaml", "--locale", "de_DE", *labels)
+    given = {column: role for column, role in roles(found).items() if role}
+    assert {column for column in given if "_" in column} == {"name-de_DE", "description-de_DE-mobile", "print-de_DE"}
+    shade = next(column for column in found["columns"] if column["column"] == "shade")
+    assert shade["spec"]["aliases"] == {"red": "Rot", "blue": "Blau"}
+    assert "2 labels of options.csv (de_DE)" in shade["why"]
+    found, _ = started(capsys, path, tmp_path / "b.yaml", *labels)  # most texts are in English
+    shade = next(column for column in found["columns"] if column["column"] == "shade")
+    assert shade["spec"]["aliases"] == {"red": "Fire red", "blue": "Sky", "green": "Moss"}
+    assert init.main([str(path), "--output", str(tmp_path / "c.yaml"), "--locale", "en_UK"]) == 2
+    assert 'Did you mean "en_US"' in capsys.readouterr().err
+    assert init.main([str(path), "--output", str(tmp_path / "c.yaml"), "--locale", "fr_FR", *labels]) == 2
+    assert "no labels of fr_FR, but of de_DE, en_US" in capsys.readouterr().err
+    plain = table(tmp_path / "plain.csv", ["sku", "name", "shade"], [[n, f"Lamp {n}", SHADES[n % 2]] for n in range(9)])
+    assert init.main([str(plain), "--output", str(tmp_path / "c.yaml"), "--locale", "de_DE"]) == 2
+    assert "whose columns name several" in capsys.readouterr().err
+
+
+def test_numbers_of_categories_get_their_names(tmp_path, capsys):
+    path = shop_exports.bigcommerce_modern(tmp_path / "export.csv")
+    (tmp_path / "categories.csv").write_text("Category ID,Category Name\n19,New\n20,Cups\n21,Frocks\n")
+    found, catalog = started(capsys, path, tmp_path / "my.yaml", "--labels", str(tmp_path / "categories.csv"))
+    spec = next(column["spec"] for column in found["columns"] if column["column"] == "Categories")
+    assert spec["aliases"] == {"19": "New", "20": "Cups", "21": "Frocks"}
+    tags = {tag for record in catalog.records("train") for tag in record["tags"]["categories"]}
+    assert {"New", "Cups", "22"} < tags and not tags & {"19", "20"}
 
 
 def test_a_column_that_says_tags_is_one_and_an_option_without_a_name_is_none(tmp_path, capsys):

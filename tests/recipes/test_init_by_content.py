@@ -5,6 +5,7 @@ import json
 import random
 import sqlite3
 from contextlib import closing
+from pathlib import Path
 
 import datasets
 import pyarrow as pa
@@ -13,8 +14,11 @@ import pytest
 
 from hf_tagger.catalog.guessing import column_stats
 from hf_tagger.catalog.strict import read_yaml
+from hf_tagger.catalog.synthetic.pictures import encode_jpeg
 from recipes import example, init
+from tests.catalog.files import write_jsonl
 from tests.recipes.init_runs import roles, started
+from tests.tiny_tagger import photo
 
 COLUMNS = ["Artikelnummer", "EAN", "Bezeichnung", "Beschreibung", "Preis", "Marke", "Kategorie", "Farbe", "Material",
            "Größe", "Bild", "Kontakt", "Telefon", "Aktiv", "Angelegt", "Modell-Nr"]  # fmt: skip
@@ -89,10 +93,14 @@ def test_a_hub_dataset_is_read_like_a_file(tmp_path, capsys, monkeypatch):
             "colour": [n % 2 for n in range(60)]}
     features = datasets.Features(sku=datasets.Value("string"), name=datasets.Value("string"),
                                  colour=datasets.ClassLabel(names=["Red", "Blue"]))
+    rows["facts"] = [[{"name": "Fit", "value": ["Slim", "Wide"][n % 2]}] for n in range(60)]
+    features["facts"] = datasets.List({"name": datasets.Value("string"), "value": datasets.Value("string")})
     stored = datasets.Dataset.from_dict(rows, features=features).to_iterable_dataset()
     monkeypatch.setattr(datasets, "load_dataset", lambda path, *args, **options: stored)
-    found, _ = started(capsys, "shop/catalogue", tmp_path / "my.yaml")
-    assert roles(found) == {"sku": "id", "name": "text", "colour": "attribute single column"}
+    found, catalog = started(capsys, "shop/catalogue", tmp_path / "my.yaml")
+    assert roles(found) == {"sku": "id", "name": "text", "colour": "attribute single column",
+                            "facts:Fit": "attribute single column"}
+    assert next(catalog.records("train"))["tags"]["fit"][0] in ("Slim", "Wide")
     assert next(c["tags"] for c in found["columns"] if c["column"] == "colour") == 2
 
 
@@ -107,6 +115,22 @@ def test_a_database_is_read_like_a_file(tmp_path, capsys):
     assert roles(found) == {"sku": "id", "name": "text", "colour": "attribute single column", "row": None}
     assert (catalog.source.table, catalog.source.key) == ("products", "sku")
     assert sum(1 for split in ("train", "validation", "test") for _ in catalog.records(split)) == 60
+
+
+def test_a_file_of_sqlite_is_a_database_and_its_only_table_is_taken(tmp_path, capsys):
+    path = tmp_path / "shop.db"
+    with closing(sqlite3.connect(path)) as database:
+        database.execute("CREATE TABLE products (sku TEXT, name TEXT, colour TEXT)")
+        database.executemany("INSERT INTO products VALUES (?, ?, ?)", [
+            (f"S{n:03d}", f"Linen shirt number {n}", ["Red", "Blue"][n % 2]) for n in range(60)])
+        database.commit()
+        found, catalog = started(capsys, path, tmp_path / "my.yaml")
+        assert roles(found) == {"sku": "id", "name": "text", "colour": "attribute single column"}
+        assert catalog.source.table == "products" and len(list(catalog.records("train"))) > 30
+        database.execute("CREATE VIEW offers AS SELECT * FROM products")
+        database.commit()
+    assert init.main([str(path), "--output", str(tmp_path / "b.yaml")]) == 2
+    assert "say which --table of the database, or give a --query: it has offers, products" in capsys.readouterr().err
 
 
 def test_splits_in_files_of_their_own_stay_apart(tmp_path, capsys):
@@ -126,6 +150,125 @@ def test_nested_json(tmp_path, capsys):
     assert roles(found) == {"id": "id", "title": "text", "details.colour": "attribute single column",
                             "images.src": "photo"}
     assert all(len(record["images"]) == 2 for record in catalog.records("train"))
+
+
+@pytest.mark.parametrize("by", [",", ";", "|", "\n", " ", ", "])
+def test_several_photos_in_a_cell(tmp_path, capsys, by):
+    photos = ["https://x.example/1.jpg", "https://x.example/i?2"]
+    with (tmp_path / "a.csv").open("w", newline="") as file:
+        csv.writer(file).writerows([["sku", "name", "photos", "shade"]] + [
+            [f"S{n}", f"Linen shirt number {n}", by.join(photos[:n % 2 + 1]),
+             f"['{['Red', 'Blue'][n % 2]}', \"men's\"]"] for n in range(60)])
+    found, catalog = started(capsys, tmp_path / "a.csv", tmp_path / "my.yaml")
+    assert roles(found) == {"sku": "id", "name": "text", "photos": "photo", "shade": "attribute multi list"}
+    assert catalog.schema.image_delimiter == (by.strip() or by)
+    assert {len(record["images"]) for record in catalog.records("train")} == {1, 2}
+    assert {tag for record in catalog.records("train") for tag in record["tags"]["shade"]} == {"Red", "Blue", "men's"}
+
+
+def test_a_feed_is_often_called_txt(tmp_path, capsys):
+    lines = ["id\ttitle\tdescription\tlink\timage_link\tcolor\tproduct_type"] + [
+        f"{n}\tLinen shirt {n}\tA shirt for the house\thttps://x.example/{n}\thttps://x.example/{n}.jpg\t"
+        f"{['Red', 'Blue/Red'][n % 2]}\tMen > {['Shirts', 'Hats'][n // 2 % 2]}" for n in range(60)]
+    (tmp_path / "feed.txt").write_text("\n".join(lines), encoding="utf-16")
+    found, catalog = started(capsys, tmp_path / "feed.txt", tmp_path / "my.yaml")
+    assert found["system"] == "google" and found["products"] == 60
+    assert {tuple(record["tags"]["color"]) for record in catalog.records("train")} == {("Red",), ("Blue", "Red")}
+
+
+def test_a_german_list_of_articles(tmp_path, capsys):
+    """Seasons are no hierarchy, variants share descriptions, suppliers are known, and paths are those of Windows."""
+    (tmp_path / "bilder").mkdir()
+    kinds = ["Küche/Becher", "Küche/Töpfe", "Möbel/Stühle"]
+    lines = ["Artikelnummer;Langtext;Bezeichnung;Warengruppe;Saison;Größe;Lieferant;Bild"]
+    for n in range(240):
+        (tmp_path / "bilder" / f"{n}.jpg").touch()
+        lines.append(f"{n:05d};Modell {n // 8}: für Küche und Büro aus gutem Holz, 1.299,00 Euro;Artikel „{n}“;"
+                     f"{kinds[n % 3]};{['Frühjahr/Sommer', 'Herbst/Winter'][n % 2]};{['38/40', '42/44'][n // 2 % 2]};"
+                     f"{['Müller GmbH', 'Bäcker & Söhne'][n % 2]};bilder\\{n}.jpg")
+    (tmp_path / "artikel.csv").write_bytes("\r\n".join(lines).encode("cp1252"))
+    found, catalog = started(capsys, tmp_path / "artikel.csv", tmp_path / "my.yaml")
+    assert roles(found) == {"Artikelnummer": "id", "Bezeichnung": "text", "Langtext": "text", "Bild": "photo",
+                            "Warengruppe": "attribute multi path", "Saison": "attribute single column",
+                            "Größe": "attribute single column", "Lieferant": None}
+    assert found["warnings"] == [] and catalog.schema.text == ["Bezeichnung", "Langtext"]
+
+
+FACTS = [{"Colour": ["Red", "Blue"][n % 2], "fit": ["Slim", "Wide"][n // 2 % 2], "Rating": f"{n % 50}.5"}
+         for n in range(60)]
+
+
+def _objects(facts, name="name", value="value"):
+    return [{name: fact, value: said} for fact, said in facts.items()]
+
+
+@pytest.mark.parametrize(("suffix", "given"), [
+    ("jsonl", lambda facts: {"product": {"attributes": [*_objects(facts), {"name": "Care", "value": None}]}}),
+    ("jsonl", lambda facts: {"product": {"attributes": [
+        {"id": 1, "name": name, "visible": True, "options": [value]} for name, value in facts.items()]}}),
+    ("jsonl", lambda facts: {"product": [{"attributes": _objects(facts, "attribute_code")}]}),
+    ("parquet", lambda facts: {"product": {"attributes": _objects(facts, "key")}}),
+    ("parquet", lambda facts: {"attributes": _objects(facts, "label")}), ("parquet", list),
+    ("csv", lambda facts: {"attributes": json.dumps(_objects(facts))}),
+    ("xml", lambda facts: "".join(f'<attributes name="{fact}">{said}</attributes>' for fact, said in facts.items())),
+    ("xml", lambda facts: "".join(f"<attributes><PARAM_NAME>{fact}</PARAM_NAME><VAL>{said}</VAL></attributes>"
+                                  for fact, said in facts.items())),
+])  # fmt: skip
+def test_names_with_values_in_a_list_are_attributes(tmp_path, capsys, suffix, given):
+    rows = [{"sku": f"S{n}", "name": f"Linen shirt number {n}"} | (
+        {"attributes": list(facts.items())} if given is list else given(facts) if suffix != "xml" else {
+            "inside": given(facts)}) for n, facts in enumerate(FACTS)]
+    path = tmp_path / f"a.{suffix}"
+    if suffix == "jsonl":
+        write_jsonl(path, rows)
+    elif suffix == "xml":
+        items = (f"<item><sku>{row['sku']}</sku><name>{row['name']}</name>{row['inside']}</item>" for row in rows)
+        path.write_text(f"<shop>{''.join(items)}</shop>")
+    elif suffix == "csv":
+        with path.open("w", newline="") as file:
+            csv.writer(file).writerows([rows[0], *(row.values() for row in rows)])
+    else:
+        columns = {key: [row[key] for row in rows] for key in rows[0]}
+        if given is list:
+            columns["attributes"] = pa.array(columns["attributes"], pa.map_(pa.string(), pa.string()))
+        pq.write_table(pa.table(columns), path)
+    found, catalog = started(capsys, path, tmp_path / "my.yaml")
+    base = "product.attributes" if "product" in rows[0] else "attributes"
+    assert roles(found) == {"sku": "id", "name": "text", f"{base}:Colour": "attribute single column",
+                            f"{base}:fit": "attribute single column", f"{base}:Rating": None}
+    read = {record["id"]: record["tags"] for split in catalog.splits for record in catalog.records(split)}
+    assert read == {f"S{n}": {"colour": [facts["Colour"]], "fit": [facts["fit"]]} for n, facts in enumerate(FACTS)}
+
+
+def test_columns_inside_others_are_called_by_what_they_say(tmp_path, capsys):
+    rows = [{"item": {"id": f"S{n}", "name": f"Linen shirt number {n}", "brand": {"name": ["Acme", "Ada"][n % 2]},
+                      "shade": {"code": n % 2, "label": ["Red", "Blue"][n % 2]},
+                      "categories": [{"id": 1, "name": ["Men", "Women"][n // 2 % 2], "path": "a/b"}]}}
+            for n in range(60)]  # fmt: skip
+    write_jsonl(tmp_path / "a.jsonl", rows)
+    found, _ = started(capsys, tmp_path / "a.jsonl", tmp_path / "my.yaml")
+    names = {column["column"]: column["attribute"] for column in found["columns"] if column["role"] == "attribute"}
+    assert names == {"item.shade.label": "shade", "item.categories.name": "categories"}
+    assert roles(found)["item.name"] == "text" and roles(found)["item.brand.name"] is None
+
+
+@pytest.mark.parametrize("splits", [[], ["train", "val", "test"]])
+def test_a_folder_of_photos_has_its_folders_for_classes(tmp_path, capsys, splits):
+    for split in splits or [""]:
+        for kind in ("mug", "shirt"):
+            folder = tmp_path / "photos" / split / kind
+            folder.mkdir(parents=True)
+            for n in range(6):
+                (folder / f"{n}.JPG").write_bytes(encode_jpeg(photo("Red", "Mug", seed=n)))
+            (folder / ".hidden.jpg").write_bytes(b"")
+    (tmp_path / "photos" / "notes.txt").write_text("mine")
+    found, catalog = started(capsys, tmp_path / "photos", tmp_path / "my.yaml")
+    assert roles(found) == {"id": "id", "image": "photo", "class": "attribute single column"}
+    records = {split: list(catalog.records(split)) for split in catalog.splits}
+    assert {len(found) for found in records.values()} == {12} if splits else sum(map(len, records.values())) == 12
+    for record in (record for found in records.values() for record in found):
+        assert record["id"].split("/")[0] == record["tags"]["class"][0] and len(record["images"]) == 1
+        assert Path(record["images"][0]).is_file()
 
 
 @pytest.mark.parametrize("system", ["schema_org", "shopify_json"])

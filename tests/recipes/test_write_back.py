@@ -123,6 +123,18 @@ def test_shopify(run, tmp_path, current):
         seen.add(handle)
 
 
+def test_what_the_variants_say_already_is_not_written_into_the_tags(run, tmp_path):
+    export = tmp_path / "export.csv"
+    export.write_text("Handle,Title,Body (HTML),Tags,Option1 Name,Option1 Value\na,red mug,,new,Colour,Teal\n"
+                      "a,,,,,RED\nb,red mug,,Red,Colour,Red\nc,red mug,,Reddish,Size,Red\nd,,,,Colour,Blue\n"
+                      "e,blue mug,,,Colour,Red\n")
+    options = ["--attributes", "colour", "--catalog.schema.attributes.colour.column", "option:Colour",
+               "--catalog.schema.attributes.colour.kind", "multi"]
+    after, printed = tagged(run, export, tmp_path, *options)
+    assert [row.split(b",")[3] for row in after.splitlines()[1:]] == [b"new", b"", b"Red", b'"Reddish', b"", b"Blue"]
+    assert re.search(r"\ncolour +2 +0 +2 +0 +1 +Tags\n", printed.out)
+
+
 def test_woocommerce(run, tmp_path):
     (export,) = write_example("woocommerce", tmp_path / "shop", 200)
     before = export.read_bytes()
@@ -208,6 +220,16 @@ def test_one_json_document(run, tmp_path, write, place, column):
         assert given is None or type(given) is type(held) and held[:len(given)] == given  # what was there stands first
     pieces = re.compile(rb',\s*"' + column.encode() + rb'": ?(\[[^\]]*\]|"[^"]*")')
     assert pieces.sub(b"", after) == pieces.sub(b"", before)
+
+
+def test_the_default_template_of_bigcommerce_gets_a_column_of_search_keywords(run, tmp_path):
+    export = shop_exports.bigcommerce_default(tmp_path / "export.csv")
+    before = export.read_bytes()
+    after, printed = tagged(run, export, tmp_path)
+    rows, products, cells, _ = changed_in(printed)
+    was, now = (list(csv.DictReader(io.StringIO(data.decode(), newline=""))) for data in (before, after))
+    assert (rows, products) == (200, 200) and sum(bool(row["Search Keywords"]) for row in now) == cells > 100
+    assert [row | {"Search Keywords": None} for row in was] == [row | {"Search Keywords": None} for row in now]
 
 
 def test_akeneo_gets_columns_of_its_own(run, tmp_path):

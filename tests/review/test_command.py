@@ -133,3 +133,23 @@ def test_a_space_reads_its_catalogue_by_the_config_and_the_keys_that_the_command
     (catalog,) = opened
     assert catalog.schema.text == ["bezeichnung"] and catalog.schema.max_chars == 100
     assert f"`{catalogue}` and `{config}` here too" in (tmp_path / "space" / "README.md").read_text()
+
+
+def test_a_space_has_the_options_of_the_page_and_refuses_those_that_it_has_settings_for(shop, tmp_path, monkeypatch,
+                                                                                       capsys):
+    monkeypatch.chdir(tmp_path)
+    arguments = [str(shop / "model"), str(shop / "shop.yaml"), "--space", "space"]
+    for refused in (["--feedback", "mine.db"], ["--host", "0.0.0.0"], ["--port", "1"], ["--auth", "f"],
+                    ["--open_to_all"], ["--trusted_proxy", "10.0.0.1"]):
+        with pytest.raises(SystemExit):
+            command.main([*arguments, *refused])
+        assert f"{refused[0]}: in a Space" in capsys.readouterr().err and not (tmp_path / "space").exists()
+    assert command.main([*arguments, "--predictions", "predictions.parquet", "--products", "7", "--reviewer", "ana",
+                         "--split", "train"]) == 0
+    built = []
+    monkeypatch.setattr(command, "build_app", lambda *given, **options: built.append(options))
+    monkeypatch.setattr(page, "launch", lambda app, **options: None)
+    runpy.run_path("space/app.py")
+    assert built == [{"split": "train", "predictions": "predictions.parquet", "most": 7, "reviewer": "ana",
+                      "speech": None, "config": None, "overrides": []}]
+    assert "and `predictions.parquet` here too" in (tmp_path / "space" / "README.md").read_text()

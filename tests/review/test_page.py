@@ -155,6 +155,40 @@ def test_keys_that_are_faster_than_the_page_are_heard_but_never_judge_what_was_n
     assert stored(tmp_path, "product", "decision") == [("P1", "accept"), ("P1", "reject")]
 
 
+def test_filters_are_there_after_a_reload_and_after_the_server_was_started_again(browser, shop, tmp_path):
+    def serve(port=None):
+        app = command.build_app(str(shop / "model"), str(shop / "shop.yaml"), str(tmp_path / "feedback.db"))
+        return app, launch(app, port=port, block=False, quiet=True)
+
+    def choose(page, field, label):
+        page.click(f"#{field} input")
+        page.click(f'[role=option][aria-label="{label}"]')
+
+    app, address = serve()
+    page = browser.new_context().new_page()
+    page.set_default_timeout(PATIENCE)
+    page.goto(address)
+    sign_in(page)
+    page.click("#filters button")
+    choose(page, "attribute", "colour")
+    choose(page, "language", "de")
+    expect(page.locator(".bar")).not_to_contain_text("of 4 judged")
+    bar = page.locator(".bar").inner_text()
+    app.close()
+    app, address = serve(urlparse(address).port)
+    try:
+        page.keyboard.press("Escape")
+        page.keyboard.press("n")  # in the page that stayed open
+        expect(page.locator(".bar")).to_contain_text(bar)
+        page.reload()
+        expect(page.locator(".bar")).to_contain_text(bar)
+        page.click("#filters button")
+        for field, value in (("attribute", "colour"), ("language", "de"), ("show", "to judge")):
+            expect(page.locator(f"#{field} input")).to_have_value(value)
+    finally:
+        app.close()
+
+
 def test_texts_of_a_catalogue_stay_texts(page):
     sign_in(page)
     open_product(page, "P4")

@@ -55,6 +55,13 @@ def test_the_critics_disagreement_orders_where_there_is_a_critic(queue):
     assert set(rows(queue, strategy="critic_disagreement")[:2]) == {1, 2}
 
 
+def test_filters_that_a_browser_has_kept_are_taken_as_far_as_there_are_such(queue):
+    kept = vars(Filters("colour", "de", "low", "mine", "rare_tags"))
+    assert queue.kept_filters(kept) == Filters(**kept)
+    for wrong in (None, [], "x", {"attribute": "fabric", "show": 3, "strategy": "k_centre", "confidence": None}):
+        assert queue.kept_filters(wrong) == Filters()
+
+
 def test_filters_by_language_and_confidence(queue):
     assert rows(queue, language="de", strategy="catalogue") == [2, 3]
     assert rows(queue, confidence="middle", strategy="catalogue") == [1, 2]

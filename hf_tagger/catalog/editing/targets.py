@@ -8,7 +8,7 @@ from dataclasses import replace
 from hf_tagger.catalog.attributes import AttributeSpec
 from hf_tagger.catalog.editing.policy import Target, values_of
 from hf_tagger.catalog.formats.cells import CellSyntax
-from hf_tagger.catalog.profiles import Pattern, Profile, Write
+from hf_tagger.catalog.profiles import Pattern, Profile, Write, pattern_regex
 from hf_tagger.catalog.reading.products import pair_columns
 from hf_tagger.catalog.strict import ConfigError, did_you_mean
 from hf_tagger.catalog.taxonomy import node_spellings, node_texts
@@ -43,16 +43,18 @@ def find_targets(attributes: Sequence[dict], header: Sequence[str], specs: Mappi
             raise ConfigError(f"{where}{name}: the model has no such attribute.{did_you_mean(name, names)}")
     columns = {} if profile is None else _columns(profile, header)
     targets, notes = [], []
-    taken: set[str] = set()  # cells that hold one value
+    # Cells that hold one value.
+    taken = {specs[name].column for name in names if name in specs} & set(columns.values())
     for entry in attributes:
         if only is not None and entry["name"] not in only:
             continue
         places = [asked[name] for name in (entry["name"], "*") if name in asked]
         own = _place_of_its_own(entry, specs.get(entry["name"]), header)
         if not places and profile is not None:
-            places = [write for name, write in profile.write.items() if name.casefold() == entry["name"].casefold()]
-            if not places and "taxonomy" in entry and own.column in header:
-                places = [own]  # nodes go where they came from
+            places = [write for name, write in profile.write.items() if name.casefold() == entry["name"].casefold()
+                      and write.column in columns]
+            if not places and own.column in header:  # nodes, and what the system itself has a column for
+                places = [own] if "taxonomy" in entry else _place_by_profile(own, profile, columns)
             places += [_free(profile.write["*"], taken, columns)] if "*" in profile.write else []
         # A cell of paths takes no bare names: the attribute's next place does.
         made = (_target(entry, write, header, specs, profile, columns, sample) for write in places or [own])
@@ -67,6 +69,15 @@ def find_targets(attributes: Sequence[dict], header: Sequence[str], specs: Mappi
         else:
             targets.append(found)
     return targets, notes
+
+
+def _place_by_profile(own: Write, profile: Profile, columns: Mapping[str, str]) -> list[Write]:
+    """The attribute's own place where the system takes tags there: into one of its attributes, or a metafield."""
+    name = next((name for name in profile.attributes if columns.get(name) == own.column), None)
+    patterns = (pattern.column for pattern in profile.patterns.values())
+    if name is None and not any(pattern and pattern_regex(pattern).fullmatch(own.column) for pattern in patterns):
+        return []
+    return [replace(own, column=name or own.column)]
 
 
 def _free(write: Write, taken: set[str], columns: Mapping[str, str]) -> Write:
@@ -130,7 +141,8 @@ def _target(entry: dict, write: Write, header: Sequence[str], specs: Mapping[str
     if write.how in ("cell", "column") and entry["kind"] == "single" and nodes is None and spec is None:
         syntax = CellSyntax()
     aliases = {fold(spelling): tag for spelling, tag in (own.aliases if own else {}).items()}
-    codes = {tag: code for code, tag in reversed(own.aliases.items())} if own and profile and profile.codes else {}
+    codes = {tag: code for code, tag in reversed(own.aliases.items())} if (
+        own and profile and not {write.column, "*"}.isdisjoint(profile.codes)) else {}
     form = "name"
     if tree:
         texts = node_texts(entry)
@@ -152,11 +164,12 @@ def _target(entry: dict, write: Write, header: Sequence[str], specs: Mapping[str
 
 
 def _columns(profile: Profile, header: Sequence[str]) -> dict[str, str]:
-    """{name of the profile: its column}, also of those that the file does not have yet."""
-    there = {column.casefold() for column in header}
-    generation = next(one for one in profile.generations if all(column.casefold() in there for column in one.required))
+    """{name of the profile: its column}, also of those that the file does not have yet; without those whose values are
+    buried in other words."""
+    generation = profile.generation(header)
     names = {name: column if isinstance(column, str) else column[0] for name, column in generation.names.items()}
-    return {name: column for name, column in names.items() if "{" not in column} | (profile.columns(header) or {})
+    names = {name: column for name, column in names.items() if "{" not in column} | (profile.columns(header) or {})
+    return {name: column for name, column in names.items() if name not in generation.parts}
 
 
 def slot_pattern(column: str, profile: Profile) -> Pattern | None:

@@ -107,7 +107,7 @@ class ElementReader:
 
     def _after(self, start: int, place: int) -> int:
         """The place after an element: expat tells where the end tag begins, and of "<a/>" where it ends."""
-        if self.kept_from + TAG.match(self.kept, start - self.kept_from).end() == place:
+        if TAG.match(self.kept, start - self.kept_from).group().endswith(b"/>"):
             return place
         return self.kept_from + TAG.match(self.kept, place - self.kept_from).end()
 

@@ -10,6 +10,8 @@ from typing import Any
 # Magento's with "fields enclosure": code="value", of several options code="one"|"two".
 _QUOTED = r'"(?:[^"]|"")*"'
 _PAIR = re.compile(rf"(\w+)=({_QUOTED}(?:\|{_QUOTED})*)(?:,|\Z)")
+_PRINTED = r"""'(?:[^'\\]|\\.)*+'|"(?:[^"\\]|\\.)*+\""""
+_PRINTED_LIST = re.compile(rf"\s*\[\s*(?:{_PRINTED})(?:[\s,]++(?:{_PRINTED}))*+\s*,?\s*\]\s*", re.DOTALL)
 
 
 class CellError(ValueError):
@@ -88,13 +90,16 @@ def join(values: list[str], syntax: CellSyntax) -> str:
 
 
 def json_list(cell: Any) -> list | None:
-    """The items of a cell that is a JSON list; None of any other."""
+    """The items of a cell that is a JSON list, or texts as Python and numpy print them (`['a', 'b']`); None of any
+    other."""
     if not isinstance(cell, str) or not cell.lstrip().startswith("["):
         return None
     try:
         items = json.loads(cell)
     except (ValueError, RecursionError):
-        return None
+        if not _PRINTED_LIST.fullmatch(cell):
+            return None
+        return [re.sub(r"\\(.)", r"\1", text[1:-1]) for text in re.findall(_PRINTED, cell, re.DOTALL)]
     return items if isinstance(items, list) else None
 
 

@@ -13,6 +13,7 @@ from hf_tagger.catalog.quarantine import RowError
 from hf_tagger.catalog.strict import ConfigError
 
 _XML_ITEMS = ("item", "entry", "product", "SHOPITEM", "offer")
+_CALLED = ("name", "key", "code")  # attributes that say what an element's text is of
 _SEARCHED_EVENTS = 20_000
 
 
@@ -31,7 +32,8 @@ def read_json_document(file: str) -> Iterator[RawRow]:
 
 def read_xml(file: str) -> Iterator[RawRow]:
     """Products of an XML feed (RSS, Atom or any list of like elements). A child is a column by its name without prefix,
-    repeated ones a list, an element with children of its own a dict; `g:title` goes before `title`.
+    repeated ones a list, an element with children of its own a dict, `<param name="Fit">Slim</param>` a name with its
+    value (`formats.nested`); `g:title` goes before `title`.
 
     Entities are not resolved, and nothing is fetched."""
     from lxml import etree
@@ -94,6 +96,9 @@ def _xml_values(element) -> dict[str, Any]:
         name = etree.QName(child)
         nested = any(isinstance(inner.tag, str) for inner in child)
         value = _xml_values(child) if nested else (child.text or "").strip() or child.get("href", "")
+        called = next(filter(None, map(child.get, _CALLED)), None)
+        if called and value and isinstance(value, str) and "://" not in value:
+            value = {"name": called, "value": value}
         name, special = name.localname, name.namespace is not None and "base.google.com" in name.namespace
         if name in prefixed and prefixed[name] != special:
             if special:

@@ -8,12 +8,14 @@ from typing import Any
 
 from hf_tagger.catalog.attributes import cell_text, is_missing
 from hf_tagger.catalog.formats.cells import json_list
+from hf_tagger.catalog.formats.nested import named_items, plain_objects
 
 # Every row up to the first number, from there on every so many-th.
 ALL_UP_TO, THEN_EVERY = 50_000, 20
 DELIMITERS = (",", ";", "|", "/", ">>", ">", "»")
 _DISTINCT, _LONGEST_TAG, _EXAMPLES, _TEXTS = 10_000, 120, 3, 400
 _LONGEST_LIST, _LIST_CHARACTERS = 20 * _LONGEST_TAG, 1 << 20  # of one cell; of all that are longer than a tag
+_PHOTO = {"bytes", "path"}  # keys of one in a table
 _MOST_COLUMNS = 2000  # JSON may have a key of its own in each product
 _IMAGE = re.compile(r"\.(jpe?g|png|webp|gif|avif|bmp|tiff?)(\?|#|$)", re.IGNORECASE)
 _KINDS = {
@@ -53,7 +55,7 @@ class ColumnStats:
         if value is None or value == "" or is_missing(value) or value == [] or value == {}:
             return
         self.filled += 1
-        if isinstance(value, bytes) or (isinstance(value, dict) and ("bytes" in value or "path" in value)):
+        if isinstance(value, bytes) or (isinstance(value, dict) and value.keys() <= _PHOTO):
             self.images += 1
             return
         items = value if isinstance(value, list | tuple) else json_list(value)
@@ -71,9 +73,10 @@ class ColumnStats:
             return
         else:
             text = cell_text(value).strip()
-            if _IMAGE.search(text[-300:]) and " " not in text.split(",")[0].strip():
+            if (_IMAGE.search(text[-300:]) and " " not in text.split(",")[0].strip()) or (
+                    "://" in text and len(text) <= _LONGEST_LIST and photos_joined_by(text)):
                 self.images += 1
-                self._keep(self.photos, re.split(r"[,|;]\s*", text)[0])
+                self._keep(self.photos, re.split(r"[,|;\n]\s*|\s+(?=\w+://)", text)[0])
             if len(text) <= _LONGEST_LIST:
                 for delimiter in DELIMITERS:
                     if delimiter in text:
@@ -150,6 +153,7 @@ class Survey:
     refusal: str | None = None  # the first one
     left_out: list[str] = field(default_factory=list)  # names of several columns
     columns: dict[str, ColumnStats] = field(default_factory=dict)
+    _spelt: dict[str, str] = field(default_factory=dict)  # of names in pairs, the first spelling
 
     @property
     def sampled(self) -> bool:
@@ -168,27 +172,47 @@ class Survey:
             return
         self.looked_at += 1
         for name, value in flattened(values):
+            if ":" in name:
+                name = self._spelt.setdefault(name.casefold(), name)
             if name not in self.columns and len(self.columns) < _MOST_COLUMNS:
                 self.columns[name] = ColumnStats(name)
             if name in self.columns:
                 self.columns[name].add(value, self.products)
 
 
+def photos_joined_by(text: str) -> str | None:
+    """What stands between several photos; None where this is not what a cell holds."""
+    for by in ("\n", ";", "|", ",", " "):
+        pieces = [piece.strip() for piece in text.split(by) if piece.strip()]
+        photos = [_IMAGE.search(piece) is not None for piece in pieces]
+        if len(pieces) > 1 and any(photos) and all(
+                photo or "://" in piece for photo, piece in zip(photos, pieces, strict=True)):
+            return by
+    return None
+
+
 def flattened(values: dict[str, Any], prefix: str = "", depth: int = 0) -> list[tuple[str, Any]]:
-    """(column, cell), with what is nested under dotted names, as `readers` reads them."""
+    """(column, cell), with what is nested under names as `formats.nested` reads them."""
     cells = []
     for name, value in values.items():
         if not isinstance(name, str) or not name.strip():
             continue
+        value = plain_objects(value) if isinstance(value, str) else value
         first = value[0] if isinstance(value, list) and value else value
-        if isinstance(first, dict) and not {"bytes", "path"} & first.keys() and depth < 3:
-            merged: dict[str, list] = {}
-            for item in value if isinstance(value, list) else [value]:
-                for key, cell in item.items() if isinstance(item, dict) else ():
-                    merged.setdefault(key, []).extend(cell if isinstance(cell, list) else [cell])
-            whole = {key: cells[0] if not isinstance(value, list) and len(cells) == 1 else cells
-                     for key, cells in merged.items()}
-            cells += flattened(whole, f"{prefix}{name}.", depth + 1)
+        pairs = named_items(value) if isinstance(first, dict | tuple) else None
+        if pairs is not None:
+            found: dict[str, list] = {}
+            for one, cell in pairs:
+                found.setdefault(one, []).extend(cell if isinstance(cell, list) else [cell])
+            cells += [(f"{prefix}{name}:{one}", items[0] if len(items) == 1 else items) for one, items in found.items()]
+        elif isinstance(first, dict) and not first.keys() <= _PHOTO and depth < 3:
+            inside = value
+            if isinstance(value, list):
+                inside = {}
+                for item in value:
+                    for key, cell in item.items() if isinstance(item, dict) else ():
+                        inside.setdefault(key, []).extend(cell if isinstance(cell, list) else [cell])
+            cells += flattened(inside, f"{prefix}{name}.", depth + 1)
         else:
             cells.append((prefix + name, value))
     return cells

@@ -10,11 +10,16 @@ from typing import Any
 import yaml
 
 from hf_tagger.catalog.formats.dialect import Dialect, detect
-from hf_tagger.catalog.guessing.column_stats import ALL_UP_TO, THEN_EVERY, Survey
+from hf_tagger.catalog.guessing.attribute_guess import Guess
+from hf_tagger.catalog.guessing.column_stats import ALL_UP_TO, THEN_EVERY, ColumnStats, Survey, photos_joined_by
 from hf_tagger.catalog.guessing.languages import count_languages
-from hf_tagger.catalog.guessing.roles import Guess, guess_columns, is_id_name
+from hf_tagger.catalog.guessing.names import is_id_name
+from hf_tagger.catalog.guessing.roles import guess_columns
+from hf_tagger.catalog.photos import open_photo
 from hf_tagger.catalog.profiles import Profile, recognise
+from hf_tagger.catalog.quarantine import RowError
 from hf_tagger.catalog.reading.option_labels import labels_of, read_labels
+from hf_tagger.catalog.reading.photo_folder import photos_in
 from hf_tagger.catalog.reading.products import Layout
 from hf_tagger.catalog.reading.readers import file_columns, read_objects, read_raw
 from hf_tagger.catalog.reading.source import SourceConfig, catalogue_files
@@ -23,8 +28,8 @@ from hf_tagger.catalog.strict import ConfigError
 from hf_tagger.catalog.taxonomy import CATEGORIES, read_taxonomy
 
 _PERSONAL = re.compile(r"[\w.+-]+@[\w-]+\.\w+|\+\d[\d\s()./-]{7,}\d")
-_LOCALE = re.compile(r"-(?P<locale>[a-z]{2}_[A-Z]{2})")
 _FOLDERS = 200
+_FOLDERS_OF = {"train": ("train",), "validation": ("validation", "valid", "val"), "test": ("test",)}
 
 
 @dataclass
@@ -44,16 +49,23 @@ class Draft:
     warnings: list[str] = field(default_factory=list)
 
     def columns(self, role: str) -> list[Guess]:
-        return [guess for guess in self.guesses if guess.role == role]
+        return sorted((guess for guess in self.guesses if guess.role == role), key=lambda guess: guess.place)
+
+    @property
+    def locales(self) -> list[str]:
+        """Of the texts that are read."""
+        return list(dict.fromkeys(guess.locale for guess in self.columns("text") if guess.locale))
 
 
-def draft_catalog(path: str, label_files: list[str] = (), taxonomy: str | None = None,
+def draft_catalog(path: str, label_files: list[str] = (), taxonomy: str | None = None, locale: str | None = None,
                   **database: str | None) -> Draft:
     """Looks through a catalogue: a file, a folder or glob of them, a dataset on the Hub, or a database.
 
     Args:
         label_files: what the codes in its cells mean (`option_labels`).
         taxonomy: file of a standard taxonomy whose nodes columns may name.
+        locale: whose texts are read and whose labels are taken, such as en_US (None: the texts of all, the labels of
+            the one that most texts are in).
         database: `table` or `query`, and `key`, as in `SourceConfig`.
 
     Raises ConfigError where there is none, or nothing in it that could be tagged.
@@ -67,20 +79,21 @@ def draft_catalog(path: str, label_files: list[str] = (), taxonomy: str | None =
         _survey_hub(source, survey)
         found, file, dialect, splits = None, "hf://", None, {}
     else:
-        files = catalogue_files(source, "train")
+        splits = _splits(path)
+        files = catalogue_files(SourceConfig(path=splits.get("train", path)), "train")
         (file, format), found = files[0], _survey_files(files, survey)
         dialect = detect(file) if format in ("csv", "tsv") else None
-        splits = _splits(path)
     if not survey.products:
         raise ConfigError(f"{path}: no product in it{': ' + survey.refusal if survey.refusal else ''}")
     system, names = found or (None, {})
-    draft = Draft(path, survey, guess_columns(survey, system, names, tree), system, dialect, taxonomy, splits,
+    draft = Draft(path, survey, guess_columns(survey, system, names, tree, locale), system, dialect, taxonomy, splits,
                   {key: value for key in ("table", "query", "key") if (value := getattr(source, key))})
     if not draft.columns("text") and not draft.columns("photo"):
         raise ConfigError(f"{path}: no column looks like a text or a photo. It has {', '.join(survey.columns)}.")
     _name_codes(draft, label_files)
     _look_at_texts(draft)
-    _look_at_photos(draft, os.path.dirname(file if os.path.isabs(path) or "://" in file else os.path.relpath(file)))
+    _look_at_photos(draft, file if os.path.isdir(file) else os.path.dirname(
+        file if os.path.isabs(path) or "://" in file else os.path.relpath(file)))
     if tree and not any("taxonomy" in guess.spec for guess in draft.columns("attribute")):
         draft.warnings.append(f"no column names categories of {taxonomy}: it is not used")
     if survey.full:
@@ -142,7 +155,11 @@ def _survey_database(source: SourceConfig, survey: Survey) -> str:
 
 
 def _splits(path: str) -> dict[str, str]:
-    """Of a file train.csv, those that stand beside it: validation.csv, test.csv."""
+    """Of a file train.csv, those that stand beside it: validation.csv, test.csv; of a folder of photos, those in it."""
+    if os.path.isdir(path):
+        there = {split: folder for split, names in _FOLDERS_OF.items() for name in names
+                 if os.path.isdir(folder := os.path.join(path, name)) and any(True for _ in photos_in(folder))}
+        return there if "train" in there and len(there) > 1 else {}
     folder, name = os.path.split(path)
     if not name.startswith("train.") or "://" in path:
         return {}
@@ -151,25 +168,32 @@ def _splits(path: str) -> dict[str, str]:
 
 
 def _name_codes(draft: Draft, label_files: list[str]) -> None:
-    """Tags that are codes get their labels as names, in the locale of the first text column that has one."""
-    locales = [match["locale"] for guess in draft.columns("text") if (match := _LOCALE.search(guess.column))]
+    """Tags that are codes get their labels as names, in the first of the texts' locales that the file has."""
     for file in label_files:
-        for attribute, labels in read_labels(file, next(iter(locales), None)).items():
+        locale, named = read_labels(file, draft.locales)
+        for attribute, labels in named.items():
             for guess in draft.columns("attribute"):
-                if guess.column == attribute or (not attribute and guess.column == "categories"):
-                    named = labels_of(guess.tags, labels)
+                if guess.column == attribute or (not attribute and guess.name in ("category", "categories")):
+                    known = labels_of(guess.tags, labels)
                     guess.merges = [Merge(code, label, guess.tags[code], guess.tags[code])
-                                    for code, label in named.items()]
-                    guess.spec["aliases"] = named
-                    guess.tags = Counter({named.get(tag, tag): count for tag, count in guess.tags.items()})
-                    guess.why = f"{guess.why}; {len(named):,} labels of {os.path.basename(file)}"
+                                    for code, label in known.items()]
+                    guess.spec["aliases"] = known
+                    guess.tags = Counter({known.get(tag, tag): count for tag, count in guess.tags.items()})
+                    guess.why = f"{guess.why}; {len(known):,} labels of {os.path.basename(file)}" + (
+                        f" ({locale})" if locale else "")
 
 
 def _look_at_texts(draft: Draft) -> None:
     stats = [draft.survey.columns[guess.column] for guess in draft.columns("text")]
     texts = [text for column in stats for text in column.texts]
-    longest = max(stats, key=lambda column: column.mean_words * column.filled, default=None)
-    draft.languages = count_languages(longest.texts if longest else [])
+    longest: dict[str | None, ColumnStats] = {}
+    for guess, column in zip(draft.columns("text"), stats, strict=True):
+        if guess.locale not in longest or column.words > longest[guess.locale].words:
+            longest[guess.locale] = column
+    draft.languages = count_languages(text for column in longest.values() for text in column.texts)
+    if len(draft.locales) > 1:
+        draft.warnings.append(f"texts in {', '.join(draft.locales)}: all that a product has are read, in this order. "
+                              f"For one alone: --locale {draft.locales[0]}")
     personal = sum(_PERSONAL.search(text) is not None for text in texts)
     if personal:
         draft.warnings.append(f"{personal / len(texts):.1%} of the texts hold an e-mail address or phone number")
@@ -188,13 +212,20 @@ def _look_at_photos(draft: Draft, folder: str) -> None:
     if not names or "://" in folder or folder in ("hf:", "sql:"):
         return
     folders = [folder or ".", *sorted(entry.path for entry in os.scandir(folder or ".") if entry.is_dir())[:_FOLDERS]]
-    there = {one: sum(os.path.isfile(os.path.join(one, name.lstrip("/\\"))) for name in names) for one in folders}
+    there = {one: sum(_is_there(name, one) for name in names) for one in folders}
     best = max(there, key=there.get)
     if there[best] < len(names):
         draft.warnings.append(f"{len(names) - there[best]:,} of {len(names):,} photos looked for are not there (in "
-                              f"{best}): set image_root")
+                              f"{best})" + ": set image_root" * (there[best] < len(names) / 2))
     if there[best] and best != folders[0]:
         draft.image_root = best
+
+
+def _is_there(photo: str, folder: str) -> bool:
+    try:
+        return os.path.isfile(open_photo(photo, "", folder, False))
+    except RowError:
+        return False
 
 
 def as_yaml(draft: Draft, output_dir: str) -> str:
@@ -238,9 +269,10 @@ def as_yaml(draft: Draft, output_dir: str) -> str:
         lines.append(f"    image_root: {_value(draft.image_root)}  # where the photos lie")
     if any(photo.startswith(("http://", "https://")) for photo in photos):
         lines.append("    allow_urls: true  # photos are fetched from where they are")
-    delimited = [guess.column for guess in draft.columns("photo") if _joined(survey.columns[guess.column])]
-    if delimited and draft.system is None:
-        lines.append(f'    image_delimiter: ","  # several photos in a cell of {delimited[0]}')
+    joined = {guess.column: by for guess in draft.columns("photo") if (by := _joined_by(survey.columns[guess.column]))}
+    if joined and draft.system is None:
+        column, by = next(iter(joined.items()))
+        lines.append(f"    image_delimiter: {_quoted(by)}  # several photos in a cell of {column}")
     lines += _language_lines(draft)
     lines.append("    attributes:")
     for guess in draft.columns("attribute"):
@@ -286,9 +318,10 @@ def _language_lines(draft: Draft) -> list[str]:
     return lines
 
 
-def _joined(column: Any) -> bool:
-    return column.split_cells[","] > 0.02 * column.filled and any("," in value for value in column.values) and (
-        not column.lists)
+def _joined_by(column: ColumnStats) -> str | None:
+    """What stands between several photos in a cell."""
+    found = Counter(by for text in column.texts if (by := photos_joined_by(text)))
+    return found.most_common(1)[0][0] if found and found.total() > 0.02 * len(column.texts) else None
 
 
 def _commented(line: str, guess: Guess) -> str:

@@ -17,8 +17,18 @@ FOLDER = Path(__file__).parent
 class Generation:
     """Column names of one version, or language, of a system's export."""
 
-    required: list[str]  # by these columns it is recognised
+    required: list[str | list[str]]  # by these columns it is recognised; of a list, by one of them
     names: dict[str, str | list[str]]  # {the profile's name of a column: the column, or the first of these there is}
+    # {name: expression whose group is a value}, of columns that bury their values in other words (`Path: A|Path: B`);
+    # tags are not written into these.
+    parts: dict[str, str] = field(default_factory=dict)
+
+    def lacks(self, header: Iterable[str], exact: bool = True) -> list[str]:
+        """The required columns that are not there, in the same case if `exact`."""
+        fold = str if exact else str.casefold
+        there = {fold(column.strip()) for column in header}
+        required = ([column] if isinstance(column, str) else column for column in self.required)
+        return [columns[0] for columns in required if there.isdisjoint(map(fold, columns))]
 
 
 @dataclass(frozen=True)
@@ -90,7 +100,8 @@ class Profile:
     patterns: dict[str, Pattern] = field(default_factory=dict)
     own: list[str] = field(default_factory=list)  # columns, names under patterns, that say nothing of a product
     escapes: dict[str, str] = field(default_factory=dict)  # in texts: {what is written: what it means}
-    codes: bool = False  # cells hold codes, for which `aliases` have the names: tags go back as codes
+    # Columns, or "*" for all, whose cells hold codes, for which `aliases` have the names: tags go back as codes.
+    codes: list[str] = field(default_factory=list)
     write: dict[str, Write] = field(default_factory=dict)  # {attribute, or "*" for every other one: where it goes}
     limits: Limits = field(default_factory=Limits)
     formula_escape: str | None = None  # what the system itself sets before a cell that begins with = + - @
@@ -102,6 +113,11 @@ class Profile:
         found = (generation.names.get(name, []) for generation in self.generations)
         return [template for one in found for template in ([one] if isinstance(one, str) else one)]
 
+    def generation(self, header: Iterable[str], exact: bool = False) -> Generation | None:
+        """The first one whose required columns are there, in the same case if `exact`."""
+        header = list(header)
+        return next((one for one in self.generations if not one.lacks(header, exact)), None)
+
     def columns(self, header: Iterable[str], exact: bool = False) -> dict[str, str] | None:
         """{name: its column, as this header spells it} of the generation that fits; None where none does.
 
@@ -109,14 +125,26 @@ class Profile:
             exact: the required columns in the same case, too.
         """
         header = list(header)
+        generation = self.generation(header, exact)
+        if generation is None:
+            return None
         spelt = {column.strip().casefold(): column for column in reversed(header)}
-        for generation in self.generations:
-            if exact and not set(generation.required) <= set(header):
-                continue
-            if all(column.casefold() in spelt for column in generation.required):
-                found = {name: _first_of(column, spelt) for name, column in generation.names.items()}
-                return {name: column for name, column in found.items() if column is not None}
-        return None
+        found = {name: _first_of(column, spelt) for name, column in generation.names.items()}
+        return {name: column for name, column in found.items() if column is not None}
+
+
+    def texts(self, header: Iterable[str]) -> list[str]:
+        """The columns of text: of each name of `text` that of each locale, the first of its channels."""
+        header = list(header)
+        names, found = self.columns(header) or {}, {}
+        for name in filter(names.get, self.text):
+            templates = [pattern_regex(template) for template in self.templates(name) if "{locale}" in template]
+            for column in header:
+                if match := next(filter(None, (template.fullmatch(column) for template in templates)), None):
+                    found.setdefault((name, match["locale"]), column)
+            if not any(of == name for of, _ in found):
+                found[name, None] = names[name]
+        return list(found.values())
 
 
 @cache

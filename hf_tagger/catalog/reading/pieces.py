@@ -9,6 +9,7 @@ import fsspec
 import pyarrow.parquet as pq
 
 from hf_tagger.catalog.quarantine import Refusal
+from hf_tagger.catalog.reading.photo_folder import PHOTOS, photos_in
 from hf_tagger.catalog.reading.stream import Catalog, fitted_rows, stored_rows
 from hf_tagger.catalog.schema import Record
 from hf_tagger.catalog.strict import ConfigError
@@ -71,6 +72,8 @@ class PieceReader:
 def _known_by(catalog: Catalog, shard) -> str:
     if shard.format in ("hub", "sql"):  # no file to look at
         return f"{catalog.source.name} {catalog.source.revision}"
+    if shard.format == PHOTOS:
+        return " ".join(photos_in(shard.file))
     with fsspec.open(shard.file, "rb") as file:
         size = file.seek(0, 2)
         file.seek(0)

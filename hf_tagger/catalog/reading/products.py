@@ -9,6 +9,7 @@ from typing import Any
 from hf_tagger.catalog.attributes import AttributeSpec, cell_text, is_missing
 from hf_tagger.catalog.formats.cells import CellSyntax, json_list, split, split_pairs
 from hf_tagger.catalog.formats.columns import RawRow, check_columns
+from hf_tagger.catalog.formats.nested import outer
 from hf_tagger.catalog.profiles import Pattern, Profile, pattern_regex, profile, recognise
 from hf_tagger.catalog.strict import ConfigError
 
@@ -40,8 +41,8 @@ class Layout:
         header = list(header)
         names = system.columns(header)
         if names is None:
-            lacks = [column for column in system.generations[0].required if column not in header]
-            raise ConfigError(f"{where} is no {system.title}: it has no column {', '.join(lacks)} (source.profile).")
+            lacks = ", ".join(system.generations[0].lacks(header))
+            raise ConfigError(f"{where} is no {system.title}: it has no column {lacks} (source.profile).")
         self.system, self.names = system, names
         # {(pattern, name to look for): "option:Color"}
         self.named: dict[tuple[str, str], str] = {}
@@ -51,16 +52,19 @@ class Layout:
                 self.named[key, name.strip().casefold()] = column
         self.plain = [column for column in wanted if column not in self.named.values()]
         self.discover, self.repeats = discover, repeats
-        check_columns({column: wanted[column] for column in self.plain}, header, where)
+        check_columns({column: wanted[column] for column in self.plain if outer(column, header) is None}, header, where)
         keys = system.patterns if discover else dict.fromkeys(key for key, _ in self.named)
         self.pairs = {key: pair_columns(system.patterns[key], header) for key in keys}
         rows = system.rows
-        joined = [rows.continuation, rows.parent, rows.sku, *rows.starts, system.id, *system.text[:1]]
+        self.view = names.get(system.rows.store_view)
+        joined = [rows.continuation, rows.parent, rows.sku, rows.store_view, *rows.starts, system.id, *system.text[:1]]
         found = [names[name] for name in joined if name in names]
         found += [column for pairs in self.pairs.values() for pair in pairs for column in pair]
         found += [names.get(system.patterns[key].pairs or system.patterns[key].items) for key in self.pairs]
         self.columns = dict.fromkeys(filter(None, found), "source.profile") | {
             column: wanted[column] for column in self.plain}
+        self.parts = {names[name]: re.compile(part) for name, part in system.generation(header).parts.items()
+                      if name in names}
         self.images = {names[name] for name in system.images if name in names}
         self.texts = {names[name] for name in system.text if name in names}
         # Lists of tags are split as the system writes them, whatever the schema says of them.
@@ -77,10 +81,9 @@ class Layout:
         rules = self.system.rows
         if rules.parent in self.names:
             return self._with_variants(rows)
-        if rules.starts:
-            (name, values), = rules.starts.items()
-            firsts = {value.casefold() for value in values}
-            column = self.names.get(name)
+        (name, values), = rules.starts.items() or [("", [])]
+        if name in self.names:
+            firsts, column = {value.casefold() for value in values}, self.names[name]
             return self._runs(rows, lambda held, row: cell_text(row.get(column)).strip().casefold() not in firsts)
         if rules.continuation:
             column, text = self.names[rules.continuation], self.names.get(self.system.text[0])
@@ -171,12 +174,15 @@ class Layout:
             if is_missing(row.get(name)):
                 row[name] = product[_NAMES].get(name)
             product[_NAMES].setdefault(name, row[name])
+        # Another store view has the same values in other words.
+        told = {column for column in self.named.values() if product.get(column)} if (
+            self.view and not is_missing(row.get(self.view))) else ()
         for key, pairs in self.pairs.items():
             for name, value in named_values(self.system.patterns[key], pairs, row, self.names, self._cell):
                 column = self.named.get((key, name.strip().casefold()))
                 if column is None and self.discover and len(self.named) < _MAX_NAMES:
                     column = self.named[key, name.strip().casefold()] = f"{key}:{name.strip()}"
-                if column is not None:
+                if column is not None and column not in told:
                     held = product[column] = product.get(column) or []
                     held += [value] if value not in held and len(held) < _MAX_VALUES else []
 
@@ -189,6 +195,9 @@ class Layout:
             if column in self.texts:
                 for written, meant in self.system.escapes.items():
                     value = value.replace(written, meant)
+            if column in self.parts:
+                return [found[found.lastindex or 0].strip()
+                        for found in self.parts[column].finditer(value)] or None
             if column in self.lists:
                 return self._list(value, self.lists[column])
         return value

@@ -26,16 +26,17 @@ from hf_tagger import UserError
 from hf_tagger.catalog.formats.columns import (
     RawRow,
     check_columns,
-    imagefolder_name,
     stored_name,
     with_imagefolder_names,
 )
 from hf_tagger.catalog.formats.dialect import detect
 from hf_tagger.catalog.formats.documents import read_json_document, read_xlsx, read_xml, xlsx_header
+from hf_tagger.catalog.formats.nested import outer, pick
 from hf_tagger.catalog.formats.text_files import is_json_document, read_csv, read_json_lines
 from hf_tagger.catalog.photos import MAX_BYTES
 from hf_tagger.catalog.profiles import recognise
 from hf_tagger.catalog.quarantine import RowError
+from hf_tagger.catalog.reading.photo_folder import PHOTOS, read_photo_folder
 from hf_tagger.catalog.reading.products import Layout, find_layout
 
 _UNREADABLE = (OSError, EOFError, zlib.error, lzma.LZMAError, zipfile.BadZipFile, tarfile.TarError, pa.ArrowException)
@@ -76,7 +77,7 @@ def check_first_file(file: str, format: str, columns: dict[str, str], delimiter:
         if _layout(file, format, columns, delimiter, encoding, profile) is None:
             header = with_imagefolder_names(file_columns(file, format, delimiter, encoding, columns))
             if header:
-                check_columns({column: key for column, key in columns.items() if not _inside(column, header)}, header,
+                check_columns({column: key for column, key in columns.items() if outer(column, header) is None}, header,
                               f"{file} (its first {_SAMPLE_ROWS:,} rows)")
 
 
@@ -108,6 +109,8 @@ def read_objects(file: str, format: str, encoding: str | None) -> Iterator[RawRo
         return read_xlsx(file)
     if format == "jsonl":
         return read_json_document(file) if is_json_document(file) else read_json_lines(file, encoding)
+    if format == PHOTOS:
+        return read_photo_folder(file)
     return _read_tar(file, None)
 
 
@@ -121,20 +124,34 @@ def _layout(file: str, format: str, columns: dict[str, str], delimiter: str | No
         return None
     if format not in ("csv", "tsv", "xlsx"):  # a key may be absent from the first rows
         header = file_columns(file, format, delimiter, encoding, plain)
-    nested = [column for column in plain if _inside(column, header)]
-    return find_layout([*header, *nested], columns, profile, file, repeats=format in ("xml", "jsonl"))
+    return find_layout(header, columns, profile, file, repeats=format in ("xml", "jsonl"))
 
 
 def read_raw(file: str, format: str, columns: dict[str, str], delimiter: str | None,
               encoding: str | None) -> Iterator[RawRow]:
-    if format == "parquet":
-        yield from _read_parquet(file, columns)
-    elif format in ("csv", "tsv"):
-        yield from read_csv(file, columns, delimiter or ("\t" if format == "tsv" else None), encoding)
+    if format in ("parquet", "csv", "tsv"):
+        stored = _stored(file, format, columns, delimiter, encoding)
+        if format == "parquet":
+            rows = _read_parquet(file, stored)
+        else:
+            rows = read_csv(file, stored, delimiter or ("\t" if format == "tsv" else None), encoding)
+        if stored.keys() == columns.keys():
+            yield from rows
+            return
     else:
         rows = _read_tar(file, list(columns)) if format == "webdataset" else read_objects(file, format, encoding)
-        for number, values, error in rows:
-            yield number, None if values is None else _pick(values, columns), error
+    for number, values, error in rows:
+        yield number, None if values is None else pick(values, columns), error
+
+
+def _stored(file: str, format: str, columns: dict[str, str], delimiter: str | None,
+            encoding: str | None) -> dict[str, str]:
+    """Those of the columns that the file has, and those that the others lead into."""
+    plain = [column for column in columns if "." not in column and ":" not in column]
+    if len(plain) == len(columns):
+        return columns
+    header = with_imagefolder_names(file_columns(file, format, delimiter, encoding, plain))
+    return {outer(column, header) or column: key for column, key in columns.items()}
 
 
 @contextmanager
@@ -231,27 +248,3 @@ def _key_and_suffix(name: str) -> tuple[str, str]:
     folder, base = posixpath.split(name)
     stem, _, suffix = base.partition(".")
     return posixpath.join(folder, stem) if stem else "", suffix.lower()
-
-
-def _pick(values: dict, columns: dict[str, str]) -> dict:
-    return {column: values[column] if column in values else _nested(values, imagefolder_name(column) or column)
-            for column in columns}
-
-
-def _nested(values: Any, path: str) -> Any:
-    """"brand.name" of {"brand": {"name": …}}; of a list, what each of its items has."""
-    if isinstance(values, list):
-        found = [_nested(item, path) for item in values]
-        flat = [one for item in found for one in (item if isinstance(item, list) else [item])]
-        return [item for item in flat if item is not None] or None
-    if not isinstance(values, dict):
-        return None
-    if path in values:
-        return values[path]
-    first, dot, rest = path.partition(".")
-    return _nested(values[first], rest) if dot and first in values else None
-
-
-def _inside(column: str, header: Iterable[str]) -> bool:
-    """Whether a column leads into another one ("brand.name")."""
-    return "." in column and column.partition(".")[0] in header

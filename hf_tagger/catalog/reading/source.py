@@ -10,11 +10,12 @@ from typing import Literal
 import fsspec
 
 from hf_tagger.catalog.profiles import profile as load_profile
+from hf_tagger.catalog.reading.photo_folder import PHOTOS, photos_in
 from hf_tagger.catalog.strict import ConfigError, did_you_mean
 
 FORMATS = {
     "parquet": (".parquet", ".pq"),
-    "csv": (".csv",),
+    "csv": (".csv", ".txt"),  # .txt: Google's and Amazon's feeds, with tabs
     "tsv": (".tsv", ".tab"),
     "jsonl": (".jsonl", ".ndjson", ".json", ".jsonld"),
     "xml": (".xml", ".rss", ".atom"),
@@ -148,7 +149,7 @@ def catalogue_files(source: SourceConfig, split: str) -> list[tuple[str, str]]:
         raise ConfigError(f'The source has no split "{split}".{did_you_mean(split, source.splits)}')
     files = sorted({file for pattern in patterns for file in _files_at(pattern)})
     declared = None if source.format in (None, "imagefolder") else source.format
-    formats = [declared or format_of(file) for file in files]
+    formats = [declared or (PHOTOS if os.path.isdir(file) else format_of(file)) for file in files]
     if None in formats:
         known = ", ".join(f"{name} ({' '.join(suffixes)})" for name, suffixes in FORMATS.items())
         file = files[formats.index(None)]
@@ -184,7 +185,7 @@ def sqlite_file(url: str) -> str | None:
 
 def _files_at(pattern: str) -> list[str]:
     """Files of a path, glob or folder. Of a folder: its metadata files (imagefolder), else its catalogue files, also in
-    sub-folders."""
+    sub-folders; one on this machine that holds photos alone is a catalogue itself."""
     try:
         fs, path = fsspec.core.url_to_fs(pattern)
     except (ImportError, ValueError) as error:
@@ -194,7 +195,9 @@ def _files_at(pattern: str) -> list[str]:
         if not fs.isdir(entry):
             return [entry]
         found = fs.find(entry)
-        return [f for f in found if f.endswith(_METADATA_FILES)] or [f for f in found if format_of(f)]
+        catalogues = [f for f in found if f.endswith(_METADATA_FILES)] or [
+            f for f in found if format_of(f) and not f.lower().endswith(".txt")]  # notes lie in folders
+        return catalogues or [entry] * ("://" not in pattern and any(True for _ in photos_in(entry)))
 
     try:
         entries = [path] if fs.exists(path) else fs.glob(path) if glob.has_magic(path) else []

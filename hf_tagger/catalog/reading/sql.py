@@ -84,6 +84,22 @@ def check_table(url: str, source: SourceConfig, columns: dict[str, str]) -> None
             raise ConfigError(f'{source.rows_name} has no column "{column}" ({key}).{did_you_mean(column, found)}')
 
 
+def table_names(url: str) -> list[str]:
+    """Of the tables and views. Raises DatabaseError where it cannot be read."""
+    from sqlalchemy import inspect
+    from sqlalchemy.exc import SQLAlchemyError
+
+    check_database(url)
+    engine = open_database(database_url(url))
+    try:
+        found = inspect(engine)
+        return sorted([*found.get_table_names(), *found.get_view_names()])
+    except SQLAlchemyError as error:
+        raise DatabaseError(f"{without_credentials(url)}: {_said(error)}") from error
+    finally:
+        engine.dispose()
+
+
 def table_columns(url: str, source: SourceConfig) -> list[str]:
     """The columns of the table or query. Raises DatabaseError where it cannot be read."""
     check_database(url)

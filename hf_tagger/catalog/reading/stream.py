@@ -15,9 +15,11 @@ import pyarrow.parquet as pq
 from datasets.distributed import split_dataset_by_node
 
 from hf_tagger.catalog.duplicates import find_duplicates
-from hf_tagger.catalog.formats.columns import RawRow
+from hf_tagger.catalog.formats.columns import RawRow, check_columns
+from hf_tagger.catalog.formats.nested import outer, pick
 from hf_tagger.catalog.quarantine import Quarantine, Refusal, RowError
 from hf_tagger.catalog.reading.labels import Labels
+from hf_tagger.catalog.reading.photo_folder import PHOTOS
 from hf_tagger.catalog.reading.readers import CatalogError, check_first_file, class_name, names_of_classes, read_rows
 from hf_tagger.catalog.reading.source import SourceConfig, catalogue_files, sqlite_file
 from hf_tagger.catalog.reading.sql import check_table, read_sql
@@ -206,7 +208,8 @@ def _shards(source: SourceConfig, schema: CatalogSchema, split: str) -> list[_Sh
     if path := source.hub_id(split):
         stored = source.stored_split(split)
         rows, columns, _ = open_hub(path, source.name, source.revision, stored)
-        schema.check_columns(columns, f'The split "{stored}" of {path}')
+        wanted = {column: key for column, key in schema.columns().items() if outer(column, columns) is None}
+        check_columns(wanted, columns, f'The split "{stored}" of {path}')
         return [_Shard(path, "hub", f"{path}/{stored}/{index}", index=index) for index in range(rows.num_shards)]
     if url := source.database(split):
         if schema.id is None:
@@ -221,7 +224,8 @@ def _shards(source: SourceConfig, schema: CatalogSchema, split: str) -> list[_Sh
     for file, format in files:
         label = os.path.relpath(file, common).replace(os.sep, "/")
         size = 1 if "://" in file else os.path.getsize(file)
-        shards.append(_Shard(file, format, label, image_root=os.path.dirname(file), size=size))
+        root = file if format == PHOTOS else os.path.dirname(file)
+        shards.append(_Shard(file, format, label, image_root=root, size=size))
     return shards
 
 
@@ -308,7 +312,9 @@ def read_hub(source: SourceConfig, split: str, columns: Iterable[str], index: in
     """Rows of a split of a Hub dataset with these columns. `index`: of one shard alone."""
     path, stored = source.hub_id(split), source.stored_split(split)
     rows, _, class_names = open_hub(path, source.name, source.revision, stored)
-    rows = rows.select_columns(list(columns))
+    columns = list(columns)
+    inside = dict.fromkeys(outer(column, rows.column_names or columns) or column for column in columns)
+    rows = rows.select_columns(list(inside))
     if index is not None:
         rows = rows.shard(rows.num_shards, index)
     number = 0
@@ -318,6 +324,7 @@ def read_hub(source: SourceConfig, split: str, columns: Iterable[str], index: in
                 batch[column] = [class_name(value, class_names[column]) for value in batch[column]]
             for values in zip(*batch.values(), strict=True):
                 number += 1
-                yield number, dict(zip(batch, values, strict=True)), None
+                row = dict(zip(batch, values, strict=True))
+                yield number, row if list(inside) == columns else pick(row, columns), None
     except (OSError, ValueError, TypeError, RuntimeError) as error:
         raise CatalogError(f"{path}/{stored} cannot be read after row {number}: {error}") from error

@@ -1,0 +1,61 @@
+"""What the name of a column says, and the kind of its cells where these are no tags."""
+
+import re
+
+from hf_tagger.catalog.guessing.attribute_guess import Guess, shown
+from hf_tagger.catalog.guessing.column_stats import ColumnStats
+
+NAMES = {role: re.compile(words, re.IGNORECASE) for role, words in {
+    "id": r"_?id|sku|handle|code|asin|ean|gtin|ref(erence)?|(product|item|article|artikel|variant)[ _.-]?(id|sku|code|"
+          r"no|nr|number|nummer)|référence|referencia|codice|código|商品番号|商品コード|品番|артикул",
+    "title": r".*(title|name|titel|bezeichnung|titre|nom\b|nombre|título|titolo|nome|naam|商品名|品名|タイトル|назван)"
+             r".*",
+    "text": r".*(desc|detail|body|beschreib|bullet|summary|content|omschrijv|beskriv|caption|説明|описан|text).*",
+    "photo": r".*(image|photo|picture|\bimg|bild|foto|imagen|immagine|thumbnail|画像).*",
+    "group": r".*(group|parent|family|style|modell?|master|gruppe|groupe|grupo)([ _.-]?(id|code|no|nr|sku|number))?",
+    "language": r"(lang(uage)?|locale|sprache|langue|idioma|lingua|taal)([ _.-]?code)?",
+    "personal": r".*(e-?mail|phone|telefon|téléphone|customer|contact|(first|last)[ _]?name|address|kunde|birth).*|"
+                r"(.*[ _])?mobile([ _]?(no|nr|number))?",
+    "brand": r"(.*[ _])?(brand|vendor|manufacturer|marke|marque|marca|maker|hersteller|supplier|"
+             r"lieferant|fournisseur|fabricante?|proveedor|fornitore|leverancier|produttore|fabrikant)s?([ _]name)?|"
+             r"メーカー",
+    "technical": r".*(price|cost\b|preis|prix\b|precio|stock|inventory|qty|quantity|menge|\btax|steuer|shipping|"
+                 r"versand|weight|gewicht|status|publish|visib|\bactive|enabled|availab|condition|creat|updat|modif|\bdate|url|"
+                 r"link|barcode|\bean|gtin|upc|\bmpn|isbn|currency|position|\bsort|taxable|fulfil|featured|download|"
+                 r"meta: _|\bseo|meta[_ ](title|desc|key)|\balt\b|label$|website|layout|design|sells?$|_skus$|button|"
+                 r"default|use[_ ]config|allow|rating|reviews?|discount|sold).*",
+    "tags": r".*(tags?\b|keyword|schlagw|etiquet|étiquet|label|タグ).*",
+    "variants": r".*(option|variant|variation|variaci|déclinaison).*",
+    "size": r".*(size|größe|grösse|taille|talla|taglia|maat|サイズ).*",
+}.items()}  # fmt: skip
+_IN_PAIRS, _PATH = re.compile(r"[^:\s]+:(\S.*)"), re.compile(r"[\w@-]+(\.[\w@-]+)+")
+_SAYS_NOTHING = {"name", "value", "values", "label", "path", "title", "text"}
+
+
+def is_id_name(column: str) -> bool:
+    return NAMES["id"].fullmatch(column) is not None
+
+
+def spoken_names(column: str) -> tuple[str, str]:
+    """What a column that lies in others says, without words such as "value", and the last of it: "shop.colour.label" is
+    ("shop.colour", "colour"), "details:Fit" ("Fit", "Fit")."""
+    if pair := _IN_PAIRS.fullmatch(column):
+        return pair[1], pair[1]
+    spoken = column
+    while "." in spoken and spoken.rpartition(".")[2].lower() in _SAYS_NOTHING:
+        spoken = spoken.rpartition(".")[0]
+    return spoken, spoken.rpartition(".")[2] if _PATH.fullmatch(spoken) else spoken
+
+
+def by_kind(column: ColumnStats, name: str) -> Guess | None:
+    """Of addresses, dates, numbers and yes or no, which are no tags. `name`: what the attribute would be called."""
+    for kind, most in (("url", 0.5), ("date", 0.8)):
+        if column.share(kind) > most:
+            return Guess(column.name, "", f"{kind}s, such as {column.examples(1)[0]}")
+    if NAMES["size"].fullmatch(name):
+        return None
+    if column.share("bool") > 0.95:
+        return Guess(column.name, "", f"yes or no; {shown(column)}")
+    if column.share("number") > 0.8:
+        return Guess(column.name, "", f"numbers, such as {', '.join(column.examples())}")
+    return None
