@@ -18,12 +18,12 @@ os.environ |= {"OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false", "HF_HU
                "PYTHONPATH": str(Path(__file__).parents[1])}  # fmt: skip
 
 # Files that take longest, longest first: they start first, so that no process is left with one at the end.
-LONGEST = ("recipes/test_finetune", "deployment/test_export_decoder", "model/test_saving", "deployment/test_export",
-           "recipes/test_export", "storm/test_training", "recipes/test_search", "recipes/test_distill",
-           "recipes/test_evaluate", "storm/test_export", "training/test_threads", "deployment/test_serve",
-           "storm/test_update", "test_cli", "review/test_page", "recipes/lab/test_benchmark",
-           "recipes/lab/test_benchmark_training",
-           "model/test_handler", "storm/test_bulk", "storm/test_serve", "training/test_loop",
+LONGEST = ("recipes/test_finetune", "recipes/lab/test_benchmark", "deployment/test_export_decoder", "model/test_saving",
+           "deployment/test_export", "storm/test_training", "training/test_threads", "recipes/test_distill",
+           "review/test_page", "recipes/test_search", "recipes/test_evaluate", "recipes/test_export",
+           "test_cli", "deployment/test_serve", "storm/test_update", "recipes/lab/test_peer", "storm/test_export",
+           "model/test_handler", "recipes/lab/test_benchmark_suite", "recipes/lab/test_benchmark_training",
+           "storm/test_bulk", "storm/test_serve", "training/test_loop",
            "training/test_backbones", "recipes/test_tag_catalog", "recipes/lab/test_ablate", "catalog/test_stream",
            "deployment/test_server_limits", "recipes/test_fit_personalization")
 
@@ -34,8 +34,8 @@ def pytest_collection_modifyitems(items):
     items.sort(key=lambda item: places.get(item.path, len(places)))
 
 
-# What all the imports make stays to the end: looking through it for garbage takes a fifth of the time of collecting, and
-# a twentieth of that of the tests.
+# What all the imports make stays to the end. To look through it for garbage took a fifth of the time of collecting, and
+# a twentieth of the tests'.
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection():
     gc.disable()
