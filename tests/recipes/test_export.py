@@ -20,6 +20,13 @@ from tests.processes import forks
 from tests.shops import SCHEMA, shop_rows
 
 
+@pytest.fixture(scope="module", autouse=True)
+def no_pauses():
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(inference, "PAUSE_SECONDS", 0)
+        yield
+
+
 @pytest.fixture(scope="module")
 def shop(tmp_path_factory):
     folder = tmp_path_factory.mktemp("shop")
@@ -134,9 +141,8 @@ def test_int8_fails_by_what_it_loses():
     assert "loses 0.60 points" in parity.failure("int8", report | {"macro_f1_drop": 0.006})
 
 
-def test_the_benchmark_compares_with_eager_float32(run, capsys, monkeypatch):
+def test_the_benchmark_compares_with_eager_float32(run, capsys):
     shop, _ = run
-    monkeypatch.setattr(inference, "PAUSE_SECONDS", 0)
     arguments = [str(shop / "model"), str(shop / "shop.yaml"), "--products", "32", "--rounds", "1"]
     assert benchmark_inference.main([*arguments, "--catalog.source.files.test", str(shop / "*.parquet")]) == 0
     found = json.loads(capsys.readouterr().out)
@@ -151,7 +157,6 @@ def test_taggers_are_timed_in_processes_of_their_own(run, monkeypatch):
     # Would fail any tagger that was opened in this process.
     monkeypatch.setattr(inference, "OnnxTagger", None)
     monkeypatch.setattr(inference, "pipeline", None)
-    monkeypatch.setattr(inference, "PAUSE_SECONDS", 0)
     monkeypatch.setattr(inference, "BATCH_SIZES", (1, 2, 8))
     taggers = {"torch": str(shop / "model"), "onnx": shop / "model" / "onnx"}
     start = time.perf_counter()
