@@ -13,8 +13,6 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).parents[1]
-# As `accelerate launch --num_processes 2` starts them, without what that imports first.
-TWO_PROCESSES = (sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2")
 # What takes seconds to import.
 HEAVY = ["pytest", "hf_tagger.evaluation.inference", "hf_tagger.evaluation.protocols", "hf_tagger.training.phases",
          "hf_tagger.training.rare_tags", "hf_tagger.training.report", "hf_tagger.training.starting_model"]
@@ -37,7 +35,7 @@ def forks():
 
 
 def run_recipe(name: str, *arguments: object, cwd: Path = ROOT, processes: int = 1) -> str:
-    """What recipes/{name}.py prints, run in `forks` that share the work as those of `TWO_PROCESSES` do."""
+    """What recipes/{name}.py prints, run in `forks`; several share the work as those of `accelerate launch` do."""
     port = free_port()
     with tempfile.TemporaryDirectory() as folder:
         output, started = Path(folder, "output"), []

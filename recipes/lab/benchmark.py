@@ -66,7 +66,7 @@ SUITES = {
     "gpu": Suite({"vocab_size": 250_002, "hidden_size": 768, "num_hidden_layers": 12, "num_attention_heads": 12,
                   "intermediate_size": 3072}, "convnext_small.in12k_ft_in1k", rows=6000, photo=320,
                  steps=40, matrix=8192),
-    "tiny": Suite({"vocab_size": 8000, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2,
+    "tiny": Suite({"vocab_size": 8000, "hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2,
                    "intermediate_size": 64}, "test_convnext.r160_in1k", rows=400, photo=48, steps=2, matrix=256,
                   overrides=("--model.image_size", "[64, 64]", "--model.hidden_size", "32", "--training.compile",
                              "false", "--training.loader.batch_size", "8", "--training.loader.num_workers", "1",

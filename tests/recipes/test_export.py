@@ -5,6 +5,7 @@ import shutil
 import time
 
 import pytest
+import torch
 import yaml
 from transformers import pipeline
 
@@ -14,15 +15,22 @@ from hf_tagger.model.pipeline_tagger import ProductTaggingPipeline
 from recipes import export
 from recipes.lab import benchmark_bulk, benchmark_inference, load_test
 from tests.catalog.files import write_parquet
-from tests.deployment.test_export import SMALL, bert_tagger
+from tests.deployment.test_export import Traced, bert_tagger
 from tests.processes import forks
 from tests.shops import SCHEMA, shop_rows
+
+
+@pytest.fixture(scope="module", autouse=True)
+def no_pauses():
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(inference, "PAUSE_SECONDS", 0)
+        yield
 
 
 @pytest.fixture(scope="module")
 def shop(tmp_path_factory):
     folder = tmp_path_factory.mktemp("shop")
-    model, processor = bert_tagger(**SMALL)
+    model, processor = bert_tagger()
     ProductTaggingPipeline(model, processor=processor).save_pretrained(folder / "model")
     for split, (start, stop) in {"train": (0, 20), "validation": (20, 80), "test": (80, 140)}.items():
         write_parquet(folder / f"{split}.parquet", shop_rows(start, stop))
@@ -34,14 +42,17 @@ def shop(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def exported(shop):
+def run(shop, exported):
+    """(folder, status) of the recipe, for which the model was traced before."""
     forks()  # those in which taggers are timed
     arguments = [str(shop / "model"), str(shop / "shop.yaml"), "--products", "32", "--calibration_batches", "2"]
-    return shop, export.main(arguments)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(torch.onnx, "export", lambda *_, **__: Traced(exported))
+        return shop, export.main(arguments)
 
 
-def test_writes_both_precisions_with_their_reports(exported):
-    shop, status = exported
+def test_writes_both_precisions_with_their_reports(run):
+    shop, status = run
     assert status == 0
     for name, precision in (("onnx", "float32"), ("onnx_int8", "int8")):
         report = json.loads((shop / "model" / name / "parity.json").read_text())
@@ -62,8 +73,8 @@ def exported_before(shop, monkeypatch):
                         shutil.copytree(shop / "model" / "onnx", folder))
 
 
-def test_an_export_that_says_something_else_gets_no_name(exported, tmp_path, capsys, monkeypatch):
-    shop, _ = exported
+def test_an_export_that_says_something_else_gets_no_name(run, tmp_path, capsys, monkeypatch):
+    shop, _ = run
     of_the_model = parity._logits
     monkeypatch.setattr(parity, "_logits", lambda model, tensors: of_the_model(model, tensors) + 0.01)
     exported_before(shop, monkeypatch)
@@ -73,8 +84,8 @@ def test_an_export_that_says_something_else_gets_no_name(exported, tmp_path, cap
     assert not list(tmp_path.iterdir())
 
 
-def test_a_run_that_dies_leaves_what_was_there(exported, tmp_path, monkeypatch):
-    shop, _ = exported
+def test_a_run_that_dies_leaves_what_was_there(run, tmp_path, monkeypatch):
+    shop, _ = run
     (tmp_path / "onnx").mkdir()
     (tmp_path / "onnx" / "of_before").touch()
     exported_before(shop, monkeypatch)
@@ -94,8 +105,8 @@ def test_a_run_that_dies_leaves_what_was_there(exported, tmp_path, monkeypatch):
     assert not (tmp_path / "onnx" / "of_before").exists() and (tmp_path / "onnx" / "parity.json").exists()
 
 
-def test_products_that_cannot_be_read_are_passed_over_and_counted(exported, tmp_path, capsys, monkeypatch):
-    shop, _ = exported
+def test_products_that_cannot_be_read_are_passed_over_and_counted(run, tmp_path, capsys, monkeypatch):
+    shop, _ = run
     rows = shop_rows(20, 80)
     for row in rows[::10]:
         row["image"] = b"no photo"
@@ -108,8 +119,8 @@ def test_products_that_cannot_be_read_are_passed_over_and_counted(exported, tmp_
     assert "batch 32" in json.loads((tmp_path / "onnx" / "parity.json").read_text())["speed"]
 
 
-def test_products_without_columns_of_tags_are_compared_by_what_is_tagged(exported, tmp_path, capsys, monkeypatch):
-    shop, _ = exported
+def test_products_without_columns_of_tags_are_compared_by_what_is_tagged(run, tmp_path, capsys, monkeypatch):
+    shop, _ = run
     rows = [{name: row[name] for name in ("sku", "title", "language", "image")} for row in shop_rows(20, 80)]
     files = write_parquet(tmp_path / "untagged.parquet", rows)
     exported_before(shop, monkeypatch)
@@ -130,9 +141,8 @@ def test_int8_fails_by_what_it_loses():
     assert "loses 0.60 points" in parity.failure("int8", report | {"macro_f1_drop": 0.006})
 
 
-def test_the_benchmark_compares_with_eager_float32(exported, capsys, monkeypatch):
-    shop, _ = exported
-    monkeypatch.setattr(inference, "PAUSE_SECONDS", 0)
+def test_the_benchmark_compares_with_eager_float32(run, capsys):
+    shop, _ = run
     arguments = [str(shop / "model"), str(shop / "shop.yaml"), "--products", "32", "--rounds", "1"]
     assert benchmark_inference.main([*arguments, "--catalog.source.files.test", str(shop / "*.parquet")]) == 0
     found = json.loads(capsys.readouterr().out)
@@ -142,12 +152,11 @@ def test_the_benchmark_compares_with_eager_float32(exported, capsys, monkeypatch
     assert 0 < found["start_seconds"]["onnx"] < 60
 
 
-def test_taggers_are_timed_in_processes_of_their_own(exported, monkeypatch):
-    shop, _ = exported
+def test_taggers_are_timed_in_processes_of_their_own(run, monkeypatch):
+    shop, _ = run
     # Would fail any tagger that was opened in this process.
     monkeypatch.setattr(inference, "OnnxTagger", None)
     monkeypatch.setattr(inference, "pipeline", None)
-    monkeypatch.setattr(inference, "PAUSE_SECONDS", 0)
     monkeypatch.setattr(inference, "BATCH_SIZES", (1, 2, 8))
     taggers = {"torch": str(shop / "model"), "onnx": shop / "model" / "onnx"}
     start = time.perf_counter()
@@ -159,8 +168,8 @@ def test_taggers_are_timed_in_processes_of_their_own(exported, monkeypatch):
     assert sum(2 * 5 / times["rows_per_second"] for timed in found.values() for times in timed.values()) < elapsed
 
 
-def test_a_server_of_it_is_loaded_and_compared_with_the_model_alone(exported, capsys):
-    shop, _ = exported
+def test_a_server_of_it_is_loaded_and_compared_with_the_model_alone(run, capsys):
+    shop, _ = run
     arguments = [str(shop / "model" / "onnx"), str(shop / "shop.yaml"), "--products", "64", "--rounds", "1",
                  "--clients", "2", "32", "--threads", "1", "--catalog.source.files.test", str(shop / "*.parquet")]
     assert load_test.main([*arguments, "--least", "0"]) == 0
@@ -176,8 +185,8 @@ def test_a_server_of_it_is_loaded_and_compared_with_the_model_alone(exported, ca
     assert load_test.main([str(shop / "nothing"), *arguments[1:]]) == 2
 
 
-def test_tagging_a_catalogue_is_compared_with_the_pipeline_in_memory(exported, capsys):
-    shop, _ = exported
+def test_tagging_a_catalogue_is_compared_with_the_pipeline_in_memory(run, capsys):
+    shop, _ = run
     arguments = [str(shop / "model" / "onnx"), str(shop / "shop.yaml"), "--products", "50", "--rounds", "2"]
     assert benchmark_bulk.main(arguments) == 0
     speed = json.loads(capsys.readouterr().out)["speed"]

@@ -26,17 +26,13 @@ from hf_tagger.training.loop import TrainingLoop
 from recipes import finetune
 from tests.catalog.files import catalog, photo, write_parquet
 from tests.csv_shop import write_csv_shop
-from tests.processes import ROOT, TWO_PROCESSES, as_started_by_hand, forks, run_recipe
+from tests.processes import ROOT, as_started_by_hand, forks, run_recipe
 from tests.shops import LOADER, write_config
 
 ENVIRONMENT = {"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
 SHOP = {"rows": 120, "picture_size": 32, "languages": ["en"], "missing_modality": 0.2}
 DECODER = {"layers": 2, "d_model": 16, "heads": 2, "ffn_dim": 32, "vocab_size": 500}
 PRODUCTS = ["Red cotton dress", "Waterproof blue mug with dots", {"text": "Bag"}]
-
-
-def command(config, output_dir, *arguments, launcher=(sys.executable,)):
-    return [*launcher, str(ROOT / "recipes" / "finetune.py"), str(config), "--output_dir", str(output_dir), *arguments]
 
 
 def killed_at(point, arguments, output):
@@ -230,8 +226,9 @@ def test_the_classic_architecture_trains_by_the_same_recipe(classic):
 def test_ctrl_c_saves_and_exits_and_the_run_goes_on_as_if_nothing_had_happened(classic, tmp_path):
     config, whole, _ = classic
     arguments = ("--training.loader.num_workers", "2")
-    process = subprocess.Popen(command(config, tmp_path, *arguments), env=os.environ | ENVIRONMENT, text=True,
-                               stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True)  # fmt: skip
+    command = [sys.executable, ROOT / "recipes" / "finetune.py", config, "--output_dir", tmp_path, *arguments]
+    process = subprocess.Popen(command, env=os.environ | ENVIRONMENT, text=True, stdout=subprocess.PIPE,
+                               stderr=subprocess.PIPE, start_new_session=True)  # fmt: skip
     deadline = time.monotonic() + 120
     while not list(tmp_path.glob("checkpoints/checkpoint-*")) and time.monotonic() < deadline:
         time.sleep(0.02)
@@ -261,8 +258,7 @@ def test_two_processes_with_uneven_shards_finish_and_count_every_row_once(tmp_pa
                           phases=[{"train": ["heads", "text", "vision", "decoder"], "epochs": 2}],
                           # In bfloat16 a product's scores depend a little on the batch it comes in.
                           training={"mixed_precision": "no"})  # fmt: skip
-    result = subprocess.run(command(config, tmp_path / "out", launcher=TWO_PROCESSES), capture_output=True, text=True)
-    assert result.returncode == 0, result.stderr[-3000:]
+    run_recipe("finetune", config, "--output_dir", tmp_path / "out", processes=2)
     scores = json.loads((tmp_path / "out" / "metrics.json").read_text())["test"]["all"]
     model = TaggerModel.from_pretrained(tmp_path / "out")
     collator = Collator(AutoProcessor.from_pretrained(tmp_path / "out"), model.config.attributes)

@@ -3,7 +3,6 @@
 import json
 import os
 import signal
-import subprocess
 import sys
 import time
 from pathlib import Path
@@ -16,6 +15,7 @@ from accelerate.state import AcceleratorState
 from hf_tagger.training.arguments import load_run
 from hf_tagger.training.search_settings import check_space, load_search
 from recipes import finetune, search
+from tests.processes import as_started_by_hand, forks
 from tests.shops import write_config
 
 pytestmark = pytest.mark.usefixtures("fresh_accelerate")
@@ -94,24 +94,29 @@ def test_a_configuration_is_cross_validated_as_it_is(files):
 def test_two_processes_share_a_study_and_a_killed_one_loses_nothing(files):
     folder, arguments = files
     asked = arguments(trials=4)
-    command = [sys.executable, str(ROOT / "recipes" / "search.py"), *asked, "--processes", "2"]
-    environment = os.environ | {"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
-    process = subprocess.Popen(command, env=environment, start_new_session=True, stdout=subprocess.DEVNULL,
-                               stderr=subprocess.PIPE, text=True)  # fmt: skip
+    process = forks().Process(target=search_in_a_group, args=([*asked, "--processes", "2"], folder / "output"))
+    process.start()
     url, deadline = f"sqlite:///{folder / 'study' / 'study.db'}", time.monotonic() + 120
-    while time.monotonic() < deadline and process.poll() is None:
+    while time.monotonic() < deadline and process.is_alive():
         if (folder / "study" / "shared").exists() and complete(url):
             break
         time.sleep(0.2)
-    assert process.poll() is None, process.communicate()[1][-3000:]
+    assert process.is_alive(), (folder / "output.err").read_text()[-3000:]
     os.killpg(process.pid, signal.SIGKILL)
-    process.communicate()
+    process.join()
     before = complete(url)
     assert before
     assert search.main(asked) == 0
     found = {trial["number"]: trial for trial in trials(folder)}
     assert {number: found[number]["score"] for number in before} == before
     assert sum(trial["state"] in ("complete", "running") for trial in found.values()) >= 4
+
+
+def search_in_a_group(arguments, output):
+    """In a process of its own, to be killed with those that it starts."""
+    os.setsid()
+    as_started_by_hand(output)
+    sys.exit(search.main(arguments))
 
 
 def complete(url):

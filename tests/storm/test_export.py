@@ -8,20 +8,17 @@ import pytest
 import torch
 import yaml
 
-from hf_tagger.deployment.export import export_tagger
 from hf_tagger.model.pipeline_tagger import ProductTaggingPipeline
 from recipes import export
 from tests.catalog.files import write_parquet
-from tests.deployment.test_export import SMALL, bert_tagger
+from tests.deployment.test_export import Traced, bert_tagger
 from tests.shops import SCHEMA, shop_rows
 from tests.storm.victims import KILLED, Victim, files_of
 
-program = None  # what torch.onnx.export made of the model, for all processes that are forked from this one
 
-
-def export_again(*arguments):
+def export_again(traced, *arguments):
     """The recipe, without what takes long: the model is not traced again."""
-    torch.onnx.export = lambda *_, **__: program
+    torch.onnx.export = lambda *_, **__: Traced(traced)
     return export.main([*map(str, arguments)])
 
 
@@ -30,28 +27,17 @@ def victim(*arguments, **moment):
 
 
 @pytest.fixture(scope="module")
-def whole(tmp_path_factory):
+def whole(tmp_path_factory, exported):
     """(arguments, folder, how often a file was changed) of an export that nothing befell."""
-    global program
     folder = tmp_path_factory.mktemp("export")
-    model, processor = bert_tagger(**SMALL)
+    model, processor = bert_tagger()
     ProductTaggingPipeline(model, processor=processor).save_pretrained(folder / "model")
     files = {split: str(write_parquet(folder / f"{split}.parquet", shop_rows(*rows)))
              for split, rows in (("train", (0, 16)), ("validation", (16, 32)), ("test", (32, 48)))}
     config = {"catalog": {"source": {"files": files}, "schema": SCHEMA},
               "training": {"loader": {"batch_size": 8, "num_workers": 0}}}
     (folder / "shop.yaml").write_text(yaml.safe_dump(config))
-    with pytest.MonkeyPatch.context() as patch:
-        trace = torch.onnx.export
-
-        def traced(*given, **options):
-            global program
-            program = trace(*given, **options)
-            return program
-
-        patch.setattr(torch.onnx, "export", traced)
-        export_tagger(model, processor, folder / "traced", "")
-    arguments = [folder / "model", folder / "shop.yaml", "--int8", "--products", "0", "--output_dir"]
+    arguments = [exported, folder / "model", folder / "shop.yaml", "--int8", "--products", "0", "--output_dir"]
     run = victim(*arguments, folder / "whole", folder=folder / "whole")
     assert run.end() == 0, run.errors
     return arguments, folder / "whole", run.changes

@@ -13,7 +13,6 @@ import time
 import psutil
 import pytest
 
-from tests.deployment.conftest import exported as exported  # a fixture
 from tests.processes import ROOT
 from tests.storm.hostile import BODY, GONE, JSON, REQUESTS, post
 
