@@ -27,7 +27,7 @@ OPTIONS = [
     {"free_form": True},
     {"free_form": True, "language": "de", "max_tags": 2},
     {"free_form": True, "attributes": ["colour", "category"], "language": "en", "threshold": 1.0, "min_score": 0.0},
-    {"free_form": True, "constrained": True, "threshold": 0.2},
+    {"free_form": True, "constrained": True, "threshold": 1.0, "min_score": 0.2},
     {"free_form": True, "constrained": True, "attributes": ["category"], "max_tags": 1, "max_new_tokens": 20,
      "threshold": 1.0, "min_score": 0.0},
     {"free_form": True, "top_k": 2, "max_new_tokens": 5, "num_beams": 1, "do_sample": False},
