@@ -23,7 +23,7 @@ import numpy as np
 
 # By so many log-odds must tags be likelier than every list that products had, to be given in its place; and so far
 # below its threshold may the best tag be where no list is empty. Chosen out of fold, see model_cards/suite.md.
-UNLIKE_ALL, LAST_RESORT = 0.5, 2.0
+UNLIKE_ALL, LAST_RESORT = 0.5, 1.0
 LIST_ROWS = 64  # products whose lists are compared at once
 
 
