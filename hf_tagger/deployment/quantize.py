@@ -73,6 +73,8 @@ class Quantizer:
                     for name in (*node.input, *node.output) if name not in self.weights}
         columns = {name: self.weights[weights[0]].dims[0] for name, weights in self.readers.items()}
         ranges = self._ranges(feeds, measured | columns)
+        if not measured.keys() <= ranges.keys():  # none of these products has a photo
+            self.layers, measured = layers_of(self.model, [part for part in parts if part == "text"]), {}
         self.ranges = TensorsData(CalibrationMethod.MinMax, {name: ranges[name] for name in measured})
         largest: dict[tuple[str, ...], np.ndarray] = {}
         for name, weights in self.readers.items():  # tied layers read several
@@ -184,7 +186,7 @@ def round_tables(model: onnx.ModelProto, parts: Sequence[str]) -> None:
     weights = {tensor.name: tensor for tensor in model.graph.initializer}
     nodes, tables = [], {}
     gathers = {node.name for layer in layers_of(model, {"text"} & set(parts), "Gather").values() for node in layer
-               if weights[node.input[0]].data_type == onnx.TensorProto.FLOAT}
+               if weights[node.input[0]].data_type == onnx.TensorProto.FLOAT and not any(a.i for a in node.attribute)}
     for node in model.graph.node:
         if node.name not in gathers:
             nodes.append(node)
@@ -283,13 +285,13 @@ def _changed_decisions(tagger: OnnxTagger, wanted: Sequence[np.ndarray], got: Se
 def layers_of(model: onnx.ModelProto, parts: Sequence[str], linear: str = "MatMul") -> dict[str, list[onnx.NodeProto]]:
     """{module of a layer, as "encoder.vision_tower.blocks.0": its nodes that can compute in int8} of these parts;
     `linear` are those of the text tower."""
-    weights = {tensor.name for tensor in model.graph.initializer}
+    ranks = {tensor.name: len(tensor.dims) for tensor in model.graph.initializer}
     layers: dict[str, list[onnx.NodeProto]] = {}
     for part in parts:
+        kind, table, rank = ("Conv", 1, 4) if part == "vision" else (linear, int(linear == "MatMul"), 2)
         for node in model.graph.node:
             modules = re.findall(rf"{re.escape(PARTS[part])}[\w.]*", _scopes(node))
-            if (modules and node.op_type == ("Conv" if part == "vision" else linear)
-                    and not weights.isdisjoint(node.input[:2 - (linear == "Gather")])):
+            if modules and node.op_type == kind and ranks.get(node.input[table]) == rank:
                 layers.setdefault(_layer(modules), []).append(node)
     return layers
 
