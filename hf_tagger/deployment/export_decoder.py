@@ -132,14 +132,16 @@ def label_vectors(model: TaggerModel, processor: TaggerProcessor) -> dict:
 
 def place_in_file(path: Path, name: str) -> dict:
     """Where beside the graph `path` the matrix `name` lies, in float32 or as int8 quantization left it: {"file",
-    "offset" in bytes, "shape", "dtype", "scale", "zero_point"}."""
+    "offset" in bytes, "shape", "dtype", "scale": of all rows, of each, or {"offset"} of the latter in the file}."""
     tensors = {tensor.name: tensor for tensor in onnx.load(path, load_external_data=False).graph.initializer}
     quantized = name not in tensors
     tensor = tensors[f"{name}_quantized" if quantized else name]
-    scale, zero_point = (
-        onnx.numpy_helper.to_array(tensors[f"{name}_{part}"], str(path.parent)).item() if quantized else neutral
-        for part, neutral in (("scale", 1.0), ("zero_point", 0)))
     data = {entry.key: entry.value for entry in tensor.external_data}
+    scale: float | list | dict = 1.0
+    if quantized:
+        scales = tensors[f"{name}_scales"]
+        places = {entry.key: entry.value for entry in scales.external_data}
+        scale = {"offset": int(places.get("offset", 0))} if places else onnx.numpy_helper.to_array(scales).tolist()
     dtype = onnx.helper.tensor_dtype_to_np_dtype(tensor.data_type).name
     return {"file": data["location"], "offset": int(data.get("offset", 0)), "shape": list(tensor.dims), "dtype": dtype,
-            "scale": scale, "zero_point": zero_point}
+            "scale": scale}

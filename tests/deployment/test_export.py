@@ -139,7 +139,7 @@ def test_the_pipeline_gives_the_same_tags_with_either_backend(saved):
 
 def test_int8_computes_in_integers_and_stays_near(saved):
     found = operators(saved / "onnx_int8")
-    assert found["MatMulInteger"] and found["QuantizeLinear"]
+    assert found["MatMulIntegerToFloat"] and found["QuantizeLinear"]
     exact, rough = (OnnxTagger(saved / name, threads=1) for name in ("onnx", "onnx_int8"))
     for rows in (PRODUCTS, PRODUCTS[1:2], PRODUCTS[2:3]):  # both towers, and each alone
         batch = batch_of(exact, rows)
@@ -185,7 +185,7 @@ def multiplied_weights(folder):
     tables = {tensor.name: onnx.numpy_helper.to_array(tensor) for tensor in graph.initializer}
     made_by = {output: node for node in graph.node for output in node.output}
     for node in graph.node:
-        if node.op_type == "MatMulInteger":
+        if node.op_type == "MatMulIntegerToFloat":
             yield tables[node.input[1]].T
         elif node.op_type == "Conv" and not any(each.name == "group" and each.i > 1 for each in node.attribute):
             filters = tables[made_by[node.input[1]].input[0]]
@@ -210,28 +210,63 @@ def test_weights_lose_no_more_than_pairs_take():
     assert paired_scales(np.ones((1, 3, 3, 3))) == np.float32(2 / 127)
 
 
-def test_the_layer_that_int8_harms_most_goes_back_to_float32(tmp_path):
-    text = bert_tagger()[0].config.text_config  # alone, for it is quicker to export
+def exported_text_tagger(folder, change):
+    """(folder, feeds) of an exported tagger that reads text alone, which is quicker; `change` its last layer."""
+    text = bert_tagger()[0].config.text_config
     model = TaggerModel(TaggerConfig(attributes=ATTRIBUTES, text_config=text, hidden_size=16)).eval()
-    layer = model.encoder.text_tower.encoder.layer[1]
-    with torch.no_grad():  # one input reaches far beyond the others, which an int8 scale then cannot tell apart
+    with torch.no_grad():
+        model.tag_head.embeddings.weight.normal_()
+        change(model.encoder.text_tower.encoder.layer[1])
+    export_tagger(model, TaggerProcessor(None, tiny_processor().tokenizer, max_length=16), folder, "fingerprint")
+    exact = OnnxTagger(folder, threads=1)
+    texts = [f"{first} {second}" for first in WORDS[2:] for second in WORDS[2:]]
+    return folder, [exact.feed(**exact.collate([{"text": text, "photos": []} for text in texts]))]
+
+
+def test_the_layer_that_int8_harms_most_goes_back_to_float32(tmp_path):
+    def cancel(layer):  # two large numbers, of which only the difference counts
+        layer.intermediate.dense.weight[1] = layer.intermediate.dense.weight.normal_()[0] + 0.01 * torch.randn(32)
+        layer.output.dense.weight[:, 0] = 3000 * torch.randn(32)
+        layer.output.dense.weight[:, 1] = -layer.output.dense.weight[:, 0]
+
+    source, feeds = exported_text_tagger(tmp_path / "onnx", cancel)
+    arguments, said = (source, tmp_path / "int8", feeds, feeds, ["text"]), []
+    quantize_within(*arguments, tolerance=0.05, say=said.append)
+    assert OnnxTagger(tmp_path / "int8").description["float32_layers"] == ["encoder.text_tower.encoder.layer.1"]
+    shares = [float(found[1]) for text in said if (found := re.search(r"int8 changes (.*) % of the decisions", text))]
+    assert shares[0] > 5 >= shares[-1], said
+    assert "MatMulIntegerToFloat" in operators(tmp_path / "int8")
+    quantize_within(*arguments, tolerance=1.0)
+    assert OnnxTagger(tmp_path / "int8").description["float32_layers"] == []
+
+
+def test_an_input_that_reaches_far_hides_no_other(tmp_path):
+    def reach_far(layer):
         layer.intermediate.dense.weight.normal_()
         layer.intermediate.dense.bias[0] = 3000.0
         layer.output.dense.weight.normal_()[:, 0] = 0.0
-        model.tag_head.embeddings.weight.normal_()
-    processor = TaggerProcessor(None, tiny_processor().tokenizer, max_length=16)
-    export_tagger(model, processor, tmp_path / "onnx", "fingerprint")
-    exact = OnnxTagger(tmp_path / "onnx", threads=1)
-    texts = [f"{first} {second}" for first in WORDS[2:] for second in WORDS[2:]]
-    feeds = [exact.feed(**exact.collate([{"text": text, "photos": []} for text in texts]))]
-    arguments, said = (tmp_path / "onnx", tmp_path / "int8", feeds, feeds, ["text"]), []
-    quantize_within(*arguments, tolerance=0.05, say=said.append)
-    assert OnnxTagger(tmp_path / "int8").description["float32_layers"] == ["encoder.text_tower.encoder.layer.1"]
-    shares = [float(re.search(r"int8 changes (.*) % of the decisions", text)[1]) for text in (said[0], said[-1])]
-    assert shares[0] > 5 >= shares[1], said
-    assert "MatMulInteger" in operators(tmp_path / "int8")
-    quantize_within(*arguments, tolerance=1.0)
-    assert OnnxTagger(tmp_path / "int8").description["float32_layers"] == []
+
+    source, feeds = exported_text_tagger(tmp_path / "onnx", reach_far)
+    Quantizer(source, feeds, ["text"]).write(tmp_path / "int8")
+    exact, rough = (OnnxTagger(tmp_path / name, threads=1) for name in ("onnx", "int8"))
+    wanted, got = (tagger.session.run(["logits"], feeds[0])[0] for tagger in (exact, rough))
+    difference = np.abs(wanted - got).max() / wanted.std()
+    assert 0 < difference < 0.05, difference
+
+
+def test_a_token_that_reaches_far_hides_no_other(tmp_path):
+    random = np.random.default_rng(0)
+    weights, read = (random.normal(size=size).astype(np.float32) for size in ((64, 8), (2, 64)))
+    read[1] *= 1000
+    make, name = onnx.helper, "encoder.text_tower.layer.0.weight"
+    inputs, outputs = ([make.make_tensor_value_info(each, onnx.TensorProto.FLOAT, [2, size])]
+                       for each, size in (("read", 64), ("output", 8)))
+    graph = make.make_graph([make.make_node("MatMul", ["read", name], ["output"], "linear")], "tokens", inputs, outputs,
+                            [onnx.numpy_helper.from_array(weights, name)])
+    onnx.save(make.make_model(graph, opset_imports=[make.make_opsetid("", 23)]), tmp_path / "model.onnx")
+    rough = Quantizer(tmp_path, [{"read": read}], ["text"]).graph().SerializeToString()
+    session = onnxruntime.InferenceSession(rough, providers=["CPUExecutionProvider"])
+    np.testing.assert_allclose(session.run(None, {"read": read})[0][0], read[0] @ weights, atol=0.3)
 
 
 def test_bad_products_and_options_are_refused_as_by_the_pipeline(saved):
