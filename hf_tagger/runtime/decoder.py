@@ -124,6 +124,7 @@ class _Table:
     def __init__(self, folder: Path, place: dict[str, Any]):
         self.rows = np.memmap(folder / place["file"], place["dtype"], "r", place["offset"], tuple(place["shape"]))
         scale, self.unknown = place["scale"], place["unk_id"]
+        self.zero_point = place.get("zero_point", 0)  # of tables that an earlier hf_tagger brought to int8
         if isinstance(scale, dict):
             scale = np.memmap(folder / place["file"], np.float32, "r", scale["offset"], (len(self.rows), 1))
         self.scales = np.broadcast_to(scale, (len(self.rows), 1))
@@ -132,7 +133,7 @@ class _Table:
         """The mean of the rows, of length 1; zero where there is no token or an unknown one."""
         if not ids or self.unknown in ids:
             return np.zeros(self.rows.shape[1], np.float32)
-        mean = (self.rows[ids].astype(np.float32) * self.scales[ids]).mean(0, dtype=np.float32)
+        mean = ((self.rows[ids].astype(np.float32) - self.zero_point) * self.scales[ids]).mean(0, dtype=np.float32)
         return mean / max(float(np.sqrt(mean @ mean)), 1e-12)
 
 
