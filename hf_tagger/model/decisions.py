@@ -100,8 +100,8 @@ def predicted_tags(attributes: Sequence[dict], scores: np.ndarray) -> np.ndarray
             thresholds = np.full(part.shape[1], 0.5, np.float32) if thresholds is None else thresholds
             given, lists = part >= thresholds, attribute.get("lists")
             for first in range(0, len(part) if lists is not None and lists["used"] else 0, LIST_ROWS):
-                rows = slice(first, first + LIST_ROWS)
-                given[rows] = as_products_have_them(given[rows], _log_odds(part[rows]) - _log_odds(thresholds), lists)
+                some = slice(first, first + LIST_ROWS)
+                given[some] = as_products_have_them(given[some], _log_odds(part[some]) - _log_odds(thresholds), lists)
             for child, parent in upwards(attribute):
                 given[:, parent] |= given[:, child]
             chosen[:, where] = given
