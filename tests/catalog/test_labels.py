@@ -81,9 +81,9 @@ def test_a_file_that_does_not_fit_is_named(tmp_path):
     schema = build(CatalogSchema, SCHEMA)
     with pytest.raises(ConfigError, match="there is no file"):
         Labels(tmp_path / "none.csv", schema)
-    (tmp_path / "labels.txt").write_text("")
+    (tmp_path / "labels.pdf").write_text("")
     with pytest.raises(ConfigError, match="labels come as .parquet, .csv or .jsonl"):
-        Labels(tmp_path / "labels.txt", schema)
+        Labels(tmp_path / "labels.pdf", schema)
     write_csv(tmp_path / "a.csv", [{"id": "1", "attribute": "colour", "tag": '["Blue"]'}])
     with pytest.raises(ConfigError, match='has no column "tags" .labels.. Did you mean "tag"'):
         Labels(tmp_path / "a.csv", schema)
