@@ -38,7 +38,7 @@ ROOT = Path(__file__).parents[2]
 MOST_FILES = 18
 PERSONALIZATION = {"half_life_days": 30.0, "prior": 2.0, "gates": {"colour": 1.0}}
 PARTS = {
-    "decoder": {"decoder.py", "generation.py", "tag_trie.py"},
+    "decoder": {"decoder.py", "generation.py"},
     "critic": {"reranking.py"},
     "personalization": {"reranking.py"},
     "speech": {"speech.py"},
