@@ -27,8 +27,7 @@ from hf_tagger.evaluation.free_form import set_scores, unique
 from hf_tagger.evaluation.machine import process_state
 from hf_tagger.evaluation.protocols import open_tagger
 from hf_tagger.model.decoder import TagLogitsProcessor
-from hf_tagger.model.generation import TagRules
-from hf_tagger.model.tag_trie import TagPrior, TagTrie
+from hf_tagger.model.generation import TagPrior, TagRules, TagTrie
 from measuring import as_product, complete_records, conditions, open_split
 
 WARM_UP, MAX_NEW_TOKENS, TRIE_REPEATS = 5, 24, 5

@@ -8,8 +8,8 @@ from hf_tagger.catalog.batching.targets import TargetEncoder
 from hf_tagger.catalog.free_form import TargetSettings
 from hf_tagger.catalog.schema import CatalogSchema
 from hf_tagger.catalog.strict import ConfigError, build
+from hf_tagger.model.generation import split_tags
 from hf_tagger.model.saving import EOS
-from hf_tagger.model.tag_trie import split_tags
 from tests.tiny_tagger import ATTRIBUTES, tiny_model, tiny_processor
 from tests.tiny_writer import add_tiny_decoder
 

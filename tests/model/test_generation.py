@@ -7,9 +7,8 @@ import torch
 from transformers import LogitsProcessorList
 
 from hf_tagger.model.decoder import TagLogitsProcessor
-from hf_tagger.model.generation import TagRules
+from hf_tagger.model.generation import TagPrior, TagRules, TagTrie, split_tags
 from hf_tagger.model.saving import BOS, EOS, PAD, SEPARATOR
-from hf_tagger.model.tag_trie import TagPrior, TagTrie, split_tags
 
 VOCABULARY, FIRST_CONTROL = 30, 27
 DECODER = {"vocab_size": VOCABULARY, "languages": ["de"], "attributes": ["colour", "category"]}
