@@ -16,7 +16,7 @@ from hf_tagger.catalog.strict import ConfigError, did_you_mean
 from hf_tagger.evaluation.convex import minimise
 from hf_tagger.evaluation.predict import Predictions, blocks, few
 from hf_tagger.evaluation.settings import CalibrationSettings, ThresholdSettings
-from hf_tagger.model.decisions import attribute_slices, predicted_tags, tag_scores
+from hf_tagger.model.decisions import attribute_slices, log_odds, predicted_tags, tag_scores
 
 # The best F1 of a tag that is told badly lies where most products would get it: nothing less sure is given.
 LEAST_SURE = 0.15
@@ -165,7 +165,7 @@ def fit_thresholds(
                 own, _ = best_threshold(candidates[rows, column], references[rows, column] == 1, missed[column],
                                         settings)
             weight = positives[column] / (positives[column] + settings.shrinkage or 1)
-            thresholds.append(_sigmoid((1 - weight) * _logit(shared) + weight * _logit(own)))
+            thresholds.append(_sigmoid((1 - weight) * log_odds(shared) + weight * log_odds(own)))
     entry = {**attribute, "thresholds": [round(float(threshold), 4) for threshold in thresholds]}
     if attribute.get("lists") is not None:
         # What a precision or a recall asks of each tag, a list as a whole would not keep to.
@@ -214,11 +214,6 @@ def best_threshold(
     # Halfway to the next score below: the threshold should not sit on a product of the validation split.
     below = ranked[best + 1] if best + 1 < len(ranked) else 0.0
     return (ranked[best] + below) / 2, reached
-
-
-def _logit(probability: float) -> float:
-    probability = np.clip(probability, 1e-6, 1 - 1e-6)
-    return np.log(probability / (1 - probability))
 
 
 def _sigmoid(value: float) -> float:

@@ -101,7 +101,7 @@ def predicted_tags(attributes: Sequence[dict], scores: np.ndarray) -> np.ndarray
             given, lists = part >= thresholds, attribute.get("lists")
             for first in range(0, len(part) if lists is not None and lists["used"] else 0, LIST_ROWS):
                 some = slice(first, first + LIST_ROWS)
-                given[some] = as_products_have_them(given[some], _log_odds(part[some]) - _log_odds(thresholds), lists)
+                given[some] = as_products_have_them(given[some], log_odds(part[some]) - log_odds(thresholds), lists)
             for child, parent in upwards(attribute):
                 given[:, parent] |= given[:, child]
             chosen[:, where] = given
@@ -137,8 +137,9 @@ def as_products_have_them(given: np.ndarray, odds: np.ndarray, lists: dict) -> n
     return given
 
 
-def _log_odds(probabilities: np.ndarray) -> np.ndarray:
-    clipped = np.clip(probabilities, np.float32(1e-6), np.float32(1 - 1e-6))
+def log_odds(probabilities):
+    """Of a probability or an array of them, in its precision; certainty counts as one in a million."""
+    clipped = np.clip(probabilities, 1e-6, 1 - 1e-6)
     return np.log(clipped / (1 - clipped))
 
 

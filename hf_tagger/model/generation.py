@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from .decisions import attribute_slices, fold
+from .decisions import attribute_slices, fold, log_odds
 from .saving import BOS, EOS, PAD, SEPARATOR, UNK, control_id, first_control_id
 from .text import normalise
 
@@ -388,7 +388,7 @@ class TagWriter:
         if calibration is None:
             return math.exp(log_probability)
         if closed is not None and self.decoder.get("closed_calibration"):
-            calibration, evidence = self.decoder["closed_calibration"], [log_probability, log_odds(closed), 1.0]
+            calibration, evidence = self.decoder["closed_calibration"], [log_probability, float(log_odds(closed)), 1.0]
         return 1 / (1 + math.exp(-sum(weight * given for weight, given in zip(calibration, evidence, strict=True))))
 
     def _listed(self, tags: list[dict], min_score: float) -> list[dict]:
@@ -407,11 +407,6 @@ class TagWriter:
         if first in self.known and second in self.known:  # two tags of the vocabulary are never merged
             return False
         return float(self._vector(first) @ self._vector(second)) >= self.decoder["merge_similarity"]
-
-
-def log_odds(probability: float) -> float:
-    probability = min(max(probability, TagPrior.LOWEST), 1 - TagPrior.LOWEST)
-    return math.log(probability / (1 - probability))
 
 
 def written_tags(tokens: Sequence[int], log_probabilities: Sequence[float],

@@ -11,9 +11,8 @@ from hf_tagger.evaluation.convex import minimise
 from hf_tagger.evaluation.free_form import unique
 from hf_tagger.evaluation.settings import ThresholdSettings
 from hf_tagger.evaluation.writing import Written, write
-from hf_tagger.model.decisions import fold
+from hf_tagger.model.decisions import fold, log_odds
 from hf_tagger.model.decoder import FreeFormTagger
-from hf_tagger.model.generation import log_odds
 
 LOWEST = 1e-30
 
@@ -44,47 +43,43 @@ def fit_written_scores(parts: Iterable[Written]) -> dict[str, float | list[float
     Returns {"calibration", "closed_calibration", "min_score"} for `TaggerConfig.decoder`, or {} where there is nothing
     to learn from: all tags were right, or none.
     """
-    evidence, right, chosen, heads_right, heads_wrong, missed = [], [], [], 0, 0, 0
+    logs, odds, right, chosen, heads, missed = [], [], [], [], [], 0
     for part in parts:
         for row, tags in enumerate(part.tags):
-            labels, heads = ([fold(tag["label"]) for tag in listed] for listed in (tags, part.closed[row]))
-            reference, heads = set(unique(part.references[row])), set(heads)
-            heads_right, heads_wrong = heads_right + len(heads & reference), heads_wrong + len(heads - reference)
-            missed += len(reference - heads - set(labels))
-            evidence += [(math.log(max(tag["score"], LOWEST)), 0.0 if closed is None else log_odds(closed),
-                          closed is not None) for tag, closed in zip(tags, part.closed_scores[row], strict=True)]
+            labels, listed = ([fold(tag["label"]) for tag in each] for each in (tags, part.closed[row]))
+            reference = set(unique(part.references[row]))
+            heads += [label in reference for label in listed]
+            missed += len(reference.difference(listed, labels))
+            logs += [math.log(max(tag["score"], LOWEST)) for tag in tags]
+            odds += [np.nan if closed is None else log_odds(closed) for closed in part.closed_scores[row]]
             right += [label in reference for label in labels]
-            chosen += [label in heads for label in labels]
+            chosen += [label in listed for label in labels]
     if not right or all(right) or not any(right):
         return {}
-    x, y = torch.tensor(evidence, dtype=torch.float64), torch.tensor(right)
-    x, known = torch.cat([x[:, :2], torch.ones(len(x), 1)], dim=1), x[:, 2] > 0
-    own = [0, 2]
-    fitted = {"calibration": _platt(x[:, own], y), "closed_calibration": None}
-    scores = torch.sigmoid(x[:, own] @ fitted["calibration"])
-    if known.any():
-        if (~known).any():
-            fitted["calibration"] = _platt(x[~known][:, own], y[~known])
-        fitted["closed_calibration"] = _platt(x[known], y[known])
-        scores = torch.where(known, x @ fitted["closed_calibration"], x[:, own] @ fitted["calibration"]).sigmoid()
+    closed, right, ones = ~np.isnan(odds), np.array(right), np.ones(len(logs))
+    alone, with_heads = np.stack([logs, ones], axis=1), np.stack([logs, odds, ones], axis=1)
+    new = ~closed if not closed.all() else closed
+    fitted = {"calibration": _platt(alone[new], right[new]), "closed_calibration": None}
+    scores = alone @ fitted["calibration"]
+    if closed.any():
+        fitted["closed_calibration"] = _platt(with_heads[closed], right[closed])
+        scores[closed] = with_heads[closed] @ fitted["closed_calibration"]
     # What the heads choose is listed whatever its score as a written tag.
     further = ~np.array(chosen)
-    scores = np.concatenate([np.ones(heads_right + heads_wrong), scores.numpy()[further]])
-    given = np.concatenate([np.arange(heads_right + heads_wrong) < heads_right, y.numpy()[further]])
-    min_score, _ = best_threshold(scores, given, missed, ThresholdSettings("f1"))
-    return {name: None if weights is None else weights.tolist() for name, weights in fitted.items()} | {
-        "min_score": float(min_score)}
+    scores = np.concatenate([np.ones(len(heads)), 1 / (1 + np.exp(-scores[further]))])
+    min_score, _ = best_threshold(scores, np.array([*heads, *right[further]], bool), missed, ThresholdSettings("f1"))
+    return {"min_score": float(min_score)} | fitted
 
 
-def _platt(evidence: torch.Tensor, right: torch.Tensor) -> torch.Tensor:
+def _platt(evidence: np.ndarray, right: np.ndarray) -> list[float]:
     """Weights [K] of the evidence [N, K], 1 last, whose sum is the log-odds of being right [N]."""
     # Platt's targets are not quite 0 and 1: the slope stays finite even if the scores tell right from wrong perfectly.
-    positives = right.sum()
-    target = torch.where(right, (positives + 1) / (positives + 2), 1 / (len(right) - positives + 2)).double()
-    start = torch.zeros(evidence.shape[1], dtype=torch.float64)
+    x, positives = torch.from_numpy(evidence), right.sum()
+    target = torch.from_numpy(np.where(right, (positives + 1) / (positives + 2), 1 / (len(right) - positives + 2)))
+    start = torch.zeros(x.shape[1], dtype=torch.float64)
     start[-2] = 1.0
 
     def loss(weights):
-        return torch.nn.functional.binary_cross_entropy_with_logits(evidence @ weights, target)
+        return torch.nn.functional.binary_cross_entropy_with_logits(x @ weights, target)
 
-    return minimise(loss, start)
+    return minimise(loss, start).tolist()
