@@ -61,3 +61,10 @@ def test_of_closed_tags_the_heads_know_more_and_what_they_choose_is_listed_anywa
 
     assert score(0.9) > 0.95 and score(0.1) < 0.05 and score(None) == pytest.approx(0.1, abs=0.02)
     assert fitted["min_score"] > score(None)
+
+
+def test_a_tag_that_is_rather_right_than_wrong_is_listed_though_none_on_validation_was():
+    tags = [{"label": "wrong", "score": 0.5}, {"label": "right", "score": 0.4}]
+    written = Written(tags=[tags] * 50, references=[["right"]] * 50, closed=[tags[1:]] * 50,
+                      closed_scores=[[None, 0.9]] * 50)
+    assert fit_written_scores([written])["min_score"] == 0.5
