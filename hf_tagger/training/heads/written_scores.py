@@ -68,8 +68,8 @@ def fit_written_scores(parts: Iterable[Written]) -> dict[str, float | list[float
     further = ~np.array(chosen)
     scores = np.concatenate([np.ones(len(heads)), 1 / (1 + np.exp(-scores[further]))])
     min_score, _ = best_threshold(scores, np.array([*heads, *right[further]], bool), missed, ThresholdSettings("f1"))
-    # The best threshold of a probability is half of the F1 reached, never more than one half (Lipton et al. 2014): where
-    # nothing written on validation pays, the sweep ends anywhere above.
+    # The best threshold of a probability is half of the F1 reached, never above one half (Lipton et al. 2014): where
+    # nothing that is written on validation pays, the sweep ends anywhere above.
     return {"min_score": min(float(min_score), 0.5)} | fitted
 
 
