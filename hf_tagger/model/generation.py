@@ -89,19 +89,18 @@ class TagPrior:
 
     Args:
         probabilities: of the trie's tags by their numbers, for each product [B, N].
-        nothing: probability that none of them applies [B].
-        without: factors of `nothing` that go once a tag is written [B, N]: the probability that it does not apply, or
-            of a `single` attribute that none of its tags does, for it has no other.
+        nothing: log-probability that none of them applies [B].
+        without: what a written tag takes off that [B, N]: the log-probability that it does not apply, or of a `single`
+            attribute that none of its tags does, for it has no other.
     """
 
     LOWEST = 1e-9
 
     def __init__(self, trie: TagTrie, probabilities: np.ndarray, nothing: np.ndarray, without: np.ndarray):
         self.trie = trie
-        self.nothing = np.maximum(nothing.astype(np.float64), self.LOWEST)
+        self.nothing, self.without = nothing, without[:, trie.order]
         # In a float32 sum over many tags the unlikely ones would vanish.
         self.probabilities = np.maximum(probabilities[:, trie.order].astype(np.float64), self.LOWEST)
-        self.without = np.maximum(without[:, trie.order].astype(np.float64), self.LOWEST)
         self.sums = np.pad(self.probabilities.cumsum(1), ((0, 0), (1, 0)))
 
     def following(self, product: int, written: Sequence[int]) -> tuple[np.ndarray, np.ndarray, float] | None:
@@ -122,7 +121,8 @@ class TagPrior:
         complete = path[-1] in trie.tag_at
         if complete:
             used.append(trie.first[path[-1]])
-        none = min(max(self.nothing[product] / self.without[product, used].prod(), self.LOWEST), 1 - self.LOWEST)
+        none = np.exp(min(self.nothing[product] - self.without[product, used].sum(), 0.0))
+        none = min(max(none, self.LOWEST), 1 - self.LOWEST)
         if complete:
             own = self.probabilities[product, used[-1]] / max(mass[0], self.LOWEST)
             tokens = np.append(tokens, [SEPARATOR, EOS])
@@ -329,28 +329,28 @@ class TagWriter:
         if names and scores is not None:
             nothing, absence = self._absence(names, scores)
             probabilities = np.zeros((len(scores), tag_of.max() + 1), np.float32)
-            without = np.ones(probabilities.shape)
+            without = np.zeros(probabilities.shape)
             # A tag that attributes share has the higher of its probabilities, and is written for all of them.
             np.maximum.at(probabilities, (slice(None), tag_of), np.asarray(scores, np.float32)[:, columns])
-            np.multiply.at(without, (slice(None), tag_of), absence)
+            np.add.at(without, (slice(None), tag_of), absence)
             prior = TagPrior(trie, probabilities, nothing, without)
         return TagRules(self.decoder, max_tags, trie if constrained else None, prior)
 
     def _absence(self, names: tuple[str, ...], scores) -> tuple[np.ndarray, np.ndarray]:
-        """The probabilities that no tag of these attributes applies [B], and for each of their tags the factor of that
-        which goes where the tag does apply [B, N]."""
-        nothing, factors = np.ones(len(scores)), []
+        """The log-probabilities that no tag of these attributes applies [B], and what each of their tags takes off
+        that where it does apply [B, N]."""
+        nothing, parts = np.zeros(len(scores)), []
         for entry, where in zip(self.attributes, attribute_slices(self.attributes), strict=True):
             if entry["name"] in names:
                 absent = np.maximum(1 - np.asarray(scores[:, where], np.float64), TagPrior.LOWEST)
                 if entry["kind"] == "single":
                     none = np.maximum(absent.sum(1, keepdims=True) - (absent.shape[1] - 1), TagPrior.LOWEST)
                     absent = none.repeat(absent.shape[1], axis=1)
-                    nothing *= none[:, 0]
+                    nothing += np.log(none[:, 0])
                 else:
-                    nothing *= absent.prod(1)
-                factors.append(absent)
-        return nothing, np.concatenate(factors, axis=1)
+                    nothing += np.log(absent).sum(1)
+                parts.append(np.log(absent))
+        return nothing, np.concatenate(parts, axis=1)
 
     def _trie(self, names: tuple[str, ...]) -> tuple[TagTrie, np.ndarray, np.ndarray]:
         """The trie of these attributes' closed tags, the tags' numbers in it, and their columns in [B, T]."""

@@ -106,7 +106,7 @@ def trie_cost(tagger, products: Sequence[dict], tags: int) -> dict[str, float]:
     built = time.perf_counter() - start
     steps = decoder["max_length"] - 2
     scores = np.random.default_rng(0).random((len(products), tags), np.float32)
-    prior = TagPrior(trie, scores, np.full(len(products), 0.5), 1 - scores)
+    prior = TagPrior(trie, scores, np.full(len(products), np.log(0.5)), np.log1p(-scores))
     seconds: dict[str, list[float]] = {"free": [], "trie": [], "prior": []}
     for _ in range(TRIE_REPEATS):
         for name, rules in (("free", TagRules(decoder)), ("trie", TagRules(decoder, trie=trie)),

@@ -7,7 +7,7 @@ import torch
 from transformers import LogitsProcessorList
 
 from hf_tagger.model.decoder import TagLogitsProcessor
-from hf_tagger.model.generation import TagPrior, TagRules, TagTrie, split_tags
+from hf_tagger.model.generation import TagPrior, TagRules, TagTrie, TagWriter, split_tags
 from hf_tagger.model.saving import BOS, EOS, PAD, SEPARATOR
 
 VOCABULARY, FIRST_CONTROL = 30, 27
@@ -67,8 +67,8 @@ def log_prior(tokens, prior, written=(), product=0):
 @pytest.mark.parametrize("end", [EOS, SEPARATOR])
 def test_a_prior_adds_up_to_the_share_of_a_tag_among_those_not_yet_written(end):
     trie, probabilities = TagTrie(TAGS), np.array([[0.1, 0.2, 0.4, 0.3, 0.05], [0.5, 0.1, 0.1, 0.1, 0.2]])
-    nothing = np.array([0.3, 0.0])
-    prior = TagPrior(trie, probabilities, nothing, without=1 - probabilities)
+    nothing = np.array([0.3, 1e-99])
+    prior = TagPrior(trie, probabilities, np.log(nothing), without=np.log(1 - probabilities))
 
     def ends(*tags):
         none = nothing[0] / (1 - probabilities[0, list(tags)]).prod()
@@ -92,15 +92,34 @@ def test_a_prior_adds_up_to_the_share_of_a_tag_among_those_not_yet_written(end):
 
 def test_where_a_written_tag_settles_its_attribute_the_list_ends():
     probabilities = np.array([[0.5, 0.3, 0.1, 0.05, 0.04]])
-    one, many = (TagPrior(TagTrie(TAGS), probabilities, np.array([0.01]), without) for without in
+    one, many = (TagPrior(TagTrie(TAGS), probabilities, np.log([0.01]), np.log(without)) for without in
                  (np.full((1, 5), 0.01), 1 - probabilities))
     assert log_prior([*TAGS[0], EOS], one) > log_prior([*TAGS[0], SEPARATOR], one) + 10
     assert log_prior([*TAGS[0], EOS], many) < log_prior([*TAGS[0], SEPARATOR], many) - 3
 
 
+class Writer(TagWriter):
+    def _encode(self, labels):
+        return [[5 + int(label)] for label in labels]
+
+
+def test_a_list_goes_on_until_every_attribute_that_is_certain_has_its_tag():
+    attributes = [{"name": f"a{number}", "kind": "single", "tags": [str(2 * number), str(2 * number + 1)]}
+                  for number in range(7)]
+    decoder = DECODER | {"attributes": [entry["name"] for entry in attributes], "aliases": {}}
+    scores = np.tile(np.float32([1.0, 0.0]), 7)[None]
+    prior, written = Writer(decoder, attributes)._rules(None, True, None, scores).prior, []
+    for number in range(7):
+        written += [5 + 2 * number]
+        following, shares, _ = prior.following(0, written)
+        ends, goes_on = (shares[following.tolist().index(token)] for token in (EOS, SEPARATOR))
+        assert ends > 0.99 if number == 6 else goes_on > 0.99
+        written += [SEPARATOR]
+
+
 def a_prior():
     return TagPrior(TagTrie(TAGS), np.array([[0.0, 0.0, 0.0, 1.0, 0.0], [0.0, 0.0, 0.0, 0.0, 1.0]]),
-                    nothing=np.array([0.0, 0.0]), without=np.zeros((2, 5)))
+                    nothing=np.full(2, -99.0), without=np.full((2, 5), -99.0))
 
 
 def test_beams_share_the_prior_of_their_product_and_nothing_certain_is_infinite():
