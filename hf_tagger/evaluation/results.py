@@ -95,8 +95,9 @@ def remarks(predictions: Predictions, scorer: Scorer) -> list[str]:
     if unlabelled := [name for name in known if name not in seen]:
         found.append(f"not scored, for no product has a label: {', '.join(unlabelled)}")
     for name, tags in scorer.unseen().items():
-        counted = ", ".join(f"{tag} ({products})" for tag, products in tags.items())
-        found.append(f"{name}: never seen in training, so counted as missed: {counted}")
+        commonest = sorted(tags, key=tags.get, reverse=True)[:5]
+        shown = ", ".join(f"{tag} ({tags[tag]})" for tag in commonest) + ", …" * (len(tags) > 5)
+        found.append(f"{name}: {len(tags)} never seen in training, so counted as missed: {shown}")
     plain = [name for name, entry in known.items() if entry["kind"] == "multi" and not entry.get("thresholds")]
     if plain:
         found.append(f"no fitted thresholds, so 0.5: {', '.join(plain)}; fit them with --calibrate")

@@ -1,8 +1,11 @@
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 from sklearn import metrics as sk
 
 from hf_tagger.evaluation.predict import Predictions
+from hf_tagger.evaluation.results import remarks
 from hf_tagger.evaluation.scoring import Scorer, draw
 from tests.evaluation.splits import some_predictions
 
@@ -120,6 +123,13 @@ def test_tags_that_training_never_saw_are_listed_and_counted_as_misses(predictio
     row = next(row for row in scorer.per_tag(100) if row["tag"] == "z")
     assert (row["f1"], row["recall"], row["average_precision"], row["training"]) == (0, 0, 0, 0)
     assert row["support"] == unseen["colour"]["z"]
+
+
+def test_of_many_unseen_tags_the_commonest_are_named(predictions):
+    scorer = SimpleNamespace(unseen=lambda: {"colour": {f"tag {number}": number for number in range(1, 2001)}})
+    assert ("colour: 2000 never seen in training, so counted as missed: "
+            "tag 2000 (2000), tag 1999 (1999), tag 1998 (1998), tag 1997 (1997), tag 1996 (1996), …"
+            ) in remarks(predictions, scorer)
 
 
 def test_per_tag_rows_add_up_to_macro_f1_and_have_intervals(predictions):

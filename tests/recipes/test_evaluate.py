@@ -217,7 +217,7 @@ def test_what_the_scores_leave_out_is_said(shop, run_here, tmp_path):
     notes = [line for line in printed.splitlines() if line.startswith("note: ")]
     assert status == 0 and len(notes) == 4
     assert "does not know them: the attributes brand" in notes[0] and "no product has a label: category" in notes[1]
-    assert "colour: never seen in training, so counted as missed: Teal (4)" in notes[2]
+    assert "colour: 1 never seen in training, so counted as missed: Teal (4)" in notes[2]
     assert "so 0.5: features; fit them with --calibrate" in notes[3]
     assert json.loads((tmp_path / "metrics.json").read_text())["protocols"]["everything"]["remarks"][0] in notes[0]
 
