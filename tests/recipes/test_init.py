@@ -189,6 +189,36 @@ def test_metafields_of_numbers_are_no_tags_and_one_that_repeats_an_option_is_lef
     assert set(catalog.schema.attributes) == {"shade", "shape", "size"}
 
 
+def test_attributes_that_name_themselves_may_be_texts_units_persons_makers_or_other_products(tmp_path, capsys):
+    names = {"Care": lambda n: ["Wash at thirty degrees and dry it flat in the shade", "Never ever iron it"][n % 2],
+             "Weight unit": lambda n: ["kg", "g"][n % 2], "Mail": lambda n: f"x{n % 2}@shop.example",
+             "Manufacturer": lambda n: ["Acme", "Ada"][n % 2], "Fit": lambda n: ["Slim", "Wide"][n % 2],
+             "Height": lambda n: f"{n % 2}0 cm"}
+    columns = ["ID", "Type", "SKU", "Name", "Categories"] + [f"Attribute {i} {key}" for i in range(1, 7)
+                                                            for key in ("name", "value(s)")]
+    rows = [[n, "simple", f"S{n}", f"Moon lamp {n}", "Lamps", *(cell for name, value in names.items()
+                                                               for cell in (name, value(n)))] for n in range(60)]
+    found, _ = started(capsys, table(tmp_path / "a.csv", columns, rows), tmp_path / "a.yaml")
+    assert {column: role for column, role in roles(found).items() if role and ":" in column} == {
+        "attribute:Fit": "attribute multi column", "attribute:Mail": "personal"}
+    columns = ["id", "title", "description", "link", "image_link", "product_highlight", "product_detail",
+               "custom_label_0"]
+    rows = [[n, f"Moon lamp {n}", "", "", "", "Soft light, for years",
+             f'Build:Fit:{["Slim", "Wide"][n % 2]},"Build:Care:{["Cold, dry", "Warm"][n // 2 % 2]}"',
+             f"2031-01-{n % 9 + 1:02d}"] for n in range(60)]
+    found, catalog = started(capsys, table(tmp_path / "b.tsv", columns, rows, "\t"), tmp_path / "b.yaml")
+    assert {column: role for column, role in roles(found).items() if role} == {
+        "id": "id", "title": "text", "product_highlight": "text", "product_detail:Fit": "attribute multi column",
+        "product_detail:Care": "attribute multi column"}
+    assert next(catalog.records("train"))["tags"] in [
+        {"fit": [fit], "care": [care]} for fit in ("Slim", "Wide") for care in ("Cold, dry", "Warm")]
+    mate = "Mates (product.metafields.shopify--discovery--product_recommendation.related_products)"
+    rows = [[f"k{n}", f"Lamp {n}", "", SHADES[n % 3], f"k{n % 5}; k{n % 7}"] for n in range(60)]
+    found, _ = started(capsys, table(tmp_path / "c.csv", ["Handle", "Title", "Body (HTML)", "Tags", mate], rows),
+                       tmp_path / "c.yaml")
+    assert roles(found)[mate] is None and roles(found)["Tags"]
+
+
 def test_what_was_found_is_printed_for_people(tmp_path, capsys):
     columns = ["sku", "attribute_set_code", "product_type", "name", "additional_attributes", "qty", "weight"]
     rows = [[f"S{n}", "Default", "simple", f"Moon lamp {n}", f"finish={SHADES[n % 2]}", n, n] for n in range(60)]

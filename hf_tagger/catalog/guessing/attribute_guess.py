@@ -14,6 +14,9 @@ _UNKNOWN_WORDS = {"n/a", "na", "unknown", "null", "nan", "-", "--", "?", "tbd", 
                   "inconnu", "desconocido", "not specified", "unspecified"}
 _NONE_WORDS = {"none", "no", "keine", "ohne", "aucun", "ninguno", "nessuno", "geen", "not applicable", "なし"}
 _FEW_TAGGED, _MOST_ALIASES, _FEW_PRODUCTS = 3, 200, 60
+_TAG_WORDS = 5  # on average
+
+_WORDS = re.compile(r"[^\W\d][^\s,]*(,[^\W\d][^\s,]*)+")  # "cotton,silk": no sentence, no number
 
 
 @dataclass
@@ -52,15 +55,19 @@ def attribute_guess(column: ColumnStats, spec: dict[str, Any], survey: Survey, n
     if none:
         spec["none_values"] = none
     tags = _count_tags(column, spec) if nodes is None else nodes
-    shown = ", ".join(f"{tag} ({count:,})" for tag, count in tags.most_common(3))
-    guess = Guess(column.name, "attribute", f"{len(tags):,} tags: {shown}", name=name.strip().lower(), spec=spec,
+    most = ", ".join(f"{tag} ({count:,})" for tag, count in tags.most_common(3))
+    guess = Guess(column.name, "attribute", f"{len(tags):,} tags: {most}", name=name.strip().lower(), spec=spec,
                   tags=tags)
     if len(tags) < 2:
         guess.role, guess.why = "", f"always {next(iter(tags), '')}" if tags else "no tags"
         return guess
     if survey.looked_at >= _FEW_PRODUCTS and (tags.most_common(1)[0][1] < _FEW_TAGGED + 2 or sum(
             count >= _FEW_TAGGED for count in tags.values()) < 2):
-        guess.role, guess.why = "", f"too few products have one of its tags: {shown}"
+        guess.role, guess.why = "", f"too few products have one of its tags: {most}"
+        return guess
+    words = sum(tag.count(" ") + 1 for tag in tags)
+    if nodes is None and spec.get("format") != "path" and words > _TAG_WORDS * len(tags):
+        guess.role, guess.why = "", f"texts, not tags (add it to text to have it read); {shown(column)}"
         return guess
     guess.merges = propose_merges(tags) if nodes is None else []
     if len(guess.merges) > _MOST_ALIASES:
@@ -118,6 +125,9 @@ def cell_format(column: ColumnStats) -> dict[str, Any]:
                 column, by, delimiter)), None)
             return {"kind": "multi", "format": "path"} | ({"delimiter": delimiter} if delimiter != ">" else {}) | (
                 {"paths": several} if several else {})
+    commas = [value for value in column.values if "," in value]
+    if commas and all(map(_WORDS.fullmatch, commas)):
+        return {"kind": "multi", "format": "delimited"}
     whole = len(column.values)
     for delimiter in (",", ";", "|", "/"):
         pieces = column.pieces.get(delimiter, Counter())
@@ -136,17 +146,18 @@ def cell_format(column: ColumnStats) -> dict[str, Any]:
 def _is_hierarchy(column: ColumnStats, delimiter: str) -> bool:
     """Whether what stands first is rarely found second, and what stands second mostly below one first."""
     parents: dict[str, set[str]] = defaultdict(set)
-    firsts = set()
+    firsts, below = set(), set()
     for value in column.values:
         for path in re.split("[,;]", value) if delimiter != "|" else [value]:
             nodes = [node.strip() for node in path.split(delimiter)]
             firsts.add(nodes[0])
+            below.update(nodes[1:])
             if len(nodes) > 1:
                 parents[nodes[1]].add(nodes[0])
     if not parents:
         return False
     alone = sum(len(above) == 1 for above in parents.values()) / len(parents)
-    if delimiter == "/" and len(parents) <= len(firsts):  # "Spring/Summer", "Autumn/Winter": nothing branches
+    if delimiter == "/" and len(below) <= len(firsts):  # "Spring/Summer", "Autumn/Winter": nothing branches
         return False
     return alone > 0.6 and len(firsts & parents.keys()) <= 0.2 * len(firsts)
 

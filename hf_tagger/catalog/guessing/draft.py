@@ -2,7 +2,6 @@
 
 import json
 import os
-import re
 from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any
@@ -13,7 +12,7 @@ from hf_tagger.catalog.formats.dialect import Dialect, detect
 from hf_tagger.catalog.guessing.attribute_guess import Guess
 from hf_tagger.catalog.guessing.column_stats import ALL_UP_TO, THEN_EVERY, ColumnStats, Survey, photos_joined_by
 from hf_tagger.catalog.guessing.languages import count_languages
-from hf_tagger.catalog.guessing.names import is_id_name
+from hf_tagger.catalog.guessing.names import PERSONAL, is_id_name
 from hf_tagger.catalog.guessing.roles import guess_columns
 from hf_tagger.catalog.photos import open_photo
 from hf_tagger.catalog.profiles import Profile, recognise
@@ -27,7 +26,6 @@ from hf_tagger.catalog.spellings import Merge
 from hf_tagger.catalog.strict import ConfigError
 from hf_tagger.catalog.taxonomy import CATEGORIES, read_taxonomy
 
-_PERSONAL = re.compile(r"[\w.+-]+@[\w-]+\.\w+|\+\d[\d\s()./-]{7,}\d")
 _FOLDERS = 200
 _FOLDERS_OF = {"train": ("train",), "validation": ("validation", "valid", "val"), "test": ("test",)}
 
@@ -194,7 +192,7 @@ def _look_at_texts(draft: Draft) -> None:
     if len(draft.locales) > 1:
         draft.warnings.append(f"texts in {', '.join(draft.locales)}: all that a product has are read, in this order. "
                               f"For one alone: --locale {draft.locales[0]}")
-    personal = sum(_PERSONAL.search(text) is not None for text in texts)
+    personal = sum(PERSONAL.search(text) is not None for text in texts)
     if personal:
         draft.warnings.append(f"{personal / len(texts):.1%} of the texts hold an e-mail address or phone number")
 

@@ -5,7 +5,7 @@ from collections import Counter
 
 from hf_tagger.catalog.guessing.attribute_guess import Guess, attribute_guess, shown, sizes, spec_keys
 from hf_tagger.catalog.guessing.column_stats import ColumnStats, Survey
-from hf_tagger.catalog.guessing.names import by_kind
+from hf_tagger.catalog.guessing.names import by_brand, by_kind
 from hf_tagger.catalog.profiles import Pattern, Profile, pattern_regex
 from hf_tagger.catalog.strict import ConfigError, did_you_mean
 
@@ -52,7 +52,8 @@ def by_profile(column: ColumnStats, system: Profile, names: dict[str, str], surv
         if name == system.language:
             return Guess(column.name, "language", shown(column))
         if name in system.attributes:
-            return attribute_guess(column, spec_keys(system.attributes[name]), survey, name)
+            plain = None if {name, "*"} & set(system.codes) else by_kind(column, name)
+            return plain or attribute_guess(column, spec_keys(system.attributes[name]), survey, name)
         if any(_belongs_to(column.name, pattern, names) for pattern in system.patterns.values()):
             return Guess(column.name, "", "read under the attributes' own names")
         return Guess(column.name, "", "the shop system's own")
@@ -65,7 +66,8 @@ def by_profile(column: ColumnStats, system: Profile, names: dict[str, str], surv
             return Guess(column.name, "", f"codes, one each; {shown(column)}")
         if column.share("bool") > 0.95 and any(value.casefold().startswith("use config") for value in column.values):
             return Guess(column.name, "", f"a setting of the shop; {shown(column)}")
-        plain = None if key == "option" else by_kind(column, option)  # options are what a buyer chooses
+        # Options are what a buyer chooses.
+        plain = None if key == "option" else by_kind(column, option) or by_brand(column, option)
         return plain or attribute_guess(column, {"kind": "multi"}, survey, option)
     for pattern in system.patterns.values():
         if pattern.column and (match := pattern_regex(pattern.column).fullmatch(column.name)):

@@ -228,7 +228,7 @@ def named_values(pattern: Pattern, pairs: list[tuple[str, str]], row: dict, name
                  cell: Callable[[Any], Any] = lambda cell: cell) -> Iterator[tuple[str, str]]:
     """(attribute's name, one value) of each that a row names under a pattern. `pairs`: as `pair_columns` has them."""
     found = [(row.get(name), row.get(value)) for name, value in pairs]
-    if pattern.pairs:
+    if pattern.pairs and not isinstance(row.get(names.get(pattern.pairs)), dict | list):
         text = cell_text(row.get(names.get(pattern.pairs)))
         found += [(match["name"], match["value"]) for match in re.finditer(pattern.regex, text)] if pattern.regex else (
             split_pairs(text, pattern.between, pattern.equals).items())
