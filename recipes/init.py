@@ -9,8 +9,8 @@
     hf_tagger init exports/ --json                           # the same for programs, on stdout
     hf_tagger finetune my.yaml
 
-EXPORT is what a shop's system exports (Shopify, WooCommerce, Google Merchant Center, Magento, Akeneo, BigCommerce and
-PrestaShop are known by their columns), or any table: csv, tsv, xlsx, JSON, JSON-LD, XML, parquet, webdataset, a folder
+EXPORT is what a shop's system exports (Shopify, WooCommerce, Google Merchant Center, Magento, Akeneo, BigCommerce,
+PrestaShop, Etsy, Wix, Squarespace and Odoo are known by their columns), or any table: csv, tsv, xlsx, JSON, JSON-LD, XML, parquet, webdataset, a folder
 or glob of these or of photos, a dataset on the Hub, a table of a database. Encoding, delimiter, which columns are
 texts, photos, id, group, language and tags, how lists and paths are written, and spellings of one tag are found from
 names and cells; nothing is asked. A table says what each column was taken for, and what looks wrong. Columns of

@@ -46,6 +46,22 @@ PRESTASHOP = [
     "Quantity", "Visibility", "Summary", "Description", "Tags (x,y,z...)", "Meta title", "URL rewritten",
     "Text when in stock", "Available for order (0 = No, 1 = Yes)", "Image URLs (x,y,z...)",
     "Feature (Name:Value:Position:Customized)", "Condition"]  # fmt: skip
+ETSY = ["TITLE", "DESCRIPTION", "PRICE", "CURRENCY_CODE", "QUANTITY", "TAGS", "MATERIALS",
+        *(f"IMAGE{number}" for number in range(1, 11)),
+        *(f"VARIATION {number} {key}" for number in (1, 2) for key in ("TYPE", "NAME", "VALUES")), "SKU"]
+WIX = [*("handleId fieldType name description productImageUrl collection sku ribbon price surcharge visible "
+         "discountMode discountValue inventory weight cost").split(),
+       *(f"productOption{key}{number}" for number in range(1, 7) for key in ("Name", "Type", "Description")),
+       *(f"additionalInfo{key}{number}" for number in range(1, 7) for key in ("Title", "Description")),
+       *(f"customText{key}{number}" for number in (1, 2) for key in ("Field", "CharLimit", "Mandatory")), "brand"]
+SQUARESPACE = ["Product ID [Non Editable]", "Variant ID [Non Editable]", "Product Type [Non Editable]", "Product Page",
+               "Product URL", "Title", "Description", "SKU",
+               *(f"Option {key} {number}" for number in range(1, 7) for key in ("Name", "Value")), "Price",
+               "Sale Price", "On Sale", "Stock", "Categories", "Tags", "Weight", "Length", "Width", "Height", "Visible",
+               "Hosted Image URLs"]
+ODOO = ["External ID", "Name", "Internal Reference", "Barcode", "Product Type", "Product Category", "Sales Price",
+        "Can be Sold", "Sales Description", "Product Tags", "Product Attributes/Attribute", "Product Attributes/Values",
+        "Unit of Measure", "Responsible/Email"]
 
 
 def products(number=200):
@@ -161,6 +177,68 @@ def prestashop(path):
              "Feature (Name:Value:Position:Customized)": f"Colour:{row['colour']}:1,Print:{row['pattern']}:2"}
             for number, row in enumerate(products(), start=1)]  # fmt: skip
     return write(path, PRESTASHOP, rows, delimiter=";", encoding="utf-8-sig")
+
+
+def etsy(path):
+    rows = []
+    for number, row in enumerate(products()):
+        rows.append({
+            "TITLE": row["title"], "DESCRIPTION": f"{row['description']}\n\nMade to order.", "PRICE": "25.00",
+            "CURRENCY_CODE": "EUR", "QUANTITY": number % 9, "MATERIALS": ["Cotton", "Silver,Stone"][number % 2],
+            "TAGS": ",".join(tag.replace(" ", "_") for tag in ["gift", *row["features"]]),
+            "SKU": row["id"] if number % 3 else "", "VARIATION 1 TYPE": "Custom Property",
+            "VARIATION 1 NAME": "Primary color", "VARIATION 1 VALUES": row["colour"]}
+            | {f"IMAGE{place}": f"https://i.example/{number}-{place}.jpg" for place in range(1, 2 + number % 3)}
+            | (dict(zip(ETSY[-4:-1], ("Size", "Size", "S,M"), strict=True)) if number % 2 else {}))
+    return write(path, ETSY, rows)
+
+
+def wix(path):
+    rows = []
+    for number, row in enumerate(products()):
+        known = {"handleId": f"product_{number:08x}", "visible": "true", "inventory": "InStock"}
+        colour = f"#b81616:{row['colour']}" if number % 2 else f"rgb(193,180,123):{row['colour']}"
+        rows.append(known | {
+            "fieldType": "Product", "name": row["title"], "description": f"<p>{row['description']}</p>",
+            "price": "25.0", "productImageUrl": f"50_{number}~mv2.jpg;50_{number}b~mv2.jpg", "sku": row["id"],
+            "collection": f"{row['category'] or 'Rest'};Slider", "ribbon": ["", "New", "Best Seller"][number % 3],
+            "productOptionName1": "Color", "productOptionType1": "COLOR", "productOptionDescription1": colour,
+            "productOptionName2": "Size", "productOptionType2": "DROP_DOWN", "productOptionDescription2": "S;M",
+            "additionalInfoTitle1": "Material", "discountMode": "PERCENT", "brand": "Acme",
+            "additionalInfoDescription1": f"<p>{['Cotton', 'Clay'][number % 2]}</p>"})
+        rows += [known | {"fieldType": "Variant", "surcharge": "2.0", "productOptionDescription1": colour,
+                          "productOptionDescription2": size} for size in "SM"]
+    return write(path, WIX, rows)
+
+
+def squarespace(path):
+    rows = []
+    for number, row in enumerate(products()):
+        for place, size in enumerate("SML"[:1 + number % 3]):
+            first = {"Product ID [Non Editable]": f"5f{number:022x}", "Product Type [Non Editable]": "PHYSICAL",
+                     "Product Page": "shop", "Product URL": row["id"].lower(), "Title": row["title"],
+                     "Description": f"<p>{row['description']}</p>", "Categories": f"/shop/{row['category']}, /new",
+                     "Tags": ", ".join(row["features"]), "Visible": "Yes",
+                     "Hosted Image URLs": f"https://i.example/{number}.jpg https://i.example/{number}b.jpg"}
+            rows.append({"Variant ID [Non Editable]": f"{number:08x}-{place}", "SKU": f"SQ{number}{size}",
+                         "Option Name 1": "Size", "Option Value 1": size, "Option Name 2": "Colour",
+                         "Option Value 2": row["colour"], "Price": "45.00", "Sale Price": "0.00", "On Sale": "No",
+                         "Stock": "Unlimited", "Weight": "0.3"} | (first if place == 0 else {}))
+    return write(path, SQUARESPACE, rows)
+
+
+def odoo(path):
+    rows = []
+    for number, row in enumerate(products()):
+        rows.append({
+            "External ID": f"__export__.product_{number}", "Name": row["title"], "Internal Reference": row["id"],
+            "Barcode": 4_000_000_000_000 + number, "Product Type": "Goods", "Sales Price": "25.0", "Can be Sold": True,
+            "Product Category": f"All / Saleable / {row['category']}" if row["category"] else "All / Saleable",
+            "Sales Description": row["description"], "Product Tags": ",".join(row["features"]),
+            "Product Attributes/Attribute": "Colour", "Product Attributes/Values": row["colour"],
+            "Unit of Measure": ["Units", "kg"][number % 2], "Responsible/Email": f"ada{number % 3}@shop.example"})
+        rows += [{"Product Attributes/Attribute": "Size", "Product Attributes/Values": "S,M"}] * (number % 2)
+    return write(path, ODOO, rows)
 
 
 def shopify_json(path):

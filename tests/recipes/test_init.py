@@ -44,6 +44,21 @@ RIGHT = {
     "prestashop": {"Product ID": "id", "Name *": "text", "Description": "text", "Image URLs (x,y,z...)": "photo",
                    "Categories (x,y,z...)": "attribute multi path", "Tags (x,y,z...)": "attribute multi delimited",
                    "feature:Colour": "attribute multi column", "feature:Print": "attribute multi column"},
+    "etsy": {"SKU": "id", "TITLE": "text", "DESCRIPTION": "text", "IMAGE1": "photo", "IMAGE2": "photo",
+             "IMAGE3": "photo", "TAGS": "attribute multi delimited", "MATERIALS": "attribute multi delimited",
+             "option:Primary color": "attribute multi column", "option:Size": "attribute multi column"},
+    "wix": {"handleId": "id", "name": "text", "description": "text", "productImageUrl": "photo",
+            "collection": "attribute multi delimited", "ribbon": "attribute single column",
+            "option:Color": "attribute multi column", "option:Size": "attribute multi column",
+            "info:Material": "attribute multi column"},
+    "squarespace": {"Product ID [Non Editable]": "id", "Title": "text", "Description": "text",
+                    "Hosted Image URLs": "photo", "Categories": "attribute multi path",
+                    "Tags": "attribute multi delimited", "option:Size": "attribute multi column",
+                    "option:Colour": "attribute multi column"},
+    "odoo": {"External ID": "id", "Name": "text", "Sales Description": "text",
+             "Product Category": "attribute multi path", "Product Tags": "attribute multi delimited",
+             "attribute:Colour": "attribute multi column",
+             "attribute:Size": "attribute multi column", "Responsible/Email": "personal"},
 }  # fmt: skip
 
 
@@ -94,7 +109,7 @@ def test_rare_tags_are_said_and_kept(tmp_path, capsys):
 
 
 @pytest.mark.parametrize("system", ["magento", "akeneo", "bigcommerce", "bigcommerce_modern",
-                                    "bigcommerce_default", "prestashop"])
+                                    "bigcommerce_default", "prestashop", "etsy", "wix", "squarespace", "odoo"])
 def test_every_column_of_other_systems_exports(system, tmp_path, capsys):
     path = getattr(shop_exports, system)(tmp_path / "export.csv")
     found, catalog = started(capsys, path, tmp_path / "my.yaml")
@@ -103,7 +118,10 @@ def test_every_column_of_other_systems_exports(system, tmp_path, capsys):
     records = [item for split in ("train", "validation", "test") for item in catalog.records(split)]
     assert len({record["id"] for record in records}) == 200
     written = {row["id"]: row for row in shop_exports.products()}
-    colours = next(name for name in records[0]["tags"] if name in ("color", "colour"))
+    colours = next(name for name in records[0]["tags"] if name in ("color", "colour", "primary color"))
+    if system in ("wix", "etsy"):
+        assert {len(record["images"]) for record in records} == ({2} if system == "wix" else {1, 2, 3})
+        assert all(photo.startswith("https://") for record in records for photo in record["images"])
     assert sorted(tag for record in records for tag in record["tags"][colours]) == sorted(
         row["colour"].lower() if system == "akeneo" else row["colour"] for row in written.values())
 

@@ -184,7 +184,9 @@ def test_google_tsv_and_xml(run, tmp_path):
 @pytest.mark.parametrize(("write", "delimiter", "column"), [
     (shop_exports.magento, b",", "additional_attributes"), (shop_exports.bigcommerce, b",", "Search Keywords"),
     (shop_exports.bigcommerce_modern, b",", "Search Keywords"),
-    (shop_exports.prestashop, b";", "Tags (x,y,z...)"),
+    (shop_exports.prestashop, b";", "Tags (x,y,z...)"), (shop_exports.etsy, b",", "TAGS"),
+    (shop_exports.wix, b",", "collection"), (shop_exports.squarespace, b",", "Tags"),
+    (shop_exports.odoo, b",", "Product Tags"),
 ])  # fmt: skip
 def test_systems_that_have_a_place_for_tags(run, tmp_path, write, delimiter, column):
     export = write(tmp_path / "export.csv")

@@ -207,6 +207,9 @@ def _look_at_photos(draft: Draft, folder: str) -> None:
     if without > 0.1:
         draft.warnings.append(f"{without:.0%} of the products without photo")
     names = [name for guess in columns for name in draft.survey.columns[guess.column].photos if "://" not in name]
+    if names and draft.system is not None and draft.system.image_root:
+        draft.image_root = draft.system.image_root
+        return
     if not names or "://" in folder or folder in ("hf:", "sql:"):
         return
     folders = [folder or ".", *sorted(entry.path for entry in os.scandir(folder or ".") if entry.is_dir())[:_FOLDERS]]
@@ -265,7 +268,7 @@ def as_yaml(draft: Draft, output_dir: str) -> str:
     photos = [photo for guess in draft.columns("photo") for photo in survey.columns[guess.column].photos]
     if draft.image_root:
         lines.append(f"    image_root: {_value(draft.image_root)}  # where the photos lie")
-    if any(photo.startswith(("http://", "https://")) for photo in photos):
+    if any(photo.startswith(("http://", "https://")) for photo in [*photos, draft.image_root or ""]):
         lines.append("    allow_urls: true  # photos are fetched from where they are")
     joined = {guess.column: by for guess in draft.columns("photo") if (by := _joined_by(survey.columns[guess.column]))}
     if joined and draft.system is None:

@@ -44,7 +44,9 @@ def by_profile(column: ColumnStats, system: Profile, names: dict[str, str], surv
         return Guess(column.name, "", "part of a column that is read as a whole")
     if name is not None:
         if name == system.id:
-            return Guess(column.name, "id", f"{system.title}: {column.distinct:,} different ones")
+            without = survey.looked_at - column.filled
+            return Guess(column.name, "id", f"{system.title}: {column.distinct:,} different ones", warnings=[
+                f"{without:,} products without one are known by their rows"] if without else [])
         if name in system.images:
             return Guess(column.name, "photo", f"{system.title}: photos of {column.filled:,} products")
         if name == system.group:

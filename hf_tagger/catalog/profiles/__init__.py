@@ -45,7 +45,8 @@ class Rows:
 
 @dataclass(frozen=True)
 class Pattern:
-    """Attributes that name themselves: "{n}" in a column is a number, "{name}" the attribute's name.
+    """Attributes that name themselves: "{n}" in a column is a number (or there is one pair of columns, without it),
+    "{name}" the attribute's name.
 
     `name` and `value` are pairs of columns (in each language of the system); `items` is a column of {name, value}
     objects, with `name` and `value` their keys; `pairs` is a column of `code=value` texts, with `between` two of them
@@ -62,6 +63,7 @@ class Pattern:
     equals: str = "="
     regex: str | None = None
     column: str | None = None
+    drop: str | None = None  # expression of what is taken out of values (Wix's "#b81616:" before a colour)
     skip: list[str] = field(default_factory=list)  # names and values that say nothing (Shopify's "Default Title")
     attribute: AttributeSpec = field(default_factory=AttributeSpec)
 
@@ -92,7 +94,8 @@ class Profile:
     id: str
     text: list[str]
     images: list[str] = field(default_factory=list)
-    image_delimiter: str | None = None
+    image_delimiter: str | None = None  # a space: any white space
+    image_root: str | None = None  # where photos lie that are names alone
     language: str | None = None
     group: str | None = None
     rows: Rows = field(default_factory=Rows)

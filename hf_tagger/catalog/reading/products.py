@@ -214,7 +214,7 @@ class Layout:
     def _photos(self, value: Any) -> list:
         if isinstance(value, str):
             delimiter = None if self.repeats else self.system.image_delimiter
-            return json_list(value) or split(value, CellSyntax(delimiter))
+            return json_list(value) or (value.split() if delimiter == " " else split(value, CellSyntax(delimiter)))
         values = value if isinstance(value, list) else [value]
         return [next((item[key] for key in _ADDRESSES if item.get(key)), item) if isinstance(item, dict) else item
                 for item in values]
@@ -247,19 +247,22 @@ def named_values(pattern: Pattern, pairs: list[tuple[str, str]], row: dict, name
             continue
         values = value if isinstance(value, list) else split(cell_text(value), pattern.attribute.syntax)
         if cell_text(name) not in pattern.skip:
-            yield from ((cell_text(name), text) for item in values if (text := cell_text(item)) not in pattern.skip)
+            texts = (re.sub(pattern.drop, "", cell_text(item)) if pattern.drop else cell_text(item) for item in values)
+            yield from ((cell_text(name), text) for text in texts if text not in pattern.skip)
 
 
 def pair_columns(pattern: Pattern, header: Iterable[str]) -> list[tuple[str, str]]:
     """(column of a name, column of its value) for each pair that the header has, in the order of their numbers."""
     header = list(header)
-    pairs = []
+    pairs: list[tuple[str, str]] = []
+    if pattern.items:  # these are keys
+        return pairs
     for name, value in zip(pattern.name, pattern.value, strict=True):
         found: list[dict[str, str]] = []
         for template in (name, value):
             regex = pattern_regex(template)
-            found.append({match["n"]: column for column in header if (match := regex.fullmatch(column))
-                          and "n" in match.groupdict()})
+            found.append({match.groupdict().get("n", 0): column for column in header
+                          if (match := regex.fullmatch(column))})
         pairs += [(found[0][n], found[1][n]) for n in sorted(found[0], key=int) if n in found[1]]
     return pairs
 
