@@ -10,11 +10,11 @@
     hf_tagger finetune my.yaml
 
 EXPORT is what a shop's system exports (Shopify, WooCommerce, Google Merchant Center, Magento, Akeneo, BigCommerce,
-PrestaShop, Etsy, Wix, Squarespace and Odoo are known by their columns), or any table: csv, tsv, xlsx, JSON, JSON-LD, XML, parquet, webdataset, a folder
-or glob of these or of photos, a dataset on the Hub, a table of a database. Encoding, delimiter, which columns are
-texts, photos, id, group, language and tags, how lists and paths are written, and spellings of one tag are found from
-names and cells; nothing is asked. A table says what each column was taken for, and what looks wrong. Columns of
-personal data are never read.
+PrestaShop, Etsy, Wix, Squarespace and Odoo are known by their columns), or any table: csv, tsv, xlsx, JSON, JSON-LD,
+XML, parquet, webdataset, a folder or glob of these or of photos, a dataset on the Hub, a table of a database. Encoding,
+delimiter, which columns are texts, photos, id, group, language and tags, how lists and paths are written, and spellings
+of one tag are found from names and cells; nothing is asked. A table says what each column was taken for, and what looks
+wrong. Columns of personal data are never read.
 
 One pass, with memory that does not grow with the file. Counts are of the first 50,000 products and of every 20th after
 these; the file says so.
@@ -66,8 +66,9 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument("--labels", metavar="FILE", action="append", default=[],
                         help="what codes in cells mean: Akeneo's export of options, categories or families, or a table "
                              "of ids and names of categories; may be repeated")
-    parser.add_argument("--locale", help="of an export in several (Akeneo's name-en_US): whose texts and labels are "
-                                         "taken; default: all texts, and labels in the locale of most texts")
+    parser.add_argument("--locale", help="of an export in several (Akeneo's name-en_US, Magento's store views): whose "
+                                         "texts and labels are taken; default: all texts, and labels in the locale of most "
+                                         "texts")
     parser.add_argument("--taxonomy", metavar="FILE",
                         help="Shopify's categories.txt or Google's taxonomy, whose ids or paths a column holds")
     parser.add_argument("--table", help="of a database: the table with the rows")

@@ -254,6 +254,38 @@ def shopify_json(path):
     return path
 
 
+def shopify_graphql(path):
+    """A page of an answer of Shopify's GraphQL API, or as JSONL the lines of a bulk operation: of each product, then of
+    all that belongs to it."""
+    nodes, lines = [], []
+    for number, row in enumerate(products()):
+        product = {"id": f"gid://shopify/Product/{number}", "title": row["title"], "handle": row["id"].lower(),
+                   "descriptionHtml": f"<p>{row['description']}</p>", "vendor": "Acme", "status": "ACTIVE",
+                   "productType": row["category"] or "", "tags": ["new", *row["features"]] if number % 3 else [],
+                   "category": {"id": "gid://shopify/TaxonomyCategory/qx-1", "fullName": f"Shop > {row['category']}"}}
+        variants = [{"id": f"gid://shopify/ProductVariant/{number}{size}", "title": size, "price": "34.00",
+                     "selectedOptions": [{"name": "Size", "value": size}, {"name": "Colour", "value": row["colour"]}]}
+                    for size in "SM"] if number % 2 else [
+            {"id": f"gid://shopify/ProductVariant/{number}", "title": "Default Title", "price": "9.00",
+             "selectedOptions": [{"name": "Title", "value": "Default Title"}]}]
+        media = [{"id": f"gid://shopify/MediaImage/{number}{place}",
+                  "image": {"url": f"https://cdn.example/{number}{place}.jpg"}} for place in range(1 + number % 3)]
+        fields = [{"key": "fabric", "value": ["Cotton", '["Cotton","Silk"]'][number % 2]}]
+        lining = [{"key": "lining", "value": ["Satin", "Mesh"][number % 2]}]
+        nodes.append({"node": product | {
+            "variants": {"edges": [{"node": variant} for variant in variants]}, "media": {"nodes": media},
+            "metafields": {"edges": [{"node": one} for one in fields + lining]},
+            "featuredMedia": {"preview": {"image": media[0]["image"]}}}})
+        lines += [product] + [child | {"__parentId": product["id"]} for child in variants + media + fields]
+        lines += [child | {"__parentId": variants[0]["id"]} for child in lining]
+    if path.suffix == ".jsonl":
+        path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    else:
+        path.write_text(json.dumps({"data": {"shop": {"name": "Ürsel"}, "products": {
+            "edges": nodes, "pageInfo": {"hasNextPage": False}}}, "extensions": {"cost": 12}}, ensure_ascii=False))
+    return path
+
+
 def json_ld(path):
     """A graph of a page, indented, with what is no product in it."""
     graph = [{"@type": "Organization", "name": "Shop"}]

@@ -20,7 +20,7 @@ RIGHT = {
     "google": {"id": "id", "item_group_id": "group", "title": "text", "description": "text", "image_link": "photo",
                "product_type": "attribute multi path", "color": "attribute multi delimited",
                "pattern": "attribute single column", "custom_label_0": "attribute single column"},
-    "magento": {"sku": "id", "name": "text", "description": "text", "base_image": "photo",
+    "magento": {"sku": "id", "name": "text", "name:fr": "text", "description": "text", "base_image": "photo",
                 "additional_images": "photo", "categories": "attribute multi path",
                 "additional_attributes:color": "attribute multi column",
                 "additional_attributes:print": "attribute multi column",
@@ -124,6 +124,30 @@ def test_every_column_of_other_systems_exports(system, tmp_path, capsys):
         assert all(photo.startswith("https://") for record in records for photo in record["images"])
     assert sorted(tag for record in records for tag in record["tags"][colours]) == sorted(
         row["colour"].lower() if system == "akeneo" else row["colour"] for row in written.values())
+
+
+@pytest.mark.parametrize("suffix", ["json", "jsonl"])
+def test_a_graphql_answer_and_a_bulk_operation_are_read_as_products(suffix, tmp_path, capsys):
+    found, catalog = started(capsys, shop_exports.shopify_graphql(tmp_path / f"a.{suffix}"), tmp_path / "my.yaml")
+    assert (found["system"], found["products"], found["refused_rows"]) == ("shopify_graphql", 200, 0)
+    photos = ["image.url"] if suffix == "jsonl" else ["media.image.url", "featuredMedia.preview.image.url"]
+    field = "field" if suffix == "jsonl" else "metafield"
+    assert {column: role for column, role in roles(found).items() if role} == dict.fromkeys(photos, "photo") | {
+        "id": "id", "title": "text", "descriptionHtml": "text", "category.fullName": "attribute multi path",
+        "productType": "attribute single column", "tags": "attribute multi delimited", f"{field}:fabric":
+        "attribute multi column", f"{field}:lining": "attribute multi column", "option:Size": "attribute multi column",
+        "option:Colour": "attribute multi column"}
+    assert max(column["filled"] for column in found["columns"]) == 1
+    records = {record["id"]: record for split in catalog.splits for record in catalog.records(split)}
+    assert len(records) == 200
+    for number, row in enumerate(shop_exports.products()):
+        record = records[f"gid://shopify/Product/{number}"]
+        tags = record["tags"]
+        assert tags["size"] == (["S", "M"] if number % 2 else None) and len(record["texts"]) == 2
+        assert tags["colour"] == ([row["colour"]] if number % 2 and row["colour"] else None)
+        assert tags["fabric"] == (["Cotton", "Silk"] if number % 2 else ["Cotton"])
+        assert tags["lining"] == [["Satin", "Mesh"][number % 2]]
+        assert record["images"] == [f"https://cdn.example/{number}{place}.jpg" for place in range(1 + number % 3)]
 
 
 SHADES = ["Red", "Blue", "Green"]
@@ -312,6 +336,34 @@ def test_one_locale_alone_is_read_where_it_is_asked_for(tmp_path, capsys):
     plain = table(tmp_path / "plain.csv", ["sku", "name", "shade"], [[n, f"Lamp {n}", SHADES[n % 2]] for n in range(9)])
     assert init.main([str(plain), "--output", str(tmp_path / "c.yaml"), "--locale", "de_DE"]) == 2
     assert "whose columns name several" in capsys.readouterr().err
+
+
+def test_the_texts_of_magentos_store_views_are_read_with_their_language(tmp_path, capsys):
+    columns = ["sku", "store_view_code", "attribute_set_code", "product_type", "name", "description",
+               "additional_attributes"]
+    rows = []
+    for n in range(12):
+        rows.append([f"S{n}", "", "Default", "simple", f"Moon lamp {n}", f"A lamp for the night {n}",
+                     f"finish={SHADES[n % 2]}"])
+        rows += [[f"S{n}", "de", "", "", f"Mondlampe {n}", "__EMPTY__VALUE__", "finish=Rot"]] * (n % 2)
+        rows += [[f"S{n}", "fr", "", "", "", f"Une lampe pour la nuit et le jour {n}", ""]] * (n % 3 == 0)
+    path = table(tmp_path / "a.csv", columns, rows)
+    found, catalog = started(capsys, path, tmp_path / "a.yaml")
+    assert catalog.schema.text == ["name", "name:de", "description", "description:fr"]
+    assert any("texts in de, fr" in warning for warning in found["warnings"]) and found["products"] == 12
+
+    def texts(catalog):
+        return {record["id"]: record["texts"] for split in catalog.splits for record in catalog.records(split)}
+
+    read = texts(catalog)
+    assert read["S3"] == ["Moon lamp 3", "Mondlampe 3", "A lamp for the night 3", "Une lampe pour la nuit et le jour 3"]
+    assert read["S1"] == ["Moon lamp 1", "Mondlampe 1", "A lamp for the night 1"]
+    assert read["S2"] == ["Moon lamp 2", "A lamp for the night 2"]
+    assert {tag for record in catalog.records("train") for tag in record["tags"]["finish"]} <= set(SHADES)
+    found, catalog = started(capsys, path, tmp_path / "b.yaml", "--locale", "de")
+    assert catalog.schema.text == ["name:de", "description"]
+    assert texts(catalog)["S3"] == ["Mondlampe 3", "A lamp for the night 3"] and texts(catalog)["S2"] == read["S2"]
+    assert init.main([str(path), "--output", str(tmp_path / "c.yaml"), "--locale", "it"]) == 2
 
 
 def test_numbers_of_categories_get_their_names(tmp_path, capsys):

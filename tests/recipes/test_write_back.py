@@ -205,6 +205,20 @@ def test_systems_that_have_a_place_for_tags(run, tmp_path, write, delimiter, col
             assert other.startswith(one)
 
 
+@pytest.mark.parametrize("suffix", ["json", "jsonl"])
+def test_products_from_graphql(run, tmp_path, suffix):
+    export = shop_exports.shopify_graphql(tmp_path / f"export.{suffix}")
+    before = export.read_bytes()
+    after, printed = tagged(run, export, tmp_path)
+    was, now = (list(map(json.loads, data.splitlines())) if suffix == "jsonl" else [
+        edge["node"] for edge in json.loads(data)["data"]["products"]["edges"]] for data in (before, after))
+    changed = [(one, other) for one, other in zip(was, now, strict=True) if one != other]
+    assert changed_in(printed)[:3] == (len(was), 200, len(changed)) and len(changed) > 100
+    assert all("handle" in one and other == one | {"tags": other["tags"]} and other["tags"][:len(one["tags"])]
+               == one["tags"] for one, other in changed)
+    assert re.sub(rb'"tags": \[[^\]]*\]', b"", after) == re.sub(rb'"tags": \[[^\]]*\]', b"", before)
+
+
 @pytest.mark.parametrize(("write", "place", "column"), [
     (shop_exports.shopify_json, "products", "tags"), (shop_exports.json_ld, "@graph", "keywords")])  # fmt: skip
 def test_one_json_document(run, tmp_path, write, place, column):

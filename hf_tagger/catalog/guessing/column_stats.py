@@ -174,7 +174,7 @@ class Survey:
         if self.products > ALL_UP_TO and self.products % THEN_EVERY:
             return
         self.looked_at += 1
-        for name, value in flattened(values):
+        for name, value in dict(flattened(values)).items():  # a profile may have named what lies in another column
             if ":" in name:
                 name = self._spelt.setdefault(name.casefold(), name)
             if name not in self.columns and len(self.columns) < _MOST_COLUMNS:

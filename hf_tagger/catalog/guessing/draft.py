@@ -113,10 +113,11 @@ def _survey_files(files: list[tuple[str, str]], survey: Survey) -> tuple[Profile
     survey.left_out += sorted(filter(str.strip, twice))
     wanted, layout = dict.fromkeys(columns, "init"), None
     if found is not None:
+        wanted |= dict.fromkeys(found[1].values(), "init")
         layout = Layout(found[0], columns, wanted, file, discover=True, repeats=format in ("xml", "jsonl"))
         wanted = layout.columns
     for file, format in files:
-        read = read_raw(file, format, wanted, None, None) if format in ("csv", "tsv", "parquet") else (
+        read = read_raw(file, format, wanted, None, None) if layout or format in ("csv", "tsv", "parquet") else (
             read_objects(file, format, None))
         for _, values, error in layout.products(read) if layout else read:
             if values is not None:

@@ -17,7 +17,8 @@ def system_texts(system: Profile, names: dict[str, str], stats: list[ColumnStats
     first."""
     found: dict[tuple[str, str | None], ColumnStats] = {}
     for name in filter(names.get, system.text):
-        templates = [pattern_regex(template) for template in system.templates(name)]
+        templates = [pattern_regex(template + of) for template in system.templates(name)
+                     for of in ("", *[":{locale}"] * (system.rows.store_view is not None))]
         for column in stats:
             match = next(filter(None, (template.fullmatch(column.name) for template in templates)), None)
             key = match and (name, match.groupdict().get("locale"))
@@ -30,6 +31,8 @@ def system_texts(system: Profile, names: dict[str, str], stats: list[ColumnStats
         raise ConfigError(f"no text is in the locale {locale!r}.{did_you_mean(locale, [*filter(None, filled)])}")
     order = [spoken for spoken, _ in filled.most_common() if locale in (None, spoken) or spoken is None]
     places = {key: place for place, key in enumerate(itertools.product(system.text, order))}
+    # What a store view has is read in place of the product's own.
+    found = {key: column for key, column in found.items() if locale is None or key[1] or (key[0], locale) not in found}
     texts = {column.name: Guess(column.name, "text", f"{system.title}: {sizes(column)}", place=places[key],
                                 locale=key[1]) for key, column in found.items() if key in places}
     return texts, {spoken for spoken in filled if spoken not in order}

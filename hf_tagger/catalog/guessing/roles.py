@@ -30,11 +30,12 @@ def guess_columns(survey: Survey, system: Profile | None = None, names: dict[str
         texts, others = system_texts(system, names, stats, locale)
         for column in stats:
             personal = None if column.name in names.values() else _personal(column)
-            foreign = not others.isdisjoint(re.split("[-.]", column.name))
+            foreign = not others.isdisjoint(re.split("[-.:]", column.name))
             guess = Guess(column.name, "", f"not in {locale}") if foreign else texts.get(column.name) or by_profile(
                 column, system, names, survey)
             if guess is not None:
-                guesses[column.name] = personal if personal and guess.role == "attribute" else guess
+                guesses[column.name] = personal if personal and guess.role in ("attribute", "") and (
+                    guess.why != "the shop system's own") else guess
     else:
         if locale is not None:
             raise ConfigError("a locale is for an export whose columns name several (name-en_US)")
@@ -154,7 +155,7 @@ def _personal(column: ColumnStats) -> Guess | None:
             return Guess(column.name, "personal", f"{what} in {column.share(kind):.0%} of the cells",
                          warnings=[f"personal data ({what}): not read"])
     if NAMES["personal"].fullmatch(spoken) and not NAMES["technical"].fullmatch(spoken):
-        return Guess(column.name, "personal", f"by its name; {shown(column)}", warnings=["personal data: not read"])
+        return Guess(column.name, "personal", "by its name", warnings=["personal data: not read"])
     held = sum(PERSONAL.search(text) is not None for text in column.texts)
     if held > 0.2 * len(column.texts) and not (NAMES["title"].fullmatch(spoken) or NAMES["text"].fullmatch(spoken)):
         return Guess(column.name, "personal", f"e-mail addresses or phone numbers in {held / len(column.texts):.0%} of "

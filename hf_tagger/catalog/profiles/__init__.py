@@ -18,7 +18,8 @@ class Generation:
     """Column names of one version, or language, of a system's export."""
 
     required: list[str | list[str]]  # by these columns it is recognised; of a list, by one of them
-    names: dict[str, str | list[str]]  # {the profile's name of a column: the column, or the first of these there is}
+    # {the profile's name of a column: the column, or the first of these there is}; "category.name" lies in another one.
+    names: dict[str, str | list[str]]
     # {name: expression whose group is a value}, of columns that bury their values in other words (`Path: A|Path: B`);
     # tags are not written into these.
     parts: dict[str, str] = field(default_factory=dict)
@@ -170,8 +171,11 @@ def recognise(header: Iterable[str]) -> tuple[Profile, dict[str, str]] | None:
 def _first_of(templates: str | list[str], spelt: dict[str, str]) -> str | None:
     for template in [templates] if isinstance(templates, str) else templates:
         if "{" not in template:
+            first, dot, rest = template.partition(".")
             if template.casefold() in spelt:
                 return spelt[template.casefold()]
+            if dot and rest and first.casefold() in spelt:
+                return f"{spelt[first.casefold()]}.{rest}"
         elif fits := [column for column in reversed(spelt.values()) if pattern_regex(template).fullmatch(column)]:
             return fits[0]
     return None

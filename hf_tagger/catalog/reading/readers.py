@@ -31,7 +31,7 @@ from hf_tagger.catalog.formats.columns import (
 )
 from hf_tagger.catalog.formats.dialect import detect
 from hf_tagger.catalog.formats.documents import read_json_document, read_xlsx, read_xml, xlsx_header
-from hf_tagger.catalog.formats.nested import outer, pick
+from hf_tagger.catalog.formats.nested import outer, pick, without_edges
 from hf_tagger.catalog.formats.text_files import is_json_document, read_csv, read_json_lines
 from hf_tagger.catalog.photos import MAX_BYTES
 from hf_tagger.catalog.profiles import recognise
@@ -108,7 +108,8 @@ def read_objects(file: str, format: str, encoding: str | None) -> Iterator[RawRo
     if format == "xlsx":
         return read_xlsx(file)
     if format == "jsonl":
-        return read_json_document(file) if is_json_document(file) else read_json_lines(file, encoding)
+        rows = read_json_document(file) if is_json_document(file) else read_json_lines(file, encoding)
+        return ((number, without_edges(values), error) for number, values, error in rows)
     if format == PHOTOS:
         return read_photo_folder(file)
     return _read_tar(file, None)
