@@ -266,6 +266,8 @@ def test_what_was_found_is_printed_for_people(tmp_path, capsys):
     rows = [[f"S{n}", "Default", "simple", f"Moon lamp {n}", f"finish={SHADES[n % 2]}", n, n] for n in range(60)]
     assert init.main([str(table(tmp_path / "a.csv", columns, rows)), "--output", str(tmp_path / "a.yaml")]) == 0
     assert capsys.readouterr().out == """\
+read as Magento product CSV (profile: magento); encoding utf-8, delimiter ','
+
 column                        role       tags  filled  because
 sku                           id                 100%  Magento product CSV: 60 different ones
 name                          text               100%  Magento product CSV: 3 words on average

@@ -38,6 +38,7 @@ from hf_tagger.catalog.profiles import recognise
 from hf_tagger.catalog.quarantine import RowError
 from hf_tagger.catalog.reading.photo_folder import PHOTOS, read_photo_folder
 from hf_tagger.catalog.reading.products import Layout, find_layout
+from hf_tagger.catalog.reading.source import SourceConfig, catalogue_files
 
 _UNREADABLE = (OSError, EOFError, zlib.error, lzma.LZMAError, zipfile.BadZipFile, tarfile.TarError, pa.ArrowException)
 _SAMPLE_ROWS, _LAYOUT_ROWS = 1000, 50
@@ -79,6 +80,22 @@ def check_first_file(file: str, format: str, columns: dict[str, str], delimiter:
             if header:
                 check_columns({column: key for column, key in columns.items() if outer(column, header) is None}, header,
                               f"{file} (its first {_SAMPLE_ROWS:,} rows)")
+
+
+def found_in_file(source: SourceConfig, split: str) -> Iterator[tuple[str, str, str]]:
+    """(key, value, reason) of what a source leaves open, and is found in its first file each time that it is read."""
+    if source.hub_id(split) or source.database(split):
+        return
+    file, format = catalogue_files(source, split)[0]
+    if format not in ("parquet", "webdataset", PHOTOS) and source.profile is None:
+        if found := recognise(file_columns(file, format, source.delimiter, source.encoding)):
+            yield "profile", found[0].name, f"{found[0].title}, by its columns"
+    if format in ("csv", "tsv"):
+        dialect = detect(file, (), source.delimiter or ("\t" if format == "tsv" else None), source.encoding)
+        if source.delimiter is None:
+            yield "delimiter", dialect.delimiter, "between the names of the header"
+        if source.encoding is None:
+            yield "encoding", dialect.encoding, "by its bytes"
 
 
 def file_columns(file: str, format: str, delimiter: str | None, encoding: str | None,
