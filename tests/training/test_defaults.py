@@ -194,8 +194,8 @@ def test_how_a_file_is_read_is_told_and_not_kept_for_the_next_file(tmp_path, cap
     run = a_run(tmp_path, catalog={"source": {"path": str(tmp_path / "shop.csv")}, "schema": schema})
     read_catalog(run)
     said = capsys.readouterr().out
-    for line in ("profile +shopify: Shopify product CSV, by its columns", "delimiter +;: between the names of the header",
-                 "encoding +cp1252: by its bytes"):
+    for line in ("profile +shopify: Shopify product CSV, by its columns",
+                 "delimiter +;: between the names of the header", "encoding +cp1252: by its bytes"):
         assert re.search(rf"\n  catalog\.source\.{line}\n", said)
     assert run.data["catalog"]["source"].keys() == {"path", "fractions"}
 
