@@ -80,6 +80,8 @@ def test_what_only_looks_like_tags_is_none_and_what_only_sounds_technical_is(tmp
         "Composition": lambda n: ["cotton,silk", "wool"][n % 2], "Curl pattern": lambda n: ["Loose", "Tight"][n % 2],
         "Product category/Display name": lambda n: f"All / Shop / {['Men', 'Women'][n // 2 % 2]}",
         "length_unit": lambda n: ["cm", "mm"][n % 2], "Strap": lambda n: f"{n % 4 + 3} cm",
+        "Cloth": lambda n: ["260 GSM.", "180 gsm", "N/A"][n % 3],
+        "route/id": lambda n: ["base.buy", "base.make"][n % 2],
         "Pot": lambda n: f"{n % 3},5x7 in", "related": lambda n: f"S{n % 5},S{n % 7}",
         "Vendors/Vendor/Name": lambda n: "AB"[n % 2], "property": lambda n: f"{n % 3:032x}|{n % 2:032x}",
         "parent_id": lambda n: f"{n // 2:032x}" * (n < 50),

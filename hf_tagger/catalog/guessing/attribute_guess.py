@@ -10,7 +10,7 @@ from hf_tagger.catalog.guessing.column_stats import ColumnStats, Survey
 from hf_tagger.catalog.quarantine import RowError
 from hf_tagger.catalog.spellings import Merge, propose_merges
 
-_UNKNOWN_WORDS = {"n/a", "na", "unknown", "null", "nan", "-", "--", "?", "tbd", "k.a.", "keine angabe", "unbekannt",
+UNKNOWN_WORDS = {"n/a", "na", "unknown", "null", "nan", "-", "--", "?", "tbd", "k.a.", "keine angabe", "unbekannt",
                   "inconnu", "desconocido", "not specified", "unspecified"}
 _NONE_WORDS = {"none", "no", "keine", "ohne", "aucun", "ninguno", "nessuno", "geen", "not applicable", "なし"}
 _FEW_TAGGED, _MOST_ALIASES, _FEW_PRODUCTS = 3, 200, 60
@@ -48,7 +48,7 @@ def attribute_guess(column: ColumnStats, spec: dict[str, Any], survey: Survey, n
                nodes: Counter[str] | None = None) -> Guess:
     spec = dict(spec)
     folded = {value.casefold(): value for value in [*column.values, *column.pieces.get("list", ())]}
-    unknown = [folded[word] for word in sorted(_UNKNOWN_WORDS & folded.keys())]
+    unknown = [folded[word] for word in sorted(UNKNOWN_WORDS & folded.keys())]
     none = [folded[word] for word in sorted(_NONE_WORDS & folded.keys())]
     if unknown:
         spec["unknown_values"] = unknown

@@ -20,8 +20,8 @@ _MOST_COLUMNS = 2000  # JSON may have a key of its own in each product
 _IMAGE = re.compile(r"\.(jpe?g|png|webp|gif|avif|bmp|tiff?)(\?|#|$)", re.IGNORECASE)
 _KINDS = {
     "number": re.compile(r"[-+]?[\d.,\s]*\d(\s?[%€$£¥]|\s?[A-Z]{3})?"),
-    "measure": re.compile(r"[\d.,\s/x×-]*\d\s?([mck]?m[²2]?|in(ch(es)?)?|ft|[\"″]|m?g|kg|lbs?|oz|[mcd]?l|gsm|g/m[²2])",
-                          re.IGNORECASE),
+    "measure": re.compile(r"[\d.,\s/x×-]*\d\s?([mck]?m[²2]?|in(ch(es)?)?|ft|[\"″]|m?g|kg|lbs?|oz|[mcd]?l|gsm|g/m[²2])"
+                          r"\.?", re.IGNORECASE),
     "hash": re.compile(r"([0-9a-f]{8}-?([0-9a-f]{4}-?){3}[0-9a-f]{12}[\s,;|]*)+"),
     "bool": re.compile(r"true|false|yes|no|y|n|0|1|ja|nein|oui|non|sí|si|on|off|use config( settings)?", re.IGNORECASE),
     "date": re.compile(r"\d{4}-\d\d-\d\d([T ].*)?|\d{1,2}[./]\d{1,2}[./]\d{2,4}( .*)?"),

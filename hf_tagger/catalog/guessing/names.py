@@ -2,7 +2,7 @@
 
 import re
 
-from hf_tagger.catalog.guessing.attribute_guess import Guess, shown
+from hf_tagger.catalog.guessing.attribute_guess import UNKNOWN_WORDS, Guess, shown
 from hf_tagger.catalog.guessing.column_stats import ColumnStats
 
 NAMES = {role: re.compile(words, re.IGNORECASE) for role, words in {
@@ -22,7 +22,7 @@ NAMES = {role: re.compile(words, re.IGNORECASE) for role, words in {
     # What begins a word, such as "position", may also end another one: "composition".
     "technical": r".*(price|preis|prix\b|precio|inventory|qty|quantity|menge|steuer|shipping|versand|weight|gewicht|"
                  r"status|publish|visib|enabled|availab|barcode|fulfil|download|meta: _|use[_ ]config|discount|_skus$|"
-                 r"(image|thumbnail)[_ ]label|(page|custom)[_ ](layout|design)|(cross|up)[-_ ]?sells?$|"
+                 r"/id$|(image|thumbnail)[_ ]label|(page|custom)[_ ](layout|design)|(cross|up)[-_ ]?sells?$|"
                  r"(?<![^\W_])(stock(?!ing)|tax|active$|condition(?!er)|creat|updat|modif|date|url|link|ean|gtin|upc|mpn|"
                  r"isbn|currency|position|sort|featured|seo|meta[_ ](title|desc|key)|alt\b|websites?$|cost\b|button|"
                  r"default|allow|reviews?|sold)).*",
@@ -67,7 +67,8 @@ def by_kind(column: ColumnStats, name: str) -> Guess | None:
         return None
     if column.share("bool") > 0.95:
         return Guess(column.name, "", f"yes or no; {shown(column)}")
-    if column.share("number") + column.share("measure") > 0.8:
+    unsaid = sum(count for value, count in column.values.items() if value.casefold() in UNKNOWN_WORDS)
+    if column.kinds["number"] + column.kinds["measure"] > 0.8 * max(1, column.filled - unsaid):
         return Guess(column.name, "", f"numbers, such as {', '.join(column.examples())}")
     return None
 
