@@ -10,11 +10,11 @@
     hf_tagger finetune my.yaml
 
 EXPORT is what a shop's system exports (Shopify, WooCommerce, Google Merchant Center, Magento, Akeneo, BigCommerce,
-PrestaShop, Etsy, Wix, Squarespace and Odoo are known by their columns), or any table: csv, tsv, xlsx, JSON, JSON-LD,
-XML, parquet, webdataset, a folder or glob of these or of photos, a dataset on the Hub, a table of a database. Encoding,
-delimiter, which columns are texts, photos, id, group, language and tags, how lists and paths are written, and spellings
-of one tag are found from names and cells; nothing is asked. A table says what each column was taken for, and what looks
-wrong. Columns of personal data are never read.
+PrestaShop, Etsy, Wix, Squarespace, Square, Ecwid and Odoo are known by their columns), or any table: csv, tsv, xlsx,
+JSON, JSON-LD, XML, parquet, webdataset, a folder or glob of these or of photos, a dataset on the Hub, a table of a
+database. Encoding, delimiter, which columns are texts, photos, id, group, language and tags, how lists and paths are
+written, and spellings of one tag are found from names and cells; nothing is asked. A table says what each column was
+taken for, and what looks wrong. Columns of personal data are never read.
 
 One pass, with memory that does not grow with the file. Counts are of the first 50,000 products and of every 20th after
 these; the file says so.

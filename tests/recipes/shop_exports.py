@@ -254,6 +254,31 @@ def shopify_json(path):
     return path
 
 
+def square(path):
+    rows = [{"Token": f"T{number:05}{size}", "Item Name": f"{row['title']} {number}", "Variation Name": size,
+             "SKU": f"{row['id']}-{size}", "Description": row["description"], "Item Type": "Physical good",
+             "Categories": f"{row['category'] or 'Rest'}, Sale", "Price": "25.00", "Archived": "N", "Sellable": "Y",
+             "Current Quantity Downtown": number % 9, "Tax - VAT (19%)": "Y", "Option Name 1": "Size",
+             "Option Value 1": size, "Option Name 2": "Colour", "Option Value 2": row["colour"]}
+            for number, row in enumerate(products()) for size in "SM"[:1 + number % 2]]
+    return write(path, list(rows[0]), rows)
+
+
+def ecwid(path):
+    rows = []
+    for number, row in enumerate(products()):
+        known = {"product_internal_id": 7000 + number, "product_sku": row["id"]}
+        rows.append({"type": "product", **known, "product_name": row["title"], "product_price": "25",
+                     "product_quantity": 3, "product_description": f"<p>{row['description']}</p>",
+                     "product_brand": "Acme", "product_is_available": "true",
+                     "product_category_1": f"Shop / {row['category'] or 'Rest'}",
+                     "product_media_main_image_url": f"https://i.example/{number}.jpg",
+                     "product_attribute_Print": row["pattern"], "product_attribute_{Made in}": "PT"})
+        rows += [{"type": "product_option", **known, "product_option_name": name, "product_option_value": value}
+                 for name, value in (("Size", "S"), ("Size", "M"), ("Colour", row["colour"]))]
+    return write(path, list(rows[0] | rows[1]), rows)
+
+
 def shopify_graphql(path):
     """A page of an answer of Shopify's GraphQL API, or as JSONL the lines of a bulk operation: of each product, then of
     all that belongs to it."""

@@ -59,6 +59,12 @@ RIGHT = {
              "Product Category": "attribute multi path", "Product Tags": "attribute multi delimited",
              "attribute:Colour": "attribute multi column",
              "attribute:Size": "attribute multi column", "Responsible/Email": "personal"},
+    "square": {"Token": "id", "Item Name": "text", "Description": "text", "Categories": "attribute multi delimited",
+               "option:Size": "attribute multi column", "option:Colour": "attribute multi column"},
+    "ecwid": {"product_internal_id": "id", "product_name": "text", "product_description": "text",
+              "product_media_main_image_url": "photo", "product_category_1": "attribute multi path",
+              "product_attribute_Print": "attribute single column", "option:Size": "attribute multi column",
+              "option:Colour": "attribute multi column"},
 }  # fmt: skip
 
 
@@ -109,7 +115,8 @@ def test_rare_tags_are_said_and_kept(tmp_path, capsys):
 
 
 @pytest.mark.parametrize("system", ["magento", "akeneo", "bigcommerce", "bigcommerce_modern",
-                                    "bigcommerce_default", "prestashop", "etsy", "wix", "squarespace", "odoo"])
+                                    "bigcommerce_default", "prestashop", "etsy", "wix", "squarespace", "odoo", "square",
+                                    "ecwid"])
 def test_every_column_of_other_systems_exports(system, tmp_path, capsys):
     path = getattr(shop_exports, system)(tmp_path / "export.csv")
     found, catalog = started(capsys, path, tmp_path / "my.yaml")

@@ -19,6 +19,7 @@ CHANGED = {
     "bigcommerce": {"Search Keywords", "Category"}, "bigcommerce_modern": {"Search Keywords", "Categories"},
     "bigcommerce_default": {"Search Keywords"}, "prestashop": {"Tags (x,y,z...)", "Categories (x,y,z...)"},
     "etsy": {"TAGS"}, "wix": {"collection"}, "squarespace": {"Tags", "Categories"},
+    "square": {"Categories"}, "ecwid": {"colour", "features", "product_category_1"},
     "odoo": {"Product Tags", "Product Category"},
 }  # fmt: skip
 

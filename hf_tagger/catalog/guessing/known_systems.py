@@ -76,8 +76,8 @@ def by_profile(column: ColumnStats, system: Profile, names: dict[str, str], surv
         return plain or attribute_guess(column, {"kind": "multi"}, survey, option)
     for pattern in system.patterns.values():
         if pattern.column and (match := pattern_regex(pattern.column).fullmatch(column.name)):
-            return by_kind(column, match["name"]) or attribute_guess(column, spec_keys(pattern.attribute), survey,
-                                                                     match["name"])
+            name = match["name"].strip("{}")
+            return by_kind(column, name) or attribute_guess(column, spec_keys(pattern.attribute), survey, name)
         if _belongs_to(column.name, pattern, names):
             return Guess(column.name, "", "read under the attributes' own names")
     return None

@@ -14,7 +14,8 @@ NAMES = {role: re.compile(words, re.IGNORECASE) for role, words in {
     "photo": r".*(image|photo|picture|\bimg|bild|foto|imagen|immagine|thumbnail|画像).*",
     "group": r".*(group|parent|family|style|modell?|master|gruppe|groupe|grupo)([ _.-]?(id|code|no|nr|sku|number))?",
     "language": r"(lang(uage)?|locale|sprache|langue|idioma|lingua|taal)([ _.-]?code)?",
-    "personal": r".*(e-?mail|phone|telefon|téléphone|customer|contact|(first|last)[ _]?name|address|kunde|birth).*|"
+    "personal": r".*(e-?mail|phone|telefon|téléphone|customer(?![-_ ]facing)|contact|(first|last)[ _]?name|"
+                 r"address|kunde|birth).*|"
                 r"(.*[ _])?mobile([ _]?(no|nr|number))?|(buyer|einkäufer|acheteur|responsible)([ _]name)?",
     "brand": r"(.*[ _])?(brand|vendor|manufacturer|marke|marque|marca|maker|hersteller|supplier|"
              r"lieferant|fournisseur|fabricante?|proveedor|fornitore|leverancier|produttore|fabrikant)s?([ _]name)?|"
@@ -32,7 +33,7 @@ NAMES = {role: re.compile(words, re.IGNORECASE) for role, words in {
     "size": r".*(size|größe|grösse|taille|talla|taglia|maat|サイズ).*",
 }.items()}  # fmt: skip
 _IN_PAIRS, _PATH = re.compile(r"[^:\s]+:(\S.*)"), re.compile(r"[\w@-]+(\.[\w@-]+)+")
-_SAYS_NOTHING = {"name", "value", "values", "label", "path", "title", "text", "display name"}
+_SAYS_NOTHING = {"name", "value", "values", "label", "path", "title", "text", "display name", "data"}
 # E-mail addresses and phone numbers within a text.
 PERSONAL = re.compile(r"[\w.+-]+@[\w-]+\.\w+|\+\d[\d\s()./-]{7,}\d|(?<!\d)0\d{2,4}[ /-]\d{6,}")
 

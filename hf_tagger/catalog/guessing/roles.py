@@ -105,7 +105,8 @@ def _by_content(column: ColumnStats, survey: Survey, attributes_only: bool) -> G
         if column.share("image") > 0.5 or (NAMES["photo"].fullmatch(name) and column.share("url") > 0.5):
             example = (column.photos or column.texts or ["bytes"])[0]
             return Guess(name, "photo", f"{column.filled:,} cells are photos, such as {example}")
-        if NAMES["language"].fullmatch(last) and column.share("language") > 0.9 and column.distinct < 100:
+        if NAMES["language"].fullmatch(last) and column.share("language") > 0.9 and not column.lists and (
+                column.distinct < 100):
             return Guess(name, "language", shown(column))
     if plain := by_kind(column, short):
         return plain
@@ -130,12 +131,13 @@ def _by_content(column: ColumnStats, survey: Survey, attributes_only: bool) -> G
     if column.share("hash") > 0.5:
         return Guess(name, "", f"ids without names; {shown(column)}")
     if not attributes_only:
-        named = NAMES["title"].fullmatch(last) or NAMES["text"].fullmatch(spoken)
+        title = NAMES["title"].fullmatch(last) or NAMES["title"].fullmatch(short)
+        named = title or NAMES["text"].fullmatch(spoken)
         worded = column.mean_words >= 3 or column.mean_characters >= 25
         # Variants share their descriptions.
         shared = NAMES["text"].fullmatch(spoken) and column.mean_words >= 6 and column.distinct > _FEW_TEXTS
-        if column.share("list") < 0.5 and (shared or (unique > 0.4 and (worded or (named and unique > 0.6)))):
-            return Guess(name, "text", sizes(column), place=0 if NAMES["title"].fullmatch(last) else 1)
+        if column.several < 0.5 * column.filled and (shared or (unique > 0.4 and (worded or (named and unique > 0.6)))):
+            return Guess(name, "text", sizes(column), place=0 if title else 1)
         if _with_options(column, 2):
             return Guess(name, "text", f"options with their values; {shown(column)}", place=2)
     if column.share("code") > 0.9 and unique > 0.1 and not is_size:
