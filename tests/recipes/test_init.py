@@ -262,10 +262,13 @@ def test_attributes_that_name_themselves_may_be_texts_units_persons_makers_or_ot
     assert next(catalog.records("train"))["tags"] in [
         {"fit": [fit], "care": [care]} for fit in ("Slim", "Wide") for care in ("Cold, dry", "Warm")]
     mate = "Mates (product.metafields.shopify--discovery--product_recommendation.related_products)"
-    rows = [[f"k{n}", f"Lamp {n}", "", SHADES[n % 3], f"k{n % 5}; k{n % 7}"] for n in range(60)]
-    found, _ = started(capsys, table(tmp_path / "c.csv", ["Handle", "Title", "Body (HTML)", "Tags", mate], rows),
-                       tmp_path / "c.yaml")
-    assert roles(found)[mate] is None and roles(found)["Tags"]
+    rows = [[f"k{n}", f"Lamp {n}", "", SHADES[n % 3], f"k{n % 5}; k{n % 7}", "Quantity", n % 3, "Size", n % 3 + 38]
+            for n in range(60)]
+    columns = ["Handle", "Title", "Body (HTML)", "Tags", mate, "Option1 Name", "Option1 Value", "Option2 Name",
+               "Option2 Value"]
+    found, _ = started(capsys, table(tmp_path / "c.csv", columns, rows), tmp_path / "c.yaml")
+    assert [roles(found)[column] is None for column in (mate, "option:Quantity", "option:Size", "Tags")] == [
+        True, True, False, False]
 
 
 def test_what_was_found_is_printed_for_people(tmp_path, capsys):

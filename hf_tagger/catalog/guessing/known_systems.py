@@ -5,7 +5,7 @@ from collections import Counter
 
 from hf_tagger.catalog.guessing.attribute_guess import Guess, attribute_guess, shown, sizes, spec_keys
 from hf_tagger.catalog.guessing.column_stats import ColumnStats, Survey
-from hf_tagger.catalog.guessing.names import by_brand, by_kind
+from hf_tagger.catalog.guessing.names import NAMES, by_brand, by_kind
 from hf_tagger.catalog.profiles import Pattern, Profile, pattern_regex
 from hf_tagger.catalog.strict import ConfigError, did_you_mean
 
@@ -71,6 +71,8 @@ def by_profile(column: ColumnStats, system: Profile, names: dict[str, str], surv
             return Guess(column.name, "", f"codes, one each; {shown(column)}")
         if column.share("bool") > 0.95 and any(value.casefold().startswith("use config") for value in column.values):
             return Guess(column.name, "", f"a setting of the shop; {shown(column)}")
+        if NAMES["amount"].fullmatch(option):
+            return Guess(column.name, "", f"how many a buyer takes; {shown(column)}")
         # Options are what a buyer chooses.
         plain = None if key == "option" else by_kind(column, option) or by_brand(column, option)
         return plain or attribute_guess(column, {"kind": "multi"}, survey, option)

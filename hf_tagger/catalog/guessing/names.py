@@ -28,6 +28,7 @@ NAMES = {role: re.compile(words, re.IGNORECASE) for role, words in {
                  r"isbn|currency|position|sort|featured|seo|meta[_ ](title|desc|key)|alt\b|websites?$|cost\b|button|"
                  r"default|allow|reviews?|sold)).*",
     "unit": r"(.*[ _(-])?(units?|uom|unité|unidad|unità)([ _)-].*)?|.*einheit",
+    "amount": r"(quantity|qty|amount|menge|anzahl|quantité|cantidad|quantità|aantal)",
     "tags": r".*(tags?\b|keyword|schlagw|etiquet|étiquet|label|タグ).*",
     "variants": r".*(option|variant|variation|variaci|déclinaison).*",
     "size": r".*(size|größe|grösse|taille|talla|taglia|maat|サイズ).*",
