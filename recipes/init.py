@@ -9,12 +9,12 @@
     hf_tagger init exports/ --json                           # the same for programs, on stdout
     hf_tagger finetune my.yaml
 
-EXPORT is what a shop's system exports (Shopify, WooCommerce, Google Merchant Center, Magento, Akeneo, BigCommerce and
-PrestaShop are known by their columns), or any table: csv, tsv, xlsx, JSON, JSON-LD, XML, parquet, webdataset, a folder
-or glob of these or of photos, a dataset on the Hub, a table of a database. Encoding, delimiter, which columns are
-texts, photos, id, group, language and tags, how lists and paths are written, and spellings of one tag are found from
-names and cells; nothing is asked. A table says what each column was taken for, and what looks wrong. Columns of
-personal data are never read.
+EXPORT is what a shop's system exports (Shopify, WooCommerce, Google Merchant Center, Magento, Akeneo, BigCommerce,
+PrestaShop, Etsy, Wix, Squarespace, Square, Ecwid and Odoo are known by their columns), or any table: csv, tsv, xlsx,
+JSON, JSON-LD, XML, parquet, webdataset, a folder or glob of these or of photos, a dataset on the Hub, a table of a
+database. Encoding, delimiter, which columns are texts, photos, id, group, language and tags, how lists and paths are
+written, and spellings of one tag are found from names and cells; nothing is asked. A table says what each column was
+taken for, and what looks wrong. Columns of personal data are never read.
 
 One pass, with memory that does not grow with the file. Counts are of the first 50,000 products and of every 20th after
 these; the file says so.
@@ -66,8 +66,9 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument("--labels", metavar="FILE", action="append", default=[],
                         help="what codes in cells mean: Akeneo's export of options, categories or families, or a table "
                              "of ids and names of categories; may be repeated")
-    parser.add_argument("--locale", help="of an export in several (Akeneo's name-en_US): whose texts and labels are "
-                                         "taken; default: all texts, and labels in the locale of most texts")
+    parser.add_argument("--locale", help="of an export in several (Akeneo's name-en_US, Magento's store views): whose "
+                                         "texts and labels are taken; default: all texts, and labels in the locale of "
+                                         "most texts")
     parser.add_argument("--taxonomy", metavar="FILE",
                         help="Shopify's categories.txt or Google's taxonomy, whose ids or paths a column holds")
     parser.add_argument("--table", help="of a database: the table with the rows")
@@ -104,14 +105,17 @@ def name_of(export: str) -> str:
 
 
 def table(draft) -> str:
-    """A line per column that is read: what it is taken for, its tags, how many products have it, and why; below, those
-    that are not read, and warnings."""
+    """How the file is read; a line per column that is: what it is taken for, its tags, how many products have it, and
+    why; below, those that are not read, and warnings."""
     read = [(guess.column[:40], guess.role, f"{len(guess.tags):,}" if guess.tags else "", f"{guess.coverage:.0%}",
              textwrap.shorten(guess.why, 70, placeholder="…"))
             for role in ROLES for guess in draft.columns(role)]
     rows = [("column", "role", "tags", "filled", "because"), *read]
     wide, roles, tags, filled = (max(map(len, column)) for column in list(zip(*rows, strict=True))[:4])
-    lines = [f"{column:<{wide}}  {role:<{roles}}  {count:>{tags}}  {share:>{filled}}  {why}"
+    how = [f"{draft.system.title} (profile: {draft.system.name})"] if draft.system else []
+    how += [f"encoding {draft.dialect.encoding}, delimiter {draft.dialect.delimiter!r}"] if draft.dialect else []
+    lines = [f"read as {'; '.join(how)}", ""] * bool(how)
+    lines += [f"{column:<{wide}}  {role:<{roles}}  {count:>{tags}}  {share:>{filled}}  {why}"
              for column, role, count, share, why in rows]
     left_out: dict[str, list[str]] = {}
     for guess in draft.guesses:
@@ -127,6 +131,8 @@ def table(draft) -> str:
 def plain(draft, output: str) -> dict:
     return {"output": output, "products": draft.survey.products, "looked_at": draft.survey.looked_at,
             "refused_rows": draft.survey.refused, "system": draft.system and draft.system.name,
+            "encoding": draft.dialect and draft.dialect.encoding,
+            "delimiter": draft.dialect and draft.dialect.delimiter,
             "languages": {language or "undetermined": count for language, count in draft.languages.items()},
             "warnings": draft.warnings,
             "columns": [{"column": guess.column, "role": guess.role or None, "why": guess.why,

@@ -62,6 +62,8 @@ def open_photo(value: Any, column: str, root: str, allow_urls: bool) -> Any:
     if not isinstance(value, str) or (not alone and _PROTOCOL.match(value)):
         raise RowError(column, "wrong_type", f"wanted a path, bytes or an image, got {type(value).__name__}")
     value = value.strip()
+    if root.startswith(("http://", "https://")) and not _PROTOCOL.match(value):
+        value = f"{root}/{_inside(value, column)}"
     protocol = _PROTOCOL.match(value)
     if protocol and protocol[1].lower() in ("http", "https"):
         if not allow_urls:

@@ -152,7 +152,8 @@ def recognised(catalogue: str | Path) -> dict | None:
     system, names = found
     schema = {"id": names.get(system.id), "text": system.texts(columns),
               "images": [names[name] for name in system.images if name in names],
-              "image_delimiter": system.image_delimiter, "language_column": names.get(system.language),
+              "image_delimiter": system.image_delimiter, "image_root": system.image_root,
+              "language_column": names.get(system.language),
               "attributes": {name: asdict(spec) | {"column": names[name]} for name, spec in system.attributes.items()
                              if name in names}}
     return {"catalog": {"source": {"files": {"test": str(catalogue)}, "profile": system.name}, "schema": schema}}

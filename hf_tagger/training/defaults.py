@@ -17,6 +17,7 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from hf_tagger.catalog.completeness import label_frequency
+from hf_tagger.catalog.reading.readers import found_in_file
 from hf_tagger.catalog.schema import Record
 from hf_tagger.catalog.strict import assign, convert, first_part
 from hf_tagger.evaluation.protocols import standard_protocols
@@ -106,7 +107,11 @@ def settle(run: RunContext, data: "TrainingData") -> None:
     run.data = copy.deepcopy(run.data)
     for choice in choices:
         assign(run.data, choice.key, choice.value)
-    told = [choice for choice in choices if choice.reason != NOTHING_TO_CHOOSE]
+    # Found anew in each file, and not kept: another export may be written otherwise.
+    source = run.settings.catalog.source
+    found = found_in_file(source, "train") if source is not None and "train" in source.splits else ()
+    told = [Choice(f"catalog.source.{key}", value, reason) for key, value, reason in found]
+    told += [choice for choice in choices if choice.reason != NOTHING_TO_CHOOSE]
     if told:
         width = max(len(choice.key) for choice in told)
         run.log.say("\n".join(["chosen for this catalogue", *(

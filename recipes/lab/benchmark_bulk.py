@@ -3,21 +3,24 @@
     python recipes/lab/benchmark_bulk.py runs/fashion/onnx_int8 recipes/configs/fashion.yaml --products 1024
     python recipes/lab/benchmark_bulk.py --memory_rows 1000000
     python recipes/lab/benchmark_bulk.py --memory_rows 200000 --actors 1 2
+    python recipes/lab/benchmark_bulk.py --export_rows 10000 200000
 
 With a model: products of a split, read from the catalogue, tagged and written to shards, in turns with the same tagger
 on the same products in memory, in batches of 16, 32 and 64; "ratio" is the rows per second of the first to the best of
 the others. Without one: a small untrained tagger of texts, exported, goes through a made-up catalogue of --memory_rows
 rows, with photos that it does not look at; what is resident within the first 10,000 rows is compared with all. With
---actors, so many actors of Ray go through it instead, each number in turn, with one processor each.
+--actors, so many actors of Ray go through it instead, each number in turn, with one processor each. With --export_rows,
+it tags exports of Shopify's of so many rows back into CSV files, each in a process of its own.
 """
 
 import argparse
+import csv
 import json
 import os
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
-from itertools import islice
+from itertools import count, islice
 from pathlib import Path
 from statistics import median
 from tempfile import TemporaryDirectory
@@ -30,6 +33,7 @@ from hf_tagger import cli
 from hf_tagger.catalog.reading.pieces import plan
 from hf_tagger.catalog.reading.source import SourceConfig
 from hf_tagger.catalog.settings import CatalogSettings, open_catalog
+from hf_tagger.catalog.synthetic.exports import write_example
 from hf_tagger.catalog.vocabulary import Vocabulary
 from hf_tagger.deployment.bulk import tag_shards
 from hf_tagger.deployment.export import export_tagger
@@ -40,9 +44,9 @@ from hf_tagger.model.modeling_tagger import TaggerModel
 from hf_tagger.model.processing_tagger import TaggerProcessor
 from hf_tagger.runtime import TAGGER, OnnxTagger
 from hf_tagger.training.unigram_tokenizer import train_unigram_tokenizer
-from measuring import as_product, conditions, in_fresh_process, open_split, readable, resident_mb
+from measuring import HF_TAGGER, as_product, conditions, in_fresh_process, measured, open_split, readable, resident_mb
 
-FILE_ROWS, SHARD_ROWS = 10_000, 4096
+FILE_ROWS, SHARD_ROWS, PRODUCTS = 10_000, 4096, 1000
 BATCH_SIZE, BATCH_SIZES = 32, (16, 32, 64)
 
 
@@ -51,9 +55,12 @@ def main(arguments: list[str]) -> None:
     options, overrides = parse(arguments)
     found = conditions()
     with TemporaryDirectory() as folder:
-        if options.model is None and options.actors:
+        if options.export_rows:
+            model = make_up(1, Path(folder)).model
+            found["export"] = [tag_export(model, rows, Path(folder, f"{rows}.csv")) for rows in options.export_rows]
+        elif options.model is None and options.actors:
             work = make_up(options.memory_rows, Path(folder))
-            found["ray"] = [by_actors(work, count, Path(folder, f"by-{count}")) for count in options.actors]
+            found["ray"] = [by_actors(work, actors, Path(folder, f"by-{actors}")) for actors in options.actors]
         elif options.model is None:
             work = make_up(options.memory_rows, Path(folder))
             cli.say(f"tagging {options.memory_rows} rows")
@@ -80,6 +87,7 @@ def parse(arguments: list[str]) -> tuple[argparse.Namespace, list[str]]:
     parser.add_argument("--products", type=int, default=1024)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--memory_rows", type=int, default=1_000_000)
+    parser.add_argument("--export_rows", type=int, nargs="+", default=[], help="rows of exports that are tagged")
     parser.add_argument("--actors", type=int, nargs="+", default=[], help="numbers of Ray's actors")
     options, overrides = parser.parse_known_args(arguments)
     if options.model is not None and options.catalogue is None:
@@ -154,6 +162,23 @@ def by_actors(work: Work, count: int, folder: Path) -> dict:
         seconds = time.perf_counter() - opened
     return {"actors": count, "opening_seconds": round(opened - start, 1), "rows": rows, "seconds": round(seconds, 1),
             "rows_per_second": round(rows / seconds, 1)}
+
+
+def tag_export(model: str, rows: int, path: Path) -> dict:
+    """An export of Shopify's with about two rows each, tagged by `hf_tagger tag` with the options of its variants read
+    beside it."""
+    (small,) = write_example("shopify", path.with_suffix(""), PRODUCTS)
+    with small.open(newline="", encoding="utf-8") as file:
+        header, *lines = csv.reader(file)
+    with path.open("w", newline="", encoding="utf-8") as file:
+        written = csv.writer(file)
+        written.writerow(header)
+        copies = ([f"{line[0]}-{copy}", *line[1:]] for copy in count() for line in lines)
+        written.writerows(islice(copies, rows))
+    cli.say(f"tagging {rows} rows")
+    column = ["--catalog.schema.attributes.colour.column", "option:Color", "--catalog.schema.attributes.colour.kind",
+              "multi"]
+    return {"rows": rows, **measured([*HF_TAGGER, "tag", model, str(path), "--output", f"{path}.csv", *column])}
 
 
 def text_tagger(attributes: list[dict], tokenizer) -> tuple[TaggerModel, TaggerProcessor]:

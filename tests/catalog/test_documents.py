@@ -5,6 +5,8 @@ import zipfile
 
 import pytest
 
+from hf_tagger.catalog.formats.documents import read_json_document
+from hf_tagger.catalog.formats.json_values import json_products
 from hf_tagger.catalog.schema import CatalogSchema
 from hf_tagger.catalog.strict import ConfigError, build
 from tests.catalog.files import catalog
@@ -140,3 +142,18 @@ def write_xlsx(path, rows):
         archive.writestr("xl/_rels/workbook.xml.rels", related("worksheet", "worksheets/sheet1.xml"))
         archive.writestr("xl/worksheets/sheet1.xml",
                          f'<worksheet xmlns="{main}"><sheetData>{cells}</sheetData></worksheet>')
+
+
+@pytest.mark.parametrize("document", [
+    {"_links": {"self": [1]}, "_embedded": {"items": [{"sku": "é"}, {"sku": "b"}]}},
+    {"data": {"shop": {"name": "Ü"}, "all": {"products": {"nodes": [{"sku": "é"}, {"sku": "b"}]}}}},
+    {"data": {"products": {"edges": [{"cursor": "x", "node": {"sku": "é"}}, {"node": {"sku": "b"}}]}}},
+    {"response": {"data": [{"sku": "é"}, {"sku": "b"}]}},
+])  # fmt: skip
+def test_products_in_the_wrapping_of_an_answer(tmp_path, document):
+    path = tmp_path / "a.json"
+    path.write_text(json.dumps(document, ensure_ascii=False, indent=1), encoding="utf-8")
+    assert [values for _, values, _ in read_json_document(str(path))] == [{"sku": "é"}, {"sku": "b"}]
+    raw = path.read_bytes()
+    for start, text, value in json_products(str(path)):
+        assert json.loads(raw[start:start + len(text.encode())]) == value

@@ -90,3 +90,15 @@ def test_files_that_are_not_there_are_taken_out_and_told(tmp_path):
     assert (refusal.reason, refusal.fatal, refusal.photos_lost) == ("not_found", False, False)
     (refusal,) = missing_photos(record | {"images": ["gone"]})
     assert (refusal.fatal, refusal.photos_lost) == (True, True) and "image_root" in refusal.detail
+
+
+def test_a_name_in_a_shops_media_is_an_address_that_is_fetched_where_that_is_allowed():
+    root = "https://static.example/media"
+    assert opened("50_1~mv2.jpg", root, allow_urls=True) == f"{root}/50_1~mv2.jpg"
+    assert opened("https://other.example/a.jpg", root, allow_urls=True) == "https://other.example/a.jpg"
+    with pytest.raises(RowError, match="set allow_urls: true"):
+        opened("50_1~mv2.jpg", root)
+    with pytest.raises(RowError, match="leads out of the photo folder"):
+        opened("../secret.jpg", root, allow_urls=True)
+    with pytest.raises(RowError):
+        opened("ftp://other.example/a.jpg", root, allow_urls=True)

@@ -16,6 +16,12 @@ HEADERS = {
                     "Price", "Category", "Product Image File - 1", "Product Custom Fields"],
     "prestashop": ["Product ID", "Active (0/1)", "Name *", "Categories (x,y,z...)", "Tags (x,y,z...)",
                    "Image URLs (x,y,z...)", "Feature (Name:Value:Position:Customized)"],
+    "etsy": ["TITLE", "DESCRIPTION", "PRICE", "TAGS", "MATERIALS", "IMAGE1", "VARIATION 1 NAME", "SKU"],
+    "wix": ["handle", "fieldType", "name", "visible", "plainDescription", "categorySlugs", "media"],
+    "squarespace": ["Product ID [Non Editable]", "Product Page", "Title", "Option Name 1", "Option Value 1", "Tags"],
+    "odoo": ["id", "name", "categ_id", "attribute_line_ids/attribute_id", "attribute_line_ids/value_ids"],
+    "square": ["Token", "Item Name", "Variation Name", "SKU", "Categories", "Option Name 1", "Option Value 1"],
+    "ecwid": ["type", "product_internal_id", "product_sku", "product_name", "product_option_name"],
     "magento": ["sku", "store_view_code", "attribute_set_code", "product_type", "categories", "name", "description"],
 }
 NAMES = sorted(path.stem for path in FOLDER.glob("*.yaml"))

@@ -46,6 +46,22 @@ PRESTASHOP = [
     "Quantity", "Visibility", "Summary", "Description", "Tags (x,y,z...)", "Meta title", "URL rewritten",
     "Text when in stock", "Available for order (0 = No, 1 = Yes)", "Image URLs (x,y,z...)",
     "Feature (Name:Value:Position:Customized)", "Condition"]  # fmt: skip
+ETSY = ["TITLE", "DESCRIPTION", "PRICE", "CURRENCY_CODE", "QUANTITY", "TAGS", "MATERIALS",
+        *(f"IMAGE{number}" for number in range(1, 11)),
+        *(f"VARIATION {number} {key}" for number in (1, 2) for key in ("TYPE", "NAME", "VALUES")), "SKU"]
+WIX = [*("handleId fieldType name description productImageUrl collection sku ribbon price surcharge visible "
+         "discountMode discountValue inventory weight cost").split(),
+       *(f"productOption{key}{number}" for number in range(1, 7) for key in ("Name", "Type", "Description")),
+       *(f"additionalInfo{key}{number}" for number in range(1, 7) for key in ("Title", "Description")),
+       *(f"customText{key}{number}" for number in (1, 2) for key in ("Field", "CharLimit", "Mandatory")), "brand"]
+SQUARESPACE = ["Product ID [Non Editable]", "Variant ID [Non Editable]", "Product Type [Non Editable]", "Product Page",
+               "Product URL", "Title", "Description", "SKU",
+               *(f"Option {key} {number}" for number in range(1, 7) for key in ("Name", "Value")), "Price",
+               "Sale Price", "On Sale", "Stock", "Categories", "Tags", "Weight", "Length", "Width", "Height", "Visible",
+               "Hosted Image URLs"]
+ODOO = ["External ID", "Name", "Internal Reference", "Barcode", "Product Type", "Product Category", "Sales Price",
+        "Can be Sold", "Sales Description", "Product Tags", "Product Attributes/Attribute", "Product Attributes/Values",
+        "Unit of Measure", "Responsible/Email"]
 
 
 def products(number=200):
@@ -163,6 +179,68 @@ def prestashop(path):
     return write(path, PRESTASHOP, rows, delimiter=";", encoding="utf-8-sig")
 
 
+def etsy(path):
+    rows = []
+    for number, row in enumerate(products()):
+        rows.append({
+            "TITLE": row["title"], "DESCRIPTION": f"{row['description']}\n\nMade to order.", "PRICE": "25.00",
+            "CURRENCY_CODE": "EUR", "QUANTITY": number % 9, "MATERIALS": ["Cotton", "Silver,Stone"][number % 2],
+            "TAGS": ",".join(tag.replace(" ", "_") for tag in ["gift", *row["features"]]),
+            "SKU": row["id"] if number % 3 else "", "VARIATION 1 TYPE": "Custom Property",
+            "VARIATION 1 NAME": "Primary color", "VARIATION 1 VALUES": row["colour"]}
+            | {f"IMAGE{place}": f"https://i.example/{number}-{place}.jpg" for place in range(1, 2 + number % 3)}
+            | (dict(zip(ETSY[-4:-1], ("Size", "Size", "S,M"), strict=True)) if number % 2 else {}))
+    return write(path, ETSY, rows)
+
+
+def wix(path):
+    rows = []
+    for number, row in enumerate(products()):
+        known = {"handleId": f"product_{number:08x}", "visible": "true", "inventory": "InStock"}
+        colour = f"#b81616:{row['colour']}" if number % 2 else f"rgb(193,180,123):{row['colour']}"
+        rows.append(known | {
+            "fieldType": "Product", "name": row["title"], "description": f"<p>{row['description']}</p>",
+            "price": "25.0", "productImageUrl": f"50_{number}~mv2.jpg;50_{number}b~mv2.jpg", "sku": row["id"],
+            "collection": f"{row['category'] or 'Rest'};Slider", "ribbon": ["", "New", "Best Seller"][number % 3],
+            "productOptionName1": "Color", "productOptionType1": "COLOR", "productOptionDescription1": colour,
+            "productOptionName2": "Size", "productOptionType2": "DROP_DOWN", "productOptionDescription2": "S;M",
+            "additionalInfoTitle1": "Material", "discountMode": "PERCENT", "brand": "Acme",
+            "additionalInfoDescription1": f"<p>{['Cotton', 'Clay'][number % 2]}</p>"})
+        rows += [known | {"fieldType": "Variant", "surcharge": "2.0", "productOptionDescription1": colour,
+                          "productOptionDescription2": size} for size in "SM"]
+    return write(path, WIX, rows)
+
+
+def squarespace(path):
+    rows = []
+    for number, row in enumerate(products()):
+        for place, size in enumerate("SML"[:1 + number % 3]):
+            first = {"Product ID [Non Editable]": f"5f{number:022x}", "Product Type [Non Editable]": "PHYSICAL",
+                     "Product Page": "shop", "Product URL": row["id"].lower(), "Title": row["title"],
+                     "Description": f"<p>{row['description']}</p>", "Categories": f"/shop/{row['category']}, /new",
+                     "Tags": ", ".join(row["features"]), "Visible": "Yes",
+                     "Hosted Image URLs": f"https://i.example/{number}.jpg https://i.example/{number}b.jpg"}
+            rows.append({"Variant ID [Non Editable]": f"{number:08x}-{place}", "SKU": f"SQ{number}{size}",
+                         "Option Name 1": "Size", "Option Value 1": size, "Option Name 2": "Colour",
+                         "Option Value 2": row["colour"], "Price": "45.00", "Sale Price": "0.00", "On Sale": "No",
+                         "Stock": "Unlimited", "Weight": "0.3"} | (first if place == 0 else {}))
+    return write(path, SQUARESPACE, rows)
+
+
+def odoo(path):
+    rows = []
+    for number, row in enumerate(products()):
+        rows.append({
+            "External ID": f"__export__.product_{number}", "Name": row["title"], "Internal Reference": row["id"],
+            "Barcode": 4_000_000_000_000 + number, "Product Type": "Goods", "Sales Price": "25.0", "Can be Sold": True,
+            "Product Category": f"All / Saleable / {row['category']}" if row["category"] else "All / Saleable",
+            "Sales Description": row["description"], "Product Tags": ",".join(row["features"]),
+            "Product Attributes/Attribute": "Colour", "Product Attributes/Values": row["colour"],
+            "Unit of Measure": ["Units", "kg"][number % 2], "Responsible/Email": f"ada{number % 3}@shop.example"})
+        rows += [{"Product Attributes/Attribute": "Size", "Product Attributes/Values": "S,M"}] * (number % 2)
+    return write(path, ODOO, rows)
+
+
 def shopify_json(path):
     """`products.json` of a shop, as one line."""
     found = [{"id": 9_007_199_254_740_993 + number, "title": row["title"], "handle": row["id"].lower(),
@@ -173,6 +251,63 @@ def shopify_json(path):
               "options": [{"name": "Title", "position": 1, "values": ["Default Title"]}]}
              for number, row in enumerate(products())]
     path.write_text(json.dumps({"products": found}, separators=(",", ":")))
+    return path
+
+
+def square(path):
+    rows = [{"Token": f"T{number:05}{size}", "Item Name": f"{row['title']} {number}", "Variation Name": size,
+             "SKU": f"{row['id']}-{size}", "Description": row["description"], "Item Type": "Physical good",
+             "Categories": f"{row['category'] or 'Rest'}, Sale", "Price": "25.00", "Archived": "N", "Sellable": "Y",
+             "Current Quantity Downtown": number % 9, "Tax - VAT (19%)": "Y", "Option Name 1": "Size",
+             "Option Value 1": size, "Option Name 2": "Colour", "Option Value 2": row["colour"]}
+            for number, row in enumerate(products()) for size in "SM"[:1 + number % 2]]
+    return write(path, list(rows[0]), rows)
+
+
+def ecwid(path):
+    rows = []
+    for number, row in enumerate(products()):
+        known = {"product_internal_id": 7000 + number, "product_sku": row["id"]}
+        rows.append({"type": "product", **known, "product_name": row["title"], "product_price": "25",
+                     "product_quantity": 3, "product_description": f"<p>{row['description']}</p>",
+                     "product_brand": "Acme", "product_is_available": "true",
+                     "product_category_1": f"Shop / {row['category'] or 'Rest'}",
+                     "product_media_main_image_url": f"https://i.example/{number}.jpg",
+                     "product_attribute_Print": row["pattern"], "product_attribute_{Made in}": "PT"})
+        rows += [{"type": "product_option", **known, "product_option_name": name, "product_option_value": value}
+                 for name, value in (("Size", "S"), ("Size", "M"), ("Colour", row["colour"]))]
+    return write(path, list(rows[0] | rows[1]), rows)
+
+
+def shopify_graphql(path):
+    """A page of an answer of Shopify's GraphQL API, or as JSONL the lines of a bulk operation: of each product, then of
+    all that belongs to it."""
+    nodes, lines = [], []
+    for number, row in enumerate(products()):
+        product = {"id": f"gid://shopify/Product/{number}", "title": row["title"], "handle": row["id"].lower(),
+                   "descriptionHtml": f"<p>{row['description']}</p>", "vendor": "Acme", "status": "ACTIVE",
+                   "productType": row["category"] or "", "tags": ["new", *row["features"]] if number % 3 else [],
+                   "category": {"id": "gid://shopify/TaxonomyCategory/qx-1", "fullName": f"Shop > {row['category']}"}}
+        variants = [{"id": f"gid://shopify/ProductVariant/{number}{size}", "title": size, "price": "34.00",
+                     "selectedOptions": [{"name": "Size", "value": size}, {"name": "Colour", "value": row["colour"]}]}
+                    for size in "SM"] if number % 2 else [
+            {"id": f"gid://shopify/ProductVariant/{number}", "title": "Default Title", "price": "9.00",
+             "selectedOptions": [{"name": "Title", "value": "Default Title"}]}]
+        media = [{"id": f"gid://shopify/MediaImage/{number}{place}",
+                  "image": {"url": f"https://cdn.example/{number}{place}.jpg"}} for place in range(1 + number % 3)]
+        fields = [{"key": "fabric", "value": ["Cotton", '["Cotton","Silk"]'][number % 2]}]
+        lining = [{"key": "lining", "value": ["Satin", "Mesh"][number % 2]}]
+        nodes.append({"node": product | {
+            "variants": {"edges": [{"node": variant} for variant in variants]}, "media": {"nodes": media},
+            "metafields": {"edges": [{"node": one} for one in fields + lining]},
+            "featuredMedia": {"preview": {"image": media[0]["image"]}}}})
+        lines += [product] + [child | {"__parentId": product["id"]} for child in variants + media + fields]
+        lines += [child | {"__parentId": variants[0]["id"]} for child in lining]
+    if path.suffix == ".jsonl":
+        path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    else:
+        path.write_text(json.dumps({"data": {"shop": {"name": "Ürsel"}, "products": {
+            "edges": nodes, "pageInfo": {"hasNextPage": False}}}, "extensions": {"cost": 12}}, ensure_ascii=False))
     return path
 
 

@@ -20,7 +20,7 @@ RIGHT = {
     "google": {"id": "id", "item_group_id": "group", "title": "text", "description": "text", "image_link": "photo",
                "product_type": "attribute multi path", "color": "attribute multi delimited",
                "pattern": "attribute single column", "custom_label_0": "attribute single column"},
-    "magento": {"sku": "id", "name": "text", "description": "text", "base_image": "photo",
+    "magento": {"sku": "id", "name": "text", "name:fr": "text", "description": "text", "base_image": "photo",
                 "additional_images": "photo", "categories": "attribute multi path",
                 "additional_attributes:color": "attribute multi column",
                 "additional_attributes:print": "attribute multi column",
@@ -44,6 +44,27 @@ RIGHT = {
     "prestashop": {"Product ID": "id", "Name *": "text", "Description": "text", "Image URLs (x,y,z...)": "photo",
                    "Categories (x,y,z...)": "attribute multi path", "Tags (x,y,z...)": "attribute multi delimited",
                    "feature:Colour": "attribute multi column", "feature:Print": "attribute multi column"},
+    "etsy": {"SKU": "id", "TITLE": "text", "DESCRIPTION": "text", "IMAGE1": "photo", "IMAGE2": "photo",
+             "IMAGE3": "photo", "TAGS": "attribute multi delimited", "MATERIALS": "attribute multi delimited",
+             "option:Primary color": "attribute multi column", "option:Size": "attribute multi column"},
+    "wix": {"handleId": "id", "name": "text", "description": "text", "productImageUrl": "photo",
+            "collection": "attribute multi delimited", "ribbon": "attribute single column",
+            "option:Color": "attribute multi column", "option:Size": "attribute multi column",
+            "info:Material": "attribute multi column"},
+    "squarespace": {"Product ID [Non Editable]": "id", "Title": "text", "Description": "text",
+                    "Hosted Image URLs": "photo", "Categories": "attribute multi path",
+                    "Tags": "attribute multi delimited", "option:Size": "attribute multi column",
+                    "option:Colour": "attribute multi column"},
+    "odoo": {"External ID": "id", "Name": "text", "Sales Description": "text",
+             "Product Category": "attribute multi path", "Product Tags": "attribute multi delimited",
+             "attribute:Colour": "attribute multi column",
+             "attribute:Size": "attribute multi column", "Responsible/Email": "personal"},
+    "square": {"Token": "id", "Item Name": "text", "Description": "text", "Categories": "attribute multi delimited",
+               "option:Size": "attribute multi column", "option:Colour": "attribute multi column"},
+    "ecwid": {"product_internal_id": "id", "product_name": "text", "product_description": "text",
+              "product_media_main_image_url": "photo", "product_category_1": "attribute multi path",
+              "product_attribute_Print": "attribute single column", "option:Size": "attribute multi column",
+              "option:Colour": "attribute multi column"},
 }  # fmt: skip
 
 
@@ -94,7 +115,8 @@ def test_rare_tags_are_said_and_kept(tmp_path, capsys):
 
 
 @pytest.mark.parametrize("system", ["magento", "akeneo", "bigcommerce", "bigcommerce_modern",
-                                    "bigcommerce_default", "prestashop"])
+                                    "bigcommerce_default", "prestashop", "etsy", "wix", "squarespace", "odoo", "square",
+                                    "ecwid"])
 def test_every_column_of_other_systems_exports(system, tmp_path, capsys):
     path = getattr(shop_exports, system)(tmp_path / "export.csv")
     found, catalog = started(capsys, path, tmp_path / "my.yaml")
@@ -103,9 +125,36 @@ def test_every_column_of_other_systems_exports(system, tmp_path, capsys):
     records = [item for split in ("train", "validation", "test") for item in catalog.records(split)]
     assert len({record["id"] for record in records}) == 200
     written = {row["id"]: row for row in shop_exports.products()}
-    colours = next(name for name in records[0]["tags"] if name in ("color", "colour"))
+    colours = next(name for name in records[0]["tags"] if name in ("color", "colour", "primary color"))
+    if system in ("wix", "etsy"):
+        assert {len(record["images"]) for record in records} == ({2} if system == "wix" else {1, 2, 3})
+        assert all(photo.startswith("https://") for record in records for photo in record["images"])
     assert sorted(tag for record in records for tag in record["tags"][colours]) == sorted(
         row["colour"].lower() if system == "akeneo" else row["colour"] for row in written.values())
+
+
+@pytest.mark.parametrize("suffix", ["json", "jsonl"])
+def test_a_graphql_answer_and_a_bulk_operation_are_read_as_products(suffix, tmp_path, capsys):
+    found, catalog = started(capsys, shop_exports.shopify_graphql(tmp_path / f"a.{suffix}"), tmp_path / "my.yaml")
+    assert (found["system"], found["products"], found["refused_rows"]) == ("shopify_graphql", 200, 0)
+    photos = ["image.url"] if suffix == "jsonl" else ["media.image.url", "featuredMedia.preview.image.url"]
+    field = "field" if suffix == "jsonl" else "metafield"
+    assert {column: role for column, role in roles(found).items() if role} == dict.fromkeys(photos, "photo") | {
+        "id": "id", "title": "text", "descriptionHtml": "text", "category.fullName": "attribute multi path",
+        "productType": "attribute single column", "tags": "attribute multi delimited", f"{field}:fabric":
+        "attribute multi column", f"{field}:lining": "attribute multi column", "option:Size": "attribute multi column",
+        "option:Colour": "attribute multi column"}
+    assert max(column["filled"] for column in found["columns"]) == 1
+    records = {record["id"]: record for split in catalog.splits for record in catalog.records(split)}
+    assert len(records) == 200
+    for number, row in enumerate(shop_exports.products()):
+        record = records[f"gid://shopify/Product/{number}"]
+        tags = record["tags"]
+        assert tags["size"] == (["S", "M"] if number % 2 else None) and len(record["texts"]) == 2
+        assert tags["colour"] == ([row["colour"]] if number % 2 and row["colour"] else None)
+        assert tags["fabric"] == (["Cotton", "Silk"] if number % 2 else ["Cotton"])
+        assert tags["lining"] == [["Satin", "Mesh"][number % 2]]
+        assert record["images"] == [f"https://cdn.example/{number}{place}.jpg" for place in range(1 + number % 3)]
 
 
 SHADES = ["Red", "Blue", "Green"]
@@ -189,11 +238,46 @@ def test_metafields_of_numbers_are_no_tags_and_one_that_repeats_an_option_is_lef
     assert set(catalog.schema.attributes) == {"shade", "shape", "size"}
 
 
+def test_attributes_that_name_themselves_may_be_texts_units_persons_makers_or_other_products(tmp_path, capsys):
+    names = {"Care": lambda n: ["Wash at thirty degrees and dry it flat in the shade", "Never ever iron it"][n % 2],
+             "Weight unit": lambda n: ["kg", "g"][n % 2], "Mail": lambda n: f"x{n % 2}@shop.example",
+             "Manufacturer": lambda n: ["Acme", "Ada"][n % 2], "Fit": lambda n: ["Slim", "Wide"][n % 2],
+             "Height": lambda n: f"{n % 2}0 cm"}
+    columns = ["ID", "Type", "SKU", "Name", "Categories"] + [f"Attribute {i} {key}" for i in range(1, 7)
+                                                            for key in ("name", "value(s)")]
+    rows = [[n, "simple", f"S{n}", f"Moon lamp {n}", "Lamps", *(cell for name, value in names.items()
+                                                               for cell in (name, value(n)))] for n in range(60)]
+    found, _ = started(capsys, table(tmp_path / "a.csv", columns, rows), tmp_path / "a.yaml")
+    assert {column: role for column, role in roles(found).items() if role and ":" in column} == {
+        "attribute:Fit": "attribute multi column", "attribute:Mail": "personal"}
+    columns = ["id", "title", "description", "link", "image_link", "product_highlight", "product_detail",
+               "custom_label_0"]
+    rows = [[n, f"Moon lamp {n}", "", "", "", "Soft light, for years",
+             f'Build:Fit:{["Slim", "Wide"][n % 2]},"Build:Care:{["Cold, dry", "Warm"][n // 2 % 2]}"',
+             f"2031-01-{n % 9 + 1:02d}"] for n in range(60)]
+    found, catalog = started(capsys, table(tmp_path / "b.tsv", columns, rows, "\t"), tmp_path / "b.yaml")
+    assert {column: role for column, role in roles(found).items() if role} == {
+        "id": "id", "title": "text", "product_highlight": "text", "product_detail:Fit": "attribute multi column",
+        "product_detail:Care": "attribute multi column"}
+    assert next(catalog.records("train"))["tags"] in [
+        {"fit": [fit], "care": [care]} for fit in ("Slim", "Wide") for care in ("Cold, dry", "Warm")]
+    mate = "Mates (product.metafields.shopify--discovery--product_recommendation.related_products)"
+    rows = [[f"k{n}", f"Lamp {n}", "", SHADES[n % 3], f"k{n % 5}; k{n % 7}", "Quantity", n % 3, "Size", n % 3 + 38]
+            for n in range(60)]
+    columns = ["Handle", "Title", "Body (HTML)", "Tags", mate, "Option1 Name", "Option1 Value", "Option2 Name",
+               "Option2 Value"]
+    found, _ = started(capsys, table(tmp_path / "c.csv", columns, rows), tmp_path / "c.yaml")
+    assert [roles(found)[column] is None for column in (mate, "option:Quantity", "option:Size", "Tags")] == [
+        True, True, False, False]
+
+
 def test_what_was_found_is_printed_for_people(tmp_path, capsys):
     columns = ["sku", "attribute_set_code", "product_type", "name", "additional_attributes", "qty", "weight"]
     rows = [[f"S{n}", "Default", "simple", f"Moon lamp {n}", f"finish={SHADES[n % 2]}", n, n] for n in range(60)]
     assert init.main([str(table(tmp_path / "a.csv", columns, rows)), "--output", str(tmp_path / "a.yaml")]) == 0
     assert capsys.readouterr().out == """\
+read as Magento product CSV (profile: magento); encoding utf-8, delimiter ','
+
 column                        role       tags  filled  because
 sku                           id                 100%  Magento product CSV: 60 different ones
 name                          text               100%  Magento product CSV: 3 words on average
@@ -208,74 +292,6 @@ Not read:
 """
 
 
-def several_locales(path):
-    """Products in German or English or both, with codes of options, and some French."""
-    columns = ["uuid", "sku", "categories", "enabled", "family", "name-de_DE", "name-en_US", "name-fr_FR",
-               "description-de_DE-mobile", "description-en_US-mobile", "description-en_US-print", "image",
-               "picture-print", "shade", "print-de_DE", "print-en_US", "PACK-groups", "X_SELL-products", "size-unit"]
-    rows = [[f"u{n}", n, SHADES[n % 2].lower(), 1, "lamps", f"Mondlampe {n}" * (n % 3 == 0), f"Lamp {n}" * (n % 3 < 2),
-             f"Lampe {n}" * (n % 9 == 8), f"Eine Lampe für das Haus und die Nacht {n}" * (n % 3 == 0),
-             f"A lamp for the house {n}" * (n % 9 == 1), f"A lamp that glows like the moon, number {n}" * (n % 3 < 2),
-             f"files/{n}/image/a.jpg" * (n % 2), f"files/{n}/picture/a.jpg" * (n % 2 == 0), SHADES[n % 3].lower(),
-             ["Punkte", "Streifen"][n % 2], ["dots", "stripes"][n % 2], SHADES[n % 2], SHADES[n % 2], SHADES[n % 2]]
-            for n in range(27)]
-    return table(path, columns, rows, ";")
-
-
-def test_a_product_has_the_texts_of_all_its_locales_the_fullest_of_its_channels_in_each(tmp_path, capsys):
-    found, catalog = started(capsys, several_locales(tmp_path / "a.csv"), tmp_path / "a.yaml")
-    given = {column: role for column, role in roles(found).items() if role}
-    assert given == {"sku": "id", "name-en_US": "text", "name-de_DE": "text", "name-fr_FR": "text",
-                     "description-en_US-print": "text", "description-de_DE-mobile": "text", "image": "photo",
-                     "picture-print": "photo", "categories": "attribute multi delimited",
-                     "shade": "attribute single column", "print-de_DE": "attribute single column",
-                     "print-en_US": "attribute single column"}
-    assert {column["column"]: column["why"] for column in found["columns"]}["description-en_US-mobile"] == (
-        "description in another language or channel")
-    assert any("en_US, de_DE, fr_FR: all that a product has" in warning for warning in found["warnings"])
-    assert catalog.schema.text == ["name-en_US", "name-de_DE", "name-fr_FR", "description-en_US-print",
-                                   "description-de_DE-mobile"]
-    assert catalog.schema.language is None
-    records = {record["id"]: record for split in catalog.splits for record in catalog.records(split)
-               if isinstance(record, dict)}
-    assert records["0"]["texts"] == ["Lamp 0", "Mondlampe 0", "A lamp that glows like the moon, number 0",
-                                     "Eine Lampe für das Haus und die Nacht 0"]
-    assert records["8"]["texts"] == ["Lampe 8"] and "2" in records  # has a photo alone
-
-
-def test_one_locale_alone_is_read_where_it_is_asked_for(tmp_path, capsys):
-    path = several_locales(tmp_path / "a.csv")
-    (tmp_path / "options.csv").write_text("code;attribute;label-de_DE;label-en_US\nred;shade;Rot;Fire red\n"
-                                          "blue;shade;Blau;Sky\ngreen;shade;;Moss\n")
-    labels = ["--labels", str(tmp_path / "options.csv")]
-    found, catalog = started(capsys, path, tmp_path / "a.yaml", "--locale", "de_DE", *labels)
-    given = {column: role for column, role in roles(found).items() if role}
-    assert {column for column in given if "_" in column} == {"name-de_DE", "description-de_DE-mobile", "print-de_DE"}
-    shade = next(column for column in found["columns"] if column["column"] == "shade")
-    assert shade["spec"]["aliases"] == {"red": "Rot", "blue": "Blau"}
-    assert "2 labels of options.csv (de_DE)" in shade["why"]
-    found, _ = started(capsys, path, tmp_path / "b.yaml", *labels)  # most texts are in English
-    shade = next(column for column in found["columns"] if column["column"] == "shade")
-    assert shade["spec"]["aliases"] == {"red": "Fire red", "blue": "Sky", "green": "Moss"}
-    assert init.main([str(path), "--output", str(tmp_path / "c.yaml"), "--locale", "en_UK"]) == 2
-    assert 'Did you mean "en_US"' in capsys.readouterr().err
-    assert init.main([str(path), "--output", str(tmp_path / "c.yaml"), "--locale", "fr_FR", *labels]) == 2
-    assert "no labels of fr_FR, but of de_DE, en_US" in capsys.readouterr().err
-    plain = table(tmp_path / "plain.csv", ["sku", "name", "shade"], [[n, f"Lamp {n}", SHADES[n % 2]] for n in range(9)])
-    assert init.main([str(plain), "--output", str(tmp_path / "c.yaml"), "--locale", "de_DE"]) == 2
-    assert "whose columns name several" in capsys.readouterr().err
-
-
-def test_numbers_of_categories_get_their_names(tmp_path, capsys):
-    path = shop_exports.bigcommerce_modern(tmp_path / "export.csv")
-    (tmp_path / "categories.csv").write_text("Category ID,Category Name\n19,New\n20,Cups\n21,Frocks\n")
-    found, catalog = started(capsys, path, tmp_path / "my.yaml", "--labels", str(tmp_path / "categories.csv"))
-    spec = next(column["spec"] for column in found["columns"] if column["column"] == "Categories")
-    assert spec["aliases"] == {"19": "New", "20": "Cups", "21": "Frocks"}
-    tags = {tag for record in catalog.records("train") for tag in record["tags"]["categories"]}
-    assert {"New", "Cups", "22"} < tags and not tags & {"19", "20"}
-
-
 def test_a_column_that_says_tags_is_one_and_an_option_without_a_name_is_none(tmp_path, capsys):
     rows = [[f"k{n}", f"Moon lamp {n}", f"A lamp that glows like the moon, number {n}",
              f"lamp number {n}, moon of {n}, gift {n % 2}, hand made by {n}", SHADES[n % 3]] for n in range(9)]
@@ -287,24 +303,6 @@ def test_a_column_that_says_tags_is_one_and_an_option_without_a_name_is_none(tmp
     found, _ = started(capsys, table(tmp_path / "b.csv", columns, rows), tmp_path / "b.yaml")
     assert {column: role for column, role in roles(found).items() if role} == {
         "Handle": "id", "Title": "text", "Tags": "attribute multi delimited"}
-
-
-def test_codes_get_their_labels(tmp_path, capsys):
-    path = shop_exports.akeneo(tmp_path / "export.csv")
-    (tmp_path / "options.csv").write_text(
-        "code;attribute;label-de_DE;label-en_US;sort_order\nblue;color;Blau;Deep blue;1\nred;color;Rot;Fire red;2\n"
-        "grey;color;Grau;Deep blue;3\nstriped;print;Gestreift;Striped print;1\nnever;color;Nie;Never;4\n")
-    (tmp_path / "categories.csv").write_text("code;parent;label-en_US\nshop;;The shop\nmug;shop;Mugs & cups\n")
-    found, catalog = started(capsys, path, tmp_path / "my.yaml", "--labels", str(tmp_path / "options.csv"), "--labels",
-                             str(tmp_path / "categories.csv"))
-    aliases = {column["column"]: column["spec"].get("aliases") for column in found["columns"]}
-    assert set(aliases["color"]) == {"blue", "red", "grey"} and aliases["color"]["red"] == "Fire red"
-    assert {aliases["color"]["blue"], aliases["color"]["grey"]} in (
-        {"Deep blue", "Deep blue (grey)"}, {"Deep blue", "Deep blue (blue)"})
-    tags = {tag for record in catalog.records("train") for tag in record["tags"]["category"]}
-    assert {"The shop", "Mugs & cups"} < tags and "shop" not in tags and "dress" in tags
-    assert init.main([str(path), "--output", str(tmp_path / "b.yaml"), "--labels", str(path)]) == 2
-    assert "labels need a column code" in capsys.readouterr().err
 
 
 TREES = {

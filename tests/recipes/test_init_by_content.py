@@ -69,6 +69,39 @@ def test_personal_data_is_never_written_as_something_to_read(tmp_path, capsys):
     assert not {"Kontakt", "Telefon"} & set(json.dumps(schema, ensure_ascii=False).split('"'))
 
 
+CARE = ["Wash at thirty degrees with like colours and dry it flat.",
+        "Wash by hand and never bleach it, iron on low heat."]
+
+
+def test_what_only_looks_like_tags_is_none_and_what_only_sounds_technical_is(tmp_path, capsys):
+    cells = {
+        "sku": lambda n: f"S{n}", "name": lambda n: f"Linen shirt number {n}",
+        "photo title": lambda n: f"Linen shirt number {n}", "Upkeep": lambda n: CARE[n % 2],
+        "Composition": lambda n: ["cotton,silk", "wool"][n % 2], "Curl pattern": lambda n: ["Loose", "Tight"][n % 2],
+        "Product category/Display name": lambda n: f"All / Shop / {['Men', 'Women'][n // 2 % 2]}",
+        "length_unit": lambda n: ["cm", "mm"][n % 2], "Strap": lambda n: f"{n % 4 + 3} cm",
+        "Cloth": lambda n: ["260 GSM.", "180 gsm", "N/A"][n % 3],
+        "route/id": lambda n: ["base.buy", "base.make"][n % 2],
+        "Pot": lambda n: f"{n % 3},5x7 in", "related": lambda n: f"S{n % 5},S{n % 7}",
+        "Vendors/Vendor/Name": lambda n: "AB"[n % 2], "property": lambda n: f"{n % 3:032x}|{n % 2:032x}",
+        "parent_id": lambda n: f"{n // 2:032x}" * (n < 50),
+        "Buyer": lambda n: ["Ada Loom", "Bo Weft"][n % 2],
+        "Notes": lambda n: f"before more, call 0171/23456{n:02d}" * (n % 2),
+    }
+    (tmp_path / "a.csv").write_text("\n".join([";".join(cells), *(";".join(cell(n) for cell in cells.values())
+                                                                 for n in range(60))]))
+    found, catalog = started(capsys, tmp_path / "a.csv", tmp_path / "my.yaml")
+    given = {column: role for column, role in roles(found).items() if role}
+    assert given == {"sku": "id", "name": "text", "parent_id": "group", "Composition": "attribute multi delimited",
+                     "Curl pattern": "attribute single column", "Buyer": "personal", "Notes": "personal",
+                     "Product category/Display name": "attribute multi path"}
+    assert next(catalog.records("train"))["tags"]["composition"] in (["cotton", "silk"], ["wool"])
+    why = {column["column"]: column["why"].split(";")[0] for column in found["columns"]}
+    assert (why["related"], why["property"], why["Upkeep"], why["length_unit"], why["photo title"]) == (
+        "ids of products", "ids without names", "texts, not tags (add it to text to have it read)", "units",
+        "the same as name")
+
+
 def test_a_column_that_repeats_the_id_is_told(tmp_path, capsys):
     path = tmp_path / "a.jsonl"
     path.write_text("".join(json.dumps({"sku": f"S{n}", "code": f"S{n}", "title": f"Shirt number {n} of linen",

@@ -184,7 +184,9 @@ def test_google_tsv_and_xml(run, tmp_path):
 @pytest.mark.parametrize(("write", "delimiter", "column"), [
     (shop_exports.magento, b",", "additional_attributes"), (shop_exports.bigcommerce, b",", "Search Keywords"),
     (shop_exports.bigcommerce_modern, b",", "Search Keywords"),
-    (shop_exports.prestashop, b";", "Tags (x,y,z...)"),
+    (shop_exports.prestashop, b";", "Tags (x,y,z...)"), (shop_exports.etsy, b",", "TAGS"),
+    (shop_exports.wix, b",", "collection"), (shop_exports.squarespace, b",", "Tags"),
+    (shop_exports.odoo, b",", "Product Tags"),
 ])  # fmt: skip
 def test_systems_that_have_a_place_for_tags(run, tmp_path, write, delimiter, column):
     export = write(tmp_path / "export.csv")
@@ -201,6 +203,20 @@ def test_systems_that_have_a_place_for_tags(run, tmp_path, write, delimiter, col
             assert list(now)[:len(was)] == list(was) and all(now[code].startswith(was[code]) for code in was)
         else:
             assert other.startswith(one)
+
+
+@pytest.mark.parametrize("suffix", ["json", "jsonl"])
+def test_products_from_graphql(run, tmp_path, suffix):
+    export = shop_exports.shopify_graphql(tmp_path / f"export.{suffix}")
+    before = export.read_bytes()
+    after, printed = tagged(run, export, tmp_path)
+    was, now = (list(map(json.loads, data.splitlines())) if suffix == "jsonl" else [
+        edge["node"] for edge in json.loads(data)["data"]["products"]["edges"]] for data in (before, after))
+    changed = [(one, other) for one, other in zip(was, now, strict=True) if one != other]
+    assert changed_in(printed)[:3] == (len(was), 200, len(changed)) and len(changed) > 100
+    assert all("handle" in one and other == one | {"tags": other["tags"]} and other["tags"][:len(one["tags"])]
+               == one["tags"] for one, other in changed)
+    assert re.sub(rb'"tags": \[[^\]]*\]', b"", after) == re.sub(rb'"tags": \[[^\]]*\]', b"", before)
 
 
 @pytest.mark.parametrize(("write", "place", "column"), [

@@ -1,5 +1,7 @@
 """What a run chooses where its settings say "auto", from catalogues of different kinds."""
 
+import re
+
 import pytest
 import yaml
 
@@ -180,6 +182,22 @@ def test_splits_that_are_lent_are_choices_and_stay_when_the_file_is_read_again(t
     again = a_run(tmp_path, catalog=run.data["catalog"])
     read_catalog(again)
     assert "fractions" not in capsys.readouterr().out
+
+
+@pytest.mark.usefixtures("fresh_accelerate")
+def test_how_a_file_is_read_is_told_and_not_kept_for_the_next_file(tmp_path, capsys):
+    from hf_tagger.training.data import read_catalog
+
+    rows = [f"k{n};Möbel {n} aus Holz;;{['rot', 'blau'][n % 2]}" for n in range(90)]
+    (tmp_path / "shop.csv").write_bytes("\n".join(["Handle;Title;Body (HTML);Tags", *rows]).encode("cp1252"))
+    schema = {"id": "Handle", "text": "Title", "attributes": {"Tags": {"kind": "multi"}}}
+    run = a_run(tmp_path, catalog={"source": {"path": str(tmp_path / "shop.csv")}, "schema": schema})
+    read_catalog(run)
+    said = capsys.readouterr().out
+    for line in ("profile +shopify: Shopify product CSV, by its columns",
+                 "delimiter +;: between the names of the header", "encoding +cp1252: by its bytes"):
+        assert re.search(rf"\n  catalog\.source\.{line}\n", said)
+    assert run.data["catalog"]["source"].keys() == {"path", "fractions"}
 
 
 @pytest.mark.usefixtures("fresh_accelerate")

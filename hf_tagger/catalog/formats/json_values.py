@@ -13,6 +13,7 @@ from hf_tagger.catalog.strict import ConfigError
 DECODER = json.JSONDecoder()
 _SPACE = re.compile(r"[ \t\r\n]*")
 _LISTS = ("products", "items", "data", "results", "@graph", "itemListElement", "rows", "records")
+_WRAPPINGS = {"data", "_embedded", "response", "result"}
 _PRODUCT_TYPES = ("Product", "ProductGroup", "ProductModel", "IndividualProduct", "Vehicle")
 _AT_ONCE = 1 << 20
 _LONGEST = 1 << 28  # characters of one value
@@ -36,7 +37,8 @@ class Member(NamedTuple):
 
 def json_products(file: str) -> Iterator[Value]:
     """The items of a document that is a list, or those of its first list of objects, or the document itself where it is
-    a product. Of JSON-LD, products alone (no organisation, no breadcrumbs).
+    a product; of an answer that wraps them (GraphQL's `data`, HAL's `_embedded`), those of its first list. Of JSON-LD,
+    products alone (no organisation, no breadcrumbs).
 
     Raises ConfigError for what is no JSON, ValueError or RecursionError where it is none from there on.
     """
@@ -51,7 +53,9 @@ def json_products(file: str) -> Iterator[Value]:
         if is_list:
             found = reader.items()
         elif key is None:
-            found = iter([reader.value()])
+            value = reader.value()
+            wrapped = isinstance(value.value, dict) and not _WRAPPINGS.isdisjoint(value.value)
+            found = iter(list(_nodes(value)) or [value]) if wrapped else iter([value])
         else:
             found = (value for name, value in reader.members() if name == key)
         for value in found:
@@ -79,6 +83,24 @@ def _list_key(reader: "ValueReader") -> str | None:
 def _types(value: Value) -> list:
     types = value.value.get("@type") if isinstance(value.value, dict) else None
     return types if isinstance(types, list) else [types]
+
+
+def _nodes(value: Value, within: str = "") -> Iterator[Value]:
+    """What stands under "node" in a list "edges", or in a list "nodes", "items" or the like, however deep."""
+    at, place = value.start, 0
+    for member in members(value.text, 0):
+        at, place = at + len(value.text[place:member.start].encode()), member.start
+        text = value.text[member.start:member.stop]
+        if not text.startswith(("{", "[")):
+            continue
+        inside = Value(at, text, json.loads(text))
+        if member.key == "node" or (within not in ("", "edges") and member.key is None):
+            yield inside
+        elif member.key in ("edges", "nodes", *_LISTS) and text.startswith("["):
+            yield from _nodes(inside, member.key)
+            return
+        else:
+            yield from _nodes(inside)
 
 
 def _list_item(value: Value) -> Value:

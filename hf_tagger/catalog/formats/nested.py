@@ -10,6 +10,7 @@ from hf_tagger.catalog.formats.columns import imagefolder_name
 # Keys, in any case; the first of these that all items have.
 _NAMES = ("name", "label", "key", "attribute_name", "attribute", "property", "param_name", "attribute_code", "code")
 _VALUES = ("value", "values", "attribute_value", "options", "val")
+_CONNECTION = {"edges", "nodes", "pageInfo", "totalCount", "__typename"}
 
 
 def pick(values: dict, columns: Iterable[str]) -> dict:
@@ -74,6 +75,18 @@ def plain_objects(value: Any) -> Any:
         if isinstance(found, dict) or (isinstance(found, list) and found and all(isinstance(o, dict) for o in found)):
             return found
     return value
+
+
+def without_edges(value: Any) -> Any:
+    """GraphQL's connections within a value, {"edges": [{"node": …}]} or {"nodes": […]}, as the lists that they are."""
+    if isinstance(value, list):
+        return [without_edges(item) for item in value] if value and isinstance(value[0], dict) else value
+    if not isinstance(value, dict):
+        return value
+    if value.keys() <= _CONNECTION:
+        nodes = value.get("nodes") or [edge.get("node") for edge in value.get("edges") or () if isinstance(edge, dict)]
+        return without_edges(nodes) if isinstance(nodes, list) else value
+    return {key: without_edges(held) if isinstance(held, dict | list) else held for key, held in value.items()}
 
 
 def _flat(found: Iterable[Any]) -> list | None:

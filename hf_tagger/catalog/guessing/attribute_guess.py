@@ -10,10 +10,13 @@ from hf_tagger.catalog.guessing.column_stats import ColumnStats, Survey
 from hf_tagger.catalog.quarantine import RowError
 from hf_tagger.catalog.spellings import Merge, propose_merges
 
-_UNKNOWN_WORDS = {"n/a", "na", "unknown", "null", "nan", "-", "--", "?", "tbd", "k.a.", "keine angabe", "unbekannt",
+UNKNOWN_WORDS = {"n/a", "na", "unknown", "null", "nan", "-", "--", "?", "tbd", "k.a.", "keine angabe", "unbekannt",
                   "inconnu", "desconocido", "not specified", "unspecified"}
 _NONE_WORDS = {"none", "no", "keine", "ohne", "aucun", "ninguno", "nessuno", "geen", "not applicable", "なし"}
 _FEW_TAGGED, _MOST_ALIASES, _FEW_PRODUCTS = 3, 200, 60
+_TAG_WORDS = 5  # on average
+
+_WORDS = re.compile(r"[^\W\d][^\s,]*(,[^\W\d][^\s,]*)+")  # "cotton,silk": no sentence, no number
 
 
 @dataclass
@@ -45,22 +48,26 @@ def attribute_guess(column: ColumnStats, spec: dict[str, Any], survey: Survey, n
                nodes: Counter[str] | None = None) -> Guess:
     spec = dict(spec)
     folded = {value.casefold(): value for value in [*column.values, *column.pieces.get("list", ())]}
-    unknown = [folded[word] for word in sorted(_UNKNOWN_WORDS & folded.keys())]
+    unknown = [folded[word] for word in sorted(UNKNOWN_WORDS & folded.keys())]
     none = [folded[word] for word in sorted(_NONE_WORDS & folded.keys())]
     if unknown:
         spec["unknown_values"] = unknown
     if none:
         spec["none_values"] = none
     tags = _count_tags(column, spec) if nodes is None else nodes
-    shown = ", ".join(f"{tag} ({count:,})" for tag, count in tags.most_common(3))
-    guess = Guess(column.name, "attribute", f"{len(tags):,} tags: {shown}", name=name.strip().lower(), spec=spec,
+    most = ", ".join(f"{tag} ({count:,})" for tag, count in tags.most_common(3))
+    guess = Guess(column.name, "attribute", f"{len(tags):,} tags: {most}", name=name.strip().lower(), spec=spec,
                   tags=tags)
     if len(tags) < 2:
         guess.role, guess.why = "", f"always {next(iter(tags), '')}" if tags else "no tags"
         return guess
     if survey.looked_at >= _FEW_PRODUCTS and (tags.most_common(1)[0][1] < _FEW_TAGGED + 2 or sum(
             count >= _FEW_TAGGED for count in tags.values()) < 2):
-        guess.role, guess.why = "", f"too few products have one of its tags: {shown}"
+        guess.role, guess.why = "", f"too few products have one of its tags: {most}"
+        return guess
+    words = sum(tag.count(" ") + 1 for tag in tags)
+    if nodes is None and spec.get("format") != "path" and words > _TAG_WORDS * len(tags):
+        guess.role, guess.why = "", f"texts, not tags (add it to text to have it read); {shown(column)}"
         return guess
     guess.merges = propose_merges(tags) if nodes is None else []
     if len(guess.merges) > _MOST_ALIASES:
@@ -118,6 +125,9 @@ def cell_format(column: ColumnStats) -> dict[str, Any]:
                 column, by, delimiter)), None)
             return {"kind": "multi", "format": "path"} | ({"delimiter": delimiter} if delimiter != ">" else {}) | (
                 {"paths": several} if several else {})
+    commas = [value for value in column.values if "," in value]
+    if commas and all(map(_WORDS.fullmatch, commas)):
+        return {"kind": "multi", "format": "delimited"}
     whole = len(column.values)
     for delimiter in (",", ";", "|", "/"):
         pieces = column.pieces.get(delimiter, Counter())
@@ -136,17 +146,18 @@ def cell_format(column: ColumnStats) -> dict[str, Any]:
 def _is_hierarchy(column: ColumnStats, delimiter: str) -> bool:
     """Whether what stands first is rarely found second, and what stands second mostly below one first."""
     parents: dict[str, set[str]] = defaultdict(set)
-    firsts = set()
+    firsts, below = set(), set()
     for value in column.values:
         for path in re.split("[,;]", value) if delimiter != "|" else [value]:
             nodes = [node.strip() for node in path.split(delimiter)]
             firsts.add(nodes[0])
+            below.update(nodes[1:])
             if len(nodes) > 1:
                 parents[nodes[1]].add(nodes[0])
     if not parents:
         return False
     alone = sum(len(above) == 1 for above in parents.values()) / len(parents)
-    if delimiter == "/" and len(parents) <= len(firsts):  # "Spring/Summer", "Autumn/Winter": nothing branches
+    if delimiter == "/" and len(below) <= len(firsts):  # "Spring/Summer", "Autumn/Winter": nothing branches
         return False
     return alone > 0.6 and len(firsts & parents.keys()) <= 0.2 * len(firsts)
 

@@ -16,10 +16,14 @@ DELIMITERS = (",", ";", "|", "/", ">>", ">", "»")
 _DISTINCT, _LONGEST_TAG, _EXAMPLES, _TEXTS = 10_000, 120, 3, 400
 _LONGEST_LIST, _LIST_CHARACTERS = 20 * _LONGEST_TAG, 1 << 20  # of one cell; of all that are longer than a tag
 _PHOTO = {"bytes", "path"}  # keys of one in a table
+_DEEPEST = 6
 _MOST_COLUMNS = 2000  # JSON may have a key of its own in each product
 _IMAGE = re.compile(r"\.(jpe?g|png|webp|gif|avif|bmp|tiff?)(\?|#|$)", re.IGNORECASE)
 _KINDS = {
     "number": re.compile(r"[-+]?[\d.,\s]*\d(\s?[%€$£¥]|\s?[A-Z]{3})?"),
+    "measure": re.compile(r"[\d.,\s/x×-]*\d\s?([mck]?m[²2]?|in(ch(es)?)?|ft|[\"″]|m?g|kg|lbs?|oz|[mcd]?l|gsm|g/m[²2])"
+                          r"\.?", re.IGNORECASE),
+    "hash": re.compile(r"([0-9a-f]{8}-?([0-9a-f]{4}-?){3}[0-9a-f]{12}[\s,;|]*)+"),
     "bool": re.compile(r"true|false|yes|no|y|n|0|1|ja|nein|oui|non|sí|si|on|off|use config( settings)?", re.IGNORECASE),
     "date": re.compile(r"\d{4}-\d\d-\d\d([T ].*)?|\d{1,2}[./]\d{1,2}[./]\d{2,4}( .*)?"),
     "url": re.compile(r"\w+://\S+|www\.\S+"),
@@ -37,6 +41,7 @@ class ColumnStats:
     name: str
     filled: int = 0
     lists: int = 0  # cells that are lists
+    several: int = 0  # those of more than one item
     images: int = 0  # cells that are photos, or name one
     kinds: Counter[str] = field(default_factory=Counter)  # {kind of `_KINDS`: cells that are wholly so}
     characters: int = 0
@@ -61,10 +66,13 @@ class ColumnStats:
         items = value if isinstance(value, list | tuple) else json_list(value)
         if items is not None:
             self.lists += 1
-            items = [cell_text(item).strip() for item in items if not isinstance(item, dict | list | tuple | bytes)]
-            self._count_pieces("list", [item for item in items if item])
+            items = [text for item in items if not isinstance(item, dict | list | tuple | bytes)
+                     and not is_missing(item) and (text := cell_text(item).strip())]
             if not items:
+                self.filled, self.lists = self.filled - 1, self.lists - 1
                 return
+            self.several += len(items) > 1
+            self._count_pieces("list", items)
             if _IMAGE.search(items[0]):
                 self.images += 1
                 self._keep(self.photos, items[0])
@@ -171,7 +179,7 @@ class Survey:
         if self.products > ALL_UP_TO and self.products % THEN_EVERY:
             return
         self.looked_at += 1
-        for name, value in flattened(values):
+        for name, value in dict(flattened(values)).items():  # a profile may have named what lies in another column
             if ":" in name:
                 name = self._spelt.setdefault(name.casefold(), name)
             if name not in self.columns and len(self.columns) < _MOST_COLUMNS:
@@ -205,7 +213,7 @@ def flattened(values: dict[str, Any], prefix: str = "", depth: int = 0) -> list[
             for one, cell in pairs:
                 found.setdefault(one, []).extend(cell if isinstance(cell, list) else [cell])
             cells += [(f"{prefix}{name}:{one}", items[0] if len(items) == 1 else items) for one, items in found.items()]
-        elif isinstance(first, dict) and not first.keys() <= _PHOTO and depth < 3:
+        elif isinstance(first, dict) and not first.keys() <= _PHOTO and depth < _DEEPEST:
             inside = value
             if isinstance(value, list):
                 inside = {}

@@ -2,7 +2,6 @@
 
 import json
 import os
-import re
 from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any
@@ -13,7 +12,7 @@ from hf_tagger.catalog.formats.dialect import Dialect, detect
 from hf_tagger.catalog.guessing.attribute_guess import Guess
 from hf_tagger.catalog.guessing.column_stats import ALL_UP_TO, THEN_EVERY, ColumnStats, Survey, photos_joined_by
 from hf_tagger.catalog.guessing.languages import count_languages
-from hf_tagger.catalog.guessing.names import is_id_name
+from hf_tagger.catalog.guessing.names import PERSONAL, is_id_name
 from hf_tagger.catalog.guessing.roles import guess_columns
 from hf_tagger.catalog.photos import open_photo
 from hf_tagger.catalog.profiles import Profile, recognise
@@ -27,7 +26,6 @@ from hf_tagger.catalog.spellings import Merge
 from hf_tagger.catalog.strict import ConfigError
 from hf_tagger.catalog.taxonomy import CATEGORIES, read_taxonomy
 
-_PERSONAL = re.compile(r"[\w.+-]+@[\w-]+\.\w+|\+\d[\d\s()./-]{7,}\d")
 _FOLDERS = 200
 _FOLDERS_OF = {"train": ("train",), "validation": ("validation", "valid", "val"), "test": ("test",)}
 
@@ -115,10 +113,11 @@ def _survey_files(files: list[tuple[str, str]], survey: Survey) -> tuple[Profile
     survey.left_out += sorted(filter(str.strip, twice))
     wanted, layout = dict.fromkeys(columns, "init"), None
     if found is not None:
+        wanted |= dict.fromkeys(found[1].values(), "init")
         layout = Layout(found[0], columns, wanted, file, discover=True, repeats=format in ("xml", "jsonl"))
         wanted = layout.columns
     for file, format in files:
-        read = read_raw(file, format, wanted, None, None) if format in ("csv", "tsv", "parquet") else (
+        read = read_raw(file, format, wanted, None, None) if layout or format in ("csv", "tsv", "parquet") else (
             read_objects(file, format, None))
         for _, values, error in layout.products(read) if layout else read:
             if values is not None:
@@ -194,7 +193,7 @@ def _look_at_texts(draft: Draft) -> None:
     if len(draft.locales) > 1:
         draft.warnings.append(f"texts in {', '.join(draft.locales)}: all that a product has are read, in this order. "
                               f"For one alone: --locale {draft.locales[0]}")
-    personal = sum(_PERSONAL.search(text) is not None for text in texts)
+    personal = sum(PERSONAL.search(text) is not None for text in texts)
     if personal:
         draft.warnings.append(f"{personal / len(texts):.1%} of the texts hold an e-mail address or phone number")
 
@@ -209,6 +208,9 @@ def _look_at_photos(draft: Draft, folder: str) -> None:
     if without > 0.1:
         draft.warnings.append(f"{without:.0%} of the products without photo")
     names = [name for guess in columns for name in draft.survey.columns[guess.column].photos if "://" not in name]
+    if names and draft.system is not None and draft.system.image_root:
+        draft.image_root = draft.system.image_root
+        return
     if not names or "://" in folder or folder in ("hf:", "sql:"):
         return
     folders = [folder or ".", *sorted(entry.path for entry in os.scandir(folder or ".") if entry.is_dir())[:_FOLDERS]]
@@ -267,7 +269,7 @@ def as_yaml(draft: Draft, output_dir: str) -> str:
     photos = [photo for guess in draft.columns("photo") for photo in survey.columns[guess.column].photos]
     if draft.image_root:
         lines.append(f"    image_root: {_value(draft.image_root)}  # where the photos lie")
-    if any(photo.startswith(("http://", "https://")) for photo in photos):
+    if any(photo.startswith(("http://", "https://")) for photo in [*photos, draft.image_root or ""]):
         lines.append("    allow_urls: true  # photos are fetched from where they are")
     joined = {guess.column: by for guess in draft.columns("photo") if (by := _joined_by(survey.columns[guess.column]))}
     if joined and draft.system is None:

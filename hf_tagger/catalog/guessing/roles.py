@@ -6,7 +6,7 @@ from collections import Counter
 from hf_tagger.catalog.guessing.attribute_guess import Guess, attribute_guess, cell_format, shown, sizes
 from hf_tagger.catalog.guessing.column_stats import ColumnStats, Survey
 from hf_tagger.catalog.guessing.known_systems import by_profile, system_texts
-from hf_tagger.catalog.guessing.names import NAMES, by_kind, spoken_names
+from hf_tagger.catalog.guessing.names import NAMES, PERSONAL, by_brand, by_kind, spoken_names
 from hf_tagger.catalog.guessing.nodes import FILES, nodes, whose_ids
 from hf_tagger.catalog.profiles import Profile
 from hf_tagger.catalog.strict import ConfigError
@@ -29,11 +29,13 @@ def guess_columns(survey: Survey, system: Profile | None = None, names: dict[str
     if system is not None:
         texts, others = system_texts(system, names, stats, locale)
         for column in stats:
-            foreign = not others.isdisjoint(re.split("[-.]", column.name))
+            personal = None if column.name in names.values() else _personal(column)
+            foreign = not others.isdisjoint(re.split("[-.:]", column.name))
             guess = Guess(column.name, "", f"not in {locale}") if foreign else texts.get(column.name) or by_profile(
                 column, system, names, survey)
             if guess is not None:
-                guesses[column.name] = guess
+                guesses[column.name] = personal if personal and guess.role in ("attribute", "") and (
+                    guess.why != "the shop system's own") else guess
     else:
         if locale is not None:
             raise ConfigError("a locale is for an export whose columns name several (name-en_US)")
@@ -45,7 +47,8 @@ def guess_columns(survey: Survey, system: Profile | None = None, names: dict[str
             guesses[column.name] = guess
         elif known is None:
             guesses[column.name] = _by_content(column, survey, attributes_only=system is not None)
-    _leave_out_repeated(guesses)
+    _leave_out_references(guesses, survey)
+    _leave_out_repeated(guesses, survey)
     _name_attributes([guess for guess in guesses.values() if guess.role in ("attribute", "taxonomy")])
     if system is None:
         _order_texts(guesses)
@@ -94,24 +97,21 @@ def _find_id(stats: list[ColumnStats], survey: Survey, guesses: dict[str, Guess]
 def _by_content(column: ColumnStats, survey: Survey, attributes_only: bool) -> Guess:
     name, coverage, (spoken, short) = column.name, column.filled / max(1, survey.looked_at), spoken_names(column.name)
     last = name.rpartition(".")[2]
-    for kind, what in (("email", "e-mail addresses"), ("phone", "phone numbers")):
-        if column.share(kind) > 0.2:
-            return Guess(name, "personal", f"{what} in {column.share(kind):.0%} of the cells",
-                         warnings=[f"personal data ({what}): not read"])
-    if NAMES["personal"].fullmatch(spoken) and not NAMES["technical"].fullmatch(spoken):
-        return Guess(name, "personal", f"by its name; {shown(column)}", warnings=["personal data: not read"])
+    if personal := _personal(column):
+        return personal
     if attributes_only and column.share("image") > 0.5:
         return Guess(name, "", f"photos that are no product's own by the system's profile; {shown(column)}")
     if not attributes_only:
         if column.share("image") > 0.5 or (NAMES["photo"].fullmatch(name) and column.share("url") > 0.5):
             example = (column.photos or column.texts or ["bytes"])[0]
             return Guess(name, "photo", f"{column.filled:,} cells are photos, such as {example}")
-        if NAMES["language"].fullmatch(last) and column.share("language") > 0.9 and column.distinct < 100:
+        if NAMES["language"].fullmatch(last) and column.share("language") > 0.9 and not column.lists and (
+                column.distinct < 100):
             return Guess(name, "language", shown(column))
     if plain := by_kind(column, short):
         return plain
-    if NAMES["brand"].fullmatch(short):
-        return Guess(name, "", f"known, not seen (add it to the attributes to have it tagged); {shown(column)}")
+    if brand := by_brand(column, short):
+        return brand
     if NAMES["technical"].fullmatch(spoken):
         return Guess(name, "", f"by its name; {shown(column)}")
     is_size = NAMES["size"].fullmatch(short)
@@ -128,12 +128,16 @@ def _by_content(column: ColumnStats, survey: Survey, attributes_only: bool) -> G
         is_code = column.mean_words < 2 and column.share("code") > 0.5
         if NAMES["group"].fullmatch(last) and is_code and 1 < column.distinct < 0.95 * column.filled:
             return Guess(name, "group", f"{column.distinct:,} groups of {column.filled / column.distinct:.1f} rows")
-        named = NAMES["title"].fullmatch(last) or NAMES["text"].fullmatch(spoken)
+    if column.share("hash") > 0.5:
+        return Guess(name, "", f"ids without names; {shown(column)}")
+    if not attributes_only:
+        title = NAMES["title"].fullmatch(last) or NAMES["title"].fullmatch(short)
+        named = title or NAMES["text"].fullmatch(spoken)
         worded = column.mean_words >= 3 or column.mean_characters >= 25
         # Variants share their descriptions.
         shared = NAMES["text"].fullmatch(spoken) and column.mean_words >= 6 and column.distinct > _FEW_TEXTS
-        if column.share("list") < 0.5 and (shared or (unique > 0.4 and (worded or (named and unique > 0.6)))):
-            return Guess(name, "text", sizes(column), place=0 if NAMES["title"].fullmatch(last) else 1)
+        if column.several < 0.5 * column.filled and (shared or (unique > 0.4 and (worded or (named and unique > 0.6)))):
+            return Guess(name, "text", sizes(column), place=0 if title else 1)
         if _with_options(column, 2):
             return Guess(name, "text", f"options with their values; {shown(column)}", place=2)
     if column.share("code") > 0.9 and unique > 0.1 and not is_size:
@@ -141,10 +145,24 @@ def _by_content(column: ColumnStats, survey: Survey, attributes_only: bool) -> G
     guess = attribute_guess(column, cell_format(column), survey, short)
     tagged = guess.tags.total()
     repeated = sum(count for count in guess.tags.values() if count > 1)
-    words = sum(tag.count(" ") + 1 for tag in guess.tags) / max(1, len(guess.tags))
-    if len(guess.tags) > 1 and repeated > 0.5 * tagged and words <= 5 and coverage >= 0.005:
+    if len(guess.tags) > 1 and repeated > 0.5 * tagged and coverage >= 0.005:
         return guess
     return Guess(name, "", f"too many different ones for tags, too short for text: {shown(column)}")
+
+
+def _personal(column: ColumnStats) -> Guess | None:
+    spoken = spoken_names(column.name)[0]
+    for kind, what in (("email", "e-mail addresses"), ("phone", "phone numbers")):
+        if column.share(kind) > 0.2:
+            return Guess(column.name, "personal", f"{what} in {column.share(kind):.0%} of the cells",
+                         warnings=[f"personal data ({what}): not read"])
+    if NAMES["personal"].fullmatch(spoken) and not NAMES["technical"].fullmatch(spoken):
+        return Guess(column.name, "personal", "by its name", warnings=["personal data: not read"])
+    held = sum(PERSONAL.search(text) is not None for text in column.texts)
+    if held > 0.2 * len(column.texts) and not (NAMES["title"].fullmatch(spoken) or NAMES["text"].fullmatch(spoken)):
+        return Guess(column.name, "personal", f"e-mail addresses or phone numbers in {held / len(column.texts):.0%} of "
+                                              "the cells", warnings=["personal data: not read"])
+    return None
 
 
 def _with_options(column: ColumnStats, least: int) -> bool:
@@ -153,10 +171,25 @@ def _with_options(column: ColumnStats, least: int) -> bool:
     return named > 0.5 * len(column.texts) and column.share("list") < 0.5
 
 
-def _leave_out_repeated(guesses: dict[str, Guess]) -> None:
-    """Of attributes that have the same tags on as many products, the one that the system's rows name (a buyer reads an
-    option's "Navy Blue", and of the metafield that it is linked to "navy-blue"), else the first."""
+def _leave_out_references(guesses: dict[str, Guess], survey: Survey) -> None:
+    """Attributes whose tags are other products' ids (numbers left aside: sizes may be numbers of products, too)."""
+    ids = {value for guess in guesses.values() if guess.role == "id" or "as the id does" in guess.why
+           for value in survey.columns[guess.column].values if not value.isdigit()}
+    for guess in guesses.values():
+        if guess.role == "attribute" and sum(tag in ids for tag in guess.tags) > 0.5 * len(guess.tags):
+            guess.role, guess.why, guess.warnings = "", f"ids of products; such as {next(iter(guess.tags))}", []
+
+
+def _leave_out_repeated(guesses: dict[str, Guess], survey: Survey) -> None:
+    """Of texts, or photos, that are the same in each product, the first one. Of attributes that have the same tags on
+    as many products, the one that the system's rows name (a buyer reads an option's "Navy Blue", and of the metafield
+    that it is linked to "navy-blue"), else the first."""
     known: dict[tuple, Guess] = {}
+    for guess in guesses.values():
+        if guess.role in ("text", "photo") and (cells := survey.columns[guess.column].hashes):
+            first = known.setdefault((guess.role, cells.tobytes()), guess)
+            if first is not guess:
+                guess.role, guess.why, guess.warnings = "", f"the same as {first.column}", []
     for guess in sorted(guesses.values(), key=lambda guess: ":" not in guess.column):
         if guess.role == "attribute":
             counts = Counter()

@@ -18,7 +18,8 @@ class Generation:
     """Column names of one version, or language, of a system's export."""
 
     required: list[str | list[str]]  # by these columns it is recognised; of a list, by one of them
-    names: dict[str, str | list[str]]  # {the profile's name of a column: the column, or the first of these there is}
+    # {the profile's name of a column: the column, or the first of these there is}; "category.name" lies in another one.
+    names: dict[str, str | list[str]]
     # {name: expression whose group is a value}, of columns that bury their values in other words (`Path: A|Path: B`);
     # tags are not written into these.
     parts: dict[str, str] = field(default_factory=dict)
@@ -45,7 +46,8 @@ class Rows:
 
 @dataclass(frozen=True)
 class Pattern:
-    """Attributes that name themselves: "{n}" in a column is a number, "{name}" the attribute's name.
+    """Attributes that name themselves: "{n}" in a column is a number (or there is one pair of columns, without it),
+    "{name}" the attribute's name.
 
     `name` and `value` are pairs of columns (in each language of the system); `items` is a column of {name, value}
     objects, with `name` and `value` their keys; `pairs` is a column of `code=value` texts, with `between` two of them
@@ -62,6 +64,7 @@ class Pattern:
     equals: str = "="
     regex: str | None = None
     column: str | None = None
+    drop: str | None = None  # expression of what is taken out of values (Wix's "#b81616:" before a colour)
     skip: list[str] = field(default_factory=list)  # names and values that say nothing (Shopify's "Default Title")
     attribute: AttributeSpec = field(default_factory=AttributeSpec)
 
@@ -92,7 +95,8 @@ class Profile:
     id: str
     text: list[str]
     images: list[str] = field(default_factory=list)
-    image_delimiter: str | None = None
+    image_delimiter: str | None = None  # a space: any white space
+    image_root: str | None = None  # where photos lie that are names alone
     language: str | None = None
     group: str | None = None
     rows: Rows = field(default_factory=Rows)
@@ -167,8 +171,11 @@ def recognise(header: Iterable[str]) -> tuple[Profile, dict[str, str]] | None:
 def _first_of(templates: str | list[str], spelt: dict[str, str]) -> str | None:
     for template in [templates] if isinstance(templates, str) else templates:
         if "{" not in template:
+            first, dot, rest = template.partition(".")
             if template.casefold() in spelt:
                 return spelt[template.casefold()]
+            if dot and rest and first.casefold() in spelt:
+                return f"{spelt[first.casefold()]}.{rest}"
         elif fits := [column for column in reversed(spelt.values()) if pattern_regex(template).fullmatch(column)]:
             return fits[0]
     return None

@@ -44,29 +44,34 @@ class Layout:
             lacks = ", ".join(system.generations[0].lacks(header))
             raise ConfigError(f"{where} is no {system.title}: it has no column {lacks} (source.profile).")
         self.system, self.names = system, names
-        # {(pattern, name to look for): "option:Color"}
+        self.view = names.get(system.rows.store_view)
+        self.texts = {names[name] for name in system.text if name in names}
+        # {(pattern, name to look for): "option:Color"}, {(column, store view): "name:de"}
         self.named: dict[tuple[str, str], str] = {}
+        self.translated: dict[tuple[str, str], str] = {}
         for column in wanted:
             key, colon, name = column.partition(":")
             if colon and column not in header and key in system.patterns:
                 self.named[key, name.strip().casefold()] = column
-        self.plain = [column for column in wanted if column not in self.named.values()]
+            elif colon and column not in header and self.view and key in self.texts:
+                self.translated[key, name.strip()] = column
+        found_by_name = {*self.named.values(), *self.translated.values()}
+        self.plain = [column for column in wanted if column not in found_by_name]
         self.discover, self.repeats = discover, repeats
         check_columns({column: wanted[column] for column in self.plain if outer(column, header) is None}, header, where)
         keys = system.patterns if discover else dict.fromkeys(key for key, _ in self.named)
         self.pairs = {key: pair_columns(system.patterns[key], header) for key in keys}
         rows = system.rows
-        self.view = names.get(system.rows.store_view)
         joined = [rows.continuation, rows.parent, rows.sku, rows.store_view, *rows.starts, system.id, *system.text[:1]]
         found = [names[name] for name in joined if name in names]
         found += [column for pairs in self.pairs.values() for pair in pairs for column in pair]
+        found += [column for column, _ in self.translated]
         found += [names.get(system.patterns[key].pairs or system.patterns[key].items) for key in self.pairs]
         self.columns = dict.fromkeys(filter(None, found), "source.profile") | {
             column: wanted[column] for column in self.plain}
         self.parts = {names[name]: re.compile(part) for name, part in system.generation(header).parts.items()
                       if name in names}
         self.images = {names[name] for name in system.images if name in names}
-        self.texts = {names[name] for name in system.text if name in names}
         # Lists of tags are split as the system writes them, whatever the schema says of them.
         self.lists = {names[name]: spec for name, spec in system.attributes.items()
                       if name in names and spec.syntax.delimiter and "attributes." in wanted.get(names[name], "")}
@@ -133,6 +138,9 @@ class Layout:
             above = known.get(cell_text(row.get(parent)).strip()) if not is_missing(row.get(parent)) else None
             if above is not None:
                 self._add(waiting[above][0], row)
+                if sku is None and not is_missing(row[id]):  # what belongs to a variant belongs to its product
+                    known.setdefault(cell_text(row[id]).strip(), above)
+                    waiting[above][2].append(cell_text(row[id]).strip())
                 continue
             keys = [f"id:{cell_text(row[id]).strip()}"] + [cell_text(row[column]).strip() for column in (sku, id)
                                                            if column and not is_missing(row[column])]
@@ -150,8 +158,11 @@ class Layout:
 
     def _add(self, product: dict, row: dict) -> None:
         """The first cell that is filled, of photos and variants' values all of them."""
+        view = self._add_texts(product, row) if self.view else ""
         for column in self.plain:
             value = row.get(column)
+            if view and (column, view) in self.translated:
+                continue
             joined = column in self.images or column in self.collected
             if value is None or value == "" or (not joined and product[column] is not None):
                 continue  # most cells, for speed
@@ -175,8 +186,7 @@ class Layout:
                 row[name] = product[_NAMES].get(name)
             product[_NAMES].setdefault(name, row[name])
         # Another store view has the same values in other words.
-        told = {column for column in self.named.values() if product.get(column)} if (
-            self.view and not is_missing(row.get(self.view))) else ()
+        told = {column for column in self.named.values() if product.get(column)} if view else ()
         for key, pairs in self.pairs.items():
             for name, value in named_values(self.system.patterns[key], pairs, row, self.names, self._cell):
                 column = self.named.get((key, name.strip().casefold()))
@@ -185,6 +195,20 @@ class Layout:
                 if column is not None and column not in told:
                     held = product[column] = product.get(column) or []
                     held += [value] if value not in held and len(held) < _MAX_VALUES else []
+
+    def _add_texts(self, product: dict, row: dict) -> str:
+        """The texts of a store view, in columns of their own ("name:de"), which have the product's own where these are
+        not read by themselves. Returns the row's view, "" for the product's own row."""
+        view = "" if is_missing(row.get(self.view)) else cell_text(row[self.view]).strip()
+        for column in self.texts if view or self.translated else ():
+            value = self._cell(row.get(column), column)
+            if is_missing(value):
+                continue
+            if view and self.discover and len(self.translated) < _MAX_NAMES:
+                self.translated.setdefault((column, view), f"{column}:{view}")
+            product |= {name: value for (of, spoken), name in self.translated.items() if of == column and (
+                spoken == view if view else column not in self.plain)}
+        return view
 
     def _cell(self, value: Any, column: str | None = None) -> Any:
         if isinstance(value, str):
@@ -214,7 +238,7 @@ class Layout:
     def _photos(self, value: Any) -> list:
         if isinstance(value, str):
             delimiter = None if self.repeats else self.system.image_delimiter
-            return json_list(value) or split(value, CellSyntax(delimiter))
+            return json_list(value) or (value.split() if delimiter == " " else split(value, CellSyntax(delimiter)))
         values = value if isinstance(value, list) else [value]
         return [next((item[key] for key in _ADDRESSES if item.get(key)), item) if isinstance(item, dict) else item
                 for item in values]
@@ -228,7 +252,7 @@ def named_values(pattern: Pattern, pairs: list[tuple[str, str]], row: dict, name
                  cell: Callable[[Any], Any] = lambda cell: cell) -> Iterator[tuple[str, str]]:
     """(attribute's name, one value) of each that a row names under a pattern. `pairs`: as `pair_columns` has them."""
     found = [(row.get(name), row.get(value)) for name, value in pairs]
-    if pattern.pairs:
+    if pattern.pairs and not isinstance(row.get(names.get(pattern.pairs)), dict | list):
         text = cell_text(row.get(names.get(pattern.pairs)))
         found += [(match["name"], match["value"]) for match in re.finditer(pattern.regex, text)] if pattern.regex else (
             split_pairs(text, pattern.between, pattern.equals).items())
@@ -247,19 +271,22 @@ def named_values(pattern: Pattern, pairs: list[tuple[str, str]], row: dict, name
             continue
         values = value if isinstance(value, list) else split(cell_text(value), pattern.attribute.syntax)
         if cell_text(name) not in pattern.skip:
-            yield from ((cell_text(name), text) for item in values if (text := cell_text(item)) not in pattern.skip)
+            texts = (re.sub(pattern.drop, "", cell_text(item)) if pattern.drop else cell_text(item) for item in values)
+            yield from ((cell_text(name), text) for text in texts if text not in pattern.skip)
 
 
 def pair_columns(pattern: Pattern, header: Iterable[str]) -> list[tuple[str, str]]:
     """(column of a name, column of its value) for each pair that the header has, in the order of their numbers."""
     header = list(header)
-    pairs = []
+    pairs: list[tuple[str, str]] = []
+    if pattern.items:  # these are keys
+        return pairs
     for name, value in zip(pattern.name, pattern.value, strict=True):
         found: list[dict[str, str]] = []
         for template in (name, value):
             regex = pattern_regex(template)
-            found.append({match["n"]: column for column in header if (match := regex.fullmatch(column))
-                          and "n" in match.groupdict()})
+            found.append({match.groupdict().get("n", 0): column for column in header
+                          if (match := regex.fullmatch(column))})
         pairs += [(found[0][n], found[1][n]) for n in sorted(found[0], key=int) if n in found[1]]
     return pairs
 

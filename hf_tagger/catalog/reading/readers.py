@@ -31,13 +31,14 @@ from hf_tagger.catalog.formats.columns import (
 )
 from hf_tagger.catalog.formats.dialect import detect
 from hf_tagger.catalog.formats.documents import read_json_document, read_xlsx, read_xml, xlsx_header
-from hf_tagger.catalog.formats.nested import outer, pick
+from hf_tagger.catalog.formats.nested import outer, pick, without_edges
 from hf_tagger.catalog.formats.text_files import is_json_document, read_csv, read_json_lines
 from hf_tagger.catalog.photos import MAX_BYTES
 from hf_tagger.catalog.profiles import recognise
 from hf_tagger.catalog.quarantine import RowError
 from hf_tagger.catalog.reading.photo_folder import PHOTOS, read_photo_folder
 from hf_tagger.catalog.reading.products import Layout, find_layout
+from hf_tagger.catalog.reading.source import SourceConfig, catalogue_files
 
 _UNREADABLE = (OSError, EOFError, zlib.error, lzma.LZMAError, zipfile.BadZipFile, tarfile.TarError, pa.ArrowException)
 _SAMPLE_ROWS, _LAYOUT_ROWS = 1000, 50
@@ -81,6 +82,22 @@ def check_first_file(file: str, format: str, columns: dict[str, str], delimiter:
                               f"{file} (its first {_SAMPLE_ROWS:,} rows)")
 
 
+def found_in_file(source: SourceConfig, split: str) -> Iterator[tuple[str, str, str]]:
+    """(key, value, reason) of what a source leaves open, and is found in its first file each time that it is read."""
+    if source.hub_id(split) or source.database(split):
+        return
+    file, format = catalogue_files(source, split)[0]
+    if format not in ("parquet", "webdataset", PHOTOS) and source.profile is None:
+        if found := recognise(file_columns(file, format, source.delimiter, source.encoding)):
+            yield "profile", found[0].name, f"{found[0].title}, by its columns"
+    if format in ("csv", "tsv"):
+        dialect = detect(file, (), source.delimiter or ("\t" if format == "tsv" else None), source.encoding)
+        if source.delimiter is None:
+            yield "delimiter", dialect.delimiter, "between the names of the header"
+        if source.encoding is None:
+            yield "encoding", dialect.encoding, "by its bytes"
+
+
 def file_columns(file: str, format: str, delimiter: str | None, encoding: str | None,
                  wanted: Iterable[str] = (), sample_rows: int = _SAMPLE_ROWS) -> list[str]:
     """The columns of a file; of one without a header those of its first rows, of fewer if these have all of `wanted`.
@@ -108,7 +125,8 @@ def read_objects(file: str, format: str, encoding: str | None) -> Iterator[RawRo
     if format == "xlsx":
         return read_xlsx(file)
     if format == "jsonl":
-        return read_json_document(file) if is_json_document(file) else read_json_lines(file, encoding)
+        rows = read_json_document(file) if is_json_document(file) else read_json_lines(file, encoding)
+        return ((number, without_edges(values), error) for number, values, error in rows)
     if format == PHOTOS:
         return read_photo_folder(file)
     return _read_tar(file, None)
