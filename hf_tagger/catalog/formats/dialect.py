@@ -210,9 +210,9 @@ def uses_quotes(text: str, delimiter: str) -> bool:
     return re.search(cell, text, re.MULTILINE) is not None
 
 
-def _decoded(data: bytes, encoding: str, errors: str = "strict") -> str | None:
+def _decoded(data: bytes, encoding: str) -> str | None:
     try:
-        return data.decode(encoding, errors)
+        return data.decode(encoding)
     except UnicodeDecodeError:
         return None
 

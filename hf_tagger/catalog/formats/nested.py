@@ -5,7 +5,7 @@ import json
 from collections.abc import Iterable
 from typing import Any
 
-from hf_tagger.catalog.formats.columns import imagefolder_name
+from hf_tagger.catalog.formats.columns import stored_name
 
 # Keys, in any case; the first of these that all items have.
 _NAMES = ("name", "label", "key", "attribute_name", "attribute", "property", "param_name", "attribute_code", "code")
@@ -13,7 +13,7 @@ _VALUES = ("value", "values", "attribute_value", "options", "val")
 
 
 def pick(values: dict, columns: Iterable[str]) -> dict:
-    return {column: values[column] if column in values else nested(values, imagefolder_name(column) or column)
+    return {column: values[column] if column in values else nested(values, stored_name(column, values))
             for column in columns}
 
 
