@@ -6,10 +6,10 @@ import time
 import pytest
 
 from hf_tagger import cli
-from hf_tagger.catalog.synthetic.exports import write_example
 from hf_tagger.feedback.versions import Versions
 from hf_tagger.review import app, page
 from recipes import review
+from recipes.example import write_example
 from tests.review.shop import write_shop
 
 
