@@ -31,49 +31,33 @@ SCHEMA = pa.schema([
 ])
 
 
-def open_output(folder: str | Path, manifest: dict[str, Any], resume: bool) -> Path:
-    """The folder of the shards, with a manifest of what made them, without credentials.
-
-    Raises ConfigError where there are shards and `resume` is not wanted, or where they were made by something else.
-    """
-    folder = storage.open_folder(folder)
-    if not storage.is_store(folder):
-        folder.mkdir(parents=True, exist_ok=True)
-    path = folder / MANIFEST
-    manifest = {key: without_credentials(value) if isinstance(value, str) else value for key, value in manifest.items()}
-    if path.exists():
-        earlier = json.loads(path.read_text(encoding="utf-8"))
-        if not resume:
-            raise ConfigError(f"{folder} holds tags already: add --resume to go on with them, or name another folder")
-        changed = [key for key in manifest if manifest[key] != earlier.get(key)]
-        if changed:
-            raise ConfigError(f"{folder} was begun with another {changed[0]} ({earlier.get(changed[0])}, now "
-                              f"{manifest[changed[0]]}): go on as it was begun, or name another folder")
-        return folder
-    storage.write(path, json.dumps(manifest, indent=1))
-    return folder
-
-
 def open_shards(folder: Path, catalog: Catalog, split: str, rows: int, manifest: dict[str, Any], resume: bool,
                 main: bool, anew: bool = False) -> list[Piece]:
-    """The pieces of the split, of at most so many rows, of which the main process writes the plan.
+    """The pieces of the split, of at most so many rows. The main process writes the plan of them, and a manifest of
+    what makes the shards, without credentials. With `anew`, shards that something else has made are removed.
 
-    Args:
-        anew: where the shards were made by something else, they make way.
-
-    Raises ConfigError as `open_output` does.
+    Raises ConfigError where there are shards and `resume` is not wanted, or where they were made by something else.
     """
     if not main:
         return shards.read_plan(folder)
     pieces = plan(catalog, split, rows)
-    manifest = manifest | {"content": shards.describe(pieces)}
-    try:
-        open_output(folder, manifest, resume or anew)
-    except ConfigError:
-        if not anew:
-            raise
+    manifest = {key: without_credentials(value) if isinstance(value, str) else value for key, value in manifest.items()}
+    manifest["content"] = shards.describe(pieces)
+    path, changed = folder / MANIFEST, []
+    if path.exists():
+        if not resume and not anew:
+            raise ConfigError(f"{folder} holds tags already: add --resume to go on with them, or name another folder")
+        earlier = json.loads(path.read_text(encoding="utf-8"))
+        changed = [key for key in manifest if manifest[key] != earlier.get(key)]
+    if changed and not anew:
+        raise ConfigError(f"{folder} was begun with another {changed[0]} ({earlier.get(changed[0])}, now "
+                          f"{manifest[changed[0]]}): go on as it was begun, or name another folder")
+    if changed:
         shutil.rmtree(folder)  # of another model, or of the file as it was before
-        open_output(folder, manifest, resume=True)
+    if not path.exists():
+        if not storage.is_store(folder):
+            folder.mkdir(parents=True, exist_ok=True)
+        storage.write(path, json.dumps(manifest, indent=1))
     shards.write_plan(folder, pieces)
     return pieces
 
