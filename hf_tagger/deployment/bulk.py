@@ -64,10 +64,7 @@ def open_shards(folder: Path, catalog: Catalog, split: str, rows: int, manifest:
 
 def opened_fingerprint(model: str | Path, opened) -> str:
     """Identifies a model by its content, wherever it lies: by weights and calibration, those of an adapter with those
-    of its base; a model of the Hub by its commit.
-
-    Args:
-        model: folder or Hub id that `opened`, the model itself, came from.
+    of its base; a model of the Hub by its commit. `model`: folder or Hub id that `opened`, the model itself, came from.
     """
     folder = Path(model)
     if not folder.is_dir():

@@ -137,11 +137,8 @@ class WriteBack:
                             "it was tagged. Begin again.")
 
     def tagged(self, products: Iterable[dict], log: Callable[[dict], None] = lambda line: None) -> Iterator[dict]:
-        """Those with a tag; counts all. (Rows that cannot be read may stand before their place.)
-
-        Args:
-            log: called with a line about each that could not be read as a whole.
-        """
+        """Those with a tag; counts all. (Rows that cannot be read may stand before their place.) `log`: called with a
+        line about each that could not be read as a whole."""
         names = [entry["name"] for entry in self.attributes]
         for product in products:
             self.done.products += 1

@@ -12,10 +12,7 @@ Standing = dict[tuple[str, str], dict[str, Verdict]]
 
 
 class VerdictLog:
-    """
-    Args:
-        attributes: of the model's config, for verdicts whose attribute was left open (`review_state.decided`).
-    """
+    """`attributes`: of the model's config, for verdicts whose attribute was left open (`review_state.decided`)."""
 
     def __init__(self, store: FeedbackStore, attributes: Sequence[dict]):
         self.store, self.attributes = store, attributes

@@ -51,10 +51,7 @@ class Settled:
 
 
 def settle(verdicts: Iterable[Verdict], fingerprints: Mapping[str, str] | None = None) -> Settled:
-    """
-    Args:
-        fingerprints: {product: `fingerprint`} of the catalogue as it is now; None: no verdict is stale.
-    """
+    """`fingerprints`: {product: `fingerprint`} of the catalogue as it is now; None: no verdict is stale."""
     holds, undecided, disputed, stale = {}, {}, [], []
     for item, by_reviewer in latest(verdicts).items():
         fresh = []

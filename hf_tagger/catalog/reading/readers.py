@@ -25,7 +25,7 @@ import pyarrow.parquet as pq
 from hf_tagger import UserError
 from hf_tagger.catalog.formats.columns import RawRow, check_columns, stored_name, with_imagefolder_names
 from hf_tagger.catalog.formats.dialect import detect
-from hf_tagger.catalog.formats.documents import read_json_document, read_xlsx, read_xml, xlsx_header
+from hf_tagger.catalog.formats.documents import read_json_document, read_sheet, read_xlsx, read_xml
 from hf_tagger.catalog.formats.nested import outer, pick
 from hf_tagger.catalog.formats.text_files import is_json_document, read_csv, read_json_lines
 from hf_tagger.catalog.photos import MAX_BYTES
@@ -87,7 +87,7 @@ def file_columns(file: str, format: str, delimiter: str | None, encoding: str | 
         with fsspec.open(file, "rb") as handle:
             return pq.read_schema(handle).names
     if format == "xlsx":
-        return xlsx_header(file)
+        return [name for name in read_sheet(file).header if name]
     seen: dict[str, None] = {}
     wanted = set(wanted)
     for _, values, _ in itertools.islice(read_objects(file, format, encoding), sample_rows):
