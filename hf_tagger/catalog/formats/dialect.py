@@ -57,7 +57,6 @@ class Dialect:
         mark: the byte order mark itself, empty without one.
         delimiter: between cells.
         quotes: whether a cell of the first rows stands in quotes.
-        line_end: of the header line.
         header: the names of the columns, without spaces around them.
         above: number of lines that end with the header's last one: `sep=;`, titles and empty lines stand above it.
     """
@@ -66,7 +65,6 @@ class Dialect:
     mark: bytes
     delimiter: str
     quotes: bool
-    line_end: str
     header: tuple[str, ...]
     above: int
 
@@ -92,10 +90,8 @@ def read_dialect(lines: "TextLines", columns: Iterable[str] = (), delimiter: str
         if left < 0:
             break
     delimiter, header, above = _header(head, list(columns), delimiter)
-    ends = head[above - 1] if above else ""
-    line_end = ends[len(ends.rstrip("\r\n")):] or "\n"
     quotes = uses_quotes("".join(head[above:]), delimiter)
-    return Dialect(lines.encoding, lines.mark, delimiter, quotes, line_end, tuple(header), above), head
+    return Dialect(lines.encoding, lines.mark, delimiter, quotes, tuple(header), above), head
 
 
 class TextLines(Iterator[str]):
