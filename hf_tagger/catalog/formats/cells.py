@@ -20,20 +20,12 @@ class CellError(ValueError):
 
 @dataclass(frozen=True)
 class CellSyntax:
-    """
-    Args:
-        delimiter: what stands between two values (None: the cell is one value).
-        escape: stands before a delimiter that is part of a value (WooCommerce: a backslash).
-        quote: stands around a value with a delimiter in it, doubled inside (Google's TSV).
-        glue: what is written between two values (default: the delimiter, a space after a comma or semicolon).
-        json: the cell is a JSON list.
-    """
-
-    delimiter: str | None = None
-    escape: str | None = None
-    quote: str | None = None
+    delimiter: str | None = None  # what stands between two values (None: the cell is one value)
+    escape: str | None = None  # stands before a delimiter that is part of a value (WooCommerce: a backslash)
+    quote: str | None = None  # stands around a value with a delimiter in it, doubled inside (Google's TSV)
+    # What is written between two values (default: the delimiter, a space after a comma or semicolon).
     glue: str | None = None
-    json: bool = False
+    json: bool = False  # the cell is a JSON list
 
     def __post_init__(self):
         if self.delimiter == "":

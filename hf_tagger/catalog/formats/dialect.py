@@ -51,22 +51,12 @@ _SIGN_IN_WORD = re.compile(r"(?<=[^\W\d_mnN])[¹²³ºª¿¡¼½¾±µ¶·\ufffd
 
 @dataclass(frozen=True)
 class Dialect:
-    """
-    Args:
-        encoding: codec that decodes the file from its first byte, a byte order mark included (`utf-8-sig`, `utf-16`).
-        mark: the byte order mark itself, empty without one.
-        delimiter: between cells.
-        quotes: whether a cell of the first rows stands in quotes.
-        header: the names of the columns, without spaces around them.
-        above: number of lines that end with the header's last one: `sep=;`, titles and empty lines stand above it.
-    """
-
-    encoding: str
-    mark: bytes
-    delimiter: str
-    quotes: bool
-    header: tuple[str, ...]
-    above: int
+    encoding: str  # codec that decodes the file from its first byte, a byte order mark included (`utf-8-sig`, `utf-16`)
+    mark: bytes  # the byte order mark itself, empty without one
+    delimiter: str  # between cells
+    quotes: bool  # whether a cell of the first rows stands in quotes
+    header: tuple[str, ...]  # the names of the columns, without spaces around them
+    above: int  # number of lines that end with the header's last one: `sep=;`, titles and empty lines stand above it
 
 
 def detect(file: str, columns: Iterable[str] = (), delimiter: str | None = None,
