@@ -33,10 +33,6 @@ class VerdictLog:
     def all(self) -> list[Verdict]:
         return list(self._all)
 
-    def by(self, reviewer: str) -> list[Verdict]:
-        """All verdicts of one reviewer, in order."""
-        return [verdict for verdict in self._all if verdict.reviewer == reviewer]
-
     def products(self) -> list[str]:
         """Those with at least one verdict."""
         return list(self._of_product)

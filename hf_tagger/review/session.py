@@ -151,7 +151,8 @@ class ReviewDesk:
         """Withdraws this reviewer's last verdicts, all of the same moment; the ones before them count again. Nothing is
         deleted: further verdicts are added."""
         standing: dict[tuple, list[tuple[int, Verdict]]] = {}
-        for number, verdict in enumerate(self.log.by(session.reviewer)):
+        mine = (verdict for verdict in self.log.all() if verdict.reviewer == session.reviewer)
+        for number, verdict in enumerate(mine):
             if verdict.decision == "withdraw":
                 standing.pop(verdict.item, None)
             else:
