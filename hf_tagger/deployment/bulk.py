@@ -182,23 +182,35 @@ def write_plain(folder: Path, format: str, attributes: Sequence[str]) -> Path:
 
 
 class Progress:
-    """What all workers have done, those of earlier runs among them, by the shards that are there.
-
-    Attributes: `rows`; `reasons`, {reason: rows with such an error}.
-    """
+    """What all workers have done, those of earlier runs among them, by the shards that are there."""
 
     def __init__(self, folder: Path, pieces: Sequence[Piece]):
-        self.folder, self.left, self.rows, self.reasons = folder, set(pieces), 0, Counter()
+        self.folder, self.left = folder, set(pieces)
+        self.rows = self.errors = self.untagged = 0
+        self.reasons, self.tags, self.covered = Counter(), Counter(), Counter()
 
     def look(self) -> int:
-        """Rows that have been done since the last look."""
-        found = set(shards.done(self.folder, self.left))
+        """Rows of the catalogue that have been done since the last look."""
+        found = shards.done(self.folder, self.left)
         for piece in found:
-            errors = read_shard(shards.shard_path(self.folder, piece), ["error"])["error"]
-            self.reasons.update(reason for error in errors.drop_null().to_pylist() for reason in reasons(error))
-        self.left -= found
-        self.rows += (rows := sum(piece.rows for piece in found))
-        return rows
+            for row in read_shard(shards.shard_path(self.folder, piece), ["attribute", "error"]).to_pylist():
+                self.rows += 1
+                self.errors += row["error"] is not None
+                self.untagged += not row["attribute"]
+                self.reasons.update(reasons(row["error"]))
+                self.tags.update(row["attribute"])
+                self.covered.update(set(row["attribute"]))
+        self.left -= set(found)
+        return sum(piece.rows for piece in found)
+
+    def summary(self, attributes: Iterable[str]) -> dict[str, Any]:
+        """"rows", "errors", "untagged" (rows that could not be tagged at all or have no tag), the rows of each of the
+        "reasons", and of each attribute its tags and "abstentions", the rows without one."""
+        self.look()
+        return {"rows": self.rows, "errors": self.errors, "untagged": self.untagged,
+                "reasons": dict(self.reasons.most_common()),
+                "attributes": {name: {"tags": self.tags[name], "abstentions": self.rows - self.covered[name]}
+                               for name in attributes}}
 
     def __str__(self) -> str:
         return ", ".join(f"{count} {reason}" for reason, count in self.reasons.most_common(3))
@@ -210,20 +222,3 @@ def reasons(error: str | None) -> set[str]:
         return set()
     found = {match.group(1) for part in error.split("; ") if (match := _REASON.match(part))}
     return found or {"a photo or text could not be read"}
-
-
-def summarize(folder: Path, attributes: Iterable[str]) -> dict[str, Any]:
-    """Over all shards: "rows", "errors", "untagged" (rows that could not be tagged at all or have no tag), the
-    rows of each of the "reasons", and of each attribute its tags and "abstentions", the rows without one."""
-    rows, errors, untagged = 0, 0, 0
-    tags, covered, why = Counter(), Counter(), Counter()
-    for path in sorted(folder.glob("part-*.parquet")):
-        for row in read_shard(path, ["attribute", "error"]).to_pylist():
-            rows += 1
-            errors += row["error"] is not None
-            untagged += not row["attribute"]
-            tags.update(row["attribute"])
-            covered.update(set(row["attribute"]))
-            why.update(reasons(row["error"]))
-    return {"rows": rows, "errors": errors, "untagged": untagged, "reasons": dict(why.most_common()),
-            "attributes": {name: {"tags": tags[name], "abstentions": rows - covered[name]} for name in attributes}}
