@@ -11,7 +11,7 @@ import fsspec
 from hf_tagger.catalog.editing.byte_lines import Line, byte_lines, byte_places, check_encoding, without_mark
 from hf_tagger.catalog.editing.patches import Patch, PatchedFile, Unwritable
 from hf_tagger.catalog.formats import dialect
-from hf_tagger.catalog.formats.cells import json_list
+from hf_tagger.catalog.formats.cells import json_list, json_value
 from hf_tagger.catalog.formats.dialect import open_lines
 from hf_tagger.catalog.formats.json_values import DECODER, Member, json_products, members
 
@@ -94,12 +94,8 @@ class JsonLinesFile(JsonFile):
                 if not text:
                     continue
                 number += 1
-                values = None
-                if len(text) < dialect.MAX_LINE and dialect.UNDECODABLE not in text:
-                    try:
-                        values = json.loads(text)
-                    except (ValueError, RecursionError):
-                        pass
+                whole = len(text) < dialect.MAX_LINE and dialect.UNDECODABLE not in text
+                values = json_value(text) if whole else None
                 yield JsonRow(number, values if isinstance(values, dict) else None, line)
 
 

@@ -86,13 +86,18 @@ def json_list(cell: Any) -> list | None:
     other."""
     if not isinstance(cell, str) or not cell.lstrip().startswith("["):
         return None
-    try:
-        items = json.loads(cell)
-    except (ValueError, RecursionError):
-        if not _PRINTED_LIST.fullmatch(cell):
-            return None
+    items = json_value(cell)
+    if items is None and _PRINTED_LIST.fullmatch(cell):
         return [re.sub(r"\\(.)", r"\1", text[1:-1]) for text in re.findall(_PRINTED, cell, re.DOTALL)]
-    return items if isinstance(items, list) else None
+    return items
+
+
+def json_value(text: str) -> Any:
+    """What a text says in JSON; None where it is none."""
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        return None
 
 
 def split_pairs(cell: str, between: str = ",", equals: str = "=") -> dict[str, str]:
