@@ -15,7 +15,6 @@ from functools import cache
 from pathlib import Path
 
 import fsspec
-from fsspec.implementations.local import LocalFileSystem
 
 from hf_tagger.catalog.strict import ConfigError
 
@@ -67,8 +66,12 @@ def write(path: Path, text: str) -> None:
 
 def create(path: Path, text: str) -> None:
     """Raises FileExistsError where it is there already. (Stores without conditional writes may let two create it.)"""
-    fs, name = _now(path)
-    fs.pipe_file(name, text.encode(), mode="create")
+    if is_store(path):
+        path.fs.invalidate_cache()
+        path.fs.pipe_file(path.path, text.encode(), mode="create")
+        return
+    with open(path, "x", encoding="utf-8") as file:
+        file.write(text)
 
 
 def touch(path: Path) -> None:
@@ -80,33 +83,33 @@ def touch(path: Path) -> None:
 
 def age(path: Path) -> float:
     """Seconds since it was written or touched."""
-    fs, name = _now(path)
-    return time.time() - fs.modified(name).timestamp()
+    if is_store(path):
+        path.fs.invalidate_cache()
+        return time.time() - path.fs.modified(path.path).timestamp()
+    return time.time() - path.stat().st_mtime
 
 
 def exists(path: Path) -> bool:
-    fs, name = _now(path)
-    return fs.exists(name)
+    """As it is now, whatever a listing of before said."""
+    if is_store(path):
+        path.fs.invalidate_cache()
+    return path.exists()
 
 
 def names(folder: Path) -> set[str]:
     """Of the files in it."""
-    fs, name = _now(folder)
-    return {entry.rpartition("/")[2] for entry in fs.ls(name, detail=False)} if fs.exists(name) else set()
+    if is_store(folder):
+        folder.fs.invalidate_cache()
+    return {path.name for path in folder.iterdir()} if folder.exists() else set()
 
 
 def remove_folder(folder: Path) -> None:
     """With all that is in it, if it is there."""
-    fs, name = _now(folder)
-    with suppress(FileNotFoundError):  # or another removes it, too
-        fs.rm(name, recursive=True)
-
-
-def _now(path: Path) -> tuple[fsspec.AbstractFileSystem, str]:
-    """The file system of a path, which forgets what a listing of before said, and its name there."""
-    fs, name = (path.fs, path.path) if is_store(path) else (LocalFileSystem(), str(path.absolute()))
-    fs.invalidate_cache()
-    return fs, name
+    if not is_store(folder):
+        shutil.rmtree(folder, ignore_errors=True)
+    elif exists(folder):
+        with suppress(FileNotFoundError):  # another removes it, too
+            folder.fs.rm(folder.path, recursive=True)
 
 
 @cache
