@@ -106,11 +106,8 @@ class WriteBack:
                             for tag, threshold in zip(entry["tags"], entry["thresholds"], strict=True)}
 
     def patches(self, products: Iterator[dict], seen: Callable[[dict, Any, list[Change]], None]) -> Iterator[Patch]:
-        """
-        Args:
-            products: those of `tagged`, by the number of their row.
-            seen: called of each product: (it, the file's row, what became of its tags).
-        """
+        """`products`: those of `tagged`, by the number of their row. `seen`: called of each product, with the file's
+        row and what became of its tags."""
         yield from self.file.header_patches()
         product = next(products, None)
         for row in self.file.rows():

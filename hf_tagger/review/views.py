@@ -57,8 +57,7 @@ def card_view(desk: ReviewDesk, session: Session) -> str:
     prediction = desk.predictions.of(session.row)
     chips = chips_of(desk, session)
     why = reasons(desk.attributes, prediction)
-    names = [entry["name"] for entry in desk.attributes if session.filters.attribute in (None, entry["name"])]
-    groups = {name: [] for name in names}
+    groups = {entry["name"]: [] for entry in desk.attributes if session.filters.attribute in (None, entry["name"])}
     for chip in chips:
         groups.setdefault(chip.attribute, []).append(chip)
     return _render("card.html.jinja", product=product, step=session.step, groups=groups, why=why,

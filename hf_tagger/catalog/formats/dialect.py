@@ -156,7 +156,7 @@ def _votes(line: bytes, votes: Counter) -> bool:
 def likeliest_encoding(data: bytes) -> str:
     """Of text that is not UTF-8. Eastern encodings have to fit as a whole; among the others the letters decide that
     are common in their languages, and cp1252 where these do not."""
-    if sum(byte >= 0x80 for byte in data) == 0:
+    if data.isascii():
         return "utf-8"
     eastern = {encoding: _eastern_share(data, encoding, common) for encoding, common in _EASTERN.items()}
     likely = [encoding for encoding, share in eastern.items() if share > max(0.85, max(eastern.values()) - 0.05)]

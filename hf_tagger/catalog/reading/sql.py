@@ -11,7 +11,7 @@ import os
 import re
 import uuid
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from typing import TYPE_CHECKING, Any
 
 from hf_tagger import UserError
@@ -125,7 +125,7 @@ def read_sql(url: str, source: SourceConfig, columns: Iterable[str], key: str) -
                                                         "in source.key")
 
 
-class _Rows:
+class _Rows(AbstractContextManager):
     """An open database, and the rows of its table or query: tuples of these columns, by the first of them, the key."""
 
     def __init__(self, url: str, source: SourceConfig, columns: Sequence[str] = ()):
@@ -144,9 +144,6 @@ class _Rows:
         else:
             schema, _, name = source.table.rpartition(".")
             self.table = sqlalchemy.table(name, *map(sqlalchemy.column, columns), schema=schema or None)
-
-    def __enter__(self) -> "_Rows":
-        return self
 
     def __exit__(self, *error) -> None:
         self.engine.dispose()
