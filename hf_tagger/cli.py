@@ -7,7 +7,6 @@ seconds inside its functions: what is misspelt is answered at once.
 import argparse
 import errno
 import functools
-import importlib
 import io
 import os
 import re
@@ -24,7 +23,7 @@ from hf_tagger.catalog.strict import did_you_mean
 _IN_WHEEL = Path(__file__).parent / "recipes"
 RECIPES = _IN_WHEEL if _IN_WHEEL.is_dir() else Path(__file__).parents[1] / "recipes"
 CONFIGS = RECIPES / "configs"
-# {group: {command: its recipe, or its module, whose main(arguments) gives the exit status}}
+# {group: {command: its recipe}}
 COMMANDS = {
     "Start": {"init": "init", "example": "example"},
     "Train": {"finetune": "finetune", "search": "search", "update": "update",
@@ -32,8 +31,8 @@ COMMANDS = {
     "Judge": {"evaluate": "evaluate_tagger", "baselines": "baselines", "cross-lingual": "cross_lingual",
               "find-label-issues": "find_label_issues"},
     "Make smaller": {"distill": "distill", "prune": "prune", "prune-vocabulary": "prune_vocabulary"},
-    "Use": {"tag": "tag_catalog", "export": "export", "serve": "hf_tagger.deployment.serve",
-            "review": "hf_tagger.review.command", "verdicts": "verdicts"},
+    "Use": {"tag": "tag_catalog", "export": "export", "serve": "serve", "review": "review",
+            "verdicts": "verdicts"},
 }
 ARGUMENTS = {
     "config": "a YAML file of `hf_tagger finetune`",
@@ -57,9 +56,6 @@ def main() -> int:
     if command not in programs:
         print(f"hf_tagger: there is no command {name!r}; hf_tagger --help lists them", file=sys.stderr)
         return 2
-    if "." in programs[command]:
-        _print_anything()
-        return importlib.import_module(programs[command]).main(arguments)
     # As `python recipes/NAME.py` runs it: processes that a recipe starts find its functions, too.
     sys.argv[1:] = arguments
     runpy.run_path(str(RECIPES / f"{programs[command]}.py"), run_name="__main__")
@@ -71,7 +67,7 @@ def overview() -> str:
     lines = ["usage: hf_tagger COMMAND ...      (hf_tagger COMMAND --help says more)"]
     for group, commands in COMMANDS.items():
         lines += ["", f"{group}:"]
-        lines += [f"  {command:20} {_first_line(_file(program))}" for command, program in commands.items()]
+        lines += [f"  {command:20} {_first_line(RECIPES / (program + '.py'))}" for command, program in commands.items()]
     lines += ["", "Configurations:", "  configs              List those that come with hf_tagger.",
               "  copy                 Copy one of them, to edit it.", "",
               "One process each. On several GPUs: accelerate launch recipes/finetune.py my.yaml"]
@@ -158,12 +154,6 @@ def say(text: str) -> None:
 def _command(file: str) -> str | None:
     """The command that runs recipes/`file`.py; None of one that has none (recipes/lab)."""
     return next((command for group in COMMANDS.values() for command, program in group.items() if program == file), None)
-
-
-def _file(program: str) -> Path:
-    if "." not in program:
-        return RECIPES / f"{program}.py"
-    return Path(__file__).parents[1].joinpath(*program.split(".")).with_suffix(".py")
 
 
 def _first_line(path: Path) -> str:

@@ -68,7 +68,7 @@ def main(arguments: list[str]) -> None:
         rules = Rules(options.replace, options.only_empty, options.min_score, options.at_most)
         settings, source = whole_file(settings, options.split, options.output, options.feedback, options.preview)
     from hf_tagger.deployment import shards, storage
-    from hf_tagger.deployment.bulk import Progress, open_shards, summarize, write_plain
+    from hf_tagger.deployment.bulk import Progress, open_shards, write_plain
     from hf_tagger.deployment.worker import Work
     from hf_tagger.evaluation.machine import process_state
     from hf_tagger.evaluation.progress import progress_bar
@@ -120,7 +120,7 @@ def main(arguments: list[str]) -> None:
         print(text_table(done.table()), *done.lines(), *notes, sep="\n")
         return
     summary = {"seconds": round(seconds, 1), "rows_per_second_of_this_process": round(tagged / seconds, 1),
-               **summarize(folder, names)}
+               **progress.summary(names)}
     storage.write(folder / "summary.json", json.dumps(summary, indent=1))
     if options.format != "parquet":
         write_plain(folder, options.format, names)

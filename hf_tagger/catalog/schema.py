@@ -1,13 +1,11 @@
 """Maps a shop's columns onto product records."""
 
 import copy
-from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
 from hf_tagger.catalog.attributes import AttributeSpec, TagReader, cell_text, is_missing
 from hf_tagger.catalog.formats.cells import CellSyntax, json_list, split
-from hf_tagger.catalog.formats.columns import check_columns
 from hf_tagger.catalog.free_form import FreeFormSpec
 from hf_tagger.catalog.photos import open_photo
 from hf_tagger.catalog.quarantine import RowError
@@ -94,10 +92,6 @@ class CatalogSchema:
             if column is not None:
                 columns.setdefault(column, f"schema: {key}")
         return columns
-
-    def check_columns(self, columns: Iterable[str], where: str = "the catalogue") -> None:
-        """Raises ConfigError, naming the nearest column, if the catalogue lacks one that the schema reads."""
-        check_columns(self.columns(), columns, where)
 
     def attribute(self, name: str) -> AttributeSpec:
         """The specification of an attribute, declared or discovered."""

@@ -14,10 +14,7 @@ _CACHED = 100_000
 
 class TagNames:
     """All catalogues that are made from one share this object: what is learned of spellings holds for each of them.
-
-    Args:
-        taxonomy: the files of `catalog.taxonomy`, which are read when the first tag is.
-    """
+    `taxonomy`: the files of `catalog.taxonomy`, which are read when the first tag is."""
 
     def __init__(self, schema: CatalogSchema, taxonomy: Sequence[str] = ()):
         self.schema, self.files = schema, list(taxonomy)

@@ -6,7 +6,7 @@ import os
 from array import array
 from collections import Counter, defaultdict
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 
 from hf_tagger.catalog.attributes import AttributeSpec
@@ -35,12 +35,10 @@ class Vocabulary:
     below_min_count: dict[str, dict[str, int]] = field(default_factory=dict)  # {attribute: {tag left out: count}}
     not_listed: dict[str, dict[str, int]] = field(default_factory=dict)  # the same, not in the schema's fixed list
     merged: dict[str, dict[str, int]] = field(default_factory=dict)  # {attribute: {spelling of another tag: count}}
-    # {attribute: {language: {tag: count}}} ("": products of unknown language)
-    languages: dict[str, dict[str, dict[str, int]]] = field(default_factory=dict)
     # Counts of rows: "total" (refused ones included), "refused", "text_only", "image_only", "text_and_image",
     # "duplicates" (of these: same text and photos as an earlier row).
     rows: dict[str, int] = field(default_factory=dict)
-    rows_per_language: dict[str, int] = field(default_factory=dict)
+    rows_per_language: dict[str, int] = field(default_factory=dict)  # "": of unknown language
     fingerprint: str = ""  # of the ids, texts, numbers of photos and tags of all rows, in any order
     repeated_ids: int = 0  # rows with the id of an earlier one
     # Of `multi` attributes, how far the lists of products with the same words agree (`completeness.Repeats.found`).
@@ -74,7 +72,8 @@ class Vocabulary:
 
     @classmethod
     def load(cls, path: str | Path) -> "Vocabulary":
-        return cls(**json.loads(Path(path).read_text(encoding="utf-8")))
+        kept, known = json.loads(Path(path).read_text(encoding="utf-8")), {field.name for field in fields(cls)}
+        return cls(**{name: value for name, value in kept.items() if name in known})
 
     def changes(self, before: "Vocabulary") -> str | None:
         """What has changed in a catalogue since it was counted as `before`; None if nothing has."""
@@ -124,7 +123,7 @@ class _Counts:
         self.schema, self.names = schema, names
         self.together: dict[str, set[frozenset[str]]] = defaultdict(set)  # {attribute: tags that a product has both}
         # Declared attributes first, in the schema's order, even without any tag.
-        self.tags: dict[str, dict[str, Counter]] = {name: defaultdict(Counter) for name in schema.attributes}
+        self.tags: dict[str, Counter] = {name: Counter() for name in schema.attributes}
         self.none: Counter[str] = Counter()
         self.given: Counter[str] = Counter()
         self.parents: dict[str, dict[str, str | None]] = defaultdict(dict)
@@ -141,10 +140,9 @@ class _Counts:
             self.rows["total"] += item.fatal
             self.rows["refused"] += item.fatal
             return
-        language = item["language"] or ""
         self.rows["total"] += 1
         self.rows[_modalities(item)] += 1
-        self.rows_per_language[language] += 1
+        self.rows_per_language[item["language"] or ""] += 1
         self.contents.append(content_digest(item))
         self.ids.append(_digest(item["id"]))
         # A sum, because it does not depend on the order of the rows.
@@ -160,7 +158,7 @@ class _Counts:
                     self.lists[name][frozenset(tags)] += 1
             if tags:
                 self.given[name] += 1
-                self.tags.setdefault(name, defaultdict(Counter))[language].update(self._spelt_once(name, tags))
+                self.tags.setdefault(name, Counter()).update(self._spelt_once(name, tags))
                 if len(tags) > 1 and self.schema.attribute(name).is_tree:
                     paths = item.get("paths", {}).get(name, ())
                     # Corrected tags are one path: the record's own paths are no longer theirs.
@@ -182,18 +180,15 @@ class _Counts:
             fingerprint=f"{self.rows['total'] - self.rows['refused']}:{self.row_digests % 2**64:016x}",
             agreement=self.repeats.found,
         )
-        totals = {}
-        for name, languages in self.tags.items():
-            totals[name] = sum(languages.values(), Counter())
+        for name, counts in self.tags.items():
             spec = self.schema.attribute(name)
             if self._merges(spec):
                 known = [*(spec.tags or []), *spec.aliases.values(), *self.names.known(name)]
-                merges = propose_merges(totals[name], known, self.together[name])
-                if merges:
-                    self._merge(found, name, totals, merges)
-        discovered = sorted(totals.keys() - self.schema.attributes, key=lambda name: (-self.given[name], name))
+                if merges := propose_merges(counts, known, self.together[name]):
+                    self._merge(found, name, merges)
+        discovered = sorted(self.tags.keys() - self.schema.attributes, key=lambda name: (-self.given[name], name))
         for name in [*self.schema.attributes, *discovered]:
-            self._add_attribute(found, name, totals[name])
+            self._add_attribute(found, name, self.tags[name])
         return found
 
     def lists_of(self, attribute: dict) -> dict:
@@ -217,14 +212,13 @@ class _Counts:
     def _merges(self, spec: AttributeSpec) -> bool:
         return self.names is not None and spec.merge_spellings and spec.taxonomy is None
 
-    def _merge(self, found: Vocabulary, name: str, totals: dict[str, Counter], merges: list[Merge]) -> None:
+    def _merge(self, found: Vocabulary, name: str, merges: list[Merge]) -> None:
         tag_of = {merge.spelling: merge.tag for merge in merges}
         found.merged[name] = {merge.spelling: merge.count for merge in merges}
-        self.aliases[name] = tag_of
-        for counts in (totals[name], *self.tags[name].values()):
-            for spelling, tag in tag_of.items():
-                if spelling in counts:
-                    counts[tag] += counts.pop(spelling)
+        self.aliases[name], counts = tag_of, self.tags[name]
+        for spelling, tag in tag_of.items():
+            if spelling in counts:
+                counts[tag] += counts.pop(spelling)
         parents, self.parents[name] = self.parents[name], {}
         for child, parent in parents.items():
             child, parent = tag_of.get(child, child), tag_of.get(parent, parent)
@@ -241,10 +235,6 @@ class _Counts:
         else:
             kept = {tag: count for tag, count in ranked if count >= spec.min_count}
             found.below_min_count[name] = {tag: count for tag, count in ranked if tag not in kept}
-        found.languages[name] = {
-            language: dict(sorted(counts.items(), key=lambda item: (-item[1], item[0])))
-            for language, counts in sorted(self.tags[name].items())
-        }
         if not kept:
             if name not in self.schema.attributes:
                 return

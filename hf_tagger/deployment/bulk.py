@@ -31,59 +31,40 @@ SCHEMA = pa.schema([
 ])
 
 
-def open_output(folder: str | Path, manifest: dict[str, Any], resume: bool) -> Path:
-    """The folder of the shards, with a manifest of what made them, without credentials.
-
-    Raises ConfigError where there are shards and `resume` is not wanted, or where they were made by something else.
-    """
-    folder = storage.open_folder(folder)
-    if not storage.is_store(folder):
-        folder.mkdir(parents=True, exist_ok=True)
-    path = folder / MANIFEST
-    manifest = {key: without_credentials(value) if isinstance(value, str) else value for key, value in manifest.items()}
-    if path.exists():
-        earlier = json.loads(path.read_text(encoding="utf-8"))
-        if not resume:
-            raise ConfigError(f"{folder} holds tags already: add --resume to go on with them, or name another folder")
-        changed = [key for key in manifest if manifest[key] != earlier.get(key)]
-        if changed:
-            raise ConfigError(f"{folder} was begun with another {changed[0]} ({earlier.get(changed[0])}, now "
-                              f"{manifest[changed[0]]}): go on as it was begun, or name another folder")
-        return folder
-    storage.write(path, json.dumps(manifest, indent=1))
-    return folder
-
-
 def open_shards(folder: Path, catalog: Catalog, split: str, rows: int, manifest: dict[str, Any], resume: bool,
                 main: bool, anew: bool = False) -> list[Piece]:
-    """The pieces of the split, of at most so many rows, of which the main process writes the plan.
+    """The pieces of the split, of at most so many rows. The main process writes the plan of them, and a manifest of
+    what makes the shards, without credentials. With `anew`, shards that something else has made are removed.
 
-    Args:
-        anew: where the shards were made by something else, they make way.
-
-    Raises ConfigError as `open_output` does.
+    Raises ConfigError where there are shards and `resume` is not wanted, or where they were made by something else.
     """
     if not main:
         return shards.read_plan(folder)
     pieces = plan(catalog, split, rows)
-    manifest = manifest | {"content": shards.describe(pieces)}
-    try:
-        open_output(folder, manifest, resume or anew)
-    except ConfigError:
-        if not anew:
-            raise
+    manifest = {key: without_credentials(value) if isinstance(value, str) else value for key, value in manifest.items()}
+    manifest["content"] = shards.describe(pieces)
+    path, changed = folder / MANIFEST, []
+    if path.exists():
+        if not resume and not anew:
+            raise ConfigError(f"{folder} holds tags already: add --resume to go on with them, or name another folder")
+        earlier = json.loads(path.read_text(encoding="utf-8"))
+        changed = [key for key in manifest if manifest[key] != earlier.get(key)]
+    if changed and not anew:
+        raise ConfigError(f"{folder} was begun with another {changed[0]} ({earlier.get(changed[0])}, now "
+                          f"{manifest[changed[0]]}): go on as it was begun, or name another folder")
+    if changed:
         shutil.rmtree(folder)  # of another model, or of the file as it was before
-        open_output(folder, manifest, resume=True)
+    if not path.exists():
+        if not storage.is_store(folder):
+            folder.mkdir(parents=True, exist_ok=True)
+        storage.write(path, json.dumps(manifest, indent=1))
     shards.write_plan(folder, pieces)
     return pieces
 
 
 def opened_fingerprint(model: str | Path, opened) -> str:
     """Identifies a model by its content, wherever it lies: by weights and calibration, those of an adapter with those
-    of its base; a model of the Hub by its commit.
-
-    Args:
-        model: folder or Hub id that `opened`, the model itself, came from.
+    of its base; a model of the Hub by its commit. `model`: folder or Hub id that `opened`, the model itself, came from.
     """
     folder = Path(model)
     if not folder.is_dir():
@@ -201,23 +182,35 @@ def write_plain(folder: Path, format: str, attributes: Sequence[str]) -> Path:
 
 
 class Progress:
-    """What all workers have done, those of earlier runs among them, by the shards that are there.
-
-    Attributes: `rows`; `reasons`, {reason: rows with such an error}.
-    """
+    """What all workers have done, those of earlier runs among them, by the shards that are there."""
 
     def __init__(self, folder: Path, pieces: Sequence[Piece]):
-        self.folder, self.left, self.rows, self.reasons = folder, set(pieces), 0, Counter()
+        self.folder, self.left = folder, set(pieces)
+        self.rows = self.errors = self.untagged = 0
+        self.reasons, self.tags, self.covered = Counter(), Counter(), Counter()
 
     def look(self) -> int:
-        """Rows that have been done since the last look."""
-        found = set(shards.done(self.folder, self.left))
+        """Rows of the catalogue that have been done since the last look."""
+        found = shards.done(self.folder, self.left)
         for piece in found:
-            errors = read_shard(shards.shard_path(self.folder, piece), ["error"])["error"]
-            self.reasons.update(reason for error in errors.drop_null().to_pylist() for reason in reasons(error))
-        self.left -= found
-        self.rows += (rows := sum(piece.rows for piece in found))
-        return rows
+            for row in read_shard(shards.shard_path(self.folder, piece), ["attribute", "error"]).to_pylist():
+                self.rows += 1
+                self.errors += row["error"] is not None
+                self.untagged += not row["attribute"]
+                self.reasons.update(reasons(row["error"]))
+                self.tags.update(row["attribute"])
+                self.covered.update(set(row["attribute"]))
+        self.left -= set(found)
+        return sum(piece.rows for piece in found)
+
+    def summary(self, attributes: Iterable[str]) -> dict[str, Any]:
+        """"rows", "errors", "untagged" (rows that could not be tagged at all or have no tag), the rows of each of the
+        "reasons", and of each attribute its tags and "abstentions", the rows without one."""
+        self.look()
+        return {"rows": self.rows, "errors": self.errors, "untagged": self.untagged,
+                "reasons": dict(self.reasons.most_common()),
+                "attributes": {name: {"tags": self.tags[name], "abstentions": self.rows - self.covered[name]}
+                               for name in attributes}}
 
     def __str__(self) -> str:
         return ", ".join(f"{count} {reason}" for reason, count in self.reasons.most_common(3))
@@ -229,20 +222,3 @@ def reasons(error: str | None) -> set[str]:
         return set()
     found = {match.group(1) for part in error.split("; ") if (match := _REASON.match(part))}
     return found or {"a photo or text could not be read"}
-
-
-def summarize(folder: Path, attributes: Iterable[str]) -> dict[str, Any]:
-    """Over all shards: "rows", "errors", "untagged" (rows that could not be tagged at all or have no tag), the
-    rows of each of the "reasons", and of each attribute its tags and "abstentions", the rows without one."""
-    rows, errors, untagged = 0, 0, 0
-    tags, covered, why = Counter(), Counter(), Counter()
-    for path in sorted(folder.glob("part-*.parquet")):
-        for row in read_shard(path, ["attribute", "error"]).to_pylist():
-            rows += 1
-            errors += row["error"] is not None
-            untagged += not row["attribute"]
-            tags.update(row["attribute"])
-            covered.update(set(row["attribute"]))
-            why.update(reasons(row["error"]))
-    return {"rows": rows, "errors": errors, "untagged": untagged, "reasons": dict(why.most_common()),
-            "attributes": {name: {"tags": tags[name], "abstentions": rows - covered[name]} for name in attributes}}

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from hf_tagger import UserError
-from hf_tagger.deployment.export_decoder import export_decoder, label_vectors, place_in_file
+from hf_tagger.deployment.export_decoder import export_decoder, export_graph, label_vectors, place_in_file
 from hf_tagger.model.lexical_features import NAME_FEATURES
 from hf_tagger.model.modeling_tagger import TaggerModel
 from hf_tagger.model.processing_tagger import TaggerProcessor
@@ -18,7 +18,6 @@ from hf_tagger.model.towers import TowerFeatures
 from hf_tagger.runtime import MODEL, TAGGER, TOKENIZER, file_fingerprint
 from hf_tagger.runtime.decoder import DECODER, MEMORY, STATES, TAG_TOKENIZER
 
-OPSET = 23  # the first in which attention is one operator
 GRAPHS = (MODEL, MEMORY, DECODER)
 FILES = (*(f"{name}{end}" for name in GRAPHS for end in ("", ".data")), TOKENIZER, TAG_TOKENIZER)
 # Rows, tokens, terms and matches of the example that is traced; all differ, so that no two sizes are taken for one.
@@ -86,13 +85,9 @@ def export_tagger(model: TaggerModel, processor: TaggerProcessor, folder: str | 
     inputs, dynamic = example(model, processor.image_size if processor.reads_images else None)
     model = copy.deepcopy(model).float().eval()
     try:
-        with torch.no_grad():
-            program = torch.onnx.export(
-                TaggerGraph(model).eval(), kwargs=inputs, dynamic_shapes=dynamic, dynamo=True, opset_version=OPSET,
-                input_names=list(inputs), output_names=outputs(model), verbose=False)
-        program.save(folder / MODEL, external_data=True)
+        export_graph(TaggerGraph(model), inputs, dynamic, list(inputs), outputs(model), folder / MODEL)
         if model.decoder is not None:
-            export_decoder(model, processor, folder, OPSET)
+            export_decoder(model, processor, folder)
     except OSError:  # of the disk, not of the graph
         raise
     except Exception as error:  # torch.onnx's own classes say which operator, in lines of text

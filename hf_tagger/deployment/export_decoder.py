@@ -13,6 +13,7 @@ from hf_tagger.model.towers import TaggerEncoderOutput, TowerFeatures
 from hf_tagger.runtime import MODEL
 from hf_tagger.runtime.decoder import DECODER, MEMORY, TAG_TOKENIZER
 
+OPSET = 23  # the first in which attention is one operator
 # Sizes of the example that is traced; all differ, so that no two are taken for one.
 _ROWS, _TOKENS, _PATCHES, _MEMORY, _WRITTEN = 3, 5, 8, 11, 4
 _VARIES = torch.export.Dim.DYNAMIC
@@ -81,7 +82,7 @@ class StepGraph(nn.Module):
         return logits, *(part for layer in cache.self_attention_cache.layers for part in (layer.keys, layer.values))
 
 
-def export_decoder(model: TaggerModel, processor: TaggerProcessor, folder: Path, opset: int) -> None:
+def export_decoder(model: TaggerModel, processor: TaggerProcessor, folder: Path) -> None:
     """Writes both graphs and the tag tokenizer to `folder`. The model is in float32, in evaluation mode."""
     config = model.config
     layers, heads = config.decoder["layers"], config.decoder["heads"]
@@ -97,7 +98,7 @@ def export_decoder(model: TaggerModel, processor: TaggerProcessor, folder: Path,
     dynamic = {name: {0: _VARIES, 1: _VARIES} if name.endswith(("_states", "_mask")) else {0: _VARIES}
                for name in inputs}
     memory_names = [f"memory_{name}" for name in names]
-    _export(MemoryGraph(model), inputs, dynamic, list(inputs), ["memory_mask", *memory_names], folder / MEMORY, opset)
+    export_graph(MemoryGraph(model), inputs, dynamic, list(inputs), ["memory_mask", *memory_names], folder / MEMORY)
 
     def parts(length: int) -> list[torch.Tensor]:
         return [torch.randn(_ROWS, heads, length, config.decoder["d_model"] // heads) for _ in names]
@@ -107,14 +108,14 @@ def export_decoder(model: TaggerModel, processor: TaggerProcessor, folder: Path,
     dynamic = {"token": {0: _VARIES}, "memory_mask": {0: _VARIES, 1: _VARIES},
                **{name: [{0: _VARIES, 2: _VARIES}] * len(names) for name in ("memory", "past")}}
     given = ["token", "memory_mask", *memory_names, *(f"past_{name}" for name in names)]
-    _export(StepGraph(model), inputs, dynamic, given, ["logits", *names], folder / DECODER, opset)
+    export_graph(StepGraph(model), inputs, dynamic, given, ["logits", *names], folder / DECODER)
     processor.tag_tokenizer.backend_tokenizer.save(str(folder / TAG_TOKENIZER))
 
 
 @torch.no_grad()
-def _export(graph: nn.Module, inputs: dict, dynamic: dict, given: list[str], returned: list[str], path: Path,
-            opset: int) -> None:
-    program = torch.onnx.export(graph.eval(), kwargs=inputs, dynamic_shapes=dynamic, dynamo=True, opset_version=opset,
+def export_graph(graph: nn.Module, inputs: dict, dynamic: dict, given: list[str], returned: list[str],
+                 path: Path) -> None:
+    program = torch.onnx.export(graph.eval(), kwargs=inputs, dynamic_shapes=dynamic, dynamo=True, opset_version=OPSET,
                                 input_names=given, output_names=returned, verbose=False)
     program.save(path, external_data=True)
 

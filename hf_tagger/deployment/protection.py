@@ -2,7 +2,6 @@
 
 import hmac
 import ipaddress
-import json
 import math
 import socket
 from collections.abc import Sequence
@@ -44,23 +43,21 @@ class Protection:
         if self.logins is not None and scope.get("method") == "POST" and scope["path"].rstrip("/").endswith("/login"):
             if wait := self.logins.wait(scope):
                 return await _refuse(scope, protected, 429, "too many attempts to log in: try again later",
-                                     (b"retry-after", str(math.ceil(wait)).encode()))
+                                     {"retry-after": str(math.ceil(wait))})
         given = headers.get(b"authorization", b"")
         if self.token is not None and scope["path"] not in self.open_paths and not hmac.compare_digest(
                 given, f"Bearer {self.token}".encode()):
             return await _refuse(scope, protected, 401, "send the header Authorization: Bearer TOKEN",
-                                 (b"www-authenticate", b"Bearer"))
+                                 {"www-authenticate": "Bearer"})
         await self.app(scope, receive, protected)
 
 
-async def _refuse(scope, send, status: int, message: str, *headers: tuple[bytes, bytes]) -> None:
+async def _refuse(scope, send, status: int, message: str, headers: dict | None = None) -> None:
     if scope["type"] == "websocket":
         return await send({"type": "websocket.close", "code": 1008})
-    body = json.dumps({"error": message}).encode()
-    headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode()),
-               (b"connection", b"close"), *headers]
-    await send({"type": "http.response.start", "status": status, "headers": headers})
-    await send({"type": "http.response.body", "body": body})
+    from starlette.responses import JSONResponse  # of the extras `serve` and `review`
+
+    await JSONResponse({"error": message}, status, {"connection": "close"} | (headers or {}))(scope, None, send)
 
 
 def _host(header: str) -> str:

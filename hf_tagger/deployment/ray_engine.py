@@ -5,6 +5,7 @@ import os
 import time
 from collections import Counter, deque
 from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import ray
@@ -41,7 +42,7 @@ class Actor:
         return count
 
 
-class Actors:
+class Actors(AbstractContextManager):
     """Used as a `Worker` is. An actor that dies is replaced, and its piece is done again.
 
     Args:
@@ -91,9 +92,6 @@ class Actors:
 
     def close(self) -> None:
         ray.shutdown()
-
-    def __enter__(self) -> "Actors":
-        return self
 
     def __exit__(self, *_) -> None:
         self.close()

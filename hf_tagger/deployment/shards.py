@@ -16,6 +16,7 @@ import threading
 import time
 import uuid
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from hashlib import blake2b
 from pathlib import Path
@@ -153,23 +154,20 @@ def _void(claim: Path) -> bool:
         return age > VOID
 
 
-class _kept_young:
+@contextmanager
+def _kept_young(claim: Path) -> Iterator[None]:
     """Touches a claim as long as its work goes on."""
+    over = threading.Event()
 
-    def __init__(self, claim: Path):
-        self.claim, self.over = claim, threading.Event()
-        self.thread = threading.Thread(target=self._beat, daemon=True)
+    def beat() -> None:
+        with suppress(OSError):
+            while not over.wait(BEAT):
+                storage.touch(claim)
 
-    def _beat(self) -> None:
-        while not self.over.wait(BEAT):
-            try:
-                storage.touch(self.claim)
-            except OSError:
-                return
-
-    def __enter__(self) -> None:
-        self.thread.start()
-
-    def __exit__(self, *_) -> None:
-        self.over.set()
-        self.thread.join()
+    thread = threading.Thread(target=beat, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()

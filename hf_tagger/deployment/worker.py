@@ -21,19 +21,13 @@ from hf_tagger.runtime import TAGGER, file_fingerprint
 
 @dataclass(frozen=True)
 class Work:
-    """What every worker is told, wherever it runs: what it reads, it reads itself.
+    """What every worker is told, wherever it runs: what it reads, it reads itself."""
 
-    Args:
-        model: exported folder, model folder, adapter folder (of any file system of fsspec) or Hub id.
-        catalog: no made-up one, but what `made_up` returns for it.
-        batch_size: products; num_workers: threads that decode photos.
-    """
-
-    model: str
-    catalog: CatalogSettings
+    model: str  # exported folder, model folder, adapter folder (of any file system of fsspec) or Hub id
+    catalog: CatalogSettings  # no made-up one, but what `made_up` returns for it
     split: str
-    batch_size: int = 32
-    num_workers: int = 1
+    batch_size: int = 32  # products
+    num_workers: int = 1  # threads that decode photos
 
     def open_catalog(self) -> Catalog:
         """Raises ConfigError where it has no such split."""

@@ -18,7 +18,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from hf_tagger import UserError
-from hf_tagger.catalog.editing.files import EditedFile, one_file, open_file
+from hf_tagger.catalog.editing.files import one_file, open_file
 from hf_tagger.catalog.editing.known_tags import KnownTags, known_tags
 from hf_tagger.catalog.editing.patches import (
     Digest,
@@ -96,7 +96,7 @@ class WriteBack:
         known: what products have in columns that are not written into; it is not written elsewhere again.
     """
 
-    def __init__(self, file: EditedFile, policy: Policy, attributes: Sequence[dict], text: Sequence[str],
+    def __init__(self, file: PatchedFile, policy: Policy, attributes: Sequence[dict], text: Sequence[str],
                  slots: Slots, known: KnownTags | None = None):
         self.file, self.policy, self.attributes, self.text, self.slots = file, policy, attributes, text, slots
         self.known = known
@@ -105,16 +105,9 @@ class WriteBack:
         self._thresholds = {(entry["name"], tag): threshold for entry in attributes if entry.get("thresholds")
                             for tag, threshold in zip(entry["tags"], entry["thresholds"], strict=True)}
 
-    def row_count(self) -> int:
-        """Rows of the file, to show how far a run is."""
-        return sum(1 for _ in self.file.rows())
-
     def patches(self, products: Iterator[dict], seen: Callable[[dict, Any, list[Change]], None]) -> Iterator[Patch]:
-        """
-        Args:
-            products: those of `tagged`, by the number of their row.
-            seen: called of each product: (it, the file's row, what became of its tags).
-        """
+        """`products`: those of `tagged`, by the number of their row. `seen`: called of each product, with the file's
+        row and what became of its tags."""
         yield from self.file.header_patches()
         product = next(products, None)
         for row in self.file.rows():
@@ -141,11 +134,8 @@ class WriteBack:
                             "it was tagged. Begin again.")
 
     def tagged(self, products: Iterable[dict], log: Callable[[dict], None] = lambda line: None) -> Iterator[dict]:
-        """Those with a tag; counts all. (Rows that cannot be read may stand before their place.)
-
-        Args:
-            log: called with a line about each that could not be read as a whole.
-        """
+        """Those with a tag; counts all. (Rows that cannot be read may stand before their place.) `log`: called with a
+        line about each that could not be read as a whole."""
         names = [entry["name"] for entry in self.attributes]
         for product in products:
             self.done.products += 1

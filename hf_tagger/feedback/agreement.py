@@ -13,18 +13,12 @@ from hf_tagger.feedback.verdicts import Verdict
 
 @dataclass(frozen=True)
 class Agreement:
-    """Of two reviewers.
-
-    Args:
-        items: on how many tags of products both were sure.
-        agreed: share of these on which they agree.
-        kappa: nan where it is undefined, which is where all their answers are the same.
-    """
+    """Of two reviewers."""
 
     reviewers: tuple[str, str]
-    items: int
-    agreed: float
-    kappa: float
+    items: int  # on how many tags of products both were sure
+    agreed: float  # share of these on which they agree
+    kappa: float  # nan where it is undefined, which is where all their answers are the same
 
 
 def agreement(verdicts: Iterable[Verdict], attribute: str | None = None) -> list[Agreement]:

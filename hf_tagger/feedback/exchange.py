@@ -6,8 +6,8 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from hf_tagger.catalog.reading.tables import read_columns
 from hf_tagger.catalog.strict import ConfigError
+from hf_tagger.feedback.interactions import read_columns
 from hf_tagger.feedback.store import FeedbackStore
 from hf_tagger.feedback.verdicts import Verdict
 

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 
-from hf_tagger.catalog.reading.tables import read_columns
-from hf_tagger.catalog.strict import ConfigError
+from hf_tagger.catalog.strict import ConfigError, did_you_mean
 
 
 @dataclass(frozen=True)
@@ -44,3 +44,20 @@ def read_interactions(path: str | Path, ids: Sequence[str]) -> tuple[Interaction
     numbers: dict = {}
     user = np.array([numbers.setdefault(users[row], len(numbers)) for row in order], dtype=np.int64)
     return Interactions(user, products[order], time[order]), len(users) - len(order)
+
+
+def read_columns(path: str | Path, columns: Sequence[str]) -> pa.Table:
+    """These columns of a parquet file; others are left out.
+
+    Raises ConfigError, naming the file, if there is none, if it cannot be read, or if it lacks a column.
+    """
+    try:
+        table = pq.read_table(path)
+    except FileNotFoundError:
+        raise ConfigError(f"there is no file {path}") from None
+    except (OSError, pa.ArrowInvalid) as error:
+        raise ConfigError(f"{path} cannot be read: {error}") from error
+    for column in columns:
+        if column not in table.column_names:
+            raise ConfigError(f"{path} has no column {column!r}.{did_you_mean(column, table.column_names)}")
+    return table.select(list(columns))

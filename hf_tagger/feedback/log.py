@@ -12,10 +12,7 @@ Standing = dict[tuple[str, str], dict[str, Verdict]]
 
 
 class VerdictLog:
-    """
-    Args:
-        attributes: of the model's config, for verdicts whose attribute was left open (`review_state.decided`).
-    """
+    """`attributes`: of the model's config, for verdicts whose attribute was left open (`review_state.decided`)."""
 
     def __init__(self, store: FeedbackStore, attributes: Sequence[dict]):
         self.store, self.attributes = store, attributes
@@ -35,10 +32,6 @@ class VerdictLog:
 
     def all(self) -> list[Verdict]:
         return list(self._all)
-
-    def by(self, reviewer: str) -> list[Verdict]:
-        """All verdicts of one reviewer, in order."""
-        return [verdict for verdict in self._all if verdict.reviewer == reviewer]
 
     def products(self) -> list[str]:
         """Those with at least one verdict."""

@@ -22,20 +22,14 @@ MOST_PRODUCTS = 200  # that are kept of one tag
 
 @dataclass(frozen=True)
 class Proposal:
-    """A tag that is not in the model's vocabulary.
+    """A tag that is not in the model's vocabulary."""
 
-    Args:
-        attribute: `verdicts.UNDECIDED` until the tag is approved for one.
-        products: ids of those that reviewers, or the catalogue, gave it to.
-        ruling: "approve", "decline", or None while nobody has ruled.
-        alike: tags of the vocabulary, and other proposed ones, of which it may be another spelling (case, accents,
-            plural): nobody should approve it without seeing them.
-    """
-
-    attribute: str
+    attribute: str  # `verdicts.UNDECIDED` until the tag is approved for one
     tag: str
-    products: list[str]
-    ruling: str | None
+    products: list[str]  # ids of those that reviewers, or the catalogue, gave it to
+    ruling: str | None  # "approve", "decline", or None while nobody has ruled
+    # Tags of the vocabulary, and other proposed ones, of which it may be another spelling (case, accents, plural):
+    # nobody should approve it without seeing them.
     alike: list[str]
 
 

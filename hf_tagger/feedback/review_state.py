@@ -35,26 +35,17 @@ def decided(verdicts: Iterable[Verdict], attributes: Sequence[dict]) -> Iterator
 
 @dataclass(frozen=True)
 class Settled:
-    """The result of all reviewers' verdicts.
+    """The result of all reviewers' verdicts."""
 
-    Args:
-        holds: {(product, attribute, tag): whether the product has the tag}, by the majority of those who were sure.
-        undecided: {(product, tag): the same} of tags whose attribute the reviewers left open.
-        disputed: items with as many yes as no.
-        stale: verdicts on a product that has changed since or is gone; they are not counted.
-    """
-
+    # {(product, attribute, tag): whether the product has the tag}, by the majority of those who were sure.
     holds: dict[tuple[str, str, str], bool]
-    undecided: dict[tuple[str, str], bool]
-    disputed: list[tuple[str, str, str]]
-    stale: list[Verdict]
+    undecided: dict[tuple[str, str], bool]  # {(product, tag): the same} of tags whose attribute the reviewers left open
+    disputed: list[tuple[str, str, str]]  # items with as many yes as no
+    stale: list[Verdict]  # verdicts on a product that has changed since or is gone; they are not counted
 
 
 def settle(verdicts: Iterable[Verdict], fingerprints: Mapping[str, str] | None = None) -> Settled:
-    """
-    Args:
-        fingerprints: {product: `fingerprint`} of the catalogue as it is now; None: no verdict is stale.
-    """
+    """`fingerprints`: {product: `fingerprint`} of the catalogue as it is now; None: no verdict is stale."""
     holds, undecided, disputed, stale = {}, {}, [], []
     for item, by_reviewer in latest(verdicts).items():
         fresh = []

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import asdict, fields
 from datetime import UTC, datetime
 from pathlib import Path
@@ -28,7 +28,7 @@ class FeedbackError(UserError):
     """The store cannot be opened, read or written: the message says why, and what to do."""
 
 
-class FeedbackStore:
+class FeedbackStore(AbstractContextManager):
     """Append-only: a verdict is never changed or deleted, only withdrawn or contradicted by a later one.
 
     When `add` returns, the verdicts are on disk: neither a killed process nor a power cut loses them. SQLite writes a
@@ -105,9 +105,6 @@ class FeedbackStore:
         query = select(rulings.c.attribute, rulings.c.tag, rulings.c.ruling).order_by(rulings.c.number)
         with self._errors("could not be read"), self.engine.connect() as connection:
             return {(attribute, tag): ruling for attribute, tag, ruling in connection.execute(query)}
-
-    def __enter__(self) -> "FeedbackStore":
-        return self
 
     def __exit__(self, *error) -> None:
         self.engine.dispose()

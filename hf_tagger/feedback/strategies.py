@@ -17,11 +17,7 @@ _TINY = 1e-12
 def margin(attributes: Sequence[dict], scores: np.ndarray) -> np.ndarray:
     """1 - the lead of the best choice [N], mean over attributes. Of a `single` attribute, the lead is that of the best
     score over the second best, "none" included; of a `multi` one, twice the distance of a tag's score from 0.5, for the
-    tag where it is smallest.
-
-    Args:
-        scores: float [N, T], probabilities.
-    """
+    tag where it is smallest. `scores`: float [N, T], probabilities."""
     found = []
     for entry, part in _parts(attributes, scores):
         if entry["kind"] == "single":

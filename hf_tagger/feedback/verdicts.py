@@ -14,30 +14,18 @@ DECISIONS = ("accept", "reject", "add", "unsure", "withdraw")
 
 @dataclass(frozen=True)
 class Verdict:
-    """
-    Args:
-        product: the product's id in the catalogue.
-        fingerprint: `fingerprint` of the product as the reviewer was shown it.
-        attribute, tag: a tag that the model does not know is a proposed one. The attribute is `UNDECIDED` if the
-            reviewer named none.
-        decision: "accept" or "reject" a predicted tag, "add" one that was not predicted, "unsure", or "withdraw" the
-            same reviewer's earlier verdict on it.
-        reviewer: the reviewer's name.
-        model_version: of the model whose tags were shown.
-        score: the score that was shown, if any.
-        at: the time, with a zone.
-        key: verdicts of one key count once, so that adding one again is safe.
-    """
-
-    product: str
-    fingerprint: str
-    attribute: str
-    tag: str
+    product: str  # the product's id in the catalogue
+    fingerprint: str  # `fingerprint` of the product as the reviewer was shown it
+    attribute: str  # `UNDECIDED` if the reviewer named none
+    tag: str  # one that the model does not know is a proposed one
+    # "accept" or "reject" a predicted tag, "add" one that was not predicted, "unsure", or "withdraw" the same
+    # reviewer's earlier verdict on it.
     decision: str
-    reviewer: str
-    model_version: str
-    score: float | None = None
-    at: datetime = field(default_factory=lambda: datetime.now(UTC))
+    reviewer: str  # the reviewer's name
+    model_version: str  # of the model whose tags were shown
+    score: float | None = None  # the score that was shown, if any
+    at: datetime = field(default_factory=lambda: datetime.now(UTC))  # the time, with a zone
+    # Verdicts of one key count once, so that adding one again is safe.
     key: str = field(default_factory=lambda: uuid.uuid4().hex)
 
     def __post_init__(self):

@@ -15,22 +15,14 @@ LINEAGE, CURRENT = "lineage.json", "current"
 
 @dataclass(frozen=True)
 class Lineage:
-    """
-    Args:
-        version, parent: numbers; the first version has no parent.
-        made_by: what made it, in a few words; at: when, ISO 8601.
-        verdicts: how many verdicts were settled when it was made.
-        scores: {"before" | "after": {metric: value}} of the parent and of this version on the same products.
-        added_tags: {attribute: [tags]} that the parent did not know.
-    """
-
     version: int
-    parent: int | None
-    made_by: str
-    at: str = field(default_factory=lambda: datetime.now(UTC).isoformat(timespec="seconds"))
-    verdicts: int = 0
+    parent: int | None  # the first version has none
+    made_by: str  # what made it, in a few words
+    at: str = field(default_factory=lambda: datetime.now(UTC).isoformat(timespec="seconds"))  # when, ISO 8601
+    verdicts: int = 0  # how many verdicts were settled when it was made
+    # {"before" | "after": {metric: value}} of the parent and of this version on the same products.
     scores: dict[str, dict[str, float]] = field(default_factory=dict)
-    added_tags: dict[str, list[str]] = field(default_factory=dict)
+    added_tags: dict[str, list[str]] = field(default_factory=dict)  # {attribute: [tags]} that the parent did not know
 
 
 class Versions:

@@ -45,20 +45,13 @@ class Product:
 
 @dataclass(frozen=True)
 class Prediction:
-    """Of one product.
+    """Of one product."""
 
-    Args:
-        scores: float32 [T]; chosen: the predicted tags, bool [T].
-        critic: the tags that the critic of tag sets keeps, bool [T]; None: no critic.
-        pooled: the pooled vector, float32 [D]; None: not known.
-        error: why it could not be tagged.
-    """
-
-    scores: np.ndarray
-    chosen: np.ndarray
-    critic: np.ndarray | None = None
-    pooled: np.ndarray | None = None
-    error: str | None = None
+    scores: np.ndarray  # float32 [T]
+    chosen: np.ndarray  # the predicted tags, bool [T]
+    critic: np.ndarray | None = None  # the tags that the critic of tag sets keeps, bool [T]; None: no critic
+    pooled: np.ndarray | None = None  # the pooled vector, float32 [D]; None: not known
+    error: str | None = None  # why it could not be tagged
 
 
 class CatalogPredictions:

@@ -21,22 +21,14 @@ SHOW = ("open", "new", "second", "mine", "disputed", "stale")
 
 @dataclass
 class Filters:
-    """
-    Args:
-        attribute: the one to review; None: all.
-        language: of the products; None: any.
-        confidence: "any", "low", "middle" or "high" lowest score of a predicted tag, see `CONFIDENCE`.
-        show: products that this reviewer has not judged ("open"), nobody has judged ("new"), others but not this
-            reviewer have judged ("second"), this reviewer has judged ("mine"), on which reviewers differ ("disputed"),
-            or that have changed since they were judged ("stale").
-        strategy: of `ReviewQueue.strategies`.
-    """
-
-    attribute: str | None = None
-    language: str | None = None
-    confidence: str = "any"
+    attribute: str | None = None  # the one to review; None: all
+    language: str | None = None  # of the products; None: any
+    confidence: str = "any"  # "any", "low", "middle" or "high" lowest score of a predicted tag, see `CONFIDENCE`
+    # Products that this reviewer has not judged ("open"), nobody has judged ("new"), others but not this reviewer have
+    # judged ("second"), this reviewer has judged ("mine"), on which reviewers differ ("disputed"), or that have changed
+    # since they were judged ("stale").
     show: str = "open"
-    strategy: str = "margin"
+    strategy: str = "margin"  # of `ReviewQueue.strategies`
 
 
 class ReviewQueue:

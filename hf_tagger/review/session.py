@@ -24,25 +24,18 @@ class ReviewError(UserError):
 
 @dataclass
 class Session:
-    """Of one browser tab.
-
-    Args:
-        trail, place: rows of the products shown so far, and the position of the one in view among them.
-        shown: fingerprint of the product in view, as it was shown.
-        step: number of actions so far.
-        languages: choices of the language filter.
-        notice, trouble: messages about the last action, good and bad.
-    """
+    """Of one browser tab."""
 
     reviewer: str = ""
     filters: Filters = field(default_factory=Filters)
+    # Rows of the products shown so far, and the position of the one in view among them.
     trail: list[int] = field(default_factory=list)
     place: int = -1
-    shown: str = ""
-    step: int = 0
-    languages: list[str] = field(default_factory=list)
-    notice: str = ""
-    trouble: str = ""
+    shown: str = ""  # fingerprint of the product in view, as it was shown
+    step: int = 0  # number of actions so far
+    languages: list[str] = field(default_factory=list)  # choices of the language filter
+    notice: str = ""  # about the last action: what is good
+    trouble: str = ""  # and what is bad
 
     @property
     def row(self) -> int | None:
@@ -158,7 +151,8 @@ class ReviewDesk:
         """Withdraws this reviewer's last verdicts, all of the same moment; the ones before them count again. Nothing is
         deleted: further verdicts are added."""
         standing: dict[tuple, list[tuple[int, Verdict]]] = {}
-        for number, verdict in enumerate(self.log.by(session.reviewer)):
+        mine = (verdict for verdict in self.log.all() if verdict.reviewer == session.reviewer)
+        for number, verdict in enumerate(mine):
             if verdict.decision == "withdraw":
                 standing.pop(verdict.item, None)
             else:

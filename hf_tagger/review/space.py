@@ -13,7 +13,7 @@ HERE = Path(__file__).parent
 def write_space(folder: str | Path, model: str, catalogue: str, *, speech: str | None = None,
                 config: str | None = None, predictions: str | None = None, overrides: Sequence[str] = (),
                 **options: str | int | None) -> None:
-    """Writes app.py, requirements.txt and README.md. The arguments, and `options`, are those of `command.build_app`.
+    """Writes app.py, requirements.txt and README.md. The arguments, and `options`, are those of `app.build_app`.
 
     Raises ConfigError if the folder has an app.py already, or if the files would tell a password.
     """

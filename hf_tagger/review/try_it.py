@@ -10,10 +10,7 @@ from hf_tagger.review.views import PHOTO_SIDE, tags_view
 
 
 def try_it_tab(predictions: CatalogPredictions, speech: str | None) -> None:
-    """
-    Args:
-        speech: checkpoint of a speech recogniser; None: no microphone.
-    """
+    """`speech`: checkpoint of a speech recogniser; None: no microphone."""
     tagger = predictions.tagger
     config = tagger.model.config
     speech = speech or config.speech

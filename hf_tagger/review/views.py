@@ -26,25 +26,18 @@ _environment = templates(Path(__file__).parent)
 
 @dataclass
 class Chip:
-    """A tag on the card.
-
-    Args:
-        predicted, given, proposed: by the model; in the catalogue; not in the model's vocabulary.
-        number: from 1.
-        mine: the reviewer's decision, "" for none; stale: made before the product changed.
-        others: {decision: [reviewers]}.
-    """
+    """A tag on the card."""
 
     attribute: str
     label: str
     score: float | None
-    predicted: bool
-    given: bool
-    proposed: bool
-    number: int = 0
-    mine: str = ""
-    stale: bool = False
-    others: dict[str, list[str]] = field(default_factory=dict)
+    predicted: bool  # by the model
+    given: bool  # in the catalogue
+    proposed: bool  # not in the model's vocabulary
+    number: int = 0  # from 1
+    mine: str = ""  # the reviewer's decision, "" for none
+    stale: bool = False  # made before the product changed
+    others: dict[str, list[str]] = field(default_factory=dict)  # {decision: [reviewers]}
 
 
 def product_view(desk: ReviewDesk, session: Session) -> str:
@@ -64,8 +57,7 @@ def card_view(desk: ReviewDesk, session: Session) -> str:
     prediction = desk.predictions.of(session.row)
     chips = chips_of(desk, session)
     why = reasons(desk.attributes, prediction)
-    names = [entry["name"] for entry in desk.attributes if session.filters.attribute in (None, entry["name"])]
-    groups = {name: [] for name in names}
+    groups = {entry["name"]: [] for entry in desk.attributes if session.filters.attribute in (None, entry["name"])}
     for chip in chips:
         groups.setdefault(chip.attribute, []).append(chip)
     return _render("card.html.jinja", product=product, step=session.step, groups=groups, why=why,

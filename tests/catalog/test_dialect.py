@@ -46,16 +46,16 @@ def test_no_character_is_cut_in_two_between_chunks(tmp_path):
 
 
 @pytest.mark.parametrize(("data", "expected"), [
-    ("\ufeffid,name\r\n1,x\r\n".encode(), ("utf-8-sig", b"\xef\xbb\xbf", ",", False, "\r\n", ("id", "name"), 1)),
-    ("id\tname\n1\t\"x\"\n".encode("utf-16"), ("utf-16", b"\xff\xfe", "\t", True, "\n", ("id", "name"), 1)),
-    ("id;größe\n1;x\n".encode("cp1252"), ("cp1252", b"", ";", False, "\n", ("id", "größe"), 1)),
-    (b"sep=;\r\nid;name\r\n1;x\r\n", ("utf-8", b"", ";", False, "\r\n", ("id", "name"), 2)),
-    (b"Export of 2024,,\n\nid,name,colour\n1,x,Red\n", ("utf-8", b"", ",", False, "\n", ("id", "name", "colour"), 3)),
-    (b"\xef\xbb\xbf\nid|name|a\n1|2|3\n", ("utf-8-sig", b"\xef\xbb\xbf", "|", False, "\n", ("id", "name", "a"), 2)),
+    ("\ufeffid,name\r\n1,x\r\n".encode(), ("utf-8-sig", b"\xef\xbb\xbf", ",", False, ("id", "name"), 1)),
+    ("id\tname\n1\t\"x\"\n".encode("utf-16"), ("utf-16", b"\xff\xfe", "\t", True, ("id", "name"), 1)),
+    ("id;größe\n1;x\n".encode("cp1252"), ("cp1252", b"", ";", False, ("id", "größe"), 1)),
+    (b"sep=;\r\nid;name\r\n1;x\r\n", ("utf-8", b"", ";", False, ("id", "name"), 2)),
+    (b"Export of 2024,,\n\nid,name,colour\n1,x,Red\n", ("utf-8", b"", ",", False, ("id", "name", "colour"), 3)),
+    (b"\xef\xbb\xbf\nid|name|a\n1|2|3\n", ("utf-8-sig", b"\xef\xbb\xbf", "|", False, ("id", "name", "a"), 2)),
     (b"TemplateType=x\tVersion=1\t\nSeller SKU\tName\tColour\nitem_sku\titem_name\tcolor_name\nA\tB\tC\n",
-     ("utf-8", b"", "\t", False, "\n", ("item_sku", "item_name", "color_name"), 3)),
-    (b'"a, b","c\nd"\n1,"2"\n', ("utf-8", b"", ",", True, "\n", ("a, b", "c\nd"), 2)),
-    (b"", ("utf-8", b"", ",", False, "\n", (), 0)),
+     ("utf-8", b"", "\t", False, ("item_sku", "item_name", "color_name"), 3)),
+    (b'"a, b","c\nd"\n1,"2"\n', ("utf-8", b"", ",", True, ("a, b", "c\nd"), 2)),
+    (b"", ("utf-8", b"", ",", False, (), 0)),
 ])  # fmt: skip
 def test_detect(tmp_path, data, expected):
     (tmp_path / "a.csv").write_bytes(data)

@@ -183,6 +183,14 @@ def test_what_an_encoding_lacks_is_refused(tmp_path):
         edited(path, {1: {"tags": "黒"}}, encoding="cp1252")
 
 
+def test_a_line_beyond_all_bounds_ends_where_it_ends(monkeypatch):
+    monkeypatch.setattr(dialect, "MAX_LINE", 1)
+    monkeypatch.setattr(byte_lines, "_AT_ONCE", 16)
+    for length in range(20, 80):  # some of these end with what is read at once
+        lines = byte_lines.byte_lines(io.BytesIO(b"x" * length + b"\r\ny\n"), "utf-8", b"")
+        assert [(line.start, line.size) for line in lines] == [(0, length + 2), (length + 2, 2)]
+
+
 def test_a_line_without_end_is_passed_over_and_the_next_one_changed(tmp_path, monkeypatch):
     for module in (dialect, text_files):
         monkeypatch.setattr(module, "MAX_LINE", 1000)

@@ -4,6 +4,7 @@ import time
 
 import pytest
 
+from hf_tagger.catalog.formats.columns import check_columns
 from hf_tagger.catalog.photos import RemoteFile
 from hf_tagger.catalog.quarantine import RowError
 from hf_tagger.catalog.schema import CatalogSchema
@@ -276,10 +277,10 @@ def test_pairs_can_discover_attributes():
 
 def test_a_column_that_is_not_there_is_named_with_the_nearest():
     shop = schema(id="id", images="photo", pairs=None)
-    shop.check_columns(["title", "photo", "id", "colour", "more"])
+    check_columns(shop.columns(), ["title", "photo", "id", "colour", "more"], "shop.csv")
     message = r'shop.csv has no column "colour" \(schema: attributes.colour\). Did you mean "Color"'
     with pytest.raises(ConfigError, match=message):
-        shop.check_columns(["id", "title", "photo", "Color"], "shop.csv")
+        check_columns(shop.columns(), ["id", "title", "photo", "Color"], "shop.csv")
 
 
 @pytest.mark.parametrize(

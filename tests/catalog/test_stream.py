@@ -368,12 +368,3 @@ def test_real_catalogue_of_pairs(shared_data):
     found = records(catalog(f"{shared_data}/implicit/validation.parquet", schema), shuffle_buffer=100)
     assert len(found) == 13_723
     assert all(len(row["tags"]) == 1 for row in found), "the other attributes are unknown"
-
-
-def test_parquet_tells_how_many_rows_there_are_and_what_must_be_read_does_not(tmp_path):
-    for index, size in enumerate((5, 8)):
-        write_parquet(tmp_path / f"part-{index}.parquet", products(0, size))
-    assert catalog({"path": f"{tmp_path}/*.parquet"}).row_count("train") == 13
-    assert catalog({"path": f"{tmp_path}/*.parquet", "fractions": {"test": 0.5}}).row_count("train") is None
-    write_jsonl(tmp_path / "part.jsonl", products(0, 3))
-    assert catalog({"path": str(tmp_path / "part.jsonl")}).row_count("train") is None

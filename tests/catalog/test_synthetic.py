@@ -8,6 +8,7 @@ import pytest
 import yaml
 from PIL import Image
 
+from hf_tagger.catalog.formats.columns import check_columns
 from hf_tagger.catalog.schema import CatalogSchema
 from hf_tagger.catalog.strict import build
 from hf_tagger.catalog.synthetic.pictures import COLOURS, PATTERNS, SHAPES, VISIBLE_FEATURES, draw_product
@@ -213,7 +214,8 @@ def test_arguments_out_of_range_are_refused(tmp_path, options, message):
 
 
 def test_the_schema_is_one_that_the_catalogue_reader_takes():
-    build(CatalogSchema, catalog_schema()).check_columns(next(generate(rows=20)))
+    columns = build(CatalogSchema, catalog_schema()).columns()
+    check_columns(columns, next(generate(rows=20)), "the catalogue")
 
 
 def test_true_tags_are_those_that_label_noise_and_unknown_spoil():

@@ -4,7 +4,9 @@ import json
 import os
 import subprocess
 import sys
+import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -119,3 +121,17 @@ def test_a_claim_is_kept_young_while_its_work_goes_on(tmp_path, monkeypatch):
     with shards._kept_young(claim):
         while claim.stat().st_mtime < 2:
             time.sleep(0.01)
+
+
+def test_of_many_that_claim_a_piece_at_once_one_has_it(tmp_path):
+    start = threading.Barrier(8)
+
+    def claim(number):
+        won = 0
+        for piece in range(200):
+            start.wait()
+            won += shards._take(tmp_path / str(piece))
+        return won
+
+    with ThreadPoolExecutor(8) as pool:
+        assert sum(pool.map(claim, range(8))) == 200

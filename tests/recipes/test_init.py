@@ -4,8 +4,8 @@ import csv
 
 import pytest
 
-from hf_tagger.catalog.synthetic.exports import SYSTEMS, write_example
 from recipes import init
+from recipes.example import SYSTEMS, write_example
 from tests.recipes import shop_exports
 from tests.recipes.init_runs import roles, started
 

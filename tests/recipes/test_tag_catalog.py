@@ -12,10 +12,10 @@ from safetensors.torch import load_file, save_file
 from transformers import pipeline
 
 from hf_tagger.catalog.quarantine import Refusal
-from hf_tagger.deployment.bulk import open_output, opened_fingerprint, product_rows, tag_rows
+from hf_tagger.deployment.bulk import open_shards, opened_fingerprint, product_rows, tag_rows
 from hf_tagger.model.pipeline_tagger import ProductTaggingPipeline
 from recipes import tag_catalog
-from tests.catalog.files import write_parquet
+from tests.catalog.files import catalog, products, write_jsonl, write_parquet
 from tests.database_shop import write_database
 from tests.shops import SCHEMA, shop_rows
 from tests.tiny_tagger import trained_tagger
@@ -138,9 +138,11 @@ def test_parts_refused_while_reading_are_told_with_their_row():
 
 def test_the_manifest_tells_no_credentials_and_the_run_goes_on_all_the_same(tmp_path):
     manifest = {"model": "m", "catalogue": "SourceConfig(path='s3://key:s3cret@shop/a.parquet')", "shard_rows": 2}
-    open_output(tmp_path, manifest, resume=False)
-    assert "s3cret" not in (tmp_path / "manifest.json").read_text()
-    assert open_output(tmp_path, manifest, resume=True) == tmp_path
+    write_jsonl(tmp_path / "a.jsonl", products(0, 3))
+    shop = catalog({"path": str(tmp_path / "a.jsonl")})
+    pieces = open_shards(tmp_path / "out", shop, "train", 2, manifest, resume=False, main=True)
+    assert "s3cret" not in (tmp_path / "out" / "manifest.json").read_text() and len(pieces) == 2
+    assert open_shards(tmp_path / "out", shop, "train", 2, manifest, resume=True, main=True) == pieces
 
 
 def test_rows_of_a_database_are_tagged_as_those_of_a_file(shop, run_here, tmp_path):

@@ -16,13 +16,13 @@ from hf_tagger.catalog.formats.cells import split_pairs
 from hf_tagger.catalog.formats.documents import read_xlsx
 from hf_tagger.catalog.reading.source import SourceConfig
 from hf_tagger.catalog.strict import ConfigError
-from hf_tagger.catalog.synthetic.exports import write_example
 from hf_tagger.deployment import bulk
 from hf_tagger.deployment.write_back import WriteBack, shard_rows
 from hf_tagger.feedback.store import FeedbackStore
 from hf_tagger.feedback.verdicts import Verdict
 from hf_tagger.model.pipeline_tagger import ProductTaggingPipeline
 from recipes import tag_catalog
+from recipes.example import write_example
 from tests.catalog.files import write_jsonl, write_parquet
 from tests.catalog.test_documents import write_xlsx
 from tests.recipes import shop_exports

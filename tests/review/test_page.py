@@ -11,7 +11,7 @@ from playwright.sync_api import Error, expect, sync_playwright
 
 from hf_tagger.feedback.proposals import approved
 from hf_tagger.feedback.store import FeedbackStore
-from hf_tagger.review import command
+from hf_tagger.review import app as review
 from hf_tagger.review.page import launch
 from hf_tagger.review.predictions import CatalogPredictions
 from tests.review.shop import write_shop
@@ -49,9 +49,9 @@ def shop(tagger, tmp_path_factory):
 
 @pytest.fixture
 def address(shop, tmp_path, monkeypatch):
-    monkeypatch.setattr(command, "PATIENCE", 0.2)
-    app = command.build_app(str(shop / "model"), str(shop / "shop.yaml"), str(tmp_path / "feedback.db"),
-                            speech=str(shop / "whisper"))
+    monkeypatch.setattr(review, "PATIENCE", 0.2)
+    app = review.build_app(str(shop / "model"), str(shop / "shop.yaml"), str(tmp_path / "feedback.db"),
+                           speech=str(shop / "whisper"))
     yield launch(app, block=False, quiet=True)
     app.close()
 
@@ -157,7 +157,7 @@ def test_keys_that_are_faster_than_the_page_are_heard_but_never_judge_what_was_n
 
 def test_filters_are_there_after_a_reload_and_after_the_server_was_started_again(browser, shop, tmp_path):
     def serve(port=None):
-        app = command.build_app(str(shop / "model"), str(shop / "shop.yaml"), str(tmp_path / "feedback.db"))
+        app = review.build_app(str(shop / "model"), str(shop / "shop.yaml"), str(tmp_path / "feedback.db"))
         return app, launch(app, port=port, block=False, quiet=True)
 
     def choose(page, field, label):
@@ -221,7 +221,7 @@ def test_products_of_an_export_are_reviewed_and_tried(browser, shop, tmp_path):
             file.write(f"item-{number},,,P4.png,\n")  # a further photo
     for number in range(1, 5):
         shutil.copy(shop / f"P{number}.png", tmp_path)
-    app = command.build_app(str(shop / "model"), str(tmp_path / "export.csv"), str(tmp_path / "feedback.db"))
+    app = review.build_app(str(shop / "model"), str(tmp_path / "export.csv"), str(tmp_path / "feedback.db"))
     page = browser.new_page()
     page.set_default_timeout(PATIENCE)
     page.goto(launch(app, block=False, quiet=True))
@@ -285,7 +285,7 @@ def test_reviewers_log_in_and_their_verdicts_carry_that_name(browser, shop, tmp_
     monkeypatch.setattr(CatalogPredictions, "start", lambda self: predictions.append(self) or started(self))
 
     def start(port=None):
-        app = command.build_app(str(shop / "model"), str(shop / "shop.yaml"), str(tmp_path / "feedback.db"))
+        app = review.build_app(str(shop / "model"), str(shop / "shop.yaml"), str(tmp_path / "feedback.db"))
         return app, launch(app, port=port, people=[("ben", "a long password")], logins=tmp_path / "people.txt",
                            block=False, quiet=True)
 

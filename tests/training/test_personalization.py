@@ -4,9 +4,9 @@ import torch
 
 from hf_tagger.catalog.strict import ConfigError
 from hf_tagger.feedback.interactions import Interactions
-from hf_tagger.feedback.shoppers import simulate_shoppers
 from hf_tagger.model.reranking import met_tags
 from hf_tagger.training.personalization import fit_personalization, histories
+from recipes.lab.simulate_shoppers import simulate_shoppers
 from tests.feedback.random_tags import random_tags
 
 ATTRIBUTES = [{"name": name, "kind": "single", "tags": [f"{name}{number}" for number in range(5)]}

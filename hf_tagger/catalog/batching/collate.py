@@ -20,10 +20,7 @@ INPUTS = (*TOWER_INPUTS, "lexical_ids", "lexical_weights", "name_ids", "name_wei
 
 class TagEncoder:
     """Tags of a record -> one row of `tag_labels`: 1 given, 0 not given, -100 where the attribute is unknown.
-
-    Args:
-        attributes: the `attributes` of a `TaggerConfig`.
-    """
+    `attributes`: the `attributes` of a `TaggerConfig`."""
 
     def __init__(self, attributes: Sequence[dict]):
         self.columns: dict[str, tuple[str, slice, dict[str, int]]] = {}

@@ -23,7 +23,7 @@ class Line(NamedTuple):
 def byte_lines(file: BinaryIO, encoding: str, mark: bytes) -> Iterator[Line]:
     """The lines of a file in this encoding, after the byte order mark. `text` is what `dialect.open_lines` gives."""
     start, longest = len(file.read(len(mark))), 4 * (dialect.MAX_LINE + 1)
-    for size, raw in _wide_lines(file, encoding, longest) if encoding in WIDE else _raw_lines(file, longest):
+    for size, raw in _raw_lines(file, encoding, longest):
         text = raw.decode(encoding, "hf_tagger.mark")
         yield Line(start, size, raw, text if size < dialect.MAX_LINE else text[:dialect.MAX_LINE + 1])
         start += size
@@ -43,46 +43,27 @@ def without_mark(encoding: str, mark: bytes) -> str:
     return "utf-8" if name == "utf-8-sig" else name
 
 
-def _raw_lines(file: BinaryIO, longest: int) -> Iterator[tuple[int, bytes]]:
-    """(size, bytes) of each line with its end; of one that is longer than `longest` the bytes are its beginning."""
-    rest, dropped = b"", 0
-    while chunk := file.read(_AT_ONCE):
-        lines = (rest + chunk).splitlines(keepends=True)
-        rest = lines.pop()  # may go on: its end, or the second half of "\r\n", may be in the next chunk
-        for line in lines:
-            yield len(line) + dropped, line
-            dropped = 0
-        if len(rest) > longest + _AT_ONCE and not rest.endswith(b"\r"):
-            rest, dropped = rest[:longest], dropped + len(rest) - longest
-    for line in rest.splitlines(keepends=True):
-        yield len(line) + dropped, line
-        dropped = 0
-
-
-def _wide_lines(file: BinaryIO, encoding: str, longest: int) -> Iterator[tuple[int, bytes]]:
-    """As `_raw_lines`, of a file whose characters have two or four bytes."""
-    unit = WIDE[encoding]
+def _raw_lines(file: BinaryIO, encoding: str, longest: int) -> Iterator[tuple[int, bytes]]:
+    """(size, bytes) of each line with its end; of one that is longer than `longest` the bytes are its beginning and its
+    last characters."""
+    unit = WIDE.get(encoding, 1)
     newline = re.compile(b"|".join(re.escape(end.encode(encoding)) for end in ("\r\n", "\r", "\n")))
-    rest, dropped = b"", 0
-    while chunk := file.read(_AT_ONCE):
-        rest, begun = rest + chunk, 0
+    rest, dropped, last = b"", 0, False
+    while not last:
+        chunk = file.read(_AT_ONCE)
+        rest, begun, last = rest + chunk, 0, not chunk
         for found in newline.finditer(rest):
             # Not in the middle of a character, and not where the second half of "\r\n" may be in the next chunk.
-            if found.start() % unit == 0 and found.end() + unit <= len(rest):
+            if found.start() % unit == 0 and (last or found.end() + unit <= len(rest)):
                 yield found.end() - begun + dropped, rest[begun:found.end()]
                 begun, dropped = found.end(), 0
         rest = rest[begun:]
-        if len(rest) > longest + _AT_ONCE:
+        if len(rest) > longest + _AT_ONCE and not last:
             # What is dropped ends before the last characters: they may be the line's end.
             kept = len(rest) - len(rest) % unit - 2 * unit
             rest, dropped = rest[:longest] + rest[kept:], dropped + kept - longest
-    begun = 0
-    for found in newline.finditer(rest):
-        if found.start() % unit == 0:
-            yield found.end() - begun + dropped, rest[begun:found.end()]
-            begun, dropped = found.end(), 0
-    if begun < len(rest):
-        yield len(rest) - begun + dropped, rest[begun:]
+    if rest:
+        yield len(rest) + dropped, rest
 
 
 def byte_places(text: str, lines: list[Line], encoding: str) -> Callable[[int], int]:

@@ -11,6 +11,7 @@ from collections import deque
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from itertools import islice
+from typing import NamedTuple
 
 import fsspec
 
@@ -23,13 +24,10 @@ from hf_tagger.catalog.formats.text_files import Records
 _STYLE_ROWS = 50
 
 
-class Row:
-    """One record. `cells`: None of one that cannot be read."""
-
-    __slots__ = ("number", "cells", "lines")
-
-    def __init__(self, number: int, cells: list[str] | None, lines: list[Line]):
-        self.number, self.cells, self.lines = number, cells, lines
+class Row(NamedTuple):
+    number: int
+    cells: list[str] | None  # None of one that cannot be read
+    lines: list[Line]
 
 
 class DelimitedFile(PatchedFile):
@@ -49,7 +47,6 @@ class DelimitedFile(PatchedFile):
         self.header, self.delimiter, self.above = list(self.dialect.header), self.dialect.delimiter, self.dialect.above
         self.encoding = without_mark(self.dialect.encoding, self.dialect.mark)
         check_encoding(self.encoding, path)
-        self.new: list[str] = []
         self._of_one_record = replace(self.dialect, above=0)
         delimiter = re.escape(self.delimiter)
         self._cell = re.compile(rf'"(?:[^"]|"")*+"|[^{delimiter}\r\n]*')
@@ -60,18 +57,18 @@ class DelimitedFile(PatchedFile):
         self.quotes_all = '"' in shown and bare.search(shown) is None
 
     def add_columns(self, columns: Mapping[str, bool]) -> None:
-        """Columns that the file does not have yet, after its last one."""
-        self.new += [name for name in columns if name not in (*self.header, *self.new)]
+        """After the last one of the file."""
+        super().add_columns(columns)
         self._of_one_record = replace(self.dialect, header=(*self.header, *self.new), above=0)
 
     def header_patches(self) -> list[Patch]:
-        text = "".join(self.delimiter + self._quoted(name, self.quotes_all) for name in self.new)
         if not self.new:
             return []
+        text = "".join(self.delimiter + self._quoted(name, self.quotes_all) for name in self.new)
         with fsspec.open(self.path, "rb", compression="infer") as file:
             header = next(islice(byte_lines(file, self.encoding, self.dialect.mark), self.above - 1, None))
         end = byte_places(header.text, [header], self.encoding)(len(header.text.rstrip("\r\n")))
-        return [Patch(end, end, self._encoded(text))]
+        return [Patch(end, end, self.encoded(text))]
 
     def rows(self) -> Iterator[Row]:
         """All records, in the order and with the numbers of `text_files.read_csv`."""
@@ -101,7 +98,6 @@ class DelimitedFile(PatchedFile):
                 yield Row(number, cells, [waiting[place] for place in range(taken)])
 
     def value(self, row: Row, column: str) -> str | None:
-        """None where the row, or the file, has no such cell."""
         place = self.header.index(column) if column in self.header else len(self.header)
         return row.cells[place] if row.cells is not None and place < len(row.cells) else None
 
@@ -135,14 +131,7 @@ class DelimitedFile(PatchedFile):
         cells = [wanted.get(place, cell) for place, cell in enumerate(row.cells)]
         self._check(text, changes, [*cells, *(wanted.get(place, "") for place in more)])
         at = byte_places(text, row.lines, self.encoding)
-        return [Patch(at(start), at(stop), self._encoded(new)) for start, stop, new in changes]
-
-    def takes(self, text: str) -> bool:
-        try:
-            self._encoded(text)
-        except Unwritable:
-            return False
-        return True
+        return [Patch(at(start), at(stop), self.encoded(new)) for start, stop, new in changes]
 
     def _spans(self, text: str, row: Row) -> list[tuple[int, int]]:
         """(start, stop) of each cell with its quotes."""
@@ -183,9 +172,3 @@ class DelimitedFile(PatchedFile):
         if in_quotes or self._special.search(value) or (not value and len(self.header) + len(self.new) == 1):
             return '"' + value.replace('"', '""') + '"'
         return value
-
-    def _encoded(self, text: str) -> bytes:
-        try:
-            return text.encode(self.encoding)
-        except UnicodeEncodeError as error:
-            raise Unwritable(f"{text[error.start]!r} is not in {self.encoding}") from None

@@ -1,44 +1,16 @@
 """What opens a shop's file to be changed, by its format."""
 
-from collections.abc import Iterable, Iterator, Mapping
-from typing import Any, Protocol
+from collections.abc import Iterable
 
-from hf_tagger.catalog.editing.patches import Digest, Patch
+from hf_tagger.catalog.editing.delimited import DelimitedFile
+from hf_tagger.catalog.editing.json_lines import JsonDocument, JsonLinesFile
+from hf_tagger.catalog.editing.patches import PatchedFile
+from hf_tagger.catalog.editing.spreadsheet import Spreadsheet
+from hf_tagger.catalog.editing.table import ParquetTable
+from hf_tagger.catalog.editing.xml_feed import XmlFeed
 from hf_tagger.catalog.formats.text_files import is_json_document
 from hf_tagger.catalog.reading.source import SourceConfig, catalogue_files, is_database
 from hf_tagger.catalog.strict import ConfigError
-
-
-class EditedFile(Protocol):
-    """A file whose rows are read in order, with the numbers that they have as rows of the catalogue.
-
-    `header`: its columns. `kept`, `holds_lists`, `write`: see `PatchedFile`.
-    """
-
-    header: list[str]
-    kept: str
-
-    def add_columns(self, columns: Mapping[str, bool]) -> None:
-        """{column: whether its values are lists}; those that the file does not have yet are added."""
-
-    def header_patches(self) -> list[Patch]:
-        """What adds them; comes before the rows."""
-
-    def rows(self) -> Iterator[Any]:
-        """Objects with a `number`."""
-
-    def value(self, row: Any, column: str) -> str | None: ...
-
-    def patches(self, row: Any, values: Mapping[str, str]) -> list[Patch]:
-        """What puts {column: value} into a row. Raises Unwritable where the row cannot take it, and then nothing of it
-        is to be changed."""
-
-    def holds_lists(self, column: str) -> bool: ...
-
-    def takes(self, text: str) -> bool:
-        """Whether the file's encoding has all characters of a text."""
-
-    def write(self, patches: Iterable[Patch], original: Digest, changed: Digest) -> Iterator[dict[str, Any]]: ...
 
 
 def one_file(source: SourceConfig, split: str) -> tuple[str, str]:
@@ -57,33 +29,13 @@ def one_file(source: SourceConfig, split: str) -> tuple[str, str]:
     return files[0]
 
 
-def open_file(path: str, format: str, columns: Iterable[str], source: SourceConfig) -> EditedFile:
-    """
-    Args:
-        columns: those that the schema reads.
-    """
+def open_file(path: str, format: str, columns: Iterable[str], source: SourceConfig) -> PatchedFile:
+    """The file, to be changed. `columns`: those that the schema reads."""
     if format in ("csv", "tsv"):
-        from hf_tagger.catalog.editing.delimited import DelimitedFile
-
         return DelimitedFile(path, columns, source.delimiter or ("\t" if format == "tsv" else None), source.encoding)
-    if format == "parquet":
-        from hf_tagger.catalog.editing.table import ParquetTable
-
-        return ParquetTable(path)
-    if format == "xml":
-        from hf_tagger.catalog.editing.xml_feed import XmlFeed
-
-        return XmlFeed(path)
-    if format == "xlsx":
-        from hf_tagger.catalog.editing.spreadsheet import Spreadsheet
-
-        return Spreadsheet(path)
-    if format == "jsonl" and is_json_document(path):
-        from hf_tagger.catalog.editing.json_lines import JsonDocument
-
-        return JsonDocument(path)
-    if format == "jsonl":
-        from hf_tagger.catalog.editing.json_lines import JsonLinesFile
-
+    if format == "jsonl" and not is_json_document(path):
         return JsonLinesFile(path, source.encoding)
-    raise ConfigError(f"{path}: tags are not written back into {format}; --output_dir writes them beside it")
+    kinds = {"jsonl": JsonDocument, "parquet": ParquetTable, "xml": XmlFeed, "xlsx": Spreadsheet}
+    if format not in kinds:
+        raise ConfigError(f"{path}: tags are not written back into {format}; --output_dir writes them beside it")
+    return kinds[format](path)

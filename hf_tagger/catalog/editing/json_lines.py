@@ -11,7 +11,7 @@ import fsspec
 from hf_tagger.catalog.editing.byte_lines import Line, byte_lines, byte_places, check_encoding, without_mark
 from hf_tagger.catalog.editing.patches import Patch, PatchedFile, Unwritable
 from hf_tagger.catalog.formats import dialect
-from hf_tagger.catalog.formats.cells import json_list
+from hf_tagger.catalog.formats.cells import json_list, json_value
 from hf_tagger.catalog.formats.dialect import open_lines
 from hf_tagger.catalog.formats.json_values import DECODER, Member, json_products, members
 
@@ -38,24 +38,11 @@ class JsonFile(PatchedFile):
                 found[key] = found.get(key, False) or isinstance(value, str)
         self.header, self.texts = list(found), {key for key, text in found.items() if text}
 
-    def add_columns(self, columns: Mapping[str, bool]) -> None:
-        """A key is written where it has a value: nothing has to be declared."""
-
     def holds_lists(self, column: str) -> bool:
         return column not in self.texts
 
-    def header_patches(self) -> list[Patch]:
-        return []
-
     def value(self, row: JsonRow, column: str) -> str | None:
         return None if row.values is None else json_text(row.values.get(column))
-
-    def takes(self, text: str) -> bool:
-        try:
-            text.encode(self.encoding)
-        except UnicodeEncodeError:
-            return False
-        return True
 
     def patches(self, row: JsonRow, values: Mapping[str, str]) -> list[Patch]:
         if row.values is None or not values:
@@ -85,10 +72,7 @@ class JsonFile(PatchedFile):
             end = there[-1].stop if there else opening + 1
             changes.append((end, end, more))
         at = byte_places(text, [row.line], self.encoding)
-        try:
-            return [Patch(at(start), at(stop), new.encode(self.encoding)) for start, stop, new in sorted(changes)]
-        except UnicodeEncodeError as error:
-            raise Unwritable(f"{error.object[error.start]!r} is not in {self.encoding}") from None
+        return [Patch(at(start), at(stop), self.encoded(new)) for start, stop, new in sorted(changes)]
 
 
 class JsonLinesFile(JsonFile):
@@ -110,12 +94,8 @@ class JsonLinesFile(JsonFile):
                 if not text:
                     continue
                 number += 1
-                values = None
-                if len(text) < dialect.MAX_LINE and dialect.UNDECODABLE not in text:
-                    try:
-                        values = json.loads(text)
-                    except (ValueError, RecursionError):
-                        pass
+                whole = len(text) < dialect.MAX_LINE and dialect.UNDECODABLE not in text
+                values = json_value(text) if whole else None
                 yield JsonRow(number, values if isinstance(values, dict) else None, line)
 
 

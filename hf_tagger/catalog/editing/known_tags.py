@@ -12,11 +12,7 @@ from hf_tagger.model.decisions import fold
 
 
 class KnownTags:
-    """
-    Args:
-        records: of the file, in its order, with the tags of these attributes.
-        targets: where the tags of each of the attributes go.
-    """
+    """`records`: of the file, in its order, with the tags of these attributes. `targets`: where those of each go."""
 
     def __init__(self, records: Iterable[Record], targets: dict[str, Target]):
         self._records = (record for record in records if isinstance(record, dict))

@@ -2,8 +2,9 @@
 
 import base64
 import hashlib
+import io
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
@@ -35,17 +36,25 @@ class UndoError(UserError):
     """An undo file does not fit, or is not whole: the message says what to do."""
 
 
-class Digest:
+class Digest(io.RawIOBase):
     """Writes through to a file (None: nowhere), and knows the SHA-256 and number of the bytes."""
 
     def __init__(self, file: BinaryIO | None):
         self.file, self.sha256, self.size = file, hashlib.sha256(), 0
 
-    def write(self, data: bytes) -> None:
+    def writable(self) -> bool:
+        return True
+
+    def write(self, data) -> int:
+        data = bytes(data)  # pyarrow hands over buffers of its own
         self.sha256.update(data)
         self.size += len(data)
         if self.file is not None:
             self.file.write(data)
+        return len(data)
+
+    def tell(self) -> int:
+        return self.size
 
 
 def apply(patches: Iterable[Patch], source: BinaryIO, original: Digest,
@@ -81,20 +90,60 @@ def _copy(source: BinaryIO, size: int | None, *outputs: Digest) -> None:
 
 
 class PatchedFile:
-    """A file of which some bytes are replaced.
+    """A shop's file of which some bytes are replaced. Its rows have the numbers that they have in the catalogue.
 
-    Args:
-        kept: what stays, in words.
+    Attributes: `header`, its columns; `new`, those that are added; `kept`, what stays, in words.
     """
 
     kept = "every other byte as it was"
+    header: list[str]
+    encoding = "utf-8"
 
     def __init__(self, path: str):
         self.path = path
+        self.new: Any = []
+
+    def add_columns(self, columns: Mapping[str, bool]) -> None:
+        """{column: whether its values are lists}; those that the file does not have yet are added."""
+        self.new += [name for name in columns if name not in (*self.header, *self.new)]
+
+    def header_patches(self) -> list[Patch]:
+        """What adds them; comes before the rows. Nothing where a row names its own columns."""
+        return []
+
+    def rows(self) -> Iterator[Any]:
+        """Objects with a `number`."""
+        raise NotImplementedError
+
+    def value(self, row: Any, column: str) -> str | None:
+        """None where the row, or the file, has no such cell."""
+        raise NotImplementedError
+
+    def patches(self, row: Any, values: Mapping[str, str]) -> list[Patch]:
+        """What puts {column: value} into a row.
+
+        Raises Unwritable where the row cannot take it, and then nothing of it is to be changed.
+        """
+        raise NotImplementedError
 
     def holds_lists(self, column: str) -> bool:
         """Whether a value of the column is a list of the file's own; `value` and `patches` have it as JSON."""
         return False
+
+    def takes(self, text: str) -> bool:
+        """Whether the file has all characters of a text."""
+        try:
+            self.encoded(text)
+        except Unwritable:
+            return False
+        return True
+
+    def encoded(self, text: str) -> bytes:
+        """Raises Unwritable for a character that the encoding lacks."""
+        try:
+            return text.encode(self.encoding)
+        except UnicodeEncodeError as error:
+            raise Unwritable(f"{text[error.start]!r} is not in {self.encoding}") from None
 
     def write(self, patches: Iterable[Patch], original: Digest, changed: Digest) -> Iterator[dict[str, Any]]:
         """As `apply`, with lines of the undo file."""

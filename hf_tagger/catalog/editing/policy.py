@@ -24,33 +24,24 @@ FORMULA = ("=", "+", "-", "@", "\t", "\r")
 
 @dataclass(frozen=True)
 class Target:
-    """Where the tags of one attribute go.
-
-    Args:
-        column: of the file, or a new one.
-        how: "append" to the list that the cell is; "cell": they are the whole cell; "pair": the value of `code` in a
-            cell of code=value pairs; "column": as "cell", in a column that the run adds where it is not there.
-        syntax: how several tags stand in the cell, or in the pair's value.
-        single: the attribute has one tag at most.
-        vocabulary: the attribute's tags, `fold`ed: other values of a list are none of the model's business.
-        aliases: {other spelling, `fold`ed: tag}
-        codes: {tag: what stands for it in the cell}
-        nodes: how the nodes of a path stand in the cell, where it holds paths.
-        parents: {tag: its parent}, where a tag in the cell says its parents as well.
-        tags, characters: most tags of the cell, most characters of a tag and of the cell (None: any number).
-    """
+    """Where the tags of one attribute go."""
 
     attribute: str
-    column: str
+    column: str  # of the file, or a new one
+    # "append" to the list that the cell is; "cell": they are the whole cell; "pair": the value of `code` in a cell of
+    # code=value pairs; "column": as "cell", in a column that the run adds where it is not there.
     how: str
-    syntax: CellSyntax
-    single: bool
+    syntax: CellSyntax  # how several tags stand in the cell, or in the pair's value
+    single: bool  # the attribute has one tag at most
+    # The attribute's tags, `fold`ed: other values of a list are none of the model's business.
     vocabulary: frozenset[str] = frozenset()
-    aliases: Mapping[str, str] = field(default_factory=dict)
-    codes: Mapping[str, str] = field(default_factory=dict)
-    nodes: CellSyntax | None = None
+    aliases: Mapping[str, str] = field(default_factory=dict)  # {other spelling, `fold`ed: tag}
+    codes: Mapping[str, str] = field(default_factory=dict)  # {tag: what stands for it in the cell}
+    nodes: CellSyntax | None = None  # how the nodes of a path stand in the cell, where it holds paths
+    # {tag: its parent}, where a tag in the cell says its parents as well.
     parents: Mapping[str, str] = field(default_factory=dict)
     code: str | None = None
+    # Most tags of the cell, most characters of a tag and of the cell (None: any number).
     tags: int | None = None
     tag_characters: int | None = None
     characters: int | None = None
@@ -92,20 +83,14 @@ class Target:
 
 @dataclass(frozen=True)
 class Rules:
-    """What `hf_tagger tag` was asked for.
+    """What `hf_tagger tag` was asked for."""
 
-    Args:
-        replace: tags of the model's own vocabulary that it does not predict go; an attribute that it says nothing of
-            stays as it is. Default: tags are added.
-        only_empty: only cells that hold nothing get tags.
-        min_score: lowest score of a tag to be written, besides the model's own thresholds.
-        at_most: so many tags of a product and attribute are written, the best ones.
-    """
-
+    # Tags of the model's own vocabulary that it does not predict go; an attribute that it says nothing of stays as it
+    # is. Default: tags are added.
     replace: bool = False
-    only_empty: bool = False
-    min_score: float = 0.0
-    at_most: int | None = None
+    only_empty: bool = False  # only cells that hold nothing get tags
+    min_score: float = 0.0  # lowest score of a tag to be written, besides the model's own thresholds
+    at_most: int | None = None  # so many tags of a product and attribute are written, the best ones
 
     def __post_init__(self):
         if self.at_most is not None and self.at_most < 1:

@@ -7,7 +7,7 @@ import zipfile
 import zlib
 from collections.abc import Iterable, Iterator, Mapping
 from tempfile import TemporaryFile
-from typing import Any
+from typing import Any, NamedTuple
 from xml.etree import ElementTree
 from xml.sax.saxutils import escape
 
@@ -24,11 +24,10 @@ _NAME = re.compile(rb"<(\w+:)?(\w+)")
 _MAX_COLUMNS = 16_384
 
 
-class SheetRow:
-    __slots__ = ("number", "cells", "element")
-
-    def __init__(self, number: int, cells: list, element: Element):
-        self.number, self.cells, self.element = number, cells, element
+class SheetRow(NamedTuple):
+    number: int
+    cells: list
+    element: Element
 
 
 class Spreadsheet(PatchedFile):
@@ -43,12 +42,11 @@ class Spreadsheet(PatchedFile):
             raise ConfigError(f"{path}: tags are written back into .xlsx; save it as that first")
         sheet = read_sheet(path)
         self.header, self.above, self._cells = sheet.header, sheet.above, list(sheet.rows)
-        self.new: list[str] = []
         with zipfile.ZipFile(path) as archive:
             self.member = _member(archive, sheet.name)
 
     def add_columns(self, columns: Mapping[str, bool]) -> None:
-        self.new += [name for name in columns if name not in (*self.header, *self.new)]
+        super().add_columns(columns)
         if len(self.header) + len(self.new) > _MAX_COLUMNS:
             raise ConfigError(f"{self.path}: a sheet has at most {_MAX_COLUMNS} columns")
 

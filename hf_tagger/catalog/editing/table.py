@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from hf_tagger.catalog.editing.json_lines import json_text
-from hf_tagger.catalog.editing.patches import Digest, Patch, Unwritable
+from hf_tagger.catalog.editing.patches import Digest, Patch, PatchedFile, Unwritable
 from hf_tagger.catalog.formats.cells import json_list
 
 _ROWS_AT_ONCE = 1024
@@ -24,13 +24,13 @@ class TableRow(NamedTuple):
     place: int
 
 
-class ParquetTable:
+class ParquetTable(PatchedFile):
     """`dropped`: columns that are left out when it is written."""
 
     kept = "every other value as it was"
 
     def __init__(self, path: str, dropped: Iterable[str] = ()):
-        self.path = path
+        super().__init__(path)
         with pq.ParquetFile(path) as file:
             self.schema = file.schema_arrow
             groups = file.metadata.num_row_groups and file.metadata.num_columns
@@ -46,9 +46,6 @@ class ParquetTable:
 
     def holds_lists(self, column: str) -> bool:
         return column not in self.header or _is_list(self.schema.field(column).type)
-
-    def header_patches(self) -> list[Patch]:
-        return []
 
     def rows(self) -> Iterator[TableRow]:
         """Rows that were given out are written when the next ones are asked for."""
@@ -70,9 +67,6 @@ class ParquetTable:
         if column not in self.header:
             return None
         return json_text(row.batch.column(column)[row.place].as_py())
-
-    def takes(self, text: str) -> bool:
-        return not any("\ud800" <= char <= "\udfff" for char in text)
 
     def patches(self, row: TableRow, values: Mapping[str, str]) -> list[Patch]:
         found = {}
@@ -102,7 +96,7 @@ class ParquetTable:
         fields = [field for field in self.schema if field.name not in self.dropped]
         schema = pa.schema([*fields, *(pa.field(*column) for column in self.new.items())], self.schema.metadata)
         with TemporaryFile("w+", encoding="utf-8") as self.undone:
-            with pq.ParquetWriter(_Sink(changed), schema, compression=self.compression) as self.writer:
+            with pq.ParquetWriter(changed, schema, compression=self.compression) as self.writer:
                 for _ in patches:  # pulls the rows
                     pass
             self.undone.seek(0)
@@ -153,23 +147,3 @@ def restore_values(undo: Path, path: str, new: list[str], restored: Digest) -> N
 
         for _ in table.write(put_back(), Digest(None), restored):
             pass
-
-
-class _Sink:
-    """A `Digest` as pyarrow writes to one."""
-
-    closed = False
-
-    def __init__(self, digest: Digest):
-        self.digest = digest
-
-    def write(self, data: bytes) -> int:
-        self.digest.write(bytes(data))
-        return len(data)
-
-    def tell(self) -> int:
-        return self.digest.size
-
-    def flush(self) -> None: ...
-
-    def close(self) -> None: ...

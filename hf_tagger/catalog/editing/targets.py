@@ -181,11 +181,8 @@ def slot_pattern(column: str, profile: Profile) -> Pattern | None:
 
 class Slots:
     """The columns in which each row names an attribute of its own and gives its values (WooCommerce's "Attribute 1
-    name", "Attribute 1 value(s)").
-
-    Args:
-        targets: {target's column, as "attribute:Colour": the pairs of columns of its pattern}
-    """
+    name", "Attribute 1 value(s)"). `targets`: {target's column, as "attribute:Colour": the pairs of columns of its
+    pattern}."""
 
     def __init__(self, targets: Mapping[str, list[tuple[str, str]]]):
         self.targets = targets

@@ -30,7 +30,6 @@ class XmlFeed(PatchedFile):
 
     def __init__(self, path: str):
         super().__init__(path)
-        self.new: list[str] = []
         self.reader = ElementReader(xml_item(path))
         found: dict[str, None] = {}
         for element in islice(self.rows(), _SAMPLE_ITEMS):
@@ -41,14 +40,10 @@ class XmlFeed(PatchedFile):
                               "first.")
 
     def add_columns(self, columns: Mapping[str, bool]) -> None:
-        """An element that no product has had is written where a value is: nothing has to be declared."""
-        self.new += [name for name in columns if name not in (*self.header, *self.new)]
+        super().add_columns(columns)
         for name in self.new:
             if not re.fullmatch(r"[^\W\d][\w.-]*", name):
                 raise ConfigError(f"{self.path}: {name!r} cannot be the name of an element (catalog.write)")
-
-    def header_patches(self) -> list[Patch]:
-        return []
 
     def rows(self) -> Iterator[Element]:
         """The products, in the order and with the numbers of `documents.read_xml`."""

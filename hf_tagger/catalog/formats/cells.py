@@ -20,20 +20,12 @@ class CellError(ValueError):
 
 @dataclass(frozen=True)
 class CellSyntax:
-    """
-    Args:
-        delimiter: what stands between two values (None: the cell is one value).
-        escape: stands before a delimiter that is part of a value (WooCommerce: a backslash).
-        quote: stands around a value with a delimiter in it, doubled inside (Google's TSV).
-        glue: what is written between two values (default: the delimiter, a space after a comma or semicolon).
-        json: the cell is a JSON list.
-    """
-
-    delimiter: str | None = None
-    escape: str | None = None
-    quote: str | None = None
+    delimiter: str | None = None  # what stands between two values (None: the cell is one value)
+    escape: str | None = None  # stands before a delimiter that is part of a value (WooCommerce: a backslash)
+    quote: str | None = None  # stands around a value with a delimiter in it, doubled inside (Google's TSV)
+    # What is written between two values (default: the delimiter, a space after a comma or semicolon).
     glue: str | None = None
-    json: bool = False
+    json: bool = False  # the cell is a JSON list
 
     def __post_init__(self):
         if self.delimiter == "":
@@ -94,13 +86,18 @@ def json_list(cell: Any) -> list | None:
     other."""
     if not isinstance(cell, str) or not cell.lstrip().startswith("["):
         return None
-    try:
-        items = json.loads(cell)
-    except (ValueError, RecursionError):
-        if not _PRINTED_LIST.fullmatch(cell):
-            return None
+    items = json_value(cell)
+    if items is None and _PRINTED_LIST.fullmatch(cell):
         return [re.sub(r"\\(.)", r"\1", text[1:-1]) for text in re.findall(_PRINTED, cell, re.DOTALL)]
-    return items if isinstance(items, list) else None
+    return items
+
+
+def json_value(text: str) -> Any:
+    """What a text says in JSON; None where it is none."""
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        return None
 
 
 def split_pairs(cell: str, between: str = ",", equals: str = "=") -> dict[str, str]:

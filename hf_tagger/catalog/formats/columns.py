@@ -22,10 +22,6 @@ def check_columns(wanted: dict[str, str], found: Iterable[str], where: str) -> N
             raise ConfigError(f'{where} has no column "{column}" ({key}).{did_you_mean(column, found)}')
 
 
-def imagefolder_name(column: str) -> str | None:
-    return _IMAGEFOLDER_NAMES.get(column)
-
-
 def stored_name(column: str, stored: Iterable[str]) -> str:
     return column if column in stored else _IMAGEFOLDER_NAMES.get(column, column)
 

@@ -51,24 +51,12 @@ _SIGN_IN_WORD = re.compile(r"(?<=[^\W\d_mnN])[¹²³ºª¿¡¼½¾±µ¶·\ufffd
 
 @dataclass(frozen=True)
 class Dialect:
-    """
-    Args:
-        encoding: codec that decodes the file from its first byte, a byte order mark included (`utf-8-sig`, `utf-16`).
-        mark: the byte order mark itself, empty without one.
-        delimiter: between cells.
-        quotes: whether a cell of the first rows stands in quotes.
-        line_end: of the header line.
-        header: the names of the columns, without spaces around them.
-        above: number of lines that end with the header's last one: `sep=;`, titles and empty lines stand above it.
-    """
-
-    encoding: str
-    mark: bytes
-    delimiter: str
-    quotes: bool
-    line_end: str
-    header: tuple[str, ...]
-    above: int
+    encoding: str  # codec that decodes the file from its first byte, a byte order mark included (`utf-8-sig`, `utf-16`)
+    mark: bytes  # the byte order mark itself, empty without one
+    delimiter: str  # between cells
+    quotes: bool  # whether a cell of the first rows stands in quotes
+    header: tuple[str, ...]  # the names of the columns, without spaces around them
+    above: int  # number of lines that end with the header's last one: `sep=;`, titles and empty lines stand above it
 
 
 def detect(file: str, columns: Iterable[str] = (), delimiter: str | None = None,
@@ -92,10 +80,8 @@ def read_dialect(lines: "TextLines", columns: Iterable[str] = (), delimiter: str
         if left < 0:
             break
     delimiter, header, above = _header(head, list(columns), delimiter)
-    ends = head[above - 1] if above else ""
-    line_end = ends[len(ends.rstrip("\r\n")):] or "\n"
     quotes = uses_quotes("".join(head[above:]), delimiter)
-    return Dialect(lines.encoding, lines.mark, delimiter, quotes, line_end, tuple(header), above), head
+    return Dialect(lines.encoding, lines.mark, delimiter, quotes, tuple(header), above), head
 
 
 class TextLines(Iterator[str]):
@@ -170,7 +156,7 @@ def _votes(line: bytes, votes: Counter) -> bool:
 def likeliest_encoding(data: bytes) -> str:
     """Of text that is not UTF-8. Eastern encodings have to fit as a whole; among the others the letters decide that
     are common in their languages, and cp1252 where these do not."""
-    if sum(byte >= 0x80 for byte in data) == 0:
+    if data.isascii():
         return "utf-8"
     eastern = {encoding: _eastern_share(data, encoding, common) for encoding, common in _EASTERN.items()}
     likely = [encoding for encoding, share in eastern.items() if share > max(0.85, max(eastern.values()) - 0.05)]
@@ -210,9 +196,9 @@ def uses_quotes(text: str, delimiter: str) -> bool:
     return re.search(cell, text, re.MULTILINE) is not None
 
 
-def _decoded(data: bytes, encoding: str, errors: str = "strict") -> str | None:
+def _decoded(data: bytes, encoding: str) -> str | None:
     try:
-        return data.decode(encoding, errors)
+        return data.decode(encoding)
     except UnicodeDecodeError:
         return None
 

@@ -123,10 +123,6 @@ def read_xlsx(file: str) -> Iterator[RawRow]:
             yield number, values, None
 
 
-def xlsx_header(file: str) -> list[str]:
-    return [name for name in read_sheet(file).header if name]
-
-
 class Sheet(NamedTuple):
     name: str
     above: int  # rows above the header

@@ -1,11 +1,11 @@
 """Columns inside others: "brand.name" of an object or of each in a list, "attributes:Colour" of a list of names with
 their values; also where a cell has these as JSON text."""
 
-import json
 from collections.abc import Iterable
 from typing import Any
 
-from hf_tagger.catalog.formats.columns import imagefolder_name
+from hf_tagger.catalog.formats.cells import json_value
+from hf_tagger.catalog.formats.columns import stored_name
 
 # Keys, in any case; the first of these that all items have.
 _NAMES = ("name", "label", "key", "attribute_name", "attribute", "property", "param_name", "attribute_code", "code")
@@ -14,7 +14,7 @@ _CONNECTION = {"edges", "nodes", "pageInfo", "totalCount", "__typename"}
 
 
 def pick(values: dict, columns: Iterable[str]) -> dict:
-    return {column: values[column] if column in values else nested(values, imagefolder_name(column) or column)
+    return {column: values[column] if column in values else nested(values, stored_name(column, values))
             for column in columns}
 
 
@@ -68,10 +68,7 @@ def named_items(value: Any) -> list[tuple[str, Any]] | None:
 def plain_objects(value: Any) -> Any:
     """JSON text of objects as the objects; anything else as it is."""
     if isinstance(value, str) and value.lstrip()[:1] in ("[", "{"):
-        try:
-            found = json.loads(value)
-        except (ValueError, RecursionError):
-            return value
+        found = json_value(value)
         if isinstance(found, dict) or (isinstance(found, list) and found and all(isinstance(o, dict) for o in found)):
             return found
     return value

@@ -10,12 +10,12 @@ The catalogue itself is never written to. A file of corrections is parquet, csv 
 `recipes/find_label_issues.py` writes pages that make such a file.
 """
 
-import json
 from collections import Counter
 from pathlib import Path
 from typing import Any
 
 from hf_tagger.catalog.attributes import cell_text, is_missing
+from hf_tagger.catalog.formats.cells import json_value
 from hf_tagger.catalog.quarantine import RowError
 from hf_tagger.catalog.reading.readers import read_rows
 from hf_tagger.catalog.reading.source import format_of
@@ -129,11 +129,7 @@ class Labels:
 def _tags(cell: Any) -> list[str] | None:
     if is_missing(cell):
         return None
-    if isinstance(cell, str):
-        try:
-            cell = json.loads(cell)
-        except (ValueError, RecursionError):
-            cell = None
+    cell = json_value(cell) if isinstance(cell, str) else cell
     if not isinstance(cell, list):
         raise ValueError('tags must be a list such as ["Red"], or empty where they are not known')
     tags = [clean_tag(cell_text(tag)) for tag in cell]

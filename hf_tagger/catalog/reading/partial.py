@@ -16,10 +16,7 @@ class Part(NamedTuple):
 
 
 class PartialCatalog(Catalog):
-    """
-    Args:
-        parts: {split: its part}; other splits are the catalogue's own. Refused rows are in every part.
-    """
+    """`parts`: {split: its part}; other splits are the catalogue's own. Refused rows are in every part."""
 
     def __init__(self, catalog: Catalog, parts: dict[str, Part]):
         super().__init__(catalog.source, catalog.schema, catalog.labels, catalog.names)

@@ -20,18 +20,13 @@ _LOOKED_AT = 1 << 16
 
 @dataclass(frozen=True)
 class Piece:
-    """Rows of one file.
+    """Rows of one file."""
 
-    Args:
-        id: "000012", in the catalogue's order. file: its label in refusals.
-        first: how many rows stand before; rows: how many there are, those of other splits and damaged ones included.
-        fingerprint: of the file's size, its first and its last bytes, and of these rows' place in it; wherever it lies.
-    """
-
-    id: str
-    file: str
-    first: int
-    rows: int
+    id: str  # "000012", in the catalogue's order
+    file: str  # its label in refusals
+    first: int  # how many rows stand before
+    rows: int  # how many there are, those of other splits and damaged ones included
+    # Of the file's size, its first and its last bytes, and of these rows' place in it; wherever it lies.
     fingerprint: str
 
 

@@ -10,7 +10,7 @@ from hf_tagger.catalog.attributes import AttributeSpec, cell_text, is_missing
 from hf_tagger.catalog.formats.cells import CellSyntax, json_list, split, split_pairs
 from hf_tagger.catalog.formats.columns import RawRow, check_columns
 from hf_tagger.catalog.formats.nested import outer
-from hf_tagger.catalog.profiles import Pattern, Profile, pattern_regex, profile, recognise
+from hf_tagger.catalog.profiles import Pattern, Profile, pattern_regex
 from hf_tagger.catalog.strict import ConfigError
 
 # Products that wait for variants which name them. A variant that comes later than that is a product of its own.
@@ -289,15 +289,3 @@ def pair_columns(pattern: Pattern, header: Iterable[str]) -> list[tuple[str, str
                           if (match := regex.fullmatch(column))})
         pairs += [(found[0][n], found[1][n]) for n in sorted(found[0], key=int) if n in found[1]]
     return pairs
-
-
-def find_layout(header: Iterable[str], wanted: dict[str, str], declared: str | None, where: str,
-                repeats: bool = False) -> Layout | None:
-    """The layout of a file by `source.profile`: a name, a file, "none", or None for the system whose columns it has."""
-    if declared == "none":
-        return None
-    header = list(header)
-    if declared is not None:
-        return Layout(profile(declared), header, wanted, where, repeats=repeats)
-    found = recognise(header)
-    return Layout(found[0], header, wanted, where, repeats=repeats) if found else None

@@ -23,21 +23,17 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from hf_tagger import UserError
-from hf_tagger.catalog.formats.columns import (
-    RawRow,
-    check_columns,
-    stored_name,
-    with_imagefolder_names,
-)
+from hf_tagger.catalog.formats.columns import RawRow, check_columns, stored_name, with_imagefolder_names
 from hf_tagger.catalog.formats.dialect import detect
-from hf_tagger.catalog.formats.documents import read_json_document, read_xlsx, read_xml, xlsx_header
+from hf_tagger.catalog.formats.documents import read_json_document, read_sheet, read_xlsx, read_xml
 from hf_tagger.catalog.formats.nested import outer, pick, without_edges
 from hf_tagger.catalog.formats.text_files import is_json_document, read_csv, read_json_lines
 from hf_tagger.catalog.photos import MAX_BYTES
+from hf_tagger.catalog.profiles import profile as load_profile
 from hf_tagger.catalog.profiles import recognise
 from hf_tagger.catalog.quarantine import RowError
 from hf_tagger.catalog.reading.photo_folder import PHOTOS, read_photo_folder
-from hf_tagger.catalog.reading.products import Layout, find_layout
+from hf_tagger.catalog.reading.products import Layout
 from hf_tagger.catalog.reading.source import SourceConfig, catalogue_files
 
 _UNREADABLE = (OSError, EOFError, zlib.error, lzma.LZMAError, zipfile.BadZipFile, tarfile.TarError, pa.ArrowException)
@@ -108,7 +104,7 @@ def file_columns(file: str, format: str, delimiter: str | None, encoding: str | 
         with fsspec.open(file, "rb") as handle:
             return pq.read_schema(handle).names
     if format == "xlsx":
-        return xlsx_header(file)
+        return [name for name in read_sheet(file).header if name]
     seen: dict[str, None] = {}
     wanted = set(wanted)
     for _, values, _ in itertools.islice(read_objects(file, format, encoding), sample_rows):
@@ -142,7 +138,8 @@ def _layout(file: str, format: str, columns: dict[str, str], delimiter: str | No
         return None
     if format not in ("csv", "tsv", "xlsx"):  # a key may be absent from the first rows
         header = file_columns(file, format, delimiter, encoding, plain)
-    return find_layout(header, columns, profile, file, repeats=format in ("xml", "jsonl"))
+    found = recognise(header) if profile is None else (load_profile(profile), {})
+    return found and Layout(found[0], header, columns, file, repeats=format in ("xml", "jsonl"))
 
 
 def read_raw(file: str, format: str, columns: dict[str, str], delimiter: str | None,

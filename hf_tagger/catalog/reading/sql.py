@@ -6,17 +6,16 @@ waits for it, and neither the client's memory nor what the server keeps grows wi
 
 import datetime
 import decimal
-import hashlib
 import ipaddress
 import os
 import re
 import uuid
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from typing import TYPE_CHECKING, Any
 
 from hf_tagger import UserError
-from hf_tagger.catalog.formats.columns import RawRow
+from hf_tagger.catalog.formats.columns import RawRow, check_columns
 from hf_tagger.catalog.quarantine import RowError
 from hf_tagger.catalog.reading.source import SourceConfig, check_database
 from hf_tagger.catalog.strict import ConfigError, did_you_mean
@@ -67,21 +66,11 @@ def open_database(url: "URL", **options) -> "Engine":
         raise DatabaseError(f"the driver of {url.drivername}:// cannot be used ({error}): {remedy}") from error
 
 
-def columns_of(url: str, source: SourceConfig) -> list[str]:
-    """The columns of the table or query. Raises ConfigError for a table that is not there, DatabaseError where it
-    cannot be read."""
-    check_database(url)
-    with _Rows(url, source) as rows:
-        return rows.columns()
-
-
 def check_table(url: str, source: SourceConfig, columns: dict[str, str]) -> None:
     """Raises ConfigError where the table or query lacks one of the columns {name: the key that names it}, DatabaseError
     where it cannot be read."""
-    found = columns_of(url, source)
-    for column, key in {**columns, **({source.key: "source: key"} if source.key else {})}.items():
-        if column not in found:
-            raise ConfigError(f'{source.rows_name} has no column "{column}" ({key}).{did_you_mean(column, found)}')
+    keys = {source.key: "source: key"} if source.key else {}
+    check_columns(columns | keys, table_columns(url, source), source.rows_name)
 
 
 def table_names(url: str) -> list[str]:
@@ -101,10 +90,11 @@ def table_names(url: str) -> list[str]:
 
 
 def table_columns(url: str, source: SourceConfig) -> list[str]:
-    """The columns of the table or query. Raises DatabaseError where it cannot be read."""
+    """The columns of the table or query. Raises ConfigError for a table that is not there, DatabaseError where it
+    cannot be read."""
     check_database(url)
     with _Rows(url, source) as rows:
-        return list(rows.columns())
+        return rows.columns()
 
 
 def read_sql(url: str, source: SourceConfig, columns: Iterable[str], key: str) -> Iterator[RawRow]:
@@ -135,15 +125,7 @@ def read_sql(url: str, source: SourceConfig, columns: Iterable[str], key: str) -
                                                         "in source.key")
 
 
-def count_rows(url: str, source: SourceConfig, key: str) -> tuple[int, str]:
-    """(rows, a hash of their keys in order): what tells a table from the same one after a row has come or gone."""
-    digest, number = hashlib.blake2b(digest_size=8), 0
-    for number, values, _ in read_sql(url, source, [key], key):  # noqa: B007
-        digest.update(f"{values and values[key]!r}\0".encode(errors="surrogatepass"))
-    return number, digest.hexdigest()
-
-
-class _Rows:
+class _Rows(AbstractContextManager):
     """An open database, and the rows of its table or query: tuples of these columns, by the first of them, the key."""
 
     def __init__(self, url: str, source: SourceConfig, columns: Sequence[str] = ()):
@@ -162,9 +144,6 @@ class _Rows:
         else:
             schema, _, name = source.table.rpartition(".")
             self.table = sqlalchemy.table(name, *map(sqlalchemy.column, columns), schema=schema or None)
-
-    def __enter__(self) -> "_Rows":
-        return self
 
     def __exit__(self, *error) -> None:
         self.engine.dispose()

@@ -11,7 +11,6 @@ from functools import lru_cache
 from typing import Any
 
 import datasets
-import pyarrow.parquet as pq
 from datasets.distributed import split_dataset_by_node
 
 from hf_tagger.catalog.duplicates import find_duplicates
@@ -166,14 +165,6 @@ class Catalog:
             self._duplicates[split] = find_duplicates(lambda: self._read(split, frozenset()))
         return self._duplicates[split]
 
-    def row_count(self, split: str) -> int | None:
-        """Rows of a split, damaged ones included, from the metadata of local parquet files; None for other files and
-        for splits that are cut out of them."""
-        shards = self.shards_of(split)
-        if self.source.is_cut(split) or any(shard.format != "parquet" or "://" in shard.file for shard in shards):
-            return None
-        return sum(pq.read_metadata(shard.file).num_rows for shard in shards)
-
     def shards_of(self, split: str) -> list[_Shard]:
         if split not in self._shards:
             self._shards[split] = _shards(self.source, self.schema, split)
@@ -217,8 +208,7 @@ def _shards(source: SourceConfig, schema: CatalogSchema, split: str) -> list[_Sh
         check_table(url, source, schema.columns())
         return [_Shard(url, "sql", source.table or "query", image_root=os.path.dirname(sqlite_file(url) or ""))]
     files = catalogue_files(source, split)
-    check_first_file(*files[0], schema.columns(), source.delimiter, source.encoding,
-                     source.profile)
+    check_first_file(*files[0], schema.columns(), source.delimiter, source.encoding, source.profile)
     common = os.path.commonpath([os.path.dirname(file) for file, _ in files])
     shards = []
     for file, format in files:
@@ -238,7 +228,7 @@ def _divide_evenly(shards: Sequence[_Shard], world_size: int) -> bool:
 
 def _generate(source: SourceConfig, schema: CatalogSchema, split: str, shards: tuple[_Shard], files_at_once: int):
     """Rows of several files in turn; the next file takes the place of one that is through."""
-    waiting = (_read_shard(source, schema, split, shard) for shard in shards)
+    waiting = (fitted_rows(source, schema, split, shard, stored_rows(source, schema, split, shard)) for shard in shards)
     lanes = list(itertools.islice(waiting, files_at_once))
     while lanes:
         for lane in list(lanes):
@@ -248,10 +238,6 @@ def _generate(source: SourceConfig, schema: CatalogSchema, split: str, shards: t
                 lanes.extend(itertools.islice(waiting, 1))
             else:
                 yield row
-
-
-def _read_shard(source: SourceConfig, schema: CatalogSchema, split: str, shard: _Shard) -> Iterator[dict]:
-    return fitted_rows(source, schema, split, shard, stored_rows(source, schema, split, shard))
 
 
 def stored_rows(source: SourceConfig, schema: CatalogSchema, split: str, shard: _Shard) -> Iterator[RawRow]:

@@ -1,1 +1,1 @@
-"""Made-up catalogues and exports."""
+"""Made-up catalogues."""

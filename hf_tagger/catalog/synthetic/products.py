@@ -45,10 +45,12 @@ class SyntheticOptions:
     typos: float = 0.1  # rate of titles with a typing error
     picture_size: int = 128  # pixels of each side of the photos; 0 for a catalogue without photos
     seed: int = 0  # another seed, another catalogue
+    rows_per_shard: int = 1000  # of all splits together, from which one file of each split is made; at least 20
 
     def __post_init__(self):
-        if self.rows < 20:
-            raise ValueError(f"rows must be at least 20 so that every split has some, got {self.rows}")
+        for name in ("rows", "rows_per_shard"):
+            if getattr(self, name) < 20:
+                raise ValueError(f"{name} must be at least 20 so that every split has some, got {getattr(self, name)}")
         unknown = [language for language in self.languages if language not in LANGUAGES]
         if unknown or not self.languages:
             raise ValueError(f"languages must be some of {', '.join(LANGUAGES)}, got {list(self.languages)}")
@@ -96,31 +98,24 @@ def catalog_schema() -> dict:
 
 def check_options(options: dict) -> None:
     """Raises ConfigError, naming the nearest known one, for an option that `write_catalog` does not take."""
-    build(SyntheticOptions, {name: value for name, value in options.items() if name != "rows_per_shard"},
-          "catalog.synthetic")
+    build(SyntheticOptions, options, "catalog.synthetic")
 
 
-def write_catalog(folder, rows_per_shard: int = 1000, **options) -> Path:
+def write_catalog(folder, **options) -> Path:
     """Writes train, validation and test (8 : 1 : 1, a product's variants in one split) and `schema.yaml` into `folder`:
     parquet shards such as train-00000-of-00002.parquet with the photos inside. Returns the folder's path.
 
-    Args:
-        rows_per_shard: rows of all splits from which one shard of each split is made, at least 20.
-        options: fields of `SyntheticOptions`.
-
-    Raises ValueError for an argument out of range.
+    Raises ValueError for an option (of `SyntheticOptions`) out of range.
     """
     from datasets import Features, Image, List, Value  # seconds, which `check_options` must not take
 
     settings = SyntheticOptions(**options)
-    if rows_per_shard < 20:
-        raise ValueError(f"rows_per_shard must be at least 20, got {rows_per_shard}")
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "schema.yaml").write_text(yaml.safe_dump(catalog_schema(), sort_keys=False), encoding="utf-8")
     columns = dict.fromkeys(("id", "product", "language", "title", "description", *TAGS), Value("string"))
     columns |= {"image": Image(), "features": List(Value("string")), "keywords": List(Value("string"))}
-    schema, shards = Features(columns).arrow_schema, max(1, settings.rows // rows_per_shard)
+    schema, shards = Features(columns).arrow_schema, max(1, settings.rows // settings.rows_per_shard)
     for shard in range(shards):
         rows = [_row(number, settings) for number in range(shard * settings.rows // shards,
                                                            (shard + 1) * settings.rows // shards)]

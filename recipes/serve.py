@@ -21,12 +21,13 @@ import sys
 from dataclasses import fields
 from pathlib import Path
 
-from hf_tagger import UserError
+from hf_tagger import UserError, cli
 from hf_tagger.deployment.limits import Limits
 from hf_tagger.deployment.rate_limit import PROXY_HELP, proxy_addresses
 
 
-def main(arguments: list[str]) -> int:
+@cli.recipe
+def main(arguments: list[str]) -> None:
     options = parse(arguments)
     # uvicorn raises the signal again when all is answered; before it runs, nothing waits for an answer.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
@@ -37,8 +38,7 @@ def main(arguments: list[str]) -> int:
         from hf_tagger.deployment.protection import check_listening
         from hf_tagger.deployment.server import DrainingServer, create_app
     except ImportError as error:
-        print(f"serve: {error}: pip install 'hf_tagger[serve]'", file=sys.stderr)
-        return 2
+        raise UserError(f"{error}: pip install 'hf_tagger[serve]'") from error
     from hf_tagger.deployment.engines import open_engine
 
     limits = Limits(**{field.name: getattr(options, f"max_{field.name}") for field in fields(Limits)})
@@ -51,12 +51,11 @@ def main(arguments: list[str]) -> int:
         # An answer is written in two parts, and the second would wait 40 ms for a client's delayed acknowledgement.
         # asyncio sees to it only for sockets that name their protocol; connections inherit it from the listener.
         listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    except (ImportError, OSError, ValueError, UserError) as error:
-        print(f"serve: {error}", file=sys.stderr)
-        return 2
+    except (ImportError, OSError, ValueError) as error:
+        raise UserError(str(error)) from error
     app = create_app(engine, limits, options.batch_size, options.num_workers, options.allow_urls, token)
     host, port = listener.getsockname()[:2]
-    print(f"serve: {options.model} at http://{host}:{port}/tags, described at /docs", file=sys.stderr, flush=True)
+    cli.say(f"serve: {options.model} at http://{host}:{port}/tags, described at /docs")
     # Longer than the minute that balancers keep a connection, lest it is closed while a request is on its way.
     config = uvicorn.Config(app, http=guarded(limits), ws="none", log_level="warning", access_log=False,
                             timeout_keep_alive=75, timeout_graceful_shutdown=int(limits.stop_seconds),
@@ -67,7 +66,6 @@ def main(arguments: list[str]) -> int:
         pass
     if not app.state.stopped:  # the model is at work on what nobody waits for any more; Python would crash inside it
         os._exit(0)
-    return 0
 
 
 def read_token(path: str) -> str:
@@ -79,9 +77,8 @@ def read_token(path: str) -> str:
 
 
 def parse(arguments: list[str]) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="hf_tagger serve", description=__doc__, allow_abbrev=False,
-                                     formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("model", help="exported folder, model folder, adapter folder or Hub id")
+    parser = cli.parser(__doc__)
+    parser.add_argument("model", metavar="MODEL", help="exported folder, model folder, adapter folder or Hub id")
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on (0.0.0.0: all)")
     parser.add_argument("--port", type=int, default=8000, help="0: any free one")
     parser.add_argument("--threads", type=int, help="threads that the model computes with (default: all cores)")
@@ -96,3 +93,7 @@ def parse(arguments: list[str]) -> argparse.Namespace:
         parser.add_argument(f"--max_{limit.name}", type=limit.type, default=limit.default, metavar="N",
                             help=f"{limit.metadata['help']} (default: {limit.default})")
     return parser.parse_args(arguments)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
