@@ -33,7 +33,6 @@ from hf_tagger import cli
 from hf_tagger.catalog.reading.pieces import plan
 from hf_tagger.catalog.reading.source import SourceConfig
 from hf_tagger.catalog.settings import CatalogSettings, open_catalog
-from hf_tagger.catalog.synthetic.exports import write_example
 from hf_tagger.catalog.vocabulary import Vocabulary
 from hf_tagger.deployment.bulk import tag_shards
 from hf_tagger.deployment.export import export_tagger
@@ -45,6 +44,7 @@ from hf_tagger.model.processing_tagger import TaggerProcessor
 from hf_tagger.runtime import TAGGER, OnnxTagger
 from hf_tagger.training.unigram_tokenizer import train_unigram_tokenizer
 from measuring import HF_TAGGER, as_product, conditions, in_fresh_process, measured, open_split, readable, resident_mb
+from recipes.example import write_example
 
 FILE_ROWS, SHARD_ROWS, PRODUCTS = 10_000, 4096, 1000
 BATCH_SIZE, BATCH_SIZES = 32, (16, 32, 64)

@@ -6,8 +6,8 @@ import json
 
 import pytest
 
-from hf_tagger.catalog.synthetic.exports import SYSTEMS, write_example
 from recipes import init
+from recipes.example import SYSTEMS, write_example
 from tests.recipes import shop_exports
 from tests.recipes.test_write_back import changed_in, model, raw_cells, run, tagged  # noqa: F401 (fixtures)
 
