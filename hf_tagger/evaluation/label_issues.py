@@ -65,23 +65,6 @@ def find_label_issues(
     return found
 
 
-def precision_at_recall(found: list[bool], planted: int, recalls: tuple[float, ...]) -> dict[float, float | None]:
-    """{recall: precision of the shortest list from the top that reaches it}, for errors that are known.
-
-    Args:
-        found: of each suspect, most suspicious first, whether it is one of the errors.
-        planted: number of errors there are.
-
-    None where the whole list does not reach the recall.
-    """
-    hits = np.cumsum(found)
-    precisions = {}
-    for recall in recalls:
-        reached = np.flatnonzero(hits >= recall * planted)
-        precisions[recall] = float(hits[reached[0]] / (reached[0] + 1)) if len(reached) else None
-    return precisions
-
-
 def confident_joint(given: np.ndarray, probabilities: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """The confident joint of K classes, and the class that each row counts for.
 

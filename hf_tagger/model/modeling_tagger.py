@@ -13,7 +13,7 @@ from transformers.cache_utils import Cache
 from transformers.utils import ModelOutput
 
 from .configuration_tagger import TaggerConfig
-from .decisions import grown, predicted_tags, tag_scores
+from .decisions import attribute_slices, grown, predicted_tags, tag_scores
 from .heads import LexicalHead, LogitFusion, NameHead, candidate_attributes
 from .kernel_head import KernelHead, feature_blocks
 from .lexical_features import ID_KEYS, WEIGHT_KEYS
@@ -93,7 +93,7 @@ class TaggerModel(PreTrainedModel, GenerationMixin):
             blocks = feature_blocks(self.encoder.feature_widths, self.encoder.stage_widths)
             self.kernel_head = KernelHead(config, blocks)
         self.logit_fusion = LogitFusion(config.attributes, len(config.sources))
-        self.register_buffer("candidate_attribute", candidate_attributes(config))
+        self.register_buffer("candidate_attribute", candidate_attributes(config.attributes))
         self.decoder_memory = self.decoder = None
         if config.decoder:
             self._build_decoder()
@@ -381,7 +381,7 @@ class TaggerModel(PreTrainedModel, GenerationMixin):
                 if added[name].count(clean) > 1 or clean in attributes[name]["tags"]:
                     raise ValueError(f"attribute {name!r} has the tag {clean!r} already")
         old_tags, order, names, entries = self.config.num_tags, [], [], []
-        for attribute, where in zip(self.config.attributes, self.config.attribute_slices().values(), strict=True):
+        for attribute, where in zip(self.config.attributes, attribute_slices(self.config.attributes), strict=True):
             new = added.get(attribute["name"], [])
             order += list(range(where.start, where.stop)) + [-1] * len(new)
             names += [f"{attribute['name']}: {tag}" for tag in new]
@@ -392,7 +392,7 @@ class TaggerModel(PreTrainedModel, GenerationMixin):
         order += range(old_tags, old_tags + len(self.config.attributes))
         old_attribute = self.candidate_attribute
         self.config.attributes = entries
-        self.candidate_attribute = candidate_attributes(self.config).to(old_attribute.device)
+        self.candidate_attribute = candidate_attributes(entries).to(old_attribute.device)
         order = torch.tensor(order, device=old_attribute.device)
         self.tag_head.grow(order, old_attribute, self.candidate_attribute, encoded)
         if self.lexical_head is not None:

@@ -228,9 +228,6 @@ def read_description(folder: Path) -> dict[str, Any]:
         check_format(description.get("format"), folder / TAGGER, "export the model again")
     except FormatError as error:
         raise ArtefactError(str(error)) from error
-    if description.get("engine", "onnxruntime") != "onnxruntime":
-        raise ArtefactError(f"{folder} was exported for {description['engine']}, which is no longer run: use the "
-                            "folders onnx or onnx_int8 beside it, or export the model again")
     for name, fingerprint in description["files"].items():
         path = folder / name
         if not path.is_file() or file_fingerprint(path) != fingerprint:

@@ -12,6 +12,7 @@ from torch import nn
 
 from hf_tagger.evaluation.predict import Predictions, predict
 from hf_tagger.model.modeling_tagger import TaggerModel
+from hf_tagger.model.saving import first_control_id
 from hf_tagger.training.arguments import PhaseSettings
 from hf_tagger.training.batches import Batches
 from hf_tagger.training.build import set_trainable, with_lora
@@ -63,7 +64,7 @@ def start_training(
             return validate(run, batches)
     sequence_loss = None
     if decoder is not None:
-        sequence_loss = SequenceLoss(model.config.first_control_id, decoder.label_smoothing), decoder.weight
+        sequence_loss = SequenceLoss(first_control_id(model.config.decoder), decoder.label_smoothing), decoder.weight
     loss = TaggingLoss(model.config.attributes, settings.training.loss)
     loop = TrainingLoop(run.accelerator, settings.training, loss, evaluate, run.checkpoints, batches.data.quarantine,
                         sequence_loss, distillation, run.log.say)

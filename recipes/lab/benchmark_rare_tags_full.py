@@ -27,6 +27,7 @@ from hf_tagger.augmentation.settings import AugmentationSettings
 from hf_tagger.catalog.strict import ConfigError
 from hf_tagger.evaluation.machine import describe_machine
 from hf_tagger.evaluation.metrics import count_tags, tag_ratios
+from hf_tagger.model.decisions import attribute_slices
 from hf_tagger.training.arguments import RunSettings, load_run
 from hf_tagger.training.batches import Batches
 from hf_tagger.training.context import start_run
@@ -120,7 +121,7 @@ def tail_scores(model, test: tuple[FeatureLoader, list[dict]], rare: int) -> dic
                                 ("tag_logits", "none_logits")))
     chosen = model.predicted_tags(scores).numpy()
     found = {}
-    for attribute, where in zip(model.config.attributes, model.config.attribute_slices().values(), strict=True):
+    for attribute, where in zip(model.config.attributes, attribute_slices(model.config.attributes), strict=True):
         known = np.array([row.get(attribute["name"]) is not None for row in tags])
         given = np.array([[tag in (row.get(attribute["name"]) or ()) for tag in attribute["tags"]] for row in tags])
         f1 = tag_ratios(count_tags(given[known].astype(int), chosen[known, where].astype(int)).tags)["f1"]
