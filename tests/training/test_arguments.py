@@ -83,6 +83,7 @@ def test_any_key_can_be_overridden(config):
     ("--phases.1.cached_views", "2", "cached_views freezes the towers, so train must be of heads and decoder"),
     ("--phases.0.epochs", "0", "trains nothing"),
     ("--phases.0.train", "[head]", "phases.0.train"),
+    ("--phases.0.layer_decay", "0.9", '"phases.0.layer_decay" is no longer there: leave it out, all layers of a tower'),
     ("--catalog.synthetic", "{rows: 100}", "give source and schema (your catalogue), or synthetic"),
     ("--lora.rank", "0", "lora.rank must be at least 1"),
 ])  # fmt: skip
