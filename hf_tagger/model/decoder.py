@@ -49,15 +49,9 @@ class DecoderMemory(nn.Module):
 
     def forward(self, encoded, tag_scores: torch.Tensor, token_embeddings: nn.Embedding,
                 names: torch.Tensor | None = None) -> ModelOutput:
-        """
-        Args:
-            encoded: a `TaggerEncoderOutput` with its sequence [B, S, H].
-            tag_scores: probabilities of the closed tags [B, T].
-            token_embeddings: the decoder's.
-            names: `name_vectors` of all closed tags [T, D], if computed once for many batches.
-
-        Returns `last_hidden_state` [B, 3 + A + S, D] and `attention_mask`, bool [B, 3 + A + S].
-        """
+        """`last_hidden_state` [B, 3 + A + S, D] and `attention_mask`, bool [B, 3 + A + S], from a
+        `TaggerEncoderOutput` with its sequence [B, S, H], probabilities of the closed tags [B, T] and the decoder's
+        token embeddings; `names`: the `name_vectors` of all closed tags [T, D], if computed once for many batches."""
         summaries = self.summary_projection(torch.cat([encoded.pooled[:, None], encoded.modality_pooled], dim=1))
         tags = self.belief_projection(self._tag_vectors(tag_scores, token_embeddings, names).to(summaries.dtype))
         vectors = torch.cat([summaries, tags], dim=1) + self.kinds.weight
@@ -112,11 +106,7 @@ class TagDecoder(nn.Module):
 
 
 class TagLogitsProcessor(LogitsProcessor):
-    """`TagRules.apply` as `generate` takes it.
-
-    Args:
-        prompt_length: tokens of the prompt, the start token included.
-    """
+    """`TagRules.apply` as `generate` takes it; the prompt's length counts the start token."""
 
     def __init__(self, prompt_length: int, rules: TagRules):
         self.prompt_length, self.rules = prompt_length, rules
@@ -128,13 +118,7 @@ class TagLogitsProcessor(LogitsProcessor):
 
 class FreeFormTagger(TagWriter):
     """Writes the free-form tags of products from the `memory` of a `TaggerModel`; further options of a call go to
-    `generate` (num_beams, do_sample, …).
-
-    Args:
-        model, processor: of a tagger with a decoder.
-
-    Raises ValueError if the model has no decoder.
-    """
+    `generate` (num_beams, do_sample, …). Raises ValueError if the model has no decoder."""
 
     def __init__(self, model, processor):
         model._check_decoder()

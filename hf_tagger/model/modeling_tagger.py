@@ -222,12 +222,8 @@ class TaggerModel(PreTrainedModel, GenerationMixin):
     @torch.no_grad()
     def generate(self, input_ids=None, attention_mask=None, pixel_values=None, pixel_mask=None, encoder_outputs=None,
                  **kwargs):
-        """transformers' `generate`: token ids [B, S] of the tag tokenizer, or what its own options make of it.
-
-        Args:
-            input_ids, attention_mask, pixel_values, pixel_mask: as in `forward`, and the lexical head's inputs among
-                `kwargs`; any modality may be missing.
-            encoder_outputs: the `memory` of an earlier forward, in place of these; the towers then stay idle.
+        """transformers' `generate`: token ids [B, S] of the tag tokenizer, or what its own options make of it. Products
+        as in `forward`, or `encoder_outputs`, the `memory` of an earlier one.
 
         At most as many tokens are written as the decoder has positions for. Raises ValueError where the model has no
         decoder.
@@ -246,14 +242,8 @@ class TaggerModel(PreTrainedModel, GenerationMixin):
         return super().generate(encoder_outputs=encoder_outputs, **kwargs)
 
     def add_decoder(self, decoder: dict, tag_tokenizer) -> None:
-        """Gives the model an untrained decoder, in place.
-
-        Args:
-            decoder: as in `TaggerConfig`.
-            tag_tokenizer: what its tokens mean.
-
-        Raises ValueError where it has one already.
-        """
+        """Gives the model an untrained decoder (`decoder` as in `TaggerConfig`), in place. Raises ValueError where it
+        has one already."""
         if self.decoder is not None:
             raise ValueError("this model has a decoder already")
         self.config.set_decoder(decoder)
@@ -270,15 +260,12 @@ class TaggerModel(PreTrainedModel, GenerationMixin):
 
     def fuse(self, encoded: TaggerEncoderOutput, encoder_logits: torch.Tensor,
              lexical: tuple[torch.Tensor | None, ...]) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """All sources together.
+        """All sources together: logits [B, C], those of each source [B, S, C], and the fusion's features [B, A, F].
+        Attributes that are "decided_by" the text have the logits of the text alone where a product has one; their
+        sources are those of text and photo all the same.
 
         Args:
-            encoded, encoder_logits: of the encoder and the tag head.
             lexical: the four tensors of `LexicalFeatures`, all None where nothing was read of the text.
-
-        Returns logits [B, C], those of each source [B, S, C], and the fusion's features [B, A, F]. Attributes that are
-        "decided_by" the text have the logits of the text alone where a product has one; their sources are those of
-        text and photo all the same.
         """
         logits, sources, features = self._fuse(encoded, encoder_logits, lexical)
         decided = [entry.get("decided_by") == "text" for entry in self.config.attributes]

@@ -35,7 +35,8 @@ def read_product(product, reads_text: bool, reads_photos: bool, pixels: Callable
     holds); `transcribe` says what is said in a spoken description, and raises ProductError where it cannot. Messages
     name the `position`.
 
-    Raises ProductError as the pipeline's `preprocess` says.
+    Raises ProductError for neither text nor a photo that the model reads, an unreadable photo, audio that cannot be
+    heard, a value of a wrong type, an unknown key.
     """
     try:
         text, sources = _read(product, reads_text, reads_photos, transcribe)
@@ -171,7 +172,7 @@ def check_score(name: str, value: Any) -> None:
         raise ValueError(f"{name} is a score between 0 and 1, got {value!r:.80}")
 
 
-def check_needless(options: Mapping[str, Any], further: Sequence[str] = ()) -> None:
+def check_needless(options: Mapping[str, Any], further: Sequence[str]) -> None:
     """Raises TypeError for an option of free-form tags, or a `further` one, that is given where none are asked for."""
     given = [name for name in (*FREE_FORM_OPTIONS[1:], *further) if options.get(name) is not None]
     if given:

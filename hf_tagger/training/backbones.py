@@ -76,11 +76,8 @@ class VisionBackbone:
     std: tuple[float, float, float]
 
 
-def load_text_backbone(spec: str, texts: Iterable[str] | None = None, vocab_size: int = 8000) -> TextBackbone:
-    """
-    Args:
-        spec: see the table above.
-        texts: the catalogue's texts, for the tokenizer of a `scratch:` tower; vocab_size: its pieces at most.
+def load_text_backbone(spec: str, texts: Iterable[str] | None = None) -> TextBackbone:
+    """The backbone of a spelling; `texts` are the catalogue's, for the tokenizer of a `scratch:` tower.
 
     Raises ConfigError for an unknown spelling, and where the backbone is absent, damaged or no text encoder.
     """
@@ -92,7 +89,7 @@ def load_text_backbone(spec: str, texts: Iterable[str] | None = None, vocab_size
             return TextBackbone(config, tokenizer, weights)
         return _text_from_checkpoint(str(files[0].parent))
     if kind == "scratch":
-        return _untrained_text(name, texts, vocab_size)
+        return _untrained_text(name, texts)
     if spec in SCRATCH_TEXT:
         raise ConfigError(f"text_backbone {spec!r}: write scratch:{spec} for an untrained tower")
     return _text_from_checkpoint(spec)
@@ -119,12 +116,12 @@ def _text_from_checkpoint(source: str) -> TextBackbone:
     return TextBackbone(tower.config, tokenizer, weights)
 
 
-def _untrained_text(name: str, texts: Iterable[str] | None, vocab_size: int) -> TextBackbone:
+def _untrained_text(name: str, texts: Iterable[str] | None) -> TextBackbone:
     if name not in SCRATCH_TEXT:
         raise ConfigError(f"text_backbone 'scratch:{name}' is unknown.{did_you_mean(name, SCRATCH_TEXT)}")
     if texts is None:
         raise ConfigError(f"text_backbone 'scratch:{name}' needs the catalogue's texts to train its tokenizer on")
-    tokenizer = train_unigram_tokenizer(texts, vocab_size)
+    tokenizer = train_unigram_tokenizer(texts)
     size = {"vocab_size": len(tokenizer), "pad_token_id": tokenizer.pad_token_id}
     if name == "bert-tiny":
         config = BertConfig(hidden_size=128, num_hidden_layers=2, num_attention_heads=2, intermediate_size=512, **size)
@@ -134,10 +131,8 @@ def _untrained_text(name: str, texts: Iterable[str] | None, vocab_size: int) -> 
 
 
 def load_vision_backbone(spec: str, weights: str | Path | None = None) -> VisionBackbone:
-    """
-    Args:
-        spec: see the table above.
-        weights: safetensors file of a `timm:` network (a classifier in it is left out); None takes timm's own.
+    """The backbone of a spelling; `weights`: safetensors file of a `timm:` network (a classifier in it is left out),
+    None takes timm's own.
 
     Raises ConfigError for an unknown spelling, and where the backbone is absent, damaged or of another architecture.
     """

@@ -92,12 +92,8 @@ class TaggingLoss(nn.Module):
 
 
 class SequenceLoss(nn.Module):
-    """Cross-entropy of the decoder's tokens, smoothed; prompts, padding and products without targets count nothing.
-
-    Args:
-        first_control_id: token ids from here on are prompts.
-        label_smoothing: share of the target spread evenly over the vocabulary.
-    """
+    """Cross-entropy of the decoder's tokens, smoothed; prompts (ids from `first_control_id` on), padding and products
+    without targets count nothing."""
 
     def __init__(self, first_control_id: int, label_smoothing: float = 0.0):
         super().__init__()
