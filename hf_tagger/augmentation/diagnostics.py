@@ -16,9 +16,8 @@ def precision_recall(real: Tensor, synthetic: Tensor, neighbours: int = NEIGHBOU
 
     A vector lies on a set's manifold if it is within the distance from one of the set's vectors to that vector's k-th
     nearest neighbour in the set. Precision: share of synthetic vectors [M, H] on the manifold of the real ones [N, H];
-    recall: share of real vectors on the manifold of the synthetic ones.
-
-    Raises ValueError for a set without k neighbours.
+    recall: share of real vectors on the manifold of the synthetic ones. Raises ValueError for a set without k
+    neighbours.
     """
     if min(len(real), len(synthetic)) <= neighbours:
         raise ValueError(f"precision and recall need more than {neighbours} vectors of each kind, got {len(real)} "

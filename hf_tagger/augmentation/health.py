@@ -18,22 +18,15 @@ class AugmentationStopped(UserError):
 
 class Watch:
     """Keeps the networks' last good state, the losses of every check (`history`), and why training must stop
-    (`stopped`).
-
-    Args:
-        networks: by name, as `state` holds them.
-        min_diversity: see `check`.
-        log: (values, step) -> None, called at every check.
-        patience: checks in a row with too little diversity that count as mode collapse. A fresh generator makes nearly
-            the same vector of everything, so before the first good check it takes `warm_up` of them.
-    """
+    (`stopped`). `log` is called with (values, step) at every check."""
 
     LIMIT = 1e4  # absolute value of a loss from which training counts as diverged
+    # Checks in a row with too little diversity that count as mode collapse. A fresh generator makes nearly the same
+    # vector of everything, so more are allowed before the first good one.
+    PATIENCE, WARM_UP = 3, 6
 
-    def __init__(self, networks: dict[str, nn.Module], min_diversity: float, log: Log | None = None, patience: int = 3,
-                 warm_up: int = 6):
+    def __init__(self, networks: dict[str, nn.Module], min_diversity: float, log: Log | None = None):
         self.networks, self.min_diversity, self.log = networks, min_diversity, log
-        self.patience, self.warm_up = patience, warm_up
         self.history: list[dict[str, float]] = []
         self.state: dict[str, dict[str, Tensor]] | None = None
         self.stopped: str | None = None
@@ -60,7 +53,7 @@ class Watch:
             self.stopped = f"diverged at step {step} ({', '.join(wrong)}); lower gan.learning_rate"
         elif diversity < self.min_diversity:
             self.poor += 1
-            if self.poor >= (self.patience if self.state is not None else self.warm_up):
+            if self.poor >= (self.PATIENCE if self.state is not None else self.WARM_UP):
                 self.stopped = (f"mode collapse at step {step}: generated vectors of one tag set differ by "
                                 f"{diversity:.3f} of what real ones do, less than gan.min_diversity = "
                                 f"{self.min_diversity}; lower gan.learning_rate or raise gan.critic_steps")
@@ -70,10 +63,7 @@ class Watch:
         return self.stopped
 
     def restore(self) -> None:
-        """Puts the last good state back.
-
-        Raises AugmentationStopped where there is none.
-        """
+        """Puts the last good state back. Raises AugmentationStopped where there is none."""
         if self.state is None:
             raise AugmentationStopped("the GAN never reached a good state: " + (
                 self.stopped or "generated vectors of one tag set differed by less than gan.min_diversity of what real "

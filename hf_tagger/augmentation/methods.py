@@ -6,14 +6,14 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from hf_tagger.augmentation import perturbations
 from hf_tagger.augmentation.health import Log
+from hf_tagger.augmentation.perturbations import PseudoLabels, ResidualTransfer
 from hf_tagger.augmentation.retrain import Loss, VectorSource, retrain_head
 from hf_tagger.augmentation.semi_supervised import SemiSupervisedGan
 from hf_tagger.augmentation.settings import AugmentationSettings
 from hf_tagger.augmentation.tag_sets import TagSetSampler
 from hf_tagger.augmentation.vectors import TaggedVectors
-from hf_tagger.augmentation.wgan import ConditionalGan, train_gan
+from hf_tagger.augmentation.wgan import train_gan
 from hf_tagger.model.decisions import attribute_slices, tag_scores
 
 
@@ -56,11 +56,11 @@ class Problem:
 
 
 def augment(problem: Problem, head: nn.Module, settings: AugmentationSettings, seed: int, log: Log | None = None,
-            progress: bool = True, gan: ConditionalGan | None = None) -> VectorSource | None:
+            progress: bool = True, source: VectorSource | None = None) -> VectorSource | None:
     """Retrains `head` (its parameters that require a gradient) by `settings.method`, in place.
 
     Args:
-        gan: trained earlier on this problem, for `method: gan`.
+        source: of extra vectors, such as a GAN trained earlier on this problem, in place of the method's own.
 
     Returns the source of the extra vectors, such as the trained GAN, if the method has one.
 
@@ -73,14 +73,13 @@ def augment(problem: Problem, head: nn.Module, settings: AugmentationSettings, s
                for column in range(where.start, where.stop)]
     sampler = TagSetSampler(data, columns, problem.slices, settings.power,
                             settings.recombine if "gan" in settings.method else 0.0)
-    source = source_loss = extra = None
+    source_loss = extra = None
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         if settings.method == "semi_supervised_gan":
             extra = SemiSupervisedGan(data, sampler, problem.tag_embeddings, settings.gan, log,
                                       groups=problem.candidates(), random=generator, batch_size=settings.batch_size)
-        elif settings.method != "none":
-            source = gan if settings.method == "gan" else None
+        elif source is not None or settings.method != "none":
             source = source or _source(problem, sampler, settings, generator, log, progress)
             source_loss = problem.loss_of(torch.cat([source.draw(1024, generator)[1] for _ in range(4)]))
         every = problem.loss_of(torch.from_numpy(data.tag_labels[data.labelled()]))
@@ -98,10 +97,6 @@ def _source(problem: Problem, sampler: TagSetSampler, settings: AugmentationSett
         return train_gan(data, sampler, problem.tag_embeddings, settings.gan,
                          lambda vectors, labels: loss(problem.settled(vectors), labels), generator, log=log,
                          progress=progress)
-    if method == "noise":
-        return perturbations.GaussianNoise(data, sampler, settings.noise)
-    if method == "residual_transfer":
-        return perturbations.ResidualTransfer(data, sampler, slices, problem.frequent(settings.rare))
     if method == "pseudo_labels":
-        return perturbations.PseudoLabels(data, problem.attributes, slices, problem.scores, settings.confidence)
-    return {"resampling": perturbations.Resampling, "mixup": perturbations.SameTagMixup}[method](data, sampler)
+        return PseudoLabels(data, problem.attributes, slices, problem.scores, settings.confidence)
+    return ResidualTransfer(data, sampler, slices, problem.frequent(settings.rare))

@@ -3,8 +3,7 @@
 from dataclasses import dataclass, field
 from typing import ClassVar, Literal
 
-Method = Literal["none", "resampling", "noise", "mixup", "residual_transfer", "pseudo_labels", "gan",
-                 "semi_supervised_gan"]
+Method = Literal["none", "residual_transfer", "pseudo_labels", "gan", "semi_supervised_gan"]
 
 
 @dataclass
@@ -26,11 +25,13 @@ class GanSettings:
 @dataclass
 class AugmentationSettings:
     RENAMED: ClassVar[dict[str, str]] = {"balance": "logit_adjustment_tau"}
+    REMOVED: ClassVar[dict[str, str]] = dict.fromkeys(
+        ("method: resampling", "method: noise", "method: mixup", "noise"),
+        "write method: none, logit adjustment alone did better, or residual_transfer, which did best")
 
-    # Where extra vectors come from: resampling, noise, mixup (of products that share a tag), residual_transfer (rare
-    # tags borrow the spread of frequent ones), pseudo_labels (unlabelled products), gan (conditional WGAN-GP),
-    # semi_supervised_gan. The default did best of those that need no unlabelled products in
-    # recipes/lab/benchmark_rare_tags.py.
+    # Where extra vectors come from: residual_transfer (rare tags borrow the spread of frequent ones), pseudo_labels
+    # (unlabelled products), gan (conditional WGAN-GP), semi_supervised_gan. The default did best of those that need no
+    # unlabelled products in recipes/lab/benchmark_rare_tags.py.
     method: Method = "residual_transfer"
     logit_adjustment_tau: float = 1.0  # of the loss by which the tag head is retrained (`training.losses`)
     attributes: list[str] = field(default_factory=list)  # those whose tags get extra vectors (none named: all)
@@ -43,7 +44,6 @@ class AugmentationSettings:
     weight: float = 1.0  # of the loss on extra vectors, relative to that on real ones
     power: float = -1.0  # tags are drawn in proportion to (their products) ** -power; -1: as often as they occur
     recombine: float = 0.3  # share of generated tag sets whose tags of one attribute come from another product
-    noise: float = 0.6  # standard deviations of Gaussian noise
     confidence: float = 0.5  # least probability of a pseudo-label
     # Also train a critic of tag sets and save it beside the model, for `pipeline(..., critic=True)`. It is used by
     # default only if it raises micro- and macro-F1 on validation.

@@ -14,11 +14,8 @@ from hf_tagger.evaluation.progress import progress_bar
 
 
 class ConditionalGan(Watch):
-    """A generator of vectors for the tag sets that `sampler` draws, watched while it is trained.
-
-    Args:
-        tag_embeddings: [T, E], of the tags' names.
-    """
+    """A generator of vectors for the tag sets that `sampler` draws, watched while it is trained. tag_embeddings: [T,
+    E], of the tags' names."""
 
     def __init__(self, data: TaggedVectors, sampler: TagSetSampler, tag_embeddings: Tensor, settings: GanSettings,
                  log: Log | None = None):
@@ -60,10 +57,7 @@ class ConditionalGan(Watch):
         return float(((first - second) / self.generator.std).norm(dim=1).mean() / typical)
 
     def finish(self) -> None:
-        """Leaves the networks in their last good state.
-
-        Raises AugmentationStopped if there never was one.
-        """
+        """Leaves the networks in their last good state. Raises AugmentationStopped if there never was one."""
         self.restore()
         for network in self.networks.values():
             network.requires_grad_(False)
@@ -75,7 +69,6 @@ def train_gan(data: TaggedVectors, sampler: TagSetSampler, tag_embeddings: Tenso
     """Trains generator and critic on the tag sets and products that `sampler` draws.
 
     Args:
-        tag_embeddings: [T, E], of the tags' names.
         classify: (vectors, tag_labels) -> loss of the trained tag head, which does not change here.
         generator: source of all randomness but the networks' first weights, which come from torch's own.
 

@@ -72,12 +72,9 @@ def without_calibration(attributes: Sequence[dict]) -> list[dict]:
 def fit_probabilities(
     attribute: dict, logits: torch.Tensor, references: np.ndarray, min_positives: int
 ) -> tuple[dict, dict[str, float]]:
-    """The attribute with a "temperature" (single) or a "calibration" (multi), and log-losses before and after.
-
-    Args:
-        logits: [N, T + 1], "none" last; references: int [N, C >= T] of known products. What all tags share is fitted on
-            a sample of the products, evenly spaced, where there are more than `ENTRIES` logits.
-    """
+    """The attribute with a "temperature" (single) or a "calibration" (multi), and log-losses before and after, from
+    logits [N, T + 1], "none" last, and references int [N, C >= T] of known products. What all tags share is fitted on a
+    sample of the products, evenly spaced, where there are more than `ENTRIES` logits."""
     width = len(attribute["tags"])
     few_rows = few(*logits.shape, ENTRIES)
     if attribute["kind"] == "multi":
@@ -221,10 +218,8 @@ def _sigmoid(value: float) -> float:
 
 
 def stored_config(folder: str | Path) -> Path:
-    """The config.json of a saved model; of an adapter, that of its base.
-
-    Raises ConfigError where it is not a file here.
-    """
+    """The config.json of a saved model; of an adapter, that of its base. Raises ConfigError where it is not a file
+    here."""
     folder = Path(folder)
     adapter = folder / "adapter_config.json"
     if adapter.exists():

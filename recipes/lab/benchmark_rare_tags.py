@@ -21,11 +21,14 @@ from tempfile import TemporaryDirectory
 import numpy as np
 import torch
 from matplotlib.figure import Figure
+from rare_tag_rivals import GaussianNoise, Resampling, SameTagMixup
 from torch import Tensor, nn
 
 from hf_tagger import cli
 from hf_tagger.augmentation.methods import Problem, augment
+from hf_tagger.augmentation.retrain import VectorSource
 from hf_tagger.augmentation.settings import AugmentationSettings
+from hf_tagger.augmentation.tag_sets import TagSetSampler
 from hf_tagger.augmentation.vectors import TaggedVectors
 from hf_tagger.augmentation.wgan import ConditionalGan
 from hf_tagger.catalog.batching.collate import UNKNOWN, Collator
@@ -48,10 +51,10 @@ HIDDEN, DROPOUT = 256, 0.1
 PLAIN = "plain cross-entropy"
 METHODS = {
     PLAIN: {"logit_adjustment_tau": 0},
-    "class-balanced resampling": {"method": "resampling", "logit_adjustment_tau": 0},
+    "class-balanced resampling": {"logit_adjustment_tau": 0},
     "balanced softmax": {},
-    "Gaussian feature noise": {"method": "noise", "logit_adjustment_tau": 0},
-    "same-class mixup": {"method": "mixup", "logit_adjustment_tau": 0},
+    "Gaussian feature noise": {"logit_adjustment_tau": 0},
+    "same-class mixup": {"logit_adjustment_tau": 0},
     "residual transfer": {"method": "residual_transfer", "logit_adjustment_tau": 0},
     "pseudo-labels": {"method": "pseudo_labels", "logit_adjustment_tau": 0},
     "conditional GAN": {"method": "gan", "logit_adjustment_tau": 0},
@@ -62,6 +65,8 @@ METHODS = {
     "pseudo-labels + balanced softmax": {"method": "pseudo_labels"},
 }
 METHODS = {name: {"method": "none", "power": 0.0} | changed for name, changed in METHODS.items()}
+RIVALS = {"class-balanced resampling": Resampling, "Gaussian feature noise": GaussianNoise,
+          "same-class mixup": SameTagMixup}
 # {method: per seed {"test", "validation": {group: macro-F1}}}
 Results = dict[str, list[dict[str, dict[str, float]]]]
 
@@ -81,8 +86,8 @@ def main(arguments: list[str]) -> None:
     results: Results = {name: [] for name in options.methods}
     for seed in range(options.seeds):
         for name in options.methods:
-            results[name].append(contest.run(build(AugmentationSettings, {"epochs": options.epochs} | METHODS[name]),
-                                             seed))
+            augmentation = build(AugmentationSettings, {"epochs": options.epochs} | METHODS[name])
+            results[name].append(contest.run(augmentation, seed, RIVALS.get(name)))
             cli.say(f"seed {seed}, {name}: tail {results[name][-1]['test']['tail']:.3f}")
     seconds["all"] = time.perf_counter() - started
     table = markdown(results, PLAIN)
@@ -125,15 +130,21 @@ class Contest:
     teachers: dict[int, nn.Module] = field(default_factory=dict)
     gans: dict[int, ConditionalGan] = field(default_factory=dict)
 
-    def run(self, settings: AugmentationSettings, seed: int) -> dict[str, dict[str, float]]:
+    def run(self, settings: AugmentationSettings, seed: int,
+            rival: type[Resampling] | None = None) -> dict[str, dict[str, float]]:
         """Trains one head; macro-F1 by group on "test" and "validation"."""
         if settings.method in ("gan", "pseudo_labels") and seed not in self.teachers:
             plain = AugmentationSettings(method="none", epochs=settings.epochs)
-            self.teachers[seed] = self._train(plain, seed, None).requires_grad_(False)
-        head = self._train(settings, seed, self.teachers.get(seed))
+            self.teachers[seed] = self._train(plain, seed, None, None).requires_grad_(False)
+        source = self.gans.get(seed) if settings.method == "gan" else None
+        if rival is not None:
+            columns = list(range(len(self.attribute["tags"])))
+            source = rival(self.train, TagSetSampler(self.train, columns, [slice(0, len(columns))], settings.power))
+        head = self._train(settings, seed, self.teachers.get(seed), source)
         return {split: self._score(head, *products) for split, products in self.scored.items()}
 
-    def _train(self, settings: AugmentationSettings, seed: int, teacher: nn.Module | None) -> nn.Module:
+    def _train(self, settings: AugmentationSettings, seed: int, teacher: nn.Module | None,
+               source: VectorSource | None) -> nn.Module:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             # One hidden layer, as `concat` fusion and a linear tag head have.
@@ -141,7 +152,7 @@ class Contest:
                                  nn.Dropout(DROPOUT), nn.Linear(HIDDEN, len(self.attribute["tags"]) + 1))
         losses = balanced_losses([self.attribute], LossSettings(logit_adjustment_tau=settings.logit_adjustment_tau))
         problem = Problem(self.train, [self.attribute], self.tag_embeddings, teacher, losses)
-        source = augment(problem, head, settings, seed, progress=False, gan=self.gans.get(seed))
+        source = augment(problem, head, settings, seed, progress=False, source=source)
         if settings.method == "gan":
             self.gans[seed] = source
         return head

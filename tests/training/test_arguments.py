@@ -77,6 +77,8 @@ def test_any_key_can_be_overridden(config):
     ("--model.fusion", "gated", '"model.fusion: gated" is no longer there: write fusion: concat, the default.'),
     ("--training.loss.balance", "0.5", '"training.loss.balance" is now "training.loss.logit_adjustment_tau".'),
     ("--augmentation.balance", "0.5", '"augmentation.balance" is now "augmentation.logit_adjustment_tau".'),
+    ("--augmentation.method", "mixup", '"augmentation.method: mixup" is no longer there: write method: none, logit'),
+    ("--augmentation.noise", "1", '"augmentation.noise" is no longer there'),
     ("--training.loss.single", "cross_entropy", '"training.loss.single" is no longer there: leave it out'),
     ("--lora.use_rslora", "true", '"lora.use_rslora" is no longer there: multiply lora.alpha'),
     ("--seed", "many", "seed"),
