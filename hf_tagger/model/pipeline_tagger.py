@@ -164,16 +164,7 @@ class ProductTaggingPipeline(Pipeline):
         history = parameters[2].pop("user_history", None)
         if history:
             parameters[2]["profile"] = self.user_profile(history)
-        reading, running, listing = parameters
-
-        def prepare(position, product):
-            return self.preprocess(product, position=position, **reading)
-
-        def tag(products):
-            output = self.tag_batch(self.collate(products), [product["language"] for product in products], **running)
-            return [self.postprocess(row, **listing) for row in zip(*output, strict=True)]
-
-        return tag_inputs(inputs, prepare, tag, num_workers, batch_size)
+        return tag_inputs(self, inputs, parameters, num_workers, batch_size)
 
     def answer(self, request: dict[str, Any]) -> list | dict[str, str]:
         """The tags that a decoded JSON request asks for, see `request`: what `handler.py` calls."""

@@ -206,9 +206,19 @@ def tag_stream(inputs, prepare: Callable, tag: Callable, num_workers: int, batch
         pool.shutdown(wait=False, cancel_futures=True)
 
 
-def tag_inputs(inputs, prepare: Callable, tag: Callable, num_workers: int, batch_size: int):
-    """As `tag_stream`, what a tagger's call gives: a list or tuple of products, or a table of them, a list; a stream an
-    iterator; a single product its tags."""
+def tag_inputs(tagger, inputs, options: Sequence[Mapping[str, Any]], num_workers: int, batch_size: int):
+    """What a tagger's call gives: a list or tuple of products, or a table of them, a list; a stream an iterator; a
+    single product its tags. `options`: those of the tagger's `preprocess`, of its `tag_batch` and of its
+    `postprocess`."""
+    reading, running, listing = options
+
+    def prepare(position, product):
+        return tagger.preprocess(product, position=position, **reading)
+
+    def tag(products):
+        output = tagger.tag_batch(tagger.collate(products), [product["language"] for product in products], **running)
+        return [tagger.postprocess(row, **listing) for row in zip(*output, strict=True)]
+
     inputs = _plain(inputs)
     if isinstance(inputs, list | tuple):
         return list(tag_stream(inputs, prepare, tag, num_workers, batch_size))

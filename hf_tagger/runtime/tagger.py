@@ -113,20 +113,10 @@ class OnnxTagger:
     def __call__(self, inputs, *, batch_size: int = 32, num_workers: int = 1, **options):
         """As the pipeline: a product gives its tags, a list of products a list, a stream an iterator."""
         self.check(options)
-        reading = {name: options[name] for name in READING if name in options}
-        listing = {name: options[name] for name in ("top_k", "threshold", "attributes") if name in options}
-        running = {name: options[name] for name in ("threshold", "attributes", *FREE_FORM_OPTIONS, "max_new_tokens")
-                   if name in options}
-
-        def prepare(position, product):
-            return self.preprocess(product, position, **reading)
-
-        def tag(products):
-            languages = [product["language"] for product in products]
-            output = self.tag_batch(self.collate(products), languages, **running)
-            return [self.postprocess(row, **listing) for row in zip(*output, strict=True)]
-
-        return tag_inputs(inputs, prepare, tag, num_workers, batch_size)
+        groups = (READING, ("threshold", "attributes", *FREE_FORM_OPTIONS, "max_new_tokens"),
+                  ("top_k", "threshold", "attributes"))
+        groups = [{name: options[name] for name in group if name in options} for group in groups]
+        return tag_inputs(self, inputs, groups, num_workers, batch_size)
 
     def check(self, options: Mapping[str, Any]) -> None:
         """Raises TypeError for an unknown option and ValueError for a value that is not understood."""
