@@ -56,7 +56,7 @@ class Watch:
             if self.poor >= (self.PATIENCE if self.state is not None else self.WARM_UP):
                 self.stopped = (f"mode collapse at step {step}: generated vectors of one tag set differ by "
                                 f"{diversity:.3f} of what real ones do, less than gan.min_diversity = "
-                                f"{self.min_diversity}; lower gan.learning_rate or raise gan.critic_steps")
+                                f"{self.min_diversity}; lower gan.learning_rate")
         else:
             self.poor, self.step = 0, step
             self.state = {name: copy.deepcopy(network.state_dict()) for name, network in self.networks.items()}
@@ -67,6 +67,6 @@ class Watch:
         if self.state is None:
             raise AugmentationStopped("the GAN never reached a good state: " + (
                 self.stopped or "generated vectors of one tag set differed by less than gan.min_diversity of what real "
-                                "ones do; raise gan.steps"))
+                                "ones do; raise epochs"))
         for name, network in self.networks.items():
             network.load_state_dict(self.state[name])

@@ -13,7 +13,6 @@ from hf_tagger.augmentation.semi_supervised import SemiSupervisedGan
 from hf_tagger.augmentation.settings import AugmentationSettings
 from hf_tagger.augmentation.tag_sets import TagSetSampler
 from hf_tagger.augmentation.vectors import TaggedVectors
-from hf_tagger.augmentation.wgan import train_gan
 from hf_tagger.model.decisions import attribute_slices, tag_scores
 
 
@@ -60,7 +59,7 @@ def augment(problem: Problem, head: nn.Module, settings: AugmentationSettings, s
     """Retrains `head` (its parameters that require a gradient) by `settings.method`, in place.
 
     Args:
-        source: of extra vectors, such as a GAN trained earlier on this problem, in place of the method's own.
+        source: of extra vectors, in place of the method's own.
 
     Returns the source of the extra vectors, such as the trained GAN, if the method has one.
 
@@ -80,7 +79,7 @@ def augment(problem: Problem, head: nn.Module, settings: AugmentationSettings, s
             extra = SemiSupervisedGan(data, sampler, problem.tag_embeddings, settings.gan, log,
                                       groups=problem.candidates(), random=generator, batch_size=settings.batch_size)
         elif source is not None or settings.method != "none":
-            source = source or _source(problem, sampler, settings, generator, log, progress)
+            source = source or _source(problem, sampler, settings)
             source_loss = problem.loss_of(torch.cat([source.draw(1024, generator)[1] for _ in range(4)]))
         every = problem.loss_of(torch.from_numpy(data.tag_labels[data.labelled()]))
         retrain_head(head, data, every, settings, generator, source, source_loss, extra, progress)
@@ -89,14 +88,8 @@ def augment(problem: Problem, head: nn.Module, settings: AugmentationSettings, s
     return source if extra is None else extra
 
 
-def _source(problem: Problem, sampler: TagSetSampler, settings: AugmentationSettings, generator: torch.Generator,
-            log: Log | None, progress: bool) -> VectorSource:
-    data, slices, method = problem.data, problem.slices, settings.method
-    if method == "gan":
-        loss = problem.loss(torch.ones(data.tag_labels.shape[1]), torch.ones(len(slices)))
-        return train_gan(data, sampler, problem.tag_embeddings, settings.gan,
-                         lambda vectors, labels: loss(problem.settled(vectors), labels), generator, log=log,
-                         progress=progress)
-    if method == "pseudo_labels":
+def _source(problem: Problem, sampler: TagSetSampler, settings: AugmentationSettings) -> VectorSource:
+    data, slices = problem.data, problem.slices
+    if settings.method == "pseudo_labels":
         return PseudoLabels(data, problem.attributes, slices, problem.scores, settings.confidence)
     return ResidualTransfer(data, sampler, slices, problem.frequent(settings.rare))

@@ -1,4 +1,4 @@
-"""Generator and critic of pooled vectors, both conditioned on a tag set."""
+"""Networks on pooled vectors, conditioned on a tag set."""
 
 import torch
 from torch import Tensor, nn
@@ -16,7 +16,7 @@ def condition(tag_labels: Tensor, tag_embeddings: Tensor) -> Tensor:
     return given @ tag_embeddings / given.sum(1, keepdim=True).clamp(min=1)
 
 
-class _OnScale(nn.Module):
+class OnScale(nn.Module):
     """Knows mean and standard deviation of the real vectors' features; the layers work on standardised ones."""
 
     def __init__(self, width: int):
@@ -30,7 +30,7 @@ class _OnScale(nn.Module):
         self.std.copy_(sample.std(0).clamp(min=1e-4))
 
 
-class Generator(_OnScale):
+class Generator(OnScale):
     """Noise and condition -> synthetic vectors, on the scale of the real ones.
 
     Args:
@@ -53,19 +53,3 @@ class Generator(_OnScale):
     def sample(self, conditions: Tensor, generator: torch.Generator) -> Tensor:
         """conditions [B, E] -> [B, H], with Gaussian noise."""
         return self(conditions, torch.randn(len(conditions), self.latent, generator=generator))
-
-
-class ProjectionCritic(_OnScale):
-    """How real a vector looks as a product of a tag set: f(x) + <V condition, phi(x)> (arXiv 1802.05637)."""
-
-    def __init__(self, width: int, conditions: int, hidden: int):
-        super().__init__(width)
-        self.layers = nn.Sequential(nn.Linear(width, hidden), nn.LeakyReLU(SLOPE), nn.Linear(hidden, hidden),
-                                    nn.LeakyReLU(SLOPE))
-        self.realness = nn.Linear(hidden, 1)
-        self.projection = nn.Linear(conditions, hidden, bias=False)
-
-    def forward(self, vectors: Tensor, conditions: Tensor) -> Tensor:
-        """vectors [B, H], conditions [B, E] -> [B]."""
-        states = self.layers((vectors - self.mean) / self.std)
-        return self.realness(states)[:, 0] + (states * self.projection(conditions)).sum(1) / states.shape[1] ** 0.5

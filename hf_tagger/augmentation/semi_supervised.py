@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from hf_tagger.augmentation.wgan import ConditionalGan
+from hf_tagger.augmentation.gan import ConditionalGan
 
 
 class SemiSupervisedGan(ConditionalGan):

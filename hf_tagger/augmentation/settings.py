@@ -3,19 +3,19 @@
 from dataclasses import dataclass, field
 from typing import ClassVar, Literal
 
-Method = Literal["none", "residual_transfer", "pseudo_labels", "gan", "semi_supervised_gan"]
+Method = Literal["none", "residual_transfer", "pseudo_labels", "semi_supervised_gan"]
 
 
 @dataclass
 class GanSettings:
-    steps: int = 600  # of the generator
-    critic_steps: int = 2  # for each step of the generator (`method: gan`)
+    REMOVED: ClassVar[dict[str, str]] = dict.fromkeys(
+        ("steps", "critic_steps", "gradient_penalty", "classification"),
+        "leave it out, it was of method: gan, which is no longer there")
+
     latent: int = 32  # width of the noise
-    hidden: int = 256  # width of the hidden layers of generator and critic
-    learning_rate: float = 5e-4  # of both
-    gradient_penalty: float = 10.0  # weight of the critic's gradient penalty (WGAN-GP)
-    classification: float = 0.3  # weight of the trained tag head's loss on the generated vectors
-    # Weight of the loss that separates products without known tags from generated vectors (`semi_supervised_gan`).
+    hidden: int = 256  # width of the hidden layers
+    learning_rate: float = 5e-4
+    # Weight of the loss that separates products without known tags from generated vectors.
     unlabelled: float = 0.3
     check_every: int = 50  # steps between checks for divergence and mode collapse
     # Spread of generated vectors of one tag, relative to that of real ones, below which the generator has collapsed.
@@ -26,11 +26,11 @@ class GanSettings:
 class AugmentationSettings:
     RENAMED: ClassVar[dict[str, str]] = {"balance": "logit_adjustment_tau"}
     REMOVED: ClassVar[dict[str, str]] = dict.fromkeys(
-        ("method: resampling", "method: noise", "method: mixup", "noise"),
+        ("method: resampling", "method: noise", "method: mixup", "method: gan", "noise"),
         "write method: none, logit adjustment alone did better, or residual_transfer, which did best")
 
     # Where extra vectors come from: residual_transfer (rare tags borrow the spread of frequent ones), pseudo_labels
-    # (unlabelled products), gan (conditional WGAN-GP), semi_supervised_gan. The default did best of those that need no
+    # (unlabelled products), semi_supervised_gan. The default did best of those that need no
     # unlabelled products in recipes/lab/benchmark_rare_tags.py.
     method: Method = "residual_transfer"
     logit_adjustment_tau: float = 1.0  # of the loss by which the tag head is retrained (`training.losses`)

@@ -78,6 +78,8 @@ def test_any_key_can_be_overridden(config):
     ("--training.loss.balance", "0.5", '"training.loss.balance" is now "training.loss.logit_adjustment_tau".'),
     ("--augmentation.balance", "0.5", '"augmentation.balance" is now "augmentation.logit_adjustment_tau".'),
     ("--augmentation.method", "mixup", '"augmentation.method: mixup" is no longer there: write method: none, logit'),
+    ("--augmentation.method", "gan", '"augmentation.method: gan" is no longer there: write method: none'),
+    ("--augmentation.gan.steps", "9", '"augmentation.gan.steps" is no longer there: leave it out'),
     ("--augmentation.noise", "1", '"augmentation.noise" is no longer there'),
     ("--training.loss.single", "cross_entropy", '"training.loss.single" is no longer there: leave it out'),
     ("--lora.use_rslora", "true", '"lora.use_rslora" is no longer there: multiply lora.alpha'),
