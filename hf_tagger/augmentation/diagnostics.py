@@ -40,11 +40,8 @@ def compare(data: TaggedVectors, tags: dict[str, int], synthetic: Tensor, tag_la
             limit: int = 1000) -> dict[str, dict[str, float]]:
     """Per tag, {"real", "synthetic" (numbers of vectors), "synthetic_distance" (mean distance to the nearest real
     vector of the tag, 0 for a copy), and, with enough vectors, "real_distance" (the same among real ones),
-    "precision", "recall"}.
-
-    Args:
-        tags: {name: column}; synthetic [M, H] with tag_labels [M, T]; limit: most vectors of a tag that are compared.
-    """
+    "precision", "recall"}. tags: {name: column}; synthetic [M, H] with tag_labels [M, T]; at most `limit` vectors of a
+    tag are compared."""
     report = {}
     for name, column in tags.items():
         rows = data.rows_with(column)

@@ -33,12 +33,9 @@ class Watch:
         self.step, self.poor = 0, 0
 
     def check(self, step: int, losses: dict[str, float | Tensor], diversity: float) -> str | None:
-        """Keeps the state as a good one, or returns why training must stop.
-
-        Args:
-            diversity: mean distance of two generated vectors of one tag set, relative to that of two real vectors with
-                a tag in common; 0 is a generator that ignores its noise.
-        """
+        """Keeps the state as a good one, or returns why training must stop. `diversity`: mean distance of two generated
+        vectors of one tag set, relative to that of two real vectors with a tag in common; 0 is a generator that ignores
+        its noise."""
         losses = {name: torch.as_tensor(loss).item() for name, loss in losses.items()}
         values = losses | {"diversity": diversity}
         self.history.append({"step": step, **values})

@@ -56,12 +56,8 @@ class Problem:
 
 def augment(problem: Problem, head: nn.Module, settings: AugmentationSettings, seed: int, log: Log | None = None,
             progress: bool = True, source: VectorSource | None = None) -> VectorSource | None:
-    """Retrains `head` (its parameters that require a gradient) by `settings.method`, in place.
-
-    Args:
-        source: of extra vectors, in place of the method's own.
-
-    Returns the source of the extra vectors, such as the trained GAN, if the method has one.
+    """Retrains `head` (its parameters that require a gradient) by `settings.method`, in place. Returns the source of
+    the extra vectors, such as the trained GAN, if the method has one; a `source` given takes its place.
 
     Raises AugmentationStopped if a GAN fails before any good state, or if no product gets a pseudo-label.
     """

@@ -31,11 +31,7 @@ class OnScale(nn.Module):
 
 
 class Generator(OnScale):
-    """Noise and condition -> synthetic vectors, on the scale of the real ones.
-
-    Args:
-        width: H of the vectors; conditions: E; latent: Z, width of the noise.
-    """
+    """Noise of width `latent` and condition -> synthetic vectors, on the scale of the real ones."""
 
     def __init__(self, width: int, conditions: int, latent: int, hidden: int):
         super().__init__(width)

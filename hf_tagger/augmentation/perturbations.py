@@ -19,10 +19,8 @@ class ResidualTransfer:
     """A product of the drawn tag plus the residual of a product of a frequent tag (its difference from the tag's mean):
     rare tags borrow the spread of frequent ones (after distribution calibration, arXiv 2101.06395).
 
-    Only the labels of the drawn tag's attribute stay known: the residual may change the others.
-
-    Args:
-        frequent: tags that lend residuals; in an attribute without any, its most frequent tag does.
+    Only the labels of the drawn tag's attribute stay known: the residual may change the others. `frequent` tags lend
+    residuals; in an attribute without any, its most frequent tag does.
     """
 
     def __init__(self, data: TaggedVectors, sampler: TagSetSampler, slices: list[slice], frequent: list[int]):

@@ -108,9 +108,7 @@ def average_precisions(references, scores, weights: np.ndarray | None = None) ->
 
     The definition of scikit-learn's `average_precision_score`, over the known rows. NaN for a tag no row carries.
     A score of -inf, like a column past the width of `scores`, is never retrieved. Raises ValueError as `count_tags`.
-
-    Args:
-        weights: how often each row counts, [G, N] for G sets of rows; the result is then [G, C].
+    `weights`: how often each row counts, [G, N] for G sets of rows; the result is then [G, C].
     """
     references, scores = checked(references, scores, "scores")
     counted = np.ones((1, len(references))) if weights is None else weights

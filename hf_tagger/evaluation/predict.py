@@ -94,12 +94,8 @@ class Predictions:
 def outputs_of(
     model, batches: Iterable[dict[str, Any]], without: Sequence[str] = (), **options
 ) -> Iterator[tuple[dict, Any]]:
-    """(batch, `TaggerOutput`) of every batch that has products.
-
-    Args:
-        without: modalities hidden from the model; products that have no other are left out of their batch.
-        options: of the model's forward.
-    """
+    """(batch, `TaggerOutput`) of every batch that has products. `without`: modalities hidden from the model; products
+    that have no other are left out of their batch. `options`: of the model's forward."""
     for _, batch, outputs in outputs_of_each(model, batches, [without], **options):
         yield batch, outputs
 

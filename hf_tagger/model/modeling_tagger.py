@@ -262,11 +262,8 @@ class TaggerModel(PreTrainedModel, GenerationMixin):
              lexical: tuple[torch.Tensor | None, ...]) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """All sources together: logits [B, C], those of each source [B, S, C], and the fusion's features [B, A, F].
         Attributes that are "decided_by" the text have the logits of the text alone where a product has one; their
-        sources are those of text and photo all the same.
-
-        Args:
-            lexical: the four tensors of `LexicalFeatures`, all None where nothing was read of the text.
-        """
+        sources are those of text and photo all the same. `lexical`: the four tensors of `LexicalFeatures`, all None
+        where nothing was read of the text."""
         logits, sources, features = self._fuse(encoded, encoder_logits, lexical)
         decided = [entry.get("decided_by") == "text" for entry in self.config.attributes]
         if any(decided) and encoded.features.text is not None and encoded.features.image is not None:

@@ -115,8 +115,8 @@ class OnnxTagger:
         self.check(options)
         groups = (READING, ("threshold", "attributes", *FREE_FORM_OPTIONS, "max_new_tokens"),
                   ("top_k", "threshold", "attributes"))
-        groups = [{name: options[name] for name in group if name in options} for group in groups]
-        return tag_inputs(self, inputs, groups, num_workers, batch_size)
+        wanted = [{name: options[name] for name in group if name in options} for group in groups]
+        return tag_inputs(self, inputs, wanted, num_workers, batch_size)
 
     def check(self, options: Mapping[str, Any]) -> None:
         """Raises TypeError for an unknown option and ValueError for a value that is not understood."""

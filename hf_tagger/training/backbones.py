@@ -149,8 +149,7 @@ def load_vision_backbone(spec: str, weights: str | Path | None = None) -> Vision
         raise ConfigError(f"vision_backbone {spec!r}: timm has no such network.{nearest}")
     else:
         state = None if kind == "scratch" else _pretrained(name, weights)
-    with torch.device("meta"):
-        net = timm.create_model(name, pretrained=False, num_classes=0)
+    net = without_weights(name, num_classes=0)
     if state is not None:
         state = _fitting(state, net, spec if weights is None else str(weights))
     return VisionBackbone(name, state, tuple(net.pretrained_cfg["mean"]), tuple(net.pretrained_cfg["std"]))
@@ -190,9 +189,13 @@ def _fitting(state: dict[str, torch.Tensor], net: nn.Module, source: str) -> dic
 def _lite0_state(path: Path) -> dict[str, torch.Tensor]:
     """EfficientNet-Lite0 under timm's names: both code bases list the same layers in the same order."""
     theirs = torch.load(path, map_location="cpu", weights_only=True)
+    return dict(zip(without_weights("tf_efficientnet_lite0").state_dict(), theirs.values(), strict=True))
+
+
+def without_weights(architecture: str, **options) -> nn.Module:
+    """A timm network that takes no memory."""
     with torch.device("meta"):
-        names = list(timm.create_model("tf_efficientnet_lite0", pretrained=False).state_dict())
-    return dict(zip(names, theirs.values(), strict=True))
+        return timm.create_model(architecture, pretrained=False, **options)
 
 
 def load_towers(model: nn.Module, text: TextBackbone | None, vision: VisionBackbone | None) -> None:
@@ -215,9 +218,13 @@ def _resampled(weights: dict[str, torch.Tensor], net: nn.Module) -> dict[str, to
     return sys.modules[type(net).__module__].checkpoint_filter_fn(dict(weights), net)
 
 
-def vision_config(backbone: VisionBackbone) -> PreTrainedConfig:
-    """The `vision_config` of a `TaggerConfig` for a backbone."""
-    return AutoConfig.for_model("timm_wrapper", architecture=backbone.architecture, do_pooling=True)
+def vision_config(backbone: VisionBackbone, image_size: tuple[int, int] | None = None) -> PreTrainedConfig:
+    """The `vision_config` of a `TaggerConfig` for a backbone; that of a network with position embeddings (ViT, Swin)
+    has the size of the photos."""
+    config = AutoConfig.for_model("timm_wrapper", architecture=backbone.architecture, do_pooling=True)
+    if image_size and without_weights(backbone.architecture).pretrained_cfg.get("fixed_input_size"):
+        config.model_args = {"img_size": list(image_size)}
+    return config
 
 
 def _installed_files(package: str, packages: tuple[str, ...]) -> list[Path]:

@@ -48,7 +48,7 @@ def build_model(
     config = TaggerConfig(
         attributes=attributes,
         text_config=text.config if text else None,
-        vision_config=_sized(vision_config(vision), settings.image_size) if vision else None,
+        vision_config=vision_config(vision, settings.image_size) if vision else None,
         **({"image_mean": list(vision.mean), "image_std": list(vision.std)} if vision else {}),
         lexical_buckets=lexical.buckets if text else 0,
         tag_codes=(coded_attributes(attributes, lexical) if text else None) or None,
@@ -78,17 +78,6 @@ def load_model(path: str) -> tuple[TaggerModel, TaggerProcessor]:
     except FormatError as error:
         raise ConfigError(str(error)) from error
     return model.to(memory_format=torch.channels_last), TaggerProcessor.from_pretrained(path)
-
-
-def _sized(config, image_size: tuple[int, int]):
-    """The config of a network with position embeddings (ViT, Swin) gets the size of the photos."""
-    from timm import create_model
-
-    with torch.device("meta"):
-        network = create_model(config.architecture, pretrained=False)
-    if network.pretrained_cfg.get("fixed_input_size"):
-        config.model_args = {**(config.model_args or {}), "img_size": list(image_size)}
-    return config
 
 
 @torch.no_grad()

@@ -27,14 +27,9 @@ class LossSum(NamedTuple):
 
 
 class TaggingLoss(nn.Module):
-    """The loss of every attribute of a model.
-
-    Args:
-        attributes: as in `TaggerConfig`: name, kind, tags; for logit adjustment of `single` ones `counts` (training
-            rows per tag) and `none_count` (rows to which no tag applies).
-
-    Raises ValueError where needed counts are missing.
-    """
+    """The loss of every attribute of a model, as in `TaggerConfig`: name, kind, tags; for logit adjustment of `single`
+    ones `counts` (training rows per tag) and `none_count` (rows to which no tag applies). Raises ValueError where
+    needed counts are missing."""
 
     def __init__(self, attributes: list[dict], settings: LossSettings | None = None):
         super().__init__()

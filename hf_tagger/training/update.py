@@ -65,12 +65,8 @@ def corrected(tags: dict[str, list[str] | None], holds: Holds, kinds: Mapping[st
 
 
 class CorrectedCatalog(Catalog):
-    """A catalogue whose training split is cut down to the corrected products and a share of the others, chosen by a
-    hash of their ids.
-
-    Args:
-        holds: {product: verdicts that are settled}; share: of the other products, 0 to 1.
-    """
+    """A catalogue whose training split is cut down to the products whose verdicts `holds` has, corrected, and a share
+    of the others, chosen by a hash of their ids."""
 
     def __init__(self, catalog: Catalog, holds: Mapping[str, Holds], share: float):
         # A tag that is rare among the few products left must stay in the vocabulary.
