@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from hf_tagger.augmentation.health import AugmentationStopped
+from hf_tagger.augmentation.retrain import AugmentationStopped
 from hf_tagger.augmentation.tag_sets import TagSetSampler
 from hf_tagger.augmentation.vectors import TaggedVectors
 from hf_tagger.catalog.batching.collate import UNKNOWN

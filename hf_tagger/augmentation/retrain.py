@@ -6,11 +6,17 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 
+from hf_tagger import UserError
 from hf_tagger.augmentation.settings import AugmentationSettings
 from hf_tagger.augmentation.vectors import TaggedVectors
 from hf_tagger.evaluation.progress import progress_bar
 
 Loss = Callable[[Tensor, Tensor], Tensor]
+Log = Callable[[dict[str, float], int], None]
+
+
+class AugmentationStopped(UserError):
+    """A method has nothing to offer: the message says why, and what to change. The model stays as it was."""
 
 
 class VectorSource(Protocol):

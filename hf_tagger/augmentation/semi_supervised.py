@@ -33,7 +33,7 @@ class SemiSupervisedGan(ConditionalGan):
         real = self.data.batch(rows)[0]
         fake, _ = self.draw(self.batch_size, self.random)
         matching = (real.mean(0) - fake.mean(0)).div(self.generator.std).square().mean()
-        self.descend("generator", matching)
+        self.descend(matching)
         real_logits, fake_logits = head(real), head(fake.detach())
         loss = torch.zeros(())
         for group in self.groups:

@@ -6,8 +6,8 @@ import torch
 from torch import Tensor, nn
 
 from hf_tagger.augmentation.gan import ConditionalGan
-from hf_tagger.augmentation.health import Log
 from hf_tagger.augmentation.networks import SLOPE, OnScale, condition
+from hf_tagger.augmentation.retrain import Log
 from hf_tagger.augmentation.settings import GanSettings
 from hf_tagger.augmentation.tag_sets import TagSetSampler
 from hf_tagger.augmentation.vectors import TaggedVectors
@@ -46,7 +46,9 @@ def train_gan(data: TaggedVectors, sampler: TagSetSampler, tag_embeddings: Tenso
     Raises AugmentationStopped if it diverges or collapses before any good state. Later, the last good state is kept.
     """
     gan = ConditionalGan(data, sampler, tag_embeddings, settings, log)
-    critic = gan.critic = gan.add("critic", ProjectionCritic(data.width, tag_embeddings.shape[1], settings.hidden))
+    critic = ProjectionCritic(data.width, tag_embeddings.shape[1], settings.hidden)
+    critic.fit_scale(data.sample())
+    optimizer = torch.optim.Adam(critic.parameters(), settings.learning_rate, (0.5, 0.9))
 
     def sample() -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
         drawn = sampler.draw(batch_size, generator)
@@ -60,10 +62,12 @@ def train_gan(data: TaggedVectors, sampler: TagSetSampler, tag_embeddings: Tenso
                 real, of_real, fake, of_fake, _ = sample()
             gap = critic(real, of_real).mean() - critic(fake, of_fake).mean()
             penalty = gradient_penalty(critic, real, fake, of_real, of_fake, generator)
-            gan.descend("critic", gradient_weight * penalty - gap)
+            optimizer.zero_grad(set_to_none=True)
+            (gradient_weight * penalty - gap).backward()
+            optimizer.step()
         _, _, fake, of_fake, asked = sample()
         score, wrong = -critic(fake, of_fake).mean(), classify(fake, asked)
-        gan.descend("generator", score + classification * wrong)
+        gan.descend(score + classification * wrong)
         if step % settings.check_every == 0 or step == steps:
             losses = {"wasserstein": gap, "penalty": penalty, "generator": score, "classification": wrong}
             if gan.check(step, losses, gan.diversity(generator)):

@@ -1,10 +1,12 @@
+import math
+
 import numpy as np
 import pytest
 import torch
 from torch import nn
 
-from hf_tagger.augmentation.health import AugmentationStopped
 from hf_tagger.augmentation.networks import condition
+from hf_tagger.augmentation.retrain import AugmentationStopped
 from hf_tagger.augmentation.semi_supervised import SemiSupervisedGan
 from hf_tagger.augmentation.settings import GanSettings
 from hf_tagger.augmentation.tag_sets import TagSetSampler
@@ -79,4 +81,41 @@ def test_a_collapsed_generator_is_stopped():
     head, gan = untrained(min_diversity=50.0, check_every=10)
     train(head, gan)
     with pytest.raises(AugmentationStopped, match="mode collapse at step 60"):
+        gan.finish()
+
+
+def test_the_last_good_state_comes_back():
+    _, gan = untrained(min_diversity=0.1)
+    weight = gan.generator.layers[0].weight
+    good = weight.detach().clone()
+    assert gan.check(10, {"critic": 1.0}, diversity=0.5) is None
+    nn.init.constant_(weight, 7.0)
+    assert "diverged at step 20 (critic loss nan)" in gan.check(20, {"critic": math.nan}, diversity=0.5)
+    gan.finish()
+    assert torch.equal(weight, good)
+
+
+@pytest.mark.parametrize("loss", [math.inf, -1e5])
+def test_losses_without_bound_are_divergence(loss):
+    assert "critic loss" in untrained()[1].check(1, {"critic": loss}, 0.5)
+
+
+def test_infinite_weights_are_divergence():
+    _, gan = untrained()
+    nn.init.constant_(gan.generator.condition.bias, math.inf)
+    assert "generator has infinite weights" in gan.check(1, {"critic": 0.0}, 0.5)
+
+
+def test_lasting_lack_of_diversity_is_mode_collapse():
+    _, gan = untrained(min_diversity=0.1)
+    found = [gan.check(step, {}, spread) for step, spread in enumerate((0.5, 0.01, 0.5, 0.01, 0.01), 1)]
+    assert found == [None] * 5, "it recovered at step 3"
+    assert "mode collapse at step 6" in gan.check(6, {}, 0.01)
+
+
+def test_without_any_good_state_there_is_nothing_to_restore():
+    _, gan = untrained(min_diversity=0.1)
+    assert [gan.check(step, {}, 0.0) for step in range(1, 6)] == [None] * 5
+    assert "mode collapse" in gan.check(6, {}, 0.0)
+    with pytest.raises(AugmentationStopped, match="never reached a good state"):
         gan.finish()

@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 import torch
 
-from hf_tagger.augmentation.health import AugmentationStopped
 from hf_tagger.augmentation.perturbations import PseudoLabels, ResidualTransfer
+from hf_tagger.augmentation.retrain import AugmentationStopped
 from hf_tagger.augmentation.tag_sets import TagSetSampler
 from hf_tagger.augmentation.vectors import TaggedVectors
 from hf_tagger.catalog.batching.collate import UNKNOWN

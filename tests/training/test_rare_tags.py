@@ -7,7 +7,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from hf_tagger.augmentation.health import AugmentationStopped
+from hf_tagger.augmentation.retrain import AugmentationStopped
 from hf_tagger.augmentation.settings import AugmentationSettings
 from hf_tagger.catalog.batching.collate import UNKNOWN
 from hf_tagger.catalog.strict import build

@@ -1,8 +1,8 @@
 import pytest
 import torch
 
-from hf_tagger.augmentation.health import AugmentationStopped
 from hf_tagger.augmentation.networks import condition
+from hf_tagger.augmentation.retrain import AugmentationStopped
 from hf_tagger.augmentation.settings import GanSettings
 from hf_tagger.augmentation.tag_sets import TagSetSampler
 from recipes.lab.conditional_gan import ProjectionCritic, gradient_penalty, train_gan
