@@ -68,7 +68,7 @@ class OnnxWriter(TagWriter):
         steps = min(generation.get("max_new_tokens") or room, room)
         memory = {name: array[products] for name, array in memory.items()}
         tokens, log_probabilities = self._search(memory, np.array(prompts), rules, steps)
-        return [written_tags(*row, self.decoder.get("any_order", False))
+        return [written_tags(*row, self.decoder["any_order"])
                 for row in zip(tokens.tolist(), log_probabilities.tolist(), strict=True)]
 
     def _search(self, memory, prompts: np.ndarray, rules: TagRules, steps: int) -> tuple[np.ndarray, np.ndarray]:
