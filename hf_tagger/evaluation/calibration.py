@@ -162,7 +162,8 @@ def fit_thresholds(
                 own, _ = best_threshold(candidates[rows, column], references[rows, column] == 1, missed[column],
                                         settings)
             weight = positives[column] / (positives[column] + settings.shrinkage or 1)
-            thresholds.append(_sigmoid((1 - weight) * log_odds(shared) + weight * log_odds(own)))
+            odds = (1 - weight) * log_odds(shared) + weight * log_odds(own)
+            thresholds.append(1 / (1 + np.exp(-odds)))
     entry = {**attribute, "thresholds": [round(float(threshold), 4) for threshold in thresholds]}
     if attribute.get("lists") is not None:
         # What a precision or a recall asks of each tag, a list as a whole would not keep to.
@@ -211,10 +212,6 @@ def best_threshold(
     # Halfway to the next score below: the threshold should not sit on a product of the validation split.
     below = ranked[best + 1] if best + 1 < len(ranked) else 0.0
     return (ranked[best] + below) / 2, reached
-
-
-def _sigmoid(value: float) -> float:
-    return 1 / (1 + np.exp(-value))
 
 
 def stored_config(folder: str | Path) -> Path:

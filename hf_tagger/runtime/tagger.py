@@ -104,8 +104,7 @@ class OnnxTagger:
         Raises ValueError where the model has no decoder.
         """
         if self.description.get("decoder") is None:
-            raise ValueError(f"{self.folder} has no decoder to write free-form tags with: its model had none, or was "
-                             "exported before decoders were; export one that has with recipes/export.py")
+            raise ValueError(f"{self.folder} has no decoder to write free-form tags with: export a model that has one")
         tokenizer = Tokenizer.from_file(str(self.folder / TAG_TOKENIZER))
         tokenizer.encode_special_tokens = True  # what looks like a special token in a tag is plain characters
         return OnnxWriter(self.folder, self.description, self._open_session, tokenizer, self.tokenizer)

@@ -43,12 +43,8 @@ def _augment_text(settings: TextAugmentation, names: OwnNames, record: dict) -> 
     return text.strip() or None
 
 
-def text_masker(names: OwnNames) -> Callable[[dict], str | None]:
-    """A function record -> its text without any word of its own tags; None where nothing is left."""
-    return partial(_masked_text, names)
-
-
-def _masked_text(names: OwnNames, record: dict) -> str | None:
+def masked_text(names: OwnNames, record: dict) -> str | None:
+    """A record's text without any word of its own tags; None where nothing is left."""
     return mask_labels(record["text"] or "", names(record)) or None
 
 
