@@ -1,21 +1,74 @@
-"""A generator of pooled vectors for tag sets; it is stopped when it diverges or collapses."""
+"""Semi-supervised GAN of pooled vectors (Salimans et al. 2016, arXiv 1606.03498; GAN-BERT, ACL 2020): the tag head is
+the discriminator.
+
+Every `single` attribute gets one more class, "generated", with its logit fixed at 0 (a softmax has one logit to
+spare): a vector is real with probability Z / (Z + 1), Z = sum of exp(logits of the attribute). Products without known
+tags are trained as real, the generator's vectors as generated.
+"""
 
 import copy
 import math
 
 import torch
-from torch import Tensor
+import torch.nn.functional as F
+from torch import Tensor, nn
 
-from hf_tagger.augmentation.networks import Generator, condition
 from hf_tagger.augmentation.retrain import AugmentationStopped, Log
 from hf_tagger.augmentation.settings import GanSettings
 from hf_tagger.augmentation.tag_sets import TagSetSampler
 from hf_tagger.augmentation.vectors import TaggedVectors
 
+SLOPE = 0.2
+
+
+def condition(tag_labels: Tensor, tag_embeddings: Tensor) -> Tensor:
+    """The mean embedding [B, E] of the tags given in tag_labels [B, T] (embeddings [T, E]); zeros where none is given.
+
+    A tag with a handful of products thus borrows from tags with similar names, and a tag set that never occurred is
+    the mixture of its tags.
+    """
+    given = (tag_labels == 1).to(tag_embeddings.dtype)
+    return given @ tag_embeddings / given.sum(1, keepdim=True).clamp(min=1)
+
+
+class OnScale(nn.Module):
+    """Knows mean and standard deviation of the real vectors' features; the layers work on standardised ones."""
+
+    def __init__(self, width: int):
+        super().__init__()
+        self.register_buffer("mean", torch.zeros(width))
+        self.register_buffer("std", torch.ones(width))
+
+    def fit_scale(self, sample: Tensor) -> None:
+        """From real vectors [N, H]."""
+        self.mean.copy_(sample.mean(0))
+        self.std.copy_(sample.std(0).clamp(min=1e-4))
+
+
+class Generator(OnScale):
+    """Noise of width `latent` and condition -> synthetic vectors, on the scale of the real ones."""
+
+    def __init__(self, width: int, conditions: int, latent: int, hidden: int):
+        super().__init__(width)
+        self.latent = latent
+        self.condition = nn.Linear(conditions, latent)
+        self.layers = nn.Sequential(
+            nn.Linear(2 * latent, hidden), nn.LeakyReLU(SLOPE), nn.Linear(hidden, hidden), nn.LeakyReLU(SLOPE),
+            nn.Linear(hidden, width),
+        )
+
+    def forward(self, conditions: Tensor, noise: Tensor) -> Tensor:
+        """conditions [B, E], noise [B, Z] -> [B, H]."""
+        return self.mean + self.std * self.layers(torch.cat([self.condition(conditions), noise], dim=1))
+
+    def sample(self, conditions: Tensor, generator: torch.Generator) -> Tensor:
+        """conditions [B, E] -> [B, H], with Gaussian noise."""
+        return self(conditions, torch.randn(len(conditions), self.latent, generator=generator))
+
 
 class ConditionalGan:
-    """Makes vectors for the tag sets that `sampler` draws. Keeps the generator's last good state, the losses of every
-    check (`history`), and why training must stop (`stopped`).
+    """Makes vectors for the tag sets that `sampler` draws; is stopped when it diverges or collapses. Keeps the
+    generator's last good state, the losses of every check (`history`), and why training must stop (`stopped`).
 
     Args:
         tag_embeddings: [T, E], of the tags' names; log: called with (values, step) at every check.
@@ -95,3 +148,35 @@ class ConditionalGan:
                                 "ones do; raise epochs"))
         self.generator.load_state_dict(self.state)
         self.generator.requires_grad_(False)
+
+
+class SemiSupervisedGan(ConditionalGan):
+    """The unlabelled part of the head's loss, as `extra_loss` of `retrain_head`. Each call also trains the generator,
+    one step by feature matching. After a divergence or mode collapse the loss is 0.
+
+    Args:
+        data: products to tell from generated ones, labelled or not.
+        groups: columns of the logits of each `single` attribute, at least one.
+        random: source of all randomness but the generator's first weights.
+    """
+
+    def __init__(self, *args, groups: list[Tensor], random: torch.Generator, batch_size: int = 128, **options):
+        super().__init__(*args, **options)
+        self.groups, self.random, self.batch_size = groups, random, batch_size
+
+    def __call__(self, head: nn.Module, step: int) -> Tensor:
+        if self.stopped is not None:
+            return torch.zeros(())
+        rows = torch.randint(len(self.data), (self.batch_size,), generator=self.random)
+        real = self.data.batch(rows)[0]
+        fake, _ = self.draw(self.batch_size, self.random)
+        matching = (real.mean(0) - fake.mean(0)).div(self.generator.std).square().mean()
+        self.descend(matching)
+        real_logits, fake_logits = head(real), head(fake.detach())
+        loss = torch.zeros(())
+        for group in self.groups:
+            loss = loss + (F.softplus(-real_logits[:, group].logsumexp(1)).mean()
+                           + F.softplus(fake_logits[:, group].logsumexp(1)).mean()) / len(self.groups)
+        if (step + 1) % self.settings.check_every == 0:
+            self.check(step + 1, {"discriminator": loss, "matching": matching}, self.diversity(self.random))
+        return self.settings.unlabelled * loss

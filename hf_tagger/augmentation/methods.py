@@ -6,9 +6,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from hf_tagger.augmentation.gan import SemiSupervisedGan
 from hf_tagger.augmentation.perturbations import PseudoLabels, ResidualTransfer
 from hf_tagger.augmentation.retrain import Log, Loss, VectorSource, retrain_head
-from hf_tagger.augmentation.semi_supervised import SemiSupervisedGan
 from hf_tagger.augmentation.settings import AugmentationSettings
 from hf_tagger.augmentation.tag_sets import TagSetSampler
 from hf_tagger.augmentation.vectors import TaggedVectors

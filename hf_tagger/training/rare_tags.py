@@ -15,10 +15,10 @@ from accelerate.utils import broadcast
 from torch import Tensor
 
 from hf_tagger.augmentation.diagnostics import compare, picture
+from hf_tagger.augmentation.gan import SemiSupervisedGan
 from hf_tagger.augmentation.judge import train_judge
 from hf_tagger.augmentation.methods import Problem, augment
 from hf_tagger.augmentation.retrain import AugmentationStopped
-from hf_tagger.augmentation.semi_supervised import SemiSupervisedGan
 from hf_tagger.augmentation.settings import AugmentationSettings
 from hf_tagger.augmentation.vectors import TaggedVectors, write_vectors
 from hf_tagger.evaluation.predict import Predictions, outputs_of

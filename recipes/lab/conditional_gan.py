@@ -5,8 +5,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from hf_tagger.augmentation.gan import ConditionalGan
-from hf_tagger.augmentation.networks import SLOPE, OnScale, condition
+from hf_tagger.augmentation.gan import SLOPE, ConditionalGan, OnScale, condition
 from hf_tagger.augmentation.retrain import Log
 from hf_tagger.augmentation.settings import GanSettings
 from hf_tagger.augmentation.tag_sets import TagSetSampler

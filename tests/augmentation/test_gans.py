@@ -5,9 +5,8 @@ import pytest
 import torch
 from torch import nn
 
-from hf_tagger.augmentation.networks import condition
+from hf_tagger.augmentation.gan import SemiSupervisedGan, condition
 from hf_tagger.augmentation.retrain import AugmentationStopped
-from hf_tagger.augmentation.semi_supervised import SemiSupervisedGan
 from hf_tagger.augmentation.settings import GanSettings
 from hf_tagger.augmentation.tag_sets import TagSetSampler
 from tests.augmentation.gaussians import NAMES, SLICES, problem, world

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from hf_tagger.augmentation.networks import condition
+from hf_tagger.augmentation.gan import condition
 from hf_tagger.augmentation.retrain import AugmentationStopped
 from hf_tagger.augmentation.settings import GanSettings
 from hf_tagger.augmentation.tag_sets import TagSetSampler
