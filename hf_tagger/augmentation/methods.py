@@ -54,7 +54,7 @@ class Problem:
 
 
 def augment(problem: Problem, head: nn.Module, settings: AugmentationSettings, seed: int, log: Log | None = None,
-            progress: bool = True, source: VectorSource | None = None) -> VectorSource | None:
+            source: VectorSource | None = None) -> VectorSource | None:
     """Retrains `head` (its parameters that require a gradient) by `settings.method`, in place. Returns the source of
     the extra vectors, such as the trained GAN, if the method has one; a `source` given takes its place.
 
@@ -77,7 +77,7 @@ def augment(problem: Problem, head: nn.Module, settings: AugmentationSettings, s
             source = source or _source(problem, sampler, settings)
             source_loss = problem.loss_of(torch.cat([source.draw(1024, generator)[1] for _ in range(4)]))
         every = problem.loss_of(torch.from_numpy(data.tag_labels[data.labelled()]))
-        retrain_head(head, data, every, settings, generator, source, source_loss, extra, progress)
+        retrain_head(head, data, every, settings, generator, source, source_loss, extra)
         if extra is not None:
             extra.finish()
     return source if extra is None else extra

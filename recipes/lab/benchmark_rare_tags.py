@@ -155,7 +155,7 @@ class Contest:
                                  nn.Dropout(DROPOUT), nn.Linear(HIDDEN, len(self.attribute["tags"]) + 1))
         losses = balanced_losses([self.attribute], LossSettings(logit_adjustment_tau=settings.logit_adjustment_tau))
         problem = Problem(self.train, [self.attribute], self.tag_embeddings, teacher, losses)
-        augment(problem, head, settings, seed, progress=False, source=source)
+        augment(problem, head, settings, seed, source=source)
         return head
 
     def _sampler(self, power: float, recombine: float = 0.0) -> TagSetSampler:

@@ -18,7 +18,7 @@ def retrained(data, tau=1.0, seed=0, source=None, **settings):
     head = nn.Linear(6, 7)
     basic = {"epochs": 30, "batch_size": 32, "learning_rate": 1e-2, "gan": GAN}
     settings = build(AugmentationSettings, basic | settings)
-    return head, augment(problem(data, tau), head, settings, seed, progress=False, source=source)
+    return head, augment(problem(data, tau), head, settings, seed, source=source)
 
 
 def recall_of_sage(head):
