@@ -19,6 +19,7 @@ The catalogue is never changed.
 import argparse
 import json
 import sys
+from itertools import accumulate
 from pathlib import Path
 
 from hf_tagger import cli
@@ -82,8 +83,6 @@ def summarise(issues) -> dict:
 
 def compare_with_truth(issues, heads, truth: dict[str, dict[str, list[str]]]) -> dict:
     """How well the suspects find the wrong tags of a made-up catalogue, over all attributes and in each."""
-    from hf_tagger.evaluation.label_issues import precision_at_recall
-
     wrong = {(row, name) for row, (product, tags) in enumerate(zip(heads.ids, heads.tags, strict=True))
              for name, given in tags.items() if given is not None and set(given) != set(truth[product][name])}
     results = {}
@@ -91,13 +90,27 @@ def compare_with_truth(issues, heads, truth: dict[str, dict[str, list[str]]]) ->
         planted = sum(chosen in ("all", name) for _, name in wrong)
         suspects = [suspect for suspect in issues.suspects if chosen in ("all", suspect.attribute)]
         found = [(suspect.row, suspect.attribute) in wrong for suspect in suspects]
-        precisions = precision_at_recall(found, planted, RECALLS)
+        precisions = precision_at_recall(found, planted)
         results[chosen] = {
             "planted": planted, "suspects": len(found), "precision": round(sum(found) / max(len(found), 1), 3),
             "recall": round(sum(found) / max(planted, 1), 3),
             "precision_at_recall": {str(recall): precision and round(precision, 3)
                                     for recall, precision in precisions.items()}}
     return results
+
+
+def precision_at_recall(found: list[bool], planted: int) -> dict[float, float | None]:
+    """{recall: precision of the shortest list from the top that reaches it}, None where the whole list does not.
+
+    Args:
+        found: of each suspect, most suspicious first, whether it is one of the `planted` errors.
+    """
+    precisions = dict.fromkeys(RECALLS)
+    for length, hits in enumerate(accumulate(found), 1):
+        for recall in RECALLS:
+            if precisions[recall] is None and hits >= recall * planted:
+                precisions[recall] = hits / length
+    return precisions
 
 
 if __name__ == "__main__":

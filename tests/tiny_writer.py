@@ -9,6 +9,7 @@ import torch
 from hf_tagger.catalog.batching.collate import padded
 from hf_tagger.catalog.batching.targets import TargetEncoder
 from hf_tagger.catalog.free_form import TargetSettings
+from hf_tagger.model.saving import first_control_id
 from hf_tagger.training.losses import SequenceLoss
 from hf_tagger.training.tag_tokenizer import train_tag_tokenizer
 from tests.tiny_tagger import ATTRIBUTES, photo, trained_tagger
@@ -44,7 +45,7 @@ def _writing_tagger(steps=180):
 
 def teach_to_write(model, processor, steps):
     encode = TargetEncoder(processor.tag_tokenizer, model.config, TargetSettings(order="sorted", attribute_prompt=0.5))
-    loss, draw = SequenceLoss(model.config.first_control_id), random.Random(0)
+    loss, draw = SequenceLoss(first_control_id(model.config.decoder)), random.Random(0)
     parameters = [*model.decoder.parameters(), *model.decoder_memory.parameters(),
                   *model.encoder.text_token_projection.parameters(), *model.encoder.image_token_projection.parameters()]
     optimizer = torch.optim.AdamW(parameters, lr=3e-3)

@@ -5,13 +5,8 @@ from hf_tagger.catalog.strict import ConfigError, did_you_mean
 
 
 def check_augmentation(settings: AugmentationSettings, attributes: list[dict], fusion: str = "concat") -> None:
-    """
-    Args:
-        attributes: of a vocabulary, with name, kind, tags, counts and none_count; fusion: the model's.
-
-    Raises ConfigError for an unknown attribute, a tag without any training product, too few products, and a method that
-    does not fit the catalogue or the fusion.
-    """
+    """Raises ConfigError for an attribute that the vocabulary lacks, a tag without any training product, too few
+    products, and a method that does not fit the catalogue or the model's fusion."""
     by_name = {attribute["name"]: attribute for attribute in attributes}
     if fusion == "late":
         raise ConfigError("augmentation works on pooled fused vectors, and with model.fusion: late there are none: "

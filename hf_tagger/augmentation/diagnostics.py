@@ -16,9 +16,8 @@ def precision_recall(real: Tensor, synthetic: Tensor, neighbours: int = NEIGHBOU
 
     A vector lies on a set's manifold if it is within the distance from one of the set's vectors to that vector's k-th
     nearest neighbour in the set. Precision: share of synthetic vectors [M, H] on the manifold of the real ones [N, H];
-    recall: share of real vectors on the manifold of the synthetic ones.
-
-    Raises ValueError for a set without k neighbours.
+    recall: share of real vectors on the manifold of the synthetic ones. Raises ValueError for a set without k
+    neighbours.
     """
     if min(len(real), len(synthetic)) <= neighbours:
         raise ValueError(f"precision and recall need more than {neighbours} vectors of each kind, got {len(real)} "
@@ -41,11 +40,8 @@ def compare(data: TaggedVectors, tags: dict[str, int], synthetic: Tensor, tag_la
             limit: int = 1000) -> dict[str, dict[str, float]]:
     """Per tag, {"real", "synthetic" (numbers of vectors), "synthetic_distance" (mean distance to the nearest real
     vector of the tag, 0 for a copy), and, with enough vectors, "real_distance" (the same among real ones),
-    "precision", "recall"}.
-
-    Args:
-        tags: {name: column}; synthetic [M, H] with tag_labels [M, T]; limit: most vectors of a tag that are compared.
-    """
+    "precision", "recall"}. tags: {name: column}; synthetic [M, H] with tag_labels [M, T]; at most `limit` vectors of a
+    tag are compared."""
     report = {}
     for name, column in tags.items():
         rows = data.rows_with(column)

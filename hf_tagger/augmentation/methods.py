@@ -6,14 +6,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from hf_tagger.augmentation import perturbations
-from hf_tagger.augmentation.health import Log
-from hf_tagger.augmentation.retrain import Loss, VectorSource, retrain_head
-from hf_tagger.augmentation.semi_supervised import SemiSupervisedGan
+from hf_tagger.augmentation.gan import SemiSupervisedGan
+from hf_tagger.augmentation.perturbations import PseudoLabels, ResidualTransfer
+from hf_tagger.augmentation.retrain import Log, Loss, VectorSource, retrain_head
 from hf_tagger.augmentation.settings import AugmentationSettings
 from hf_tagger.augmentation.tag_sets import TagSetSampler
 from hf_tagger.augmentation.vectors import TaggedVectors
-from hf_tagger.augmentation.wgan import ConditionalGan, train_gan
 from hf_tagger.model.decisions import attribute_slices, tag_scores
 
 
@@ -56,13 +54,9 @@ class Problem:
 
 
 def augment(problem: Problem, head: nn.Module, settings: AugmentationSettings, seed: int, log: Log | None = None,
-            progress: bool = True, gan: ConditionalGan | None = None) -> VectorSource | None:
-    """Retrains `head` (its parameters that require a gradient) by `settings.method`, in place.
-
-    Args:
-        gan: trained earlier on this problem, for `method: gan`.
-
-    Returns the source of the extra vectors, such as the trained GAN, if the method has one.
+            source: VectorSource | None = None) -> VectorSource | None:
+    """Retrains `head` (its parameters that require a gradient) by `settings.method`, in place. Returns the source of
+    the extra vectors, such as the trained GAN, if the method has one; a `source` given takes its place.
 
     Raises AugmentationStopped if a GAN fails before any good state, or if no product gets a pseudo-label.
     """
@@ -73,35 +67,24 @@ def augment(problem: Problem, head: nn.Module, settings: AugmentationSettings, s
                for column in range(where.start, where.stop)]
     sampler = TagSetSampler(data, columns, problem.slices, settings.power,
                             settings.recombine if "gan" in settings.method else 0.0)
-    source = source_loss = extra = None
+    source_loss = extra = None
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         if settings.method == "semi_supervised_gan":
             extra = SemiSupervisedGan(data, sampler, problem.tag_embeddings, settings.gan, log,
                                       groups=problem.candidates(), random=generator, batch_size=settings.batch_size)
-        elif settings.method != "none":
-            source = gan if settings.method == "gan" else None
-            source = source or _source(problem, sampler, settings, generator, log, progress)
+        elif source is not None or settings.method != "none":
+            source = source or _source(problem, sampler, settings)
             source_loss = problem.loss_of(torch.cat([source.draw(1024, generator)[1] for _ in range(4)]))
         every = problem.loss_of(torch.from_numpy(data.tag_labels[data.labelled()]))
-        retrain_head(head, data, every, settings, generator, source, source_loss, extra, progress)
+        retrain_head(head, data, every, settings, generator, source, source_loss, extra)
         if extra is not None:
             extra.finish()
     return source if extra is None else extra
 
 
-def _source(problem: Problem, sampler: TagSetSampler, settings: AugmentationSettings, generator: torch.Generator,
-            log: Log | None, progress: bool) -> VectorSource:
-    data, slices, method = problem.data, problem.slices, settings.method
-    if method == "gan":
-        loss = problem.loss(torch.ones(data.tag_labels.shape[1]), torch.ones(len(slices)))
-        return train_gan(data, sampler, problem.tag_embeddings, settings.gan,
-                         lambda vectors, labels: loss(problem.settled(vectors), labels), generator, log=log,
-                         progress=progress)
-    if method == "noise":
-        return perturbations.GaussianNoise(data, sampler, settings.noise)
-    if method == "residual_transfer":
-        return perturbations.ResidualTransfer(data, sampler, slices, problem.frequent(settings.rare))
-    if method == "pseudo_labels":
-        return perturbations.PseudoLabels(data, problem.attributes, slices, problem.scores, settings.confidence)
-    return {"resampling": perturbations.Resampling, "mixup": perturbations.SameTagMixup}[method](data, sampler)
+def _source(problem: Problem, sampler: TagSetSampler, settings: AugmentationSettings) -> VectorSource:
+    data, slices = problem.data, problem.slices
+    if settings.method == "pseudo_labels":
+        return PseudoLabels(data, problem.attributes, slices, problem.scores, settings.confidence)
+    return ResidualTransfer(data, sampler, slices, problem.frequent(settings.rare))

@@ -1,4 +1,4 @@
-"""Vectors for rare tags without a generative model: resampling, noise, mixup, transferred residuals, pseudo-labels.
+"""Vectors for rare tags without a generative model: transferred residuals, pseudo-labels.
 
 Each class has `draw(size, generator) -> (vectors [B, H], tag_labels [B, T])`, as every source of extra vectors has.
 """
@@ -9,57 +9,22 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from hf_tagger.augmentation.health import AugmentationStopped
+from hf_tagger.augmentation.retrain import AugmentationStopped
 from hf_tagger.augmentation.tag_sets import TagSetSampler
 from hf_tagger.augmentation.vectors import TaggedVectors
 from hf_tagger.catalog.batching.collate import UNKNOWN
 
 
-class Resampling:
-    """Real vectors, every tag as often as any other (class-balanced resampling)."""
-
-    def __init__(self, data: TaggedVectors, sampler: TagSetSampler):
-        self.data, self.sampler = data, sampler
-
-    def draw(self, size: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-        return self.data.batch(self.sampler.draw(size, generator).rows)
-
-
-class GaussianNoise(Resampling):
-    """Resampled vectors plus Gaussian noise of `scale` standard deviations of each feature."""
-
-    def __init__(self, data: TaggedVectors, sampler: TagSetSampler, scale: float):
-        super().__init__(data, sampler)
-        self.deviation = scale * data.sample().std(0, correction=0)
-
-    def draw(self, size: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-        vectors, labels = super().draw(size, generator)
-        return vectors + self.deviation * torch.randn(vectors.shape, generator=generator), labels
-
-
-class SameTagMixup(Resampling):
-    """Between two products that share the drawn tag (mixup, arXiv 1710.09412); labels in which they differ are unknown.
-    """
-
-    def draw(self, size: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-        drawn = self.sampler.draw(size, generator)
-        (first, labels), (second, other_labels) = self.data.batch(drawn.rows), self.data.batch(drawn.others)
-        share = torch.rand(size, 1, generator=generator)
-        return share * first + (1 - share) * second, torch.where(labels == other_labels, labels, UNKNOWN)
-
-
-class ResidualTransfer(Resampling):
+class ResidualTransfer:
     """A product of the drawn tag plus the residual of a product of a frequent tag (its difference from the tag's mean):
     rare tags borrow the spread of frequent ones (after distribution calibration, arXiv 2101.06395).
 
-    Only the labels of the drawn tag's attribute stay known: the residual may change the others.
-
-    Args:
-        frequent: tags that lend residuals; in an attribute without any, its most frequent tag does.
+    Only the labels of the drawn tag's attribute stay known: the residual may change the others. `frequent` tags lend
+    residuals; in an attribute without any, its most frequent tag does.
     """
 
     def __init__(self, data: TaggedVectors, sampler: TagSetSampler, slices: list[slice], frequent: list[int]):
-        super().__init__(data, sampler)
+        self.data, self.sampler = data, sampler
         counts, self.lenders, self.means = data.counts(), [], {}
         for where in slices:
             lending = [column for column in frequent if where.start <= column < where.stop]

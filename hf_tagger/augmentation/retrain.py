@@ -6,11 +6,17 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 
+from hf_tagger import UserError
 from hf_tagger.augmentation.settings import AugmentationSettings
 from hf_tagger.augmentation.vectors import TaggedVectors
 from hf_tagger.evaluation.progress import progress_bar
 
 Loss = Callable[[Tensor, Tensor], Tensor]
+Log = Callable[[dict[str, float], int], None]
+
+
+class AugmentationStopped(UserError):
+    """A method has nothing to offer: the message says why, and what to change. The model stays as it was."""
 
 
 class VectorSource(Protocol):
@@ -20,8 +26,8 @@ class VectorSource(Protocol):
 
 
 def retrain_head(head: nn.Module, data: TaggedVectors, loss: Loss, settings: AugmentationSettings,
-                 generator: torch.Generator, source: VectorSource | None = None, source_loss: Loss | None = None,
-                 extra_loss: Callable[[nn.Module, int], Tensor] | None = None, progress: bool = True) -> None:
+                 generator: torch.Generator, source: VectorSource | None, source_loss: Loss | None,
+                 extra_loss: Callable[[nn.Module, int], Tensor] | None) -> None:
     """Trains the parameters of `head` that require a gradient, in place, with AdamW and a cosine schedule.
 
     Args:
@@ -38,7 +44,7 @@ def retrain_head(head: nn.Module, data: TaggedVectors, loss: Loss, settings: Aug
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, total)
     head.train()
     order = torch.empty(0, dtype=torch.long)
-    for step in progress_bar(range(total), desc="tag head", unit="step", disable=not progress, leave=False):
+    for step in progress_bar(range(total), desc="tag head", unit="step", leave=False):
         if step % steps_per_epoch == 0:
             order = rows[torch.randperm(len(rows), generator=generator)]
         start = step % steps_per_epoch * settings.batch_size

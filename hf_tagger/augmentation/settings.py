@@ -3,20 +3,19 @@
 from dataclasses import dataclass, field
 from typing import ClassVar, Literal
 
-Method = Literal["none", "resampling", "noise", "mixup", "residual_transfer", "pseudo_labels", "gan",
-                 "semi_supervised_gan"]
+Method = Literal["none", "residual_transfer", "pseudo_labels", "semi_supervised_gan"]
 
 
 @dataclass
 class GanSettings:
-    steps: int = 600  # of the generator
-    critic_steps: int = 2  # for each step of the generator (`method: gan`)
+    REMOVED: ClassVar[dict[str, str]] = dict.fromkeys(
+        ("steps", "critic_steps", "gradient_penalty", "classification"),
+        "leave it out, it was of method: gan, which is no longer there")
+
     latent: int = 32  # width of the noise
-    hidden: int = 256  # width of the hidden layers of generator and critic
-    learning_rate: float = 5e-4  # of both
-    gradient_penalty: float = 10.0  # weight of the critic's gradient penalty (WGAN-GP)
-    classification: float = 0.3  # weight of the trained tag head's loss on the generated vectors
-    # Weight of the loss that separates products without known tags from generated vectors (`semi_supervised_gan`).
+    hidden: int = 256  # width of the hidden layers
+    learning_rate: float = 5e-4
+    # Weight of the loss that separates products without known tags from generated vectors.
     unlabelled: float = 0.3
     check_every: int = 50  # steps between checks for divergence and mode collapse
     # Spread of generated vectors of one tag, relative to that of real ones, below which the generator has collapsed.
@@ -26,11 +25,13 @@ class GanSettings:
 @dataclass
 class AugmentationSettings:
     RENAMED: ClassVar[dict[str, str]] = {"balance": "logit_adjustment_tau"}
+    REMOVED: ClassVar[dict[str, str]] = dict.fromkeys(
+        ("method: resampling", "method: noise", "method: mixup", "method: gan", "noise"),
+        "write method: none, logit adjustment alone did better, or residual_transfer, which did best")
 
-    # Where extra vectors come from: resampling, noise, mixup (of products that share a tag), residual_transfer (rare
-    # tags borrow the spread of frequent ones), pseudo_labels (unlabelled products), gan (conditional WGAN-GP),
-    # semi_supervised_gan. The default did best of those that need no unlabelled products in
-    # recipes/lab/benchmark_rare_tags.py.
+    # Where extra vectors come from: residual_transfer (rare tags borrow the spread of frequent ones), pseudo_labels
+    # (unlabelled products), semi_supervised_gan. The default did best of those that need no
+    # unlabelled products in recipes/lab/benchmark_rare_tags.py.
     method: Method = "residual_transfer"
     logit_adjustment_tau: float = 1.0  # of the loss by which the tag head is retrained (`training.losses`)
     attributes: list[str] = field(default_factory=list)  # those whose tags get extra vectors (none named: all)
@@ -43,7 +44,6 @@ class AugmentationSettings:
     weight: float = 1.0  # of the loss on extra vectors, relative to that on real ones
     power: float = -1.0  # tags are drawn in proportion to (their products) ** -power; -1: as often as they occur
     recombine: float = 0.3  # share of generated tag sets whose tags of one attribute come from another product
-    noise: float = 0.6  # standard deviations of Gaussian noise
     confidence: float = 0.5  # least probability of a pseudo-label
     # Also train a critic of tag sets and save it beside the model, for `pipeline(..., critic=True)`. It is used by
     # default only if it raises micro- and macro-F1 on validation.

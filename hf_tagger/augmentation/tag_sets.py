@@ -21,9 +21,7 @@ class TagSetSampler:
     """Draws a tag, then a product that has it: vectors are made for the tag set of that product.
 
     Args:
-        data: real products.
         columns: tags to draw from; tags that no product has are left out.
-        slices: where each attribute's tags stand.
         power: a tag is drawn in proportion to (its products) ** -power: 0: all alike, 1: rare tags more often.
         recombine: probability that the tags of one other attribute come from a second product with the same tag, which
             makes sets that never occurred.

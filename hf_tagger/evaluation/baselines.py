@@ -78,13 +78,9 @@ class MajorityBaseline:
 
 
 class RuleBaseline:
-    """A tag is given where its name, or an alias of it, stands in the text as whole words, in singular or plural.
-
-    Of a `single` attribute the longest name found counts, of two as long the first.
-
-    Args:
-        aliases: {attribute: {other spelling: tag}}, as the catalogue's schema has them.
-    """
+    """A tag is given where its name, or an alias of it ({attribute: {other spelling: tag}}), stands in the text as
+    whole words, in singular or plural. Of a `single` attribute the longest name found counts, of two as long the
+    first."""
 
     def __init__(self, attributes: list[dict], aliases: dict[str, dict[str, str]]):
         self.attributes = attributes
@@ -143,11 +139,7 @@ class Words:
 
 class BagOfWordsBaseline:
     """A logistic regression on `Words` per attribute (per tag of a `multi` one), classes weighted by the inverse of
-    their frequency.
-
-    Args:
-        vectors: further features of the products [N, F]; those of products predicted later have to be given, too.
-    """
+    their frequency. `vectors`: further features [N, F], to be given of products predicted later, too."""
 
     def __init__(self, attributes: list[dict], products: Products, vectors: np.ndarray | None = None):
         self.attributes, self.words = attributes, Words(products)
@@ -243,11 +235,8 @@ def _dense(matrix) -> np.ndarray:
 
 
 class EmbeddingSpace:
-    """Brings the vectors of several encoders to one scale, fitted on training products.
-
-    Args:
-        features: {modality: [N, F]}; present: {modality: bool [N]}.
-    """
+    """Brings the vectors of several encoders, {modality: [N, F]}, to one scale, fitted on the training products that
+    are `present`, {modality: bool [N]}."""
 
     def __init__(self, features: dict[str, np.ndarray], present: dict[str, np.ndarray]):
         self.scale = {name: (vectors[present[name]].mean(0), vectors[present[name]].std(0) + 1e-6)

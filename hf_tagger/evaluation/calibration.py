@@ -72,12 +72,9 @@ def without_calibration(attributes: Sequence[dict]) -> list[dict]:
 def fit_probabilities(
     attribute: dict, logits: torch.Tensor, references: np.ndarray, min_positives: int
 ) -> tuple[dict, dict[str, float]]:
-    """The attribute with a "temperature" (single) or a "calibration" (multi), and log-losses before and after.
-
-    Args:
-        logits: [N, T + 1], "none" last; references: int [N, C >= T] of known products. What all tags share is fitted on
-            a sample of the products, evenly spaced, where there are more than `ENTRIES` logits.
-    """
+    """The attribute with a "temperature" (single) or a "calibration" (multi), and log-losses before and after, from
+    logits [N, T + 1], "none" last, and references int [N, C >= T] of known products. What all tags share is fitted on a
+    sample of the products, evenly spaced, where there are more than `ENTRIES` logits."""
     width = len(attribute["tags"])
     few_rows = few(*logits.shape, ENTRIES)
     if attribute["kind"] == "multi":
@@ -165,7 +162,8 @@ def fit_thresholds(
                 own, _ = best_threshold(candidates[rows, column], references[rows, column] == 1, missed[column],
                                         settings)
             weight = positives[column] / (positives[column] + settings.shrinkage or 1)
-            thresholds.append(_sigmoid((1 - weight) * log_odds(shared) + weight * log_odds(own)))
+            odds = (1 - weight) * log_odds(shared) + weight * log_odds(own)
+            thresholds.append(1 / (1 + np.exp(-odds)))
     entry = {**attribute, "thresholds": [round(float(threshold), 4) for threshold in thresholds]}
     if attribute.get("lists") is not None:
         # What a precision or a recall asks of each tag, a list as a whole would not keep to.
@@ -216,15 +214,9 @@ def best_threshold(
     return (ranked[best] + below) / 2, reached
 
 
-def _sigmoid(value: float) -> float:
-    return 1 / (1 + np.exp(-value))
-
-
 def stored_config(folder: str | Path) -> Path:
-    """The config.json of a saved model; of an adapter, that of its base.
-
-    Raises ConfigError where it is not a file here.
-    """
+    """The config.json of a saved model; of an adapter, that of its base. Raises ConfigError where it is not a file
+    here."""
     folder = Path(folder)
     adapter = folder / "adapter_config.json"
     if adapter.exists():

@@ -20,13 +20,11 @@ INDEXED = {"micro_f1": "F1 (micro)", "macro_f1": "F1 (macro)", "subset_accuracy"
 
 def write_card(template: Path, path: Path, data: ReportData, model: str, command: list[str],
                evaluation: Path) -> ModelCard:
-    """Fills the template and writes the card to `path`.
+    """Fills the template and writes the card to `path`. Raises ConfigError where there is no template.
 
     Args:
         model: model folder or Hub id; of a folder, provenance.json, vocabulary.json and training_config.yaml are read.
         command: the command line that measured the results; evaluation: the folder with the figures.
-
-    Raises ConfigError where there is no template.
     """
     if not template.is_file():
         raise ConfigError(f"there is no card template {template}: it is part of the repository, not of the package")

@@ -34,11 +34,8 @@ def ratios(counts: Counts) -> tuple[float, float, float]:
 
 def set_counts(predictions, references, keep: Callable[[int, str], bool] | None = None,
                limit: int | None = None) -> np.ndarray:
-    """Per product how many tags are right, written and true, int [N, 3].
-
-    Args:
-        keep: (row, folded tag) -> whether it counts; limit: so many written tags count, the first ones.
-    """
+    """Per product how many tags are right, written and true, int [N, 3]; of the folded tags those that `keep` takes by
+    their row, and of the written ones the first `limit`."""
     counts = np.zeros((len(predictions), 3), int)
     for row, (predicted, reference) in enumerate(zip(predictions, references, strict=True)):
         predicted, reference = unique(predicted)[:limit], unique(reference)
@@ -118,10 +115,8 @@ def score_free_form(
     languages: list[str | None],
     vocabulary: Sequence[str] = (),
 ) -> dict[str, float]:
-    """`FreeFormMetrics` of a split, and "<language>/f1@M" for each language in it.
-
-    Raises ValueError where there is no product.
-    """
+    """`FreeFormMetrics` of a split, and "<language>/f1@M" for each language in it. Raises ValueError where there is no
+    product."""
     if not predictions:
         raise ValueError("no product with known free-form tags to score")
     scores = FreeFormMetrics().compute(predictions=predictions, references=references,

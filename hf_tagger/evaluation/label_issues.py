@@ -44,7 +44,6 @@ def find_label_issues(
     """Judges every attribute of every product whose tags of it are known.
 
     Args:
-        attributes: as in the model's config.
         tag_labels: [N, T] in {0, 1, -100 unknown}; unknown ones are never suspected.
         scores: out-of-fold probabilities [N, T]; of a `single` attribute they leave a rest to 1 for none.
         min_positives: tags (and, of a `single` attribute, none) with fewer products are neither judged nor suggested.
@@ -65,29 +64,9 @@ def find_label_issues(
     return found
 
 
-def precision_at_recall(found: list[bool], planted: int, recalls: tuple[float, ...]) -> dict[float, float | None]:
-    """{recall: precision of the shortest list from the top that reaches it}, for errors that are known.
-
-    Args:
-        found: of each suspect, most suspicious first, whether it is one of the errors.
-        planted: number of errors there are.
-
-    None where the whole list does not reach the recall.
-    """
-    hits = np.cumsum(found)
-    precisions = {}
-    for recall in recalls:
-        reached = np.flatnonzero(hits >= recall * planted)
-        precisions[recall] = float(hits[reached[0]] / (reached[0] + 1)) if len(reached) else None
-    return precisions
-
-
 def confident_joint(given: np.ndarray, probabilities: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The confident joint of K classes, and the class that each row counts for.
-
-    Args:
-        given: int [N], the label of each row; every class occurs.
-        probabilities: [N, K], out of fold.
+    """The confident joint of K classes, from the given labels int [N], each of which occurs, and out-of-fold
+    probabilities [N, K].
 
     Returns (joint, confident): joint int [K, K] counts rows by the given class (row) and the class of which the model
     is at least as sure as it is on average of that class's own rows (column; the likeliest of several); confident int

@@ -7,8 +7,7 @@ All of them take ONE attribute at a time:
                                product that carries one counts as a miss
     scores       float [N, P]  any monotone score; columns past P are never retrieved
 
-Counts take a few numbers per tag, whatever the number of rows. Average precision ranks all rows of a tag, so every
-score is held (5 bytes per row and tag): give it a sample of a very large catalogue.
+Average precision ranks all rows of a tag: give it a sample of a very large catalogue.
 """
 
 from dataclasses import dataclass
@@ -108,9 +107,7 @@ def average_precisions(references, scores, weights: np.ndarray | None = None) ->
 
     The definition of scikit-learn's `average_precision_score`, over the known rows. NaN for a tag no row carries.
     A score of -inf, like a column past the width of `scores`, is never retrieved. Raises ValueError as `count_tags`.
-
-    Args:
-        weights: how often each row counts, [G, N] for G sets of rows; the result is then [G, C].
+    `weights`: how often each row counts, [G, N] for G sets of rows; the result is then [G, C].
     """
     references, scores = checked(references, scores, "scores")
     counted = np.ones((1, len(references))) if weights is None else weights
@@ -156,12 +153,7 @@ def checked(references, values, name: str) -> tuple[np.ndarray, np.ndarray]:
 class TagMetrics(evaluate.Metric):
     """Scores of an attribute's tags: "accuracy" (products whose known tags are all predicted exactly), micro-, macro-
     and weighted precision, recall and F1 ("micro_f1" ...), and "average_precision", the mean area under the
-    precision-recall curves of the tags that occur. Holds in memory what `add_batch` is given, in place of evaluate's
-    cache file."""
-
-    def __init__(self, **kwargs):
-        super().__init__(**kwargs)
-        self.counts, self.ranked = None, []
+    precision-recall curves of the tags that occur. Takes all rows at once, without evaluate's cache file."""
 
     def _info(self):
         matrix = datasets.Sequence(datasets.Sequence(datasets.Value("float32")))
@@ -169,29 +161,13 @@ class TagMetrics(evaluate.Metric):
             description=type(self).__doc__ or "", citation="", inputs_description=__doc__ or "",
             features=datasets.Features(dict.fromkeys(("references", "predictions", "scores"), matrix)))
 
-    def add(self, **product):
-        """One product: `reference` int [C], `prediction` {0, 1} [P], `score` float [P]."""
-        self.add_batch(**{f"{name}s": [row] for name, row in product.items()})
-
-    def add_batch(self, *, references, predictions, scores):
+    def compute(self, *, references, predictions, scores) -> dict[str, float]:
         """references int [N, C], predictions {0, 1} [N, P], scores float [N, P]. Raises ValueError as `count_tags`."""
-        counts = count_tags(references, predictions)
-        references, scores = checked(references, scores, "scores")
-        self.ranked.append((references.astype(np.int8), scores.astype(np.float32)))
-        self.counts = counts if self.counts is None else self.counts + counts
+        return _scores(*self.of_tags(references, predictions, scores))
 
-    def compute(self, **rows) -> dict[str, float]:
-        """The scores of everything added since the last call, and of these rows if given."""
-        if rows:
-            self.add_batch(**rows)
-        return _scores(*self.finish())
-
-    def finish(self) -> tuple[TagCounts, np.ndarray]:
-        """Counts and average precision [C] of each tag of everything added since the last call."""
-        if self.counts is None:
-            raise ValueError("no rows were added before compute()")
-        (counts, ranked), self.counts, self.ranked = (self.counts, self.ranked), None, []
-        return counts, average_precisions(*map(np.concatenate, zip(*ranked, strict=True)))
+    def of_tags(self, references, predictions, scores) -> tuple[TagCounts, np.ndarray]:
+        """Counts and average precision [C] of each tag; arguments as of `compute`."""
+        return count_tags(references, predictions), average_precisions(references, np.asarray(scores, np.float32))
 
 
 def _scores(counts: TagCounts, precisions: np.ndarray) -> dict[str, float]:
@@ -216,10 +192,9 @@ def score_attributes(attributes: dict) -> dict[str, float]:
             if kind == "single" and several.any():
                 raise ValueError(f"row {several.argmax()} has several tags predicted, a `single` attribute takes at "
                                  "most one")
-            metric.add_batch(references=references, predictions=predictions, scores=scores)
+            counts, precisions = metric.of_tags(references, predictions, scores)
         except ValueError as error:
             raise ValueError(f"attribute {name!r}: {error}") from error
-        counts, precisions = metric.finish()
         every_count.append(counts)
         every_precision.append(precisions)
         summary |= {f"{name}/{key}": value for key, value in _scores(counts, precisions).items()}

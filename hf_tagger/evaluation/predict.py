@@ -13,6 +13,7 @@ from accelerate.utils import gather_object
 from hf_tagger.catalog.batching.collate import UNKNOWN, model_inputs, tower_inputs
 from hf_tagger.evaluation.metrics import score_attributes
 from hf_tagger.model.decisions import attribute_slices, predicted_tags, tag_scores
+from hf_tagger.model.saving import first_control_id
 from hf_tagger.model.towers import TowerFeatures
 
 PER_PRODUCT = ("ids", "tags", "free_form", "texts", "languages", "about")
@@ -93,12 +94,8 @@ class Predictions:
 def outputs_of(
     model, batches: Iterable[dict[str, Any]], without: Sequence[str] = (), **options
 ) -> Iterator[tuple[dict, Any]]:
-    """(batch, `TaggerOutput`) of every batch that has products.
-
-    Args:
-        without: modalities hidden from the model; products that have no other are left out of their batch.
-        options: of the model's forward.
-    """
+    """(batch, `TaggerOutput`) of every batch that has products. `without`: modalities hidden from the model; products
+    that have no other are left out of their batch. `options`: of the model's forward."""
     for _, batch, outputs in outputs_of_each(model, batches, [without], **options):
         yield batch, outputs
 
@@ -160,7 +157,7 @@ def predict_each(model, batches: Iterable[dict[str, Any]], without: Sequence[Seq
         part = found[index]
         part.logits.append(torch.cat([outputs.tag_logits, outputs.none_logits], dim=1).float().cpu().numpy())
         if outputs.logits is not None:
-            part.written.append(_log_likelihoods(outputs.logits, batch["labels"], config.first_control_id))
+            part.written.append(_log_likelihoods(outputs.logits, batch["labels"], config.decoder))
         part.predictions.ids += batch["ids"]
         part.predictions.tags += batch["tags"]
         part.predictions.about += batch.get("about", ())
@@ -184,10 +181,14 @@ class Sample:
             yield batch if self.share == 1 else _rows_of(batch, torch.from_numpy(in_share(batch["ids"], self.share)))
 
 
+def hash_draw(name: str) -> float:
+    """A number in [0, 1), from a hash of the name."""
+    return int.from_bytes(hashlib.blake2b(name.encode(errors="surrogatepass"), digest_size=8).digest()) / 2**64
+
+
 def in_share(ids: Sequence[str], share: float) -> np.ndarray:
     """bool [N]"""
-    drawn = (hashlib.blake2b(name.encode(errors="surrogatepass"), digest_size=8).digest() for name in ids)
-    return np.array([int.from_bytes(draw, "big") < share * 2**64 for draw in drawn], bool)
+    return np.array([hash_draw(name) < share for name in ids], bool)
 
 
 @dataclass
@@ -267,9 +268,9 @@ def _seen(features: TowerFeatures, rows: torch.Tensor, without: Sequence[str]) -
     return TowerFeatures(present=present, **kept)
 
 
-def _log_likelihoods(logits: torch.Tensor, labels: torch.Tensor, first_control_id: int) -> np.ndarray:
+def _log_likelihoods(logits: torch.Tensor, labels: torch.Tensor, decoder: dict[str, Any]) -> np.ndarray:
     """Per product the sum over its counted tokens, and their number [B, 2]."""
     labels = labels.to(logits.device)
-    counted = (labels >= 0) & (labels < first_control_id)
+    counted = (labels >= 0) & (labels < first_control_id(decoder))
     values = logits.float().log_softmax(-1).gather(2, labels.clamp(min=0)[..., None])[..., 0]
     return torch.stack([(values * counted).sum(1), counted.sum(1).float()], dim=1).cpu().numpy()

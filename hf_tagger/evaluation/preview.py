@@ -18,12 +18,8 @@ SHOWN, PHOTO_SIDE, MAX_TEXT, AT_ONCE = 200, 160, 300, 256
 
 def preview(work: WriteBack, records: Iterable[Record | Refusal], tag: Callable[[list[dict]], list], products: int,
             page: Path, title: str) -> Written:
-    """Writes the page about the first products of a file; those shown are the first with a change.
-
-    Args:
-        records: of the whole file; tag: as `bulk.tag_rows` takes it.
-        products: so many are looked at.
-    """
+    """Writes the page about the first so many `products` of a file; those shown are the first with a change. `tag`: as
+    `bulk.tag_rows` takes it."""
     cards: list[dict[str, Any]] = []
     contents: dict[int, dict] = {}  # {row: what the model sees}, of products that may be shown
 

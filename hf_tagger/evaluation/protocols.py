@@ -50,11 +50,8 @@ def reading_alike(protocols: dict[str, Protocol]) -> list[dict[str, Protocol]]:
 
 def predict_protocols(model, protocols: dict[str, Protocol],
                       read: Callable[[Protocol], Iterable[dict[str, Any]]]) -> dict[str, Predictions]:
-    """Predictions of a `TaggerModel` for a split under each protocol.
-
-    Args:
-        read: protocol -> the batches of the split with its text; asked once for all that read the same text.
-    """
+    """Predictions of a `TaggerModel` for a split under each protocol. `read`: protocol -> the batches of the split with
+    its text, asked once for all that read the same text."""
     found = {}
     for alike in reading_alike(protocols):
         batches = read(next(iter(alike.values())))

@@ -17,7 +17,7 @@ from hf_tagger.evaluation.results import ProtocolResult
 from hf_tagger.evaluation.scoring import Scorer
 from hf_tagger.evaluation.tables import decimal
 
-THUMBNAIL = 160
+THUMBNAIL = 160  # pixels
 
 
 @dataclass
@@ -101,9 +101,9 @@ def write_report(folder: Path, data: ReportData) -> Path:
     return path
 
 
-def thumbnails(catalog: Catalog, split: str, wanted: set[str], size: int = THUMBNAIL) -> dict[str, str]:
+def thumbnails(catalog: Catalog, split: str, wanted: set[str]) -> dict[str, str]:
     """{id: data URI} of the first readable photo of each wanted product, as a small JPEG."""
-    found = {record["id"]: embedded_photo(record["images"], size, catalog.schema.allow_urls)
+    found = {record["id"]: embedded_photo(record["images"], THUMBNAIL, catalog.schema.allow_urls)
              for record in first_records(catalog.records(split), wanted)}
     return {product: photo for product, photo in found.items() if photo}
 

@@ -30,14 +30,11 @@ def write_review(
     path: Path, issues: LabelIssues, ids: list[str], attributes: list[dict], records: Iterable, most: int, title: str,
     allow_urls: bool = False,
 ) -> None:
-    """Writes the page.
+    """Writes the page of the `most` suspicious ones; a photo takes about 10 kB of it.
 
     Args:
         ids: product ids by the suspects' rows.
-        attributes: as in the model's config, for the choice of tags.
         records: of the split the suspects are from; read once, for texts and photos.
-        most: suspects shown, the most suspicious ones. A photo takes about 10 kB of the page.
-        allow_urls: photos may be fetched from http(s) URLs.
     """
     shown = issues.suspects[:most]
     products = {record["id"]: {"text": (record["text"] or "")[:MAX_TEXT], "language": record["language"] or "",

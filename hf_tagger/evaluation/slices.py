@@ -12,13 +12,9 @@ MOST_VALUES = 50
 
 
 def product_slices(predictions: Predictions, columns: Iterable[str] = ()) -> dict[str, dict[str, np.ndarray]]:
-    """{"language": {"de": bool [N], ...}, "modalities": {...}, column: {...}}, the largest parts first.
-
-    Args:
-        columns: catalogue columns that the schema keeps; their 50 commonest values, lists by each of their items.
-
-    A family with a single part is left out, unless its column was asked for.
-    """
+    """{"language": {"de": bool [N], ...}, "modalities": {...}, column: {...}}, the largest parts first; of columns,
+    which the schema keeps, the 50 commonest values, lists by each of their items. A family with a single part is left
+    out, unless its column was asked for."""
     families = {"language": [[str(about["language"] or "unknown")] for about in predictions.about],
                 "modalities": [[_modalities(about)] for about in predictions.about]}
     families |= {column: [_values(about["kept"].get(column)) for about in predictions.about] for column in columns}

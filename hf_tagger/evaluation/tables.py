@@ -25,11 +25,8 @@ def _plain(value) -> str:
 
 
 def comparison_table(methods: dict[str, dict[str, dict]]) -> str:
-    """Markdown: a row per protocol and method, the best of each column and protocol in bold.
-
-    Args:
-        methods: {method: {protocol: `ProtocolResult.plain()`}}; a method may lack protocols that show it nothing.
-    """
+    """Markdown: a row per protocol and method, the best of each column and protocol in bold, from {method: {protocol:
+    `ProtocolResult.plain()`}}; a method may lack protocols that show it nothing."""
     protocols = dict.fromkeys(name for results in methods.values() for name in results)
     attributes = dict.fromkeys(name for results in methods.values() for result in results.values()
                                for name in result["attributes"])

@@ -44,12 +44,10 @@ def write(
 ) -> Written:
     """
     Args:
-        batches: of a `Collator`, from a schema with `free_form`.
-        without: modalities hidden from the model.
+        batches: of a `Collator`, from a schema with `free_form`; without: modalities hidden from the model.
         one_attribute: ask for the attributes that are known of a product, one at a time, and for no other; an answer
             counts whatever its score.
-        gather: join the products of all processes.
-        both_modes: also write in vocabulary mode.
+        gather: join the products of all processes. both_modes: also write in vocabulary mode.
     """
     found, config = Written(), tagger.config
     options = {"min_score": 0.0} if one_attribute else {}

@@ -6,7 +6,7 @@ from huggingface_hub.dataclasses import strict
 from transformers import AutoConfig, BartConfig, PreTrainedConfig
 from transformers.configuration_utils import SubConfigSpec
 
-from .saving import BOS, EOS, FORMAT, PAD, SEPARATOR, TRAIN_AGAIN, check_format, control_id, first_control_id
+from .saving import BOS, EOS, FORMAT, PAD, SEPARATOR, TRAIN_AGAIN, check_format
 
 FUSION_NAMES = ("concat", "attention", "late")
 DECODER_DEFAULTS = {
@@ -145,8 +145,6 @@ class TaggerConfig(PreTrainedConfig):
         self.attributes = [dict(entry) for entry in self.attributes or []]
         self.modality_dropout, self.kernel_weights = self.modality_dropout or {}, self.kernel_weights or {}
         _check_attributes(self.attributes)
-        if self.fusion == "gated":
-            raise ValueError("fusion 'gated' is no longer built: train the model again with fusion: concat")
         if self.fusion not in FUSION_NAMES:
             raise ValueError(f"fusion must be one of {', '.join(FUSION_NAMES)}, got {self.fusion!r}")
         if self.fusion == "attention" and self.hidden_size % self.fusion_heads:
@@ -194,18 +192,6 @@ class TaggerConfig(PreTrainedConfig):
             scale_embedding=False, is_encoder_decoder=True, tie_word_embeddings=False,
         )  # fmt: skip
 
-    def control_id(self, language: str | None = None, attribute: str | None = None) -> int:
-        """The token that asks the decoder for a language, or for an attribute.
-
-        Raises ValueError for one that it was not trained on, listing those it was.
-        """
-        return control_id(self.decoder, language, attribute)
-
-    @property
-    def first_control_id(self) -> int:
-        """Token ids from here on are controls: they are asked with, never written."""
-        return first_control_id(self.decoder)
-
     @property
     def lexical_features(self) -> dict[str, Any] | None:
         """Arguments of the `LexicalFeatures` that the lexical head reads; None where there is none."""
@@ -227,14 +213,6 @@ class TaggerConfig(PreTrainedConfig):
     def num_tags(self) -> int:
         """Closed tags over all attributes: the width T of `tag_logits`."""
         return sum(len(attribute["tags"]) for attribute in self.attributes)
-
-    def attribute_slices(self) -> dict[str, slice]:
-        """Where each attribute's tags stand among the T columns of the logits."""
-        slices, start = {}, 0
-        for attribute in self.attributes:
-            slices[attribute["name"]] = slice(start, start + len(attribute["tags"]))
-            start += len(attribute["tags"])
-        return slices
 
     def get_text_config(self, decoder=None, encoder=None):
         # The text tower's vocabulary is none of generation's business: never let it be mistaken for ours.

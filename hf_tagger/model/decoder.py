@@ -8,6 +8,7 @@ from transformers.models.bart.modeling_bart import BartDecoder
 from transformers.utils import ModelOutput
 
 from .configuration_tagger import TaggerConfig
+from .decisions import attribute_slices
 from .generation import TagRules, TagWriter, WrittenTag, written_tags
 from .saving import BOS, PAD
 
@@ -30,7 +31,7 @@ class DecoderMemory(nn.Module):
     def __init__(self, config: TaggerConfig):
         super().__init__()
         fused, width = config.hidden_size, config.decoder["d_model"]
-        self.slices = [(where.start, where.stop) for where in config.attribute_slices().values()]
+        self.slices = attribute_slices(config.attributes)
         self.register_buffer("tag_pieces", torch.full((config.num_tags, MAX_PIECES), PAD))
         self.belief_projection = nn.Linear(width, width)
         self.summary_projection = nn.Sequential(nn.LayerNorm(fused), nn.Linear(fused, width))
@@ -44,19 +45,13 @@ class DecoderMemory(nn.Module):
         for row, ids in zip(pieces, tag_tokenizer(tags, add_special_tokens=False)["input_ids"], strict=True):
             row[:len(ids[:MAX_PIECES])] = torch.tensor(ids[:MAX_PIECES])
         self.tag_pieces = pieces.to(self.tag_pieces.device)
-        self.slices = [(where.start, where.stop) for where in config.attribute_slices().values()]
+        self.slices = attribute_slices(config.attributes)
 
     def forward(self, encoded, tag_scores: torch.Tensor, token_embeddings: nn.Embedding,
                 names: torch.Tensor | None = None) -> ModelOutput:
-        """
-        Args:
-            encoded: a `TaggerEncoderOutput` with its sequence [B, S, H].
-            tag_scores: probabilities of the closed tags [B, T].
-            token_embeddings: the decoder's.
-            names: `name_vectors` of all closed tags [T, D], if computed once for many batches.
-
-        Returns `last_hidden_state` [B, 3 + A + S, D] and `attention_mask`, bool [B, 3 + A + S].
-        """
+        """`last_hidden_state` [B, 3 + A + S, D] and `attention_mask`, bool [B, 3 + A + S], from a
+        `TaggerEncoderOutput` with its sequence [B, S, H], probabilities of the closed tags [B, T] and the decoder's
+        token embeddings; `names`: the `name_vectors` of all closed tags [T, D], if computed once for many batches."""
         summaries = self.summary_projection(torch.cat([encoded.pooled[:, None], encoded.modality_pooled], dim=1))
         tags = self.belief_projection(self._tag_vectors(tag_scores, token_embeddings, names).to(summaries.dtype))
         vectors = torch.cat([summaries, tags], dim=1) + self.kinds.weight
@@ -70,9 +65,10 @@ class DecoderMemory(nn.Module):
     def _tag_vectors(self, tag_scores: torch.Tensor, token_embeddings: nn.Embedding, names) -> torch.Tensor:
         """Per attribute the sum of its likeliest tags' name vectors, weighted by probability [B, A, D]."""
         found = []
-        for start, stop in self.slices:
-            scores, tags = tag_scores[:, start:stop].detach().topk(min(LIKELIEST, stop - start), dim=1)
-            vectors = self.name_vectors(start + tags, token_embeddings) if names is None else names[start + tags]
+        for where in self.slices:
+            scores, tags = tag_scores[:, where].detach().topk(min(LIKELIEST, where.stop - where.start), dim=1)
+            tags = where.start + tags
+            vectors = self.name_vectors(tags, token_embeddings) if names is None else names[tags]
             # Unit vectors times sqrt(D) have the norm of a layer's input, whatever the scale of the embeddings.
             found.append((scores[..., None] * vectors).sum(1) * token_embeddings.weight.shape[1] ** 0.5)
         return torch.stack(found, dim=1)
@@ -110,11 +106,7 @@ class TagDecoder(nn.Module):
 
 
 class TagLogitsProcessor(LogitsProcessor):
-    """`TagRules.apply` as `generate` takes it.
-
-    Args:
-        prompt_length: tokens of the prompt, the start token included.
-    """
+    """`TagRules.apply` as `generate` takes it; the prompt's length counts the start token."""
 
     def __init__(self, prompt_length: int, rules: TagRules):
         self.prompt_length, self.rules = prompt_length, rules
@@ -126,13 +118,7 @@ class TagLogitsProcessor(LogitsProcessor):
 
 class FreeFormTagger(TagWriter):
     """Writes the free-form tags of products from the `memory` of a `TaggerModel`; further options of a call go to
-    `generate` (num_beams, do_sample, …).
-
-    Args:
-        model, processor: of a tagger with a decoder.
-
-    Raises ValueError if the model has no decoder.
-    """
+    `generate` (num_beams, do_sample, …). Raises ValueError if the model has no decoder."""
 
     def __init__(self, model, processor):
         model._check_decoder()

@@ -30,13 +30,9 @@ class RequestError(ValueError):
 
 
 def read_request(body: Any, parameters: tuple[str, ...] = PARAMETERS) -> tuple[list, bool, dict[str, Any]]:
-    """A decoded JSON body -> (products, whether the answer is that of a single one, options).
-
-    Args:
-        parameters: names of the options that are known; their values are not looked at.
-
-    Raises RequestError for anything but {"inputs": ..., "parameters": {...}} with known options.
-    """
+    """A decoded JSON body -> (products, whether the answer is that of a single one, options). Raises RequestError for
+    anything but {"inputs": ..., "parameters": {...}} with options among `parameters`; their values are not looked
+    at."""
     if not isinstance(body, Mapping) or "inputs" not in body:
         raise RequestError('the body must be {"inputs": a product or a list of products, "parameters": {options}}')
     for key in body:

@@ -18,13 +18,12 @@ from .lexical_features import NAME_FEATURES
 NAME_PRIOR = (2.0, 0.5, 0.5, 1.0, 0.5, 0.5)
 
 
-def candidate_attributes(config: TaggerConfig) -> torch.LongTensor:
+def candidate_attributes(attributes: Sequence[dict]) -> torch.LongTensor:
     """For each of the C candidates, the index of its attribute [C]."""
-    return torch.tensor(attribute_of_each(config.attributes), dtype=torch.long)
+    return torch.tensor(_attribute_of_each(attributes))
 
 
-def attribute_of_each(attributes: Sequence[dict]) -> list[int]:
-    """As `candidate_attributes`, as a list."""
+def _attribute_of_each(attributes: Sequence[dict]) -> list[int]:
     return [index for index, entry in enumerate(attributes) for _ in entry["tags"]] + list(range(len(attributes)))
 
 
@@ -59,7 +58,7 @@ class CandidateColumns(nn.Module):
         super().__init__()
         widths = config.tag_codes or {}
         self.coded = [index for index, entry in enumerate(config.attributes) if entry["name"] in widths]
-        groups = self._groups(attribute_of_each(config.attributes))
+        groups = self._groups(_attribute_of_each(config.attributes))
         self.own = len(groups[0])
         self.codes = nn.ModuleList(nn.Embedding(len(group), widths[config.attributes[index]["name"]])
                                    for index, group in zip(self.coded, groups[1:], strict=True))

@@ -107,10 +107,7 @@ class KernelHead(nn.Module):
 
     def kernel(self, similarities: dict[str, torch.Tensor], mode: str) -> torch.Tensor:
         """(exp(s / width) - 1) / exp(1 / width) of the weighted mean cosine s with every landmark, in every view where
-        the mode has text [B, N or V x N].
-
-        Args:
-            similarities: products of queries and keys, {"text": [B, V x N], "image": [B, N]}.
+        the mode has text [B, N or V x N], from products of queries and keys, {"text": [B, V x N], "image": [B, N]}.
 
         Without the constant that all products have in common the kernel is still positive definite, and sums over
         thousands of landmarks cancel far less: they round by a tenth.

@@ -13,7 +13,7 @@ from transformers.cache_utils import Cache
 from transformers.utils import ModelOutput
 
 from .configuration_tagger import TaggerConfig
-from .decisions import grown, predicted_tags, tag_scores
+from .decisions import attribute_slices, grown, predicted_tags, tag_scores
 from .heads import LexicalHead, LogitFusion, NameHead, candidate_attributes
 from .kernel_head import KernelHead, feature_blocks
 from .lexical_features import ID_KEYS, WEIGHT_KEYS
@@ -93,7 +93,7 @@ class TaggerModel(PreTrainedModel, GenerationMixin):
             blocks = feature_blocks(self.encoder.feature_widths, self.encoder.stage_widths)
             self.kernel_head = KernelHead(config, blocks)
         self.logit_fusion = LogitFusion(config.attributes, len(config.sources))
-        self.register_buffer("candidate_attribute", candidate_attributes(config))
+        self.register_buffer("candidate_attribute", candidate_attributes(config.attributes))
         self.decoder_memory = self.decoder = None
         if config.decoder:
             self._build_decoder()
@@ -222,12 +222,8 @@ class TaggerModel(PreTrainedModel, GenerationMixin):
     @torch.no_grad()
     def generate(self, input_ids=None, attention_mask=None, pixel_values=None, pixel_mask=None, encoder_outputs=None,
                  **kwargs):
-        """transformers' `generate`: token ids [B, S] of the tag tokenizer, or what its own options make of it.
-
-        Args:
-            input_ids, attention_mask, pixel_values, pixel_mask: as in `forward`, and the lexical head's inputs among
-                `kwargs`; any modality may be missing.
-            encoder_outputs: the `memory` of an earlier forward, in place of these; the towers then stay idle.
+        """transformers' `generate`: token ids [B, S] of the tag tokenizer, or what its own options make of it. Products
+        as in `forward`, or `encoder_outputs`, the `memory` of an earlier one.
 
         At most as many tokens are written as the decoder has positions for. Raises ValueError where the model has no
         decoder.
@@ -246,14 +242,8 @@ class TaggerModel(PreTrainedModel, GenerationMixin):
         return super().generate(encoder_outputs=encoder_outputs, **kwargs)
 
     def add_decoder(self, decoder: dict, tag_tokenizer) -> None:
-        """Gives the model an untrained decoder, in place.
-
-        Args:
-            decoder: as in `TaggerConfig`.
-            tag_tokenizer: what its tokens mean.
-
-        Raises ValueError where it has one already.
-        """
+        """Gives the model an untrained decoder (`decoder` as in `TaggerConfig`), in place. Raises ValueError where it
+        has one already."""
         if self.decoder is not None:
             raise ValueError("this model has a decoder already")
         self.config.set_decoder(decoder)
@@ -270,16 +260,10 @@ class TaggerModel(PreTrainedModel, GenerationMixin):
 
     def fuse(self, encoded: TaggerEncoderOutput, encoder_logits: torch.Tensor,
              lexical: tuple[torch.Tensor | None, ...]) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """All sources together.
-
-        Args:
-            encoded, encoder_logits: of the encoder and the tag head.
-            lexical: the four tensors of `LexicalFeatures`, all None where nothing was read of the text.
-
-        Returns logits [B, C], those of each source [B, S, C], and the fusion's features [B, A, F]. Attributes that are
-        "decided_by" the text have the logits of the text alone where a product has one; their sources are those of
-        text and photo all the same.
-        """
+        """All sources together: logits [B, C], those of each source [B, S, C], and the fusion's features [B, A, F].
+        Attributes that are "decided_by" the text have the logits of the text alone where a product has one; their
+        sources are those of text and photo all the same. `lexical`: the four tensors of `LexicalFeatures`, all None
+        where nothing was read of the text."""
         logits, sources, features = self._fuse(encoded, encoder_logits, lexical)
         decided = [entry.get("decided_by") == "text" for entry in self.config.attributes]
         if any(decided) and encoded.features.text is not None and encoded.features.image is not None:
@@ -381,7 +365,7 @@ class TaggerModel(PreTrainedModel, GenerationMixin):
                 if added[name].count(clean) > 1 or clean in attributes[name]["tags"]:
                     raise ValueError(f"attribute {name!r} has the tag {clean!r} already")
         old_tags, order, names, entries = self.config.num_tags, [], [], []
-        for attribute, where in zip(self.config.attributes, self.config.attribute_slices().values(), strict=True):
+        for attribute, where in zip(self.config.attributes, attribute_slices(self.config.attributes), strict=True):
             new = added.get(attribute["name"], [])
             order += list(range(where.start, where.stop)) + [-1] * len(new)
             names += [f"{attribute['name']}: {tag}" for tag in new]
@@ -392,7 +376,7 @@ class TaggerModel(PreTrainedModel, GenerationMixin):
         order += range(old_tags, old_tags + len(self.config.attributes))
         old_attribute = self.candidate_attribute
         self.config.attributes = entries
-        self.candidate_attribute = candidate_attributes(self.config).to(old_attribute.device)
+        self.candidate_attribute = candidate_attributes(entries).to(old_attribute.device)
         order = torch.tensor(order, device=old_attribute.device)
         self.tag_head.grow(order, old_attribute, self.candidate_attribute, encoded)
         if self.lexical_head is not None:

@@ -164,16 +164,7 @@ class ProductTaggingPipeline(Pipeline):
         history = parameters[2].pop("user_history", None)
         if history:
             parameters[2]["profile"] = self.user_profile(history)
-        reading, running, listing = parameters
-
-        def prepare(position, product):
-            return self.preprocess(product, position=position, **reading)
-
-        def tag(products):
-            output = self.tag_batch(self.collate(products), [product["language"] for product in products], **running)
-            return [self.postprocess(row, **listing) for row in zip(*output, strict=True)]
-
-        return tag_inputs(inputs, prepare, tag, num_workers, batch_size)
+        return tag_inputs(self, inputs, parameters, num_workers, batch_size)
 
     def answer(self, request: dict[str, Any]) -> list | dict[str, str]:
         """The tags that a decoded JSON request asks for, see `request`: what `handler.py` calls."""
@@ -201,7 +192,11 @@ class ProductTaggingPipeline(Pipeline):
         for name in options:
             if name not in OPTIONS and name not in generation:
                 raise TypeError(f"product-tagging has no option {name!r}.{did_you_mean(name, OPTIONS)}")
-        self._check_free_form(options, generation)
+        if options.get("free_form", getattr(self, "_forward_params", {}).get("free_form")):
+            self.model._check_decoder()
+            check_free_form(options, self.model.config.decoder)
+        else:
+            check_needless(options, tuple(generation))
         known = [attribute["name"] for attribute in self.model.config.attributes]
         if options.get("free_form"):
             known += [name for name in self.model.config.decoder["attributes"] if name not in known]
@@ -215,13 +210,6 @@ class ProductTaggingPipeline(Pipeline):
         if generation:
             groups[1]["generation"] = generation
         return groups
-
-    def _check_free_form(self, options: dict[str, Any], generation: dict[str, Any]) -> None:
-        if not options.get("free_form", getattr(self, "_forward_params", {}).get("free_form")):
-            check_needless(options, tuple(generation))
-            return
-        self.model._check_decoder()
-        check_free_form(options, self.model.config.decoder)
 
     def check(self, options: dict[str, Any]) -> None:
         """Raises TypeError for an unknown option, ValueError for a value that is not understood or a critic that is
@@ -238,13 +226,7 @@ class ProductTaggingPipeline(Pipeline):
 
     def preprocess(self, product, position: int | None = None, speech: str | Pipeline | None = None,
                    **reading) -> dict[str, Any]:
-        """One product -> {"text": str | None, "photos": [uint8 [H, W, 3], ...], "language": str | None}, or, to be
-        skipped, {"error": str}.
-
-        Raises:
-            ProductError: neither text nor a photo that this model reads, an unreadable photo, audio that cannot be
-                heard, a value of a wrong type, an unknown key.
-        """
+        """One product, as `read_product` gives it."""
         return read_product(product, *self._modalities, self.processor.pixels, position,
                             transcribe=partial(self.transcribe, speech=speech), **reading)
 

@@ -35,7 +35,8 @@ def read_product(product, reads_text: bool, reads_photos: bool, pixels: Callable
     holds); `transcribe` says what is said in a spoken description, and raises ProductError where it cannot. Messages
     name the `position`.
 
-    Raises ProductError as the pipeline's `preprocess` says.
+    Raises ProductError for neither text nor a photo that the model reads, an unreadable photo, audio that cannot be
+    heard, a value of a wrong type, an unknown key.
     """
     try:
         text, sources = _read(product, reads_text, reads_photos, transcribe)
@@ -171,7 +172,7 @@ def check_score(name: str, value: Any) -> None:
         raise ValueError(f"{name} is a score between 0 and 1, got {value!r:.80}")
 
 
-def check_needless(options: Mapping[str, Any], further: Sequence[str] = ()) -> None:
+def check_needless(options: Mapping[str, Any], further: Sequence[str]) -> None:
     """Raises TypeError for an option of free-form tags, or a `further` one, that is given where none are asked for."""
     given = [name for name in (*FREE_FORM_OPTIONS[1:], *further) if options.get(name) is not None]
     if given:
@@ -205,9 +206,19 @@ def tag_stream(inputs, prepare: Callable, tag: Callable, num_workers: int, batch
         pool.shutdown(wait=False, cancel_futures=True)
 
 
-def tag_inputs(inputs, prepare: Callable, tag: Callable, num_workers: int, batch_size: int):
-    """As `tag_stream`, what a tagger's call gives: a list or tuple of products, or a table of them, a list; a stream an
-    iterator; a single product its tags."""
+def tag_inputs(tagger, inputs, options: Sequence[Mapping[str, Any]], num_workers: int, batch_size: int):
+    """What a tagger's call gives: a list or tuple of products, or a table of them, a list; a stream an iterator; a
+    single product its tags. `options`: those of the tagger's `preprocess`, of its `tag_batch` and of its
+    `postprocess`."""
+    reading, running, listing = options
+
+    def prepare(position, product):
+        return tagger.preprocess(product, position=position, **reading)
+
+    def tag(products):
+        output = tagger.tag_batch(tagger.collate(products), [product["language"] for product in products], **running)
+        return [tagger.postprocess(row, **listing) for row in zip(*output, strict=True)]
+
     inputs = _plain(inputs)
     if isinstance(inputs, list | tuple):
         return list(tag_stream(inputs, prepare, tag, num_workers, batch_size))

@@ -27,13 +27,8 @@ class FormatError(ValueError):
 
 
 def check_format(found: int | None, place: str | os.PathLike, remedy: str) -> None:
-    """Raises FormatError where what is opened was not saved in this format.
-
-    Args:
-        found: the format that it names; None, as the first hf_tagger did not name any, is 1.
-        place: what is opened.
-        remedy: what to do about an older one.
-    """
+    """Raises FormatError where `place` was not saved in this format. `found`: the format that it names; None, as the
+    first hf_tagger did not name any, is 1. `remedy`: what to do about an older one."""
     found = 1 if found is None else found
     if found == FORMAT:
         return
@@ -45,13 +40,8 @@ def check_format(found: int | None, place: str | os.PathLike, remedy: str) -> No
 
 
 def part(name: str, user: str) -> ModuleType:
-    """A file of this folder that not every saved model carries.
-
-    Args:
-        user: what needs it, for the message.
-
-    Raises ImportError where a saved folder, opened without hf_tagger, does not have it.
-    """
+    """A file of this folder that not every saved model carries. Raises ImportError, which names the `user`, where a
+    saved folder, opened without hf_tagger, does not have it."""
     module = f"{__package__}.{name}"
     try:
         return importlib.import_module(module)

@@ -38,13 +38,10 @@ def open_recognizer(name: str, device, opened: dict[str, Pipeline]) -> Pipeline:
 
 
 def transcribe(recognizer: Pipeline, audio: Any) -> str:
-    """The spoken text, "" for silence.
-
-    Args:
-        recognizer: `pipeline("automatic-speech-recognition")`.
-        audio: a path, encoded bytes, a float (between -1 and 1) or integer array [samples] or [samples, channels] at
-            the recogniser's sampling rate, {"array" or "raw": such an array, "sampling_rate": in hertz}, or an
-            undecoded `datasets` audio {"bytes", "path"}.
+    """The spoken text, "" for silence, as `pipeline("automatic-speech-recognition")` hears it. `audio`: a path, encoded
+    bytes, a float (between -1 and 1) or integer array [samples] or [samples, channels] at the recogniser's sampling
+    rate, {"array" or "raw": such an array, "sampling_rate": in hertz}, or an undecoded `datasets` audio {"bytes",
+    "path"}.
 
     Raises AudioError for audio that cannot be read, and if the recogniser fails.
     """

@@ -168,10 +168,9 @@ class TaggerEncoder(nn.Module):
                 grid_width = rows * columns * self.stage_widths[GRID_STAGE] // 3
             stage_width = sum(self.stage_widths) + grid_width
             self.histogram = ColourHistogram(config) if config.colour_histogram else None
-            image_width = pooled_width + stage_width + (self.histogram.width if self.histogram else 0)
-            self.feature_widths["image"] = image_width
-            self.feature_widths["grid"] = grid_width
-            self.feature_widths["histogram"] = self.histogram.width if self.histogram else 0
+            histogram_width = self.histogram.width if self.histogram else 0
+            image_width = pooled_width + stage_width + histogram_width
+            self.feature_widths |= {"image": image_width, "grid": grid_width, "histogram": histogram_width}
             self.image_projection = _projection(image_width, width)
             self.image_token_projection = nn.Linear(timm_model.num_features, width)
         self.proxies = nn.Embedding(2, width)
@@ -187,14 +186,7 @@ class TaggerEncoder(nn.Module):
         output_sequence: bool = False,
         **kwargs,
     ) -> TaggerEncoderOutput:
-        """
-        Args:
-            input_ids, attention_mask: int64 [B, L]; a row without any attended token has no text.
-            pixel_values: [N, 3, H, W], the photos of product after product; pixel_mask: bool [B, I], True for each
-                photo of a product, N in all.
-            features: what `run_towers` returned earlier for these products; the towers then stay idle.
-            output_sequence: also return the fused sequence (attention fusion computes it in any case).
-        """
+        """Arguments as of `TaggerModel.forward`; attention fusion computes the fused sequence in any case."""
         output_sequence = output_sequence or self.config.fusion == "attention"
         if features is None:
             features = self.run_towers(input_ids, attention_mask, pixel_values, pixel_mask, output_sequence)
@@ -204,17 +196,14 @@ class TaggerEncoder(nn.Module):
             features = self._drop_modalities(features)
         present = features.present
         vectors = []
-        for modality, vector, projection in ((TEXT, features.text, "text"), (IMAGE, features.image, "image")):
-            proxy = self.proxies.weight[modality].expand(present.shape[0], -1)
-            if vector is None:
-                vectors.append(proxy)
-            else:
-                projected = getattr(self, f"{projection}_projection")(vector)
-                vectors.append(torch.where(present[:, modality, None], projected, proxy.to(projected.dtype)))
+        for modality, name in ((TEXT, "text"), (IMAGE, "image")):
+            vector, proxy = getattr(features, name), self.proxies.weight[modality].expand(present.shape[0], -1)
+            if vector is not None:
+                projected = getattr(self, f"{name}_projection")(vector)
+                proxy = torch.where(present[:, modality, None], projected, proxy.to(projected.dtype))
+            vectors.append(proxy)
         modality_pooled = torch.stack([vector.to(vectors[0].dtype) for vector in vectors], dim=1)
-        sequence = mask = None
-        if output_sequence:
-            sequence, mask = self._fused_sequence(features)
+        sequence, mask = self._fused_sequence(features) if output_sequence else (None, None)
         pooled, sequence = self.fusion(modality_pooled, present, sequence, mask)
         return TaggerEncoderOutput(last_hidden_state=sequence, attention_mask=mask, pooled=pooled, features=features,
                                    modality_pooled=modality_pooled, present=present)
@@ -278,11 +267,8 @@ class TaggerEncoder(nn.Module):
     def _fused_sequence(self, features: TowerFeatures) -> tuple[torch.Tensor, torch.Tensor]:
         """Text tokens then photo tokens [B, S, H]; a slot before each holds the proxy of an absent modality."""
         parts, masks = [], []
-        towers = (
-            (TEXT, "text", features.text_states, features.text_mask),
-            (IMAGE, "image", features.image_states, features.image_mask),
-        )
-        for modality, name, states, mask in towers:
+        for modality, name in ((TEXT, "text"), (IMAGE, "image")):
+            states, mask = getattr(features, f"{name}_states"), getattr(features, f"{name}_mask")
             parts.append(self.proxies.weight[modality].expand(features.present.shape[0], 1, -1))
             masks.append(~features.present[:, modality, None])
             if states is not None:
@@ -358,7 +344,7 @@ def _rows_with(mask, tower_config, batch, device):
 
 
 def _scatter_rows(values: torch.Tensor, rows: torch.Tensor, batch: int) -> torch.Tensor:
-    """Puts values [R, ...] at the given rows of a zero tensor [batch, ...]."""
+    """Puts values [R, ...] at the given rows, which are in order, of a zero tensor [batch, ...]."""
     if values.shape[0] == batch:
         return values
     return values.new_zeros(batch, *values.shape[1:]).index_copy(0, rows, values)

@@ -28,9 +28,7 @@ class OnnxWriter(TagWriter):
     """Writes what `FreeFormTagger` writes in float32 with its default search, the greedy one.
 
     Args:
-        folder: what `recipes/export.py` wrote.
-        description: `tagger.json`.
-        open_session: a graph's path -> its onnxruntime session.
+        description: `tagger.json` of the folder; open_session: a graph's path -> its onnxruntime session.
         tag_tokenizer, text_tokenizer: `tokenizers.Tokenizer`s; the latter None for a tagger of photos alone.
     """
 
@@ -46,12 +44,7 @@ class OnnxWriter(TagWriter):
     def remember(self, feed: Mapping[str, np.ndarray], outputs: Mapping[str, np.ndarray],
                  scores: np.ndarray) -> dict[str, np.ndarray]:
         """What the decoder attends to: `memory_mask` bool [B, S], and keys and values [B, heads, S, D / heads] of each
-        layer.
-
-        Args:
-            feed, outputs: inputs and outputs (`STATES`) of the first graph.
-            scores: probabilities of the closed tags [B, T].
-        """
+        layer; from inputs and outputs (`STATES`) of the first graph and probabilities of the closed tags [B, T]."""
         present = feed["present"]
         inputs = {"pooled": outputs["pooled"], "modality_pooled": outputs["modality_pooled"], "present": present,
                   "tag_scores": scores}
@@ -75,7 +68,7 @@ class OnnxWriter(TagWriter):
         steps = min(generation.get("max_new_tokens") or room, room)
         memory = {name: array[products] for name, array in memory.items()}
         tokens, log_probabilities = self._search(memory, np.array(prompts), rules, steps)
-        return [written_tags(*row, self.decoder.get("any_order", False))
+        return [written_tags(*row, self.decoder["any_order"])
                 for row in zip(tokens.tolist(), log_probabilities.tolist(), strict=True)]
 
     def _search(self, memory, prompts: np.ndarray, rules: TagRules, steps: int) -> tuple[np.ndarray, np.ndarray]:

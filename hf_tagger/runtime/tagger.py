@@ -104,8 +104,7 @@ class OnnxTagger:
         Raises ValueError where the model has no decoder.
         """
         if self.description.get("decoder") is None:
-            raise ValueError(f"{self.folder} has no decoder to write free-form tags with: its model had none, or was "
-                             "exported before decoders were; export one that has with recipes/export.py")
+            raise ValueError(f"{self.folder} has no decoder to write free-form tags with: export a model that has one")
         tokenizer = Tokenizer.from_file(str(self.folder / TAG_TOKENIZER))
         tokenizer.encode_special_tokens = True  # what looks like a special token in a tag is plain characters
         return OnnxWriter(self.folder, self.description, self._open_session, tokenizer, self.tokenizer)
@@ -113,20 +112,10 @@ class OnnxTagger:
     def __call__(self, inputs, *, batch_size: int = 32, num_workers: int = 1, **options):
         """As the pipeline: a product gives its tags, a list of products a list, a stream an iterator."""
         self.check(options)
-        reading = {name: options[name] for name in READING if name in options}
-        listing = {name: options[name] for name in ("top_k", "threshold", "attributes") if name in options}
-        running = {name: options[name] for name in ("threshold", "attributes", *FREE_FORM_OPTIONS, "max_new_tokens")
-                   if name in options}
-
-        def prepare(position, product):
-            return self.preprocess(product, position, **reading)
-
-        def tag(products):
-            languages = [product["language"] for product in products]
-            output = self.tag_batch(self.collate(products), languages, **running)
-            return [self.postprocess(row, **listing) for row in zip(*output, strict=True)]
-
-        return tag_inputs(inputs, prepare, tag, num_workers, batch_size)
+        groups = (READING, ("threshold", "attributes", *FREE_FORM_OPTIONS, "max_new_tokens"),
+                  ("top_k", "threshold", "attributes"))
+        wanted = [{name: options[name] for name in group if name in options} for group in groups]
+        return tag_inputs(self, inputs, wanted, num_workers, batch_size)
 
     def check(self, options: Mapping[str, Any]) -> None:
         """Raises TypeError for an unknown option and ValueError for a value that is not understood."""
@@ -228,9 +217,6 @@ def read_description(folder: Path) -> dict[str, Any]:
         check_format(description.get("format"), folder / TAGGER, "export the model again")
     except FormatError as error:
         raise ArtefactError(str(error)) from error
-    if description.get("engine", "onnxruntime") != "onnxruntime":
-        raise ArtefactError(f"{folder} was exported for {description['engine']}, which is no longer run: use the "
-                            "folders onnx or onnx_int8 beside it, or export the model again")
     for name, fingerprint in description["files"].items():
         path = folder / name
         if not path.is_file() or file_fingerprint(path) != fingerprint:

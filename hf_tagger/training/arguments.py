@@ -62,6 +62,9 @@ class ModelSettings:
 class PhaseSettings:
     """One stretch of training."""
 
+    REMOVED: ClassVar[dict[str, str]] = {
+        "layer_decay": "leave it out, all layers of a tower learn at tower_learning_rate; frozen lets some be"}
+
     name: str = "fine-tune"
     # What moves: heads (fusion and tag head), text, vision (the towers), decoder. The decoder alone learns on the model
     # as it is: closed tags stay as they are.
@@ -74,8 +77,7 @@ class PhaseSettings:
     epochs: int = 3  # passes over the training split
     max_steps: int = 0  # stops earlier; 0: no limit
     learning_rate: float = 1e-3  # peak rate of the heads
-    tower_learning_rate: float = 3e-4  # of a tower's last layer
-    layer_decay: float = 1.0  # factor from each tower layer to the one below
+    tower_learning_rate: float = 3e-4  # peak rate of the towers
     scheduler: str = "cosine"  # a name that `transformers.get_scheduler` knows
     warmup_ratio: float = 0.05  # share of the steps spent warming up
     batch_size: int | None = None  # in place of the loader's

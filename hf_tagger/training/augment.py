@@ -13,11 +13,7 @@ from hf_tagger.training.settings import ImageAugmentation, TextAugmentation
 
 
 class OwnNames:
-    """A function record -> its tags and their other spellings, whose words stand for them in texts.
-
-    Args:
-        attributes: as in `TaggerConfig`.
-    """
+    """A function record -> its tags and their other spellings, whose words stand for them in texts."""
 
     def __init__(self, attributes: Sequence[dict] = ()):
         self.aliases: dict[tuple[str, str], list[str]] = {}
@@ -47,12 +43,8 @@ def _augment_text(settings: TextAugmentation, names: OwnNames, record: dict) -> 
     return text.strip() or None
 
 
-def text_masker(names: OwnNames | None = None) -> Callable[[dict], str | None]:
-    """A function record -> its text without any word of its own tags; None where nothing is left."""
-    return partial(_masked_text, names or OwnNames())
-
-
-def _masked_text(names: OwnNames, record: dict) -> str | None:
+def masked_text(names: OwnNames, record: dict) -> str | None:
+    """A record's text without any word of its own tags; None where nothing is left."""
     return mask_labels(record["text"] or "", names(record)) or None
 
 

@@ -76,11 +76,8 @@ class VisionBackbone:
     std: tuple[float, float, float]
 
 
-def load_text_backbone(spec: str, texts: Iterable[str] | None = None, vocab_size: int = 8000) -> TextBackbone:
-    """
-    Args:
-        spec: see the table above.
-        texts: the catalogue's texts, for the tokenizer of a `scratch:` tower; vocab_size: its pieces at most.
+def load_text_backbone(spec: str, texts: Iterable[str] | None = None) -> TextBackbone:
+    """The backbone of a spelling; `texts` are the catalogue's, for the tokenizer of a `scratch:` tower.
 
     Raises ConfigError for an unknown spelling, and where the backbone is absent, damaged or no text encoder.
     """
@@ -92,7 +89,7 @@ def load_text_backbone(spec: str, texts: Iterable[str] | None = None, vocab_size
             return TextBackbone(config, tokenizer, weights)
         return _text_from_checkpoint(str(files[0].parent))
     if kind == "scratch":
-        return _untrained_text(name, texts, vocab_size)
+        return _untrained_text(name, texts)
     if spec in SCRATCH_TEXT:
         raise ConfigError(f"text_backbone {spec!r}: write scratch:{spec} for an untrained tower")
     return _text_from_checkpoint(spec)
@@ -119,12 +116,12 @@ def _text_from_checkpoint(source: str) -> TextBackbone:
     return TextBackbone(tower.config, tokenizer, weights)
 
 
-def _untrained_text(name: str, texts: Iterable[str] | None, vocab_size: int) -> TextBackbone:
+def _untrained_text(name: str, texts: Iterable[str] | None) -> TextBackbone:
     if name not in SCRATCH_TEXT:
         raise ConfigError(f"text_backbone 'scratch:{name}' is unknown.{did_you_mean(name, SCRATCH_TEXT)}")
     if texts is None:
         raise ConfigError(f"text_backbone 'scratch:{name}' needs the catalogue's texts to train its tokenizer on")
-    tokenizer = train_unigram_tokenizer(texts, vocab_size)
+    tokenizer = train_unigram_tokenizer(texts)
     size = {"vocab_size": len(tokenizer), "pad_token_id": tokenizer.pad_token_id}
     if name == "bert-tiny":
         config = BertConfig(hidden_size=128, num_hidden_layers=2, num_attention_heads=2, intermediate_size=512, **size)
@@ -134,10 +131,8 @@ def _untrained_text(name: str, texts: Iterable[str] | None, vocab_size: int) -> 
 
 
 def load_vision_backbone(spec: str, weights: str | Path | None = None) -> VisionBackbone:
-    """
-    Args:
-        spec: see the table above.
-        weights: safetensors file of a `timm:` network (a classifier in it is left out); None takes timm's own.
+    """The backbone of a spelling; `weights`: safetensors file of a `timm:` network (a classifier in it is left out),
+    None takes timm's own.
 
     Raises ConfigError for an unknown spelling, and where the backbone is absent, damaged or of another architecture.
     """
@@ -154,8 +149,7 @@ def load_vision_backbone(spec: str, weights: str | Path | None = None) -> Vision
         raise ConfigError(f"vision_backbone {spec!r}: timm has no such network.{nearest}")
     else:
         state = None if kind == "scratch" else _pretrained(name, weights)
-    with torch.device("meta"):
-        net = timm.create_model(name, pretrained=False, num_classes=0)
+    net = without_weights(name, num_classes=0)
     if state is not None:
         state = _fitting(state, net, spec if weights is None else str(weights))
     return VisionBackbone(name, state, tuple(net.pretrained_cfg["mean"]), tuple(net.pretrained_cfg["std"]))
@@ -195,9 +189,13 @@ def _fitting(state: dict[str, torch.Tensor], net: nn.Module, source: str) -> dic
 def _lite0_state(path: Path) -> dict[str, torch.Tensor]:
     """EfficientNet-Lite0 under timm's names: both code bases list the same layers in the same order."""
     theirs = torch.load(path, map_location="cpu", weights_only=True)
+    return dict(zip(without_weights("tf_efficientnet_lite0").state_dict(), theirs.values(), strict=True))
+
+
+def without_weights(architecture: str, **options) -> nn.Module:
+    """A timm network that takes no memory."""
     with torch.device("meta"):
-        names = list(timm.create_model("tf_efficientnet_lite0", pretrained=False).state_dict())
-    return dict(zip(names, theirs.values(), strict=True))
+        return timm.create_model(architecture, pretrained=False, **options)
 
 
 def load_towers(model: nn.Module, text: TextBackbone | None, vision: VisionBackbone | None) -> None:
@@ -220,9 +218,13 @@ def _resampled(weights: dict[str, torch.Tensor], net: nn.Module) -> dict[str, to
     return sys.modules[type(net).__module__].checkpoint_filter_fn(dict(weights), net)
 
 
-def vision_config(backbone: VisionBackbone) -> PreTrainedConfig:
-    """The `vision_config` of a `TaggerConfig` for a backbone."""
-    return AutoConfig.for_model("timm_wrapper", architecture=backbone.architecture, do_pooling=True)
+def vision_config(backbone: VisionBackbone, image_size: tuple[int, int] | None = None) -> PreTrainedConfig:
+    """The `vision_config` of a `TaggerConfig` for a backbone; that of a network with position embeddings (ViT, Swin)
+    has the size of the photos."""
+    config = AutoConfig.for_model("timm_wrapper", architecture=backbone.architecture, do_pooling=True)
+    if image_size and without_weights(backbone.architecture).pretrained_cfg.get("fixed_input_size"):
+        config.model_args = {"img_size": list(image_size)}
+    return config
 
 
 def _installed_files(package: str, packages: tuple[str, ...]) -> list[Path]:

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 from hf_tagger.catalog.batching.collate import Collator
@@ -12,7 +13,7 @@ from hf_tagger.evaluation.settings import Protocol
 from hf_tagger.model.modeling_tagger import TaggerModel
 from hf_tagger.model.processing_tagger import TaggerProcessor
 from hf_tagger.training.arguments import PhaseSettings, RunSettings
-from hf_tagger.training.augment import OwnNames, image_augmenter, text_augmenter, text_masker
+from hf_tagger.training.augment import OwnNames, image_augmenter, masked_text, text_augmenter
 from hf_tagger.training.data import TrainingData
 
 
@@ -69,7 +70,7 @@ class Batches:
     def masked(self, split: str = "train") -> Iterator[dict[str, Any]]:
         """All products of a split without the words of their own tags."""
         reader = replace(self.reader, bucket_batches=8)
-        return self.data.loader(split, self.collator(text_masker(self.names)), reader, whole=True).epoch()
+        return self.data.loader(split, self.collator(partial(masked_text, self.names)), reader, whole=True).epoch()
 
     def evaluation(self, split: str, protocol: Protocol, whole: bool = False) -> Iterator[dict[str, Any]]:
         """Of a split as the protocol sees it: this process's share, or all of it."""

@@ -1,7 +1,6 @@
 """Keeps a run within its minutes: where the towers cannot look at all products, they look at a sample, and phases that
 move them take fewer steps."""
 
-import hashlib
 import json
 import math
 import time
@@ -10,7 +9,7 @@ from dataclasses import asdict, dataclass, field, replace
 from itertools import islice
 
 from hf_tagger.catalog.reading.partial import Part, PartialCatalog
-from hf_tagger.evaluation.predict import embeddings_of
+from hf_tagger.evaluation.predict import embeddings_of, hash_draw
 from hf_tagger.training.arguments import RunSettings
 from hf_tagger.training.batches import Batches
 from hf_tagger.training.context import RunContext
@@ -41,8 +40,7 @@ class Sample:
     rare: frozenset[tuple[str, str]] = frozenset()  # (attribute, tag)
 
     def __call__(self, record: dict) -> bool:
-        digest = hashlib.blake2b(f"sample {record['id']}".encode(errors="replace"), digest_size=8).digest()
-        return int.from_bytes(digest) < self.share * 2**64 or any(
+        return hash_draw(f"sample {record['id']}") < self.share or any(
             (name, tag) in self.rare for name, tags in record["tags"].items() for tag in tags or ())
 
 

@@ -38,14 +38,8 @@ def build_model(
     settings: ModelSettings, attributes: list[dict], texts: Iterable[str] = (), seed: int = 0,
     text: TextBackbone | None = None, vision: VisionBackbone | None = None,
 ) -> tuple[TaggerModel, TaggerProcessor]:
-    """
-    Args:
-        attributes: a vocabulary's.
-        texts: the catalogue's, for the tokenizer of an untrained text tower.
-        text, vision: backbones at hand, in place of those that the settings name.
-
-    The same arguments give the same weights.
-    """
+    """A tagger for a vocabulary's attributes; the same arguments give the same weights. `texts`: the catalogue's, for
+    the tokenizer of an untrained text tower. `text`, `vision`: backbones in place of those that the settings name."""
     if text is None and settings.text_backbone:
         text = load_text_backbone(settings.text_backbone, texts)
     if vision is None and settings.vision_backbone:
@@ -54,9 +48,8 @@ def build_model(
     config = TaggerConfig(
         attributes=attributes,
         text_config=text.config if text else None,
-        vision_config=_sized(vision_config(vision), settings.image_size) if vision else None,
-        image_mean=list(vision.mean) if vision else [0.5] * 3,
-        image_std=list(vision.std) if vision else [0.5] * 3,
+        vision_config=vision_config(vision, settings.image_size) if vision else None,
+        **({"image_mean": list(vision.mean), "image_std": list(vision.std)} if vision else {}),
         lexical_buckets=lexical.buckets if text else 0,
         tag_codes=(coded_attributes(attributes, lexical) if text else None) or None,
         name_match=lexical.name_match and text is not None,
@@ -85,17 +78,6 @@ def load_model(path: str) -> tuple[TaggerModel, TaggerProcessor]:
     except FormatError as error:
         raise ConfigError(str(error)) from error
     return model.to(memory_format=torch.channels_last), TaggerProcessor.from_pretrained(path)
-
-
-def _sized(config, image_size: tuple[int, int]):
-    """The config of a network with position embeddings (ViT, Swin) gets the size of the photos."""
-    from timm import create_model
-
-    with torch.device("meta"):
-        network = create_model(config.architecture, pretrained=False)
-    if network.pretrained_cfg.get("fixed_input_size"):
-        config.model_args = {**(config.model_args or {}), "img_size": list(image_size)}
-    return config
 
 
 @torch.no_grad()

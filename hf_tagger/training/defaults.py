@@ -246,17 +246,12 @@ def choose_photos(model, vision: str | None, survey: Survey) -> Iterator[Choice]
 
 def stages_of(vision: str) -> list[int]:
     """Indices of at most `STAGES` intermediate feature maps of a timm network, evenly spread."""
-    import timm
-    import torch
-
-    from hf_tagger.training.backbones import architecture_of
+    from hf_tagger.training.backbones import architecture_of, without_weights
 
     architecture = architecture_of(vision)
     if architecture is None:
         return []
-    with torch.device("meta"):
-        network = timm.create_model(architecture, pretrained=False, num_classes=0)
-    count = len(getattr(network, "feature_info", None) or ())
+    count = len(getattr(without_weights(architecture, num_classes=0), "feature_info", None) or ())
     return sorted({round(place) for place in np.linspace(0, count - 1, min(count, STAGES))}) if count else []
 
 

@@ -21,10 +21,7 @@ from hf_tagger.training.starting_model import scales_are_stored
 
 
 class FeatureCache:
-    """
-    Args:
-        adapter: the model with LoRA on its towers, None without; loop: knows which weights have been trained.
-    """
+    """`adapter`: the model with LoRA on its towers, None without; `loop` knows which weights have been trained."""
 
     def __init__(self, run: RunContext, batches: Batches, adapter: PeftModel | None, loop: TrainingLoop):
         self.run, self.batches, self.adapter, self.loop = run, batches, adapter, loop

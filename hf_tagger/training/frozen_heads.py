@@ -86,11 +86,8 @@ def fit_kernel_on(model: TaggerModel, plain: FeatureLoader, masked: FeatureLoade
 
 
 def fit_logit_fusion(run: RunContext, training: Training, out_of_fold: Sequence[SourceRows] = ()) -> None:
-    """Fits in place how far each source is trusted, on the validation split under every protocol.
-
-    Args:
-        out_of_fold: rows of training products, from sources that were not fitted on them, see `training.refit`.
-    """
+    """Fits in place how far each source is trusted, on the validation split under every protocol, and on `out_of_fold`,
+    training products that the sources were not fitted on (see `training.refit`)."""
     model, settings = training.model, run.settings.evaluation
     if len(model.config.sources) == 1 or not run.settings.moves_closed_tags:
         return

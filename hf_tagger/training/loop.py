@@ -138,8 +138,7 @@ class TrainingLoop:
         module = model if self._sharded is None else self._sharded
         self._frozen_towers = [tower for tower in find_towers(module).values()
                                if not any(parameter.requires_grad for parameter in tower.parameters())]
-        groups = parameter_groups(module, phase.learning_rate, phase.tower_learning_rate, phase.layer_decay,
-                                  settings.optimizer.weight_decay)
+        groups = parameter_groups(module, phase.learning_rate, phase.tower_learning_rate)
         optimizer = OPTIMIZERS[settings.optimizer.name](groups, settings.optimizer)
         if distributed and self._sharded is None:
             # Heads that are fitted apart are alike in all processes; broadcasting them would cost more than gradients.

@@ -3,7 +3,6 @@
 import re
 import warnings
 from pathlib import Path
-from typing import NamedTuple
 
 from peft import LoraConfig, PeftModel, get_peft_model
 from torch import nn
@@ -17,19 +16,9 @@ TOWERS = ("text_tower", "vision_tower")
 LEFT_ALONE = re.compile(r"embed|stem|pooler|\bse\.|^(timm_model\.)?conv1\b")
 
 
-class ParameterCount(NamedTuple):
-    trainable: int
-    total: int
-
-    def __str__(self):
-        return f"trainable {self.trainable:,} of {self.total:,} parameters ({self.trainable / self.total:.2%})"
-
-
 def apply_lora(model: nn.Module, settings: LoraSettings, modules_to_save: list[str]) -> PeftModel:
-    """Puts adapters into the sub-modules called `text_tower` and `vision_tower`, in place, and freezes the rest.
-
-    Args:
-        modules_to_save: names of the modules outside the towers that are trained and saved in full.
+    """Puts adapters into the sub-modules called `text_tower` and `vision_tower`, in place, and freezes the rest, but
+    for `modules_to_save`, the names of those outside the towers that are trained and saved in full.
 
     A tower without a layer that LoRA could adapt (a recurrent one) is trained and saved in full as well. BatchNorm
     statistics are frozen, for they are not in an adapter. Raises ValueError where a target names no layer, or no layer
@@ -84,32 +73,27 @@ def _named_layers(tower: nn.Module, wanted: list[str], tower_name: str) -> list[
     return list(dict.fromkeys(chosen))
 
 
-def freeze_batch_norm(model: nn.Module) -> int:
-    """Makes every BatchNorm use and keep its running statistics, also after `model.train()`; returns their number."""
-    layers = [module for module in model.modules() if isinstance(module, _BatchNorm)]
-    for layer in layers:
-        layer.register_forward_pre_hook(_use_running_statistics)
-    return len(layers)
+def freeze_batch_norm(model: nn.Module) -> None:
+    """Makes every BatchNorm use and keep its running statistics, also after `model.train()`."""
+    for module in model.modules():
+        if isinstance(module, _BatchNorm):
+            module.register_forward_pre_hook(_use_running_statistics)
 
 
 def _use_running_statistics(module, inputs):
     module.training = False
 
 
-def count_parameters(model: nn.Module) -> ParameterCount:
+def count_parameters(model: nn.Module) -> tuple[int, int]:
     """Trainable and all parameters, without the frozen originals that peft keeps beside fully trained modules."""
     parameters = [parameter for name, parameter in model.named_parameters() if ".original_module." not in name]
-    trainable = sum(parameter.numel() for parameter in parameters if parameter.requires_grad)
-    return ParameterCount(trainable, sum(parameter.numel() for parameter in parameters))
+    return (sum(parameter.numel() for parameter in parameters if parameter.requires_grad),
+            sum(parameter.numel() for parameter in parameters))
 
 
 def save_adapter(model: PeftModel, folder: str | Path, base: str | Path) -> int:
-    """Writes the adapter and the fully trained modules alone; returns their size in bytes.
-
-    Args:
-        base: folder or Hub id of the model as it was before `apply_lora`. `AutoModel.from_pretrained(folder)` opens it
-            from there.
-    """
+    """Writes the adapter and the fully trained modules alone; returns their size in bytes. `base`: folder or Hub id of
+    the model as it was before `apply_lora`, from where `AutoModel.from_pretrained(folder)` opens it."""
     for config in model.peft_config.values():
         config.base_model_name_or_path = str(base)
     # "auto" would look the base model up on the Hub to see whether its vocabulary has grown.

@@ -27,14 +27,9 @@ class LossSum(NamedTuple):
 
 
 class TaggingLoss(nn.Module):
-    """The loss of every attribute of a model.
-
-    Args:
-        attributes: as in `TaggerConfig`: name, kind, tags; for logit adjustment of `single` ones `counts` (training
-            rows per tag) and `none_count` (rows to which no tag applies).
-
-    Raises ValueError where needed counts are missing.
-    """
+    """The loss of every attribute of a model, as in `TaggerConfig`: name, kind, tags; for logit adjustment of `single`
+    ones `counts` (training rows per tag) and `none_count` (rows to which no tag applies). Raises ValueError where
+    needed counts are missing."""
 
     def __init__(self, attributes: list[dict], settings: LossSettings | None = None):
         super().__init__()
@@ -92,12 +87,8 @@ class TaggingLoss(nn.Module):
 
 
 class SequenceLoss(nn.Module):
-    """Cross-entropy of the decoder's tokens, smoothed; prompts, padding and products without targets count nothing.
-
-    Args:
-        first_control_id: token ids from here on are prompts.
-        label_smoothing: share of the target spread evenly over the vocabulary.
-    """
+    """Cross-entropy of the decoder's tokens, smoothed; prompts (ids from `first_control_id` on), padding and products
+    without targets count nothing."""
 
     def __init__(self, first_control_id: int, label_smoothing: float = 0.0):
         super().__init__()

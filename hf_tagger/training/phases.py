@@ -12,6 +12,7 @@ from torch import nn
 
 from hf_tagger.evaluation.predict import Predictions, predict
 from hf_tagger.model.modeling_tagger import TaggerModel
+from hf_tagger.model.saving import first_control_id
 from hf_tagger.training.arguments import PhaseSettings
 from hf_tagger.training.batches import Batches
 from hf_tagger.training.build import set_trainable, with_lora
@@ -44,12 +45,8 @@ def start_training(
     run: RunContext, batches: Batches, evaluate: Callable[[nn.Module], dict[str, float]] | None = None,
     distillation: DistillationLoss | None = None,
 ) -> Training:
-    """Puts adapters on the model, in place, and goes on from the newest checkpoint of a resumed run.
-
-    Args:
-        evaluate: in place of `validate`.
-        distillation: loss on what a teacher says.
-    """
+    """Puts adapters on the model, in place, and goes on from the newest checkpoint of a resumed run. `evaluate` takes
+    the place of `validate`."""
     settings, model, decoder = run.settings, batches.model, run.settings.model.decoder
     # What a run draws from here on must not depend on what it drew before: a resumed run skips some of that.
     set_seed(settings.seed)
@@ -63,7 +60,7 @@ def start_training(
             return validate(run, batches)
     sequence_loss = None
     if decoder is not None:
-        sequence_loss = SequenceLoss(model.config.first_control_id, decoder.label_smoothing), decoder.weight
+        sequence_loss = SequenceLoss(first_control_id(model.config.decoder), decoder.label_smoothing), decoder.weight
     loss = TaggingLoss(model.config.attributes, settings.training.loss)
     loop = TrainingLoop(run.accelerator, settings.training, loss, evaluate, run.checkpoints, batches.data.quarantine,
                         sequence_loss, distillation, run.log.say)
@@ -104,12 +101,9 @@ def train_closed_tags(run: RunContext, training: Training) -> None:
 
 
 def train_decoder(run: RunContext, training: Training, out_of_fold: Predictions) -> None:
-    """Trains the last phases, those of the decoder alone, when the closed tags are as they will be.
-
-    Args:
-        out_of_fold: what the closed tags' heads say of training products that they were not fitted on. Of products that
-            they know by heart they are too sure to learn from.
-    """
+    """Trains the last phases, those of the decoder alone, when the closed tags are as they will be. `out_of_fold`: what
+    the closed tags' heads say of training products that they were not fitted on; of those that they know by heart they
+    are too sure to learn from."""
     place = {product: row for row, product in enumerate(out_of_fold.ids)}
     load_kept(training.model, training.decoder)
 
@@ -127,12 +121,9 @@ def train_decoder(run: RunContext, training: Training, out_of_fold: Predictions)
 
 def train_phase(run: RunContext, training: Training, index: int, phase: PhaseSettings,
                 load: Callable[[PhaseSettings], object] | None = None) -> None:
-    """Trains what the phase names, in place.
-
-    Args:
-        load: phase -> loader with an `epoch` method; default: of stored features where the phase has `cached_views`,
-            else of augmented training products. Not called where a resumed run has done the phase already.
-    """
+    """Trains what the phase names, in place. `load`: phase -> loader with an `epoch` method, not called where a resumed
+    run has done the phase already; default: of stored features where the phase has `cached_views`, else of augmented
+    training products."""
     model, loop, settings = training.model, training.loop, run.settings.training
     done, loader = loop.progress.phase > index, None
     with run.log.step(f"phase {index + 1}, {phase.name}") as step:
@@ -148,7 +139,9 @@ def train_phase(run: RunContext, training: Training, index: int, phase: PhaseSet
         batches /= phase.batch_size or settings.loader.batch_size
         before = loop.progress.step
         loop.run_phase(index, phase, model, loader, max(1, round(batches + 0.5)))
-        step.result = "done before" if done else f"{loop.progress.step - before:,} steps, {count_parameters(model)}"
+        trainable, total = count_parameters(model)
+        step.result = "done before" if done else (f"{loop.progress.step - before:,} steps, trainable {trainable:,} of "
+                                                  f"{total:,} parameters ({trainable / total:.2%})")
         step.details = [entry for entry in loop.progress.history if entry["phase"] == index]
         if step.details:
             metric = next(name for name in step.details[0] if name not in ("step", "phase"))

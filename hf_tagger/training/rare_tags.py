@@ -15,13 +15,12 @@ from accelerate.utils import broadcast
 from torch import Tensor
 
 from hf_tagger.augmentation.diagnostics import compare, picture
-from hf_tagger.augmentation.health import AugmentationStopped
+from hf_tagger.augmentation.gan import SemiSupervisedGan
 from hf_tagger.augmentation.judge import train_judge
 from hf_tagger.augmentation.methods import Problem, augment
-from hf_tagger.augmentation.semi_supervised import SemiSupervisedGan
+from hf_tagger.augmentation.retrain import AugmentationStopped
 from hf_tagger.augmentation.settings import AugmentationSettings
 from hf_tagger.augmentation.vectors import TaggedVectors, write_vectors
-from hf_tagger.augmentation.wgan import ConditionalGan
 from hf_tagger.evaluation.predict import Predictions, outputs_of
 from hf_tagger.model.decisions import attribute_slices
 from hf_tagger.model.modeling_tagger import TaggerModel
@@ -88,7 +87,7 @@ def augment_rare_tags(
     Args:
         features: of the training split, from the towers as they are now.
         loss: as in training, but for `logit_adjustment_tau`, which is the augmentation's own.
-        folder: gets generator and critic, a report of how real the vectors look, and their picture.
+        folder: gets the generator, a report of how real the vectors look, and their picture.
 
     Returns a summary for a person and, if wanted, a critic of tag sets. Raises AugmentationStopped, with the tag head
     as it was.
@@ -131,12 +130,10 @@ def rare_tags(attributes: list[dict], settings: AugmentationSettings) -> dict[st
     return {name: column for _, name, column in sorted(found, key=lambda item: item[0])}
 
 
-def save_gan(gan: ConditionalGan | SemiSupervisedGan, data: TaggedVectors, rare: dict[str, int], folder: Path,
+def save_gan(gan: SemiSupervisedGan, data: TaggedVectors, rare: dict[str, int], folder: Path,
              seed: int) -> dict[str, Any]:
-    """Writes the networks as safetensors; `report.json` and `vectors.png` show how real their vectors look."""
+    """Writes the generator as safetensors; `report.json` and `vectors.png` show how real its vectors look."""
     write_safetensors(folder / "generator.safetensors", gan.generator.state_dict())
-    if getattr(gan, "critic", None) is not None:
-        write_safetensors(folder / "critic.safetensors", gan.critic.state_dict())
     vectors, labels = gan.draw(4096, torch.Generator().manual_seed(seed))
     report = {"stopped": gan.stopped, "losses": gan.history, "tags": compare(data, rare, vectors, labels)}
     (folder / "report.json").write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")

@@ -26,12 +26,8 @@ from hf_tagger.training.whole import written_whole
 
 
 def calibrate(run: RunContext, batches: Batches, out_of_fold: Sequence[SourceRows] = ()) -> None:
-    """Fits temperatures and thresholds on the validation split, as the first protocol sees it, and writes them into the
-    model's config.
-
-    Args:
-        out_of_fold: what sources say of training products that they were not fitted on, see `training.refit`.
-    """
+    """Fits temperatures and thresholds on the validation split, as the first protocol sees it, and on `out_of_fold`,
+    what sources say of training products that they were not fitted on; writes them into the model's config."""
     settings, model = run.settings.evaluation, batches.model
     validates = settings.validation in batches.data.catalog.splits
     if run.settings.calibration is None or not (validates or out_of_fold):

@@ -22,11 +22,7 @@ class Step:
 
 
 class RunLog:
-    """
-    Args:
-        path: of run.log. main: whether this process, of several, prints and writes. resume: append to the file of an
-            earlier run.
-    """
+    """`main`: whether this process, of several, prints and writes; `resume`: append to the file of an earlier run."""
 
     def __init__(self, path: Path, main: bool = True, resume: bool = False):
         self.path, self.main = path, main

@@ -68,11 +68,8 @@ class HeldOutFold:
 
 def train_and_score(settings: RunSettings, data: dict, fold: HeldOutFold | None = None,
                     validated: Callable[[dict[str, float]], None] | None = None) -> dict[str, float]:
-    """Trains and returns the metrics of the fold held out, or without one those of the validation split.
-
-    Args:
-        validated: is given the validation metrics each time they are measured.
-    """
+    """Trains and returns the metrics of the fold held out, or without one those of the validation split; `validated` is
+    given the validation metrics each time they are measured."""
     run = start_run(settings, data)
     catalogue = read_catalog(run, fold)
     batches = Batches(catalogue, *starting_model(run, catalogue))

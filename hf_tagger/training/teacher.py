@@ -1,8 +1,7 @@
 """A teacher's outputs for every product of a catalogue: it runs once, and they are kept on disk."""
 
 import json
-from collections.abc import Iterable, Iterator
-from contextlib import nullcontext
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -98,13 +97,9 @@ class TeacherStore:
 
 @torch.no_grad()
 def store_outputs(model, views: Iterable[Iterator[dict[str, Any]]], folder: Path, key: str, states: bool,
-                  autocast=nullcontext) -> None:
-    """Runs a teacher over the batches of every view (the same products in the same order) and keeps its outputs.
-
-    Args:
-        key: of what they depend on, see `is_stored`.
-        states: also keep the text tower's token states.
-    """
+                  autocast: Callable) -> None:
+    """Runs a teacher over the batches of every view (the same products in the same order) and keeps its outputs, with
+    `states` also the text tower's token states. `key`: of what they depend on, see `is_stored`."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / INDEX).unlink(missing_ok=True)
     model.eval()

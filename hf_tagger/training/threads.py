@@ -15,7 +15,8 @@ LAUNCHERS = ("accelerate", "torchrun", "torch.distributed")  # as their commands
 def set_cpu_threads(wanted: int | None = None) -> int:
     """Lets torch compute with `wanted` threads (None: OMP_NUM_THREADS if a person has set it, else this process's share
     of the cores), and returns their number. Call it before anything is computed."""
-    threads = wanted or threads_asked_for() or max(1, available_cores() // local_processes())
+    processes = next((int(os.environ[name]) for name in LOCAL_PROCESSES if name in os.environ), 1)
+    threads = wanted or threads_asked_for() or max(1, available_cores() // processes)
     torch.set_num_threads(threads)
     return threads
 
@@ -40,8 +41,3 @@ def _is_the_launchers() -> bool:
     except (psutil.Error, AttributeError, OSError):  # AttributeError: the launcher has ended
         return False
     return any(name in command for name in LAUNCHERS) and not told
-
-
-def local_processes() -> int:
-    """Processes of this run on this machine."""
-    return next((int(os.environ[name]) for name in LOCAL_PROCESSES if name in os.environ), 1)

@@ -14,13 +14,8 @@ SPECIAL = {"pad_token": "<pad>", "unk_token": "<unk>", "bos_token": "<s>", "eos_
 def unigram_tokenizer(
     pieces: list[tuple[str, float]], *, lowercase: bool = False, max_length: int = 512, mask_token: str | None = None
 ) -> PreTrainedTokenizerFast:
-    """A tokenizer that puts <s> before and </s> after a text.
-
-    Args:
-        pieces: (piece, log-probability) in the order of their ids, <pad>, <unk>, <s> and </s> among them; "▁" stands
-            for the space before a word.
-        max_length: longest sequence the model takes, in tokens.
-    """
+    """A tokenizer that puts <s> before and </s> after a text. `pieces`: (piece, log-probability) in the order of their
+    ids, <pad>, <unk>, <s> and </s> among them; "▁" stands for the space before a word."""
     ids = {piece: index for index, (piece, _) in enumerate(pieces)}
     bos, eos = SPECIAL["bos_token"], SPECIAL["eos_token"]
     tokenizer = Tokenizer(models.Unigram(pieces, unk_id=ids[SPECIAL["unk_token"]], byte_fallback=False))

@@ -1,7 +1,6 @@
 """Learning from reviewers' verdicts: a model is trained further on corrected products, mixed with others so that it
 forgets nothing (experience replay, Rolnick et al. 2019, arXiv 1811.11682)."""
 
-import hashlib
 import shutil
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -17,7 +16,7 @@ from hf_tagger.catalog.schema import Record
 from hf_tagger.catalog.strict import ConfigError
 from hf_tagger.evaluation.calibration import fit_calibration, store_attributes
 from hf_tagger.evaluation.machine import process_state
-from hf_tagger.evaluation.predict import Predictions
+from hf_tagger.evaluation.predict import Predictions, hash_draw
 from hf_tagger.evaluation.protocols import Evaluator
 from hf_tagger.feedback.proposals import UnknownTags, proposals
 from hf_tagger.feedback.review_state import decided, settle
@@ -66,12 +65,8 @@ def corrected(tags: dict[str, list[str] | None], holds: Holds, kinds: Mapping[st
 
 
 class CorrectedCatalog(Catalog):
-    """A catalogue whose training split is cut down to the corrected products and a share of the others, chosen by a
-    hash of their ids.
-
-    Args:
-        holds: {product: verdicts that are settled}; share: of the other products, 0 to 1.
-    """
+    """A catalogue whose training split is cut down to the products whose verdicts `holds` has, corrected, and a share
+    of the others, chosen by a hash of their ids."""
 
     def __init__(self, catalog: Catalog, holds: Mapping[str, Holds], share: float):
         # A tag that is rare among the few products left must stay in the vocabulary.
@@ -91,13 +86,8 @@ class CorrectedCatalog(Catalog):
                 yield item
             elif item["id"] in self.holds:
                 yield item | {"tags": corrected(item["tags"], self.holds[item["id"]], kinds)}
-            elif draw(item["id"]) < self.share:
+            elif hash_draw(item["id"]) < self.share:
                 yield item
-
-
-def draw(product: str) -> float:
-    """A number in [0, 1), from a hash of the product's id."""
-    return int.from_bytes(hashlib.blake2b(product.encode(errors="surrogatepass"), digest_size=8).digest()) / 2**64
 
 
 @dataclass
@@ -132,7 +122,7 @@ def read_feedback(store: FeedbackStore, catalog: Catalog, attributes: list[dict]
     waiting = [proposal for proposal in proposals(store, attributes) if proposal.ruling is None]
     holds: dict[bool, dict[str, dict]] = {True: {}, False: {}}
     for (product, attribute, tag), yes in settled.holds.items():
-        learned = draw(f"held out {product}") >= HELD_OUT
+        learned = hash_draw(f"held out {product}") >= HELD_OUT
         holds[learned].setdefault(product, {})[attribute, tag] = yes
     summary = (f"{len(verdicts)} verdicts: {len(settled.holds)} settled, {len(settled.disputed)} disputed, "
                f"{len(settled.stale)} stale or not about a product of the training split; "
@@ -174,7 +164,7 @@ class Update:
         if self.settings.calibration is None:
             raise ConfigError("calibration is null in this configuration: give --calibration.objective f1, say")
         seen = self._look(self.tagger, CorrectedCatalog(self.catalog, self.feedback.learned, 0.0), "train")
-        attributes, _ = fit_calibration(joined(validation, seen), self.settings.calibration)
+        attributes, _ = fit_calibration(validation.and_of(seen), self.settings.calibration)
         ignored = shutil.ignore_patterns("lineage.json", "README.md")
         shutil.copytree(self.parent, self.pending, dirs_exist_ok=True, ignore=ignored)
         store_attributes(self.pending, attributes)
@@ -218,13 +208,6 @@ def replay_share(corrected_products: int, products: int, each: float) -> float:
     `LEAST_REPLAYED`."""
     others = max(1, products - corrected_products)
     return min(1.0, max(each * corrected_products, LEAST_REPLAYED) / others)
-
-
-def joined(one: Predictions, other: Predictions) -> Predictions:
-    """Predictions of the same model for the products of both."""
-    together = {name: np.concatenate([getattr(one, name), getattr(other, name)])
-                for name in ("scores", "chosen", "logits")}
-    return replace(one, ids=one.ids + other.ids, tags=one.tags + other.tags, about=[], written=None, **together)
 
 
 def verdict_agreement(predictions: Predictions, holds: Mapping[str, Holds]) -> float:

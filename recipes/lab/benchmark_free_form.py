@@ -28,6 +28,7 @@ from hf_tagger.evaluation.machine import process_state
 from hf_tagger.evaluation.protocols import open_tagger
 from hf_tagger.model.decoder import TagLogitsProcessor
 from hf_tagger.model.generation import TagPrior, TagRules, TagTrie
+from hf_tagger.model.saving import first_control_id
 from measuring import as_product, complete_records, conditions, open_split
 
 WARM_UP, MAX_NEW_TOKENS, TRIE_REPEATS = 5, 24, 5
@@ -97,7 +98,7 @@ def trie_cost(tagger, products: Sequence[dict], tags: int) -> dict[str, float]:
     batch = tagger.processor(text=[product["text"] for product in products],
                              images=[product["images"] for product in products])
     memory = model(**batch.to(model.device), output_memory=True).memory
-    decoder, tokens = model.config.decoder, range(5, model.config.first_control_id)
+    decoder, tokens = model.config.decoder, range(5, first_control_id(model.config.decoder))
     sequences: dict[tuple[int, ...], None] = {}
     while len(sequences) < tags:
         sequences[tuple(draw.choices(tokens, k=draw.randint(1, 6)))] = None

@@ -20,14 +20,18 @@ from tempfile import TemporaryDirectory
 
 import numpy as np
 import torch
+from conditional_gan import train_gan
 from matplotlib.figure import Figure
+from rare_tag_rivals import GaussianNoise, Resampling, SameTagMixup
 from torch import Tensor, nn
 
 from hf_tagger import cli
+from hf_tagger.augmentation.gan import ConditionalGan
 from hf_tagger.augmentation.methods import Problem, augment
+from hf_tagger.augmentation.retrain import VectorSource
 from hf_tagger.augmentation.settings import AugmentationSettings
+from hf_tagger.augmentation.tag_sets import TagSetSampler
 from hf_tagger.augmentation.vectors import TaggedVectors
-from hf_tagger.augmentation.wgan import ConditionalGan
 from hf_tagger.catalog.batching.collate import UNKNOWN, Collator
 from hf_tagger.catalog.batching.loader import CatalogLoader
 from hf_tagger.catalog.reading.stream import Catalog
@@ -48,20 +52,23 @@ HIDDEN, DROPOUT = 256, 0.1
 PLAIN = "plain cross-entropy"
 METHODS = {
     PLAIN: {"logit_adjustment_tau": 0},
-    "class-balanced resampling": {"method": "resampling", "logit_adjustment_tau": 0},
+    "class-balanced resampling": {"logit_adjustment_tau": 0},
     "balanced softmax": {},
-    "Gaussian feature noise": {"method": "noise", "logit_adjustment_tau": 0},
-    "same-class mixup": {"method": "mixup", "logit_adjustment_tau": 0},
+    "Gaussian feature noise": {"logit_adjustment_tau": 0},
+    "same-class mixup": {"logit_adjustment_tau": 0},
     "residual transfer": {"method": "residual_transfer", "logit_adjustment_tau": 0},
     "pseudo-labels": {"method": "pseudo_labels", "logit_adjustment_tau": 0},
-    "conditional GAN": {"method": "gan", "logit_adjustment_tau": 0},
-    "conditional GAN + balanced softmax": {"method": "gan"},
+    "conditional GAN": {"logit_adjustment_tau": 0, "recombine": 0.3},
+    "conditional GAN + balanced softmax": {"recombine": 0.3},
     "semi-supervised GAN": {"method": "semi_supervised_gan", "logit_adjustment_tau": 0},
     "semi-supervised GAN + balanced softmax": {"method": "semi_supervised_gan"},
     "residual transfer + balanced softmax": {"method": "residual_transfer", "power": -1},
     "pseudo-labels + balanced softmax": {"method": "pseudo_labels"},
 }
 METHODS = {name: {"method": "none", "power": 0.0} | changed for name, changed in METHODS.items()}
+RIVALS = {"class-balanced resampling": Resampling, "Gaussian feature noise": GaussianNoise,
+          "same-class mixup": SameTagMixup, "conditional GAN": ConditionalGan,
+          "conditional GAN + balanced softmax": ConditionalGan}
 # {method: per seed {"test", "validation": {group: macro-F1}}}
 Results = dict[str, list[dict[str, dict[str, float]]]]
 
@@ -81,8 +88,8 @@ def main(arguments: list[str]) -> None:
     results: Results = {name: [] for name in options.methods}
     for seed in range(options.seeds):
         for name in options.methods:
-            results[name].append(contest.run(build(AugmentationSettings, {"epochs": options.epochs} | METHODS[name]),
-                                             seed))
+            augmentation = build(AugmentationSettings, {"epochs": options.epochs} | METHODS[name])
+            results[name].append(contest.run(augmentation, seed, RIVALS.get(name)))
             cli.say(f"seed {seed}, {name}: tail {results[name][-1]['test']['tail']:.3f}")
     seconds["all"] = time.perf_counter() - started
     table = markdown(results, PLAIN)
@@ -125,15 +132,22 @@ class Contest:
     teachers: dict[int, nn.Module] = field(default_factory=dict)
     gans: dict[int, ConditionalGan] = field(default_factory=dict)
 
-    def run(self, settings: AugmentationSettings, seed: int) -> dict[str, dict[str, float]]:
+    def run(self, settings: AugmentationSettings, seed: int,
+            rival: type[Resampling] | type[ConditionalGan] | None = None) -> dict[str, dict[str, float]]:
         """Trains one head; macro-F1 by group on "test" and "validation"."""
-        if settings.method in ("gan", "pseudo_labels") and seed not in self.teachers:
+        if (settings.method == "pseudo_labels" or rival is ConditionalGan) and seed not in self.teachers:
             plain = AugmentationSettings(method="none", epochs=settings.epochs)
-            self.teachers[seed] = self._train(plain, seed, None).requires_grad_(False)
-        head = self._train(settings, seed, self.teachers.get(seed))
+            self.teachers[seed] = self._train(plain, seed, None, None).requires_grad_(False)
+        source = None
+        if rival is ConditionalGan:
+            source = self._gan(settings, seed)
+        elif rival is not None:
+            source = rival(self.train, self._sampler(settings.power))
+        head = self._train(settings, seed, self.teachers.get(seed), source)
         return {split: self._score(head, *products) for split, products in self.scored.items()}
 
-    def _train(self, settings: AugmentationSettings, seed: int, teacher: nn.Module | None) -> nn.Module:
+    def _train(self, settings: AugmentationSettings, seed: int, teacher: nn.Module | None,
+               source: VectorSource | None) -> nn.Module:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             # One hidden layer, as `concat` fusion and a linear tag head have.
@@ -141,10 +155,25 @@ class Contest:
                                  nn.Dropout(DROPOUT), nn.Linear(HIDDEN, len(self.attribute["tags"]) + 1))
         losses = balanced_losses([self.attribute], LossSettings(logit_adjustment_tau=settings.logit_adjustment_tau))
         problem = Problem(self.train, [self.attribute], self.tag_embeddings, teacher, losses)
-        source = augment(problem, head, settings, seed, progress=False, gan=self.gans.get(seed))
-        if settings.method == "gan":
-            self.gans[seed] = source
+        augment(problem, head, settings, seed, source=source)
         return head
+
+    def _sampler(self, power: float, recombine: float = 0.0) -> TagSetSampler:
+        columns = list(range(len(self.attribute["tags"])))
+        return TagSetSampler(self.train, columns, [slice(0, len(columns))], power, recombine)
+
+    def _gan(self, settings: AugmentationSettings, seed: int) -> ConditionalGan:
+        """One for each seed, with the loss of the teacher for tags that are equally frequent."""
+        if seed not in self.gans:
+            tags = len(self.attribute["tags"])
+            loss = balanced_losses([self.attribute], LossSettings())(torch.ones(tags), torch.ones(1))
+            with torch.random.fork_rng(devices=[]):
+                torch.manual_seed(seed)
+                self.gans[seed] = train_gan(
+                    self.train, self._sampler(settings.power, settings.recombine), self.tag_embeddings, settings.gan,
+                    lambda vectors, labels: loss(self.teachers[seed](vectors), labels),
+                    torch.Generator().manual_seed(seed))
+        return self.gans[seed]
 
     @torch.no_grad()
     def _score(self, head: nn.Module, vectors: Tensor, labels: np.ndarray) -> dict[str, float]:

@@ -1,6 +1,6 @@
 """What making up for rare tags does for a whole catalogue: tail macro-F1 per attribute, with and without each method.
 
-    python recipes/lab/benchmark_rare_tags_full.py recipes/configs/fashion.yaml --methods "as trained" "conditional GAN"
+    python recipes/lab/benchmark_rare_tags_full.py recipes/configs/fashion.yaml --seeds 5
     python recipes/lab/benchmark_rare_tags_full.py recipes/configs/fashion.yaml --augmentation.logit_adjustment_tau 0.5
 
 Trains the heads of the configuration on features of its frozen towers, once per seed, then, from those very weights,
@@ -27,6 +27,7 @@ from hf_tagger.augmentation.settings import AugmentationSettings
 from hf_tagger.catalog.strict import ConfigError
 from hf_tagger.evaluation.machine import describe_machine
 from hf_tagger.evaluation.metrics import count_tags, tag_ratios
+from hf_tagger.model.decisions import attribute_slices
 from hf_tagger.training.arguments import RunSettings, load_run
 from hf_tagger.training.batches import Batches
 from hf_tagger.training.context import start_run
@@ -42,7 +43,6 @@ METHODS = {
     "as trained": None,
     "balanced softmax": {"method": "none"},
     "residual transfer": {"method": "residual_transfer"},
-    "conditional GAN": {"method": "gan", "power": 0.0},
     "semi-supervised GAN": {"method": "semi_supervised_gan", "power": 0.0},
 }
 
@@ -120,7 +120,7 @@ def tail_scores(model, test: tuple[FeatureLoader, list[dict]], rare: int) -> dic
                                 ("tag_logits", "none_logits")))
     chosen = model.predicted_tags(scores).numpy()
     found = {}
-    for attribute, where in zip(model.config.attributes, model.config.attribute_slices().values(), strict=True):
+    for attribute, where in zip(model.config.attributes, attribute_slices(model.config.attributes), strict=True):
         known = np.array([row.get(attribute["name"]) is not None for row in tags])
         given = np.array([[tag in (row.get(attribute["name"]) or ()) for tag in attribute["tags"]] for row in tags])
         f1 = tag_ratios(count_tags(given[known].astype(int), chosen[known, where].astype(int)).tags)["f1"]

@@ -307,7 +307,7 @@ def fit_words(rows: int, tags: int, zipf: float, sgd_passes: int) -> dict:
         for first in range(0, len(test), 256):
             read = features([title for title, *_ in test[first:first + 256]])
             logits, _ = head(*map(torch.from_numpy, read.values()), torch.ones(len(read["lexical_ids"]), dtype=bool),
-                             candidate_attributes(config))
+                             candidate_attributes(config.attributes))
             says.append(logits[:, :tags].argmax(1).numpy())
     found["ours"] = recalls(np.concatenate(says), truth, counts)
     if sgd_passes:

@@ -126,7 +126,7 @@ def time_training(settings: RunSettings, phase: PhaseSettings, skip: int, steps:
         found["loader_rows_per_second"] = alone.reading(skip, steps)["rows_per_second"]
         loader = TimedLoader(batches.training(phase))
         train_phase(run, training, 0, phase, lambda _: loader)
-    return loader.reading(skip, steps) | found | {"trainable_parameters": count_parameters(batches.model).trainable}
+    return loader.reading(skip, steps) | found | {"trainable_parameters": count_parameters(batches.model)[0]}
 
 
 class TimedLoader:
@@ -204,8 +204,7 @@ def train_plainly(run: RunContext, training: Training, phase: PhaseSettings, loa
     settings, model, device = run.settings.training, training.model, run.accelerator.device
     set_trainable(model, phase, training.adapter is not None, settings.embeddings)
     model.train()
-    groups = parameter_groups(model, phase.learning_rate, phase.tower_learning_rate, phase.layer_decay,
-                              settings.optimizer.weight_decay)
+    groups = parameter_groups(model, phase.learning_rate, phase.tower_learning_rate)
     optimizer = OPTIMIZERS[settings.optimizer.name](groups, settings.optimizer)
     parameters = [parameter for group in groups for parameter in group["params"]]
     batches = itertools.islice(loader.epoch(), phase.max_steps * settings.gradient_accumulation)

@@ -26,6 +26,7 @@ from hf_tagger.catalog.strict import ConfigError, did_you_mean
 from hf_tagger.evaluation.machine import describe_machine
 from hf_tagger.evaluation.predict import Predictions
 from hf_tagger.feedback import strategies
+from hf_tagger.model.decisions import attribute_slices
 from hf_tagger.training.arguments import load_run
 from hf_tagger.training.context import start_run
 from hf_tagger.training.data import read_catalog
@@ -113,7 +114,7 @@ def seen_so_far(heads: RefittedHeads, rows: np.ndarray) -> list[dict]:
     """The attributes, with the tags' counts among these rows: those of the whole catalogue would be known too early."""
     counts = (heads.tag_labels[rows] == 1).sum(0)
     return [entry | {"counts": counts[where].tolist()} for entry, where in
-            zip(heads.model.config.attributes, heads.model.config.attribute_slices().values(), strict=True)]
+            zip(heads.model.config.attributes, attribute_slices(heads.model.config.attributes), strict=True)]
 
 
 def score(heads: RefittedHeads, rows: np.ndarray) -> float:

@@ -13,7 +13,7 @@ def check(vocabulary=ATTRIBUTES, **settings):
 
 
 def test_what_can_be_worked_with_passes():
-    check(method="gan", attributes=["colour"], logit_adjustment_tau=0.5)
+    check(method="semi_supervised_gan", attributes=["colour"], logit_adjustment_tau=0.5)
 
 
 def test_an_unknown_attribute_names_the_nearest():

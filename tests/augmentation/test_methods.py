@@ -10,15 +10,15 @@ from hf_tagger.augmentation.settings import AugmentationSettings, Method
 from hf_tagger.catalog.strict import build
 from tests.augmentation.gaussians import problem, world
 
-GAN = {"steps": 60, "hidden": 16, "latent": 4, "check_every": 20, "learning_rate": 2e-3}
+GAN = {"hidden": 16, "latent": 4, "check_every": 20, "learning_rate": 2e-3}
 
 
-def retrained(data, tau=1.0, seed=0, gan=None, **settings):
+def retrained(data, tau=1.0, seed=0, source=None, **settings):
     torch.manual_seed(0)
     head = nn.Linear(6, 7)
     basic = {"epochs": 30, "batch_size": 32, "learning_rate": 1e-2, "gan": GAN}
     settings = build(AugmentationSettings, basic | settings)
-    return head, augment(problem(data, tau), head, settings, seed, progress=False, gan=gan)
+    return head, augment(problem(data, tau), head, settings, seed, source=source)
 
 
 def recall_of_sage(head):
@@ -35,7 +35,7 @@ def test_every_method_trains_a_head_that_knows_the_rare_tag(method):
 
 
 def test_a_head_is_the_same_with_the_same_seed_only():
-    weights = [retrained(world(), method="noise", seed=seed)[0].weight for seed in (0, 0, 1)]
+    weights = [retrained(world(), method="residual_transfer", seed=seed)[0].weight for seed in (0, 0, 1)]
     assert torch.equal(weights[0], weights[1]) and not torch.equal(weights[0], weights[2])
 
 
@@ -43,14 +43,14 @@ def test_the_random_numbers_of_the_run_go_on_as_if_nothing_had_been_drawn():
     torch.manual_seed(0)
     nn.Linear(6, 7)
     expected = torch.rand(1)
-    retrained(world(), method="gan")
+    retrained(world(), method="semi_supervised_gan")
     assert torch.rand(1) == expected
 
 
-def test_a_gan_is_reused():
-    _, first = retrained(world(), method="gan")
-    head, second = retrained(world(), tau=0.0, method="gan", gan=first)
-    assert second is first and recall_of_sage(head) == 1.0
+def test_a_source_of_ones_own_takes_the_place_of_the_methods():
+    _, first = retrained(world(), method="residual_transfer")
+    (alone, _), (head, second) = (retrained(world(), method="none", source=source) for source in (None, first))
+    assert second is first and not torch.equal(head.weight, alone.weight)
 
 
 def test_scores_are_probabilities_by_attribute():
@@ -62,5 +62,5 @@ def test_scores_are_probabilities_by_attribute():
 
 
 def test_only_named_attributes_gain():
-    _, source = retrained(world(), method="resampling", attributes=["features"])
+    _, source = retrained(world(), method="residual_transfer", attributes=["features"])
     assert set(source.sampler.columns) == {3, 4}

@@ -9,7 +9,7 @@ from hf_tagger.catalog.free_form import TargetSettings
 from hf_tagger.catalog.schema import CatalogSchema
 from hf_tagger.catalog.strict import ConfigError, build
 from hf_tagger.model.generation import split_tags
-from hf_tagger.model.saving import EOS
+from hf_tagger.model.saving import EOS, control_id
 from tests.tiny_tagger import ATTRIBUTES, tiny_model, tiny_processor
 from tests.tiny_writer import add_tiny_decoder
 
@@ -65,7 +65,7 @@ def test_a_wrong_declaration_says_what_to_write(wrong, message):
 def test_a_target_is_its_prompt_its_tags_and_the_end(decoder):
     encode = encoder(decoder, order="sorted", attribute_prompt=0.0, language_dropout=0.0)
     ids = encode({"colour": ["Red"], "features": ["Waterproof", "Handmade"], "keywords": None}, "de")
-    assert ids[0] == decoder[0].control_id(language="de") and ids[-1] == EOS
+    assert ids[0] == control_id(decoder[0].decoder, language="de") and ids[-1] == EOS
     assert written(decoder, ids, 1) == ["Handmade", "Red", "Waterproof"]
     assert encode({"colour": []}, None) == [EOS], "an empty set is a target"
     assert encode({"colour": None}, "de") is None, "nothing known is none"
@@ -79,8 +79,8 @@ def test_one_attribute_is_asked_for_by_its_control_and_alone(decoder):
         tags = {"colour": ["Red"], "keywords": ["party dress"], "category": None}
         prompt, *rest = encode(tags, None, random.Random(seed))
         found.add((prompt, *written(decoder, rest)))
-    assert found == {(decoder[0].control_id(attribute="colour"), "Red"),
-                     (decoder[0].control_id(attribute="keywords"), "party dress")}
+    assert found == {(control_id(decoder[0].decoder, attribute="colour"), "Red"),
+                     (control_id(decoder[0].decoder, attribute="keywords"), "party dress")}
 
 
 def test_random_order_changes_from_draw_to_draw_and_depends_on_the_seed_alone(decoder):

@@ -5,7 +5,6 @@ from hf_tagger.evaluation.label_issues import (
     confident_joint,
     estimated_errors,
     find_label_issues,
-    precision_at_recall,
 )
 
 COLOUR = {"name": "colour", "kind": "single", "tags": ["Red", "Blue"]}
@@ -134,10 +133,3 @@ def test_wrong_shapes_and_scores_that_are_no_probabilities_are_refused():
         find_label_issues([COLOUR], labels, scores * 3 - 1)
     with pytest.raises(ValueError, match="probabilities"):
         find_label_issues([COLOUR], labels, np.full_like(scores, np.nan))
-
-
-def test_precision_of_the_shortest_list_that_reaches_a_recall():
-    found = [True, False, True, True, False]
-    precisions = precision_at_recall(found, planted=4, recalls=(0.25, 0.5, 0.75, 1.0))
-    assert precisions[0.25] == 1.0 and precisions[0.5] == pytest.approx(2 / 3) and precisions[0.75] == 0.75
-    assert precisions[1.0] is None

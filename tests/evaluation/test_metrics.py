@@ -1,4 +1,3 @@
-import evaluate
 import numpy as np
 import pytest
 from sklearn import metrics as sk
@@ -73,20 +72,6 @@ def test_a_tag_the_model_never_learned_counts_as_missed():
     assert counts.accuracy() == 0.5
     assert average_precisions(references, scores).tolist() == [1.0, 0.0]
     assert average_precisions(references, [[0.9, -np.inf], [0.1, -np.inf]]).tolist() == [1.0, 0.0]
-
-
-def test_batches_give_the_scores_of_one_call_and_compute_starts_afresh():
-    references, predictions, scores = random_attribute(1, "multi")
-    metric = TagMetrics()
-    assert isinstance(metric, evaluate.Metric)
-    whole = metric.compute(references=references, predictions=predictions, scores=scores)
-    metric.add(reference=references[0], prediction=predictions[0], score=scores[0])
-    for start in range(1, len(references), 70):
-        batch = slice(start, start + 70)
-        metric.add_batch(references=references[batch], predictions=predictions[batch], scores=scores[batch])
-    assert metric.compute() == pytest.approx(whole)
-    with pytest.raises(ValueError, match="no rows were added"):
-        metric.compute()
 
 
 def test_counting_in_row_chunks_changes_nothing(monkeypatch):

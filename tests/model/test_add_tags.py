@@ -8,6 +8,7 @@ from transformers import AutoConfig
 
 from hf_tagger.catalog.batching.collate import TagEncoder
 from hf_tagger.model.configuration_tagger import TaggerConfig
+from hf_tagger.model.decisions import attribute_slices
 from hf_tagger.model.kernel_head import LOGIT_SCALE
 from hf_tagger.model.modeling_tagger import TaggerModel
 from hf_tagger.model.pipeline_tagger import ProductTaggingPipeline
@@ -112,9 +113,9 @@ def scores(model, processor, texts=TEXTS):
     """{attribute: {tag: scores [B]}}."""
     found = outputs(model, processor, texts)
     columns = model.tag_scores(found.tag_logits, found.none_logits).T
-    slices = model.config.attribute_slices()
-    return {attribute["name"]: dict(zip(attribute["tags"], columns[slices[attribute["name"]]], strict=True))
-            for attribute in model.config.attributes}  # fmt: skip
+    attributes = model.config.attributes
+    return {attribute["name"]: dict(zip(attribute["tags"], columns[where], strict=True))
+            for attribute, where in zip(attributes, attribute_slices(attributes), strict=True)}
 
 
 def grown(trained, **tags):

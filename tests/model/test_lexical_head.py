@@ -30,7 +30,7 @@ def lexical_head(random=True, **options):
         for table in (head.table.weight, head.bias.weight, head.name_weight.weight):
             table.data.normal_()
         head.idf.uniform_(0.5, 2)
-    return head, LexicalFeatures(**config.lexical_features), candidate_attributes(config)
+    return head, LexicalFeatures(**config.lexical_features), candidate_attributes(config.attributes)
 
 
 @torch.no_grad()

@@ -22,7 +22,7 @@ def fusion(**options):
                           **{"lexical_buckets": 16} | options)
     made = LogitFusion(config.attributes, len(config.sources))
     made.reset()
-    return made, candidate_attributes(config)
+    return made, candidate_attributes(config.attributes)
 
 
 def features(made, named=(False, False, False), has_image=True):

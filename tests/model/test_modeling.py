@@ -1,6 +1,5 @@
 """What `TaggerModel` promises of its outputs, towers and saved folders. Tags added later: see test_add_tags."""
 
-import json
 
 import pytest
 import torch
@@ -9,6 +8,7 @@ from transformers import AutoModel, AutoProcessor
 import hf_tagger  # noqa: F401  registers the Auto classes
 from hf_tagger.catalog.batching.collate import tower_inputs
 from hf_tagger.model.configuration_tagger import RecurrentTextConfig, TaggerConfig
+from hf_tagger.model.decisions import attribute_slices
 from hf_tagger.model.modeling_tagger import TaggerModel
 from hf_tagger.model.processing_tagger import TaggerProcessor
 from tests.random_tagger import PHOTOS, TEXTS, TOWERS, batch, lexical_processor, outputs, tagger
@@ -75,12 +75,7 @@ def test_auto_classes_open_model_and_processor(tmp_path):
     assert_same(outputs(again, inputs), outputs(model, batch()))
 
 
-def test_a_folder_saved_with_a_fusion_that_is_gone_says_what_to_do(tmp_path):
-    tagger().save_pretrained(tmp_path)
-    config = json.loads((tmp_path / "config.json").read_text())
-    (tmp_path / "config.json").write_text(json.dumps(config | {"fusion": "gated"}))
-    with pytest.raises(ValueError, match="fusion 'gated' is no longer built: train the model again with fusion: conc"):
-        AutoModel.from_pretrained(tmp_path)
+def test_an_unknown_fusion_is_an_error_that_names_the_known_ones():
     with pytest.raises(ValueError, match="fusion must be one of concat, attention, late, got 'sum'"):
         TaggerConfig(fusion="sum")
 
@@ -238,7 +233,7 @@ def test_the_logits_are_what_the_fusion_makes_of_the_sources():
 
 def test_where_the_text_decides_the_photo_changes_nothing():
     model = tagger(architecture="test_convnext").eval()
-    columns = slice(*model.config.attribute_slices()["colour"].indices(99)[:2])
+    columns = attribute_slices(model.config.attributes)[0]  # of colour
     before = outputs(model, batch())["tag_logits"]
     texts = [text for text in TEXTS if text]
     alone = outputs(model, batch(texts, [[]] * len(texts)))["tag_logits"]

@@ -16,6 +16,7 @@ from transformers import AutoModel, pipeline
 from transformers.pipelines.pt_utils import KeyDataset
 
 from hf_tagger.model import pipeline_tagger
+from hf_tagger.model.decisions import attribute_slices
 from hf_tagger.model.pipeline_tagger import ProductError
 from hf_tagger.training.build import with_lora
 from hf_tagger.training.lora import save_adapter
@@ -175,7 +176,7 @@ def test_thresholds_of_the_model_decide_by_default(folder):
 
 def test_without_thresholds_none_of_the_tags_may_be_likelier_than_each(folder):
     untrained = pipeline("product-tagging", model=str(folder))
-    colours = untrained.model.config.attribute_slices()["colour"]
+    colours = attribute_slices(untrained.model.config.attributes)[0]
     output = {"scores": torch.full((6,), 0.4), "chosen": None}
     output["scores"][colours] = torch.tensor([0.2, 0.3])
     chosen = untrained.model.predicted_tags(output["scores"][None])[0]

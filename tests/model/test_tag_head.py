@@ -16,7 +16,7 @@ def config():
 
 
 def test_candidates_are_the_tags_and_then_a_none_of_each_attribute():
-    assert candidate_attributes(config()).tolist() == [0, 0, 1, 1, 1, 2, 0, 1, 2]
+    assert candidate_attributes(config().attributes).tolist() == [0, 0, 1, 1, 1, 2, 0, 1, 2]
 
 
 def test_every_candidate_is_scored_for_any_shape_of_vectors():
@@ -39,7 +39,7 @@ def test_new_tags_get_rows_and_the_old_ones_keep_theirs():
     head = NameHead(config())
     head.set_names(torch.randn(9, 12))
     head.bias.weight.data.copy_(torch.arange(9.0)[:, None])
-    old, before = candidate_attributes(config()), head.embeddings.weight.clone()
+    old, before = candidate_attributes(config().attributes), head.embeddings.weight.clone()
     order = torch.tensor([0, 1, -1, 2, 3, 4, 5, -1, 6, 7, 8])
     names = torch.randn(2, 12)
     new = torch.tensor([0, 0, 0, 1, 1, 1, 2, 2, 0, 1, 2])

@@ -44,6 +44,11 @@ def test_suspects_are_mostly_planted_errors_even_with_untrained_towers(found):
     assert all(0 < each["judged"] <= 240 for each in summary["attributes"].values())
 
 
+def test_precision_of_the_shortest_list_that_reaches_a_recall():
+    precisions = find_label_issues.precision_at_recall([True, False, True, True, False], planted=4)
+    assert precisions == {0.25: 1.0, 0.5: pytest.approx(2 / 3), 0.75: 0.75, 0.9: None}
+
+
 def test_the_parquet_file_holds_every_suspect_in_order(found):
     _, folder = found
     rows = pq.read_table(folder / "suspects.parquet").to_pylist()

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import torch
 
-from hf_tagger.training.augment import OwnNames, image_augmenter, mask_labels, text_augmenter, text_masker
+from hf_tagger.training.augment import OwnNames, image_augmenter, mask_labels, masked_text, text_augmenter
 from hf_tagger.training.settings import ImageAugmentation, TextAugmentation
 
 OFF = {"crop": 0.0, "flip": 0.0}
@@ -38,17 +38,17 @@ def test_all_words_of_the_tags_go_whatever_their_form(text, tags, left):
 
 def test_masked_text_leaves_out_the_products_own_tags_alone():
     product = record("Red dress", "Not blue", colour=["Red"], category=["Dress"], size=None, extras=[])
-    assert text_masker()(product) == ". Not blue"
-    assert text_masker()(record("Red", colour=["Red"])) is None
-    assert text_masker()(record(colour=["Red"])) is None
+    assert masked_text(OwnNames(), product) == ". Not blue"
+    assert masked_text(OwnNames(), record("Red", colour=["Red"])) is None
+    assert masked_text(OwnNames(), record(colour=["Red"])) is None
 
 
 def test_other_spellings_of_a_products_tags_are_masked_with_them():
     names = OwnNames([{"name": "type", "aliases": {"Hemd": "Shirts", "Bluse": "Blouses"}}, {"name": "colour"}])
     product = record("Rotes Hemd, shirt zur Bluse", type=["Shirts"], colour=["Red"])
-    assert text_masker(names)(product) == "Rotes , zur Bluse"
+    assert masked_text(names, product) == "Rotes , zur Bluse"
     assert text_augmenter(TextAugmentation(label_masking=0.999999), names)(product) == "Rotes , zur Bluse"
-    assert text_masker()(product) == "Rotes Hemd, zur Bluse"
+    assert masked_text(OwnNames(), product) == "Rotes Hemd, zur Bluse"
 
 
 def test_without_rates_a_text_stays_as_it_is():

@@ -162,8 +162,8 @@ def test_text_spellings_that_mean_nothing_are_errors(spec, message):
 
 @pytest.mark.parametrize("spec", ["scratch:lstm", "scratch:gru", "scratch:bert-tiny"])
 def test_an_untrained_text_tower_learns_its_tokenizer_from_the_catalogue(spec):
-    backbone = load_text_backbone(spec, iter(TEXTS), vocab_size=80)
-    assert backbone.weights is None and backbone.config.vocab_size == len(backbone.tokenizer) <= 80
+    backbone = load_text_backbone(spec, iter(TEXTS))
+    assert backbone.weights is None and backbone.config.vocab_size == len(backbone.tokenizer) > 10
     tokens = backbone.tokenizer(["ROBE rouge", "红色"], padding=True, return_tensors="pt")
     assert backbone.tokenizer.decode(tokens.input_ids[0], skip_special_tokens=True) == "robe rouge"
     assert backbone.tokenizer.unk_token_id not in tokens.input_ids

@@ -1,5 +1,6 @@
 """What a student starts from, what it is shown, and what its loss compares."""
 
+from contextlib import nullcontext
 from types import SimpleNamespace
 
 import numpy as np
@@ -82,7 +83,7 @@ def test_stored_answers_come_back_by_product_and_view(tmp_path):
     teacher, ids = tagger(), ["a", "b", "c", "d"]
     views = [dict(batch(TEXTS[:4], PHOTOS[:4])), dict(batch(["new mug"] * 4, PHOTOS[:4]))]
     given = [[view | {"ids": ids}, {"ids": []}] for view in views]
-    store_outputs(teacher, (iter(batches) for batches in given), tmp_path, "key", states=True)
+    store_outputs(teacher, (iter(batches) for batches in given), tmp_path, "key", True, nullcontext)
     store = TeacherStore(tmp_path)
     with torch.no_grad():
         wanted = [outputs_of_sights(teacher, view, states=True) for view in views]

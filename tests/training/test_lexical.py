@@ -46,7 +46,7 @@ def fitted(products=PRODUCTS, attributes=ATTRIBUTES, **settings):
     head.reset()
     texts = ((item["text"], encode(item["tags"])) for item in products)
     report = fit_lexical_head(head, features, attributes, texts, settings)
-    return (head, features, candidate_attributes(config)), report
+    return (head, features, candidate_attributes(config.attributes)), report
 
 
 def logits_of(parts, texts):

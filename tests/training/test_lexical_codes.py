@@ -38,7 +38,7 @@ def fitted(products=PRODUCTS, attributes=ATTRIBUTES, codes=CODES, **settings):
     head, features, encode = LexicalHead(config), LexicalFeatures(**config.lexical_features), TagEncoder(attributes)
     texts = ((item["text"], encode(item["tags"])) for item in products)
     report = fit_lexical_head(head, features, attributes, texts, settings)
-    return (head, features, candidate_attributes(config)), report
+    return (head, features, candidate_attributes(config.attributes)), report
 
 
 @pytest.mark.parametrize("codes", [{"colour": 96}, {"colour": 96, "usage": 96}])

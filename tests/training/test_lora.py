@@ -145,13 +145,11 @@ def test_named_targets_are_taken_by_their_endings():
 
 def test_parameters_are_counted_once():
     model = tagger()
-    plain = count_parameters(model)
+    trainable, total = count_parameters(model)
     peft_model = with_lora(model, LoraSettings(rank=2))
-    adapted = count_parameters(peft_model)
     added = sum(parameter.numel() for name, parameter in peft_model.named_parameters() if "lora_" in name)
-    assert plain.trainable == plain.total and added > 0
-    assert adapted.total == plain.total + added
-    assert str(adapted).startswith(f"trainable {adapted.trainable:,} of {adapted.total:,} parameters (")
+    assert trainable == total and added > 0
+    assert count_parameters(peft_model)[1] == total + added
 
 
 def test_batch_norm_statistics_survive_training():
@@ -168,7 +166,7 @@ def test_frozen_batch_norm_uses_its_statistics_in_training():
     expected = net.eval()(pixels)
     assert not torch.allclose(net.train()(pixels), expected)
     net[1].reset_running_stats()
-    assert freeze_batch_norm(net) == 1
+    freeze_batch_norm(net)
     assert torch.equal(net.train()(pixels), net.eval()(pixels))
 
 

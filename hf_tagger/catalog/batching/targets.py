@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 from hf_tagger.catalog.free_form import TargetSettings
 from hf_tagger.model.configuration_tagger import TaggerConfig
-from hf_tagger.model.saving import EOS, SEPARATOR
+from hf_tagger.model.saving import EOS, SEPARATOR, control_id
 
 FreeForm = dict[str, list[str] | None]
 
@@ -29,11 +29,11 @@ class TargetEncoder:
             return None
         prompt = []
         if language in self.config.decoder["languages"] and draw.random() >= settings.language_dropout:
-            prompt.append(self.config.control_id(language=language))
+            prompt.append(control_id(self.config.decoder, language=language))
         if draw.random() < settings.attribute_prompt:
             name = draw.choice(sorted(known))
             if name in self.config.decoder["attributes"]:
-                prompt.append(self.config.control_id(attribute=name))
+                prompt.append(control_id(self.config.decoder, attribute=name))
                 known = {name: known[name]}
         tags = sorted({tag for given in known.values() for tag in given})
         if settings.order == "random":

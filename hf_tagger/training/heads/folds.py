@@ -12,12 +12,7 @@ from hf_tagger.catalog.strict import ConfigError
 
 def assign_folds(records: Iterable[Record | Refusal], attributes: list[dict], folds: int, seed: int) -> dict[str, int]:
     """{product id: fold} of a split's records; a group is what the schema's `group` column says, else each product.
-
-    Args:
-        attributes: a vocabulary's.
-
-    Raises ConfigError as `stratified_folds`.
-    """
+    Raises ConfigError as `stratified_folds`."""
     encode, ids, groups, tags = TagEncoder(attributes), [], [], []
     for item in records:
         if not isinstance(item, Refusal):
@@ -30,14 +25,11 @@ def assign_folds(records: Iterable[Record | Refusal], attributes: list[dict], fo
 def stratified_folds(
     groups: Sequence[Hashable], tags: Iterable[Iterable[int]], folds: int, seed: int
 ) -> np.ndarray:
-    """The fold of each product, int [N], by stratification of the tags that the groups hold.
+    """The fold of each product, int [N], by stratification of the tags (numbers) that its group holds.
 
     Groups with the rarest tags choose first, each the fold that has fewest of its rarest tag, then of the next rarest,
     then fewest groups. This is iterative stratification (Sechidis et al. 2011, On the Stratification of Multi-Label
     Data), except that the rarity of tags is counted only once: its time grows with the number of products' tags alone.
-
-    Args:
-        groups: the group of each product; tags: the numbers of each product's tags.
 
     Raises ConfigError where there are fewer than 2 folds or fewer groups than folds.
     """

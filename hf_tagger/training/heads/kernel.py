@@ -9,7 +9,7 @@ from torch import Tensor
 from hf_tagger.catalog.batching.collate import UNKNOWN
 from hf_tagger.catalog.batching.tag_labels import TagLabels
 from hf_tagger.model.decisions import attribute_slices
-from hf_tagger.model.heads import CandidateColumns, attribute_of_each
+from hf_tagger.model.heads import CandidateColumns, candidate_attributes
 from hf_tagger.model.kernel_head import LOGIT_SCALE, MODES, KernelHead
 from hf_tagger.training.heads.lexical_codes import NEVER, random_codes
 from hf_tagger.training.settings import KernelSettings
@@ -124,10 +124,11 @@ def in_columns(columns: CandidateColumns, residual: Tensor, known: Tensor, attri
     of an attribute in codes the sum of its candidates' codes, weighted. Draws these codes."""
     if not columns.coded:
         return residual, known
-    own = torch.tensor([index not in columns.coded for index in attribute_of_each(attributes)])
+    attribute = candidate_attributes(attributes)
+    own = ~torch.isin(attribute, torch.tensor(columns.coded))
     said, told = [residual[:, own]], [known[:, own]]
     for index in columns.coded:
-        mine = torch.tensor([index == attribute for attribute in attribute_of_each(attributes)])
+        mine = attribute == index
         codes = columns.of_attribute(index)[1]
         codes.weight.copy_(random_codes(index, *codes.weight.shape))
         all_known = known[:, mine].all(1, keepdim=True)

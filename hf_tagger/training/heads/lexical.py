@@ -117,22 +117,24 @@ class SparseRows:
     def of_texts(cls, features: LexicalFeatures, attributes: Sequence[dict], texts: Iterable[tuple[str, np.ndarray]],
                  most_bytes: float = np.inf) -> "SparseRows":
         """TF-IDF values of unit length, of so many texts as fit into `most_bytes`."""
-        parts, pending, entries = [], _Pending(), 0
+        parts, pending, entries = [], [], 0
 
         def labels() -> Iterator[np.ndarray]:
             nonlocal entries
             for text, row in texts:
-                entries += pending.add(features, text)
+                words = words_of(text)
+                pending.append((*features.terms(words), features.name_matches(words)))
+                entries += len(pending[-1][0]) + len(pending[-1][2])
                 yield row
-                if len(pending.terms) == TEXTS_AT_ONCE:
-                    parts.append(pending.joined())
+                if len(pending) == TEXTS_AT_ONCE:
+                    parts.append(_joined(pending))
                     pending.clear()
                 if 8 * entries > most_bytes:
                     return
 
         labels = TagLabels(attributes, in_blocks(labels()))
         full = 8 * entries > most_bytes
-        parts.append(pending.joined())
+        parts.append(_joined(pending))
         terms, bucket, value, matches, match_id, match_value = (torch.cat(part) for part in zip(*parts, strict=True))
         documents = np.bincount(bucket.numpy(), minlength=max(1, features.buckets))
         idf = inverse_document_frequency(documents, len(terms))
@@ -143,32 +145,16 @@ class SparseRows:
                    full=full)
 
 
-class _Pending:
-    """Features of texts that are not joined yet."""
-
-    def __init__(self):
-        self.clear()
-
-    def clear(self) -> None:
-        self.terms: list[tuple[np.ndarray, np.ndarray]] = []
-        self.matches: list[dict[int, float]] = []
-
-    def add(self, features: LexicalFeatures, text: str) -> int:
-        """How many entries the text has."""
-        words = words_of(text)
-        self.terms.append(features.terms(words))
-        self.matches.append(features.name_matches(words))
-        return len(self.terms[-1][0]) + len(self.matches[-1])
-
-    def joined(self) -> tuple[Tensor, ...]:
-        """The first six fields of `SparseRows`."""
-        ids = np.concatenate([np.zeros(0, np.int32), *(ids for ids, _ in self.terms)], dtype=np.int32)
-        values = np.concatenate([np.zeros(0, np.float32), *(counts for _, counts in self.terms)])
-        return (torch.tensor([len(ids) for ids, _ in self.terms], dtype=torch.long),
-                torch.from_numpy(ids), torch.from_numpy(values),
-                torch.tensor([len(found) for found in self.matches], dtype=torch.long),
-                torch.tensor([place for found in self.matches for place in found], dtype=torch.int32),
-                torch.tensor([value for found in self.matches for value in found.values()], dtype=torch.float32))
+def _joined(texts: list[tuple[np.ndarray, np.ndarray, dict[int, float]]]) -> tuple[Tensor, ...]:
+    """Terms, their damped frequencies and name matches of each text -> the first six fields of `SparseRows`."""
+    ids = np.concatenate([np.zeros(0, np.int32), *(ids for ids, _, _ in texts)], dtype=np.int32)
+    values = np.concatenate([np.zeros(0, np.float32), *(counts for _, counts, _ in texts)])
+    matches = [match for _, _, found in texts for match in found.items()]
+    return (torch.tensor([len(ids) for ids, _, _ in texts], dtype=torch.long),
+            torch.from_numpy(ids), torch.from_numpy(values),
+            torch.tensor([len(found) for _, _, found in texts], dtype=torch.long),
+            torch.tensor([place for place, _ in matches], dtype=torch.int32),
+            torch.tensor([value for _, value in matches], dtype=torch.float32))
 
 
 class _Problem:
@@ -280,11 +266,8 @@ class _Problem:
 
 
 class _Block:
-    """The features of some texts of a problem, in both orders.
-
-    Args:
-        where: which texts; row, column, value: the entries of all, text after text; matches: the same of names.
-    """
+    """The features of some texts of a problem, in both orders; `row`, `column`, `value` are the entries of all its
+    texts, text after text, and `matches` those of names."""
 
     def __init__(self, where: slice, row: Tensor, column: Tensor, value: Tensor, columns: int,
                  matches: tuple[Tensor, ...], count: int):

@@ -33,13 +33,9 @@ def random_codes(attribute: int, candidates: int, width: int) -> Tensor:
 
 
 class CodedProblem:
-    """The problem of one attribute, on the texts whose tags of it are known; as `lexical._Problem`.
-
-    Only candidates that some text has get a code: to others nothing but their names says anything.
-
-    Args:
-        rows: `lexical.SparseRows`; codes: of the head.
-    """
+    """The problem of one attribute, on the texts (`lexical.SparseRows`) whose tags of it are known; as
+    `lexical._Problem`. Only candidates that some text has get a code: to others nothing but their names says
+    anything."""
 
     def __init__(self, rows, attribute: dict, index: int, where: slice, settings: LexicalSettings,
                  codes: torch.nn.Embedding):

@@ -18,11 +18,8 @@ LOWEST = 1e-30
 
 
 def fit_free_form(model, processor, views: Iterable[tuple[Iterable[dict], Iterable[str]]], one_attribute: bool = False):
-    """Fits scores and `min_score` of a model's written tags, in place; returns what was fitted.
-
-    Args:
-        views: batches of the validation split and the modalities hidden from the model, for each protocol.
-    """
+    """Fits scores and `min_score` of a model's written tags, in place; returns what was fitted. `views`: for each
+    protocol the batches of the validation split and the modalities hidden from the model."""
     model.config.decoder |= {"calibration": None, "closed_calibration": None, "min_score": 0.0}
     tagger = FreeFormTagger(model, processor)
     fitted = fit_written_scores(write(tagger, batches, without, one_attribute, gather=False)
