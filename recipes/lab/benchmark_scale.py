@@ -29,13 +29,16 @@ from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+import matplotlib
 import numpy as np
 import torch
+from matplotlib.figure import Figure
 
 from benchmark_bulk import text_tagger
 from hf_tagger import cli
 from hf_tagger.catalog.batching.collate import TagEncoder
 from hf_tagger.catalog.strict import build
+from hf_tagger.evaluation.plots import INK, STYLE
 from hf_tagger.model.configuration_tagger import RecurrentTextConfig, TaggerConfig
 from hf_tagger.model.heads import LexicalHead, candidate_attributes
 from hf_tagger.model.lexical_features import LexicalFeatures
@@ -90,6 +93,7 @@ def main(arguments: list[str]) -> None:
     print("\n\n".join(tables))
     if options.card:
         write_card(Path(options.card), tables)
+        plot({by: found[by] for by in ("products", "tags")}, Path(options.card).with_suffix(".svg"))
 
 
 def keep(found: dict, path: str | None) -> None:
@@ -102,6 +106,26 @@ def write_card(path: Path, tables: list[str]) -> None:
     before, _, after = path.read_text(encoding="utf-8").partition(MARKS[0])
     text = "\n\n".join([MARKS[0], *tables, MARKS[1]])
     path.write_text(before + text + after.partition(MARKS[1])[2], encoding="utf-8")
+
+
+def plot(found: dict[str, dict], path: Path) -> None:
+    """{by: `growth`} as a log-log picture of the processor's time, a line per step with its slope; dotted: 1."""
+    names = list(dict.fromkeys(name for steps in found.values() for name in steps))
+    colours = matplotlib.color_sequences["tab20"]
+    with matplotlib.rc_context(STYLE):
+        figure = Figure((7.2, 6.0), layout="constrained")
+        for axes, (by, steps) in zip(figure.subplots(len(found), squeeze=False).flat, found.items(), strict=True):
+            sizes = next(iter(steps.values()))["seconds"]["sizes"]
+            axes.plot(sizes, [size / sizes[0] for size in sizes], ":", color=INK, linewidth=1)
+            for name, costs in steps.items():
+                if costs["seconds"]["slope"] is not None:
+                    axes.plot(sizes, costs["seconds"]["values"], ".-", linewidth=1, color=colours[names.index(name)],
+                              label=f"{name} ({costs['seconds']['slope']:.2f})")
+            axes.set(xscale="log", yscale="log", xlabel=by, ylabel="seconds of the processor")
+            axes.set_xticks(sizes, [f"{size:,}" for size in sizes])
+            axes.minorticks_off()
+            axes.legend(loc="center left", bbox_to_anchor=(1, 0.5), fontsize=8, frameon=False)
+        figure.savefig(path, format="svg", metadata={"Date": None, "Creator": None})
 
 
 def parse(arguments: list[str]) -> argparse.Namespace:
@@ -117,7 +141,7 @@ def parse(arguments: list[str]) -> argparse.Namespace:
                         help="only calibrate and evaluate")
     parser.add_argument("--sgd_passes", type=int, default=0, help="passes of scikit-learn's SGD beside it; 0: none")
     parser.add_argument("--output", help="JSON file for all figures")
-    parser.add_argument("--card", help="page whose table of growth is written anew")
+    parser.add_argument("--card", help="page whose table of growth is written anew, with a plot beside it")
     return parser.parse_args(arguments)
 
 

@@ -31,6 +31,14 @@ def test_a_slope_is_that_of_the_logarithms_and_small_costs_have_none():
         benchmark_scale.table("products", found))
 
 
+def test_growth_is_drawn_with_a_line_and_its_slope_for_each_step_that_costs(tmp_path):
+    cells = {size: {"fit": {"seconds": size / 100, "mb": 100.0}, "save": {"seconds": 0.1, "mb": 10.0}}
+             for size in (100, 200, 400)}
+    benchmark_scale.plot({"products": benchmark_scale.growth(cells)}, tmp_path / "scale.svg")
+    text = (tmp_path / "scale.svg").read_text()
+    assert "fit (1.00)" in text and "400" in text and "save" not in text
+
+
 def test_the_lexical_head_is_scored_beside_sgd(tmp_path):
     out = tmp_path / "words.json"
     benchmark_scale.TEST_ROWS, before = 100, benchmark_scale.TEST_ROWS
