@@ -11,7 +11,7 @@ from .saving import BOS, EOS, FORMAT, PAD, SEPARATOR, TRAIN_AGAIN, check_format,
 FUSION_NAMES = ("concat", "attention", "late")
 DECODER_DEFAULTS = {
     "vocab_size": None, "d_model": 256, "layers": 3, "heads": 4, "ffn_dim": 1024, "dropout": 0.1, "max_length": 64,
-    "languages": [], "attributes": [], "aliases": {}, "any_order": False,
+    "languages": [], "attributes": [], "aliases": {}, "tag_languages": {}, "any_order": False,
     "calibration": None, "closed_calibration": None, "min_score": 0.0, "merge_similarity": 0.88,
 }
 
@@ -81,8 +81,9 @@ class TaggerConfig(PreTrainedConfig):
         decoder: what writes free-form tags, None for a model that does not: `vocab_size` of the tag tokenizer, controls
             included; `d_model`, `layers`, `heads`, `ffn_dim`, `dropout` of the decoder; `max_length` in tokens of what
             it writes, prompt included; `languages` and `attributes` that it can be asked for, in the order of their
-            control tokens; `aliases` ({spelling: tag}); `any_order`, whether it learned tags in a new order every time,
-            so that which one comes next says nothing of it; `calibration` ([slope, intercept] from a tag's mean
+            control tokens; `aliases` ({spelling: tag}); `tag_languages`, {closed tag: language} of those that only
+            products of one language had in training; `any_order`, whether it learned tags in a new order every time, so
+            that which one comes next says nothing of it; `calibration` ([slope, intercept] from a tag's mean
             log-probability to the log-odds that it is right; None: not calibrated), `closed_calibration` (the same of
             a closed tag: [slope, slope of the log-odds that the heads give it, intercept]; None: as the others),
             `min_score` of a tag that is listed, and `merge_similarity`, the cosine from which two tags are

@@ -265,23 +265,22 @@ class TagWriter:
         for column, (name, tag) in enumerate(named):
             self.known.setdefault(fold(tag), []).append((name, tag, column))
         self._tries: dict[tuple[str, ...], tuple[TagTrie, np.ndarray, np.ndarray]] = {}
+        self._others: dict[str | None, np.ndarray] = {}
 
     def __call__(self, memory, languages: Sequence[str | None], scores=None, attributes: Sequence[str] | None = None,
                  constrained: bool = False, max_tags: int | None = None, min_score: float | None = None,
-                 asked: Sequence[Sequence[str | None]] | None = None, own_language: bool = True,
-                 **generation) -> list[list[dict[str, Any]]]:
+                 asked: Sequence[Sequence[str | None]] | None = None, **generation) -> list[list[dict[str, Any]]]:
         """
         Args:
             memory: of B products.
             languages: of each product; None, or one that the decoder does not know, leaves the choice to it.
             scores: closed-tag probabilities, float array [B, T]. A tag that several attributes share gets the likelier
-                one; they say with the decoder what is written next, see `TagRules`.
+                one; they say with the decoder what is written next, see `TagRules`, but for tags that training saw in
+                products of one language alone, and a product's tags are wanted in another.
             attributes: write the tags of these attributes only, one list for each.
             constrained: write closed tags only.
             max_tags: at most so many tags per product (and attribute).
             min_score: lowest score that is listed (default: the model's own).
-            own_language: the languages are the products' own, in which closed tags are given. In another one the
-                decoder writes without the heads, unless `constrained`.
             asked: in place of `attributes`, those of each product; None among them: all of its tags in one list.
             generation: options of the search; one sequence per product.
 
@@ -300,7 +299,10 @@ class TagWriter:
             groups.setdefault((len(prompt), attribute), []).append(index)
         for (_, attribute), chosen in groups.items():
             products = [rows[index][0] for index in chosen]
-            heads = None if scores is None or not (own_language or constrained) else scores[products]
+            heads = None
+            if scores is not None:
+                other = np.stack([self._of_other_languages(languages[product]) for product in products])
+                heads = np.where(other, 0.0, scores[products])
             rules = self._rules(attribute, constrained, max_tags, heads)
             written = self._write(memory, products, [prompts[index] for index in chosen], rules, generation)
             for index, tags in zip(chosen, written, strict=True):
@@ -316,6 +318,14 @@ class TagWriter:
         if attribute is not None:
             prompt.append(control_id(self.decoder, attribute=attribute))
         return prompt
+
+    def _of_other_languages(self, language: str | None) -> np.ndarray:
+        """Which closed tags training saw in products of one language alone, and not of this one, bool [T]."""
+        if language not in self._others:
+            given = self.decoder["tag_languages"] if language is not None else {}
+            self._others[language] = np.array([given.get(tag, language) != language for attribute in self.attributes
+                                               for tag in attribute["tags"]], bool)
+        return self._others[language]
 
     def _rules(self, attribute: str | None, constrained: bool, max_tags: int | None, scores) -> TagRules:
         """scores: closed-tag probabilities [B, T] of the products in question, or None."""

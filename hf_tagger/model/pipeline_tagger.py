@@ -63,7 +63,8 @@ class ProductTaggingPipeline(Pipeline):
             such a pipeline; default: the config's `speech`. What is said joins the text.
         free_form: also list tags that the model's decoder writes (`source` "generated"), from the same encoder pass.
             One that is a closed tag carries its attribute, and is listed once.
-        language: what they are written in, in place of the products' own.
+        language: whose products' tags they are to be like, in place of the products' own language: in catalogues whose
+            tags are in one language for all products, they are in that one.
         constrained: let the decoder write closed tags only.
         max_tags: at most so many written tags per product; with `attributes`, for each of these.
         min_score: lowest score of a written tag (default: `threshold`, else the model's own).
@@ -315,7 +316,7 @@ class ProductTaggingPipeline(Pipeline):
                     self.model, self.processor)
                 written = self._free_form(
                     output.memory, [language or own for own in languages], scores.float().cpu().numpy(), attributes,
-                    own_language=language is None, min_score=threshold if min_score is None else min_score,
+                    min_score=threshold if min_score is None else min_score,
                     **options, **(generation or {}))
             chosen = self.model.predicted_tags(scores)
             if self.model.config.critic if critic is None else critic:

@@ -160,8 +160,7 @@ class OnnxTagger:
         outputs = dict(zip(names, self.session.run(names, feed), strict=True))
         scores, chosen = self.decide(outputs["logits"])
         written = writer(writer.remember(feed, outputs, scores), [language or own for own in languages], scores,
-                         attributes, own_language=language is None,
-                         min_score=threshold if min_score is None else min_score, **writing)
+                         attributes, min_score=threshold if min_score is None else min_score, **writing)
         return scores, chosen, written
 
     def postprocess(self, row, top_k: int | None = None, threshold: float | None = None,

@@ -41,10 +41,22 @@ def add_decoder(
                for spelling, tag in spec.aliases.items()}
     shape = {name: getattr(settings, name) for name in SHAPE}
     model.add_decoder(
-        {"vocab_size": len(tokenizer), "languages": languages, "attributes": sources, "aliases": aliases, **shape},
+        {"vocab_size": len(tokenizer), "languages": languages, "attributes": sources, "aliases": aliases,
+         "tag_languages": tag_languages(vocabulary, derived) if len(languages) > 1 else {}, **shape},
         tokenizer,
     )
     processor.set_tag_tokenizer(tokenizer)
+
+
+def tag_languages(vocabulary: Vocabulary, attributes: Iterable[str]) -> dict[str, str]:
+    """{tag: language} of the attributes' tags that only products of one language have; products of unknown language
+    leave it open."""
+    found: dict[str, set[str]] = {}
+    for name in attributes:
+        for language, counts in vocabulary.languages.get(name, {}).items():
+            for tag in counts:
+                found.setdefault(tag, set()).add(language)
+    return {tag: next(iter(given)) for tag, given in found.items() if len(given) == 1 and "" not in given}
 
 
 def _tags(known: Iterable[str], records: Iterable[Record]) -> Iterable[str]:
