@@ -322,7 +322,7 @@ class TagWriter:
     def _of_other_languages(self, language: str | None) -> np.ndarray:
         """Which closed tags training saw in products of one language alone, and not of this one, bool [T]."""
         if language not in self._others:
-            given = self.decoder["tag_languages"] if language is not None else {}
+            given = self.decoder.get("tag_languages", {}) if language is not None else {}  # older exports have none
             self._others[language] = np.array([given.get(tag, language) != language for attribute in self.attributes
                                                for tag in attribute["tags"]], bool)
         return self._others[language]
