@@ -26,6 +26,7 @@ class GanSettings:
 @dataclass
 class AugmentationSettings:
     RENAMED: ClassVar[dict[str, str]] = {"balance": "logit_adjustment_tau"}
+    REMOVED: ClassVar[dict[str, str]] = {"critic": "the critic of tag sets gained nowhere, leave it out"}
 
     # Where extra vectors come from: resampling, noise, mixup (of products that share a tag), residual_transfer (rare
     # tags borrow the spread of frequent ones), pseudo_labels (unlabelled products), gan (conditional WGAN-GP),
@@ -45,8 +46,5 @@ class AugmentationSettings:
     recombine: float = 0.3  # share of generated tag sets whose tags of one attribute come from another product
     noise: float = 0.6  # standard deviations of Gaussian noise
     confidence: float = 0.5  # least probability of a pseudo-label
-    # Also train a critic of tag sets and save it beside the model, for `pipeline(..., critic=True)`. It is used by
-    # default only if it raises micro- and macro-F1 on validation.
-    critic: bool = False
     max_rows: int = 200_000  # most products to learn from; those with rare tags come first
     gan: GanSettings = field(default_factory=GanSettings)

@@ -1,5 +1,6 @@
 """Configuration of `TaggerModel`: which towers read the product, how they are fused, and the tags it can give."""
 
+import warnings
 from typing import Any, ClassVar, Literal
 
 from huggingface_hub.dataclasses import strict
@@ -74,7 +75,6 @@ class TaggerConfig(PreTrainedConfig):
         kernel_landmarks: training products that the kernel head compares with; 0: no kernel head. kernel_dim,
             kernel_width: width of their keys and of the kernel; kernel_weights: the weights of its blocks of features
             (those of `kernel_head.feature_blocks`; others are left out).
-        critic: whether the pipeline asks the critic of tag sets saved beside the model unless told otherwise.
         personalization: how tags are re-ranked for a shopper, see `personalization`; None: not fitted.
         speech: checkpoint of the speech recogniser that hears spoken descriptions, unless the pipeline is told another.
         modality_dropout: {"text": p, "image": p}: probability, in training, that a product which has both loses one.
@@ -120,7 +120,6 @@ class TaggerConfig(PreTrainedConfig):
     kernel_dim: int = 128
     kernel_width: float = 0.8
     kernel_weights: dict[str, float] | None = None
-    critic: bool = False
     personalization: dict[str, Any] | None = None
     speech: str | None = None
     dropout: float = 0.1
@@ -141,6 +140,9 @@ class TaggerConfig(PreTrainedConfig):
         # that a saved folder carries for those who have not would be refused as a second registration.
         if not type(self).__module__.startswith("transformers_modules"):
             kwargs.pop("custom_pipelines", None)
+        if kwargs.pop("critic", False):  # of older folders
+            warnings.warn("this model left out tags that a critic of tag sets took away; there is none any more, so "
+                          "that a few more tags are listed", stacklevel=2)
         super().__post_init__(**kwargs)
         # Copies: what training writes into its entries is this model's alone.
         self.attributes = [dict(entry) for entry in self.attributes or []]

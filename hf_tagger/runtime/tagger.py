@@ -51,8 +51,8 @@ class ArtefactError(UserError, ValueError):
 
 
 class OnnxTagger:
-    """Tags products as `ProductTaggingPipeline` does: the same inputs, tags and options, but for what is not exported:
-    the critic of tag sets, and free-form tags by any search but the greedy one.
+    """Tags products as `ProductTaggingPipeline` does: the same inputs, tags and options, but for free-form tags
+    by any search but the greedy one.
 
     Args:
         folder: what `recipes/export.py` wrote.
