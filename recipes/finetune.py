@@ -49,7 +49,7 @@ def finetune(settings: RunSettings, data: dict, resume: bool = False) -> None:
     from hf_tagger.training.data import read_catalog
     from hf_tagger.training.frozen_heads import fit_kernel_head, fit_lexical_head, fit_logit_fusion
     from hf_tagger.training.phases import start_training, train_closed_tags, train_decoder
-    from hf_tagger.training.rare_tags import judge_critic, retrain_for_rare_tags
+    from hf_tagger.training.rare_tags import retrain_for_rare_tags
     from hf_tagger.training.refit import out_of_fold_rows
     from hf_tagger.training.report import calibrate, calibrate_written, fused, report
     from hf_tagger.training.saving import save_run
@@ -67,7 +67,7 @@ def finetune(settings: RunSettings, data: dict, resume: bool = False) -> None:
     train_closed_tags(run, training)
 
     # Heads fitted on what the towers say now that they no longer move.
-    critic = retrain_for_rare_tags(run, training)
+    retrain_for_rare_tags(run, training)
     fit_kernel_head(run, training)
     out_of_fold = out_of_fold_rows(run, training)
     fit_logit_fusion(run, training, out_of_fold)
@@ -77,10 +77,8 @@ def finetune(settings: RunSettings, data: dict, resume: bool = False) -> None:
     if run.settings.model.decoder is not None:
         train_decoder(run, training, fused(model, out_of_fold))
     calibrate_written(run, batches)
-    if critic is not None:
-        judge_critic(run, batches, critic)
 
-    save_run(run, training, critic)
+    save_run(run, training)
     report(run, batches)
     run.accelerator.end_training()
 

@@ -25,7 +25,8 @@ def add_tiny_decoder(model, processor, **options):
     torch.manual_seed(0)
     model.add_decoder({"vocab_size": len(tokenizer), "d_model": 32, "layers": 2, "heads": 2, "ffn_dim": 64,
                        "dropout": 0.0, "max_length": 32, "languages": LANGUAGES, "attributes": SOURCES,
-                       "aliases": {"crimson": "Red"}, **options}, tokenizer)  # fmt: skip
+                       "aliases": {"crimson": "Red"}, "tag_languages": dict.fromkeys(GERMAN, "en"), **options},
+                      tokenizer)  # fmt: skip
     processor.set_tag_tokenizer(tokenizer)
 
 

@@ -27,7 +27,8 @@ class AugmentationSettings:
     RENAMED: ClassVar[dict[str, str]] = {"balance": "logit_adjustment_tau"}
     REMOVED: ClassVar[dict[str, str]] = dict.fromkeys(
         ("method: resampling", "method: noise", "method: mixup", "method: gan", "noise"),
-        "write method: none, logit adjustment alone did better, or residual_transfer, which did best")
+        "write method: none, logit adjustment alone did better, or residual_transfer, which did best") | {
+        "critic": "the critic of tag sets gained nowhere, leave it out"}
 
     # Where extra vectors come from: residual_transfer (rare tags borrow the spread of frequent ones), pseudo_labels
     # (unlabelled products), semi_supervised_gan. The default did best of those that need no
@@ -45,8 +46,5 @@ class AugmentationSettings:
     power: float = -1.0  # tags are drawn in proportion to (their products) ** -power; -1: as often as they occur
     recombine: float = 0.3  # share of generated tag sets whose tags of one attribute come from another product
     confidence: float = 0.5  # least probability of a pseudo-label
-    # Also train a critic of tag sets and save it beside the model, for `pipeline(..., critic=True)`. It is used by
-    # default only if it raises micro- and macro-F1 on validation.
-    critic: bool = False
     max_rows: int = 200_000  # most products to learn from; those with rare tags come first
     gan: GanSettings = field(default_factory=GanSettings)

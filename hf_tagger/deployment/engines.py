@@ -42,7 +42,7 @@ class Engine:
 
 def _run_options(options: Mapping[str, Any]) -> dict[str, Any]:
     """The options that a run of the model depends on; how closed tags are listed is no matter of the run."""
-    names = [name for name in options if name != "top_k"] if options.get("free_form") else ["critic"]
+    names = [name for name in options if name != "top_k"] if options.get("free_form") else []
     return {name: options[name] for name in names if name in options}
 
 
@@ -55,7 +55,7 @@ def open_engine(model: str | Path, threads: int | None = None, device: Any = Non
     if Path(model, TAGGER).exists():
         tagger = OnnxTagger(model, threads)
         writes = tagger.description.get("decoder") is not None
-        parameters = tuple(name for name in PARAMETERS if name != "critic") if writes else CLOSED_PARAMETERS
+        parameters = PARAMETERS if writes else CLOSED_PARAMETERS
         return Engine(tagger, parameters, tagger.image and tagger.image["size"])
     import torch
     from transformers import pipeline

@@ -14,7 +14,6 @@ _PARAMETERS: dict[str, dict[str, Any]] = {
     "threshold": {"type": "number", "minimum": 0, "maximum": 1,
                   "description": "lowest score listed, in place of the model's own thresholds"},
     "attributes": {"type": "array", "items": {"type": "string"}, "description": "attributes wanted"},
-    "critic": {"type": "boolean", "description": "ask the critic of tag sets, where the model has one"},
     "free_form": {"type": "boolean", "description": "also list tags that the model's decoder writes"},
     "language": {"type": "string", "description": "what written tags are written in"},
     "constrained": {"type": "boolean", "description": "write closed tags only"},

@@ -44,11 +44,6 @@ def label_cost(scores: np.ndarray, chosen: np.ndarray) -> np.ndarray:
     return np.where(chosen, 1 - scores, scores).sum(1)
 
 
-def critic_disagreement(own: np.ndarray, other: np.ndarray) -> np.ndarray:
-    """How many tags differ [N] between the model's own choice and that of the critic of tag sets, bool [N, T] each."""
-    return (own != other).sum(1).astype(float)
-
-
 def rare_tags(attributes: Sequence[dict], scores: np.ndarray) -> np.ndarray:
     """Sum of scores, each divided by the tag's number of training products + 1 [N]."""
     counts = np.concatenate([np.array(entry.get("counts") or [0] * len(entry["tags"]), float) for entry in attributes])

@@ -1,5 +1,6 @@
 """Configuration of `TaggerModel`: which towers read the product, how they are fused, and the tags it can give."""
 
+import warnings
 from typing import Any, ClassVar, Literal
 
 from huggingface_hub.dataclasses import strict
@@ -11,7 +12,7 @@ from .saving import BOS, EOS, FORMAT, PAD, SEPARATOR, TRAIN_AGAIN, check_format
 FUSION_NAMES = ("concat", "attention", "late")
 DECODER_DEFAULTS = {
     "vocab_size": None, "d_model": 256, "layers": 3, "heads": 4, "ffn_dim": 1024, "dropout": 0.1, "max_length": 64,
-    "languages": [], "attributes": [], "aliases": {}, "any_order": False,
+    "languages": [], "attributes": [], "aliases": {}, "tag_languages": {}, "any_order": False,
     "calibration": None, "closed_calibration": None, "min_score": 0.0, "merge_similarity": 0.88,
 }
 
@@ -74,15 +75,15 @@ class TaggerConfig(PreTrainedConfig):
         kernel_landmarks: training products that the kernel head compares with; 0: no kernel head. kernel_dim,
             kernel_width: width of their keys and of the kernel; kernel_weights: the weights of its blocks of features
             (those of `kernel_head.feature_blocks`; others are left out).
-        critic: whether the pipeline asks the critic of tag sets saved beside the model unless told otherwise.
         personalization: how tags are re-ranked for a shopper, see `personalization`; None: not fitted.
         speech: checkpoint of the speech recogniser that hears spoken descriptions, unless the pipeline is told another.
         modality_dropout: {"text": p, "image": p}: probability, in training, that a product which has both loses one.
         decoder: what writes free-form tags, None for a model that does not: `vocab_size` of the tag tokenizer, controls
             included; `d_model`, `layers`, `heads`, `ffn_dim`, `dropout` of the decoder; `max_length` in tokens of what
             it writes, prompt included; `languages` and `attributes` that it can be asked for, in the order of their
-            control tokens; `aliases` ({spelling: tag}); `any_order`, whether it learned tags in a new order every time,
-            so that which one comes next says nothing of it; `calibration` ([slope, intercept] from a tag's mean
+            control tokens; `aliases` ({spelling: tag}); `tag_languages`, {closed tag: language} of those that only
+            products of one language had in training; `any_order`, whether it learned tags in a new order every time, so
+            that which one comes next says nothing of it; `calibration` ([slope, intercept] from a tag's mean
             log-probability to the log-odds that it is right; None: not calibrated), `closed_calibration` (the same of
             a closed tag: [slope, slope of the log-odds that the heads give it, intercept]; None: as the others),
             `min_score` of a tag that is listed, and `merge_similarity`, the cosine from which two tags are
@@ -119,7 +120,6 @@ class TaggerConfig(PreTrainedConfig):
     kernel_dim: int = 128
     kernel_width: float = 0.8
     kernel_weights: dict[str, float] | None = None
-    critic: bool = False
     personalization: dict[str, Any] | None = None
     speech: str | None = None
     dropout: float = 0.1
@@ -140,6 +140,9 @@ class TaggerConfig(PreTrainedConfig):
         # that a saved folder carries for those who have not would be refused as a second registration.
         if not type(self).__module__.startswith("transformers_modules"):
             kwargs.pop("custom_pipelines", None)
+        if kwargs.pop("critic", False):  # of older folders
+            warnings.warn("this model left out tags that a critic of tag sets took away; there is none any more, so "
+                          "that a few more tags are listed", stacklevel=2)
         super().__post_init__(**kwargs)
         # Copies: what training writes into its entries is this model's alone.
         self.attributes = [dict(entry) for entry in self.attributes or []]

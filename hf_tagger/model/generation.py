@@ -268,7 +268,7 @@ class TagWriter:
 
     def __call__(self, memory, languages: Sequence[str | None], scores=None, attributes: Sequence[str] | None = None,
                  constrained: bool = False, max_tags: int | None = None, min_score: float | None = None,
-                 asked: Sequence[Sequence[str | None]] | None = None, own_language: bool = True,
+                 asked: Sequence[Sequence[str | None]] | None = None, language: str | None = None,
                  **generation) -> list[list[dict[str, Any]]]:
         """
         Args:
@@ -280,8 +280,8 @@ class TagWriter:
             constrained: write closed tags only.
             max_tags: at most so many tags per product (and attribute).
             min_score: lowest score that is listed (default: the model's own).
-            own_language: the languages are the products' own, in which closed tags are given. In another one the
-                decoder writes without the heads, unless `constrained`.
+            language: wanted in place of the products' own. The heads, which give tags as products of their own language
+                have them, then have no say on tags that training saw in products of one other language alone.
             asked: in place of `attributes`, those of each product; None among them: all of its tags in one list.
             generation: options of the search; one sequence per product.
 
@@ -292,7 +292,7 @@ class TagWriter:
             raise ValueError("num_return_sequences must be 1: a product has one set of tags; use model.generate")
         min_score = self.decoder["min_score"] if min_score is None else min_score
         rows = [(product, attribute) for product, wanted in enumerate(asked) for attribute in wanted]
-        prompts = [self._prompt(languages[product], attribute) for product, attribute in rows]
+        prompts = [self._prompt(language or languages[product], attribute) for product, attribute in rows]
         found: list[list[dict]] = [[] for _ in languages]
         # The prompts of a batch have one length and one trie.
         groups: dict[tuple[int, str | None], list[int]] = {}
@@ -300,7 +300,7 @@ class TagWriter:
             groups.setdefault((len(prompt), attribute), []).append(index)
         for (_, attribute), chosen in groups.items():
             products = [rows[index][0] for index in chosen]
-            heads = None if scores is None or not (own_language or constrained) else scores[products]
+            heads = None if scores is None else scores[products] * self._spoken(language)
             rules = self._rules(attribute, constrained, max_tags, heads)
             written = self._write(memory, products, [prompts[index] for index in chosen], rules, generation)
             for index, tags in zip(chosen, written, strict=True):
@@ -316,6 +316,12 @@ class TagWriter:
         if attribute is not None:
             prompt.append(control_id(self.decoder, attribute=attribute))
         return prompt
+
+    def _spoken(self, language: str | None) -> np.ndarray:
+        """1 for the closed tags that products of this language have, or of several, 0 for others, float32 [T]."""
+        given = self.decoder.get("tag_languages", {}) if language else {}  # older exports have none
+        return np.array([given.get(tag, language) == language for entry in self.attributes for tag in entry["tags"]],
+                        np.float32)
 
     def _rules(self, attribute: str | None, constrained: bool, max_tags: int | None, scores) -> TagRules:
         """scores: closed-tag probabilities [B, T] of the products in question, or None."""

@@ -20,7 +20,7 @@ BODY_KEYS = ("inputs", "parameters")
 REQUEST_KEYS = ("text", "title", "description", "language", "image", "images")
 CLOSED_PARAMETERS = ("top_k", "threshold", "attributes")
 # Not among them: what a stranger must not decide (URLs), and what takes unbounded time (options of `generate`).
-PARAMETERS = (*CLOSED_PARAMETERS, "critic", "free_form", "language", "constrained", "max_tags", "min_score")
+PARAMETERS = (*CLOSED_PARAMETERS, "free_form", "language", "constrained", "max_tags", "min_score")
 MAX_PHOTOS = 8  # of a product
 MAX_CHARACTERS = 50_000  # of a text: tokenizing one takes time in proportion
 

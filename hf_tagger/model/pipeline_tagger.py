@@ -3,13 +3,11 @@
 import importlib
 import math
 import os
-import shutil
-from functools import cached_property, partial
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file, save_file
 from transformers import GenerationConfig, Pipeline
 from transformers.utils import cached_file, is_peft_available
 
@@ -19,20 +17,20 @@ from .products import (
     NO_RECOGNIZER,
     ProductError,
     check_free_form,
+    check_names,
     check_needless,
     check_options,
     read_product,
     tag_inputs,
 )
-from .saving import carry, let_others_read, part
-from .text import did_you_mean
+from .saving import carry, part
 
 OPTIONS = (
-    "top_k", "threshold", "attributes", "critic", "allow_urls", "allow_private_addresses", "on_error", "speech",
+    "top_k", "threshold", "attributes", "allow_urls", "allow_private_addresses", "on_error", "speech",
     "user_history", *FREE_FORM_OPTIONS,
 )  # fmt: skip
 GENERATION_OPTIONS = frozenset(GenerationConfig().to_dict()) - {"top_k"}
-CRITIC, HANDLER = "critic.safetensors", "handler.py"
+HANDLER = "handler.py"
 
 
 class ProductTaggingPipeline(Pipeline):
@@ -55,15 +53,14 @@ class ProductTaggingPipeline(Pipeline):
             `top_k` lists the best candidates). Default: the model's own thresholds, fitted on validation data, and of
             a `single` attribute the best tag.
         attributes: names of the attributes wanted. Default: all.
-        critic: also ask the critic of tag sets that is saved beside the model, and leave out the tags whose removal
-            raises the set's score. Default: whether that raised both micro- and macro-F1 on validation data.
         allow_urls: fetch photos from http(s) URLs; at most 20 MiB and 10 seconds each.
         allow_private_addresses: let URLs reach loopback and private addresses.
         speech: who hears `audio`: folder or Hub id of a checkpoint for automatic speech recognition (Whisper, say), or
             such a pipeline; default: the config's `speech`. What is said joins the text.
         free_form: also list tags that the model's decoder writes (`source` "generated"), from the same encoder pass.
             One that is a closed tag carries its attribute, and is listed once.
-        language: what they are written in, in place of the products' own.
+        language: whose products' tags they are to be like, in place of the products' own language: in catalogues whose
+            tags are in one language for all products, they are in that one.
         constrained: let the decoder write closed tags only.
         max_tags: at most so many written tags per product; with `attributes`, for each of these.
         min_score: lowest score of a written tag (default: `threshold`, else the model's own).
@@ -75,8 +72,8 @@ class ProductTaggingPipeline(Pipeline):
         on_error: "raise" `ProductError`, or "skip": the product's result is `{"error": message}`, and the rest goes on.
         batch_size: products per model run (default 32). A stream is read ahead by up to two batches.
         backend: "torch", or the name of the folder beside the model that recipes/export.py wrote ("onnx"), to run what
-            was exported through onnxruntime, free-form tags by greedy search only and without the critic.
-            `hf_tagger.runtime` does the same without loading torch.
+            was exported through onnxruntime, free-form tags by greedy search only. `hf_tagger.runtime`
+            does the same without loading torch.
         num_workers: threads that read photos while the model runs (default 1; 0: none).
     """
 
@@ -115,33 +112,23 @@ class ProductTaggingPipeline(Pipeline):
         wanted = self.model.dtype == torch.float32 and bf16_is_fast(self.device)
         return torch.autocast(self.device.type, torch.bfloat16, enabled=wanted)
 
-    def save_pretrained(self, save_directory: str | os.PathLike, handler: bool = False,
-                        critic: torch.nn.Module | None = None, **kwargs):
+    def save_pretrained(self, save_directory: str | os.PathLike, handler: bool = False, **kwargs):
         """Saves the model, its processor and the code of both: all that the pipeline needs.
 
         Args:
             handler: also save `handler.py`, by which Hugging Face Inference Endpoints run the model. One beside the
                 model that the pipeline was opened from is saved anyway.
-            critic: a `TagSetCritic` to be saved beside the model; default: the one beside the model opened.
         """
         super().save_pretrained(save_directory, **kwargs)
         self.processor.save_pretrained(save_directory)
-        path, source = Path(save_directory, CRITIC), self._file_beside(CRITIC)
-        if critic is not None:
-            aside = path.with_name(f"{CRITIC}.incomplete")
-            save_file({name: tensor.cpu().contiguous() for name, tensor in critic.state_dict().items()}, aside)
-            let_others_read(aside)
-            os.replace(aside, path)
-        elif source and not path.exists():
-            shutil.copyfile(source, path)
         self.save_code(save_directory, handler)
 
     def save_code(self, folder: str | os.PathLike, handler: bool = False) -> None:
-        """Saves the pipeline's own code for what the model in `folder` has: decoder, critic, shoppers, speech."""
+        """Saves the pipeline's own code for what the model in `folder` has: decoder, shoppers, speech."""
         config, handler = self.model.config, handler or self._push_handler
         beside = None if handler else self._file_beside(HANDLER)
         own = Path(beside).read_bytes() if beside else None
-        used = {"decoder": config.decoder, "reranking": config.personalization or Path(folder, CRITIC).exists(),
+        used = {"decoder": config.decoder, "reranking": config.personalization,
                 "speech": config.speech, "handler": handler or own}
         carry(self, folder, [name for name, wanted in used.items() if wanted])
         if own:
@@ -189,9 +176,7 @@ class ProductTaggingPipeline(Pipeline):
 
     def _sanitize_parameters(self, **options):
         generation = {name: value for name, value in options.items() if name in GENERATION_OPTIONS}
-        for name in options:
-            if name not in OPTIONS and name not in generation:
-                raise TypeError(f"product-tagging has no option {name!r}.{did_you_mean(name, OPTIONS)}")
+        check_names([name for name in options if name not in generation], OPTIONS)
         if options.get("free_form", getattr(self, "_forward_params", {}).get("free_form")):
             self.model._check_decoder()
             check_free_form(options, self.model.config.decoder)
@@ -201,10 +186,8 @@ class ProductTaggingPipeline(Pipeline):
         if options.get("free_form"):
             known += [name for name in self.model.config.decoder["attributes"] if name not in known]
         check_options({name: value for name, value in options.items() if name not in generation}, OPTIONS, known)
-        if options.get("critic") and options.get("threshold") is not None:
-            raise ValueError("the critic judges the model's own choice of tags: pass critic or threshold, not both")
         groups = (("allow_urls", "allow_private_addresses", "on_error", "speech"),
-                  (*FREE_FORM_OPTIONS, "attributes", "threshold", "critic"),
+                  (*FREE_FORM_OPTIONS, "attributes", "threshold"),
                   ("top_k", "threshold", "attributes", "user_history"))
         groups = [{name: options[name] for name in group if name in options} for group in groups]
         if generation:
@@ -212,11 +195,8 @@ class ProductTaggingPipeline(Pipeline):
         return groups
 
     def check(self, options: dict[str, Any]) -> None:
-        """Raises TypeError for an unknown option, ValueError for a value that is not understood or a critic that is
-        not there."""
+        """Raises TypeError for an unknown option, ValueError for a value that is not understood."""
         self._sanitize_parameters(**options)
-        if options.get("critic"):
-            _ = self.critic
 
     def tag_batch(self, batch, languages, **options) -> tuple:
         """`collate`'s tensors and the products' languages -> scores and the tags chosen [B, T] each, and what is
@@ -255,34 +235,13 @@ class ProductTaggingPipeline(Pipeline):
         return self.processor.collate([product["text"] for product in products],
                                       [product["photos"] for product in products])
 
-    @cached_property
-    def critic(self) -> torch.nn.Module:
-        """The critic of tag sets saved beside the model, a `TagSetCritic`.
-
-        Raises ValueError where there is none.
-        """
-        path = self._file_beside(CRITIC)
-        if path is None:
-            place = self.model.name_or_path or "the model"
-            raise ValueError(f"critic=True needs {CRITIC}, and there is none beside {place}: train with "
-                             "augmentation.critic, or leave the option out")
-        critic = part("reranking", "a critic of tag sets").TagSetCritic
-        return critic.from_tensors(load_file(path)).to(self.device)
-
-    @property
-    def has_critic(self) -> bool:
-        """Whether a critic of tag sets is saved beside the model."""
-        return self._file_beside(CRITIC) is not None
-
     def _file_beside(self, name: str) -> str | None:
         source = self.model.name_or_path
         return cached_file(source, name, _raise_exceptions_for_missing_entries=False) if source else None
 
     def _forward(self, batch, languages, free_form=False, language=None, attributes=None, threshold=None,
-                 min_score=None, generation=None, critic=None, **options):
+                 min_score=None, generation=None, **options):
         if self._onnx is not None:
-            if self.model.config.critic if critic is None else critic:
-                raise ValueError('the critic is not exported: use backend="torch" for it, or critic=False')
             tagged = self._onnx.tag_batch(batch, languages, free_form, language, attributes, threshold, min_score,
                                           **options, **(generation or {}))
             return dict(zip(("scores", "chosen", "written"), tagged, strict=True))
@@ -296,12 +255,9 @@ class ProductTaggingPipeline(Pipeline):
                 self._free_form = self._free_form or part("decoder", "free_form").FreeFormTagger(
                     self.model, self.processor)
                 written = self._free_form(
-                    output.memory, [language or own for own in languages], scores.float().cpu().numpy(), attributes,
-                    own_language=language is None, min_score=threshold if min_score is None else min_score,
-                    **options, **(generation or {}))
+                    output.memory, languages, scores.float().cpu().numpy(), attributes, language=language,
+                    min_score=threshold if min_score is None else min_score, **options, **(generation or {}))
             chosen = self.model.predicted_tags(scores)
-            if self.model.config.critic if critic is None else critic:
-                chosen = self.critic.keep(output.pooled, chosen)
         return {"scores": scores, "chosen": chosen, "written": written, "pooled": output.pooled}
 
     def postprocess(self, outputs, top_k=None, threshold=None, attributes=None, profile=None) -> list[dict[str, Any]]:

@@ -20,7 +20,7 @@ NO_RECOGNIZER = (
     'audio needs a speech recogniser: give the pipeline speech="openai/whisper-small", say (a folder or Hub id of any '
     "checkpoint for automatic speech recognition), or name one under `speech` in the model's config.json"
 )
-FLAGS = ("free_form", "constrained", "critic", "allow_urls", "allow_private_addresses")
+FLAGS = ("free_form", "constrained", "allow_urls", "allow_private_addresses")
 FREE_FORM_OPTIONS = ("free_form", "language", "constrained", "max_tags", "min_score")
 
 
@@ -122,12 +122,19 @@ def tokenize(texts: Sequence[str | None], encode: Callable) -> dict[str, np.ndar
     return {"input_ids": np.asarray(ids, np.int64), "attention_mask": np.asarray(mask, np.int64) * there[:, None]}
 
 
+def check_names(options: Iterable[str], allowed: Iterable[str]) -> None:
+    """Raises TypeError for an option that is not among `allowed`."""
+    for name in options:
+        if name not in allowed:
+            hint = " The critic of tag sets gained nowhere: leave it out." if name == "critic" else did_you_mean(
+                name, allowed)
+            raise TypeError(f"product-tagging has no option {name!r:.80}.{hint}")
+
+
 def check_options(options: Mapping[str, Any], allowed: Iterable[str], attributes: Sequence[str]) -> None:
     """Raises TypeError for an option that is not among `allowed`, ValueError for a value out of range or an attribute
     that the model does not have."""
-    for name in options:
-        if name not in allowed:
-            raise TypeError(f"product-tagging has no option {name!r:.80}.{did_you_mean(name, allowed)}")
+    check_names(options, allowed)
     check_count("top_k", options.get("top_k"))
     check_score("threshold", options.get("threshold"))
     for name in FLAGS:

@@ -1,5 +1,4 @@
-"""What changes a product's tags after they are scored: a critic of tag sets, which removes tags that do not fit the
-others, and a shopper's preferences, from what they viewed or bought, which reorder them.
+"""What reorders a product's tags after they are scored: a shopper's preferences, from what they viewed or bought.
 
 Per attribute, a shopper's profile is the mean embedding of the tags of what they viewed or bought, recent ones with
 more weight, minus the mean over all products. A tag's preference is its similarity to the profile times a gate of the
@@ -13,7 +12,6 @@ others this shopper chooses products with it.
 """
 
 import json
-import math
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -26,61 +24,6 @@ from torch import nn
 from .decisions import attribute_slices
 
 DAY = 86400.0
-
-
-class TagSetCritic(nn.Module):
-    """Scores (product, tag set) by projection (after the projection discriminator, arXiv 1802.05637):
-
-        score(x, S) = sum over t in S of (<V e_t, phi(x)> + <w, e_t>) + sum over pairs t, u in S of <A e_t, B e_u>
-
-    with e_t the embedding of the tag's name: a tag is scored by the product and by the other tags. Trained by
-    `augmentation.judge`; saved beside a model as `critic.safetensors`.
-
-    Args:
-        width: of the product's pooled vector; tags, names: number of tags and width of their names' embeddings.
-    """
-
-    HIDDEN, RANK = 256, 64
-
-    def __init__(self, width: int, tags: int, names: int):
-        super().__init__()
-        self.product = nn.Sequential(nn.Linear(width, self.HIDDEN), nn.GELU(), nn.LayerNorm(self.HIDDEN))
-        self.tag = nn.Linear(names, self.HIDDEN, bias=False)
-        self.prior = nn.Linear(names, 1)
-        self.left, self.right = nn.Linear(names, self.RANK, bias=False), nn.Linear(names, self.RANK, bias=False)
-        self.register_buffer("names", torch.zeros(tags, names))
-        self.register_buffer("mean", torch.zeros(width))
-        self.register_buffer("std", torch.ones(width))
-
-    def forward(self, pooled: torch.Tensor, tag_set: torch.Tensor) -> torch.Tensor:
-        """pooled [B, H], tag_set [B, T] of 0 and 1 -> gain in the set's score by each tag [B, T]: by a tag in the set,
-        over the set without it; by another one, over the set as it is."""
-        states = self.product((pooled.float() - self.mean) / self.std)
-        own = states @ self.tag(self.names).T / math.sqrt(self.HIDDEN) + self.prior(self.names)[:, 0]
-        pairs = self.left(self.names) @ self.right(self.names).T
-        pairs = (pairs + pairs.T) / 2
-        pairs = pairs - pairs.diagonal().diag()
-        return own + tag_set.to(pairs.dtype) @ pairs
-
-    def keep(self, pooled: torch.Tensor, chosen: torch.Tensor) -> torch.Tensor:
-        """The chosen tags, bool [B, T], without those whose removal raises the set's score: the worst is removed first,
-        then the rest is scored again."""
-        kept = chosen.clone()
-        while True:
-            gain = self(pooled, kept).masked_fill(~kept, math.inf)
-            worst, tag = gain.min(1)
-            drop = worst < 0
-            if not bool(drop.any()):
-                return kept
-            kept[drop, tag[drop]] = False
-
-    @classmethod
-    def from_tensors(cls, tensors: dict[str, torch.Tensor]) -> "TagSetCritic":
-        """The critic whose `state_dict` this is."""
-        tags, names = tensors["names"].shape
-        critic = cls(len(tensors["mean"]), tags, names)
-        critic.load_state_dict(tensors)
-        return critic.eval()
 
 
 @dataclass(frozen=True)
@@ -225,5 +168,5 @@ def _seconds(time: Any, number: int) -> float | None:
     raise ValueError(f"user_history[{number}]: time is ISO 8601, a datetime or seconds since 1970, got {time!r}")
 
 
-__all__ = ["ShopperProfile", "TagSetCritic", "affinities", "check_gate", "met_tags", "read_events", "shopper_profile",
+__all__ = ["ShopperProfile", "affinities", "check_gate", "met_tags", "read_events", "shopper_profile",
            "tag_vectors"]

@@ -2,7 +2,7 @@
 code a folder carries. Standard library only, for the exported runtime agrees, too.
 
 With a class transformers saves every sibling that its file imports by `from .x import`, and brings them into its module
-cache again; these words count wherever they stand in the file. What only some models use (decoder, critic and shoppers,
+cache again; these words count wherever they stand in the file. What only some models use (decoder, shoppers,
 speech, Inference Endpoints) is therefore imported at run time, by `part`, and `carry` adds such imports to the end of a
 saved file, of what its model uses.
 """

@@ -50,7 +50,7 @@ def build_app(model: str, catalogue: str, feedback: str = "feedback.db", *, spli
     known = read_predictions(predictions, attributes) if predictions else {}
     found = CatalogPredictions(tagger, partial(_told, catalog, split), catalog.schema.allow_urls, known, most)
     log = VerdictLog(store, attributes)
-    queue = ReviewQueue(found, log, has_vectors=not known, has_critic=tagger.has_critic and not known)
+    queue = ReviewQueue(found, log, has_vectors=not known)
     desk = ReviewDesk(found, store, queue, log, model_version(model, tagger))
     page = build_page(desk, reviewer, speech)
     found.start()

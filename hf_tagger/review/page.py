@@ -26,7 +26,7 @@ POLICY = ("default-src 'self'; script-src 'self' 'unsafe-inline' 'unsafe-eval'; 
           "object-src 'none'; base-uri 'self'; form-action 'self'; frame-ancestors ")
 STRATEGIES = {
     "margin": "closest calls", "entropy": "most undecided", "label_cost": "most corrections expected",
-    "rare_tags": "rare tags", "mix": "close calls and rare tags", "critic_disagreement": "model and critic differ",
+    "rare_tags": "rare tags", "mix": "close calls and rare tags",
     "k_center": "unlike what was judged", "catalogue": "as in the catalogue",
 }  # fmt: skip
 SHOWN = dict(zip(SHOW, ("to judge", "judged by nobody", "second opinion", "judged by me", "reviewers differ",

@@ -49,7 +49,6 @@ class Prediction:
 
     scores: np.ndarray  # float32 [T]
     chosen: np.ndarray  # the predicted tags, bool [T]
-    critic: np.ndarray | None = None  # the tags that the critic of tag sets keeps, bool [T]; None: no critic
     pooled: np.ndarray | None = None  # the pooled vector, float32 [D]; None: not known
     error: str | None = None  # why it could not be tagged
 
@@ -163,13 +162,9 @@ def predict(tagger: ProductTaggingPipeline, products: Sequence[Product], allow_u
     found = [Prediction(*nothing, error=one.get("error")) for one in prepared]
     rows = [row for row, one in enumerate(prepared) if "error" not in one]
     if rows:
-        output = tagger.forward(tagger.collate([prepared[row] for row in rows]), languages=None, critic=False)
-        chosen, pooled = output["chosen"], output["pooled"]
-        critic = tagger.critic.keep(pooled.to(tagger.device), chosen.to(tagger.device)) if tagger.has_critic else None
-        if tagger.model.config.critic:
-            chosen = critic
-        parts = [output["scores"].float(), chosen, critic, pooled.float()]
-        parts = [[None] * len(rows) if part is None else part.cpu().numpy() for part in parts]
+        output = tagger.forward(tagger.collate([prepared[row] for row in rows]), languages=None)
+        parts = [output["scores"].float(), output["chosen"], output["pooled"].float()]
+        parts = [part.cpu().numpy() for part in parts]
         for row, *one in zip(rows, *parts, strict=True):
             found[row] = Prediction(*one)
     return found

@@ -34,11 +34,11 @@ class Filters:
 class ReviewQueue:
     """Products in the order of a strategy, as far as they have been predicted."""
 
-    def __init__(self, predictions: CatalogPredictions, log: VerdictLog, has_vectors: bool, has_critic: bool):
+    def __init__(self, predictions: CatalogPredictions, log: VerdictLog, has_vectors: bool):
         self.predictions, self.log = predictions, log
         self.attributes = predictions.attributes
         self.strategies = ["margin", "entropy", "label_cost", "rare_tags", "mix"]
-        self.strategies += ["critic_disagreement"] * has_critic + ["k_center"] * has_vectors + ["catalogue"]
+        self.strategies += ["k_center"] * has_vectors + ["catalogue"]
         self._orders: dict[tuple, tuple[int, list[int]]] = {}
         self._fingerprints: dict[int, str] = {}
 
@@ -80,8 +80,6 @@ class ReviewQueue:
         scores, chosen = (np.stack([getattr(one, name)[where] for one in found]) for name in ("scores", "chosen"))
         if filters.strategy == "label_cost":
             return strategies.label_cost(scores, chosen)
-        if filters.strategy == "critic_disagreement":
-            return strategies.critic_disagreement(chosen, np.stack([one.critic[where] for one in found]))
         wanted = list(MIX) if filters.strategy == "mix" else [filters.strategy]
         values = {name: getattr(strategies, name)(attributes, scores) for name in wanted}
         return strategies.mix(values, MIX) if filters.strategy == "mix" else values[filters.strategy]

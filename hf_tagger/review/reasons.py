@@ -1,4 +1,4 @@
-"""Why a product should be reviewed, in words: close scores, rare tags, a critic that disagrees."""
+"""Why a product should be reviewed, in words: close scores, rare tags."""
 
 from collections.abc import Sequence
 
@@ -18,8 +18,6 @@ def reasons(attributes: Sequence[dict], prediction: Prediction) -> dict[str, lis
         scores, chosen = prediction.scores[where], prediction.chosen[where]
         why = _between(entry, scores) if entry["kind"] == "single" else _at_threshold(entry, scores)
         why += _rare(entry, chosen)
-        if prediction.critic is not None and (differs := prediction.critic[where] != chosen).any():
-            why.append(f"the critic of tag sets differs on {_names(entry, differs)}")
         if why:
             found[entry["name"]] = why
     return found
@@ -46,7 +44,3 @@ def _rare(entry: dict, chosen: np.ndarray) -> list[str]:
     counts = entry.get("counts")
     return [f"{entry['tags'][tag]} is rare: seen {counts[tag]} times in training"
             for tag in np.flatnonzero(chosen) if counts and counts[tag] < RARE]
-
-
-def _names(entry: dict, which: np.ndarray) -> str:
-    return ", ".join(entry["tags"][tag] for tag in np.flatnonzero(which))

@@ -51,8 +51,8 @@ class ArtefactError(UserError, ValueError):
 
 
 class OnnxTagger:
-    """Tags products as `ProductTaggingPipeline` does: the same inputs, tags and options, but for what is not exported:
-    the critic of tag sets, and free-form tags by any search but the greedy one.
+    """Tags products as `ProductTaggingPipeline` does: the same inputs, tags and options, but for free-form tags
+    by any search but the greedy one.
 
     Args:
         folder: what `recipes/export.py` wrote.
@@ -148,8 +148,7 @@ class OnnxTagger:
         names = [output.name for output in self.session.get_outputs() if output.name in ("logits", *STATES)]
         outputs = dict(zip(names, self.session.run(names, feed), strict=True))
         scores, chosen = self.decide(outputs["logits"])
-        written = writer(writer.remember(feed, outputs, scores), [language or own for own in languages], scores,
-                         attributes, own_language=language is None,
+        written = writer(writer.remember(feed, outputs, scores), languages, scores, attributes, language=language,
                          min_score=threshold if min_score is None else min_score, **writing)
         return scores, chosen, written
 

@@ -1,6 +1,7 @@
 """Gives a model a decoder for free-form tags, with a tokenizer trained on the catalogue's tags."""
 
 from collections.abc import Iterable
+from itertools import chain
 
 from hf_tagger.catalog.schema import CatalogSchema, Record
 from hf_tagger.catalog.strict import ConfigError
@@ -28,27 +29,34 @@ def add_decoder(
     if schema.free_form is None:
         raise ConfigError("model.decoder writes free-form tags: say in catalog.schema.free_form where to read them.")
     languages = sorted(language for language in vocabulary.rows_per_language if language)
-    closed = [entry["name"] for entry in model.config.attributes]
-    derived = [entry["name"] for entry in vocabulary.attributes if schema.free_form.takes(entry["name"])]
+    counted = [entry["name"] for entry in vocabulary.attributes]
+    derived = [name for name in counted if schema.free_form.takes(name)]
     sources = [*schema.free_form.columns, *derived]
-    known = (tag for entry in model.config.attributes for tag in entry["tags"])
+    closed = [tag for entry in model.config.attributes for tag in entry["tags"]]
+    spoken: dict[str, set[str | None]] = {}
     try:
-        tokenizer = train_tag_tokenizer(_tags(known, records), languages, sources, settings.vocab_size)
+        tokenizer = train_tag_tokenizer(
+            chain(closed, _tags(records, derived, spoken)), languages, sources, settings.vocab_size)
     except ValueError as error:
         raise ConfigError(f"model.decoder.vocab_size: {error}") from error
-    specs = [schema.attribute(name) for name in closed if name in vocabulary.languages]
+    specs = [schema.attribute(entry["name"]) for entry in model.config.attributes if entry["name"] in counted]
     aliases = {spelling: tag for spec in [*specs, *schema.free_form.columns.values()]
                for spelling, tag in spec.aliases.items()}
+    # Products of unknown language leave it open.
+    of_one = {tag: next(iter(given)) for tag, given in spoken.items() if len(given) == 1 and None not in given}
     shape = {name: getattr(settings, name) for name in SHAPE}
     model.add_decoder(
-        {"vocab_size": len(tokenizer), "languages": languages, "attributes": sources, "aliases": aliases, **shape},
+        {"vocab_size": len(tokenizer), "languages": languages, "attributes": sources, "aliases": aliases,
+         "tag_languages": of_one if len(languages) > 1 else {}, **shape},
         tokenizer,
     )
     processor.set_tag_tokenizer(tokenizer)
 
 
-def _tags(known: Iterable[str], records: Iterable[Record]) -> Iterable[str]:
-    yield from known
+def _tags(records: Iterable[Record], derived: Iterable[str], spoken: dict[str, set[str | None]]) -> Iterable[str]:
+    """The free-form tags; the languages of products that have a tag of `derived`'s attributes are put into `spoken`."""
     for record in records:
+        for tag in chain.from_iterable(record["tags"].get(name) or () for name in derived):
+            spoken.setdefault(tag, set()).add(record["language"])
         for tags in record["free_form"].values():
             yield from tags or ()

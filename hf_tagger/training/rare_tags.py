@@ -9,24 +9,19 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from accelerate.utils import broadcast
 from torch import Tensor
 
 from hf_tagger.augmentation.diagnostics import compare, picture
 from hf_tagger.augmentation.gan import SemiSupervisedGan
-from hf_tagger.augmentation.judge import train_judge
 from hf_tagger.augmentation.methods import Problem, augment
 from hf_tagger.augmentation.retrain import AugmentationStopped
 from hf_tagger.augmentation.settings import AugmentationSettings
 from hf_tagger.augmentation.vectors import TaggedVectors, write_vectors
-from hf_tagger.evaluation.predict import Predictions, outputs_of
 from hf_tagger.model.decisions import attribute_slices
 from hf_tagger.model.modeling_tagger import TaggerModel
 from hf_tagger.model.processing_tagger import TaggerProcessor
-from hf_tagger.model.reranking import TagSetCritic
-from hf_tagger.training.batches import Batches
 from hf_tagger.training.checkpoint import write_safetensors
 from hf_tagger.training.context import RunContext
 from hf_tagger.training.features import FeatureLoader
@@ -55,7 +50,7 @@ def pooled_vectors(model: TaggerModel, features: FeatureLoader, settings: Augmen
 
 
 def tag_embeddings(model: TaggerModel, processor: TaggerProcessor) -> Tensor:
-    """Vectors of the tags [T, E], by which generators and critics tell them apart: encodings of "attribute: tag",
+    """Vectors of the tags [T, E], by which a generator tells them apart: encodings of "attribute: tag",
     centred and of unit length; without a text tower, the unit vectors."""
     if model.config.text_config is None:
         return torch.eye(model.config.num_tags)
@@ -81,7 +76,7 @@ def augment_rare_tags(
     model: TaggerModel, processor: TaggerProcessor, features: FeatureLoader, settings: AugmentationSettings,
     loss: LossSettings, folder: Path, seed: int,
     log: Callable[[dict[str, float], int], None] | None = None,
-) -> tuple[dict[str, Any], TagSetCritic | None]:
+) -> dict[str, Any]:
     """Retrains `model.tag_head` in place.
 
     Args:
@@ -89,8 +84,7 @@ def augment_rare_tags(
         loss: as in training, but for `logit_adjustment_tau`, which is the augmentation's own.
         folder: gets the generator, a report of how real the vectors look, and their picture.
 
-    Returns a summary for a person and, if wanted, a critic of tag sets. Raises AugmentationStopped, with the tag head
-    as it was.
+    Returns a summary for a person. Raises AugmentationStopped, with the tag head as it was.
     """
     data = write_vectors(folder / "cache", pooled_vectors(model, features, settings, seed))
     attributes = model.config.attributes
@@ -114,11 +108,8 @@ def augment_rare_tags(
     summary = {"method": settings.method, "vectors": len(data)}
     if "gan" in settings.method:
         summary |= save_gan(source, data, rare_tags(attributes, settings), folder, seed)
-    critic = None
-    if settings.critic:
-        critic = train_judge(data, problem.slices, problem.tag_embeddings, problem.scores, seed)
     shutil.rmtree(folder / "cache")
-    return summary, critic
+    return summary
 
 
 def rare_tags(attributes: list[dict], settings: AugmentationSettings) -> dict[str, int]:
@@ -141,16 +132,16 @@ def save_gan(gan: SemiSupervisedGan, data: TaggedVectors, rare: dict[str, int], 
     return {"stopped": gan.stopped, "report": str(folder / "report.json")}
 
 
-def retrain_for_rare_tags(run: RunContext, training: Training) -> TagSetCritic | None:
+def retrain_for_rare_tags(run: RunContext, training: Training) -> None:
     """The augmentation phase of a run, in place. The main process retrains the tag head on all products, the others get
-    its weights. Returns the critic of tag sets, if the settings ask for one."""
-    settings, model, critic = run.settings.augmentation, training.model, None
+    its weights."""
+    settings, model = run.settings.augmentation, training.model
     if settings is None:
-        return None
+        return
     with run.log.step("rare tags") as step:
         if run.accelerator.is_main_process:
             try:
-                step.details, critic = augment_rare_tags(
+                step.details = augment_rare_tags(
                     model, training.batches.processor, training.features.plain(), settings,
                     run.settings.training.loss, run.folder / "augmentation", run.settings.seed, run.accelerator.log)
                 step.result = f"tag head retrained by {settings.method}, {step.details['vectors']:,} real vectors"
@@ -158,29 +149,3 @@ def retrain_for_rare_tags(run: RunContext, training: Training) -> TagSetCritic |
                 step.result = f"stopped, the tag head stays as it was: {error}"
         for weight in model.tag_head.parameters():
             weight.data.copy_(broadcast(weight.data))
-    return critic
-
-
-@torch.no_grad()
-def judge_critic(run: RunContext, batches: Batches, critic: TagSetCritic) -> None:
-    """Sets `config.critic`, whether the critic is used by default: if it raises both micro- and macro-F1 on validation.
-    """
-    split, model = run.settings.evaluation.validation, batches.model
-    if split not in batches.data.catalog.splits:
-        return
-    with run.log.step("critic") as step:
-        protocol = run.settings.evaluation.first_protocol
-        critic, ids, tags, parts = critic.to(model.device), [], [], []
-        for batch, outputs in outputs_of(model, batches.evaluation(split, protocol, whole=True), protocol.without):
-            scores = model.tag_scores(outputs.tag_logits, outputs.none_logits)
-            chosen = model.predicted_tags(scores)
-            ids += batch["ids"]
-            tags += batch["tags"]
-            parts.append([array.cpu().numpy() for array in (scores, chosen, critic.keep(outputs.pooled, chosen))])
-        scores, *chosen = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))
-        without, kept = (Predictions(model.config.attributes, ids, tags, scores, each).metrics() for each in chosen)
-        model.config.critic = all(kept[name] > without[name] for name in ("micro_f1", "macro_f1"))
-        step.details = {f"{name} {when}": metrics[name] for when, metrics in (("without", without), ("with", kept))
-                        for name in ("micro_f1", "macro_f1")} | {"default": model.config.critic}
-        step.result = (f"validation macro-F1 {without['macro_f1']:.3f} without, {kept['macro_f1']:.3f} with: "
-                       f"{'on' if model.config.critic else 'off'} by default")

@@ -13,7 +13,6 @@ from hf_tagger.catalog.vocabulary import Vocabulary
 from hf_tagger.evaluation.calibration import store_attributes
 from hf_tagger.evaluation.machine import describe_machine, package_versions
 from hf_tagger.model.pipeline_tagger import ProductTaggingPipeline
-from hf_tagger.model.reranking import TagSetCritic
 from hf_tagger.model.urls import without_credentials
 from hf_tagger.training.context import RunContext
 from hf_tagger.training.lora import save_adapter
@@ -21,7 +20,7 @@ from hf_tagger.training.phases import Training
 from hf_tagger.training.whole import whole_folder, written_whole
 
 
-def save_run(run: RunContext, training: Training, critic: TagSetCritic | None = None) -> None:
+def save_run(run: RunContext, training: Training) -> None:
     """Merges adapters into the model, in place, and writes the model folder; with `save_adapter` also the adapter by
     itself."""
     batches, main = training.batches, run.accelerator.is_main_process
@@ -40,7 +39,7 @@ def save_run(run: RunContext, training: Training, critic: TagSetCritic | None = 
             return
         with written_whole(run.folder) as folder:
             # Through the pipeline: the folder then also opens where hf_tagger is not installed.
-            ProductTaggingPipeline(training.model, processor=batches.processor).save_pretrained(folder, critic=critic)
+            ProductTaggingPipeline(training.model, processor=batches.processor).save_pretrained(folder)
             (folder / "training_config.yaml").write_text(
                 without_credentials(yaml.safe_dump(run.data, sort_keys=False, allow_unicode=True)), encoding="utf-8")
             vocabulary = batches.data.vocabulary

@@ -102,7 +102,7 @@ def ask(heads: RefittedHeads, name: str, pool: np.ndarray, labelled: np.ndarray,
     chosen = heads.model.predicted_tags(torch.from_numpy(scores)).numpy()
     if name == "disagreement":
         alone = heads.model.predicted_tags(torch.from_numpy(heads.scores(pool, words=False))).numpy()
-        return strategies.queue(strategies.critic_disagreement(chosen, alone), labelled, count)
+        return strategies.queue((chosen != alone).sum(1).astype(float), labelled, count)
     if name == "label_cost":
         return strategies.queue(strategies.label_cost(scores, chosen), labelled, count)
     wanted = list(MIX) if name == "mix" else [name]

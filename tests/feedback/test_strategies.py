@@ -2,7 +2,6 @@ import numpy as np
 import pytest
 
 from hf_tagger.feedback.strategies import (
-    critic_disagreement,
     entropy,
     k_center,
     label_cost,
@@ -40,11 +39,6 @@ def test_label_cost_counts_expected_corrections():
     chosen = np.array([[True, False, True, False, False, True]] * 2)
     cost = label_cost(np.array([SURE, [1, 0, 1, 0, 1, 1]]), chosen)
     assert cost == pytest.approx([0.02 + 0.01 + 0.03 + 0.02 + 0.01 + 0.01, 1.0])
-
-
-def test_judges_that_disagree():
-    own = np.array([[True, False], [True, True]])
-    assert critic_disagreement(own, np.array([[True, False], [False, False]])).tolist() == [0, 2]
 
 
 def test_products_with_rare_tags_come_first():

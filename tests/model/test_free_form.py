@@ -1,5 +1,6 @@
 """Free-form tags from end to end: a decoder on the tiny tagger, in every mode of generation, and in the pipeline."""
 
+import copy
 
 import numpy as np
 import pytest
@@ -164,16 +165,27 @@ def test_the_heads_have_a_say_in_what_is_written(writer, batch, options):
     scores = np.full((3, len(labels)), 1e-4, np.float32)
     scores[:, [labels.index("Blue"), labels.index("Dress")]] = 0.9998
 
-    def written(scores, asked="category", constrained=True, own_language=True):
-        rows = FreeFormTagger(model, processor)(output.memory, [None] * 3, scores, [asked], constrained=constrained,
-                                                own_language=own_language, max_tags=1, min_score=0.0, **options)
+    def written(scores, asked="category", constrained=True, language=None):
+        rows = FreeFormTagger(model, processor)(output.memory, [language] * 3, scores, [asked], max_tags=1,
+                                                constrained=constrained, min_score=0.0, **options)
         return [[tag["label"] for tag in tags] for tags in rows]
 
     assert written(None) == [["Mug"], ["Dress"], ["Mug"]]
     assert written(scores) == [["Dress"]] * 3 and written(scores, asked="colour") == [["Blue"]] * 3
-    free = written(None, constrained=False)
-    assert written(scores, constrained=False) == [["Dress"]] * 3 != free
-    assert written(scores, constrained=False, own_language=False) == free
+    assert written(scores, constrained=False) == [["Dress"]] * 3 != written(None, constrained=False)
+
+
+def test_in_another_language_the_heads_have_no_say_on_tags_of_one_alone(writer):
+    model, processor = copy.deepcopy(writer[0]), writer[1]
+    model.decoder.stack.embed_tokens.weight.data.zero_()  # all that it writes is the heads'
+    model.config.decoder |= {"tag_languages": {"Red": "en"}}
+
+    def written(**options):
+        tagger = ProductTaggingPipeline(model, processor=processor)
+        tags = tagger(PRODUCTS[0], free_form=True, threshold=1.0, min_score=0.0, **options)
+        return {tag["label"] for tag in tags} & {"Red", "Mug"}
+
+    assert written() == written(language="en") == {"Red", "Mug"} and written(language="de") == {"Mug"}
 
 
 def test_max_tags_and_min_score(tagger):

@@ -10,6 +10,7 @@ import stat
 import subprocess
 import sys
 import tomllib
+import warnings
 from pathlib import Path
 
 import pytest
@@ -22,8 +23,7 @@ from transformers import AutoConfig, AutoModel, AutoProcessor, pipeline
 import hf_tagger
 from hf_tagger.catalog.strict import ConfigError
 from hf_tagger.evaluation.protocols import open_tagger
-from hf_tagger.model.pipeline_tagger import CRITIC, ProductTaggingPipeline
-from hf_tagger.model.reranking import TagSetCritic
+from hf_tagger.model.pipeline_tagger import ProductTaggingPipeline
 from hf_tagger.model.saving import FORMAT, FormatError
 from hf_tagger.runtime import ArtefactError, OnnxTagger
 from hf_tagger.training.build import load_model, with_lora
@@ -39,7 +39,6 @@ MOST_FILES = 18
 PERSONALIZATION = {"half_life_days": 30.0, "prior": 2.0, "gates": {"colour": 1.0}}
 PARTS = {
     "decoder": {"decoder.py", "generation.py"},
-    "critic": {"reranking.py"},
     "personalization": {"reranking.py"},
     "speech": {"speech.py"},
     "handler": {"handler.py"},
@@ -59,8 +58,7 @@ def full_tagger(*parts):
 
 
 def save(folder, *parts):
-    critic = TagSetCritic(16, 6, 6) if "critic" in parts else None
-    full_tagger(*parts).save_pretrained(folder, handler="handler" in parts, critic=critic)
+    full_tagger(*parts).save_pretrained(folder, handler="handler" in parts)
     return folder
 
 
@@ -68,7 +66,7 @@ def code(folder):
     return {path.name for path in folder.glob("*.py")}
 
 
-@pytest.mark.parametrize("parts", [*[(part,) for part in PARTS], ("critic", "speech", "personalization"), tuple(PARTS)])
+@pytest.mark.parametrize("parts", [*[(part,) for part in PARTS], ("speech", "personalization"), tuple(PARTS)])
 def test_a_folder_carries_the_code_that_its_model_uses_and_no_other(parts, tmp_path):
     plain = code(save(tmp_path / "plain"))
     assert {"configuration_tagger.py", "modeling_tagger.py", "processing_tagger.py", "pipeline_tagger.py"} < plain
@@ -84,14 +82,14 @@ def test_a_folder_carries_the_code_that_its_model_uses_and_no_other(parts, tmp_p
 def test_files_can_be_read_by_whom_the_umask_lets(tmp_path):
     old = os.umask(0o022)
     try:
-        save(tmp_path, "decoder", "critic")
+        save(tmp_path, "decoder")
         base = AutoModel.from_pretrained(tmp_path)
         save_adapter(with_lora(base, LoraSettings(rank=2)), tmp_path / "adapter", base=tmp_path)
     finally:
         os.umask(old)
     modes = {str(path.relative_to(tmp_path)): stat.S_IMODE(path.stat().st_mode)
              for path in tmp_path.rglob("*") if path.is_file()}
-    assert {"model.safetensors", CRITIC, "adapter/adapter_model.safetensors"} <= set(modes)
+    assert {"model.safetensors", "adapter/adapter_model.safetensors"} <= set(modes)
     assert set(modes.values()) == {0o644}
 
 
@@ -192,7 +190,6 @@ tagger = pipeline("product-tagging", model="shop/whole", trust_remote_code=True,
 history = [{"label": "Blue", "attribute": "colour"}]
 options = {"threshold": 0, "free_form": True, "user_history": history}
 found["whole"] = tagger("red mug", **options)
-found["critic"] = tagger("red mug", critic=True)
 found["answer"] = tagger.answer({"inputs": "red mug", "parameters": {"threshold": 0}})
 # What was opened by its own code saves it once more.
 tagger.save_pretrained(again)
@@ -234,7 +231,7 @@ def hub(folders, tmp_path_factory):
     with FakeHub() as hub:
         pushed = run_python(PUSH, *folders, home / "both", **hub.env, HF_HOME=str(home), PYTHONPATH=os.getcwd())
         assert scores(pushed) == scores(pipeline("product-tagging", model=str(folders[2]))("red mug"))
-        assert {"handler.py", CRITIC, "tag_tokenizer/tokenizer.json"} <= set(hub.repos["shop/whole"])
+        assert {"handler.py", "tag_tokenizer/tokenizer.json"} <= set(hub.repos["shop/whole"])
         wanted = {"config.json", "model.safetensors", "pipeline_tagger.py", "handler.py", "README.md"}
         assert wanted <= set(hub.repos["shop/trained"])
         assert "tag_tokenizer/tokenizer.json" in hub.repos["shop/taught"]
@@ -258,7 +255,6 @@ def check_without_the_package(folders, hub, tmp_path, **environment):
     options = {"threshold": 0, "free_form": True, "user_history": [{"label": "Blue", "attribute": "colour"}]}
     assert len(found["written"]) == 2 and found["written"][0] == found["written"][1]
     for given, expected in ((found["whole"], tagger("red mug", **options)), (found["again"], found["whole"]),
-                            (found["critic"], tagger("red mug", critic=True)),
                             (found["answer"], tagger("red mug", threshold=0))):
         assert [tag["label"] for tag in given] == [tag["label"] for tag in expected]
         assert [tag["score"] for tag in given] == pytest.approx([tag["score"] for tag in expected], abs=1e-5)
@@ -291,3 +287,20 @@ def test_so_they_do_with_the_lowest_transformers_that_is_allowed(folders, hub, t
     if installed.returncode:
         pytest.skip(f"transformers {lowest} cannot be had: {installed.stderr.strip().splitlines()[-1]}")
     check_without_the_package(folders, hub, tmp_path, PYTHONPATH=str(target))
+
+
+def test_a_folder_with_a_critic_of_tag_sets_opens_and_says_that_it_is_gone(tmp_path):
+    save(tmp_path)
+    (tmp_path / "critic.safetensors").write_bytes(b"not read")
+    stored = json.loads((tmp_path / "config.json").read_text(encoding="utf-8"))
+    for used in (False, True):
+        (tmp_path / "config.json").write_text(json.dumps(stored | {"critic": used}), encoding="utf-8")
+        with warnings.catch_warnings(record=True) as said:
+            warnings.simplefilter("always")
+            tagger = pipeline("product-tagging", model=str(tmp_path))
+        assert any("critic of tag sets" in str(warning.message) for warning in said) == used
+        assert tagger("red mug", threshold=0) and not hasattr(tagger.model.config, "critic")
+    with pytest.raises(TypeError, match="no option 'critic'. The critic .* leave it out"):
+        tagger("red mug", critic=True)
+    tagger.save_pretrained(tmp_path / "again")
+    assert not (tmp_path / "again" / "critic.safetensors").exists()

@@ -51,5 +51,5 @@ def make_desk(tagger, folder, store, **options) -> ReviewDesk:
     """A desk over the rows of a shop, all of them predicted."""
     predictions = wait(CatalogPredictions(tagger, lambda: records(folder), **options))
     log = VerdictLog(store, predictions.attributes)
-    queue = ReviewQueue(predictions, log, has_vectors=True, has_critic=False)
+    queue = ReviewQueue(predictions, log, has_vectors=True)
     return ReviewDesk(predictions, store, queue, log, "tiny@1")

@@ -17,8 +17,7 @@ from tests.tiny_tagger import ATTRIBUTES
 
 def prediction(*scores, pooled=None):
     scores = np.array(scores, np.float32)
-    return Prediction(scores, scores >= 0.5, critic=scores >= 0.9,
-                      pooled=None if pooled is None else np.array(pooled, np.float32))
+    return Prediction(scores, scores >= 0.5, pooled=None if pooled is None else np.array(pooled, np.float32))
 
 
 @pytest.fixture
@@ -48,11 +47,9 @@ def test_the_strategy_orders(queue):
     assert sorted(rows(queue, strategy="entropy")) == sorted(rows(queue, strategy="mix")) == [0, 1, 2, 3]
 
 
-def test_the_critics_disagreement_orders_where_there_is_a_critic(queue):
-    assert "critic_disagreement" not in queue.strategies and "k_center" in queue.strategies
-    queue = ReviewQueue(queue.predictions, queue.log, has_vectors=False, has_critic=True)
-    assert "critic_disagreement" in queue.strategies and "k_center" not in queue.strategies
-    assert set(rows(queue, strategy="critic_disagreement")[:2]) == {1, 2}
+def test_products_are_spread_where_their_vectors_are_known(queue):
+    assert "k_center" in queue.strategies
+    assert "k_center" not in ReviewQueue(queue.predictions, queue.log, has_vectors=False).strategies
 
 
 def test_filters_that_a_browser_has_kept_are_taken_as_far_as_there_are_such(queue):

@@ -10,7 +10,7 @@ from safetensors.torch import load_file
 from hf_tagger.augmentation.retrain import AugmentationStopped
 from hf_tagger.augmentation.settings import AugmentationSettings
 from hf_tagger.catalog.batching.collate import UNKNOWN
-from hf_tagger.catalog.strict import build
+from hf_tagger.catalog.strict import ConfigError, build
 from hf_tagger.training.features import FeatureLoader
 from hf_tagger.training.rare_tags import augment_rare_tags, balanced_losses, pooled_vectors, rare_tags
 from hf_tagger.training.settings import LossSettings
@@ -51,10 +51,10 @@ def phase(model, features, folder, **settings):
 @pytest.mark.parametrize("method", ["none", "residual_transfer", "semi_supervised_gan"])
 def test_only_the_tag_head_changes(model, features, tmp_path, method):
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-    summary, critic = phase(model, features, tmp_path, method=method)
+    summary = phase(model, features, tmp_path, method=method)
     changed = {name for name, tensor in model.state_dict().items() if not torch.equal(tensor, before[name])}
     assert changed and all(name.startswith("tag_head.") for name in changed)
-    assert summary["vectors"] == 2 * ROWS and critic is None
+    assert summary["vectors"] == 2 * ROWS
     assert not (tmp_path / "cache").exists()
 
 
@@ -76,9 +76,9 @@ def test_a_failed_gan_leaves_the_tag_head_alone(model, features, tmp_path):
     assert all(torch.equal(before[name], tensor) for name, tensor in model.tag_head.state_dict().items())
 
 
-def test_a_critic_of_tag_sets_comes_with_the_phase_if_wanted(model, features, tmp_path):
-    _, critic = phase(model, features, tmp_path, method="none", critic=True)
-    assert critic(torch.zeros(1, 16), torch.ones(1, 6)).shape == (1, 6)
+def test_a_critic_of_tag_sets_is_refused_with_what_to_do():
+    with pytest.raises(ConfigError, match='"augmentation.critic" is no longer there: .* leave it out'):
+        build(AugmentationSettings, {"critic": True}, "augmentation")
 
 
 def test_of_a_large_catalogue_products_with_rare_tags_stay(model, features):
