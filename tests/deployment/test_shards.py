@@ -13,7 +13,8 @@ from hf_tagger.catalog.reading.source import SourceConfig
 from hf_tagger.catalog.reading.stream import Catalog
 from hf_tagger.catalog.schema import CatalogSchema
 from hf_tagger.catalog.strict import ConfigError, build
-from hf_tagger.deployment import shards
+from hf_tagger.deployment import bulk, shards
+from hf_tagger.deployment.write_back import shard_rows
 from tests.catalog.files import write_parquet
 
 SCHEMA = build(CatalogSchema, {"id": "sku", "text": ["title"], "attributes": {"colour": {"kind": "single"}}},
@@ -119,3 +120,14 @@ def test_a_claim_is_kept_young_while_its_work_goes_on(tmp_path, monkeypatch):
     with shards._kept_young(claim):
         while claim.stat().st_mtime < 2:
             time.sleep(0.01)
+
+
+def test_products_of_several_processes_come_in_the_order_of_their_rows(tmp_path):
+    for rank in range(2):
+        for number in range(3):
+            tagged_rows = [{"id": str(row), "tags": ["a"] * (row != 9), "scores": [1.0] * (row != 9), "source": [],
+                            "attribute": ["x"] * (row != 9), "error": None, "row": row, "photos": 0}
+                           for row in range(1 + 8 * number + rank, 9 + 8 * number, 2)]
+            bulk.write_shard(tmp_path / f"part-{rank:03}-{number:06}.parquet", tagged_rows)
+    found = shard_rows(tmp_path, lambda products: (product for product in products if product["tags"]))
+    assert [row["row"] for row in found] == [row for row in range(1, 25) if row != 9]
