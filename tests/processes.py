@@ -1,5 +1,6 @@
 """Processes that tests start. What these need of the environment is set in tests/conftest.py."""
 
+import gc
 import importlib
 import json
 import multiprocessing
@@ -71,6 +72,7 @@ def _run(name: str, arguments: list[str], cwd: Path, output: Path, environment: 
 def as_started_by_hand(output: Path, errors: Path | None = None) -> None:
     """What this process prints goes to files, what is wrong to `errors` (default: one beside `output`); a loader's
     workers are forked, where one of `forks` would ask its server for them."""
+    gc.freeze()  # what the server has imported stays to the end
     for number, path in ((1, output), (2, errors or output.with_suffix(".err"))):
         os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND), number)
     multiprocessing.set_start_method("fork", force=True)

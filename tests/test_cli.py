@@ -1,10 +1,10 @@
 """Programs as real processes: what is asked or misspelt is answered before anything is imported that takes seconds."""
 
+import json
 import os
 import runpy
 import subprocess
 import sys
-import time
 import zipfile
 from pathlib import Path
 
@@ -18,25 +18,35 @@ ROOT = Path(__file__).parents[1]
 # Each costs a start of a second or more. (matplotlib: figures; sklearn, optuna, sqlalchemy: extras.)
 HEAVY = ("accelerate", "datasets", "matplotlib", "optuna", "pyarrow", "sklearn", "sqlalchemy", "timm", "torch",
          "transformers")
+# What programs say and import, one after the other in a process that has imported nothing: a line of JSON each.
 WATCHED = """
-import runpy, sys
-program, *sys.argv = sys.argv[1:]
-try:
-    runpy.run_path(sys.argv[0], run_name="__main__")
-finally:
-    print("imported:", *sorted(set(program.split(",")) & sys.modules.keys()), file=sys.stderr)
+import contextlib, io, json, os, runpy, sys, time
+heavy, runs = json.load(sys.stdin)
+for folder, program, arguments in runs:
+    os.chdir(folder)
+    before = set(sys.modules)
+    sys.argv, begun, printed, said, status = [program, *arguments], time.monotonic(), io.StringIO(), io.StringIO(), 0
+    with contextlib.redirect_stdout(printed), contextlib.redirect_stderr(said):
+        try:
+            runpy.run_path(program, run_name="__main__")
+        except SystemExit as end:
+            status = end.code
+    print(json.dumps({"status": status, "printed": printed.getvalue(), "said": said.getvalue().splitlines(),
+                      "imported": sorted((set(heavy) & sys.modules.keys()) - before),
+                      "seconds": time.monotonic() - begun}))
 """
 GENEROUS = 20  # seconds, for a machine with much else to do; on an idle one an answer takes a third of a second
-
-
-def start(recipe, *arguments, cwd=ROOT):
-    """The finished process; its errors end with the heavy modules that it imported."""
-    command = [sys.executable, "-c", WATCHED, ",".join(HEAVY), str(ROOT / "recipes" / f"{recipe}.py"), *arguments]
-    environment = os.environ | {"PYTHONPATH": str(ROOT), "HF_HUB_OFFLINE": "1"}
-    begun = time.monotonic()
-    process = subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True)
-    assert time.monotonic() - begun < GENEROUS
-    return process
+RECIPES = sorted(path.stem for path in (ROOT / "recipes").glob("*.py"))
+MISSPELT = [
+    (["mine.yaml"], "there is no configuration file mine.yaml"),
+    (["my.yaml", "--bad.key", "1"], 'Unknown key "bad". Known: catalog, start_from, '),
+    (["my.yaml", "--training.metrik", "f1"], 'Unknown key "training.metrik". Did you mean "metric"'),
+    (["my.yaml", "--catalog.source.path", "prodcts.jsonl"], "No catalogue file at prodcts.jsonl"),
+    (["my.yaml", "--labels", "corected.csv"], "catalog.labels: there is no file corected.csv"),
+    (["my.yaml", "--start_from", "runs/nothing/here"], "there is no model folder runs/nothing/here"),
+    (["--catalog.synthetic.row", "100"], 'Unknown key "catalog.synthetic.row". Did you mean "rows"'),
+]
+NO_MODEL = ["evaluate", "export", "prune-vocabulary", "fit-personalization", "tag"]
 
 
 @pytest.fixture(scope="module")
@@ -50,37 +60,51 @@ def shop(tmp_path_factory):
     return folder
 
 
-@pytest.mark.parametrize("recipe", sorted(path.stem for path in (ROOT / "recipes").glob("*.py")))
-def test_help_is_the_docstring_and_imports_nothing_heavy(recipe):
-    process = start(recipe, "--help")
-    first_line = (ROOT / "recipes" / f"{recipe}.py").read_text(encoding="utf-8").split("\n")[0].strip('"')
-    assert process.returncode == 0 and first_line in process.stdout
-    assert process.stderr == "imported:\n"
+def program(recipe):
+    return str(ROOT / "recipes" / f"{recipe}.py")
 
 
-@pytest.mark.parametrize(("arguments", "told"), [
-    (["mine.yaml"], "there is no configuration file mine.yaml"),
-    (["my.yaml", "--bad.key", "1"], 'Unknown key "bad". Known: catalog, start_from, '),
-    (["my.yaml", "--training.metrik", "f1"], 'Unknown key "training.metrik". Did you mean "metric"'),
-    (["my.yaml", "--catalog.source.path", "prodcts.jsonl"], "No catalogue file at prodcts.jsonl"),
-    (["my.yaml", "--labels", "corected.csv"], "catalog.labels: there is no file corected.csv"),
-    (["my.yaml", "--start_from", "runs/nothing/here"], "there is no model folder runs/nothing/here"),
-    (["--catalog.synthetic.row", "100"], 'Unknown key "catalog.synthetic.row". Did you mean "rows"'),
-])
-def test_a_misspelt_path_or_key_is_told_in_one_line(shop, arguments, told):
-    process = start("finetune", *arguments, cwd=shop)
-    line, imported = process.stderr.splitlines()
-    assert process.returncode == 2 and line.startswith(f"finetune: {told}")
-    assert {"torch", "transformers", "datasets"}.isdisjoint(imported.split())
-
-
-@pytest.mark.parametrize("command", ["evaluate", "export", "prune-vocabulary", "fit-personalization", "tag"])
-def test_a_misspelt_model_is_told_in_one_line(shop, command):
+def without_a_model(command):
+    """(program, arguments) of a command whose model is not there."""
     recipe = next(group[command] for group in cli.COMMANDS.values() if command in group)
     needed = {"fit-personalization": ["clicks.parquet"]}.get(command, ["--output_dir", "out"])
-    process = start(recipe, "runs/nothing/here", "my.yaml", *needed, cwd=shop)
-    assert process.stderr.splitlines()[0] == f"{command}: there is no model folder runs/nothing/here"
-    assert process.returncode == 2 and "torch" not in process.stderr.splitlines()[1].split()
+    return program(recipe), ["runs/nothing/here", "my.yaml", *needed]
+
+
+@pytest.fixture(scope="module")
+def answer(shop):
+    """(program, arguments) -> what it answered in the folder of the shop."""
+    runs = [*((program(recipe), ["--help"]) for recipe in RECIPES),
+            *((program("finetune"), arguments) for arguments, _ in MISSPELT), *map(without_a_model, NO_MODEL)]
+    done = subprocess.run([sys.executable, "-c", WATCHED], env=os.environ | {"PYTHONPATH": str(ROOT)}, text=True,
+                          input=json.dumps([HEAVY, [[str(shop), *run] for run in runs]]), capture_output=True)
+    assert done.returncode == 0, done.stderr
+    answers = list(map(json.loads, done.stdout.splitlines()))
+    assert all(answer["seconds"] < GENEROUS for answer in answers)
+    return lambda *run: answers[runs.index(run)]
+
+
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_help_is_the_docstring_and_imports_nothing_heavy(answer, recipe):
+    found = answer(program(recipe), ["--help"])
+    first_line = (ROOT / "recipes" / f"{recipe}.py").read_text(encoding="utf-8").split("\n")[0].strip('"')
+    assert found["status"] == 0 and first_line in found["printed"]
+    assert not found["said"] and not found["imported"]
+
+
+@pytest.mark.parametrize(("arguments", "told"), MISSPELT)
+def test_a_misspelt_path_or_key_is_told_in_one_line(answer, arguments, told):
+    found = answer(program("finetune"), arguments)
+    (line,) = found["said"]
+    assert found["status"] == 2 and line.startswith(f"finetune: {told}")
+    assert {"torch", "transformers", "datasets"}.isdisjoint(found["imported"])
+
+
+@pytest.mark.parametrize("command", NO_MODEL)
+def test_a_misspelt_model_is_told_in_one_line(answer, command):
+    found = answer(*without_a_model(command))
+    assert found["said"] == [f"{command}: there is no model folder runs/nothing/here"]
+    assert found["status"] == 2 and "torch" not in found["imported"]
 
 
 def hf_tagger(*arguments, package=ROOT, cwd=None):
@@ -118,9 +142,11 @@ def test_an_unknown_command_is_an_error():
 
 
 @pytest.mark.parametrize("command", ["finetune", "find-label-issues", "serve", "review", "configs", "copy"])
-def test_a_command_has_help_under_its_name(command):
-    process = hf_tagger(command, "--help")
-    assert process.returncode == 0 and process.stdout.startswith(f"usage: hf_tagger {command} ")
+def test_a_command_has_help_under_its_name(command, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["hf_tagger", command, "--help"])
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    assert ended.value.code == 0 and capsys.readouterr().out.startswith(f"usage: hf_tagger {command} ")
 
 
 def test_a_users_error_has_no_traceback_after_it(shop):
@@ -142,20 +168,23 @@ def test_a_wheel_carries_recipes_configurations_and_card_template(wheel, shop, t
     assert recipe["TEMPLATE"].is_relative_to(wheel) and recipe["TEMPLATE"].is_file()
 
 
-def test_a_configuration_is_copied_once(tmp_path):
-    def copy(*arguments):
-        return hf_tagger("copy", *arguments, cwd=tmp_path)
+def test_a_configuration_is_copied_once(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
 
-    assert copy("fashion.yaml").returncode == 0
+    def copy(*arguments):
+        monkeypatch.setattr(sys, "argv", ["hf_tagger", "copy", *arguments])
+        return cli.main(), capsys.readouterr().err
+
+    assert copy("fashion.yaml") == (0, "")
     assert (tmp_path / "fashion.yaml").read_text() == (cli.CONFIGS / "fashion.yaml").read_text()
     (tmp_path / "fashion.yaml").write_text("mine")
-    again = copy("fashion.yaml")
-    assert again.returncode == 2 and "fashion.yaml is there already" in again.stderr
+    status, said = copy("fashion.yaml")
+    assert status == 2 and "fashion.yaml is there already" in said
     assert (tmp_path / "fashion.yaml").read_text() == "mine"
-    assert copy("search/quickstart.yaml", "new/space.yaml").returncode == 0
+    assert copy("search/quickstart.yaml", "new/space.yaml") == (0, "")
     assert (tmp_path / "new" / "space.yaml").read_text() == (cli.CONFIGS / "search" / "quickstart.yaml").read_text()
-    missing = copy("fasion.yaml")
-    assert missing.returncode == 2 and "there is no fasion.yaml. Did you mean \"fashion.yaml\"?" in missing.stderr
+    status, said = copy("fasion.yaml")
+    assert status == 2 and "there is no fasion.yaml. Did you mean \"fashion.yaml\"?" in said
 
 
 def test_a_console_that_cannot_print_a_tag_prints_something_else():

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 import fsspec
+import numpy as np
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
@@ -104,6 +105,7 @@ class WriteBack:
         self.done = Written(file.kept, into=into, counts={entry["name"]: Counter() for entry in attributes})
         self._thresholds = {(entry["name"], tag): threshold for entry in attributes if entry.get("thresholds")
                             for tag, threshold in zip(entry["tags"], entry["thresholds"], strict=True)}
+        self._parents = {entry["name"]: entry.get("parents") or {} for entry in attributes}
 
     def patches(self, products: Iterator[dict], seen: Callable[[dict, Any, list[Change]], None]) -> Iterator[Patch]:
         """`products`: those of `tagged`, by the number of their row. `seen`: called of each product, with the file's
@@ -162,10 +164,21 @@ class WriteBack:
                 text = text or " ".join(str(self.file.value(row, column) or "") for column in self.text)
                 line |= {"score": round(change.score, 4), **self._node(change),
                          "threshold": self._thresholds.get((change.attribute, change.label)),
-                         "words": naming_words(change.label, text), "photos": product["photos"]}
+                         **self._below_threshold(change, product), "words": naming_words(change.label, text),
+                         "photos": product["photos"]}
             elif change.what == "refused":
                 line |= {"score": round(change.score, 4), "why": change.why}
             yield line
+
+    def _below_threshold(self, change: Change, product: dict) -> dict[str, str]:
+        """Why a tag whose score is below its threshold was given all the same (`decisions.predicted_tags`)."""
+        threshold = self._thresholds.get((change.attribute, change.label))
+        if threshold is None or np.float32(change.score) >= np.float32(threshold):
+            return {}
+        parents = self._parents[change.attribute]
+        child = any(name == change.attribute and parents.get(tag) == change.label
+                    for name, tag in zip(product["attribute"], product["tags"], strict=True))
+        return {"why": "a tag below it was given" if child else "decided together with the tags of its list"}
 
     def _node(self, change: Change) -> dict[str, str]:
         """The id of a tag that is a node of a taxonomy."""

@@ -85,10 +85,10 @@ def make(folder: Path, rows: int, budget: float) -> None:
 
 
 class MostOnDisk:
-    """MiB of a folder's files, looked at every second; `megabytes` has the most."""
+    """MiB of a folder's files, looked at every so many `seconds`; `megabytes` has the most."""
 
-    def __init__(self, folder: Path):
-        self.folder, self.megabytes, self._ended = folder, 0, threading.Event()
+    def __init__(self, folder: Path, seconds: float = 1.0):
+        self.folder, self.seconds, self.megabytes, self._ended = folder, seconds, 0, threading.Event()
 
     def __enter__(self) -> "MostOnDisk":
         self._watch = threading.Thread(target=self._look, daemon=True)
@@ -100,7 +100,7 @@ class MostOnDisk:
         self._watch.join()
 
     def _look(self) -> None:
-        while not self._ended.wait(1.0):
+        while not self._ended.wait(self.seconds):
             held = 0
             for path in self.folder.rglob("*"):
                 try:

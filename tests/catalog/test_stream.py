@@ -3,6 +3,8 @@
 import json
 import os
 import pickle
+import re
+import shlex
 import subprocess
 import sys
 from collections import Counter
@@ -17,7 +19,7 @@ from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 from hf_tagger.catalog.quarantine import Refusal
 from hf_tagger.catalog.reading.source import SourceConfig, catalogue_files
 from hf_tagger.catalog.schema import CatalogSchema
-from hf_tagger.catalog.strict import ConfigError, build
+from hf_tagger.catalog.strict import ConfigError, build, override
 from hf_tagger.model.images import ImageError, load_image
 from tests.catalog.files import (
     catalog,
@@ -177,7 +179,6 @@ def test_fractions_keep_groups_together_and_rows_where_they_are(tmp_path):
     [
         ({}, "needs path"),
         ({"path": "a.csv", "files": {"train": "b.csv"}}, "path or files.train"),
-        ({"files": {"train": "a.csv", "test": "b.csv"}, "fractions": {"test": 0.1}}, "fractions.test"),
         ({"path": "a.csv", "fractions": {"test": 0.5, "validation": 0.5}}, "leave some rows for train"),
         ({"path": "a.csv", "delimiter": "::"}, "one character"),
         ({"path": "a.csv", "format": "docx"}, "format: Input should be 'parquet', 'csv'"),
@@ -186,6 +187,20 @@ def test_fractions_keep_groups_together_and_rows_where_they_are(tmp_path):
 def test_a_source_that_cannot_be(source, message):
     with pytest.raises(ConfigError, match=message):
         catalog(source)
+
+
+@pytest.mark.parametrize("given", ['{"test": "b.csv"}', '{"train": "a.csv", "validation": "b.csv", "test": "c.csv"}'])
+def test_files_on_the_command_line_over_fractions_that_were_saved_name_the_remedy(given):
+    saved = {"catalog": {"source": {"path": "a.csv", "fractions": {"validation": 0.1, "test": 0.1}}}}
+    arguments = ["--catalog.source.files", given]
+    for _ in range(2):
+        try:
+            source = build(SourceConfig, override(saved, arguments)["catalog"]["source"], "catalog.source")
+        except ConfigError as error:
+            remedy = re.search(r"--catalog\.source\.\S+ ('.*?'|\w+)", str(error))[0]
+            arguments += shlex.split(remedy)
+    source = build(SourceConfig, override(saved, arguments)["catalog"]["source"])
+    assert source.files == json.loads(given) and set(source.splits) == {"train", "validation", "test"}
 
 
 @pytest.mark.parametrize("sizes", [[50], [20, 7, 13], [9, 9, 9, 9], [1, 0, 30, 2, 2, 2, 2, 2, 2, 2, 2, 2]])

@@ -68,7 +68,8 @@ def test_a_cell_names_a_node_by_path_name_or_id(files, cell, id):
     ("Zubehör", "ambiguous", "Zaubergarten > Bänke & Hocker > Zubehör; Zaubergarten > Laternen > Zubehör: write"),
     ("Laternen > Doppel", "ambiguous", "write the path, or its id"),
     ("Mondbank", "not_in_taxonomy", "'Mondbank' is not in Shopify categories 2031-02"),
-    ("Laternen > Mondbänke", "not_in_taxonomy", ""), (">", "not_in_taxonomy", ""),
+    ("Laternen > Mondbänke", "not_in_taxonomy", "'Laternen > Mondbänke' is not in"),
+    (">", "not_in_taxonomy", "'>' is not in Shopify categories"),
 ])  # fmt: skip
 def test_what_names_no_node_is_refused_with_a_reason(files, cell, reason, detail):
     with pytest.raises(RowError, match=detail) as caught:

@@ -40,10 +40,6 @@ PRODUCTS = [
     {"title": "red dress and blue mug", "image": photo("Red", "Dress", seed=3)},
 ]
 
-TEXTS_IN_CODES = ["red mug", "blue waterproof dress"]
-# Options of a `bert_tagger` that is exported in a fraction of the time.
-TEXT_ALONE = {"vision_config": None, "vision_stages": [], "vision_grid": [], "colour_histogram": False}
-
 
 def bert_tagger(architecture="test_resnet", **options):
     """A tagger with everything that a graph holds (residual sums and Relu, too, or what stands for these in another
@@ -95,20 +91,6 @@ def test_logits_of_any_mixture_of_modalities_are_the_models(saved, rows):
     batch = batch_of(tagger, [PRODUCTS[row] for row in rows])
     with torch.no_grad():
         output = model(**{name: torch.from_numpy(value) for name, value in batch.items()})
-    wanted = torch.cat([output.tag_logits, output.none_logits], dim=1).numpy()
-    np.testing.assert_allclose(tagger.logits(**batch), wanted, atol=1e-4)
-
-
-def test_attributes_in_codes_are_exported_as_they_are_saved(tmp_path):
-    model, processor = bert_tagger(tag_codes={ATTRIBUTES[0]["name"]: 6}, **TEXT_ALONE)
-    processor = TaggerProcessor(None, processor.tokenizer, max_length=16)
-    model.name_tags(processor)
-    model.save_pretrained(tmp_path / "model")
-    export_tagger(TaggerModel.from_pretrained(tmp_path / "model").eval(), processor, tmp_path / "onnx", "codes")
-    tagger, batch = OnnxTagger(tmp_path / "onnx", threads=1), processor(text=TEXTS_IN_CODES)
-    with torch.no_grad():
-        output = model(**batch)
-    batch = tagger.collate([{"text": text, "photos": []} for text in TEXTS_IN_CODES])
     wanted = torch.cat([output.tag_logits, output.none_logits], dim=1).numpy()
     np.testing.assert_allclose(tagger.logits(**batch), wanted, atol=1e-4)
 
@@ -210,48 +192,43 @@ def test_weights_lose_no_more_than_pairs_take():
     assert paired_scales(np.ones((1, 3, 3, 3))) == np.float32(2 / 127)
 
 
-def exported_text_tagger(folder, change):
-    """(folder, feeds) of an exported tagger that reads text alone, which is quicker; `change` its last layer."""
-    text = bert_tagger()[0].config.text_config
+def cancel(layer):
+    """Two large numbers, of which only the difference counts."""
+    layer.intermediate.dense.weight[1] = layer.intermediate.dense.weight.normal_()[0] + 0.01 * torch.randn(32)
+    layer.output.dense.weight[:, 0] = 3000 * torch.randn(32)
+    layer.output.dense.weight[:, 1] = -layer.output.dense.weight[:, 0]
+
+
+def reach_far(layer):
+    """One input much larger than all others, of no weight."""
+    layer.intermediate.dense.weight.normal_()
+    layer.intermediate.dense.bias[0] = 3000.0
+    layer.output.dense.weight.normal_()[:, 0] = 0.0
+
+
+def test_the_layer_that_int8_harms_most_goes_back_to_float32_and_an_input_that_reaches_far_hides_no_other(tmp_path):
+    text = bert_tagger()[0].config.text_config  # of text alone, which is quicker
     model = TaggerModel(TaggerConfig(attributes=ATTRIBUTES, text_config=text, hidden_size=16)).eval()
     with torch.no_grad():
         model.tag_head.embeddings.weight.normal_()
-        change(model.encoder.text_tower.encoder.layer[1])
-    export_tagger(model, TaggerProcessor(None, tiny_processor().tokenizer, max_length=16), folder, "fingerprint")
-    exact = OnnxTagger(folder, threads=1)
-    texts = [f"{first} {second}" for first in WORDS[2:] for second in WORDS[2:]]
-    return folder, [exact.feed(**exact.collate([{"text": text, "photos": []} for text in texts]))]
-
-
-def test_the_layer_that_int8_harms_most_goes_back_to_float32(tmp_path):
-    def cancel(layer):  # two large numbers, of which only the difference counts
-        layer.intermediate.dense.weight[1] = layer.intermediate.dense.weight.normal_()[0] + 0.01 * torch.randn(32)
-        layer.output.dense.weight[:, 0] = 3000 * torch.randn(32)
-        layer.output.dense.weight[:, 1] = -layer.output.dense.weight[:, 0]
-
-    source, feeds = exported_text_tagger(tmp_path / "onnx", cancel)
+        cancel(model.encoder.text_tower.encoder.layer[0])
+        reach_far(model.encoder.text_tower.encoder.layer[1])
+    source, texts = tmp_path / "onnx", [f"{first} {second}" for first in WORDS[2:] for second in WORDS[2:]]
+    export_tagger(model, TaggerProcessor(None, tiny_processor().tokenizer, max_length=16), source, "fingerprint")
+    exact = OnnxTagger(source, threads=1)
+    feeds = [exact.feed(**exact.collate([{"text": text, "photos": []} for text in texts]))]
     arguments, said = (source, tmp_path / "int8", feeds, feeds, ["text"]), []
     quantize_within(*arguments, tolerance=0.05, say=said.append)
-    assert OnnxTagger(tmp_path / "int8").description["float32_layers"] == ["encoder.text_tower.encoder.layer.1"]
+    rough = OnnxTagger(tmp_path / "int8", threads=1)
+    assert rough.description["float32_layers"] == ["encoder.text_tower.encoder.layer.0"]
     shares = [float(found[1]) for text in said if (found := re.search(r"int8 changes (.*) % of the decisions", text))]
     assert shares[0] > 5 >= shares[-1], said
     assert "MatMulIntegerToFloat" in operators(tmp_path / "int8")
-    quantize_within(*arguments, tolerance=1.0)
-    assert OnnxTagger(tmp_path / "int8").description["float32_layers"] == []
-
-
-def test_an_input_that_reaches_far_hides_no_other(tmp_path):
-    def reach_far(layer):
-        layer.intermediate.dense.weight.normal_()
-        layer.intermediate.dense.bias[0] = 3000.0
-        layer.output.dense.weight.normal_()[:, 0] = 0.0
-
-    source, feeds = exported_text_tagger(tmp_path / "onnx", reach_far)
-    Quantizer(source, feeds, ["text"]).write(tmp_path / "int8")
-    exact, rough = (OnnxTagger(tmp_path / name, threads=1) for name in ("onnx", "int8"))
     wanted, got = (tagger.session.run(["logits"], feeds[0])[0] for tagger in (exact, rough))
     difference = np.abs(wanted - got).max() / wanted.std()
-    assert 0 < difference < 0.05, difference
+    assert 0 < difference < 0.2, difference
+    quantize_within(*arguments, tolerance=1.0)
+    assert OnnxTagger(tmp_path / "int8").description["float32_layers"] == []
 
 
 def test_a_token_that_reaches_far_hides_no_other(tmp_path):

@@ -145,34 +145,45 @@ def test_a_damaged_decoder_is_refused(saved, tmp_path):
 
 @pytest.mark.parametrize("missing", ["text", "vision"])
 def test_a_tagger_with_one_tower_writes_too(missing, tmp_path):
-    model, processor = one_tower(missing)
-    export_tagger(model, processor, tmp_path, "fingerprint")
+    model, processor = one_tower(missing, tmp_path / "model")
+    export_tagger(model, processor, tmp_path / "onnx", "fingerprint")
     plain = pipeline("product-tagging", model=model, processor=processor, device="cpu")
     plain.autocast = lambda: torch.autocast("cpu", enabled=False)
     products = [{"image": photo("Red", "Mug")}, {"images": [photo("Blue", "Mug"), photo("Red", "Dress")]}]
     products = products if missing == "text" else ["red mug", "new blue dress and mug"]
+    exported = OnnxTagger(tmp_path / "onnx", threads=1)
+    batch = exported.collate([exported.preprocess(product) for product in products])
+    with torch.no_grad():
+        output = model(**plain.collate([plain.preprocess(product) for product in products]))
+    logits = torch.cat([output.tag_logits, output.none_logits], dim=1).numpy()
+    np.testing.assert_allclose(exported.logits(**batch), logits, atol=1e-4)
     options = {"free_form": True, "constrained": True, "threshold": 1.0, "min_score": 0.0}
     wanted = plain(products, **options)
-    assert [told(tags) for tags in OnnxTagger(tmp_path)(products, **options)] == [told(tags) for tags in wanted]
+    assert [told(tags) for tags in exported(products, **options)] == [told(tags) for tags in wanted]
     assert any(tag["source"] == "generated" for tags in wanted for tag in tags)
     label = "Red" if missing == "text" else "red mug"
-    vectors = FreeFormTagger(model, processor)._vector(label).numpy(), OnnxTagger(tmp_path).writer._vector(label)
+    vectors = FreeFormTagger(model, processor)._vector(label).numpy(), exported.writer._vector(label)
     np.testing.assert_allclose(*vectors, atol=1e-6)
 
 
-def one_tower(missing):
+def one_tower(missing, folder):
+    """As it comes back from `folder`. The one that reads text has an attribute in codes, as many tags need them."""
     model, processor = bert_tagger()
     config = model.config
     towers = {"vision_config": config.vision_config, "text_config": None}
     if missing == "vision":
         config.text_config.num_hidden_layers = 1
-        towers = {"text_config": config.text_config, "name_match": True, "vision_config": None}
+        towers = {"text_config": config.text_config, "name_match": True, "vision_config": None, "lexical_buckets": 64,
+                  "tag_codes": {ATTRIBUTES[0]["name"]: 6}}
     torch.manual_seed(1)
     model = TaggerModel(TaggerConfig(attributes=ATTRIBUTES, hidden_size=16, **towers))
     processor = TaggerProcessor(*((processor.image_processor, None) if missing == "text" else
                                   (None, processor.tokenizer)), max_length=16)  # fmt: skip
     if missing == "vision":
         model.name_tags(processor)
+        for table in model.lexical_head.parameters():
+            table.data.normal_(std=0.3)
     add_tiny_decoder(model, processor, layers=1)
     model.decoder.stack.embed_tokens.weight.data[EOS] = 0.0  # or it would end before the first tag
-    return model.eval(), processor
+    model.save_pretrained(folder)
+    return TaggerModel.from_pretrained(folder).eval(), processor

@@ -15,7 +15,8 @@ from hf_tagger.catalog.reading.source import SourceConfig
 from hf_tagger.catalog.reading.stream import Catalog
 from hf_tagger.catalog.schema import CatalogSchema
 from hf_tagger.catalog.strict import ConfigError, build
-from hf_tagger.deployment import shards
+from hf_tagger.deployment import bulk, shards
+from hf_tagger.deployment.write_back import shard_rows
 from tests.catalog.files import write_parquet
 
 SCHEMA = build(CatalogSchema, {"id": "sku", "text": ["title"], "attributes": {"colour": {"kind": "single"}}},
@@ -135,3 +136,14 @@ def test_of_many_that_claim_a_piece_at_once_one_has_it(tmp_path):
 
     with ThreadPoolExecutor(8) as pool:
         assert sum(pool.map(claim, range(8))) == 200
+
+
+def test_products_of_several_processes_come_in_the_order_of_their_rows(tmp_path):
+    for rank in range(2):
+        for number in range(3):
+            tagged_rows = [{"id": str(row), "tags": ["a"] * (row != 9), "scores": [1.0] * (row != 9), "source": [],
+                            "attribute": ["x"] * (row != 9), "error": None, "row": row, "photos": 0}
+                           for row in range(1 + 8 * number + rank, 9 + 8 * number, 2)]
+            bulk.write_shard(tmp_path / f"part-{rank:03}-{number:06}.parquet", tagged_rows)
+    found = shard_rows(tmp_path, lambda products: (product for product in products if product["tags"]))
+    assert [row["row"] for row in found] == [row for row in range(1, 25) if row != 9]

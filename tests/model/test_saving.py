@@ -161,7 +161,7 @@ print(json.dumps(pipeline("product-tagging", model="shop/trained")("red mug")))
 """
 
 WITHOUT_THE_PACKAGE = """
-import json, sys
+import base64, importlib.util, json, sys
 sys.modules["hf_tagger"] = sys.modules["ftfy"] = None  # importing them is an error from here on
 from transformers import AutoModel, AutoProcessor, pipeline
 
@@ -211,6 +211,17 @@ for name in (trained, "shop/trained"):
     found["trained"].append(tagger(["red mug", {"image": photo}, {}], on_error="skip"))
 writer = pipeline("product-tagging", model="shop/taught", trust_remote_code=True)
 found["taught"] = writer("red mug", free_form=True, language="de")
+
+# As Inference Endpoints load the handler that they find in a model's folder.
+sys.path.insert(0, again)
+spec = importlib.util.spec_from_file_location("handler", again + "/handler.py")
+handler = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(handler)
+handler = handler.EndpointHandler(again)
+with open(photo, "rb") as file:
+    product = {"title": "blue dress", "image": base64.b64encode(file.read()).decode()}
+found["handler"] = [handler({"inputs": inputs, "parameters": {"threshold": 0, "top_k": 3}})
+                    for inputs in (product, "red mug", [product, {"image": "/etc/hostname"}])]
 print(json.dumps(found))
 """
 
@@ -254,8 +265,12 @@ def check_without_the_package(folders, hub, tmp_path, **environment):
     tagger = pipeline("product-tagging", model=str(folders[1]), device="cpu")
     options = {"threshold": 0, "free_form": True, "user_history": [{"label": "Blue", "attribute": "colour"}]}
     assert len(found["written"]) == 2 and found["written"][0] == found["written"][1]
+    dress, mug, (dress_again, refused) = found["handler"]
+    assert "base64" in refused["error"]
+    product = tagger({"title": "blue dress", "image": tmp_path / "dress.png"}, threshold=0, top_k=3)
     for given, expected in ((found["whole"], tagger("red mug", **options)), (found["again"], found["whole"]),
-                            (found["answer"], tagger("red mug", threshold=0))):
+                            (found["answer"], tagger("red mug", threshold=0)), (dress, product), (dress_again, product),
+                            (mug, tagger("red mug", threshold=0, top_k=3))):
         assert [tag["label"] for tag in given] == [tag["label"] for tag in expected]
         assert [tag["score"] for tag in given] == pytest.approx([tag["score"] for tag in expected], abs=1e-5)
     assert code(tmp_path / "again") == code(folders[1])

@@ -9,7 +9,7 @@ import pytest
 from recipes import init
 from recipes.example import SYSTEMS, write_example
 from tests.recipes import shop_exports
-from tests.recipes.test_write_back import changed_in, model, raw_cells, run, tagged  # noqa: F401 (fixtures)
+from tests.recipes.test_write_back_shops import changed_in, raw_cells, tagged
 
 # {system: the columns that may change}
 CHANGED = {
@@ -25,14 +25,14 @@ CHANGED = {
 
 
 @pytest.mark.parametrize("system", CHANGED)
-def test_from_an_export_to_tags_in_it_and_nothing_else(run, tmp_path, system):  # noqa: F811
+def test_from_an_export_to_tags_in_it_and_nothing_else(run_tag, tmp_path, system):
     if system in SYSTEMS:
         export = write_example(system, tmp_path / "shop", 200)[0]
     else:
         export = getattr(shop_exports, system)(tmp_path / "export.csv")
     yaml, before = tmp_path / "my.yaml", export.read_bytes()
     assert init.main([str(export), "--output", str(yaml)]) == 0
-    after, printed = tagged(run, export, tmp_path, "--config", yaml, "--catalog.schema.allow_urls", "false")
+    after, printed = tagged(run_tag, export, tmp_path, "--config", yaml, "--catalog.schema.allow_urls", "false")
     delimiter = delimiter_of(before)
     was, now = (list(csv.DictReader(io.StringIO(data.decode("utf-8-sig"), newline=""), delimiter=delimiter))
                 for data in (before, after))

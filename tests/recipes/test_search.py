@@ -96,15 +96,15 @@ def test_two_processes_share_a_study_and_a_killed_one_loses_nothing(files):
     asked = arguments(trials=4)
     process = forks().Process(target=search_in_a_group, args=([*asked, "--processes", "2"], folder / "output"))
     process.start()
-    url, deadline = f"sqlite:///{folder / 'study' / 'study.db'}", time.monotonic() + 120
-    while time.monotonic() < deadline and process.is_alive():
-        if (folder / "study" / "shared").exists() and complete(url):
-            break
+    storage, deadline = None, time.monotonic() + 120
+    while time.monotonic() < deadline and process.is_alive() and not (storage and complete(storage)):
         time.sleep(0.2)
+        if storage is None and (folder / "study" / "shared").exists():
+            storage = optuna.storages.RDBStorage(f"sqlite:///{folder / 'study' / 'study.db'}")
     assert process.is_alive(), (folder / "output.err").read_text()[-3000:]
     os.killpg(process.pid, signal.SIGKILL)
     process.join()
-    before = complete(url)
+    before = complete(storage)
     assert before
     assert search.main(asked) == 0
     found = {trial["number"]: trial for trial in trials(folder)}
@@ -119,9 +119,9 @@ def search_in_a_group(arguments, output):
     sys.exit(search.main(arguments))
 
 
-def complete(url):
+def complete(storage):
     """{number: score} of the study's complete trials."""
-    study = optuna.load_study(study_name="search", storage=url)
+    study = optuna.load_study(study_name="search", storage=storage)
     return {trial.number: trial.value for trial in study.trials if trial.state.name == "COMPLETE"}
 
 

@@ -39,16 +39,13 @@ def shop(tmp_path_factory):
 
 
 @pytest.fixture
-def run_here(shop, tmp_path, capsys):
-    AcceleratorState._reset_state(True)
-
+def run_here(shop, tmp_path, capsys, fresh_accelerate):
     def run(*arguments):
         out = ["--output_dir", str(tmp_path / "out")]
         status = tag_catalog.main([str(shop / "model"), str(shop / "shop.yaml"), *out, *arguments])
         return status, capsys.readouterr()
 
-    yield run
-    AcceleratorState._reset_state(True)
+    return run
 
 
 def read(folder):

@@ -4,7 +4,6 @@ import json
 
 import pytest
 import yaml
-from accelerate.state import AcceleratorState
 
 from hf_tagger.catalog.settings import CatalogSettings, open_catalog
 from hf_tagger.catalog.strict import build
@@ -56,9 +55,7 @@ def model(tmp_path_factory):
 
 
 @pytest.fixture
-def run(model, tmp_path, capsys):
-    AcceleratorState._reset_state(True)
-
+def run(model, tmp_path, capsys, fresh_accelerate):
     def run(export, content, *arguments):
         """(the file with tags in it, what was printed)"""
         export, output = tmp_path / export, tmp_path / f"tagged_{export}"
@@ -76,8 +73,7 @@ def run(model, tmp_path, capsys):
         assert tag_catalog.main(["--undo", f"{output}.undo.jsonl"]) == 0 and output.read_text() == content
         return written, told[0], list(map(json.loads, provenance.splitlines()))
 
-    yield run
-    AcceleratorState._reset_state(True)
+    return run
 
 
 HEADER = f"Handle,Title,Body (HTML),Product Category,Tags,{METAFIELD}\n"

@@ -62,7 +62,7 @@ def train(kind, folder, lora=False, max_steps=0, resume=False):
     folder.mkdir(exist_ok=True)
     loop = Recorded(process, settings, TaggingLoss(COUNTED, LossSettings()), None, folder,
                     Quarantine(folder / f"quarantine.{process.process_index}.jsonl", max_bad_fraction=1.0))
-    loop.losses = []
+    loop.losses, losses = [], folder / f"losses.{process.process_index}.json"
     if resume:
         assert loop.resume(model)
     phase = PhaseSettings(epochs=2, learning_rate=0.01, tower_learning_rate=0.01, scheduler="cosine", warmup_ratio=0.0)
@@ -73,13 +73,14 @@ def train(kind, folder, lora=False, max_steps=0, resume=False):
 
         def stopped(*arguments):
             if len(loop.losses) == max_steps:
+                losses.write_text(json.dumps(loop.losses))
                 os._exit(0)
             return step(*arguments)
 
         loop._step = stopped
     loop.run_phase(0, phase, model, batches, len(batches.batches))
     assert adapter is None or adapter.base_model.model is model
-    (folder / f"losses.{process.process_index}.json").write_text(json.dumps(loop.losses))
+    losses.write_text(json.dumps(loop.losses))
     weights = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     save_file(weights, folder / f"model.{process.process_index}.safetensors")
 
@@ -91,7 +92,7 @@ def rank(environment, *arguments):
 
 
 def run(kind, folder, *arguments):
-    """(mean losses of the processes, [weights of each]) of two processes, or of one."""
+    """(mean losses of the processes, the model of each) of two processes, or of one; killed ones leave no model."""
     port, started = free_port(), []
     count = 1 if kind == "one" else 2
     for number in range(count):
@@ -101,11 +102,8 @@ def run(kind, folder, *arguments):
     for process in started:
         process.join(300)
     assert [process.exitcode for process in started] == [0] * count
-    if not (folder / "losses.0.json").exists():
-        return None
     losses = [json.loads((folder / f"losses.{number}.json").read_text()) for number in range(count)]
-    return ([sum(step) / count for step in zip(*losses, strict=True)],
-            [load_file(folder / f"model.{number}.safetensors") for number in range(count)])
+    return [sum(step) / count for step in zip(*losses, strict=True)], list(map(load_file, folder.glob("model.*")))
 
 
 @pytest.fixture(scope="module", params=[False, True], ids=["full", "lora"])
@@ -114,24 +112,18 @@ def alone(request, tmp_path_factory):
 
 
 @pytest.mark.parametrize("kind", ["ddp", "fsdp2"])
-def test_two_processes_have_the_losses_of_one_and_each_ends_with_the_whole_model(alone, kind, tmp_path):
+def test_two_processes_killed_and_resumed_have_the_losses_of_one_and_each_ends_with_the_whole_model(
+        alone, kind, tmp_path):
     lora, losses, (weights,) = alone
-    found, models = run(kind, tmp_path / "run", lora)
-    assert len(found) == 2 * STEPS and found == pytest.approx(losses, abs=1e-5)
+    begun, none = run(kind, tmp_path / "run", lora, STEPS + 1)
+    ended, models = run(kind, tmp_path / "run", lora, 0, True)
+    assert len(begun) == STEPS + 1 and not none
+    assert begun + ended == pytest.approx(losses, abs=1e-5) and len(losses) == 2 * STEPS
+    assert len(models) == 2
     for model in models:
         assert model.keys() == weights.keys()
         for name, tensor in weights.items():
             torch.testing.assert_close(model[name], tensor, rtol=1e-3, atol=2e-5, msg=name)
-
-
-@pytest.mark.parametrize("kind", ["ddp", "fsdp2"])
-def test_a_run_that_was_killed_goes_on_with_the_same_losses(alone, kind, tmp_path):
-    lora, losses, (weights,) = alone
-    assert run(kind, tmp_path / "run", lora, 5) is None
-    found, (model, _) = run(kind, tmp_path / "run", lora, 0, True)
-    assert found == pytest.approx(losses[5:], abs=1e-5)
-    for name, tensor in weights.items():
-        torch.testing.assert_close(model[name], tensor, rtol=1e-3, atol=2e-5, msg=name)
 
 
 def test_ways_that_step_by_themselves_are_refused(tmp_path, monkeypatch):

@@ -37,8 +37,6 @@ def computed_with(tmp_path):
 
 
 @pytest.mark.parametrize(("command", "environment", "expected"), [
-    pytest.param((sys.executable,), {}, CORES, id="python"),
-    pytest.param((sys.executable,), {"OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true"}, 1, id="python, told"),
     pytest.param(LAUNCH, {}, CORES, id="launch"),
     pytest.param(LAUNCH, {"OMP_NUM_THREADS": "1"}, 1, id="launch, told"),
     pytest.param((*LAUNCH, "--num_cpu_threads_per_process", "1"), {}, 1, id="launch, told by its own option"),
@@ -52,8 +50,13 @@ def test_processes_share_the_cores(computed_with):
     assert computed_with(*launch) == [max(1, CORES // 2)] * 2
 
 
-def test_what_the_settings_say_counts_most(monkeypatch):
-    monkeypatch.setenv("OMP_NUM_THREADS", "3")
+def test_what_the_settings_say_counts_most_and_then_what_a_person_has_said(monkeypatch):
     taken = []
     monkeypatch.setattr(threads.torch, "set_num_threads", taken.append)
-    assert threads.set_cpu_threads(2) == 2 and threads.set_cpu_threads() == 3 and taken == [2, 3]
+    monkeypatch.setenv("OMP_NUM_THREADS", "3")
+    assert threads.set_cpu_threads(2) == 2 and threads.set_cpu_threads() == 3
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    monkeypatch.setenv("ACCELERATE_USE_CPU", "true")  # no launcher has started this process
+    assert threads.set_cpu_threads() == 1
+    monkeypatch.delenv("OMP_NUM_THREADS")
+    assert threads.set_cpu_threads() == CORES and taken == [2, 3, 1, CORES]

@@ -2,6 +2,7 @@
 
 import codecs
 import glob
+import json
 import os
 import re
 from dataclasses import dataclass, field
@@ -75,10 +76,13 @@ class SourceConfig:
         if not self.path and not self.files:
             raise ConfigError("a source needs path (one catalogue) or files ({train: …, validation: …}).")
         if self.path and "train" in self.files:
-            raise ConfigError("give the training rows once: path or files.train.")
+            raise ConfigError("give the training rows once: path or files.train. For those of files alone, set path to "
+                              "null (--catalog.source.path null).")
         given_twice = sorted(set(self.fractions or ()) & {*self.files, "train"})
         if given_twice:
-            raise ConfigError(f'fractions.{given_twice[0]}: fractions are cut from "train", for splits without files.')
+            left = {split: share for split, share in self.fractions.items() if split not in given_twice}
+            raise ConfigError(f'fractions.{given_twice[0]}: fractions are cut from "train", for splits without files. '
+                              f"To use the files, set --catalog.source.fractions '{json.dumps(left)}'.")
         shares = (self.fractions or {}).values()
         if any(share <= 0 for share in shares) or sum(shares) >= 1:
             raise ConfigError(f"fractions must be above 0 and leave some rows for train, got {self.fractions}.")
