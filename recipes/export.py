@@ -15,7 +15,8 @@ float32, until at most --int8_changes of the decisions differ; the decoder and t
 
 A folder gets its name when all of it has been written and compared. One that must not be used gets none, and the status
 is 1: where float32 logits differ by more than 1e-4 and by more than the model's own do between batches, where in
-float32 over 1 % of the products get other free-form tags, or where int8 loses more than 0.5 points of macro-F1. Then
+float32 over 1 % of the products get other free-form tags, or where int8 loses more than 0.5 points of macro-F1 beyond
+what chance explains (a paired bootstrap over the products). Then
 `pipeline("product-tagging", model=OUT, backend="onnx_int8")`, or, without torch,
 `hf_tagger.runtime.OnnxTagger("OUT/onnx_int8")`.
 """

@@ -3,6 +3,7 @@
 import json
 import shutil
 import time
+from dataclasses import replace
 
 import pytest
 import torch
@@ -16,6 +17,7 @@ from recipes import export
 from recipes.lab import benchmark_bulk, benchmark_inference, load_test
 from tests.catalog.files import write_parquet
 from tests.deployment.test_export import Traced, bert_tagger
+from tests.evaluation.splits import a_split
 from tests.processes import forks
 from tests.shops import SCHEMA, shop_rows
 
@@ -135,10 +137,28 @@ def test_products_without_columns_of_tags_are_compared_by_what_is_tagged(run, tm
     assert report["changed_tags"] == 0 and report["macro_f1"] == {} and report["macro_f1_drop"] is None
 
 
-def test_int8_fails_by_what_it_loses():
-    report = {"max_logit_difference": 9.0, "model_rounding": 0.0, "macro_f1_drop": 0.004}
-    assert parity.failure("int8", report) is None
-    assert "loses 0.60 points" in parity.failure("int8", report | {"macro_f1_drop": 0.006})
+def test_int8_fails_by_what_it_loses_beyond_chance():
+    reference = a_split(400, 0)
+    for tags in reference.tags:
+        tags["uses"] = [tag for tag in tags["uses"] if tag != "rare"]
+    rare = sum(len(entry["tags"]) for entry in reference.attributes) - 1
+    reference.tags[7]["uses"].append("rare")
+    reference.logits[:, rare], reference.logits[7, rare] = -9.0, 9.0
+
+    def of_int8(rows, columns):
+        logits = reference.logits.copy()
+        logits[rows, columns] *= -1
+        whole, int8 = (replace(reference, logits=each).decided(reference.attributes)
+                       for each in (reference.logits, logits))
+        report = parity.parity(whole, int8)
+        return report, parity.failure("int8", {"model_rounding": 0.0, **report})
+
+    assert of_int8([], 0)[1] is None
+    report, reason = of_int8([7], rare)  # the only product that has the tag
+    assert report["changed_tags"] == 1 and report["macro_f1_drop"] > 0.1 and reason is None
+    report, reason = of_int8(range(60), slice(None))
+    assert report["macro_f1_drop"] > report["macro_f1_drop_at_least"] > 0.005
+    assert f"int8 loses {100 * report['macro_f1_drop']:.2f} points of macro-F1, at least" in reason
 
 
 def test_the_benchmark_compares_with_eager_float32(run, capsys):
