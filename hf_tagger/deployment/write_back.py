@@ -29,6 +29,7 @@ from hf_tagger.catalog.editing.patches import (
     Unwritable,
     read_undo,
     undo_patches,
+    write_patched,
     write_undo,
 )
 from hf_tagger.catalog.editing.policy import Change, Policy, Rules, Tag
@@ -361,7 +362,7 @@ def undo(path: Path, output: Path | None = None) -> Path:
         if first.get("values"):
             restore_values(path, str(changed_path), first["new"], restored)
             return output
-        for _ in PatchedFile(str(changed_path)).write(undo_patches(path), Digest(None), restored):
+        for _ in write_patched(str(changed_path), undo_patches(path), Digest(None), restored):
             pass
         if restored.sha256.hexdigest() != last["original"]:
             raise UndoError(f"{path} does not give back what was there: it is damaged")

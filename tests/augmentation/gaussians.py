@@ -4,6 +4,7 @@ import numpy as np
 import torch
 
 from hf_tagger.augmentation.methods import Problem
+from hf_tagger.augmentation.tag_sets import TagSetSampler
 from hf_tagger.augmentation.vectors import TaggedVectors
 from hf_tagger.catalog.batching.collate import UNKNOWN
 from hf_tagger.training.rare_tags import balanced_losses
@@ -44,3 +45,11 @@ def problem(data: TaggedVectors, tau: float = 1.0) -> Problem:
 
     losses = balanced_losses(ATTRIBUTES, LossSettings(logit_adjustment_tau=tau))
     return Problem(data, ATTRIBUTES, NAMES, settled, losses)
+
+
+def draw(source, size=300):
+    return source.draw(size, torch.Generator().manual_seed(0))
+
+
+def sampler(data, columns=(0, 1, 2)):
+    return TagSetSampler(data, list(columns), SLICES)

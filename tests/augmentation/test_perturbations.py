@@ -4,23 +4,14 @@ import torch
 
 from hf_tagger.augmentation.perturbations import PseudoLabels, ResidualTransfer
 from hf_tagger.augmentation.retrain import AugmentationStopped
-from hf_tagger.augmentation.tag_sets import TagSetSampler
 from hf_tagger.augmentation.vectors import TaggedVectors
 from hf_tagger.catalog.batching.collate import UNKNOWN
-from tests.augmentation.gaussians import ATTRIBUTES, SLICES, problem, world
+from tests.augmentation.gaussians import ATTRIBUTES, SLICES, draw, problem, sampler, world
 
 
 @pytest.fixture
 def data():
     return world(unlabelled=60)
-
-
-def draw(source, size=300):
-    return source.draw(size, torch.Generator().manual_seed(0))
-
-
-def sampler(data, columns=(0, 1, 2)):
-    return TagSetSampler(data, list(columns), SLICES)
 
 
 def test_residuals_come_from_frequent_tags_and_keep_the_drawn_attribute_only():

@@ -14,12 +14,12 @@ from hf_tagger.catalog.editing.delimited import DelimitedFile
 from hf_tagger.catalog.editing.patches import (
     Digest,
     Patch,
-    PatchedFile,
     UndoError,
     Unwritable,
     apply,
     read_undo,
     undo_patches,
+    write_patched,
     write_undo,
 )
 from hf_tagger.catalog.formats import dialect, text_files
@@ -209,7 +209,7 @@ def test_an_undo_file_gives_the_bytes_back(tmp_path, content, data):
     patches = [(*pair, data.draw(st.binary(max_size=4))) for pair in zip(cuts[::2], cuts[1::2], strict=True)]
     changed, original = Digest(io.BytesIO()), Digest(None)
     (tmp_path / "a.csv").write_bytes(content)
-    steps = PatchedFile(str(tmp_path / "a.csv")).write([Patch(*patch) for patch in patches], original, changed)
+    steps = write_patched(str(tmp_path / "a.csv"), [Patch(*patch) for patch in patches], original, changed)
     path = tmp_path / "a.undo.jsonl"
     write_undo(path, steps, original, changed, {"file": "a.csv"})
     first, last = read_undo(path)

@@ -4,6 +4,7 @@ import base64
 import hashlib
 import io
 import json
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
@@ -89,7 +90,14 @@ def _copy(source: BinaryIO, size: int | None, *outputs: Digest) -> None:
         size = None if size is None else size - len(data)
 
 
-class PatchedFile:
+def write_patched(path: str, patches: Iterable[Patch], original: Digest, changed: Digest) -> Iterator[dict[str, Any]]:
+    """As `apply`, of a file, with lines of the undo file."""
+    with fsspec.open(path, "rb", compression="infer") as source:
+        for at, was, length in apply(patches, source, original, changed):
+            yield {"at": at, "length": length, **_written(was)}
+
+
+class PatchedFile(ABC):
     """A shop's file of which some bytes are replaced. Its rows have the numbers that they have in the catalogue.
 
     Attributes: `header`, its columns; `new`, those that are added; `kept`, what stays, in words.
@@ -111,20 +119,20 @@ class PatchedFile:
         """What adds them; comes before the rows. Nothing where a row names its own columns."""
         return []
 
+    @abstractmethod
     def rows(self) -> Iterator[Any]:
         """Objects with a `number`."""
-        raise NotImplementedError
 
+    @abstractmethod
     def value(self, row: Any, column: str) -> str | None:
         """None where the row, or the file, has no such cell."""
-        raise NotImplementedError
 
+    @abstractmethod
     def patches(self, row: Any, values: Mapping[str, str]) -> list[Patch]:
         """What puts {column: value} into a row.
 
         Raises Unwritable where the row cannot take it, and then nothing of it is to be changed.
         """
-        raise NotImplementedError
 
     def holds_lists(self, column: str) -> bool:
         """Whether a value of the column is a list of the file's own; `value` and `patches` have it as JSON."""
@@ -146,10 +154,8 @@ class PatchedFile:
             raise Unwritable(f"{text[error.start]!r} is not in {self.encoding}") from None
 
     def write(self, patches: Iterable[Patch], original: Digest, changed: Digest) -> Iterator[dict[str, Any]]:
-        """As `apply`, with lines of the undo file."""
-        with fsspec.open(self.path, "rb", compression="infer") as source:
-            for at, was, length in apply(patches, source, original, changed):
-                yield {"at": at, "length": length, **_written(was)}
+        """As `write_patched`."""
+        return write_patched(self.path, patches, original, changed)
 
 
 def write_undo(path: Path, steps: Iterable[dict[str, Any]], original: Digest, changed: Digest,

@@ -1,25 +1,15 @@
 import numpy as np
 import pytest
-import torch
 
-from hf_tagger.augmentation.tag_sets import TagSetSampler
 from hf_tagger.augmentation.vectors import TaggedVectors
 from hf_tagger.catalog.batching.collate import UNKNOWN
 from recipes.lab.rare_tag_rivals import NOISE, GaussianNoise, Resampling, SameTagMixup
-from tests.augmentation.gaussians import SLICES, world
+from tests.augmentation.gaussians import draw, sampler, world
 
 
 @pytest.fixture
 def data():
     return world(unlabelled=60)
-
-
-def draw(source, size=300):
-    return source.draw(size, torch.Generator().manual_seed(0))
-
-
-def sampler(data, columns=(0, 1, 2)):
-    return TagSetSampler(data, list(columns), SLICES)
 
 
 def test_resampled_vectors_are_real_ones(data):
